@@ -1,0 +1,153 @@
+"""Figures of the comparison: paired differences and learning curves. Each is a data step, then a drawing step.
+
+Figures of the search are in search_figures.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.comparison import Comparison
+from reports.drawing import GREY, Drawn, canvas, faint, look, plain, rounded, whole_steps
+from reports.load import StudyRecords
+from reports.metrics import Metric, metric
+
+
+def differences(comparison: Comparison) -> Drawn | None:
+    """Each compared arm's paired differences by seed, their mean and its 95 % interval."""
+    data = difference_data(comparison)
+    return None if data.empty else draw_differences(data, comparison)
+
+
+def difference_data(comparison: Comparison) -> pd.DataFrame:
+    """A row per compared arm, in written units: arm, versus, difference, low, high, seeds (a list), position."""
+    scale = comparison.metric.factor
+    return pd.DataFrame(
+        {
+            "arm": row.arm,
+            "versus": row.versus,
+            "verdict": row.verdict,
+            "difference": row.paired.difference * scale,
+            "low": row.paired.interval.low * scale if row.paired.interval else np.nan,
+            "high": row.paired.interval.high * scale if row.paired.interval else np.nan,
+            "seeds": [value * scale for value in row.differences],
+            "position": position,
+        }
+        for position, row in enumerate(comparison.rows)
+        if row.paired
+    )
+
+
+def draw_differences(data: pd.DataFrame, comparison: Comparison) -> Drawn:
+    """Means with whiskers over the single seeds' dots, one line an arm, the first on top."""
+    unit = comparison.metric.difference_unit
+    figure = canvas(f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data))
+    figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
+    figure.update_xaxes(showgrid=True).add_vline(x=0, line={"color": GREY, "width": 1})
+    for line, row in enumerate(data.iloc[::-1].itertuples()):
+        _draw_difference(figure, row, line, comparison.metric)
+    figure.update_layout(showlegend=False)
+    better = "to the right of zero" if _larger_is_better(comparison) else "to the left of zero"
+    return Drawn(
+        "differences",
+        f"{comparison.student}: paired differences",
+        f"Each dot is one seed, both arms starting from the same weights and data order; the bar is the 95 % interval "
+        f"of the mean. Better lies {better}.",
+        figure,
+    )
+
+
+def curves(records: StudyRecords, student: str) -> Drawn | None:
+    """Learning curves of the confirm runs, one line an arm."""
+    name = curve_metric(records)
+    data = curve_data(records, student, name) if name else pd.DataFrame()
+    return None if data.empty or not name else draw_curves(data, records, student, metric(name))
+
+
+def curve_metric(records: StudyRecords) -> str | None:
+    """What confirm runs measured in every epoch: validation if it stayed apart, else the same on train, else any."""
+    epochs = records.epochs[records.epochs["phase"] == "confirm"]
+    same_on_train = "train/" + records.metric.split("/", 1)[-1]
+    others = [name for name in epochs.columns if name.startswith("train/")]
+    candidates = (records.metric, same_on_train, *others)
+    return next((name for name in candidates if name in epochs and epochs[name].notna().any()), None)
+
+
+def curve_data(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
+    """Per arm and epoch: mean, low, high and n over the confirm runs that count, as recorded."""
+    runs = records.confirmed[records.confirmed["student"] == student][["trial_id", "arm"]]
+    rows = records.epochs[["trial_id", "epoch", name]].merge(runs, on="trial_id").dropna(subset=[name])
+    grouped = rows.groupby(["arm", "epoch"], as_index=False)[name]
+    return grouped.agg(["mean", "min", "max", "count"]).rename(columns={"min": "low", "max": "high", "count": "n"})
+
+
+def draw_curves(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric) -> Drawn:
+    """Mean lines with bands from the lowest to the highest seed."""
+    figure = canvas("epoch", written.label)
+    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
+    for position, cell in enumerate(records.cells_of(student)):
+        _draw_curve(figure, data[data["arm"] == cell.arm], cell.arm, position, written)
+    figure.update_layout(hovermode="x unified")
+    split = written.name.split("/", 1)[0]
+    joined = split == "train" and records.study.get("confirm_on") != "train"
+    why = " Validation is part of the training data here, so there is no validation curve." if joined else ""
+    return Drawn(
+        "curves",
+        f"{student}: learning curves",
+        f"Confirm runs: {written.words} after each epoch, mean over {data['n'].max():.0f} seeds; the band reaches from "
+        f"the lowest to the highest.{why}",
+        figure,
+    )
+
+
+def _draw_difference(figure: go.Figure, row: object, line: int, written: Metric) -> None:
+    arm, versus, seeds = (getattr(row, name) for name in ("arm", "versus", "seeds"))
+    mean, low, high = (float(getattr(row, name)) for name in ("difference", "low", "high"))
+    colour = look(int(getattr(row, "position"))).colour  # noqa: B009
+    figure.add_scatter(
+        x=rounded(seeds),
+        y=[line] * len(seeds),
+        mode="markers",
+        marker={"color": faint(colour, 0.35), "size": 9},
+        hovertemplate="one seed: %{x:+.3g}<extra></extra>",
+    )
+    whiskers = {"array": rounded([high - mean]), "arrayminus": rounded([mean - low]), "thickness": 2.5, "width": 7}
+    figure.add_scatter(
+        x=rounded([mean]),
+        y=[line],
+        mode="markers",
+        marker={"color": colour, "size": 12, "symbol": "diamond"},
+        error_x=whiskers if np.isfinite(low) else None,
+        hovertemplate=f"{plain(arm)}: mean %{{x:+.3g}}<extra></extra>",
+    )
+    figure.add_annotation(
+        text=f"<b>{plain(arm, 30)}</b> against {plain(versus, 20)}: {getattr(row, 'verdict')}",  # noqa: B009
+        **{"x": 0, "xref": "paper", "xanchor": "left", "y": line, "yshift": 20, "showarrow": False},
+    )
+
+
+def _draw_curve(figure: go.Figure, data: pd.DataFrame, arm: str, position: int, written: Metric) -> None:
+    if data.empty:
+        return
+    style, group = look(position), f"arm{position}"
+    epochs, scale = data["epoch"].tolist(), written.factor
+    edge = {"mode": "lines", "line": {"width": 0}, "legendgroup": group, "showlegend": False, "hoverinfo": "skip"}
+    figure.add_scatter(x=epochs, y=rounded(data["low"] * scale), **edge)
+    figure.add_scatter(
+        x=epochs, y=rounded(data["high"] * scale), fill="tonexty", fillcolor=faint(style.colour, 0.16), **edge
+    )
+    figure.add_scatter(
+        x=epochs,
+        y=rounded(data["mean"] * scale),
+        mode="lines" if len(epochs) > 1 else "markers",
+        name=plain(arm),
+        legendgroup=group,
+        line={"color": style.colour, "dash": style.dash, "width": 2},
+        hovertemplate=f"%{{y:.{written.digits}f}}",
+    )
+
+
+def _larger_is_better(comparison: Comparison) -> bool:
+    return any(row.paired is not None and row.paired.direction == "max" for row in comparison.rows)

@@ -1,0 +1,116 @@
+"""The report in sentences: which data, the answer, what the seeds can decide, what is missing.
+
+Every sentence is made from the records; none claims more than the verdicts do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reports import published, statistics
+from reports.comparison import ArmResult, Comparison
+from reports.load import StudyRecords
+
+
+def data_line(records: StudyRecords) -> str:
+    """The first line under the title: which data, and whether under a paper's protocol."""
+    data = records.part("inputs", "data")
+    sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
+    of = f": {_listed(sizes)} samples" if sizes else ""
+    line = f"Data: {records.data_name}{of}."
+    if records.protocol:
+        return f"{line} Data and protocol of {records.protocol}."
+    return f"{line} Not the data and protocol of any paper; published figures are not shown."
+
+
+_SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+
+
+def answer(comparison: Comparison) -> str:
+    """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
+    judged = [row for row in comparison.claims if row.verdict is not None]
+    open_rows = [row for row in comparison.claims if row.verdict is None]
+    parts = [_verdict(row, comparison) for row in sorted(judged, key=lambda row: row.verdict == "undecided")]
+    if open_rows:
+        parts.append(f"{_against(open_rows)} {'is' if len(open_rows) == 1 else 'are'} not measured yet")
+    return f"{comparison.student}: {'; '.join(parts) or 'nothing is compared'}."
+
+
+def baseline_check(comparison: Comparison) -> str | None:
+    """One sentence on how baselines fare against each other, where they are compared."""
+    rows = [row for row in comparison.rows if row.baseline and row.verdict and row not in comparison.claims]
+    if not rows:
+        return None
+    return f"Among the baselines, {'; '.join(_verdict(row, comparison) for row in rows)}."
+
+
+def seeds_line(comparison: Comparison) -> str | None:
+    """Says beforehand that the planned seeds cannot decide, and how many would; None if they can."""
+    n, m = comparison.seeds, comparison.comparisons
+    if comparison.decidable or not n or not m:
+        return None
+    needed, smallest = statistics.seeds_to_decide(m), statistics.smallest_p(n)
+    corrected = f", or {min(1.0, smallest * m):.2g} corrected for {m} comparisons" if m > 1 else ""
+    return (
+        f"{n} {_plural(n, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}{corrected}, so "
+        f"every verdict on {comparison.student} stays undecided, however large the effect. It takes at least "
+        f"{needed} seeds (--seeds {needed})."
+    )
+
+
+def published_line(records: StudyRecords) -> str | None:
+    """Why no published figures are shown; None if they are."""
+    methods = tuple(cell.published for cell in records.cells)
+    return published.why_not_shown(records.protocol, records.data_name, records.students, methods)
+
+
+def missing(records: StudyRecords) -> list[str]:
+    """What is missing: unfinished work, failed trials, cells without a result, damaged records."""
+    lines = list(_unfinished(records))
+    failed = records.trials[records.trials["state"] == "FAILED"]
+    if len(failed):
+        by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
+        lines.append(f"{len(failed)} {_plural(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
+    lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
+    return lines
+
+
+def _unfinished(records: StudyRecords) -> Iterable[str]:
+    counts = records.confirmed["cell"].value_counts()
+    planned = records.budget("seeds")
+    short = [cell for cell in records.cells if counts.get(cell.name, 0) < planned]
+    if not records.finished:
+        done = sum(min(int(counts.get(cell.name, 0)), planned) for cell in records.cells)
+        yield (
+            f"This study is not finished: {done} of {planned * len(records.cells)} confirm runs have a result. "
+            "All figures and verdicts are provisional; the same command goes on with it."
+        )
+    elif short:
+        names = _listed([f"{cell.name} ({counts.get(cell.name, 0)} of {planned})" for cell in short])
+        yield f"Not every cell has all its confirm runs: {names}."
+
+
+def _verdict(row: ArmResult, comparison: Comparison) -> str:
+    assert row.paired is not None
+    unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
+    by = f"{comparison.metric.signed(row.paired.difference)}{unit} {comparison.metric.bare}"
+    if row.verdict != "undecided":
+        return f"{row.arm} is {row.verdict} than {row.versus} ({by})"
+    seeds = f"; about {row.seeds_needed} seeds would decide a difference of this size" if row.seeds_needed else ""
+    return f"{row.arm} against {row.versus} is undecided ({by}{seeds})"
+
+
+def _against(rows: list[ArmResult]) -> str:
+    """ "DKD + LP and KD against DKD": arms grouped by what they are compared with."""
+    groups: dict[str | None, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row.versus, []).append(row.arm)
+    return _listed([f"{_listed(arms)} against {versus}" for versus, arms in groups.items()])
+
+
+def _listed(items: list[str]) -> str:
+    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,0 +1,189 @@
+"""A study's folder in memory: study.json and two frames, one row per trial and one per trial and epoch.
+
+All tolerance for missing or damaged parts is here: a segment that cannot be read is named in `warnings` and the
+rest is shown; what study.json lacks gets its default. What the numbers mean is left to tables.py and figures.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reports.statistics import Direction
+from study.records import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A student under an arm, as study.json lists it."""
+
+    name: str
+    student: str
+    arm: str
+    baseline: bool = False
+    versus: str | None = None
+    searched: bool = False
+    published: str | None = None
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyRecords:
+    """Everything a report is made of."""
+
+    folder: Path
+    study: Mapping[str, Any]
+    trials: pd.DataFrame = field(repr=False)
+    epochs: pd.DataFrame = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.study.get("name") or self.folder.name)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.study.get("finished", False))
+
+    @property
+    def metric(self) -> str:
+        """What the search optimised, on validation."""
+        return str(self.study.get("metric") or "val/accuracy")
+
+    @property
+    def test_metric(self) -> str:
+        """What confirm measured, on test."""
+        return str(self.study.get("test_metric") or "test/" + self.metric.split("/", 1)[-1])
+
+    def direction_of(self, metric: str) -> Direction:
+        """Which way a metric is better; the study's own direction where it does not say."""
+        declared = self.part("metrics").get(metric) or self.study.get("direction")
+        return "min" if declared == "min" else "max"
+
+    @property
+    def protocol(self) -> str:
+        return str(self.study.get("protocol") or "")
+
+    @property
+    def data_name(self) -> str:
+        return str(self.part("inputs", "data").get("name") or "data that study.json does not name")
+
+    def part(self, *path: str) -> dict[str, Any]:
+        """A nested object of study.json; empty where it is missing or something else."""
+        found: Any = self.study
+        for key in path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return dict(found) if isinstance(found, Mapping) else {}
+
+    def budget(self, name: str) -> int:
+        """Planned `trials`, `epochs` or `seeds`; 0 if not recorded."""
+        value = self.part("budget").get(name)
+        return value if isinstance(value, int) else 0
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the study's order, which all tables and figures keep."""
+        listed = self.study.get("cells")
+        if isinstance(listed, list) and listed:
+            return tuple(_cell(cell) for cell in listed)
+        rows = self.trials[self.trials["phase"] != "prepare"].drop_duplicates("cell")
+        return tuple(Cell(row.cell, row.student, row.arm) for row in rows.itertuples())
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.student for cell in self.cells))
+
+    def cells_of(self, student: str) -> tuple[Cell, ...]:
+        return tuple(cell for cell in self.cells if cell.student == student)
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        """The confirm runs that count: complete, a finite test value, the last written of each cell and seed index."""
+        rows = self.trials[(self.trials["phase"] == "confirm") & (self.trials["state"] == "COMPLETE")]
+        rows = rows[np.isfinite(rows[self.test_metric].to_numpy(dtype=float))]
+        return rows.drop_duplicates(["cell", "number"], keep="last").sort_values("number", kind="stable")
+
+    def searches(self, cell: Cell) -> pd.DataFrame:
+        """A cell's search trials by number, whatever their state."""
+        rows = self.trials[(self.trials["phase"] == "search") & (self.trials["cell"] == cell.name)]
+        return rows.sort_values("number", kind="stable")
+
+
+def load(folder: Path) -> StudyRecords:
+    """Read the study in `folder`.
+
+    Raises RecordsError if it is no study, or one that a newer version has written.
+    """
+    study = read_study(folder)
+    trials, trial_warnings = _frame(folder / "trials", TRIAL_COLUMNS)
+    epochs, epoch_warnings = _frame(folder / "epochs", EPOCH_COLUMNS)
+    records = StudyRecords(folder, study, trials, epochs)
+    for name in (records.metric, records.test_metric):
+        for frame in (trials, epochs):
+            if name not in frame:
+                frame[name] = np.nan
+    warnings = (*trial_warnings, *epoch_warnings, *_mixed_configurations(records))
+    return StudyRecords(folder, study, trials, epochs, warnings)
+
+
+def values(text: Any) -> dict[str, Any]:
+    """The object in a JSON column (`params`, `schedules`); empty where there is none."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _frame(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
+    tables, warnings = [pa.schema(columns).empty_table()], []
+    for path in segments(folder):
+        try:
+            tables.append(_checked(pq.read_table(path, partitioning=None), columns))
+        except (OSError, pa.ArrowException, RecordsError) as error:
+            reason = str(error).splitlines()[0]
+            warnings.append(f"{folder.name}/{path.name} cannot be read and is left out: {reason}")
+    frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+    return frame.drop_duplicates(list(KEYS[folder.name]), keep="last", ignore_index=True), warnings
+
+
+def _checked(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
+    """The segment with its columns in their types; every further column is a metric."""
+    missing = [name for name, _ in columns if name not in table.column_names]
+    if missing:
+        raise RecordsError(f"it lacks the columns {', '.join(missing)}")
+    metrics = [name for name in table.column_names if name not in dict(columns)]
+    return table.select([name for name, _ in columns] + metrics).cast(
+        pa.schema([*columns, *((name, pa.float64()) for name in metrics)])
+    )
+
+
+def _mixed_configurations(records: StudyRecords) -> list[str]:
+    counts = records.confirmed.groupby("cell", sort=False)["config"].nunique()
+    return [
+        f"the confirm runs of {cell!r} do not share one configuration: its search went on after some had ended"
+        for cell in counts[counts > 1].index
+    ]
+
+
+def _cell(listed: Mapping[str, Any]) -> Cell:
+    student, arm = str(listed.get("student", "")), str(listed.get("arm", ""))
+    return Cell(
+        name=str(listed.get("cell") or f"{student} / {arm}"),
+        student=student,
+        arm=arm,
+        baseline=bool(listed.get("baseline", False)),
+        versus=listed.get("versus"),
+        searched=bool(listed.get("searched", False)),
+        published=listed.get("published"),
+        parameters=tuple(listed.get("parameters") or ()),
+    )

@@ -1,0 +1,46 @@
+"use strict";
+// Draws each figure's data block into its plot, in the colours of the reader's theme; on paper always the light ones.
+const THEMES = {
+  light: { text: "#1b1f24", grid: "#e4e7eb", axis: "#a8b0b9", panel: "#ffffff" },
+  dark: { text: "#d6dbe1", grid: "#2a303a", axis: "#57606a", panel: "#1c2027" },
+};
+const PAPER_WIDTH = { wide: 680, small: 320 };
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const plots = [];
+
+function colours(layout, theme) {
+  const patch = {
+    "font.color": theme.text,
+    "hoverlabel.bgcolor": theme.panel,
+    "hoverlabel.bordercolor": theme.axis,
+    "hoverlabel.font.color": theme.text,
+  };
+  for (const name of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
+    patch[`${name}.gridcolor`] = theme.grid;
+    patch[`${name}.linecolor`] = theme.axis;
+  }
+  return patch;
+}
+
+const current = () => (dark.matches ? THEMES.dark : THEMES.light);
+
+function restyle(theme, width) {
+  for (const plot of plots) {
+    const size = width ? { width: width(plot) } : { width: null, autosize: true };
+    Plotly.relayout(plot, { ...colours(plot.layout, theme), ...size });
+  }
+}
+
+for (const block of document.querySelectorAll("script.data")) {
+  const plot = block.previousElementSibling;
+  const { data, layout } = JSON.parse(block.textContent);
+  const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: false };
+  Plotly.newPlot(plot, data, layout, config).then(() => Plotly.relayout(plot, colours(layout, current())));
+  plots.push(plot);
+}
+
+dark.addEventListener("change", () => restyle(current()));
+addEventListener("beforeprint", () =>
+  restyle(THEMES.light, (plot) => (plot.closest(".grid") ? PAPER_WIDTH.small : PAPER_WIDTH.wide)),
+);
+addEventListener("afterprint", () => restyle(current()));

@@ -1,0 +1,69 @@
+"""Published figures (published.csv, one row each) and when they may stand beside measured ones.
+
+They may only where the study follows the paper's data and protocol to the letter, which the study declares by
+`protocol`. Values are in the papers' units: percent for accuracies. Judging a paper's figure is not done here.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Published:
+    """One figure of a paper."""
+
+    paper: str
+    task: str
+    model: str
+    method: str
+    setting: str
+    metric: str
+    value: float
+    note: str
+
+    @property
+    def versus(self) -> str | None:
+        """The method this figure is a difference to ("dkd" of "top1_delta_vs_dkd"); None for a plain figure."""
+        return self.metric.split("_delta_vs_", 1)[1] if "_delta_vs_" in self.metric else None
+
+    def reports(self, metric: str) -> bool:
+        """Whether it is a figure, or a difference, of the metric with this bare name ("accuracy")."""
+        name = self.metric.split("_delta_vs_", 1)[0]
+        return metric in ({"top1", "accuracy"} if name in ("top1", "accuracy") else {name})
+
+
+@cache
+def figures() -> tuple[Published, ...]:
+    """Every published figure."""
+    with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]
+
+
+def find(paper: str, student: str, method: str | None) -> tuple[Published, ...]:
+    """What `paper` reports of `student` under `method`; a method may carry its setting: "kd alpha=0.1"."""
+    return tuple(
+        row
+        for row in figures()
+        if row.paper == paper and row.model == student and method in (row.method, f"{row.method} {row.setting}")
+    )
+
+
+def papers_reporting(students: tuple[str, ...], methods: tuple[str | None, ...]) -> list[str]:
+    """Papers that report any of these methods for any of these students."""
+    papers = sorted({row.paper for row in figures()})
+    return [paper for paper in papers if any(find(paper, s, m) for s in students for m in methods)]
+
+
+def why_not_shown(protocol: str, data: str, students: tuple[str, ...], methods: tuple[str | None, ...]) -> str | None:
+    """The sentence that says why no published figures are shown; None if they are."""
+    if protocol and protocol in papers_reporting(students, methods):
+        return None
+    if protocol:
+        return f"Published figures are not shown: {protocol} reports none for these students and methods."
+    papers = papers_reporting(students, methods)
+    whose = f"{' or '.join(papers)}'s protocol" if papers else "any paper's protocol"
+    return f"Published figures are not shown: this study runs on {data}, not under {whose}."

@@ -1,0 +1,221 @@
+"""Figures of one cell's search: history, validation curves, score against each parameter, the winner's schedules.
+
+Each is a data step, then a drawing step. A stopped trial's score is of fewer epochs, so it is marked as stopped
+everywhere; a failed trial has no score and stands at the foot of the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.drawing import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain, rounded, whole_steps
+from reports.load import Cell, StudyRecords, values
+from reports.metrics import Metric, brief, metric
+from reports.settings import domains
+from reports.tables import parameter_names, winner
+
+MOST_POINTS = 2000
+"""Trials drawn in a scatter, the best and an even sample of the rest."""
+MOST_CURVES = 120
+
+STATES = {
+    "COMPLETE": ("complete", {"color": PALETTE[0], "size": 8}),
+    "PRUNED": ("stopped", {"color": GREY, "size": 8, "symbol": "circle-open", "line": {"width": 1.5}}),
+    "FAILED": (
+        "failed",
+        {"color": PALETTE[3], "size": 10, "symbol": "x-thin", "line": {"width": 2, "color": PALETTE[3]}},
+    ),
+}
+
+
+def search_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
+    """All figures of a searched cell; none where it has no trials."""
+    every = score_data(records, cell)
+    trials = thinned(every)
+    if trials.empty:
+        return []
+    written, best = metric(records.metric), winner(records, cell)
+    drawn = [draw_history(trials, written, cell, len(every))]
+    curves = curve_data(records, cell, trials)
+    if not curves.empty:
+        drawn.append(draw_curves(curves, written, best, cell, len(every)))
+    drawn += slices(records, cell, trials, written)
+    return drawn + (schedules(records, best, cell) if best is not None else [])
+
+
+def score_data(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """Per search trial: number, state, score (written unit), best (best complete score so far), params."""
+    trials = records.searches(cell)
+    trials = trials[trials["state"].isin(list(STATES))]
+    data = trials[["trial_id", "number", "state", "reason", "params"]].copy()
+    data["score"] = trials[records.metric].astype(float) * metric(records.metric).factor
+    complete = data["score"].where(data["state"] == "COMPLETE")
+    falling = records.direction_of(records.metric) == "min"
+    data["best"] = (complete.cummin() if falling else complete.cummax()).ffill()
+    return data.reset_index(drop=True)
+
+
+def thinned(data: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_POINTS trials: those that improved on all before, and an even sample of the others."""
+    if len(data) <= MOST_POINTS:
+        return data
+    improved = data.index[data["best"].diff().fillna(1.0) != 0]
+    even = data.index[np.linspace(0, len(data) - 1, MOST_POINTS).astype(int)]
+    return data.loc[sorted({*improved, *even})]
+
+
+def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int) -> Drawn:
+    """Scores in the order of trials, and the best complete one so far."""
+    figure = canvas("trial", written.label, 340)
+    figure.update_xaxes(**whole_steps(int(data["number"].max())))
+    foot = float(data["score"].min()) if data["score"].notna().any() else 0.0
+    for state, (word, marker) in STATES.items():
+        rows = data[data["state"] == state]
+        scores = rows["score"].fillna(foot) if state == "FAILED" else rows["score"]
+        _scatter(figure, rows, rows["number"].tolist(), scores, word, marker, written)
+    figure.add_scatter(
+        x=data["number"].tolist(),
+        y=rounded(data["best"]),
+        mode="lines",
+        name="best so far",
+        line={"color": BEST, "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    return Drawn(
+        "history",
+        f"{cell.name}: search history",
+        f"{_shown(len(data), total)} Scores of stopped trials are of their last epoch; failed trials without a score "
+        "stand at the foot.",
+        figure,
+    )
+
+
+def curve_data(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
+    """Per trial and epoch: number, state, epoch, value (written unit); an even sample beyond MOST_CURVES trials."""
+    chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MOST_CURVES, len(trials))).astype(int))]
+    best = winner(records, cell)
+    if best is not None:
+        chosen = pd.concat([chosen, trials[trials["trial_id"] == best["trial_id"]]]).drop_duplicates("trial_id")
+    rows = records.epochs[["trial_id", "epoch", records.metric]].merge(chosen[["trial_id", "number", "state"]])
+    rows["value"] = rows[records.metric].astype(float) * metric(records.metric).factor
+    return rows.dropna(subset=["value"]).sort_values(["number", "epoch"])
+
+
+def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cell: Cell, total: int) -> Drawn:
+    """Validation over epochs of each search trial; the best one stands out."""
+    figure = canvas("epoch", written.label, 340)
+    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
+    number = int(best["number"]) if best is not None else -1
+    others = data[data["number"] != number]
+    for state, colour in (("PRUNED", faint(GREY, 0.7)), ("FAILED", PALETTE[3]), ("COMPLETE", faint(PALETTE[0], 0.75))):
+        _lines(figure, others[others["state"] == state], STATES[state][0], {"color": colour, "width": 1.2}, written)
+    _lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, written)
+    caption = f"{_shown(data['number'].nunique(), total)} The best one stands out."
+    return Drawn("search-curves", f"{cell.name}: validation while searching", caption, figure)
+
+
+def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[Drawn]:
+    """The score against each searched parameter, one small figure each."""
+    params = trials["params"].map(values)
+    logarithmic = _logarithmic(records, cell)
+    drawn = []
+    for index, name in enumerate(parameter_names(cell, trials)):
+        rows = trials[[name in given and trials["score"].notna()[i] for i, given in params.items()]]
+        if len(rows):
+            settings = [params[i][name] for i in rows.index]
+            figure = _slice(rows, settings, name, written, name in logarithmic)
+            drawn.append(Drawn(f"slice{index}", f"{cell.name}: {name}", "", figure, small=True))
+    return drawn
+
+
+def schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[Drawn]:
+    """What each scheduled number of the winner stood at, one small figure each."""
+    data = schedule_data(records, str(best["trial_id"]))
+    drawn = []
+    for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
+        figure = canvas("epoch", plain(str(name)), 240, showlegend=False)
+        figure.update_xaxes(**whole_steps(int(rows["epoch"].max())))
+        line = {"color": BEST, "width": 2, "shape": "hvh"}
+        figure.add_scatter(x=rows["epoch"].tolist(), y=rounded(rows["value"]), mode="lines+markers", line=line)
+        figure.update_traces(marker={"size": 5}, hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>")
+        drawn.append(Drawn(f"schedule{index}", f"{cell.name}: {name} of the best trial", "", figure, small=True))
+    return drawn
+
+
+def schedule_data(records: StudyRecords, trial_id: str) -> pd.DataFrame:
+    """Per schedule and epoch of one trial: schedule, epoch, value."""
+    rows = records.epochs[records.epochs["trial_id"] == trial_id].sort_values("epoch")
+    entries = [
+        (name, epoch, float(value))
+        for epoch, text in zip(rows["epoch"], rows["schedules"], strict=True)
+        for name, value in values(text).items()
+        if isinstance(value, int | float)
+    ]
+    return pd.DataFrame(entries, columns=["schedule", "epoch", "value"])
+
+
+def _slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
+    figure = canvas(plain(name), written.label, 260, showlegend=False)
+    figure.update_xaxes(**axis_of(settings, logarithmic))
+    if figure.layout.xaxis.type == "category":
+        settings = [plain(brief(value)) for value in settings]
+    for state, (word, marker) in STATES.items():
+        here = [i for i, found in enumerate(rows["state"]) if found == state]
+        picked = rows.iloc[here]
+        _scatter(figure, picked, [settings[i] for i in here], picked["score"], word, marker, written)
+    return figure
+
+
+def _scatter(
+    figure: go.Figure,
+    rows: pd.DataFrame,
+    x: list[Any],
+    scores: pd.Series,
+    word: str,
+    marker: dict[str, Any],
+    written: Metric,
+) -> None:
+    if rows.empty:
+        return
+    details = [plain(text, 200) for text in _details(rows)]
+    figure.add_scatter(x=x, y=rounded(scores), mode="markers", name=word, marker=marker, customdata=details)
+    score = f"<br>{written.words}: %{{y:.{written.digits}f}}" if rows["score"].notna().all() else ""
+    figure.data[-1].hovertemplate = f"%{{customdata}}, {word}{score}<extra></extra>"
+
+
+def _details(rows: pd.DataFrame) -> Iterator[str]:
+    for row in rows.itertuples():
+        params = ", ".join(f"{name} {brief(value)}" for name, value in values(row.params).items())
+        reason = f": {row.reason}" if row.state == "FAILED" and row.reason else ""
+        yield f"trial {row.number} ({params}){reason}"
+
+
+def _lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], written: Metric) -> None:
+    """All trials' curves as one trace with gaps: a trace each would be many times slower to draw."""
+    if data.empty:
+        return
+    x: list[Any] = []
+    y: list[Any] = []
+    numbers: list[Any] = []
+    for number, rows in data.groupby("number", sort=False):
+        x += [*rows["epoch"].tolist(), None]
+        y += [*rounded(rows["value"]), None]
+        numbers += [number] * (len(rows) + 1)
+    figure.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 3}, name=name, line=line, customdata=numbers)
+    figure.data[-1].hovertemplate = f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{written.digits}f}}<extra></extra>"
+
+
+def _shown(count: int, total: int) -> str:
+    return f"{total} trials." if count == total else f"{count} of {total} trials are drawn."
+
+
+def _logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
+    """Names of the cell's parameters that are searched on a logarithmic scale."""
+    arms = records.part("study").get("arms")
+    losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
+    return {name for loss in losses for name, domain in domains(loss) if domain.get("log") is True}

@@ -1,0 +1,198 @@
+"""What a comparison may claim: paired differences over shared seeds, their uncertainty, and a verdict.
+
+Pure functions on numbers; tables.py decides what is compared with what. Two arms are compared by the differences
+of runs that share a seed: the same initial weights, data order and views. The sign-flip test asks how often chance
+alone, which would give each difference either sign, yields a mean as far from zero as the one seen. With n pairs
+it cannot give less than 2/2ⁿ, so few seeds decide nothing, however large the effect.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Direction = Literal["max", "min"]
+Verdict = Literal["better", "worse", "undecided"]
+
+LEVEL = 0.05
+POWER = 0.8
+EXACT_UP_TO = 18
+"""Pairs up to which all 2ⁿ sign flips are counted; beyond, `RESAMPLES` seeded random ones stand for them."""
+RESAMPLES = 99_999
+MOST_SEEDS = 1000
+"""More seeds than this are not proposed to anybody."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of one cell's runs; without an interval where fewer than two runs exist."""
+
+    n: int
+    mean: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The differences a − b of paired runs."""
+
+    n: int
+    difference: float
+    """Their mean, as it is: with direction "min" a negative one is good."""
+    sd: float
+    """Their sample standard deviation; 0 for a single pair."""
+    interval: Interval | None
+    """BCa bootstrap interval of the mean; None below three pairs, where resampling says nothing."""
+    p: float
+    """Two-sided sign-flip p, before any correction."""
+    direction: Direction
+
+    @property
+    def improves(self) -> bool:
+        return self.difference > 0 if self.direction == "max" else self.difference < 0
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """The mean with its 95 % t interval: x̄ ± t₀.₉₇₅,ₙ₋₁ · s/√n.
+
+    Raises ValueError for no values or values that are not finite.
+    """
+    x = _finite(values)
+    mean = float(x.mean())
+    if len(x) < 2:
+        return Mean(len(x), mean, None)
+    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Mean(len(x), mean, Interval(mean - half, mean + half))
+
+
+def paired(a: Sequence[float], b: Sequence[float], direction: Direction) -> Paired:
+    """Compare the paired runs `a` and `b`; equal positions share a seed.
+
+    Raises ValueError for unequal lengths, no pairs, or values that are not finite.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
+    differences = _finite(a) - _finite(b)
+    n = len(differences)
+    return Paired(
+        n=n,
+        difference=float(differences.mean()),
+        sd=float(differences.std(ddof=1)) if n > 1 else 0.0,
+        interval=bca_interval(differences),
+        p=sign_flip_p(differences),
+        direction=direction,
+    )
+
+
+def bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
+    """The bias-corrected and accelerated bootstrap interval of the mean; None below three values.
+
+    Equal values give an interval without width. Where so few distinct values exist that the acceleration is
+    undefined, the percentile interval takes its place.
+    Source: Efron 1987, "Better bootstrap confidence intervals".
+    """
+    x = _finite(differences)
+    if len(x) < 3:
+        return None
+    if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):
+        return Interval(float(x.mean()), float(x.mean()))
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy warns of the degenerate case, which the next method answers
+            found = stats.bootstrap((x,), np.mean, method=method, rng=np.random.default_rng(0)).confidence_interval
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            break
+    return Interval(float(found.low), float(found.high))
+
+
+def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
+    """Two-sided p of the sign-flip test on the mean; exact up to `EXACT_UP_TO` values.
+
+    Source: Fisher 1935, "The Design of Experiments", §21.
+    """
+    x = _finite(differences)
+    result = stats.permutation_test(
+        (x,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2 ** len(x) if len(x) <= EXACT_UP_TO else RESAMPLES,
+        batch=10_000,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given: max over i ≤ k of (m − i + 1) · p₍ᵢ₎, at most 1.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    m, running = len(p_values), 0.0
+    adjusted = [0.0] * m
+    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def verdict(comparison: Paired, adjusted_p: float, level: float = LEVEL) -> Verdict:
+    """Better or worse where the corrected p is at most `level`, else undecided."""
+    if adjusted_p > level:
+        return "undecided"
+    return "better" if comparison.improves else "worse"
+
+
+def smallest_p(n: int) -> float:
+    """The smallest p the sign-flip test can give with n pairs: 2/2ⁿ."""
+    return min(1.0, 2.0 / 2.0**n)
+
+
+def seeds_to_decide(comparisons: int, level: float = LEVEL) -> int:
+    """The fewest seeds with which any verdict other than undecided is possible: 2/2ⁿ · comparisons ≤ level."""
+    return max(1, math.ceil(math.log2(2 * max(1, comparisons) / level) - 1e-12))
+
+
+def seeds_needed(difference: float, sd: float, comparisons: int = 1, level: float = LEVEL) -> int | None:
+    """Seeds that find an effect of this size with 80 % power, by the paired t test at level/comparisons.
+
+    Never fewer than `seeds_to_decide`. None for no effect at all, or where `MOST_SEEDS` would not do.
+    """
+    fewest = max(2, seeds_to_decide(comparisons, level))
+    if difference == 0:
+        return None
+    if sd == 0:
+        return fewest
+    candidates = np.arange(fewest, MOST_SEEDS + 1)
+    power = _power(abs(difference) / sd, candidates, level / max(1, comparisons))
+    enough = np.flatnonzero(power >= POWER)
+    return int(candidates[enough[0]]) if len(enough) else None
+
+
+def _power(effect: float, n: NDArray[np.int_], level: float) -> NDArray[np.float64]:
+    """Power of the two-sided paired t test for a standardised effect; the far tail is left out, being negligible."""
+    critical = stats.t.ppf(1 - level / 2, n - 1)
+    power: NDArray[np.float64] = np.nan_to_num(stats.nct.sf(critical, n - 1, effect * np.sqrt(n)), nan=1.0)
+    return power
+
+
+def _finite(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    x = np.asarray(values, dtype=np.float64)
+    if not len(x) or not np.isfinite(x).all():
+        raise ValueError(f"need one or more finite values, got {list(values)}")
+    return x

@@ -1,0 +1,261 @@
+"""The report's tables: comparison, search results, budget, failures, provenance.
+
+Each is a function from the records to a `Table`, already formatted for people. comparison.py does the arithmetic
+of the first; comparison.csv holds its numbers unrounded.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import headline
+from reports.comparison import ArmResult, Comparison, Reference, compare
+from reports.load import Cell, StudyRecords, values
+from reports.metrics import brief, duration, metric, shorten
+from reports.render import Table, to_text
+from reports.statistics import Mean, Paired
+
+TOP_TRIALS = 10
+
+
+def comparison_text(records: StudyRecords, width: int = 110) -> str:
+    """What the command line prints at the end of a run: data, each student's table, the answers, what is missing."""
+    blocks = [_wrapped(headline.data_line(records), width)]
+    for comparison in compare(records):
+        table = comparison_table(comparison)
+        lines = [headline.seeds_line(comparison), *table.notes, headline.answer(comparison)]
+        blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(table, width)}")
+        blocks.append("\n".join(_wrapped(line, width) for line in lines if line))
+    blocks.append("\n".join(_wrapped(line, width) for line in headline.missing(records)))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One student's arms, the teacher first as a reference."""
+    written, rows = comparison.metric, comparison.rows
+    at_best = any(row.at_best_val for row in rows)
+    shown = bool(comparison.teacher and comparison.teacher.published) or any(row.published for row in rows)
+    unit = f", {written.difference_unit}" if written.difference_unit else ""
+    columns = [("arm", "l"), ("n", "r"), (written.label, "r")]
+    columns += [("at best validation epoch", "r")] if at_best else []
+    columns += [("compared with", "l"), (f"difference{unit}", "r"), ("p", "r"), ("verdict", "l"), ("seeds needed", "r")]
+    columns += [("published", "r"), ("measured − published", "r")] if shown else []
+    body = [_teacher_cells(comparison, comparison.teacher, at_best, shown)] if comparison.teacher else []
+    body += [_arm_cells(comparison, row, at_best, shown) for row in rows]
+    kinds = ["reference"] * bool(comparison.teacher) + ["baseline" if row.baseline else "" for row in rows]
+    parameters = f" ({comparison.parameters:,} parameters)" if comparison.parameters else ""
+    return Table(
+        name=f"comparison-{comparison.student}",
+        caption=f"{comparison.student}{parameters}: {written.label}",
+        columns=tuple(title for title, _ in columns),
+        align="".join(align for _, align in columns),
+        rows=tuple(body),
+        kinds=tuple(kinds),
+        notes=tuple(_comparison_notes(comparison)),
+    )
+
+
+def search_table(records: StudyRecords, cell: Cell) -> Table:
+    """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
+    written, ranked = metric(records.metric), rank(records, cell)
+    names = parameter_names(cell, ranked)
+    rows, kinds = [], []
+    for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
+        params, complete = values(trial["params"]), trial["state"] == "COMPLETE"
+        proposed = tuple(brief(params[name]) if name in params else "–" for name in names)
+        score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
+        rows.append((str(trial["number"]), trial["state"].lower(), *proposed, *score))
+        kinds.append("best" if position == 0 and complete else "" if complete else "reference")
+    hidden = len(ranked) - len(rows)
+    return Table(
+        name=f"search-{cell.name}",
+        caption=f"{cell.name}: best trials of {len(ranked)}",
+        columns=("trial", "state", *names, written.label, "epochs"),
+        align="rl" + "r" * len(names) + "rr",
+        rows=tuple(rows),
+        kinds=tuple(kinds),
+        notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
+    )
+
+
+def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """A cell's search trials, best first. Only completed ones compete: a stopped trial's score is of fewer epochs."""
+    trials = records.searches(cell)
+    sign = -1.0 if records.direction_of(records.metric) == "max" else 1.0
+    order = trials.assign(
+        competes=trials["state"] != "COMPLETE",
+        cost=np.where(trials["state"] == "COMPLETE", sign * trials[records.metric], -trials["epochs_done"]),
+    )
+    return trials.loc[order.sort_values(["competes", "cost"], kind="stable", na_position="last").index]
+
+
+def winner(records: StudyRecords, cell: Cell) -> pd.Series | None:
+    """The best completed search trial of a cell; None if there is none yet."""
+    ranked = rank(records, cell)
+    complete = ranked[(ranked["state"] == "COMPLETE") & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
+    return complete.iloc[0] if len(complete) else None
+
+
+def parameter_names(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
+    """Searched parameters, as the study declares them, and any further one a trial has."""
+    seen = dict.fromkeys(cell.parameters)
+    for text in trials["params"]:
+        seen.update(dict.fromkeys(values(text)))
+    return tuple(seen)
+
+
+def budget_table(records: StudyRecords) -> Table:
+    """What each cell was given and took: a fair comparison shows here."""
+    rows = []
+    prepare = records.trials[records.trials["phase"] == "prepare"]
+    for arm, group in prepare.groupby("arm", sort=False):
+        rows.append((f"prepare: {arm}", "–", "–", "–", "–", str(len(group)), *_spent(group)))
+    for cell in records.cells:
+        trials = records.trials[(records.trials["cell"] == cell.name) & (records.trials["phase"] != "prepare")]
+        search, confirm = trials[trials["phase"] == "search"], trials[trials["phase"] == "confirm"]
+        states = [str((search["state"] == state).sum()) for state in ("COMPLETE", "PRUNED", "FAILED")]
+        rows.append((cell.name, str(len(search)), *states, str(len(confirm)), *_spent(trials)))
+    return Table(
+        name="budget",
+        caption="Trials, epochs and time per cell",
+        columns=(
+            "cell",
+            "search trials",
+            "complete",
+            "stopped",
+            "failed",
+            "runs in full",
+            "epochs",
+            "time",
+            "GPU hours",
+        ),
+        align="lrrrrrrrr",
+        rows=tuple(rows),
+    )
+
+
+def failures_table(records: StudyRecords) -> Table:
+    """Every failed trial with its reason."""
+    failed = records.trials[records.trials["state"] == "FAILED"]
+    rows = [
+        (row.trial_id, row.cell, row.phase, str(row.number), str(row.seed), str(row.epochs_done), row.reason or "–")
+        for row in failed.itertuples()
+    ]
+    return Table(
+        name="failures",
+        caption="Failed trials",
+        columns=("id", "cell", "phase", "number", "seed", "epochs done", "reason"),
+        align="lllrrrl",
+        rows=tuple(tuple(str(cell) for cell in row) for row in rows),
+    )
+
+
+def provenance_table(records: StudyRecords) -> Table:
+    """Where the numbers come from."""
+    provenance, inputs = records.part("provenance"), records.part("inputs")
+    commit = provenance.get("commit")
+    space = records.part("space")
+    facts: dict[str, Any] = {
+        "command": provenance.get("command"),
+        "commit": f"{commit}, with uncommitted changes" if commit and provenance.get("dirty") else commit,
+        "started": provenance.get("created"),
+        "last written": provenance.get("updated"),
+        "space file": space.get("path"),
+        "profile": space.get("profile"),
+        "study seed": records.study.get("seed"),
+        "confirm seeds": ", ".join(str(seed) for seed in sorted(set(records.confirmed["seed"]))),
+        "record schema": records.study.get("schema"),
+    }
+    sections = (
+        ("teacher", records.part("teacher")),
+        ("machine", records.part("provenance", "machine")),
+        *inputs.items(),
+    )
+    for name, section in (*sections, ("version of", records.part("provenance", "versions"))):
+        facts |= dict(_flattened(section, name))
+    rows = tuple((name, _fact(value)) for name, value in facts.items() if value not in (None, "", [], {}))
+    return Table("provenance", "Provenance", ("what", "value"), "ll", rows)
+
+
+def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, shown: bool) -> tuple[str, ...]:
+    gap = teacher.value - teacher.published.value if teacher.value is not None and teacher.published else None
+    extra = (_published(comparison, teacher.published), comparison.metric.signed(gap)) if shown else ()
+    measured = comparison.metric.text(teacher.value)
+    return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
+
+
+def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: bool) -> tuple[str, ...]:
+    cells = [row.arm, str(row.mean.n if row.mean else 0), _mean(comparison, row.mean)]
+    cells += [_mean(comparison, row.at_best_val)] if at_best else []
+    cells += [row.versus or "–", _difference(comparison, row.paired), _p(row.p), row.verdict or "–", _needed(row)]
+    cells += [_published(comparison, row.published), comparison.metric.signed(row.published_gap)] if shown else []
+    return tuple(cells)
+
+
+def _mean(comparison: Comparison, mean: Mean | None) -> str:
+    if mean is None:
+        return "–"
+    half = f" ± {comparison.metric.text(mean.interval.high - mean.mean)}" if mean.interval else ""
+    return comparison.metric.text(mean.mean) + half
+
+
+def _difference(comparison: Comparison, paired: Paired | None) -> str:
+    if paired is None:
+        return "–"
+    signed, interval = comparison.metric.signed, paired.interval
+    return signed(paired.difference) + (f" [{signed(interval.low)}, {signed(interval.high)}]" if interval else "")
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _needed(row: ArmResult) -> str:
+    if row.verdict != "undecided" or row.paired is None or row.paired.n < 2:
+        return "–"
+    return str(row.seeds_needed) if row.seeds_needed else "> 1000"
+
+
+def _published(comparison: Comparison, figure: Any) -> str:
+    if figure is None:
+        return "–"
+    return comparison.metric.signed(figure.value) if figure.versus else comparison.metric.text(figure.value)
+
+
+def _comparison_notes(comparison: Comparison) -> list[str]:
+    m = comparison.comparisons
+    notes = [
+        "± and [ ] are 95 % intervals (t; BCa bootstrap of the paired differences). p is the exact two-sided "
+        f"sign-flip test, Holm-corrected over this table's {m} comparison{'s' * (m != 1)}; better and worse mean "
+        "p ≤ 0.05. Seeds needed: for 80 % power if the true difference is the one seen."
+    ]
+    for row in comparison.rows:
+        if figure := row.published:
+            kind = f"difference to {figure.versus}" if figure.versus else "value"
+            extras = "; ".join(part for part in (figure.setting, figure.note) if part)
+            notes.append(f"{row.arm}: {kind} published in {figure.paper}" + (f" ({extras})." if extras else "."))
+    return notes
+
+
+def _spent(trials: pd.DataFrame) -> tuple[str, str, str]:
+    gpu_hours = (trials["seconds"].fillna(0) * trials["gpus"].fillna(0)).sum() / 3600
+    epochs, seconds = trials["epochs_done"].fillna(0).sum(), trials["seconds"].fillna(0).sum()
+    return f"{epochs:,.0f}", duration(seconds), f"{gpu_hours:.2f}" if gpu_hours else "–"
+
+
+def _flattened(value: Any, name: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [pair for key, item in value.items() for pair in _flattened(item, f"{name} {key}")]
+    return [(name, value)]
+
+
+def _fact(value: Any) -> str:
+    return ", ".join(_fact(item) for item in value) if isinstance(value, list) else brief(value)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, width)

@@ -1,0 +1,118 @@
+"""One cell's way through a study: its search with its stopping rule, the choice, its confirm seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import optuna
+
+from study.describe import derived_seed
+from study.search import CellSearch
+from study.space import Value, corners
+from study.stopping import Rungs
+from study.study import Cell, Study
+from study.trial import Trial, TrialState
+
+
+class CellState:
+    """What has happened in a cell so far, and what is left to do in it."""
+
+    def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage):
+        self.name, self.cell, self._study = cell.name, cell, study
+        self.needs_teacher = any(loss.needs_teacher for loss in corners(cell.arm.loss))
+        self.trials = study.budget.trials if cell.arm.searched else 0
+        self.params: dict[int, Mapping[str, Value]] = {}
+        """Of each search trial that was ever started, by number."""
+        self.searched: dict[int, tuple[TrialState, float | None]] = {}
+        """How each search trial ended, with its score if it completed."""
+        self.search_epochs: dict[int, int] = {}
+        """How many epochs each ended search trial ran."""
+        self.confirmed: dict[int, TrialState | None] = {}
+        """How each started confirm trial ended; None while it runs or waits to be resumed."""
+        self._rungs = Rungs(
+            study.stopping,
+            study.direction,
+            study.budget.epochs,
+            derived_seed(study.seed, "stopping", cell.name),
+        )
+        if cell.arm.searched:
+            seeds = [derived_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
+            self._search = CellSearch(cell.name, cell.arm.loss, study.sampler, study.direction, seeds, journal)
+
+    # -- search ----------------------------------------------------------------------------------------------------
+
+    @property
+    def proposals_left(self) -> int:
+        return self.trials - len(self.params)
+
+    @property
+    def search_done(self) -> bool:
+        return len(self.searched) == self.trials
+
+    def propose(self) -> tuple[int, Mapping[str, Value]]:
+        number = len(self.params)
+        self.params[number] = self._search.ask(number)
+        return number, self.params[number]
+
+    def saw_epoch(self, number: int, epoch: int, value: float) -> str | None:
+        """Note a search trial's score; the reason to stop it, if there is one."""
+        self._search.report(number, epoch, value)
+        return self.verdict(number, epoch, value)
+
+    def search_ended(self, trial: Trial, state: TrialState, value: float | None, epochs: int) -> None:
+        self._search.tell(trial.number, trial.id, state, value)
+        self.searched[trial.number] = (state, value)
+        self.search_epochs[trial.number] = epochs
+
+    def verdict(self, number: int, epoch: int, value: float) -> str | None:
+        """The stopping rule's part of `saw_epoch` alone."""
+        return self._rungs.verdict(number, epoch, value)
+
+    def restore_ended(self, trial: Trial, state: TrialState, value: float | None, scores: Mapping[int, float]) -> None:
+        """Put back a search trial of an earlier run."""
+        self._search.replay(trial.id, trial.params, state, value, scores)
+        self.params[trial.number] = trial.params
+        self.searched[trial.number] = (state, value)
+        self.search_epochs[trial.number] = len(scores)
+
+    def restore_open(self, trial: Trial, scores: Mapping[int, float]) -> None:
+        """Put back a search trial that had not ended."""
+        self._search.reopen(trial.number, trial.params, scores)
+        self.params[trial.number] = trial.params
+
+    # -- confirm ---------------------------------------------------------------------------------------------------
+
+    @property
+    def best(self) -> int | None:
+        """The number of the completed search trial with the best score; the earliest of equals."""
+        scores = {n: value for n, (state, value) in self.searched.items() if state is TrialState.COMPLETE}
+        sign = -1 if self._study.direction == "max" else 1
+        return min(sorted(scores), key=lambda n: sign * (scores[n] or 0.0), default=None)
+
+    @property
+    def chosen(self) -> Mapping[str, Value] | None:
+        """The parameters to confirm: none are needed where nothing is searched; None if the search found nothing."""
+        if not self.trials:
+            return {}
+        return self.params[self.best] if self.search_done and self.best is not None else None
+
+    @property
+    def confirm_left(self) -> list[int]:
+        """Seed numbers that have not been started; empty while the search goes on."""
+        if not self.search_done or self.chosen is None:
+            return []
+        return [n for n in range(self._study.budget.seeds) if n not in self.confirmed]
+
+    @property
+    def done(self) -> bool:
+        """Every seed is confirmed."""
+        states = list(self.confirmed.values())
+        return len(states) == self._study.budget.seeds and all(s is TrialState.COMPLETE for s in states)
+
+    @property
+    def problem(self) -> str:
+        """Why this cell cannot be complete; empty if it is or may yet be."""
+        if self.trials and self.search_done and self.best is None:
+            return f"none of its {self.trials} search trials completed"
+        failed = sum(state is TrialState.FAILED for state in self.confirmed.values())
+        return f"{failed} of {self._study.budget.seeds} seeds failed" if failed else ""

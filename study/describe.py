@@ -1,0 +1,61 @@
+"""Plain JSON descriptions of study objects: what a study *is*, for identity, for the record, for a diff.
+
+Everything a space file names is a frozen dataclass, a number, a string or a collection of these. Its
+description is what gets hashed into a trial's id, stored in study.json and compared on resume. A field that
+says where something lies, not what it is (a data folder), opts out with `field(metadata=LOCATION)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+LOCATION = {"identity": False}
+"""Metadata of a dataclass field that is not part of an object's identity, such as a path."""
+
+
+def describe(value: Any) -> Any:
+    """`value` as JSON-ready data; a dataclass becomes {"is": class name, field: …}.
+
+    Raises TypeError for anything whose description would not identify it (a function, an open file).
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = (f for f in dataclasses.fields(value) if f.metadata.get("identity", True))
+        return {"is": type(value).__name__} | {f.name: describe(getattr(value, f.name)) for f in named}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    raise TypeError(f"{value!r} cannot be part of a study: allowed are numbers, strings and dataclasses of these")
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a description: sorted keys, no white space."""
+    return json.dumps(describe(value), sort_keys=True, separators=(",", ":"))
+
+
+def digest(*values: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of the values' descriptions."""
+    return hashlib.sha256(canonical(values).encode()).hexdigest()[:16]
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """One line `path: old → new` for each leaf in which two descriptions differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (left, right) in enumerate(zip(old, new, strict=True)):
+            yield from differences(left, right, f"{path}[{index}]")
+    elif old != new:
+        yield f"{path}: {json.dumps(old)} → {json.dumps(new)}"
+
+
+def derived_seed(*names: Any) -> int:
+    """A seed in [0, 2^63) that follows from the names alone: the study's seed and what the seed is for."""
+    return int(digest(*names), 16) >> 1

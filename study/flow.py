@@ -1,0 +1,245 @@
+"""What runs next: prepare, then per cell search, then confirm. Bookkeeping only; study/executor.py does the running.
+
+Everything a Flow knows it knows from rows, so a new Flow over an old study's records is that study, resumed: ended
+trials are told to the search again, rungs are rebuilt, and trials that were running come first. Cells do not wait
+for each other: one goes to confirm as soon as its own search is done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+
+from study.cells import CellState
+from study.describe import derived_seed, describe
+from study.records import Records
+from study.space import Value, resolve_params
+from study.study import Study
+from study.trial import Phase, Preparation, Row, Trial, TrialState
+
+FLUSH_SECONDS = 2.0
+
+
+@dataclass
+class Run:
+    """A trial under way: what its next row adds to."""
+
+    trial: Trial
+    started: datetime
+    epochs_done: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    worker: str = ""
+
+
+class Flow:
+    """One study in progress. The executor asks `next`, and tells `report` or `fail`.
+
+    `preparations` is what must still be made before trials that need the teacher can start; `fingerprints` identify
+    the inputs and enter every trial's configuration; `resources` are recorded with each trial.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        records: Records,
+        journal: optuna.storages.BaseStorage,
+        preparations: list[Preparation],
+        fingerprints: Mapping[str, str],
+        resources: Mapping[str, Any],
+    ):
+        self.study, self.records = study, records
+        self.preparations = list(preparations)
+        self.problem = ""
+        """Why the study cannot go on: a preparation that failed."""
+        self.cells = {cell.name: CellState(study, cell, journal) for cell in study.cells}
+        self.running: dict[str, Run] = {}
+        self.resumable: list[Run] = []
+        self._fingerprints, self._resources = fingerprints, resources
+        self.epoch_seconds: deque[float] = deque(maxlen=200)
+        """Of the epochs last trained, for an estimate of what is left."""
+        self._flushed = time.monotonic()
+
+    # -- what the executor asks and tells --------------------------------------------------------------------------
+
+    def next(self) -> Run | None:
+        """The trial to start now. None if there is none: before something running ends, or for good."""
+        run = self._resumed() or self._as_run(self._preparation() or self._proposal() or self._confirmation())
+        if run is not None:
+            self.running[run.trial.id] = run
+            self._record_trial(run, TrialState.RUNNING, "")
+            self.flush()
+        return run
+
+    def report(self, trial_id: str, row: Row, worker: str) -> bool:
+        """Record an epoch; True if the trial has ended by it, complete or stopped by the rule."""
+        run = self.running[trial_id]
+        trial = run.trial
+        if row["epoch"] <= run.epochs_done:
+            return False  # a restarted worker tells again what it had told before
+        self._record_epoch(run, row, worker)
+        reason = None
+        if trial.phase == "search":
+            value = row["metrics"][self.study.metric]
+            reason = self.cells[trial.cell].saw_epoch(trial.number, row["epoch"], value)
+        if row["epoch"] == trial.epochs:
+            self.end(run, TrialState.COMPLETE, "")
+        elif reason:
+            self.end(run, TrialState.PRUNED, reason)
+        elif time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+        return trial_id not in self.running
+
+    def fail(self, trial_id: str, reason: str) -> None:
+        """The trial itself went wrong; the study goes on without it."""
+        self.end(self.running[trial_id], TrialState.FAILED, reason)
+
+    def interrupt(self, reason: str) -> None:
+        """The study stops here; what runs is resumed by the next run."""
+        for run in self.running.values():
+            self._record_trial(run, TrialState.INTERRUPTED, reason)
+        self.resumable += self.running.values()
+        self.running = {}
+        self.flush()
+
+    def flush(self) -> None:
+        self.records.flush()
+        self._flushed = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        """Every cell is confirmed with every seed: there is nothing left to train."""
+        return all(cell.done for cell in self.cells.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """Why cells are not done, once nothing is left to run."""
+        if self.problem:
+            return [self.problem]
+        return [f"{name}: {cell.problem}" for name, cell in self.cells.items() if cell.problem]
+
+    # -- what could start, most urgent first -----------------------------------------------------------------------
+
+    def _resumed(self) -> Run | None:
+        for index, run in enumerate(self.resumable):
+            trial = run.trial
+            if trial.phase == "prepare" or self._ready(self.cells[trial.cell]):
+                return self.resumable.pop(index)
+        return None
+
+    def _preparation(self) -> Trial | None:
+        preparing = any(run.trial.phase == "prepare" for run in self.running.values())
+        if not self.preparations or preparing or self.problem:
+            return None
+        step = self.preparations[0]
+        return Trial("prepare", "", step.name, 0, 0, step.epochs, {}, describe(step.config))
+
+    def _proposal(self) -> Trial | None:
+        """The next search trial; searches lead, since their cell's confirm waits for them, the longest one first."""
+        open_cells = [cell for cell in self.cells.values() if cell.proposals_left and self._ready(cell)]
+        if not open_cells:
+            return None
+        cell = max(open_cells, key=lambda cell: cell.proposals_left)
+        number, params = cell.propose()
+        return self._trial(cell, "search", number, params)
+
+    def _confirmation(self) -> Trial | None:
+        """The next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
+        left = [(cell.confirm_left[0], cell) for cell in self.cells.values() if cell.confirm_left and self._ready(cell)]
+        if not left:
+            return None
+        number, cell = min(left, key=lambda pair: pair[0])
+        cell.confirmed[number] = None
+        assert cell.chosen is not None
+        return self._trial(cell, "confirm", number, cell.chosen)
+
+    def _ready(self, cell: CellState) -> bool:
+        return not (cell.needs_teacher and self.preparations)
+
+    def _trial(self, cell: CellState, phase: Phase, number: int, params: Mapping[str, Value]) -> Trial:
+        study, arm = self.study, cell.cell.arm
+        config = {
+            "task": describe(study.task),
+            "student": describe(cell.cell.student),
+            "loss": describe(resolve_params(arm.loss, params)),
+            "train_on": study.confirm_on if phase == "confirm" else "train",
+            "inputs": dict(self._fingerprints),
+        }
+        # without the cell: search trials of equal number and confirm trials of all arms share their seed
+        seed = derived_seed(study.seed, phase, number)
+        return Trial(phase, cell.cell.student.name, arm.name, number, seed, study.budget.epochs, params, config)
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def _as_run(self, trial: Trial | None) -> Run | None:
+        return None if trial is None else Run(trial, datetime.now(UTC))
+
+    def end(self, run: Run, state: TrialState, reason: str) -> None:
+        trial = run.trial
+        del self.running[trial.id]
+        self._note_end(trial, state, reason, run.metrics)
+        if trial.phase == "search":
+            score = run.metrics.get(self.study.metric) if state is TrialState.COMPLETE else None
+            self.cells[trial.cell].search_ended(trial, state, score, run.epochs_done)
+        self._record_trial(run, state, reason)
+        self.flush()
+
+    def _note_end(self, trial: Trial, state: TrialState, reason: str, metrics: Mapping[str, float]) -> None:
+        if trial.phase == "confirm":
+            self.cells[trial.cell].confirmed[trial.number] = state
+        elif trial.phase == "prepare" and state is TrialState.COMPLETE:
+            self.preparations = [step for step in self.preparations if step.name != trial.arm]
+        elif trial.phase == "prepare":
+            self.problem = f"{trial.arm} failed: {reason}"
+
+    def _record_epoch(self, run: Run, row: Row, worker: str) -> None:
+        run.epochs_done = row["epoch"]
+        run.seconds += row["seconds"]
+        run.metrics, run.worker = row["metrics"], worker
+        if run.trial.phase != "prepare":
+            self.epoch_seconds.append(row["seconds"])
+        self.records.epochs.append(
+            {
+                "trial_id": run.trial.id,
+                "cell": run.trial.cell,
+                "phase": run.trial.phase,
+                "epoch": row["epoch"],
+                "seconds": row["seconds"],
+                "recorded": datetime.now(UTC),
+                "schedules": json.dumps(row["schedules"]),
+            }
+            | row["metrics"]
+        )
+
+    def _record_trial(self, run: Run, state: TrialState, reason: str) -> None:
+        trial = run.trial
+        self.records.trials.append(
+            {
+                "trial_id": trial.id,
+                "cell": trial.cell,
+                "student": trial.student,
+                "arm": trial.arm,
+                "phase": trial.phase,
+                "number": trial.number,
+                "seed": trial.seed,
+                "state": str(state),
+                "reason": reason,
+                "epochs": trial.epochs,
+                "epochs_done": run.epochs_done,
+                "params": json.dumps(dict(trial.params)),
+                "config": json.dumps(trial.config, ensure_ascii=False),
+                "seconds": run.seconds,
+                "started": run.started,
+                "ended": datetime.now(UTC) if state is not TrialState.RUNNING else None,
+                "worker": run.worker,
+            }
+            | dict(self._resources)
+            | dict(run.metrics)
+        )

@@ -1,0 +1,193 @@
+"""A study's folder: who may write in it, whether it is the same study, and study.json."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from study.describe import describe, differences
+from study.errors import InputError
+from study.loading import Space
+from study.records import SCHEMA_VERSION, read_study
+from study.space import domains
+from study.study import Study
+
+PACKAGES = ("kdstudy", "ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "pandas", "torchmetrics")
+
+
+def check_writable(storage: Path) -> None:
+    """Raises InputError if nothing can be written below `storage`."""
+    probe = storage / ".writable"
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"storage path {storage} cannot be written ({error.strerror}): give another with --storage-path"
+        ) from None
+
+
+def beside(storage: Path, name: str) -> str:
+    """The first of name, name-2, name-3, … that is no folder yet."""
+    number = 2
+    fresh = name
+    while (storage / fresh).exists():
+        fresh, number = f"{name}-{number}", number + 1
+    return fresh
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only driver of this study. The system lifts the lock when a process ends, however it ends.
+
+    Raises InputError if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(
+                f"{folder} is being run by another process ({file.read().strip() or 'unknown'}): "
+                "wait for it, or give this study another --name"
+            ) from None
+        file.truncate(0)
+        file.write(f"{platform.node()}:{os.getpid()}")
+        file.flush()
+        yield
+
+
+def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """study.json of an earlier run in this folder, or None.
+
+    Raises InputError with the differences if that was another study: other settings, data or teacher.
+    """
+    if not (folder / "study.json").is_file():
+        return None
+    earlier = read_study(folder)
+    changes = list(differences(earlier["study"], describe(study)))
+    changes += differences(fingerprints(earlier["inputs"]), fingerprints(inputs))
+    if changes:
+        shown = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
+        raise InputError(
+            f"{folder} holds another study of this name ({shown}): "
+            "undo the change, give a new --name, or start beside it with --fresh"
+        )
+    return earlier
+
+
+def document(
+    study: Study, space: Space, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | None, command: str
+) -> dict[str, Any]:
+    """What study.json holds from the first moment; see docs/records.md."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "schema": SCHEMA_VERSION,
+        "name": study.name,
+        "question": study.question,
+        "finished": False,
+        "metric": study.metric,
+        "test_metric": study.test_metric,
+        "direction": study.direction,
+        "metrics": dict(study.task.metrics),
+        "confirm_on": study.confirm_on,
+        "protocol": study.protocol,
+        "seed": study.seed,
+        "budget": describe(study.budget),
+        "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],
+        "inputs": dict(inputs),
+        "teacher": None,
+        "students": {},
+        "study": describe(study),
+        "provenance": {
+            **commit(),
+            "versions": versions(),
+            "machine": machine(),
+            "command": command,
+            "created": earlier["provenance"]["created"] if earlier else now,
+            "updated": now,
+        },
+        "space": {"path": str(space.path), "profile": space.profile, "source": space.source},
+    }
+
+
+def fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What identifies the inputs, by name: it enters every trial's configuration."""
+    return {name: item["fingerprint"] for name, item in inputs.items()}
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the code that runs, and whether it was changed since; empty outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    if shutil.which("git") is None:
+        return {"commit": "", "dirty": False}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+
+
+def versions() -> dict[str, str]:
+    installed = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def machine() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "gpus": gpu_names(),
+    }
+
+
+def gpu_names() -> list[str]:
+    """This machine's NVIDIA GPUs, as its driver names them; none without a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [line.split(":", 1)[1].split("(")[0].strip() for line in listed.splitlines() if line.startswith("GPU")]
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
+
+
+def _cell(study: Study, student: str, arm_name: str, name: str) -> dict[str, Any]:
+    arm = study.arm(arm_name)
+    versus = study.versus(arm)
+    return {
+        "cell": name,
+        "student": student,
+        "arm": arm_name,
+        "baseline": arm.baseline,
+        "versus": versus.name if versus else None,
+        "searched": arm.searched,
+        "published": arm.published,
+        "parameters": [name for name, _ in domains(arm.loss)],
+    }

@@ -1,0 +1,16 @@
+"""The Optuna journal in a study's folder: for looking only, rebuilt from the rows at each start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+
+def new_journal(path: Path) -> JournalStorage:
+    """An empty journal at `path`, replacing an earlier one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in (path, path.with_name(path.name + ".lock")):
+        leftover.unlink(missing_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))

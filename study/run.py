@@ -1,0 +1,216 @@
+"""The command line: python -m study.run SPACE.
+
+Reads a space file, checks everything that can be checked, trains what is not on record yet, and writes the report.
+Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from study.errors import InputError
+from study.folder import beside, check_same, check_writable, document, fingerprints, gpu_names, locked
+from study.loading import Space, load_space, overridden
+from study.records import Records, RecordsError, write_study
+from study.space import corners
+from study.study import Study
+
+EXAMPLES = """
+\b
+Examples:
+  python -m study.run spaces/lp_cifar.py
+  python -m study.run spaces/lp_cifar.py --dry-run
+  python -m study.run spaces/lp_cifar.py --profile cifar10 --data-dir ~/data/cifar-10-batches-bin
+  python -m study.run spaces/lp_cifar.py --trials 50 --seeds 10 --name lp_long
+
+The same command again goes on where the last one ended, whatever ended it.
+"""
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("space", type=click.Path(path_type=Path))
+@click.option("--profile", help="Which of the space file's profiles; the first one by default.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the profile's data set lies.")
+@click.option(
+    "--storage-path",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Studies and trained teachers are kept below this folder.",
+)
+@click.option("--name", help="The study's name and folder, instead of the space file's.")
+@click.option("--seed", type=int, help="The study's seed, instead of the space file's.")
+@click.option("--trials", type=int, help="Search trials per searched cell.")
+@click.option("--epochs", type=int, help="Epochs per trial, in search and confirm alike.")
+@click.option("--seeds", type=int, help="Confirm seeds per cell.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), help="At most so many trials at once.")
+@click.option(
+    "--gpus-per-trial",
+    type=click.FloatRange(min=0),
+    help="GPUs a trial, fractions allowed; 1 if there are any.",
+)
+@click.option("--address", help="A running Ray cluster, such as 'auto'; this machine by default.")
+@click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
+def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
+         seed: int | None, trials: int | None, epochs: int | None, seeds: int | None, max_concurrent: int | None,
+         gpus_per_trial: float | None, address: str | None, fresh: bool, dry_run: bool) -> None:  # fmt: skip
+    """Train and compare what the space file SPACE names."""
+    console = Console(highlight=False)
+    try:
+        loaded = load_space(space, profile, data_dir)
+        study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
+        storage = storage_path.expanduser().resolve()
+        inputs = check_inputs(study, storage)
+        if fresh:
+            study = dataclasses.replace(study, name=beside(storage, study.name))
+        if dry_run:
+            console.print("\n".join(plan(study, inputs)), markup=False)
+            return
+        check_writable(storage)
+        code = run(study, loaded, inputs, storage, address, gpus_per_trial, max_concurrent, console)
+    except (InputError, RecordsError) as error:
+        click.echo(f"error: {error}", err=True)
+        code = 2
+    except KeyboardInterrupt:
+        click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {this_command()}", err=True)
+        code = 130
+    sys.exit(code)
+
+
+def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
+    """The task's own checks, over every loss at the ends of its domains."""
+    losses = tuple(loss for arm in study.arms for loss in corners(arm.loss))
+    return study.task.check(study.students, losses, storage)
+
+
+def run(
+    study: Study,
+    space: Space,
+    inputs: dict[str, Any],
+    storage: Path,
+    address: str | None,
+    gpus_per_trial: float | None,
+    max_concurrent: int | None,
+    console: Console,
+) -> int:
+    """Train what is not on record, report, and return the exit code."""
+    from study.executor import (
+        allot,  # here: importing Ray takes a second that --help and --dry-run need not wait
+    )
+
+    folder = storage / study.name
+    if address is None:
+        allot(os.cpu_count() or 1, len(gpu_names()), gpus_per_trial, max_concurrent)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
+    with locked(folder):
+        earlier = check_same(folder, study, inputs)
+        written = document(study, space, inputs, earlier, this_command())
+        problems = []
+        if earlier is not None and earlier["finished"]:
+            console.print(f"{folder} is finished: nothing to train, reporting again", markup=False)
+            written = earlier
+        else:
+            write_study(folder, written)
+            problems = train(study, space, written, storage, address, gpus_per_trial, max_concurrent, console)
+        report(folder, console)
+    for problem in problems:
+        click.echo(f"failed: {problem}", err=True)
+    return 1 if problems else 0
+
+
+def train(
+    study: Study,
+    space: Space,
+    written: dict[str, Any],
+    storage: Path,
+    address: str | None,
+    gpus_per_trial: float | None,
+    max_concurrent: int | None,
+    console: Console,
+) -> list[str]:
+    """Run the flow to its end; returns what went wrong, cell by cell."""
+    from study import executor
+    from study.display import Display
+    from study.flow import Flow
+    from study.journal import new_journal
+    from study.replay import replay
+    from study.worker import Workplace
+
+    folder = storage / study.name
+    executor.connect(address)
+    resources = executor.allot(*executor.cluster(), gpus_per_trial, max_concurrent)
+    records = Records(folder, study.task.metrics)
+    flow = Flow(
+        study,
+        records,
+        new_journal(folder / "optuna.journal"),
+        study.task.preparations(storage),
+        fingerprints(written["inputs"]),
+        {"device": "cuda" if resources.gpus else "cpu", "cpus": resources.cpus, "gpus": resources.gpus},
+    )
+    replay(flow)
+    display = Display(flow, console, resources.concurrent)
+    try:
+        with display.shown():
+            executor.execute(flow, study, Workplace(folder, storage), resources, space.module, display.update)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the writing short
+        flow.interrupt("interrupted by the user")
+        raise
+    finally:
+        flow.flush()
+        records.compact()
+        summary = study.task.summary(study.students, storage)
+        write_study(folder, {**written, **summary, "finished": flow.done})
+        executor.disconnect()
+    return flow.problems
+
+
+def report(folder: Path, console: Console) -> None:
+    """Write the report and print its comparison."""
+    from reports.build import build
+    from reports.tables import comparison_text
+
+    page = build(folder)
+    console.print(comparison_text(folder), markup=False)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
+    """What would be trained, in a few lines."""
+    budget = study.budget
+    searched = [cell for cell in study.cells if cell.arm.searched]
+    lines = [
+        f"{study.name}: {study.question}",
+        f"data: {inputs.get('data', {}).get('name', 'none')}",
+        "cells:",
+    ]
+    for cell in study.cells:
+        search = f"search {budget.trials} trials, then " if cell.arm.searched else ""
+        lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
+    trials = len(searched) * budget.trials + len(study.cells) * budget.seeds
+    at_most = "at most " if searched else ""
+    lines.append(
+        f"{len(study.cells)} cells, {trials} trials ({len(searched) * budget.trials} search, "
+        f"{len(study.cells) * budget.seeds} confirm), {at_most}{trials * budget.epochs} epochs"
+    )
+    return lines
+
+
+def this_command() -> str:
+    """The command that was given, to be given again."""
+    return "python -m study.run " + shlex.join(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

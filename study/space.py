@@ -1,0 +1,180 @@
+"""Parameter domains, and how a tree that contains domains becomes one that contains values.
+
+Any field of a loss may be a constant, a domain, or an object whose own fields are domains. An option of
+`choice` may itself contain domains: they are proposed only when that option is chosen, which is all there is
+to conditional groups. This file knows nothing of samplers; study/search.py turns domains into proposals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from study.errors import InputError
+
+Value = float | int | str | bool | None
+
+WHOLE = "method"
+"""The name of a choice that is not a field of anything: an arm that chooses between losses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """A real number between `low` and `high`, evenly on a linear scale, or a logarithmic one with `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer:
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if int(self.low) != self.low or int(self.high) != self.high:
+            raise InputError(f"integer({self.low}, {self.high}): bounds must be whole numbers; use uniform for reals")
+        _check_range(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of several named options, of which each may contain domains of its own."""
+
+    labels: tuple[Value, ...]
+    options: tuple[Any, ...]
+
+    def option(self, label: Value) -> Any:
+        return self.options[self.labels.index(label)]
+
+
+Domain = Uniform | Integer | Choice
+
+
+# The constructors return Any so that a domain may stand wherever a space file would write a number.
+def uniform(low: float, high: float) -> Any:
+    """A real number, uniform between `low` and `high`."""
+    return Uniform(low, high)
+
+
+def log_uniform(low: float, high: float) -> Any:
+    """A real number whose logarithm is uniform between those of `low` and `high`; `low` > 0."""
+    return Uniform(low, high, log=True)
+
+
+def integer(low: int, high: int, *, log: bool = False) -> Any:
+    """A whole number from `low` to `high`, both included."""
+    return Integer(low, high, log)
+
+
+def choice(*options: Any, **named: Any) -> Any:
+    """One of the options; those with settings of their own are labelled by class, or by keyword.
+
+    `choice("linear", "cosine")` and `choice(off=0.0, staged=Stages(0.0, uniform(0.1, 0.5)))` are both fine.
+    """
+    labels = tuple(_label(option) for option in options) + tuple(named)
+    if not labels:
+        raise InputError("choice() has no options: name at least one")
+    if len(set(labels)) < len(labels):
+        raise InputError(f"choice has two options called {_repeated(labels)!r}: name them, choice(a=…, b=…)")
+    return Choice(labels, options + tuple(named.values()))
+
+
+def is_domain(value: Any) -> bool:
+    return isinstance(value, Uniform | Integer | Choice)
+
+
+def domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
+    """Every domain in `tree` with its name, a dotted path of fields; conditional ones below their option."""
+    if isinstance(tree, Choice):
+        yield path or WHOLE, tree
+        for label, option in zip(tree.labels, tree.options, strict=True):
+            yield from domains(option, _join(path, label))
+    elif is_domain(tree):
+        yield path, tree
+    else:
+        for key, item in _children(tree):
+            yield from domains(item, _join(path, key))
+
+
+def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> Any:
+    """`tree` with each domain replaced by what `pick(name, domain)` returns; of a choice, by the option so labelled."""
+    if isinstance(tree, Choice):
+        label = pick(path or WHOLE, tree)
+        return resolve(tree.option(label), pick, _join(path, label))
+    if is_domain(tree):
+        return pick(path, tree)
+    items = {key: resolve(item, pick, _join(path, key)) for key, item in _children(tree)}
+    if not items or next(domains(tree), None) is None:
+        return tree
+    if isinstance(tree, Mapping):
+        return items
+    if isinstance(tree, list | tuple):
+        return type(tree)(items.values())
+    return type(tree)(**{str(name): item for name, item in items.items()})
+
+
+def resolve_params(tree: Any, params: Mapping[str, Value]) -> Any:
+    """`tree` with its domains replaced by recorded parameters.
+
+    Raises InputError if `params` lacks a name that the tree asks for.
+    """
+
+    def recorded(name: str, _: Domain) -> Value:
+        if name not in params:
+            raise InputError(f"no value for parameter {name!r}; recorded are: {', '.join(params) or 'none'}")
+        return params[name]
+
+    return resolve(tree, recorded)
+
+
+def corners(tree: Any) -> Iterator[Any]:
+    """`tree` at the ends of its domains, each option of each choice included: enough to meet every range check."""
+    widest = max((len(domain.labels) for _, domain in domains(tree) if isinstance(domain, Choice)), default=1)
+    for turn in range(widest):
+        for end in ("low", "high"):
+
+            def at_end(_: str, domain: Domain, turn: int = turn, end: str = end) -> Value:
+                if isinstance(domain, Choice):
+                    return domain.labels[turn % len(domain.labels)]
+                return getattr(domain, end)  # type: ignore[no-any-return]
+
+            yield resolve(tree, at_end)
+
+
+def _children(tree: Any) -> list[tuple[Value, Any]]:
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree) if field.init]
+    if isinstance(tree, Mapping):
+        return list(tree.items())
+    if isinstance(tree, list | tuple):
+        return list(enumerate(tree))
+    return []
+
+
+def _join(path: str, key: Value) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _label(option: Any) -> Value:
+    return option if option is None or isinstance(option, bool | int | float | str) else type(option).__name__
+
+
+def _repeated(labels: tuple[Value, ...]) -> Value:
+    return next(label for index, label in enumerate(labels) if label in labels[:index])
+
+
+def _check_range(domain: Uniform | Integer) -> None:
+    call = f"{type(domain).__name__.lower()}({domain.low}, {domain.high})"
+    if not domain.low < domain.high:
+        raise InputError(f"{call} is empty or reversed: low must be below high; for one value write it plainly")
+    if domain.log and domain.low <= 0:
+        raise InputError(f"{call} on a logarithmic scale: low must be above 0")

@@ -1,0 +1,145 @@
+"""What a trial is, and the two protocols between the engine and the code it trains.
+
+The engine (study/) calls a task; a task is torch code, a simulation, anything that yields rows. Nothing here
+imports torch or ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypedDict
+
+from study.describe import digest
+
+Direction = Literal["max", "min"]
+Phase = Literal["prepare", "search", "confirm"]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. Only the last row of a trial counts."""
+
+    RUNNING = "RUNNING"
+    """Handed to a worker. In a study that nobody drives any more: will be resumed."""
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    """Stopped by the study's stopping rule, which `reason` quotes."""
+    FAILED = "FAILED"
+    """Its own fault: an exception, a loss that is not finite, a worker lost too often. `reason` says which."""
+    INTERRUPTED = "INTERRUPTED"
+    """Not its fault: Ctrl-C or an exhausted budget. Will be resumed from its checkpoint."""
+
+    @property
+    def ended(self) -> bool:
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run, fully determined: the same fields give the same id, and an id is trained once."""
+
+    phase: Phase
+    student: str
+    arm: str
+    number: int
+    """Position within its cell and phase, from 0. In confirm, equal numbers of all arms share their seed."""
+    seed: int
+    epochs: int
+    params: Mapping[str, Any]
+    """The values the search proposed, by domain name; empty where nothing is searched."""
+    config: Any = field(repr=False)
+    """The description of everything that decides the outcome: task, student, resolved loss, splits."""
+
+    @property
+    def cell(self) -> str:
+        return cell_name(self.student, self.arm)
+
+    @cached_property
+    def id(self) -> str:
+        return digest(self.phase, self.cell, self.seed, self.epochs, self.config)[:12]
+
+
+def cell_name(student: str, arm: str) -> str:
+    """The name of a cell, one row of a comparison: a student under an arm."""
+    return f"{student} / {arm}"
+
+
+class Row(TypedDict):
+    """What a trial yields at the end of each epoch."""
+
+    epoch: int
+    """Counted from 1."""
+    metrics: dict[str, float]
+    """By `split/name`; names as the task's `metrics` declares them."""
+    schedules: dict[str, float]
+    """What every scheduled number stood at in this epoch: learning rate, temperature, pruning share."""
+    seconds: float
+    """Spent on training and evaluating this epoch."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial on its way to a worker, with the objects its configuration describes."""
+
+    trial: Trial
+    task: Task
+    student: Any
+    loss: Any
+    checkpoint: Path
+    """This trial's own folder. Whoever starts the trial again finds here what it left behind."""
+    storage: Path
+    """Shared by all studies: trained teachers live below it."""
+    device: str
+    recorded_epochs: int
+    """Epochs whose rows are already on record; the trial yields rows from the next one on."""
+    train_on: Literal["train", "train+val"]
+    validate: bool
+    """Evaluate on validation after each epoch."""
+    test: bool
+    """Read the test split, once, after the last epoch."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Work that trials wait for: training a teacher, filling a store. Runs as a trial of phase `prepare`."""
+
+    name: str
+    epochs: int
+    config: Any
+
+
+class Task(Protocol):
+    """What the engine asks of a task. trainables/task.py adds what the torch training loop asks."""
+
+    @property
+    def metrics(self) -> Mapping[str, Direction]:
+        """Every metric a row may hold, by `split/name`, and which way is better."""
+
+    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+        """Look at data, weights and students before anything starts.
+
+        Returns what identifies the inputs, for the record: content hashes, sizes, names.
+        Raises InputError naming what is missing or wrong, where it was looked for and how to get it.
+        """
+
+    def preparations(self, storage: Path) -> list[Preparation]:
+        """What must still be prepared before trials that need the teacher can start, in order."""
+
+    def prepare(self, job: Job) -> Iterator[Row]:
+        """Do the preparation named by `job.trial.arm`; a row an epoch."""
+
+    def train(self, job: Job) -> Iterator[Row]:
+        """Train one student; a row an epoch. Resumes from `job.checkpoint` if something lies there."""
+
+    def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+        """What the record says of the nets: `teacher` (None if not there yet) and `students` by name."""
+
+
+class Method(Protocol):
+    """What the engine asks of an arm's loss: a frozen dataclass that says whether it needs the teacher."""
+
+    @property
+    def needs_teacher(self) -> bool: ...

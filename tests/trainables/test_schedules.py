@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.errors import InputError
+from study.space import integer, uniform
+from trainables.schedules import Cosine, Drops, Progress, Stages, at, require, scheduled
+
+runs = st.integers(1, 300).flatmap(
+    lambda epochs: st.builds(Progress, st.integers(0, epochs - 1), st.just(epochs), st.floats(0, 1, exclude_max=True))
+)
+number = st.floats(-100, 100)
+schedules = st.one_of(
+    st.builds(Stages, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine"])),
+    st.builds(Drops, st.floats(0, 100), st.floats(0, 1)),
+    st.builds(Cosine, number, number),
+)
+
+
+@given(schedules, runs)
+def test_schedule_stays_within_its_ends(schedule, progress):
+    low, high = schedule.ends()
+    margin = 1e-9 * (1 + abs(low) + abs(high))
+    assert low - margin <= schedule.at(progress) <= high + margin
+
+
+@given(st.builds(Progress, st.integers(0, 50), st.integers(51, 300), st.floats(0, 1, exclude_max=True)))
+def test_fraction_is_the_share_of_the_run_that_is_done(progress):
+    assert 0 <= progress.fraction < 1
+    assert progress.fraction * progress.epochs == pytest.approx(progress.epoch + progress.within)
+
+
+def test_published_temperatures_of_resnet8():
+    # P1: T0 = 4, r = 40 %, plateaus of 10 epochs in 80 (methods-cifar.md).
+    stages = Stages(5.6, 2.4, stages=8)
+    plateaus = [5.600, 5.143, 4.686, 4.229, 3.771, 3.314, 2.857, 2.400]
+    for epoch in range(80):
+        assert stages.at(Progress(epoch, 80)) == pytest.approx(plateaus[epoch // 10], abs=5e-4)
+
+
+def test_published_pruning_of_resnet8():
+    # P1: 0 to 40 % in four stages of 20 epochs.
+    stages = Stages(0.0, 0.4, stages=4)
+    for epoch in range(80):
+        assert stages.at(Progress(epoch, 80)) == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4][epoch // 20])
+
+
+def test_stage_does_not_move_within_an_epoch():
+    stages = Stages(0.0, 1.0, stages=8)
+    assert stages.at(Progress(9, 80, within=0.99)) == stages.at(Progress(0, 80)) == 0.0
+    assert stages.at(Progress(10, 80)) == pytest.approx(1 / 7)
+
+
+@pytest.mark.parametrize("epochs", [4, 5, 7, 30, 239])
+def test_stages_end_at_their_end_whatever_the_length(epochs):
+    assert Stages(1.0, 3.0, stages=4).at(Progress(0, epochs)) == 1.0
+    assert Stages(1.0, 3.0, stages=4).at(Progress(epochs - 1, epochs)) == 3.0
+
+
+def test_single_stage_is_its_end():
+    assert Stages(0.0, 0.4, stages=1).at(Progress(0, 80)) == 0.4
+
+
+def test_cosine_stages_are_slow_at_both_ends():
+    values = [Stages(0.0, 1.0, stages=5, shape="cosine").at(Progress(epoch, 5)) for epoch in range(5)]
+    assert values == pytest.approx([0, 0.5 - math.sqrt(0.125), 0.5, 0.5 + math.sqrt(0.125), 1])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 0.05), (149, 0.05), (150, 0.005), (180, 0.0005), (210, 0.00005), (239, 0.00005)]
+)
+def test_learning_rate_drops_at_150_180_and_210_of_240(epoch, rate):
+    assert Drops(0.05).at(Progress(epoch, 240)) == pytest.approx(rate)
+
+
+def test_cosine_moves_at_every_step():
+    cosine = Cosine(2.0, 1.0)
+    assert cosine.at(Progress(0, 10)) == 2.0
+    assert cosine.at(Progress(4, 10, within=0.5)) > cosine.at(Progress(5, 10)) == pytest.approx(1.5)
+    assert cosine.at(Progress(9, 10, within=0.999)) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Stages(0.0, 1.0, stages=0), "stages is 0"),
+        (lambda: Stages(0.0, 1.0, stages=3, shape="quadratic"), "linear, cosine"),
+    ],
+)
+def test_wrong_schedule_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_number_and_schedule_are_read_alike():
+    assert at(4, Progress(3, 10)) == 4.0
+    assert isinstance(at(4, Progress(3, 10)), float)
+    assert at(Stages(1.0, 2.0, stages=2), Progress(9, 10)) == 2.0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.1, math.nan, math.inf, -math.inf, Stages(0.5, 1.0, stages=2)])
+def test_require_refuses_what_is_outside(value):
+    with pytest.raises(InputError, match=r"share is .*; allowed is a finite number > 0 and < 1"):
+        require("share", value, above=0, below=1)
+
+
+@pytest.mark.parametrize(
+    "value", [0, 1.0, 0.5, Cosine(1.0, 0.0), uniform(-5, 5), Stages(0.0, uniform(0, 5), stages=integer(1, 4))]
+)
+def test_require_takes_what_is_inside_and_leaves_domains_for_later(value):
+    require("share", value, low=0, high=1)
+
+
+@dataclass(frozen=True)
+class Inner:
+    fraction: object
+    steady: float = 1.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    temperature: object
+    inner: Inner
+    word: str = "linear"
+
+
+def test_scheduled_names_every_schedule_with_its_value():
+    setting = Setting(Stages(4.0, 2.0, stages=2), Inner(Cosine(1.0)))
+    assert scheduled(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
+    assert scheduled(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}

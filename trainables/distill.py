@@ -1,0 +1,203 @@
+"""The training loop, for all tasks and for teachers too: read it from top to bottom.
+
+A trial is an iterator of rows, one an epoch. What differs between tasks is in the task, what differs between arms is
+in the loss; there is no branch on either here. Left out: Ray, which lives in study/worker.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.describe import derived_seed
+from study.trial import Job, Row
+from trainables import checkpoint
+from trainables.recipe import Recipe
+from trainables.schedules import Progress, at, scheduled
+from trainables.task import Batch, DistillationLoss, Examples, Outputs, Split, TrainableTask
+
+EVALUATION_BATCH = 512
+
+TeacherOutputs = Callable[[Batch], Outputs]
+"""Where a batch's teacher outputs come from: the net itself, or a store of what it once said."""
+
+
+@dataclass
+class Training:
+    """What is trained, and all that a checkpoint must hold to go on exactly."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int
+    rows: list[Row]
+    """Of all epochs so far: a driver that was killed may not have written the last ones down."""
+    best_row: Row | None
+    best_state: dict[str, Tensor] | None
+
+
+def distill(
+    task: TrainableTask,
+    job: Job,
+    build: Callable[[], nn.Module],
+    recipe: Recipe,
+    loss: DistillationLoss,
+    teacher: TeacherOutputs,
+) -> Iterator[Row]:
+    """Train what `build` returns under `loss`, yielding a row an epoch; the last state stays in `job.checkpoint`.
+
+    With `job.validate` the net is evaluated on val after each epoch, and with `job.test` on test after the last one:
+    as it then is, and, if there was a validation, as it was in the epoch that was best on it.
+    Raises FloatingPointError when the training loss is not finite.
+    """
+    train = task.examples(job.train_on, job.device)
+    training = _start(job, build, recipe)
+    yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
+
+    for epoch in range(training.epoch, job.trial.epochs):
+        started = time.perf_counter()
+        metrics = _train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
+        if job.validate:
+            metrics |= evaluate(task, training.net, "val", job.device)
+        row: Row = {
+            "epoch": epoch + 1,
+            "metrics": metrics,
+            "schedules": _schedules(recipe, loss, Progress(epoch, job.trial.epochs)),
+            "seconds": 0.0,
+        }
+        if job.test and job.validate:
+            _keep_best(task, training, row)
+        if job.test and epoch + 1 == job.trial.epochs:
+            metrics |= _test(task, training, job.device)
+        row["seconds"] = time.perf_counter() - started
+        _save(job, training, row)
+        yield row
+
+
+def _train_epoch(
+    task: TrainableTask,
+    job: Job,
+    training: Training,
+    train: Examples,
+    recipe: Recipe,
+    loss: DistillationLoss,
+    teacher: TeacherOutputs,
+    epoch: int,
+) -> dict[str, float]:
+    """One pass over the training split in a seeded order; returns its metrics."""
+    seed, net, optimizer = job.trial.seed, training.net, training.optimizer
+    order = _order(seed, epoch, len(train)).to(job.device)
+    # dropout draws from the global generator: seeded per epoch, a resumed trial draws what it would have drawn
+    torch.manual_seed(derived_seed(seed, "epoch", epoch))
+    net.train()
+    meters = task.meters(job.device)
+    sums = torch.zeros(3, device=job.device)
+    batches = order.split(recipe.batch_size)
+    for step, samples in enumerate(batches):
+        progress = Progress(epoch, job.trial.epochs, step / len(batches))
+        batch = train.batch(samples, task.views.draw(seed, epoch, samples))
+        student_outputs = task.outputs(net, batch)
+        task_loss = task.task_loss(student_outputs, batch)
+        distill_loss = loss(student_outputs, teacher(batch), batch.targets, progress)
+        total = at(loss.task_weight, progress) * task_loss + distill_loss
+
+        optimizer.param_groups[0]["lr"] = at(recipe.learning_rate, progress)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+
+        # summed on the device: reading a number back would wait for every step
+        sums += torch.stack([total.detach(), task_loss.detach(), distill_loss.detach()]) * len(samples)
+        meters.update(student_outputs, batch)
+    total_loss, task_part, distill_part = (sums / len(train)).tolist()
+    if not math.isfinite(total_loss):
+        raise FloatingPointError(f"training loss is {total_loss} in epoch {epoch + 1}")
+    losses = {"loss": total_loss, "task_loss": task_part, "distill_loss": distill_part}
+    return {f"train/{name}": value for name, value in (losses | meters.compute()).items()}
+
+
+@torch.no_grad()
+def evaluate(task: TrainableTask, net: nn.Module, split: Split, device: str) -> dict[str, float]:
+    """The task's metrics on a split, views untouched, by `split/name`."""
+    net.eval()
+    examples, meters = task.examples(split, device), task.meters(device)
+    for samples in torch.arange(len(examples), device=device).split(EVALUATION_BATCH):
+        batch = examples.batch(samples, torch.zeros_like(samples))
+        meters.update(task.outputs(net, batch), batch)
+    return {f"{split}/{name}": value for name, value in meters.compute().items()}
+
+
+def no_teacher(batch: Batch) -> Outputs:
+    """Teacher outputs for a loss that does not read them."""
+    return Outputs(prediction=torch.empty(0, device=batch.inputs.device))
+
+
+def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A net whose initial weights follow from the seed alone, the global generator left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def _start(job: Job, build: Callable[[], nn.Module], recipe: Recipe) -> Training:
+    """A fresh training, or the one whose checkpoint lies in the trial's folder."""
+    net = seeded(build, derived_seed(job.trial.seed, "weights")).to(job.device)
+    training = Training(net, recipe.optimizer.build(net.parameters()), 0, [], None, None)
+    state = checkpoint.load(job.checkpoint, job.device)
+    if state is not None:
+        net.load_state_dict(state["net"])
+        training.optimizer.load_state_dict(state["optimizer"])
+        training.epoch, training.rows = state["epoch"], state["rows"]
+        training.best_row, training.best_state = state["best_row"], state["best_state"]
+    return training
+
+
+def _save(job: Job, training: Training, row: Row) -> None:
+    training.epoch = row["epoch"]
+    training.rows.append(row)
+    state = {
+        "net": training.net.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "epoch": training.epoch,
+        "rows": training.rows,
+        "best_row": training.best_row,
+        "best_state": training.best_state,
+    }
+    checkpoint.save(job.checkpoint, state)
+
+
+def _order(seed: int, epoch: int, samples: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+    return torch.randperm(samples, generator=generator)
+
+
+def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> dict[str, float]:
+    return {"learning_rate": at(recipe.learning_rate, progress), **scheduled(loss, progress)}
+
+
+def _keep_best(task: TrainableTask, training: Training, row: Row) -> None:
+    """Remember the weights of the epoch that is best on validation, the earliest of equals."""
+    name = task.selects_by
+    sign = 1 if task.metrics[name] == "max" else -1
+    best = training.best_row
+    if best is None or sign * row["metrics"][name] > sign * best["metrics"][name]:
+        training.best_row = row
+        training.best_state = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
+
+
+def _test(task: TrainableTask, training: Training, device: str) -> dict[str, Any]:
+    """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation."""
+    metrics: dict[str, Any] = evaluate(task, training.net, "test", device)
+    if training.best_row is None or training.best_state is None:
+        return metrics
+    last = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
+    training.net.load_state_dict(training.best_state)
+    at_best = evaluate(task, training.net, "test", device)
+    training.net.load_state_dict(last)
+    metrics |= {name.replace("test/", "test_at_best_val/"): value for name, value in at_best.items()}
+    return metrics | {"best_val_epoch": float(training.best_row["epoch"])}

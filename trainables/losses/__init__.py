@@ -1,0 +1,1 @@
+"""One distillation loss a file; logits.py and pruning.py are what losses on logits share."""

@@ -1,0 +1,78 @@
+"""DKD: KD taken apart into what the teacher says of the target and what it says among the other classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.losses.logits import divergence, full_precision, gathered, log_divergence
+from trainables.schedules import Number, Progress, at, require
+from trainables.task import Outputs
+
+
+@dataclass(frozen=True)
+class DKD:
+    """min((epoch + 1)/(warmup·epochs), 1) · mean over the batch of T²·(alpha·TCKD + beta·NCKD).
+
+    TCKD compares the probabilities of target and non-target, NCKD those among the non-target classes
+    (`tckd_nckd`), both on the classes that pruning keeps. Logits are (B, K), K ≥ 3; `epoch` counts from 0.
+    beta = 2 is published for ResNet-110 teachers of ResNet-20 and 32; other pairs use 6 to 8. Warm-up is
+    published as 20 of 240 epochs; the default is the same share of any run.
+    Raises InputError for a setting, or an end of a schedule, out of range.
+    Source: Zhao et al. 2022, eq. 7; `pruning` is P1's logits pruning (pruning.py).
+    """
+
+    temperature: Number = 4.0
+    alpha: Number = 1.0
+    beta: Number = 2.0
+    warmup: Number = 20 / 240
+    """Share of the run over which the loss grows to its full weight."""
+    pruning: Number = 0.0
+    """Share of the classes that is pruned."""
+    task_weight: Number = 1.0
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require("temperature", self.temperature, above=0)
+        require("alpha", self.alpha, low=0)
+        require("beta", self.beta, low=0)
+        require("warmup", self.warmup, low=0)
+        require("pruning", self.pruning, low=0, below=1)
+        require("task_weight", self.task_weight, low=0)
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        temperature = at(self.temperature, progress)
+        with full_precision(student):
+            logits = gathered(student, teacher, targets, at(self.pruning, progress))
+            tckd, nckd = tckd_nckd(*logits, temperature)
+            loss = at(self.alpha, progress) * tckd + at(self.beta, progress) * nckd
+            return self._warmth(progress) * loss.mean()
+
+    def _warmth(self, progress: Progress) -> float:
+        # A warm-up of at most one epoch, 0 included, is over in the first.
+        return min((progress.epoch + 1) / max(at(self.warmup, progress) * progress.epochs, 1.0), 1.0)
+
+
+def tckd_nckd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """T²·TCKD and T²·NCKD of each sample: logits (B, M), the target in column 0 → (B, 1) and (B, 1).
+
+    TCKD = KL(b_t ‖ b_s), b = (p_y, 1 − p_y); NCKD = KL(q_t ‖ q_s), q the softmax over the non-target classes;
+    T²·KL of KD = TCKD + (1 − p_t,y)·NCKD. `temperature` is a float or (B, 1).
+    Source: Zhao et al. 2022, eq. 5 and 6, in log space so that any finite logits give finite values.
+    """
+    student, teacher = student / temperature, teacher / temperature
+    tckd = log_divergence(_log_binary(student), _log_binary(teacher))
+    nckd = divergence(student[:, 1:], teacher[:, 1:])
+    return temperature**2 * tckd, temperature**2 * nckd
+
+
+def _log_binary(logits: Tensor) -> Tensor:
+    """log p_y = −softplus(d) and log(1 − p_y) = −softplus(−d), d = logsumexp(non-target) − z_y: (B, 2)."""
+    gap = logits[:, 1:].logsumexp(dim=1, keepdim=True) - logits[:, :1]
+    # logsigmoid(x) is −softplus(−x) to the last digit; torch's softplus is cut off at 20, off by 2e-9.
+    return torch.cat((F.logsigmoid(-gap), F.logsigmoid(gap)), dim=1)

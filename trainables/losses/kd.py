@@ -1,0 +1,50 @@
+"""KD: the student matches the teacher's tempered probabilities. The training loop adds the task loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from trainables.losses.logits import divergence, full_precision, gathered
+from trainables.schedules import Number, Progress, at, require
+from trainables.task import Outputs
+
+
+@dataclass(frozen=True)
+class KD:
+    """weight · mean over the batch of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), on the classes pruning keeps.
+
+    z: logits (B, K) of teacher and student, K ≥ 3; T: temperature. The defaults are the usual ones on
+    CIFAR-100: 0.1·task_loss + 0.9·KD at T = 4.
+    Raises InputError for a setting, or an end of a schedule, out of range.
+    Source: Hinton et al. 2015, section 2; `pruning` is P1's logits pruning (pruning.py).
+    """
+
+    temperature: Number = 4.0
+    weight: Number = 0.9
+    task_weight: Number = 0.1
+    pruning: Number = 0.0
+    """Share of the classes that is pruned."""
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require("temperature", self.temperature, above=0)
+        require("weight", self.weight, low=0)
+        require("task_weight", self.task_weight, low=0)
+        require("pruning", self.pruning, low=0, below=1)
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        with full_precision(student):
+            logits = gathered(student, teacher, targets, at(self.pruning, progress))
+            return at(self.weight, progress) * kd(*logits, at(self.temperature, progress)).mean()
+
+
+def kd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    """T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)) of each sample: logits (B, M) → (B, 1).
+
+    T² keeps the gradient's size as T changes. `temperature` is a float or (B, 1).
+    """
+    return temperature**2 * divergence(student / temperature, teacher / temperature)

@@ -1,0 +1,23 @@
+"""No distillation: the student learns from the task alone. The baseline of every gain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from trainables.schedules import Progress
+from trainables.task import Outputs
+
+
+@dataclass(frozen=True)
+class NoDistillation:
+    """Adds nothing to the task loss; the teacher's outputs are not looked at and may be None."""
+
+    needs_teacher: ClassVar[bool] = False
+    task_weight: ClassVar[float] = 1.0
+
+    def __call__(self, student: Outputs, teacher: Outputs | None, targets: Any, progress: Progress) -> Tensor:
+        return torch.zeros((), device=student.prediction.device)

@@ -1,0 +1,97 @@
+"""The `resnet_cifar` family: residual nets for small images, as the distillation literature uses them.
+
+Modules are named as in that literature's published checkpoints (conv1, bn1, layer1.0.conv1,
+layer2.0.downsample.0, fc). Left out: resnet8x4 and resnet32x4, whose stem is narrower than stage 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from study.errors import InputError
+
+DEPTHS = (8, 14, 20, 32, 44, 56, 110)
+PUBLISHED_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """A residual net of `depth` = 6n + 2 layers: three stages of n blocks, with width·(1, 2, 4) channels.
+
+    Raises InputError for a depth outside the family or a width below 1.
+    Source: He et al. 2016, section 4.2, with 1×1 convolutions where a block changes the shape.
+    """
+
+    depth: int
+    width: int = PUBLISHED_WIDTH
+
+    def __post_init__(self) -> None:
+        if self.depth not in DEPTHS:
+            raise InputError(f"ResNet of depth {self.depth}; resnet_cifar has: {', '.join(map(str, DEPTHS))}")
+        if self.width < 1:
+            raise InputError(
+                f"ResNet of width {self.width}; allowed is 1 or more, published nets have {PUBLISHED_WIDTH}"
+            )
+
+    @property
+    def name(self) -> str:
+        """`resnet8` at the published width, `resnet8w4` at width 4."""
+        return f"resnet{self.depth}" + (f"w{self.width}" if self.width != PUBLISHED_WIDTH else "")
+
+    def build(self, channels: int, classes: int) -> nn.Module:
+        """A net with fresh weights, drawn from torch's default generator: the caller seeds it."""
+        return CifarResNet(blocks=(self.depth - 2) // 6, width=self.width, channels=channels, classes=classes)
+
+
+class CifarResNet(nn.Module):
+    """Images (B, C, H, W), normalised → logits (B, K); H and W of any size."""
+
+    def __init__(self, blocks: int, width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels, width, size=3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
+        self.fc = nn.Linear(4 * width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut: ReLU(bn2(conv2(ReLU(bn1(conv1(x))))) + shortcut(x))."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels_in, channels, size=3, stride=stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv(channels, channels, size=3)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                _conv(channels_in, channels, size=1, stride=stride), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.bn2(self.conv2(x))
+        return F.relu(x + shortcut, inplace=True)
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, stride=1) for _ in range(blocks - 1)))
+
+
+def _conv(channels_in: int, channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(channels_in, channels, size, stride=stride, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

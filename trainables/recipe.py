@@ -1,0 +1,40 @@
+"""How a net is trained: optimiser, batch size, learning rate. One recipe holds for all arms of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+from trainables.schedules import Drops, Number, require
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent with momentum; the learning rate comes from the recipe."""
+
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The defaults are the field's CIFAR-100 recipe; its drops at 150, 180 and 210 of 240 epochs are kept as shares.
+
+    Source: the reference recipe shared by Tian et al. 2020 and Zhao et al. 2022.
+    """
+
+    batch_size: int = 64
+    learning_rate: Number = field(default_factory=lambda: Drops(0.05))
+    optimizer: Sgd = field(default_factory=Sgd)
+
+    def __post_init__(self) -> None:
+        require("batch_size", self.batch_size, low=1)
+        require("learning_rate", self.learning_rate, above=0.0)

@@ -1,0 +1,104 @@
+"""The words that all tasks and losses share: Examples, Batch, Outputs, Progress, and the two protocols.
+
+Shape letters, here and everywhere: B samples in a batch, N samples in a split, K classes, C channels, H × W
+pixels. A task that the training loop serves implements `TrainableTask`; the engine's own view of a task is
+`study.trial.Task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+from study.trial import Direction
+from trainables.schedules import Progress
+
+Split = Literal["train", "val", "train+val", "test"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, views applied, on the trial's device."""
+
+    inputs: Tensor
+    """(B, C, H, W) float32, normalised."""
+    targets: Any
+    """What the task learns: (B,) int64 classes, (B, H, W) int64 labels, an image, a density map."""
+    samples: Tensor
+    """(B,) int64 positions in the split."""
+    views: Tensor
+    """(B,) int64 numbers of the views applied; 0 is the untouched image."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a net returns for a batch."""
+
+    prediction: Tensor
+    """Logits (B, K) or (B, K, H, W), a density map (B, 1, H, W), an image (B, 3, H, W): the task says which."""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """Inner activations by name, for losses that compare them."""
+
+
+class Examples(Protocol):
+    """One split, resident or memory-mapped, that forms batches on a device."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, samples: Tensor, views: Tensor) -> Batch: ...
+
+
+class DistillationLoss(Protocol):
+    """What an arm adds to the task loss: total = task_weight · task_loss + self(student, teacher, targets, progress).
+
+    A frozen dataclass. Its fields are numbers, domains or schedules, so that any of them can be searched.
+    """
+
+    @property
+    def needs_teacher(self) -> bool: ...
+
+    @property
+    def task_weight(self) -> Any: ...
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor: ...
+
+
+class Views(Protocol):
+    """A finite, enumerable set of augmentations."""
+
+    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
+        """The view of each sample, (B,) int64: a pure function of seed, epoch and sample."""
+
+
+class Meters(Protocol):
+    """Accumulates a split's metrics; one instance per evaluation."""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None: ...
+
+    def compute(self) -> dict[str, float]:
+        """By bare name (`accuracy`); the loop puts the split before it."""
+
+
+class TrainableTask(Protocol):
+    """What the training loop (trainables/distill.py) asks of a task."""
+
+    @property
+    def metrics(self) -> Mapping[str, Direction]: ...
+
+    @property
+    def selects_by(self) -> str:
+        """The validation metric whose best epoch is remembered where validation is kept apart."""
+
+    @property
+    def views(self) -> Views: ...
+
+    def examples(self, split: Split, device: str) -> Examples: ...
+
+    def outputs(self, net: nn.Module, batch: Batch) -> Outputs: ...
+
+    def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
+
+    def meters(self, device: str) -> Meters: ...

@@ -1,0 +1,137 @@
+"""Teachers: trained once and kept by content, or read from a file; frozen ever after.
+
+A teacher lies in `<storage>/teachers/<key>/`: weights.safetensors and teacher.json. The key is a hash of everything
+that decides its weights (net, recipe, data, split, or the file's bytes), so a later study of any name finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from study.describe import LOCATION, describe, digest
+from study.errors import InputError
+from trainables.recipe import Recipe
+from trainables.task import Batch, Outputs
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The net that teaches: trained by `recipe` for `epochs` on the training split, or read from `weights`.
+
+    It never trains on validation images, since the search scores its students there.
+    """
+
+    model: Any
+    recipe: Recipe = field(default_factory=Recipe)
+    epochs: int = 240
+    seed: int = 0
+    weights: Path | None = field(default=None, metadata=LOCATION)
+    """A .safetensors file, or a .pth of tensors; the field's {"model": state_dict} form is understood."""
+
+    def key(self, inputs: Any) -> str:
+        """What identifies the trained teacher, given a description of the data and split it learns from."""
+        if self.weights is not None:
+            return digest("file", describe(self.model), file_digest(self.weights))
+        return digest("trained", describe(self), inputs)
+
+
+def folder(storage: Path, key: str) -> Path:
+    return storage / "teachers" / key
+
+
+def kept(storage: Path, key: str) -> dict[str, Any] | None:
+    """teacher.json of a teacher that is ready, or None."""
+    path = folder(storage, key) / "teacher.json"
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Store a teacher. teacher.json comes last: where it lies, the weights are whole."""
+    place = folder(storage, key)
+    place.mkdir(parents=True, exist_ok=True)
+    aside = place / f".weights.{os.getpid()}.tmp"
+    safetensors.torch.save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, aside)
+    aside.replace(place / "weights.safetensors")
+    aside = place / f".teacher.{os.getpid()}.tmp"
+    aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    aside.replace(place / "teacher.json")
+
+
+def frozen(net: nn.Module, device: str) -> nn.Module:
+    """`net` in evaluation mode, without gradients, on the device."""
+    return net.to(device).eval().requires_grad_(False)
+
+
+def live(net: nn.Module, outputs: Callable[[nn.Module, Batch], Outputs]) -> Callable[[Batch], Outputs]:
+    """Teacher outputs from the net itself, rounded to float16 as a store keeps them: both give the same training."""
+
+    @torch.no_grad()
+    def ask(batch: Batch) -> Outputs:
+        return Outputs(outputs(net, batch).prediction.half())
+
+    return ask
+
+
+def load_weights(net: nn.Module, path: Path) -> nn.Module:
+    """Load a weights file into `net`.
+
+    Raises InputError if the file is missing, unreadable, of another architecture or class count, or not finite.
+    """
+    state = _read(path)
+    expected = net.state_dict()
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        what = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
+        raise InputError(f"teacher file {path} is of another architecture: it {what}; name the net it was saved from")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise InputError(
+                f"teacher file {path} does not fit: {name} is {tuple(state[name].shape)}, "
+                f"this net and its class count need {tuple(tensor.shape)}"
+            )
+        if state[name].is_floating_point() and not torch.isfinite(state[name]).all():
+            raise InputError(f"teacher file {path} holds numbers that are not finite, in {name}: it is unusable")
+    net.load_state_dict(dict(state))
+    return net
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 16 hexadecimal digits."""
+    if not path.is_file():
+        raise InputError(
+            f"teacher file {path} does not exist: give an existing file, or leave weights out to train one"
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"teacher file {path} cannot be read ({str(error).splitlines()[0]}): "
+            "allowed are .safetensors and .pth files that hold tensors only"
+        ) from None
+    for wrapper in ("model", "state_dict"):
+        state = state.get(wrapper, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(item, Tensor) for item in state.values()):
+        raise InputError(f"teacher file {path} holds no state_dict: save one with torch.save(net.state_dict(), …)")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}

@@ -1,0 +1,91 @@
+"""Augmentation as a finite set of views: numbered, and drawn as a pure function of (seed, epoch, sample).
+
+Because views can be counted, a teacher's outputs can be stored once for each; because a draw depends on nothing but
+its three numbers, every trial sees the same ones, on any machine and in any batch order. Left out: what cannot be
+enumerated (colour jitter, mixing of images).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from study.errors import InputError
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """Crops of the image's own size out of its zero-padded self, with `flip` also mirrored left to right.
+
+    Raises InputError for a padding below 0.
+    """
+
+    padding: int
+    """Pixels added at each side."""
+    flip: bool
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise InputError(f"padding of {self.padding} pixels; allowed is 0 (no shift) or more")
+
+    @property
+    def count(self) -> int:
+        """How many views there are: (2·padding + 1)², or twice that; view 0 is the untouched image."""
+        return self._crops * (2 if self.flip else 1)
+
+    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
+        """A view for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
+        stream = _mix(_mix(torch.tensor(seed)) + epoch)
+        return (_mix(stream + samples * _GAMMA) & _LOW_63_BITS) % self.count
+
+    def apply(self, images: Tensor, views: Tensor) -> Tensor:
+        """The given view of each image: uint8 (B, C, H, W) and (B,) → uint8 (B, C, H, W)."""
+        if self.count == 1:
+            return images
+        batch, channels, height, width = images.shape
+        rows, columns = self._sources(views, height, width)
+        stride = width + 2 * self.padding
+        pixels = (rows[:, :, None] * stride + columns[:, None, :]).reshape(batch, 1, height * width)
+        padded = F.pad(images, [self.padding] * 4).flatten(2)
+        return padded.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)
+
+    @property
+    def _crops(self) -> int:
+        return (2 * self.padding + 1) ** 2
+
+    def _sources(self, views: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The row and column of the padded image that each row (B, H) and column (B, W) of a view shows."""
+        shifts = 2 * self.padding + 1
+        # The middle one of all crops leaves the image where it is; numbering starts there.
+        crop = (views + self._crops // 2) % self._crops
+        mirrored = (views >= self._crops)[:, None]
+        across = torch.arange(width, device=views.device)
+        rows = (crop // shifts)[:, None] + torch.arange(height, device=views.device)
+        columns = (crop % shifts)[:, None] + torch.where(mirrored, width - 1 - across, across)
+        return rows, columns
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(images/255 − mean)/std: uint8 (B, C, H, W), mean and std (C,) float32 → float32 (B, C, H, W)."""
+    return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+# SplitMix64 (Steele, Lea, Flood 2014; constants of Stafford's mix 13) on int64, whose overflow wraps around.
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+_FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+_LOW_63_BITS = 2**63 - 1
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _FACTORS[0]
+    x = (x ^ _shift(x, 27)) * _FACTORS[1]
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right; that of int64 would copy the sign."""
+    low_bits: int = 2 ** (64 - bits) - 1
+    return (x >> bits) & low_bits
