@@ -18,7 +18,7 @@ import click
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from reports import figures, headline, search_figures, tables
+from reports import figures, headline, search_figures, search_results, tables
 from reports.comparison import compare, frame
 from reports.drawing import Drawn
 from reports.load import Cell, StudyRecords, load
@@ -61,10 +61,13 @@ def page(records: StudyRecords) -> str:
     compared = [(tables.comparison_table(c), figures.differences(c)) for c in comparisons]
     content: dict[str, Any] = {
         "records": records,
+        "question": records.study.get("question"),
         "data_line": headline.data_line(records),
         "answers": [headline.answer(comparison) for comparison in comparisons],
         "checks": [line for c in comparisons if (line := headline.baseline_check(c))],
-        "notices": [line for c in comparisons if (line := headline.seeds_line(c))] + headline.missing(records),
+        "notices": dict.fromkeys(
+            [*(line for c in comparisons if (line := headline.seeds_line(c))), *headline.missing(records)]
+        ),
         "published_line": headline.published_line(records),
         "comparisons": compared,
         "curves": curves,
@@ -74,7 +77,8 @@ def page(records: StudyRecords) -> str:
         "budget": tables.budget_table(records),
         "settings": settings(records.part("study")),
         "provenance": tables.provenance_table(records),
-        "space": records.part("space"),
+        "source": records.part("space").get("source"),
+        "source_name": records.part("space").get("path") or "source",
         "failures": tables.failures_table(records),
     }
     return _render(content)
@@ -88,7 +92,7 @@ def write_tables(records: StudyRecords) -> None:
     frame(comparisons).to_csv(folder / "comparison.csv", index=False)
     written = "\n".join(to_markdown(tables.comparison_table(comparison)) for comparison in comparisons)
     (folder / "comparison.md").write_text(written, encoding="utf-8")
-    searched = [tables.search_table(records, cell) for cell in records.cells if cell.searched]
+    searched = [search_results.search_table(records, cell) for cell in records.cells if cell.searched]
     for table in (*searched, tables.budget_table(records), tables.failures_table(records)):
         stem = file_stem(table.name)
         (folder / f"{stem}.csv").write_text(to_csv(table), encoding="utf-8")
@@ -104,7 +108,7 @@ def file_stem(name: str) -> str:
 def _search(records: StudyRecords, cell: Cell) -> Search:
     drawn = search_figures.search_figures(records, cell)
     return Search(
-        table=tables.search_table(records, cell),
+        table=search_results.search_table(records, cell),
         wide=tuple(one for one in drawn if not one.small),
         slices=tuple(one for one in drawn if one.name.startswith("slice")),
         schedules=tuple(one for one in drawn if one.name.startswith("schedule")),

@@ -17,7 +17,7 @@ from reports import published, statistics
 from reports.load import Cell, StudyRecords
 from reports.metrics import Metric, metric
 from reports.published import Published
-from reports.statistics import Mean, Paired, Verdict
+from reports.statistics import Direction, Mean, Paired, Verdict
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ArmResult:
     baseline: bool
     versus: str | None
     values: dict[int, float]
-    """The test metric by seed index."""
+    """The test metric by seed."""
     mean: Mean | None
     """None while no run counts."""
     at_best_val: Mean | None
@@ -53,16 +53,6 @@ class ArmResult:
     """For an undecided comparison: the seeds that would find the seen difference with 80 % power."""
     published: Published | None = None
 
-    @property
-    def published_gap(self) -> float | None:
-        """Measured minus published, in the written unit; None where nothing comparable was measured or published."""
-        if self.published is None:
-            return None
-        measured = self.paired.difference if self.published.versus and self.paired else None
-        if self.published.versus is None and self.mean:
-            measured = self.mean.mean
-        return None if measured is None else measured - self.published.value
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -71,6 +61,7 @@ class Comparison:
     student: str
     parameters: int | None
     metric: Metric
+    direction: Direction
     teacher: Reference | None
     rows: tuple[ArmResult, ...]
     seeds: int
@@ -79,11 +70,6 @@ class Comparison:
     @property
     def comparisons(self) -> int:
         return sum(row.versus is not None for row in self.rows)
-
-    @property
-    def decidable(self) -> bool:
-        """Whether the planned seeds can give a verdict at all."""
-        return statistics.smallest_p(self.seeds) * self.comparisons <= statistics.LEVEL
 
     @property
     def claims(self) -> tuple[ArmResult, ...]:
@@ -111,19 +97,20 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
         student=student,
         parameters=parameters if isinstance(parameters, int) else None,
         metric=metric(records.test_metric),
+        direction=records.direction_of(records.test_metric),
         teacher=_reference(records),
-        rows=tuple(_judged(rows, records.direction_of(records.test_metric))),
+        rows=tuple(_judged(rows)),
         seeds=records.budget("seeds"),
     )
 
 
 def _by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
-    """A metric of the confirm runs that count, by cell and seed index."""
+    """A metric of the confirm runs that count, by cell and seed."""
     if column not in records.confirmed:
         return {}
     rows = records.confirmed[np.isfinite(records.confirmed[column])]
     return {
-        str(cell): dict(zip(group["number"].astype(int), group[column].astype(float), strict=True))
+        str(cell): dict(zip(group["seed"].astype(int), group[column].astype(float), strict=True))
         for cell, group in rows.groupby("cell", sort=False)
     }
 
@@ -151,7 +138,7 @@ def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, floa
     )
 
 
-def _judged(rows: list[ArmResult], direction: statistics.Direction) -> list[ArmResult]:
+def _judged(rows: list[ArmResult]) -> list[ArmResult]:
     """The rows with corrected p and verdict."""
     compared = [index for index, row in enumerate(rows) if row.versus is not None]
     adjusted = statistics.holm([paired.p if (paired := rows[i].paired) else 1.0 for i in compared])

@@ -5,7 +5,8 @@ Figures of the search are in search_figures.py.
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -13,48 +14,64 @@ from reports.comparison import Comparison
 from reports.drawing import GREY, Drawn, canvas, faint, look, plain, rounded, whole_steps
 from reports.load import StudyRecords
 from reports.metrics import Metric, metric
+from reports.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One line of the figure of differences, in written units."""
+
+    arm: str
+    versus: str
+    verdict: str
+    mean: float
+    interval: Interval | None
+    seeds: tuple[float, ...]
+    position: int
+    """Of the arm within the study: decides its colour."""
 
 
 def differences(comparison: Comparison) -> Drawn | None:
     """Each compared arm's paired differences by seed, their mean and its 95 % interval."""
     data = difference_data(comparison)
-    return None if data.empty else draw_differences(data, comparison)
+    return draw_differences(data, comparison) if data else None
 
 
-def difference_data(comparison: Comparison) -> pd.DataFrame:
-    """A row per compared arm, in written units: arm, versus, difference, low, high, seeds (a list), position."""
+def difference_data(comparison: Comparison) -> list[Difference]:
+    """A line per arm that has been compared, in the study's order."""
     scale = comparison.metric.factor
-    return pd.DataFrame(
-        {
-            "arm": row.arm,
-            "versus": row.versus,
-            "verdict": row.verdict,
-            "difference": row.paired.difference * scale,
-            "low": row.paired.interval.low * scale if row.paired.interval else np.nan,
-            "high": row.paired.interval.high * scale if row.paired.interval else np.nan,
-            "seeds": [value * scale for value in row.differences],
-            "position": position,
-        }
+    return [
+        Difference(
+            arm=row.arm,
+            versus=row.versus or "",
+            verdict=row.verdict or "",
+            mean=row.paired.difference * scale,
+            interval=Interval(row.paired.interval.low * scale, row.paired.interval.high * scale)
+            if row.paired.interval
+            else None,
+            seeds=tuple(value * scale for value in row.differences),
+            position=position,
+        )
         for position, row in enumerate(comparison.rows)
         if row.paired
-    )
+    ]
 
 
-def draw_differences(data: pd.DataFrame, comparison: Comparison) -> Drawn:
+def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
     """Means with whiskers over the single seeds' dots, one line an arm, the first on top."""
     unit = comparison.metric.difference_unit
     figure = canvas(f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data))
     figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
-    figure.update_xaxes(showgrid=True).add_vline(x=0, line={"color": GREY, "width": 1})
-    for line, row in enumerate(data.iloc[::-1].itertuples()):
-        _draw_difference(figure, row, line, comparison.metric)
+    figure.update_xaxes(showgrid=True).add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
+    for line, difference in enumerate(reversed(data)):
+        _draw_difference(figure, difference, line)
     figure.update_layout(showlegend=False)
-    better = "to the right of zero" if _larger_is_better(comparison) else "to the left of zero"
+    side = "right" if comparison.direction == "max" else "left"
     return Drawn(
         "differences",
         f"{comparison.student}: paired differences",
-        f"Each dot is one seed, both arms starting from the same weights and data order; the bar is the 95 % interval "
-        f"of the mean. Better lies {better}.",
+        "Each dot is one seed, both arms starting from the same weights and data order; the bar is the 95 % interval "
+        f"of the mean. Better lies to the {side} of zero.",
         figure,
     )
 
@@ -102,28 +119,27 @@ def draw_curves(data: pd.DataFrame, records: StudyRecords, student: str, written
     )
 
 
-def _draw_difference(figure: go.Figure, row: object, line: int, written: Metric) -> None:
-    arm, versus, seeds = (getattr(row, name) for name in ("arm", "versus", "seeds"))
-    mean, low, high = (float(getattr(row, name)) for name in ("difference", "low", "high"))
-    colour = look(int(getattr(row, "position"))).colour  # noqa: B009
+def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> None:
+    colour, mean, interval = look(difference.position).colour, difference.mean, difference.interval
     figure.add_scatter(
-        x=rounded(seeds),
-        y=[line] * len(seeds),
+        x=rounded(difference.seeds),
+        y=[line] * len(difference.seeds),
         mode="markers",
-        marker={"color": faint(colour, 0.35), "size": 9},
+        marker={"color": faint(colour, 0.4), "size": 9},
         hovertemplate="one seed: %{x:+.3g}<extra></extra>",
     )
-    whiskers = {"array": rounded([high - mean]), "arrayminus": rounded([mean - low]), "thickness": 2.5, "width": 7}
     figure.add_scatter(
         x=rounded([mean]),
         y=[line],
         mode="markers",
         marker={"color": colour, "size": 12, "symbol": "diamond"},
-        error_x=whiskers if np.isfinite(low) else None,
-        hovertemplate=f"{plain(arm)}: mean %{{x:+.3g}}<extra></extra>",
+        hovertemplate=f"{plain(difference.arm)}: mean %{{x:+.3g}}<extra></extra>",
     )
+    if interval:
+        ends = {"array": rounded([interval.high - mean]), "arrayminus": rounded([mean - interval.low])}
+        figure.data[-1].error_x = {**ends, "thickness": 2.5, "width": 7}
     figure.add_annotation(
-        text=f"<b>{plain(arm, 30)}</b> against {plain(versus, 20)}: {getattr(row, 'verdict')}",  # noqa: B009
+        text=f"<b>{plain(difference.arm, 30)}</b> against {plain(difference.versus, 20)}: {difference.verdict}",
         **{"x": 0, "xref": "paper", "xanchor": "left", "y": line, "yshift": 20, "showarrow": False},
     )
 
@@ -147,7 +163,3 @@ def _draw_curve(figure: go.Figure, data: pd.DataFrame, arm: str, position: int, 
         line={"color": style.colour, "dash": style.dash, "width": 2},
         hovertemplate=f"%{{y:.{written.digits}f}}",
     )
-
-
-def _larger_is_better(comparison: Comparison) -> bool:
-    return any(row.paired is not None and row.paired.direction == "max" for row in comparison.rows)

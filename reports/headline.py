@@ -41,20 +41,24 @@ def baseline_check(comparison: Comparison) -> str | None:
     rows = [row for row in comparison.rows if row.baseline and row.verdict and row not in comparison.claims]
     if not rows:
         return None
-    return f"Among the baselines, {'; '.join(_verdict(row, comparison) for row in rows)}."
+    return f"{comparison.student}, among the baselines: {'; '.join(_verdict(row, comparison) for row in rows)}."
 
 
 def seeds_line(comparison: Comparison) -> str | None:
-    """Says beforehand that the planned seeds cannot decide, and how many would; None if they can."""
-    n, m = comparison.seeds, comparison.comparisons
-    if comparison.decidable or not n or not m:
+    """`seeds_warning` for a student's table."""
+    return seeds_warning(comparison.seeds, comparison.comparisons)
+
+
+def seeds_warning(seeds: int, comparisons: int) -> str | None:
+    """Says beforehand that so many seeds cannot decide so many comparisons, and how many would; None if they can."""
+    smallest, needed = statistics.smallest_p(seeds), statistics.seeds_to_decide(comparisons)
+    if seeds < 1 or comparisons < 1 or seeds >= needed:
         return None
-    needed, smallest = statistics.seeds_to_decide(m), statistics.smallest_p(n)
-    corrected = f", or {min(1.0, smallest * m):.2g} corrected for {m} comparisons" if m > 1 else ""
+    corrected = f", {min(1.0, smallest * comparisons):.2g} after correction for {comparisons} comparisons"
     return (
-        f"{n} {_plural(n, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}{corrected}, so "
-        f"every verdict on {comparison.student} stays undecided, however large the effect. It takes at least "
-        f"{needed} seeds (--seeds {needed})."
+        f"{seeds} {_plural(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
+        f"{corrected if comparisons > 1 else ''}, so every verdict stays undecided, however large the effect. "
+        f"It takes at least {needed} seeds: --seeds {needed}."
     )
 
 

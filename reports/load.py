@@ -96,7 +96,8 @@ class StudyRecords:
         if isinstance(listed, list) and listed:
             return tuple(_cell(cell) for cell in listed)
         rows = self.trials[self.trials["phase"] != "prepare"].drop_duplicates("cell")
-        return tuple(Cell(row.cell, row.student, row.arm) for row in rows.itertuples())
+        named = rows[["cell", "student", "arm"]].astype(str).to_numpy()
+        return tuple(Cell(name, student, arm) for name, student, arm in named)
 
     @property
     def students(self) -> tuple[str, ...]:
@@ -109,8 +110,9 @@ class StudyRecords:
     def confirmed(self) -> pd.DataFrame:
         """The confirm runs that count: complete, a finite test value, the last written of each cell and seed index."""
         rows = self.trials[(self.trials["phase"] == "confirm") & (self.trials["state"] == "COMPLETE")]
-        rows = rows[np.isfinite(rows[self.test_metric].to_numpy(dtype=float))]
-        return rows.drop_duplicates(["cell", "number"], keep="last").sort_values("number", kind="stable")
+        rows = rows.loc[np.isfinite(rows[self.test_metric].to_numpy(dtype=float))]
+        last: pd.DataFrame = rows.drop_duplicates(["cell", "number"], keep="last")
+        return last.sort_values("number", kind="stable")
 
     def searches(self, cell: Cell) -> pd.DataFrame:
         """A cell's search trials by number, whatever their state."""

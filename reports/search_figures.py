@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 from reports.drawing import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain, rounded, whole_steps
 from reports.load import Cell, StudyRecords, values
 from reports.metrics import Metric, brief, metric
+from reports.search_results import parameter_names, winner
 from reports.settings import domains
-from reports.tables import parameter_names, winner
 
 MOST_POINTS = 2000
 """Trials drawn in a scatter, the best and an even sample of the rest."""
@@ -121,14 +121,15 @@ def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cel
 
 def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[Drawn]:
     """The score against each searched parameter, one small figure each."""
-    params = trials["params"].map(values)
+    scored = trials[trials["score"].notna()]
+    params = [values(text) for text in scored["params"]]
     logarithmic = _logarithmic(records, cell)
     drawn = []
-    for index, name in enumerate(parameter_names(cell, trials)):
-        rows = trials[[name in given and trials["score"].notna()[i] for i, given in params.items()]]
-        if len(rows):
-            settings = [params[i][name] for i in rows.index]
-            figure = _slice(rows, settings, name, written, name in logarithmic)
+    for index, name in enumerate(parameter_names(cell, scored)):
+        here = [i for i, given in enumerate(params) if name in given]
+        if here:
+            settings = [params[i][name] for i in here]
+            figure = _slice(scored.iloc[here], settings, name, written, name in logarithmic)
             drawn.append(Drawn(f"slice{index}", f"{cell.name}: {name}", "", figure, small=True))
     return drawn
 
@@ -189,10 +190,9 @@ def _scatter(
 
 
 def _details(rows: pd.DataFrame) -> Iterator[str]:
-    for row in rows.itertuples():
-        params = ", ".join(f"{name} {brief(value)}" for name, value in values(row.params).items())
-        reason = f": {row.reason}" if row.state == "FAILED" and row.reason else ""
-        yield f"trial {row.number} ({params}){reason}"
+    for number, state, why, text in rows[["number", "state", "reason", "params"]].astype(object).to_numpy():
+        params = ", ".join(f"{name} {brief(value)}" for name, value in values(text).items())
+        yield f"trial {number} ({params})" + (f": {why}" if state == "FAILED" and why else "")
 
 
 def _lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], written: Metric) -> None:

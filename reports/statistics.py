@@ -126,6 +126,8 @@ def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
     Source: Fisher 1935, "The Design of Experiments", §21.
     """
     x = _finite(differences)
+    if len(x) == 1:
+        return 1.0
     result = stats.permutation_test(
         (x,),
         np.mean,

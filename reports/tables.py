@@ -1,4 +1,4 @@
-"""The report's tables: comparison, search results, budget, failures, provenance.
+"""The report's tables: comparison, budget, failures, provenance; search_results.py has the searched cells'.
 
 Each is a function from the records to a `Table`, already formatted for people. comparison.py does the arithmetic
 of the first; comparison.csv holds its numbers unrounded.
@@ -7,23 +7,25 @@ of the first; comparison.csv holds its numbers unrounded.
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from reports import headline
 from reports.comparison import ArmResult, Comparison, Reference, compare
-from reports.load import Cell, StudyRecords, values
-from reports.metrics import brief, duration, metric, shorten
+from reports.load import StudyRecords, load
+from reports.metrics import brief, duration, shorten
 from reports.render import Table, to_text
 from reports.statistics import Mean, Paired
 
-TOP_TRIALS = 10
 
+def comparison_text(folder: Path, width: int = 110) -> str:
+    """What the command line prints at the end of a run: data, each student's table, the answers, what is missing.
 
-def comparison_text(records: StudyRecords, width: int = 110) -> str:
-    """What the command line prints at the end of a run: data, each student's table, the answers, what is missing."""
+    Raises RecordsError if `folder` is no study.
+    """
+    records = load(folder)
     blocks = [_wrapped(headline.data_line(records), width)]
     for comparison in compare(records):
         table = comparison_table(comparison)
@@ -43,7 +45,7 @@ def comparison_table(comparison: Comparison) -> Table:
     columns = [("arm", "l"), ("n", "r"), (written.label, "r")]
     columns += [("at best validation epoch", "r")] if at_best else []
     columns += [("compared with", "l"), (f"difference{unit}", "r"), ("p", "r"), ("verdict", "l"), ("seeds needed", "r")]
-    columns += [("published", "r"), ("measured − published", "r")] if shown else []
+    columns += [("published", "r")] if shown else []
     body = [_teacher_cells(comparison, comparison.teacher, at_best, shown)] if comparison.teacher else []
     body += [_arm_cells(comparison, row, at_best, shown) for row in rows]
     kinds = ["reference"] * bool(comparison.teacher) + ["baseline" if row.baseline else "" for row in rows]
@@ -59,58 +61,9 @@ def comparison_table(comparison: Comparison) -> Table:
     )
 
 
-def search_table(records: StudyRecords, cell: Cell) -> Table:
-    """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
-    written, ranked = metric(records.metric), rank(records, cell)
-    names = parameter_names(cell, ranked)
-    rows, kinds = [], []
-    for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
-        params, complete = values(trial["params"]), trial["state"] == "COMPLETE"
-        proposed = tuple(brief(params[name]) if name in params else "–" for name in names)
-        score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
-        rows.append((str(trial["number"]), trial["state"].lower(), *proposed, *score))
-        kinds.append("best" if position == 0 and complete else "" if complete else "reference")
-    hidden = len(ranked) - len(rows)
-    return Table(
-        name=f"search-{cell.name}",
-        caption=f"{cell.name}: best trials of {len(ranked)}",
-        columns=("trial", "state", *names, written.label, "epochs"),
-        align="rl" + "r" * len(names) + "rr",
-        rows=tuple(rows),
-        kinds=tuple(kinds),
-        notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
-    )
-
-
-def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
-    """A cell's search trials, best first. Only completed ones compete: a stopped trial's score is of fewer epochs."""
-    trials = records.searches(cell)
-    sign = -1.0 if records.direction_of(records.metric) == "max" else 1.0
-    order = trials.assign(
-        competes=trials["state"] != "COMPLETE",
-        cost=np.where(trials["state"] == "COMPLETE", sign * trials[records.metric], -trials["epochs_done"]),
-    )
-    return trials.loc[order.sort_values(["competes", "cost"], kind="stable", na_position="last").index]
-
-
-def winner(records: StudyRecords, cell: Cell) -> pd.Series | None:
-    """The best completed search trial of a cell; None if there is none yet."""
-    ranked = rank(records, cell)
-    complete = ranked[(ranked["state"] == "COMPLETE") & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
-    return complete.iloc[0] if len(complete) else None
-
-
-def parameter_names(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
-    """Searched parameters, as the study declares them, and any further one a trial has."""
-    seen = dict.fromkeys(cell.parameters)
-    for text in trials["params"]:
-        seen.update(dict.fromkeys(values(text)))
-    return tuple(seen)
-
-
 def budget_table(records: StudyRecords) -> Table:
     """What each cell was given and took: a fair comparison shows here."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     prepare = records.trials[records.trials["phase"] == "prepare"]
     for arm, group in prepare.groupby("arm", sort=False):
         rows.append((f"prepare: {arm}", "–", "–", "–", "–", str(len(group)), *_spent(group)))
@@ -182,8 +135,7 @@ def provenance_table(records: StudyRecords) -> Table:
 
 
 def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, shown: bool) -> tuple[str, ...]:
-    gap = teacher.value - teacher.published.value if teacher.value is not None and teacher.published else None
-    extra = (_published(comparison, teacher.published), comparison.metric.signed(gap)) if shown else ()
+    extra = (_published(comparison, teacher.published),) if shown else ()
     measured = comparison.metric.text(teacher.value)
     return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
@@ -192,7 +144,7 @@ def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: boo
     cells = [row.arm, str(row.mean.n if row.mean else 0), _mean(comparison, row.mean)]
     cells += [_mean(comparison, row.at_best_val)] if at_best else []
     cells += [row.versus or "–", _difference(comparison, row.paired), _p(row.p), row.verdict or "–", _needed(row)]
-    cells += [_published(comparison, row.published), comparison.metric.signed(row.published_gap)] if shown else []
+    cells += [_published(comparison, row.published)] if shown else []
     return tuple(cells)
 
 

@@ -29,6 +29,8 @@ class CellState:
         """How many epochs each ended search trial ran."""
         self.confirmed: dict[int, TrialState | None] = {}
         """How each started confirm trial ended; None while it runs or waits to be resumed."""
+        self.first_failure = ""
+        """The reason of the first failed trial, for the message that says a cell is not complete."""
         self._rungs = Rungs(
             study.stopping,
             study.direction,
@@ -38,6 +40,40 @@ class CellState:
         if cell.arm.searched:
             seeds = [derived_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
             self._search = CellSearch(cell.name, cell.arm.loss, study.sampler, study.direction, seeds, journal)
+
+    # -- trials of either phase ------------------------------------------------------------------------------------
+
+    def ended(self, trial: Trial, state: TrialState, reason: str, score: float | None, epochs: int) -> None:
+        """A trial of this cell is over; `score` is its search score, if it completed."""
+        if trial.phase == "search":
+            self._search.tell(trial.number, trial.id, state, score)
+        self._note_end(trial, state, reason, score, epochs)
+
+    def restore_ended(
+        self, trial: Trial, state: TrialState, reason: str, score: float | None, scores: Mapping[int, float]
+    ) -> None:
+        """Put back a trial that ended in an earlier run; `scores` are its search scores by epoch."""
+        if trial.phase == "search":
+            self._search.replay(trial.id, trial.params, state, score, scores)
+            self.params[trial.number] = trial.params
+        self._note_end(trial, state, reason, score, len(scores))
+
+    def restore_open(self, trial: Trial, scores: Mapping[int, float]) -> None:
+        """Put back a trial that had not ended."""
+        if trial.phase == "search":
+            self._search.reopen(trial.number, trial.params, scores)
+            self.params[trial.number] = trial.params
+        else:
+            self.confirmed[trial.number] = None
+
+    def _note_end(self, trial: Trial, state: TrialState, reason: str, score: float | None, epochs: int) -> None:
+        if state is TrialState.FAILED:
+            self.first_failure = self.first_failure or reason
+        if trial.phase == "search":
+            self.searched[trial.number] = (state, score)
+            self.search_epochs[trial.number] = epochs
+        else:
+            self.confirmed[trial.number] = state
 
     # -- search ----------------------------------------------------------------------------------------------------
 
@@ -59,26 +95,9 @@ class CellState:
         self._search.report(number, epoch, value)
         return self.verdict(number, epoch, value)
 
-    def search_ended(self, trial: Trial, state: TrialState, value: float | None, epochs: int) -> None:
-        self._search.tell(trial.number, trial.id, state, value)
-        self.searched[trial.number] = (state, value)
-        self.search_epochs[trial.number] = epochs
-
     def verdict(self, number: int, epoch: int, value: float) -> str | None:
         """The stopping rule's part of `saw_epoch` alone."""
         return self._rungs.verdict(number, epoch, value)
-
-    def restore_ended(self, trial: Trial, state: TrialState, value: float | None, scores: Mapping[int, float]) -> None:
-        """Put back a search trial of an earlier run."""
-        self._search.replay(trial.id, trial.params, state, value, scores)
-        self.params[trial.number] = trial.params
-        self.searched[trial.number] = (state, value)
-        self.search_epochs[trial.number] = len(scores)
-
-    def restore_open(self, trial: Trial, scores: Mapping[int, float]) -> None:
-        """Put back a search trial that had not ended."""
-        self._search.reopen(trial.number, trial.params, scores)
-        self.params[trial.number] = trial.params
 
     # -- confirm ---------------------------------------------------------------------------------------------------
 
@@ -113,6 +132,8 @@ class CellState:
     def problem(self) -> str:
         """Why this cell cannot be complete; empty if it is or may yet be."""
         if self.trials and self.search_done and self.best is None:
-            return f"none of its {self.trials} search trials completed"
+            return f"none of its {self.trials} search trials completed; the first failed with {self.first_failure}"
         failed = sum(state is TrialState.FAILED for state in self.confirmed.values())
-        return f"{failed} of {self._study.budget.seeds} seeds failed" if failed else ""
+        if not failed:
+            return ""
+        return f"{failed} of {self._study.budget.seeds} seeds failed, the first with {self.first_failure}"

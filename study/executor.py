@@ -105,7 +105,7 @@ def execute(
     cloudpickle.register_pickle_by_value(space)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="kdstudy-tune-"))
-    door = Door(flow, on_change)
+    door = Door(flow, workplace, on_change)
     try:
         tune.Tuner(
             tune.with_resources(
@@ -135,8 +135,8 @@ def execute(
 class Door:
     """Between Tune's trials and the flow's: who is who, and what to do with a message."""
 
-    def __init__(self, flow: Flow, on_change: Callable[[], None]):
-        self.flow, self._on_change = flow, on_change
+    def __init__(self, flow: Flow, workplace: Workplace, on_change: Callable[[], None]):
+        self.flow, self._workplace, self._on_change = flow, workplace, on_change
         self._ids: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,7 +158,10 @@ class Door:
             self.flow.fail(trial_id, message["failure"])
             ended = True
         else:
+            run = self.flow.running[trial_id]
             ended = self.flow.report(trial_id, message["row"], message["worker"])
+            if ended and run.trial.phase != "confirm":
+                self._workplace.forget(trial_id)  # only a confirmed student's weights are worth keeping
         self._on_change()
         return ended
 

@@ -8,6 +8,7 @@ for each other: one goes to confirm as soon as its own search is done.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -85,10 +86,12 @@ class Flow:
         if row["epoch"] <= run.epochs_done:
             return False  # a restarted worker tells again what it had told before
         self._record_epoch(run, row, worker)
-        reason = None
+        reason, score = None, row["metrics"].get(self.study.metric, math.nan)
+        if trial.phase == "search" and not math.isfinite(score):
+            self.end(run, TrialState.FAILED, f"{self.study.metric} is {score} in epoch {row['epoch']}")
+            return True
         if trial.phase == "search":
-            value = row["metrics"][self.study.metric]
-            reason = self.cells[trial.cell].saw_epoch(trial.number, row["epoch"], value)
+            reason = self.cells[trial.cell].saw_epoch(trial.number, row["epoch"], score)
         if row["epoch"] == trial.epochs:
             self.end(run, TrialState.COMPLETE, "")
         elif reason:
@@ -182,21 +185,21 @@ class Flow:
         return None if trial is None else Run(trial, datetime.now(UTC))
 
     def end(self, run: Run, state: TrialState, reason: str) -> None:
+        """Close a trial: for its cell, for the search, and on record."""
         trial = run.trial
         del self.running[trial.id]
-        self._note_end(trial, state, reason, run.metrics)
-        if trial.phase == "search":
+        if trial.phase == "prepare":
+            self._preparation_ended(trial, state, reason)
+        else:
             score = run.metrics.get(self.study.metric) if state is TrialState.COMPLETE else None
-            self.cells[trial.cell].search_ended(trial, state, score, run.epochs_done)
+            self.cells[trial.cell].ended(trial, state, reason, score, run.epochs_done)
         self._record_trial(run, state, reason)
         self.flush()
 
-    def _note_end(self, trial: Trial, state: TrialState, reason: str, metrics: Mapping[str, float]) -> None:
-        if trial.phase == "confirm":
-            self.cells[trial.cell].confirmed[trial.number] = state
-        elif trial.phase == "prepare" and state is TrialState.COMPLETE:
+    def _preparation_ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+        if state is TrialState.COMPLETE:
             self.preparations = [step for step in self.preparations if step.name != trial.arm]
-        elif trial.phase == "prepare":
+        else:
             self.problem = f"{trial.arm} failed: {reason}"
 
     def _record_epoch(self, run: Run, row: Row, worker: str) -> None:

@@ -61,21 +61,16 @@ def _run(flow: Flow, row: Mapping[str, Any], epochs: Rows) -> Run:
 
 def _restore_ended(flow: Flow, run: Run, row: Mapping[str, Any], epochs: Rows) -> None:
     state = TrialState(row["state"])
-    if run.trial.phase == "search":
-        scores = _scores(flow, epochs)
-        value = row[flow.study.metric] if state is TrialState.COMPLETE else None
-        _cell(flow, row).restore_ended(run.trial, state, value, scores)
-    elif run.trial.phase == "confirm":
-        _cell(flow, row).confirmed[run.trial.number] = state
+    if run.trial.phase != "prepare":  # what was prepared is found where it is kept, not in the rows
+        score = row[flow.study.metric] if state is TrialState.COMPLETE else None
+        _cell(flow, row).restore_ended(run.trial, state, row["reason"], score, _scores(flow, epochs))
 
 
 def _restore_open(flow: Flow, run: Run, epochs: Rows, verdict: str | None) -> None:
     """A trial that was running: what its last recorded epoch had decided is decided now, else it goes on."""
     trial = run.trial
-    if trial.phase == "search":
+    if trial.phase != "prepare":
         flow.cells[trial.cell].restore_open(trial, _scores(flow, epochs))
-    elif trial.phase == "confirm":
-        flow.cells[trial.cell].confirmed[trial.number] = None
     flow.running[trial.id] = run
     if run.epochs_done == trial.epochs:
         flow.end(run, TrialState.COMPLETE, "")

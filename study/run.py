@@ -7,9 +7,7 @@ Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 130 interrupte
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from typing import Any
 import click
 from rich.console import Console
 
+from study.drive import Place, check_inputs, check_place, drive
 from study.errors import InputError
-from study.folder import beside, check_same, check_writable, document, fingerprints, gpu_names, locked
-from study.loading import Space, load_space, overridden
-from study.records import Records, RecordsError, write_study
-from study.space import corners
+from study.folder import beside
+from study.loading import load_space, overridden
+from study.records import RecordsError
 from study.study import Study
 
 EXAMPLES = """
@@ -76,8 +74,13 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         if dry_run:
             console.print("\n".join(plan(study, inputs)), markup=False)
             return
-        check_writable(storage)
-        code = run(study, loaded, inputs, storage, address, gpus_per_trial, max_concurrent, console)
+        place = Place(storage, address, gpus_per_trial, max_concurrent)
+        check_place(place)
+        problems = drive(study, loaded, inputs, place, this_command(), console)
+        report(storage / study.name, console)
+        for problem in problems:
+            click.echo(f"failed: {problem}", err=True)
+        code = 1 if problems else 0
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         code = 2
@@ -85,105 +88,6 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {this_command()}", err=True)
         code = 130
     sys.exit(code)
-
-
-def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
-    """The task's own checks, over every loss at the ends of its domains."""
-    losses = tuple(loss for arm in study.arms for loss in corners(arm.loss))
-    return study.task.check(study.students, losses, storage)
-
-
-def run(
-    study: Study,
-    space: Space,
-    inputs: dict[str, Any],
-    storage: Path,
-    address: str | None,
-    gpus_per_trial: float | None,
-    max_concurrent: int | None,
-    console: Console,
-) -> int:
-    """Train what is not on record, report, and return the exit code."""
-    from study.executor import (
-        allot,  # here: importing Ray takes a second that --help and --dry-run need not wait
-    )
-
-    folder = storage / study.name
-    if address is None:
-        allot(os.cpu_count() or 1, len(gpu_names()), gpus_per_trial, max_concurrent)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
-    with locked(folder):
-        earlier = check_same(folder, study, inputs)
-        written = document(study, space, inputs, earlier, this_command())
-        problems = []
-        if earlier is not None and earlier["finished"]:
-            console.print(f"{folder} is finished: nothing to train, reporting again", markup=False)
-            written = earlier
-        else:
-            write_study(folder, written)
-            problems = train(study, space, written, storage, address, gpus_per_trial, max_concurrent, console)
-        report(folder, console)
-    for problem in problems:
-        click.echo(f"failed: {problem}", err=True)
-    return 1 if problems else 0
-
-
-def train(
-    study: Study,
-    space: Space,
-    written: dict[str, Any],
-    storage: Path,
-    address: str | None,
-    gpus_per_trial: float | None,
-    max_concurrent: int | None,
-    console: Console,
-) -> list[str]:
-    """Run the flow to its end; returns what went wrong, cell by cell."""
-    from study import executor
-    from study.display import Display
-    from study.flow import Flow
-    from study.journal import new_journal
-    from study.replay import replay
-    from study.worker import Workplace
-
-    folder = storage / study.name
-    executor.connect(address)
-    resources = executor.allot(*executor.cluster(), gpus_per_trial, max_concurrent)
-    records = Records(folder, study.task.metrics)
-    flow = Flow(
-        study,
-        records,
-        new_journal(folder / "optuna.journal"),
-        study.task.preparations(storage),
-        fingerprints(written["inputs"]),
-        {"device": "cuda" if resources.gpus else "cpu", "cpus": resources.cpus, "gpus": resources.gpus},
-    )
-    replay(flow)
-    display = Display(flow, console, resources.concurrent)
-    try:
-        with display.shown():
-            executor.execute(flow, study, Workplace(folder, storage), resources, space.module, display.update)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the writing short
-        flow.interrupt("interrupted by the user")
-        raise
-    finally:
-        flow.flush()
-        records.compact()
-        summary = study.task.summary(study.students, storage)
-        write_study(folder, {**written, **summary, "finished": flow.done})
-        executor.disconnect()
-    return flow.problems
-
-
-def report(folder: Path, console: Console) -> None:
-    """Write the report and print its comparison."""
-    from reports.build import build
-    from reports.tables import comparison_text
-
-    page = build(folder)
-    console.print(comparison_text(folder), markup=False)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
 def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
@@ -205,6 +109,16 @@ def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
         f"{len(study.cells) * budget.seeds} confirm), {at_most}{trials * budget.epochs} epochs"
     )
     return lines
+
+
+def report(folder: Path, console: Console) -> None:
+    """Write the report and print its comparison."""
+    from reports.build import build
+    from reports.tables import comparison_text
+
+    page = build(folder)
+    console.print(comparison_text(folder, min(console.width, 110)), markup=False)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
 def this_command() -> str:

@@ -31,27 +31,24 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Tpe:
-    """Tree-structured Parzen estimator; every argument is written out because Optuna's defaults move.
+    """Tree-structured Parzen estimator; every argument that Optuna 5 still takes is written out: its defaults move.
 
     Source: Bergstra et al. 2011; multivariate and grouped form by Falkner et al. 2018 as in Optuna.
     """
 
     startup_trials: int = 8
     candidates: int = 24
-    prior_weight: float = 1.0
     multivariate: bool = True
     group: bool = True
     constant_liar: bool = True
 
     def build(self, seed: int) -> BaseSampler:
         return TPESampler(
-            prior_weight=self.prior_weight,
             n_startup_trials=self.startup_trials,
             n_ei_candidates=self.candidates,
             seed=seed,
             multivariate=self.multivariate,
             group=self.group,
-            warn_independent_sampling=False,
             constant_liar=self.constant_liar,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import traceback
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ class Workplace:
 
     def checkpoint(self, trial_id: str) -> Path:
         return self.study_folder / "checkpoints" / trial_id
+
+    def forget(self, trial_id: str) -> None:
+        """Remove the checkpoint of a trial that has ended."""
+        shutil.rmtree(self.checkpoint(trial_id), ignore_errors=True)
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]

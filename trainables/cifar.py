@@ -37,6 +37,8 @@ class ImageData(Protocol):
 
     def load(self) -> ImageSet: ...
 
+    def __hash__(self) -> int: ...
+
 
 class ImageNetSpec(Protocol):
     """A net for images by its settings, see trainables/models/."""

@@ -37,4 +37,4 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, low=1)
-        require("learning_rate", self.learning_rate, above=0.0)
+        require("learning_rate", self.learning_rate, low=0.0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
 from study.errors import InputError
+from study.space import domains
 
 SHAPES = ("linear", "cosine")
 
@@ -58,7 +59,9 @@ class Stages:
 
     def __post_init__(self) -> None:
         require("stages", self.stages, low=1)
-        if isinstance(self.shape, str) and self.shape not in SHAPES:
+        if is_number(self.stages) and self.stages != int(self.stages):
+            raise InputError(f"stages is {self.stages}; allowed is a whole number, such as integer(1, 8)")
+        if not is_open(self.shape) and self.shape not in SHAPES:
             raise InputError(f"shape {self.shape!r} of a schedule: allowed are {', '.join(SHAPES)}")
 
     def at(self, progress: Progress) -> float:
@@ -78,6 +81,11 @@ class Drops:
     start: float
     factor: float = 0.1
     shares: tuple[float, ...] = (5 / 8, 6 / 8, 7 / 8)
+
+    def __post_init__(self) -> None:
+        require("factor", self.factor, low=0, high=1)
+        if not is_open(self.shares) and not all(0 < share < 1 for share in self.shares):
+            raise InputError(f"shares is {self.shares}; allowed are shares of the run between 0 and 1")
 
     def at(self, progress: Progress) -> float:
         return self.start * self.factor ** sum(progress.epoch >= share * progress.epochs for share in self.shares)
@@ -116,14 +124,27 @@ def require(
 ) -> None:
     """Check that a number, or all of a schedule, is finite and within low ≤ x ≤ high, above < x < below.
 
-    A domain passes: the engine resolves it at both its ends before a study starts, and then this is asked again.
+    What contains a domain passes: the engine resolves it at its ends before a study starts, and asks again then.
     Raises InputError naming the setting, its value and what is allowed.
     """
-    for end in _ends(value):
+    if is_open(value):
+        return
+    if not is_number(value) and not hasattr(value, "ends"):
+        raise InputError(f"{name} is {value!r}; allowed are a number, a schedule, or a domain of numbers")
+    limits = ((low, "≥"), (above, ">"), (high, "≤"), (below, "<"))
+    allowed = " and ".join(f"{sign} {limit:g}" for limit, sign in limits if math.isfinite(limit))
+    for end in (float(value),) if is_number(value) else value.ends():
         if not (math.isfinite(end) and low <= end <= high and above < end < below):
-            limits = ((low, "≥"), (above, ">"), (high, "≤"), (below, "<"))
-            allowed = " and ".join(f"{sign} {limit:g}" for limit, sign in limits if math.isfinite(limit))
             raise InputError(f"{name} is {end:g}; allowed is a finite number {allowed}".rstrip())
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_open(value: Any) -> bool:
+    """Whether `value` is or contains a domain, so that it cannot be checked or used before it is resolved."""
+    return next(domains(value), None) is not None
 
 
 def scheduled(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
@@ -134,16 +155,3 @@ def scheduled(setting: Any, progress: Progress, path: str = "") -> Mapping[str, 
     for field in fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ():
         values |= scheduled(getattr(setting, field.name), progress, f"{path}.{field.name}" if path else field.name)
     return values
-
-
-def _ends(value: Any) -> tuple[float, ...]:
-    if isinstance(value, int | float):
-        return (float(value),)
-    if hasattr(value, "ends"):
-        ends = (
-            value.ends()
-            if all(isinstance(getattr(value, f.name), int | float | str | tuple) for f in fields(value))
-            else ()
-        )
-        return tuple(ends)
-    return ()

@@ -5,6 +5,7 @@ A new loss joins by a line in LOSSES and its direct form in `reference`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 
 import numpy as np
@@ -97,9 +98,9 @@ def reference(loss, student, teacher, targets, progress):
 
 
 @every_loss
-@pytest.mark.parametrize("epoch", [0, 2, 45, 79])
-def test_loss_equals_the_direct_form_in_numpy(loss, epoch):
-    student, teacher, targets = logits()
+@pytest.mark.parametrize(("epoch", "spread"), [(0, 5), (2, 5), (45, 5), (79, 5), (79, 0.1), (45, 60)])
+def test_loss_equals_the_direct_form_in_numpy(loss, epoch, spread):
+    student, teacher, targets = logits(spread=spread)
     progress = Progress(epoch, 80)
     value = loss(Outputs(student), Outputs(teacher), targets, progress)
     expected = reference(loss, student, teacher, targets, progress)
@@ -317,6 +318,16 @@ def test_dkd_warms_up_over_20_of_240_epochs(epoch, factor):
     assert (warming / full).item() == pytest.approx(factor, rel=1e-12)
 
 
+def test_dkd_of_a_confidently_wrong_student_is_exact():
+    # d = 24 is beyond torch's softplus threshold of 20, which would be off by 4e-11 · p_t · T².
+    student, teacher = torch.zeros(2, 1, 10, dtype=torch.float64)
+    student[0, 0], teacher[0, 0] = -24 + math.log(9), 2.0
+    targets = torch.tensor([0])
+    loss = DKD(temperature=1.0)
+    value = loss(Outputs(student), Outputs(teacher), targets, MIDDLE)
+    assert value.item() == pytest.approx(reference(loss, student, teacher, targets, MIDDLE), rel=1e-14)
+
+
 def test_squared_temperature_keeps_the_size_of_the_gradient():
     # methods-cifar: over T = 2.4 … 5.6 the gradient's norm moves by a few per cent, without T² by a factor 5.
     student, teacher, targets = logits(batch=64, classes=100, spread=1.0)
@@ -335,54 +346,3 @@ def test_no_distillation_adds_zero_without_a_teacher():
     assert not loss.needs_teacher
     assert at(loss.task_weight, MIDDLE) == 1.0
     assert describe(loss) == {"is": "NoDistillation"}
-
-
-# -- which classes are kept
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_kept_classes_equal_the_rule_written_out(data):
-    classes = data.draw(st.integers(3, 12))
-    batch = data.draw(st.integers(1, 4))
-    share = data.draw(st.floats(0, 0.999))
-    # Few distinct values, so that ties are common.
-    rows = st.lists(st.integers(-2, 2), min_size=classes, max_size=classes)
-    teacher = torch.tensor(data.draw(st.lists(rows, min_size=batch, max_size=batch)), dtype=torch.float32)
-    targets = torch.tensor(data.draw(st.lists(st.integers(0, classes - 1), min_size=batch, max_size=batch)))
-    kept = kept_classes(teacher, targets, share)
-    for row, z, y in zip(kept.tolist(), teacher.numpy(), targets.tolist(), strict=True):
-        assert sorted(row) == reference_kept(z, y, share)[1:]
-        assert y not in row
-
-
-@pytest.mark.parametrize(
-    ("share", "pruned"),
-    [(0.0, 0), (0.009, 0), (0.01, 1), (0.29, 29), (0.57, 57), (0.4 / 3, 13), (0.4, 40), (0.97, 97), (0.999, 97)],
-)
-def test_pruned_count_is_the_share_rounded_down(share, pruned):
-    _, teacher, targets = logits(classes=100)
-    assert kept_classes(teacher, targets, share).shape == (16, 99 - pruned)
-
-
-def test_target_is_never_pruned_and_not_counted_among_the_pruned():
-    teacher = torch.arange(10.0).repeat(2, 1)
-    kept = kept_classes(teacher, torch.tensor([0, 9]), 0.3)
-    assert sorted(kept[0].tolist()) == [4, 5, 6, 7, 8, 9]
-    assert sorted(kept[1].tolist()) == [3, 4, 5, 6, 7, 8]
-
-
-def test_tied_classes_are_pruned_from_the_lowest():
-    kept = kept_classes(torch.zeros(1, 6), torch.tensor([1]), 0.5)
-    assert sorted(kept[0].tolist()) == [4, 5]
-
-
-def test_logits_that_are_equal_in_half_precision_are_ties():
-    # 1 + 2**-12 is 1 in fp16: class 2, not class 0, would be lower in fp32.
-    teacher = torch.tensor([[1 + 2**-12, 5.0, 1.0, 5.0, 5.0]])
-    assert sorted(kept_classes(teacher, torch.tensor([4]), 0.2)[0].tolist()) == [1, 2, 3]
-
-
-def test_logits_beyond_half_precision_do_not_displace_the_target():
-    teacher = torch.tensor([[1e6, 1e6, 1e6, 1e6, -1e6]])
-    assert sorted(kept_classes(teacher, torch.tensor([0]), 0.2)[0].tolist()) == [1, 2, 3]

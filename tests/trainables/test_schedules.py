@@ -133,3 +133,28 @@ def test_scheduled_names_every_schedule_with_its_value():
     setting = Setting(Stages(4.0, 2.0, stages=2), Inner(Cosine(1.0)))
     assert scheduled(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
     assert scheduled(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Stages(1.0, 2.0, stages=2.5), "whole number"),
+        (lambda: Stages(1.0, 2.0, stages=0), "stages is 0"),
+        (lambda: Stages(1.0, 2.0, 4, shape="bent"), "allowed are linear, cosine"),
+        (lambda: Drops(0.1, factor=float("nan")), "factor is nan"),
+        (lambda: Drops(0.1, factor=-0.5), "factor is -0.5"),
+        (lambda: Drops(0.1, shares=(0.5, 1.5)), "shares of the run"),
+        (lambda: require("temperature", "4"), "temperature is '4'"),
+        (lambda: require("temperature", None), "temperature is None"),
+        (lambda: require("temperature", True), "temperature is True"),
+    ],
+)
+def test_what_is_no_schedule_or_number_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_schedule_with_domains_is_checked_when_it_is_resolved():
+    require("pruning", Stages(0.0, uniform(0.5, 2.0), stages=integer(1, 4)), low=0, below=1)
+    with pytest.raises(InputError, match="pruning is 2"):
+        require("pruning", Stages(0.0, 2.0, stages=1), low=0, below=1)

@@ -1,0 +1,64 @@
+"""What a cell's search found: its trials ranked, the winner, and the table of the best.
+
+Figures of the same are in search_figures.py. Only validation scores appear here; a search never reads test.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from reports.load import Cell, StudyRecords, values
+from reports.metrics import brief, metric
+from reports.render import Table
+
+TOP_TRIALS = 10
+
+
+def search_table(records: StudyRecords, cell: Cell) -> Table:
+    """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
+    written, ranked = metric(records.metric), rank(records, cell)
+    names = parameter_names(cell, ranked)
+    rows, kinds = [], []
+    for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
+        params, complete = values(trial["params"]), trial["state"] == "COMPLETE"
+        proposed = tuple(brief(params[name]) if name in params else "–" for name in names)
+        score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
+        rows.append((str(trial["number"]), trial["state"].lower(), *proposed, *score))
+        kinds.append("best" if position == 0 and complete else "" if complete else "reference")
+    hidden = len(ranked) - len(rows)
+    return Table(
+        name=f"search-{cell.name}",
+        caption=f"{cell.name}: best trials of {len(ranked)}",
+        columns=("trial", "state", *names, written.label, "epochs"),
+        align="rl" + "r" * len(names) + "rr",
+        rows=tuple(rows),
+        kinds=tuple(kinds),
+        notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
+    )
+
+
+def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """A cell's search trials, best first. Only completed ones compete: a stopped trial's score is of fewer epochs."""
+    trials = records.searches(cell)
+    sign = -1.0 if records.direction_of(records.metric) == "max" else 1.0
+    order = trials.assign(
+        competes=trials["state"] != "COMPLETE",
+        cost=np.where(trials["state"] == "COMPLETE", sign * trials[records.metric], -trials["epochs_done"]),
+    )
+    return trials.loc[order.sort_values(["competes", "cost"], kind="stable", na_position="last").index]
+
+
+def winner(records: StudyRecords, cell: Cell) -> pd.Series | None:
+    """The best completed search trial of a cell; None if there is none yet."""
+    ranked = rank(records, cell)
+    complete = ranked[(ranked["state"] == "COMPLETE") & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
+    return complete.iloc[0] if len(complete) else None
+
+
+def parameter_names(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
+    """Searched parameters, as the study declares them, and any further one a trial has."""
+    seen = dict.fromkeys(cell.parameters)
+    for text in trials["params"]:
+        seen.update(dict.fromkeys(values(text)))
+    return tuple(seen)

@@ -1,0 +1,109 @@
+"""One run of one study, from its checks to its last row: what python -m study.run does between reading and reporting.
+
+Ray is imported late, inside the functions that need it: it takes seconds that --help and bad input need not wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from study.display import Display
+from study.flow import Flow
+from study.folder import check_same, check_writable, document, fingerprints, gpu_names, locked
+from study.journal import new_journal
+from study.loading import Space
+from study.records import Records, write_study
+from study.replay import replay
+from study.space import corners
+from study.study import Study
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study runs and with how much of it, as the command line says."""
+
+    storage: Path
+    address: str | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+
+
+def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
+    """The task's own checks, with every loss at the ends of its domains; returns what identifies data and teacher."""
+    losses = tuple(loss for arm in study.arms for loss in corners(arm.loss))
+    return study.task.check(study.students, losses, storage)
+
+
+def check_place(place: Place) -> None:
+    """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
+    check_writable(place.storage)
+    if place.address is None:
+        from study.executor import allot
+
+        allot(os.cpu_count() or 1, len(gpu_names()), place.gpus_per_trial, place.max_concurrent)
+
+
+def drive(
+    study: Study, space: Space, inputs: Mapping[str, Any], place: Place, command: str, console: Console
+) -> list[str]:
+    """Train what is not on record yet; returns what could not be completed, cell by cell."""
+    folder = place.storage / study.name
+    with locked(folder):
+        earlier = check_same(folder, study, inputs)
+        if earlier is not None and earlier["finished"]:
+            console.print(f"{folder} is finished: nothing to train, reporting again", markup=False)
+            return []
+        written = document(study, space, inputs, earlier, command)
+        write_study(folder, written)
+        return _train(study, space, written, place, console)
+
+
+def _train(study: Study, space: Space, written: Mapping[str, Any], place: Place, console: Console) -> list[str]:
+    from study import executor
+    from study.worker import Workplace
+
+    folder = place.storage / study.name
+    executor.connect(place.address)
+    try:
+        resources = executor.allot(*executor.cluster(), place.gpus_per_trial, place.max_concurrent)
+        flow = Flow(
+            study,
+            Records(folder, study.task.metrics),
+            new_journal(folder / "optuna.journal"),
+            study.task.preparations(place.storage),
+            fingerprints(written["inputs"]),
+            {"device": "cuda" if resources.gpus else "cpu", "cpus": resources.cpus, "gpus": resources.gpus},
+        )
+        replay(flow)
+        display = Display(flow, console, resources.concurrent)
+        with _written_whatever_happens(flow), display.shown():
+            executor.execute(flow, study, Workplace(folder, place.storage), resources, space.module, display.update)
+    finally:
+        executor.disconnect()
+    summary = study.task.summary(study.students, place.storage)
+    write_study(folder, {**written, **summary, "finished": flow.done})
+    return flow.problems
+
+
+@contextmanager
+def _written_whatever_happens(flow: Flow) -> Iterator[None]:
+    """Leave no row in memory, whether the study ends, fails or is interrupted."""
+    # a batch system's goodbye is an interruption too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the writing short
+        flow.interrupt("interrupted by the user")
+        raise
+    finally:
+        flow.flush()
+        flow.records.compact()

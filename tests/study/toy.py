@@ -1,0 +1,86 @@
+"""A study on the simulated task, and a driver without Ray: what the engine's tests run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+
+from study import Arm, Budget, Study, SuccessiveHalving, uniform
+from study.flow import Flow, Run
+from study.records import Records
+from study.replay import replay
+from study.space import resolve_params
+from study.study import Study as StudyType
+from study.trial import Job, Row
+from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+
+BASELINE = Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)
+SEARCHED = Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05))
+
+
+def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> StudyType:
+    study = Study(
+        name="toy",
+        question="Does the gain show?",
+        task=Simulated(),
+        students=(SimulatedStudent(),),
+        arms=arms,
+        budget=Budget(trials=9, epochs=6, seeds=3),
+        stopping=SuccessiveHalving(min_epochs=1, reduction=2),
+    )
+    return dataclasses.replace(study, **changes)  # type: ignore[arg-type]
+
+
+def open_flow(study: StudyType, folder: Path, journal: optuna.storages.BaseStorage | None = None) -> Flow:
+    """A Flow over whatever the folder holds."""
+    flow = Flow(
+        study,
+        Records(folder / study.name, study.task.metrics),
+        journal or optuna.storages.InMemoryStorage(),
+        study.task.preparations(folder),
+        {"data": "simulated"},
+        {"device": "cpu", "cpus": 1, "gpus": 0},
+    )
+    replay(flow)
+    return flow
+
+
+def job_of(study: StudyType, run: Run, folder: Path) -> Job:
+    trial = run.trial
+    prepare = trial.phase == "prepare"
+    return Job(
+        trial=trial,
+        task=study.task,
+        student=None if prepare else study.student(trial.student),
+        loss=None if prepare else resolve_params(study.arm(trial.arm).loss, trial.params),
+        checkpoint=folder / study.name / "checkpoints" / trial.id,
+        storage=folder,
+        device="cpu",
+        recorded_epochs=run.epochs_done,
+        train_on="train",
+        validate=trial.phase != "confirm",
+        test=trial.phase == "confirm",
+    )
+
+
+def drive(flow: Flow, folder: Path, rows: int | None = None, each: Callable[[Run, Row], None] | None = None) -> bool:
+    """Run trials one after the other, at most `rows` epochs; True if the flow came to its end."""
+    while (run := flow.next()) is not None:
+        job = job_of(flow.study, run, folder)
+        try:
+            told = job.task.prepare(job) if run.trial.phase == "prepare" else job.task.train(job)
+            for row in told:
+                if rows is not None:
+                    if rows == 0:
+                        return False
+                    rows -= 1
+                if each is not None:
+                    each(run, row)
+                if flow.report(run.trial.id, row, "here:1"):
+                    break
+        except ValueError as error:
+            flow.fail(run.trial.id, str(error))
+    return True

@@ -1,0 +1,1 @@
+"""What a trial trains: the training loop, tasks, losses, nets and data."""
