@@ -34,11 +34,8 @@ class Drawn:
 
     @property
     def json(self) -> str:
-        """Plotly's JSON, safe inside a script element: it can neither end it nor begin a comment."""
-        text: str = self.figure.to_json()
-        for sign in "<>&\u2028\u2029":
-            text = text.replace(sign, f"\\u{ord(sign):04x}")
-        return text
+        """Plotly's JSON, ready to stand in a script element."""
+        return script_safe(self.figure.to_json())
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,13 @@ def whole_steps(last: int) -> dict[str, Any]:
     """Ticks of an axis of whole numbers: at most about ten, at round ones."""
     step = next((s * 10**power for power in range(9) for s in (1, 2, 5) if last / (s * 10**power) <= 10), 10**9)
     return {"tick0": 0, "dtick": step, "tickformat": "d"}
+
+
+def script_safe(text: str) -> str:
+    """The same JSON without a sign that could end a script element or begin a comment in it."""
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def axis_of(settings: Sequence[Any], logarithmic: bool) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
     unit = comparison.metric.difference_unit
     figure = canvas(f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data))
     figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
-    figure.update_xaxes(showgrid=True).add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
+    figure.update_xaxes(showgrid=True, rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5)
     for line, difference in enumerate(reversed(data)):
         _draw_difference(figure, difference, line)
     figure.update_layout(showlegend=False)

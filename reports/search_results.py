@@ -46,7 +46,7 @@ def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
         competes=trials["state"] != "COMPLETE",
         cost=np.where(trials["state"] == "COMPLETE", sign * trials[records.metric], -trials["epochs_done"]),
     )
-    return trials.loc[order.sort_values(["competes", "cost"], kind="stable", na_position="last").index]
+    return trials.loc[order.sort_values(["competes", "cost"], na_position="last").index]
 
 
 def winner(records: StudyRecords, cell: Cell) -> pd.Series | None:

@@ -7,6 +7,7 @@ of the first; comparison.csv holds its numbers unrounded.
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from reports.metrics import brief, duration, shorten
 from reports.render import Table, to_text
 from reports.statistics import Mean, Paired
 
+FULL_WIDTH = 100
+"""Columns of a terminal from which on the whole comparison table is printed."""
+
 
 def comparison_text(folder: Path, width: int = 110) -> str:
     """What the command line prints at the end of a run: data, each student's table, the answers, what is missing.
@@ -30,7 +34,8 @@ def comparison_text(folder: Path, width: int = 110) -> str:
     for comparison in compare(records):
         table = comparison_table(comparison)
         lines = [headline.seeds_line(comparison), *table.notes, headline.answer(comparison)]
-        blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(table, width)}")
+        shown = table if width >= FULL_WIDTH else _narrowed(table)
+        blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(shown, width)}")
         blocks.append("\n".join(_wrapped(line, width) for line in lines if line))
     blocks.append("\n".join(_wrapped(line, width) for line in headline.missing(records)))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -132,6 +137,18 @@ def provenance_table(records: StudyRecords) -> Table:
         facts |= dict(_flattened(section, name))
     rows = tuple((name, _fact(value)) for name, value in facts.items() if value not in (None, "", [], {}))
     return Table("provenance", "Provenance", ("what", "value"), "ll", rows)
+
+
+def _narrowed(table: Table) -> Table:
+    """A comparison for a narrow terminal: without intervals of differences and seeds needed, which the answer names."""
+    keep = [index for index, title in enumerate(table.columns) if title != "seeds needed"]
+    difference = next(index for index, title in enumerate(table.columns) if title.startswith("difference"))
+    return replace(
+        table,
+        columns=tuple(table.columns[i] for i in keep),
+        align="".join(table.align[i] for i in keep),
+        rows=tuple(tuple(row[i].split(" [")[0] if i == difference else row[i] for i in keep) for row in table.rows),
+    )
 
 
 def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, shown: bool) -> tuple[str, ...]:

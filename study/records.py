@@ -161,6 +161,8 @@ def read_study(folder: Path) -> dict[str, Any]:
         study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecordsError(f"{path} is damaged: {error}") from None
+    if not isinstance(study, dict):
+        raise RecordsError(f"{path} is damaged: it holds no JSON object")
     if study.get("schema", 0) > SCHEMA_VERSION:
         raise RecordsError(
             f"{path} has schema {study['schema']}; this version reads up to {SCHEMA_VERSION}: upgrade kdstudy"

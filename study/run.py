@@ -117,7 +117,7 @@ def report(folder: Path, console: Console) -> None:
     from reports.tables import comparison_text
 
     page = build(folder)
-    console.print(comparison_text(folder, min(console.width, 110)), markup=False)
+    console.print(comparison_text(folder, min(console.width, 110)), markup=False, soft_wrap=True)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 

@@ -90,7 +90,7 @@ class Classification:
         return "val/accuracy"
 
     def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
-        images = load(self.data)
+        images, key = load(self.data), self.teacher_key
         sizes = {split: len(_indices(self, split)) for split in ("train", "val")}
         for student in students:
             self.build(student)
@@ -107,7 +107,7 @@ class Classification:
                 "test": len(images.test_labels),
                 **sizes,
             },
-            "teacher": {"fingerprint": self.teacher_key},
+            "teacher": {"fingerprint": key},
         }
 
     def preparations(self, storage: Path) -> list[Preparation]:

@@ -59,9 +59,9 @@ class Writer:
 
     def _search(self, student: str, arm: str) -> None:
         for number in range(TRIALS):
-            params = {"logits.prune.end": 0.05 + 0.035 * number, "logits.prune.stages": 2 + number % 5}
+            params = {"logits.prune.end": 0.05 + 0.035 * (number % 16), "logits.prune.stages": 2 + number % 5}
             params |= {
-                "logits.temperature": 10 ** (0.08 * number),
+                "logits.temperature": 10 ** (0.08 * (number % 16)),
                 "logits.prune.shape": "linear" if number % 3 else "cosine",
             }
             state = "FAILED" if number in (4, 11) else "PRUNED" if number % 3 == 1 else "COMPLETE"

@@ -10,7 +10,7 @@ from fake_study import DKD, EPOCHS, NONE, Writer
 
 from reports import figures, search_figures
 from reports.comparison import compare
-from reports.drawing import Drawn, axis_of, canvas, plain, rounded, whole_steps
+from reports.drawing import Drawn, axis_of, canvas, plain, rounded, script_safe, whole_steps
 from reports.load import load
 from reports.search_results import winner
 
@@ -121,8 +121,10 @@ def test_figures_of_a_search_without_any_completed_trial(writer: Writer) -> None
 @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<!-- x", "a & b", "\u2028"])
 def test_figure_json_can_neither_end_nor_open_an_element(hostile: str) -> None:
     drawn = Drawn("name", "", "", canvas(hostile, "y"))
-    assert not set(drawn.json) & set("<>&\u2028")
+    for text in (drawn.json, script_safe(json.dumps(hostile, ensure_ascii=False))):
+        assert not set(text) & set("<>&\u2028")
     assert json.loads(drawn.json)["layout"]["xaxis"]["title"]["text"] == hostile
+    assert json.loads(script_safe(json.dumps(hostile))) == hostile
 
 
 def test_names_in_figures_stay_text() -> None:

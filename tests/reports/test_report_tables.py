@@ -187,12 +187,14 @@ def test_provenance_holds_commit_versions_machine_seeds_and_hashes(study: Path) 
     assert (facts["data fingerprint"], facts["teacher fingerprint"]) == ("5f1c0a9be2d34471", "9d2e6c11aa07f3b5")
 
 
-def test_comparison_text_fits_its_width(writer: Writer) -> None:
+@pytest.mark.parametrize("width", [80, 110])
+def test_comparison_text_fits_its_width(writer: Writer, width: int) -> None:
     writer.study["protocol"] = "P1"
     writer.arms["x" * 300] = [0.9] * 8
     writer.versus["x" * 300] = "DKD + LP searched"
-    text = comparison_text(writer.fill().write())
-    assert max(len(line) for line in text.splitlines() if " " in line) <= 110
+    text = comparison_text(writer.fill().write(), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert ("[+2.74, +3.30]" in text) == (width == 110)
     assert "DKD" in text
     assert "better" in text
 

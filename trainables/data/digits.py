@@ -35,7 +35,7 @@ class Digits:
         pool = self._pool(labels[:POOL])
         scaled = images[pool] / 255
         return ImageSet(
-            name="digits",
+            name="scikit-learn digits",
             train_images=images[pool],
             train_labels=labels[pool],
             test_images=images[POOL:],

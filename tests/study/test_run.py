@@ -1,0 +1,243 @@
+"""The command line on a real Ray: end to end, killed, interrupted, told nonsense. On the simulated task, no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+SPACE = """
+from study import Arm, Budget, Study, SuccessiveHalving, uniform
+from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+
+study = Study(
+    name="toy",
+    question="Does the gain show?",
+    task=Simulated(seconds_per_epoch={seconds}, teacher_epochs=2),
+    students=(SimulatedStudent(),),
+    arms=(
+        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
+        Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05)),
+    ),
+    budget=Budget(trials={trials}, epochs=6, seeds=3),
+    stopping=SuccessiveHalving(min_epochs=1, reduction=2),
+)
+"""
+
+
+class Folder:
+    """A space file and the runs of it."""
+
+    def __init__(self, path: Path):
+        self.path, self.space, self.runs = path, path / "toy.py", path / "runs"
+        self.study = self.runs / "toy"
+
+    def write(self, seconds: float = 0.0, trials: int = 9) -> None:
+        self.space.write_text(SPACE.format(seconds=seconds, trials=trials))
+
+    def command(self, *options: str) -> list[str]:
+        run = [sys.executable, "-m", "study.run", str(self.space), "--storage-path", str(self.runs)]
+        return [*run, "--max-concurrent", "2", *options]
+
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=120, check=False)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        # a group of its own, so that a signal reaches this run and nothing else
+        return subprocess.Popen(
+            self.command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def trials(self) -> pd.DataFrame:
+        return pd.read_parquet(self.study / "trials")
+
+    def epochs(self) -> pd.DataFrame:
+        return pd.read_parquet(self.study / "epochs")
+
+    def worker_pid(self) -> int:
+        """The process of a trial that has ended; workers are reused, so it trains the next one."""
+        return next((int(worker.split(":")[1]) for worker in self.trials().worker if worker), 0)
+
+    def epochs_recorded(self) -> int:
+        return sum(len(pd.read_parquet(path)) for path in (self.study / "epochs").glob("0*.parquet"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path)
+    made.write()
+    return made
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def is_whole(folder: Folder) -> None:
+    """One row a trial, one row a trial and epoch, nothing missing, every cell confirmed."""
+    trials, epochs = folder.trials(), folder.epochs()
+    assert trials.trial_id.is_unique
+    assert not epochs.duplicated(["trial_id", "epoch"]).any()
+    assert set(trials.state) <= {"COMPLETE", "PRUNED"}
+    assert (epochs.groupby("trial_id").epoch.agg(["min", "max", "size"]).loc[trials.trial_id, "max"].to_numpy()
+            == trials.epochs_done.to_numpy()).all()  # fmt: skip
+    assert (epochs.groupby("trial_id").size().loc[trials.trial_id].to_numpy() == trials.epochs_done.to_numpy()).all()
+    assert trials.phase.value_counts().to_dict() == {"search": 9, "confirm": 6, "prepare": 1}
+    assert json.loads((folder.study / "study.json").read_text())["finished"]
+
+
+def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Folder) -> None:
+    done = folder.run()
+    assert done.returncode == 0, done.stderr
+    is_whole(folder)
+    assert (folder.study / "report.html").is_file()
+    assert str(folder.study / "report.html") in done.stdout
+    assert "searched" in done.stdout
+    before = folder.trials()
+
+    again = folder.run()
+    assert again.returncode == 0, again.stderr
+    assert "nothing to train, reporting again" in again.stdout
+    pd.testing.assert_frame_equal(folder.trials(), before)
+
+    journal = JournalStorage(JournalFileBackend(str(folder.study / "optuna.journal")))
+    told = optuna.load_study(study_name="student / searched", storage=journal).trials
+    rows = before[before.phase == "search"].set_index("number")
+    assert {trial.state.name for trial in told} == {"COMPLETE", "PRUNED"}
+    for trial in told:
+        assert trial.state.name == rows.state[trial.number]
+        assert len(trial.intermediate_values) == rows.epochs_done[trial.number]
+
+    folder.write(trials=10)
+    changed = folder.run()
+    assert changed.returncode == 2
+    assert "budget.trials: 9 → 10" in changed.stderr
+    fresh = folder.run("--fresh", "--dry-run")
+    assert fresh.returncode == 0
+    assert "toy-2" in fresh.stdout
+
+
+def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
+    folder.write(seconds=0.15)
+    process = folder.start()
+    wait_for(lambda: folder.epochs_recorded() > 20, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ended = folder_trials_ended(folder)
+    assert ended
+
+    resumed = folder.run()
+    assert resumed.returncode == 0, resumed.stderr
+    is_whole(folder)
+    after = folder.trials().set_index("trial_id")
+    for trial_id, at in ended.items():
+        assert after.ended[trial_id] == at, "a trial that had ended was run again"
+
+
+def folder_trials_ended(folder: Folder) -> dict[str, pd.Timestamp]:
+    rows = folder.trials().drop_duplicates("trial_id", keep="last")
+    return dict(rows[rows.state.isin(["COMPLETE", "PRUNED"])].set_index("trial_id").ended)
+
+
+def test_ctrl_c_leaves_in_ten_seconds_with_all_rows_and_says_how_to_go_on(folder: Folder) -> None:
+    folder.write(seconds=0.3)
+    process = folder.start()
+    wait_for(lambda: folder.epochs_recorded() > 3, process)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 130
+    assert "python -m study.run" in stderr
+    states = set(folder.trials().state)
+    assert "INTERRUPTED" in states
+    assert "RUNNING" not in states
+
+    assert folder.run().returncode == 0
+    is_whole(folder)
+
+
+def test_lost_worker_is_not_the_trials_failure(folder: Folder) -> None:
+    folder.write(seconds=0.3)
+    process = folder.start()
+
+    wait_for(lambda: bool(folder.epochs_recorded()) and bool(folder.worker_pid()), process)
+    os.kill(folder.worker_pid(), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    is_whole(folder)
+
+
+def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: Folder) -> None:
+    folder.write(seconds=0.3)
+    process = folder.start()
+    wait_for(lambda: folder.epochs_recorded() > 0, process)
+    second = folder.run()
+    assert second.returncode == 2
+    assert "is being run by another process" in second.stderr
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder.write(seconds=0.3)
+    third = folder.start()
+    wait_for(lambda: "student" in (third.stdout.readline() if third.stdout else ""), third)
+    third.send_signal(signal.SIGINT)
+    third.communicate(timeout=30)
+    assert third.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--profile", "paper"], "has no profiles"),
+        (["--trials", "0"], "trials is 0; it must be at least 1"),
+        (["--seeds", "0"], "seeds is 0; it must be at least 1"),
+        (["--gpus-per-trial", "64"], "no trial fits"),
+        (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
+        (["--name", "a/b"], "study name 'a/b'"),
+        (["--max-concurrent", "0"], "--max-concurrent"),
+    ],
+)
+def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, options: list[str], message: str) -> None:
+    refused = folder.run(*options)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    if "Usage:" not in refused.stderr:
+        assert refused.stderr.count("\n") == 1
+    assert not folder.study.exists()
+
+
+def test_missing_space_file_is_refused(folder: Folder) -> None:
+    folder.space.unlink()
+    refused = folder.run()
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no space file" in refused.stderr
+
+
+def test_dry_run_says_what_would_be_trained_and_writes_nothing(folder: Folder) -> None:
+    said = folder.run("--dry-run")
+    assert said.returncode == 0
+    assert "2 cells, 15 trials (9 search, 6 confirm), at most 90 epochs" in said.stdout
+    assert not folder.runs.exists()
+
+
+def test_help_has_examples(folder: Folder) -> None:
+    said = subprocess.run([sys.executable, "-m", "study.run", "--help"], capture_output=True, text=True, check=True)
+    for option in ("--profile", "--data-dir", "--storage-path", "--name", "--seed", "--trials", "--epochs", "--seeds",
+                   "--max-concurrent", "--gpus-per-trial", "--address", "--fresh", "--dry-run"):  # fmt: skip
+        assert option in said.stdout
+    assert "python -m study.run spaces/lp_cifar.py --dry-run" in said.stdout

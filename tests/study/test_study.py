@@ -1,0 +1,136 @@
+"""What a Study and a space file refuse, each in one line that says the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import Arm, Budget, Study, uniform
+from study.describe import describe, differences, digest
+from study.errors import InputError
+from study.loading import load_space, overridden
+from tests.study.toy import BASELINE, SEARCHED, toy
+from trainables.losses.kd import KD
+from trainables.simulated import SimulatedLoss, SimulatedStudent
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": (SEARCHED,)}, "no arm is a baseline"),
+        ({"arms": ()}, "no arm is a baseline"),
+        ({"arms": (BASELINE, BASELINE)}, "two arms are called 'plain'"),
+        ({"students": (SimulatedStudent(), SimulatedStudent())}, "two students are called 'student'"),
+        ({"students": ()}, "at least one student"),
+        ({"metric": "test/accuracy"}, r"only validation metrics may \(val/accuracy\)"),
+        ({"metric": "val/loss"}, "only validation metrics may"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="nobody"))}, "compared with 'nobody'"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="searched"))}, "compared with 'searched'"),
+        ({"name": "../elsewhere"}, "study name '../elsewhere'"),
+        ({"name": "teachers"}, "is taken"),
+        ({"arms": (BASELINE, Arm("hot", KD(temperature=uniform(-1, 4))))}, "arm 'hot' at an end .* temperature is -1"),
+    ],
+)
+def test_study_that_cannot_be_fair_or_work_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        dataclasses.replace(toy(), **change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["trials", "epochs", "seeds"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_budget_of_nothing_is_refused(name: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value}; it must be at least 1"):
+        Budget(**({"trials": 1, "epochs": 1, "seeds": 1} | {name: value}))
+
+
+def test_arms_are_compared_with_the_first_baseline_unless_they_say_otherwise() -> None:
+    second = Arm("second", SimulatedLoss(), baseline=True)
+    study = toy((BASELINE, second, SEARCHED, Arm("other", SimulatedLoss(), versus="second")))
+    versus = {arm.name: found.name if (found := study.versus(arm)) else None for arm in study.arms}
+    assert versus == {"plain": None, "second": "plain", "searched": "plain", "other": "second"}
+
+
+SPACE = """
+from study import Arm, Budget, Study
+from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+
+def small(data_dir):
+    return Study("s", "?", Simulated(), (SimulatedStudent(),), (Arm("a", SimulatedLoss(), baseline=True),),
+                 Budget(1, 2, 3), protocol="P1")
+
+study = {"small": small, "broken": lambda data_dir: 5}
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "space.py"
+    path.write_text(SPACE)
+    return path
+
+
+def test_first_profile_is_the_default(space: Path) -> None:
+    loaded = load_space(space, None, None)
+    assert (loaded.profile, loaded.study.name) == ("small", "s")
+    assert loaded.source == SPACE
+
+
+@pytest.mark.parametrize(
+    ("content", "profile", "message"),
+    [
+        (SPACE, "large", "unknown profile 'large'; .* has: small, broken"),
+        (SPACE, "broken", "returned int, not a Study"),
+        ("x = 1", None, "defines no `study`"),
+        ("study = 5", None, "`study` in .* is int"),
+        ("def (", None, "no valid Python: .*, line 1"),
+        (SPACE + "\nstudy = small(None)", "small", "has no profiles"),
+    ],
+)
+def test_bad_space_file_is_refused(space: Path, content: str, profile: str | None, message: str) -> None:
+    space.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_space(space, profile, None)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_space_file_is_refused_with_its_neighbours(space: Path) -> None:
+    with pytest.raises(InputError, match=r"no space file .*missing\.py; there are: .*space\.py"):
+        load_space(space.parent / "missing.py", None, None)
+
+
+def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path) -> None:
+    study = load_space(space, None, None).study
+    nothing = {"name": None, "seed": None, "trials": None, "epochs": None, "seeds": None}
+    assert overridden(study, **nothing).protocol == "P1"
+    assert overridden(study, **(nothing | {"trials": 9})).protocol == "P1"
+    assert overridden(study, **(nothing | {"epochs": 9})).protocol == ""
+
+
+SPACES = sorted((Path(__file__).parent.parent.parent / "spaces").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_space_file_asks_its_question_first_and_loads_with_every_profile(path: Path) -> None:
+    module = load_space(path, None, None).module
+    for profile in module.study:
+        study = load_space(path, profile, Path("/nowhere")).study
+        assert isinstance(study, Study)
+        assert study.question.endswith("?")
+        assert (module.__doc__ or "").splitlines()[0] == study.question
+
+
+def test_description_leaves_out_where_and_keeps_what() -> None:
+    from trainables.data.cifar import Cifar
+
+    assert describe(Cifar(10, Path("/a"))) == describe(Cifar(10, Path("/b"))) == {"is": "Cifar", "classes": 10}
+    assert digest(Cifar(10)) != digest(Cifar(100))
+
+
+def test_differences_name_each_changed_leaf() -> None:
+    old, new = describe(toy()), describe(toy(seed=5, budget=Budget(9, 7, 3)))
+    assert list(differences(old, new)) == ["budget.epochs: 6 → 7", "seed: 0 → 5"]
+    assert list(differences(old, old)) == []

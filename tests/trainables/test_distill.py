@@ -1,0 +1,220 @@
+"""The training loop on digits: deterministic, resumable to the bit, honest about splits. And teachers from files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from study.errors import InputError
+from study.trial import Job, Row, Trial
+from trainables import checkpoint, teachers
+from trainables.cifar import Classification
+from trainables.data.digits import Digits
+from trainables.distill import evaluate, seeded
+from trainables.losses.dkd import DKD
+from trainables.losses.none import NoDistillation
+from trainables.models.resnet_cifar import ResNet
+from trainables.recipe import Recipe
+from trainables.schedules import Drops, Stages
+from trainables.teachers import Teacher
+from trainables.views import CropFlip
+
+LP = DKD(pruning=Stages(0.0, 0.4, stages=3))
+RECIPE = Recipe(batch_size=32, learning_rate=Drops(0.05))
+TASK = Classification(
+    data=Digits(train=100),
+    teacher=Teacher(ResNet(8), RECIPE, epochs=2),
+    recipe=RECIPE,
+    views=CropFlip(padding=1, flip=False),
+    validation=0.2,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as every trial has: more threads round otherwise
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory) -> Path:
+    """A storage with TASK's teacher in it."""
+    path = tmp_path_factory.mktemp("storage")
+    trained = job(TASK, path, path / "teacher", phase="prepare", epochs=2, loss=None)
+    assert len(list(TASK.prepare(trained))) == 2
+    return path
+
+
+def job(task, storage, folder, *, phase="search", epochs=3, loss=LP, seed=7, recorded=0, train_on="train") -> Job:
+    confirm = phase == "confirm"
+    return Job(
+        trial=Trial(phase, "resnet8w4", "arm", 0, seed, epochs, {}, {}),
+        task=task,
+        student=ResNet(8, width=4),
+        loss=loss,
+        checkpoint=folder,
+        storage=storage,
+        device="cpu",
+        recorded_epochs=recorded,
+        train_on=train_on,
+        validate=not confirm or train_on == "train",
+        test=confirm,
+    )
+
+
+def metrics(rows: list[Row]) -> list[dict[str, float]]:
+    return [row["metrics"] for row in rows]
+
+
+def test_same_seed_gives_bitwise_equal_metrics_and_another_seed_does_not(storage, tmp_path):
+    first, again, other = (
+        metrics(list(TASK.train(job(TASK, storage, tmp_path / name, seed=seed))))
+        for name, seed in (("a", 7), ("b", 7), ("c", 8))
+    )
+    assert first == again != other
+
+
+def test_trial_resumed_after_any_epoch_equals_one_never_stopped(storage, tmp_path):
+    whole = metrics(list(TASK.train(job(TASK, storage, tmp_path / "whole"))))
+    for stop in (1, 2):
+        folder = tmp_path / f"cut{stop}"
+        rows = TASK.train(job(TASK, storage, folder))
+        head = [next(rows) for _ in range(stop)]
+        rows.close()
+        tail = list(TASK.train(job(TASK, storage, folder, recorded=stop)))
+        assert metrics(head + tail) == whole
+
+
+def test_epochs_trained_but_not_recorded_are_told_again_not_trained_again(storage, tmp_path):
+    rows = TASK.train(job(TASK, storage, tmp_path))
+    first, second = next(rows), next(rows)
+    rows.close()
+    retold = TASK.train(job(TASK, storage, tmp_path, recorded=1))
+    assert next(retold) == second
+    assert first["epoch"] == 1
+
+
+def test_damaged_checkpoint_costs_time_and_changes_nothing(storage, tmp_path):
+    whole = metrics(list(TASK.train(job(TASK, storage, tmp_path / "whole"))))
+    rows = TASK.train(job(TASK, storage, tmp_path / "cut"))
+    next(rows)
+    rows.close()
+    state = tmp_path / "cut" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    assert metrics(list(TASK.train(job(TASK, storage, tmp_path / "cut")))) == whole
+
+
+def test_search_never_reads_test_and_confirm_reads_it_at_the_last_epoch_only(storage, tmp_path):
+    search = metrics(list(TASK.train(job(TASK, storage, tmp_path / "search"))))
+    confirm = metrics(list(TASK.train(job(TASK, storage, tmp_path / "c", phase="confirm", train_on="train+val"))))
+    assert all("val/accuracy" in row and "test/accuracy" not in row for row in search)
+    assert ["test/accuracy" in row for row in confirm] == [False, False, True]
+    assert all("val/accuracy" not in row for row in confirm), "there is no validation when it is trained on"
+
+
+def test_confirm_with_validation_apart_also_records_the_best_validation_epoch(storage, tmp_path):
+    rows = metrics(list(TASK.train(job(TASK, storage, tmp_path, phase="confirm", train_on="train", epochs=4))))
+    scores = [row["val/accuracy"] for row in rows]
+    assert rows[-1]["best_val_epoch"] == 1 + scores.index(max(scores))
+    if rows[-1]["best_val_epoch"] == 4:
+        assert rows[-1]["test_at_best_val/accuracy"] == rows[-1]["test/accuracy"]
+    state = checkpoint.load(tmp_path, "cpu")
+    assert state is not None
+    net = TASK.build(ResNet(8, width=4))
+    net.load_state_dict(state["best_state"])
+    assert evaluate(TASK, net, "test", "cpu")["test/accuracy"] == rows[-1]["test_at_best_val/accuracy"]
+    net.load_state_dict(state["net"])
+    assert evaluate(TASK, net, "test", "cpu")["test/accuracy"] == rows[-1]["test/accuracy"]
+
+
+def test_arms_of_one_seed_start_from_the_same_weights(storage):
+    first, second, other = (seeded(lambda: ResNet(8, width=4).build(1, 10), seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+def test_splits_share_no_image_and_train_with_val_is_both():
+    train, val, both = (TASK.examples(split, "cpu").images for split in ("train", "val", "train+val"))
+    assert (len(train), len(val), len(both)) == (80, 20, 100)
+    as_set = [{image.numpy().tobytes() for image in images} for images in (train, val, both)]
+    assert as_set[0].isdisjoint(as_set[1])
+    assert as_set[0] | as_set[1] == as_set[2]
+
+
+def test_schedules_are_on_record(storage, tmp_path):
+    rows = list(TASK.train(job(TASK, storage, tmp_path)))
+    assert [row["schedules"]["pruning"] for row in rows] == pytest.approx([0.0, 0.2, 0.4])
+    assert all(row["schedules"]["learning_rate"] > 0 for row in rows)
+
+
+def test_loss_that_is_not_finite_names_its_epoch(storage, tmp_path):
+    hot = dataclasses.replace(TASK, recipe=Recipe(batch_size=32, learning_rate=1e30))
+    with pytest.raises(FloatingPointError, match=r"training loss is (nan|inf) in epoch 1"):
+        list(hot.train(job(hot, storage, tmp_path, loss=NoDistillation())))
+
+
+def test_teacher_is_kept_by_content_and_found_again(storage):
+    assert TASK.preparations(storage) == []
+    assert 0 < teachers.kept(storage, TASK.teacher_key)["metrics"]["test/accuracy"] <= 1
+    other = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, epochs=3))
+    assert [step.name for step in other.preparations(storage)] == ["teacher"]
+    resplit = dataclasses.replace(TASK, split_seed=1)
+    assert resplit.preparations(storage), "another split would have shown the teacher validation images"
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth", "published"])
+def test_teacher_from_a_file_scores_like_the_net_it_was_saved_from(storage, tmp_path, form):
+    kept = teachers.folder(storage, TASK.teacher_key) / "weights.safetensors"
+    state = safetensors.torch.load_file(kept)
+    path = tmp_path / ("t.safetensors" if form == "safetensors" else "t.pth")
+    if form == "safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        published = {"model": {f"module.{name}": tensor for name, tensor in state.items()}}
+        torch.save(state if form == "pth" else published, path)
+    task = dataclasses.replace(TASK, teacher=Teacher(ResNet(8), weights=path))
+    (row,) = task.prepare(job(task, tmp_path, tmp_path / "c", phase="prepare", epochs=1, loss=None))
+    expected = teachers.kept(storage, TASK.teacher_key)["metrics"]
+    assert row["metrics"]["test/accuracy"] == expected["test/accuracy"]
+    assert teachers.kept(tmp_path, task.teacher_key)["source"] == f"file {path.name}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state.pop("fc.bias"), "of another architecture: it lacks 'fc.bias'"),
+        (lambda state: state.update(extra=torch.zeros(1)), "of another architecture: it has 'extra'"),
+        (lambda state: state.update({"fc.bias": torch.zeros(100)}), r"fc.bias is \(100,\), .* need \(10,\)"),
+        (lambda state: state["conv1.weight"].fill_(float("nan")), "not finite, in conv1.weight"),
+    ],
+)
+def test_teacher_file_that_does_not_fit_is_refused_before_anything_starts(storage, tmp_path, spoil, message):
+    state = safetensors.torch.load_file(teachers.folder(storage, TASK.teacher_key) / "weights.safetensors")
+    spoil(state)
+    torch.save(state, tmp_path / "t.pth")
+    task = dataclasses.replace(TASK, teacher=Teacher(ResNet(8), weights=tmp_path / "t.pth"))
+    with pytest.raises(InputError, match=message):
+        task.check((ResNet(8, width=4),), (LP,), tmp_path)
+
+
+def test_teacher_file_that_cannot_be_read_is_refused(tmp_path):
+    task = dataclasses.replace(TASK, teacher=Teacher(ResNet(8), weights=tmp_path / "t.pth"))
+    with pytest.raises(InputError, match=r"t\.pth does not exist"):
+        task.check((), (), tmp_path)
+    (tmp_path / "t.pth").write_bytes(b"no weights")
+    with pytest.raises(InputError, match="cannot be read"):
+        task.check((), (), tmp_path)
+
+
+def test_check_tries_every_loss_and_student_on_the_data(tmp_path):
+    with pytest.raises(InputError, match="temperature is 0"):
+        TASK.check((ResNet(8),), (DKD(temperature=0.0),), tmp_path)
+    said = TASK.check((ResNet(8),), (LP,), tmp_path)
+    assert said["data"]["train"] == 80
+    assert said["data"]["classes"] == 10
