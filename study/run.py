@@ -92,6 +92,8 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
 
 def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
     """What would be trained, in a few lines."""
+    from reports.headline import seeds_warning
+
     budget = study.budget
     searched = [cell for cell in study.cells if cell.arm.searched]
     lines = [
@@ -102,6 +104,9 @@ def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
     for cell in study.cells:
         search = f"search {budget.trials} trials, then " if cell.arm.searched else ""
         lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
+    lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
+    if warning := seeds_warning(budget.seeds, len(study.arms) - 1):
+        lines.append(warning)
     trials = len(searched) * budget.trials + len(study.cells) * budget.seeds
     at_most = "at most " if searched else ""
     lines.append(

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from study.describe import describe
 from study.errors import InputError
@@ -212,6 +211,9 @@ class Accuracy:
     """Top-1 accuracy over all samples (micro average), a share in [0, 1]."""
 
     def __init__(self, classes: int, device: str):
+        # imported late: it takes seconds, which a driver that only checks the data need not wait for
+        from torchmetrics.classification import MulticlassAccuracy
+
         self._meter = MulticlassAccuracy(classes, average="micro", validate_args=False).to(device)
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
