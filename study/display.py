@@ -10,6 +10,7 @@ from statistics import mean
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -66,8 +67,8 @@ class Display:
         for cell in self._flow.cells.values():
             table.add_row(*_table_row(cell, self._flow))
         done, planned = self._epochs()
-        line = Text(self._progress_line(), style="dim")
-        return Group(table, ProgressBar(total=max(planned, 1), completed=done, width=60), line)
+        bar = Padding(ProgressBar(total=max(planned, 1), completed=done, width=60), (1, 0, 0, 0))
+        return Group(table, bar, Text(self._progress_line(), style="dim"))
 
     def _progress_line(self) -> str:
         done, planned = self._epochs()
@@ -77,7 +78,7 @@ class Display:
         )
         eta = self._eta(planned - done)
         share = f"{100 * done / planned:.0f} %" if planned else "done"
-        return f"{what}{share} of {planned} epochs · {len(self._flow.running)} running · {eta}"
+        return f"{what}{share} of {planned} epochs · {eta}"
 
     def _epochs(self) -> tuple[int, int]:
         """Epochs done, and epochs there will be: search trials not yet run count as long as those that ended did."""

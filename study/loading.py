@@ -64,7 +64,10 @@ def overridden(
     epochs: int | None,
     seeds: int | None,
 ) -> Study:
-    """The study with what the command line asked for; other epochs or seeds leave a paper's protocol."""
+    """The study with what the command line asked for.
+
+    Fewer epochs than the space file's shorten preparations in proportion; other epochs leave a paper's protocol.
+    """
     budget = study.budget
     changed = Budget(
         trials=budget.trials if trials is None else trials,
@@ -76,6 +79,7 @@ def overridden(
         name=name or study.name,
         seed=study.seed if seed is None else seed,
         budget=changed,
+        task=study.task.shortened(changed.epochs / budget.epochs) if changed.epochs < budget.epochs else study.task,
         protocol=study.protocol if changed.epochs == budget.epochs else "",
     )
 

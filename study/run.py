@@ -48,7 +48,7 @@ The same command again goes on where the last one ended, whatever ended it.
 @click.option("--name", help="The study's name and folder, instead of the space file's.")
 @click.option("--seed", type=int, help="The study's seed, instead of the space file's.")
 @click.option("--trials", type=int, help="Search trials per searched cell.")
-@click.option("--epochs", type=int, help="Epochs per trial, in search and confirm alike.")
+@click.option("--epochs", type=int, help="Epochs per trial; fewer shorten the teacher's in proportion.")
 @click.option("--seeds", type=int, help="Confirm seeds per cell.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="At most so many trials at once.")
 @click.option(
@@ -72,7 +72,7 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         if fresh:
             study = dataclasses.replace(study, name=beside(storage, study.name))
         if dry_run:
-            console.print("\n".join(plan(study, inputs)), markup=False)
+            console.print("\n".join(plan(study, inputs, storage)), markup=False)
             return
         place = Place(storage, address, gpus_per_trial, max_concurrent)
         check_place(place)
@@ -90,7 +90,7 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
     sys.exit(code)
 
 
-def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
+def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     """What would be trained, in a few lines."""
     from reports.headline import seeds_warning
 
@@ -99,8 +99,9 @@ def plan(study: Study, inputs: dict[str, Any]) -> list[str]:
     lines = [
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
-        "cells:",
     ]
+    lines += [f"prepare: {step.name}, {step.epochs} epochs" for step in study.task.preparations(storage)]
+    lines.append("cells:")
     for cell in study.cells:
         search = f"search {budget.trials} trials, then " if cell.arm.searched else ""
         lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")

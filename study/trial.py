@@ -125,6 +125,9 @@ class Task(Protocol):
         Raises InputError naming what is missing or wrong, where it was looked for and how to get it.
         """
 
+    def shortened(self, share: float) -> Task:
+        """This task with its preparations cut to a share of their epochs, for a study that is tried out in short."""
+
     def preparations(self, storage: Path) -> list[Preparation]:
         """What must still be prepared before trials that need the teacher can start, in order."""
 

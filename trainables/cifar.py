@@ -7,7 +7,7 @@ DataLoader.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,6 +108,10 @@ class Classification:
             },
             "teacher": {"fingerprint": key},
         }
+
+    def shortened(self, share: float) -> Classification:
+        epochs = max(1, round(self.teacher.epochs * share))
+        return replace(self, teacher=replace(self.teacher, epochs=epochs))
 
     def preparations(self, storage: Path) -> list[Preparation]:
         if teachers.kept(storage, self.teacher_key):

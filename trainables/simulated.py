@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,6 +49,9 @@ class Simulated:
 
     def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {"data": {"name": "simulated", "fingerprint": "simulated"}}
+
+    def shortened(self, share: float) -> Simulated:
+        return replace(self, teacher_epochs=math.ceil(self.teacher_epochs * share))
 
     def preparations(self, storage: Path) -> list[Preparation]:
         if self.teacher_epochs == 0 or (storage / "teachers" / "simulated").exists():

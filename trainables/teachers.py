@@ -40,6 +40,10 @@ class Teacher:
     weights: Path | None = field(default=None, metadata=LOCATION)
     """A .safetensors file, or a .pth of tensors; the field's {"model": state_dict} form is understood."""
 
+    def __post_init__(self) -> None:
+        if self.weights is not None:  # absolute: a worker does not run in the folder the command was given in
+            object.__setattr__(self, "weights", Path(self.weights).expanduser().resolve())
+
     def key(self, inputs: Any) -> str:
         """What identifies the trained teacher, given a description of the data and split it learns from."""
         if self.weights is not None:

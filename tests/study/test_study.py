@@ -14,7 +14,7 @@ from study.errors import InputError
 from study.loading import load_space, overridden
 from tests.study.toy import BASELINE, SEARCHED, toy
 from trainables.losses.kd import KD
-from trainables.simulated import SimulatedLoss, SimulatedStudent
+from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,13 @@ def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path)
     assert overridden(study, **nothing).protocol == "P1"
     assert overridden(study, **(nothing | {"trials": 9})).protocol == "P1"
     assert overridden(study, **(nothing | {"epochs": 9})).protocol == ""
+
+
+def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it() -> None:
+    nothing = {"name": None, "seed": None, "trials": None, "seeds": None}
+    study = toy(task=Simulated(teacher_epochs=40))  # of 6 epochs
+    teacher = {epochs: overridden(study, epochs=epochs, **nothing).task.teacher_epochs for epochs in (1, 3, 6, 12)}
+    assert teacher == {1: 7, 3: 20, 6: 40, 12: 40}
 
 
 SPACES = sorted((Path(__file__).parent.parent.parent / "spaces").glob("*.py"))

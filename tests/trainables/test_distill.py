@@ -13,6 +13,7 @@ from study.errors import InputError
 from study.trial import Job, Row, Trial
 from trainables import checkpoint, teachers
 from trainables.cifar import Classification
+from trainables.data.cifar import Cifar
 from trainables.data.digits import Digits
 from trainables.distill import evaluate, seeded
 from trainables.losses.dkd import DKD
@@ -218,3 +219,9 @@ def test_check_tries_every_loss_and_student_on_the_data(tmp_path):
     said = TASK.check((ResNet(8),), (LP,), tmp_path)
     assert said["data"]["train"] == 80
     assert said["data"]["classes"] == 10
+
+
+def test_relative_paths_hold_wherever_a_worker_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Cifar(10, "data").root == tmp_path / "data"
+    assert Teacher(ResNet(8), weights="t.pth").weights == tmp_path / "t.pth"

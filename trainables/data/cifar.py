@@ -104,6 +104,8 @@ class Cifar:
     def __post_init__(self) -> None:
         if self.classes not in KINDS:
             raise InputError(f"CIFAR with {self.classes} classes; there are CIFAR-10 and CIFAR-100")
+        if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
+            object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
 
     @property
     def name(self) -> str:
