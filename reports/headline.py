@@ -17,7 +17,8 @@ def data_line(records: StudyRecords) -> str:
     data = records.part("inputs", "data")
     sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
     of = f": {_listed(sizes)} samples" if sizes else ""
-    line = f"Data: {records.data_name}{of}."
+    note = f" {data['note'].rstrip('.')}." if data.get("note") else ""
+    line = f"Data: {records.data_name}{of}.{note}"
     if records.protocol:
         return f"{line} Data and protocol of {records.protocol}."
     return f"{line} Not the data and protocol of any paper; published figures are not shown."

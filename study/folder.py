@@ -103,6 +103,7 @@ def document(
         "metrics": dict(study.task.metrics),
         "confirm_on": study.confirm_on,
         "protocol": study.protocol,
+        "readings": list(study.readings),
         "seed": study.seed,
         "budget": describe(study.budget),
         "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],

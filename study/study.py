@@ -84,6 +84,8 @@ class Study:
     confirm_on: Literal["train+val", "train"] = "train+val"
     """Confirm retrains on train + validation. With "train", validation stays apart and the best-validation
     epoch is recorded beside the last one."""
+    readings: tuple[str, ...] = ()
+    """How this study reads what its papers leave open, a sentence each; the report prints them."""
     protocol: str = ""
     """The paper whose data and protocol this study follows to the letter ("P1"); empty if it follows none."""
 
