@@ -8,9 +8,9 @@ import optuna
 
 from study.describe import derived_seed
 from study.search import CellSearch
-from study.space import Value, corners
+from study.space import Value
 from study.stopping import Rungs
-from study.study import Cell, Study
+from study.study import Cell, Study, needs_teacher
 from study.trial import Trial, TrialState
 
 
@@ -19,7 +19,7 @@ class CellState:
 
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage):
         self.name, self.cell, self._study = cell.name, cell, study
-        self.needs_teacher = any(loss.needs_teacher for loss in corners(cell.arm.loss))
+        self.needs_teacher = needs_teacher(cell.arm)
         self.trials = study.budget.trials if cell.arm.searched else 0
         self.params: dict[int, Mapping[str, Value]] = {}
         """Of each search trial that was ever started, by number."""

@@ -72,13 +72,18 @@ class Display:
 
     def _progress_line(self) -> str:
         done, planned = self._epochs()
-        preparing = [run.trial for run in self._flow.running.values() if run.trial.phase == "prepare"]
-        what = "".join(
-            f"{trial.arm} {self._flow.running[trial.id].epochs_done}/{trial.epochs} epochs · " for trial in preparing
-        )
+        what = self._preparing()
         eta = self._eta(planned - done)
         share = f"{100 * done / planned:.0f} %" if planned else "done"
         return f"{what}{share} of {planned} epochs · {eta}"
+
+    def _preparing(self) -> str:
+        steps = [run for run in self._flow.running.values() if run.trial.phase == "prepare"]
+        if not steps:
+            return ""
+        left = len(self._flow.preparations)
+        more = f" and {left - 1} more to prepare" if left > 1 else ""
+        return f"{steps[0].trial.arm} {steps[0].epochs_done}/{steps[0].trial.epochs} epochs{more} · "
 
     def _epochs(self) -> tuple[int, int]:
         """Epochs done, and epochs there will be: search trials not yet run count as long as those that ended did."""

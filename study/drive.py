@@ -24,6 +24,7 @@ from study.records import Records, write_study
 from study.replay import replay
 from study.space import corners
 from study.study import Study
+from study.trial import Preparation
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def _train(study: Study, space: Space, written: Mapping[str, Any], place: Place,
     from study.worker import Workplace
 
     folder = place.storage / study.name
+    preparations = study.task.preparations(place.storage, study.plan)
+    for note in notes(preparations):
+        console.print(note, markup=False)
     executor.connect(place.address)
     try:
         resources = executor.allot(*executor.cluster(), place.gpus_per_trial, place.max_concurrent)
@@ -78,7 +82,7 @@ def _train(study: Study, space: Space, written: Mapping[str, Any], place: Place,
             study,
             Records(folder, study.task.metrics),
             new_journal(folder / "optuna.journal"),
-            study.task.preparations(place.storage),
+            preparations,
             fingerprints(written["inputs"]),
             {"device": "cuda" if resources.gpus else "cpu", "cpus": resources.cpus, "gpus": resources.gpus},
         )
@@ -91,6 +95,14 @@ def _train(study: Study, space: Space, written: Mapping[str, Any], place: Place,
     summary = study.task.summary(study.students, place.storage)
     write_study(folder, {**written, **summary, "finished": flow.done})
     return flow.problems
+
+
+def notes(preparations: list[Preparation]) -> list[str]:
+    """What there is to prepare, in a line each; steps that share a note in one."""
+    grouped: dict[str, int] = {}
+    for step in preparations:
+        grouped[step.note] = grouped.get(step.note, 0) + 1
+    return [f"prepare: {note}" + (f", in {steps} steps" if steps > 1 else "") for note, steps in grouped.items()]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 
 from study.cells import CellState
-from study.describe import derived_seed, describe
+from study.describe import describe
 from study.records import Records
 from study.space import Value, resolve_params
 from study.study import Study
@@ -138,11 +138,13 @@ class Flow:
         return None
 
     def _preparation(self) -> Trial | None:
-        preparing = any(run.trial.phase == "prepare" for run in self.running.values())
-        if not self.preparations or preparing or self.problem:
+        """The next step of the earliest stage that is not done; steps of one stage run side by side."""
+        if not self.preparations or self.problem:
             return None
-        step = self.preparations[0]
-        return Trial("prepare", "", step.name, 0, 0, step.epochs, {}, describe(step.config))
+        stage = min(step.stage for step in self.preparations)
+        started = {run.trial.arm for run in (*self.running.values(), *self.resumable)}
+        waiting = [step for step in self.preparations if step.stage == stage and step.name not in started]
+        return preparation_trial(waiting[0]) if waiting else None
 
     def _proposal(self) -> Trial | None:
         """The next search trial; searches lead, since their cell's confirm waits for them, the longest one first."""
@@ -175,8 +177,7 @@ class Flow:
             "train_on": study.confirm_on if phase == "confirm" else "train",
             "inputs": dict(self._fingerprints),
         }
-        # without the cell: search trials of equal number and confirm trials of all arms share their seed
-        seed = derived_seed(study.seed, phase, number)
+        seed = study.trial_seed(phase, number)
         return Trial(phase, cell.cell.student.name, arm.name, number, seed, study.budget.epochs, params, config)
 
     # -- rows ------------------------------------------------------------------------------------------------------
@@ -246,3 +247,8 @@ class Flow:
             | dict(self._resources)
             | dict(run.metrics)
         )
+
+
+def preparation_trial(step: Preparation) -> Trial:
+    """A preparation as the trial that does it."""
+    return Trial("prepare", "", step.name, 0, 0, step.epochs, {}, describe(step.config))

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from study.drive import Place, check_inputs, check_place, drive
+from study.drive import Place, check_inputs, check_place, drive, notes
 from study.errors import InputError
 from study.folder import beside
 from study.loading import load_space, overridden
@@ -56,17 +56,27 @@ The same command again goes on where the last one ended, whatever ended it.
     type=click.FloatRange(min=0),
     help="GPUs a trial, fractions allowed; 1 if there are any.",
 )
+@click.option(
+    "--teacher-store",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="Compute the teacher's outputs once for all trials, or anew at every step.",
+)
 @click.option("--address", help="A running Ray cluster, such as 'auto'; this machine by default.")
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None, max_concurrent: int | None,
-         gpus_per_trial: float | None, address: str | None, fresh: bool, dry_run: bool) -> None:  # fmt: skip
+         gpus_per_trial: float | None, teacher_store: str, address: str | None, fresh: bool,
+         dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
     try:
         loaded = load_space(space, profile, data_dir)
         study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
+        if teacher_store == "off":
+            study = dataclasses.replace(study, task=study.task.with_live_teacher())
         storage = storage_path.expanduser().resolve()
         inputs = check_inputs(study, storage)
         if fresh:
@@ -100,7 +110,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
     ]
-    lines += [f"prepare: {step.name}, {step.epochs} epochs" for step in study.task.preparations(storage)]
+    lines += notes(study.task.preparations(storage, study.plan))
     lines.append("cells:")
     for cell in study.cells:
         search = f"search {budget.trials} trials, then " if cell.arm.searched else ""

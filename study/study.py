@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from study.describe import derived_seed
 from study.errors import InputError
 from study.search import Sampler, Tpe
 from study.space import corners, domains
 from study.stopping import Never, SuccessiveHalving
-from study.trial import Direction, Method, Task, cell_name
+from study.trial import Direction, Method, Phase, Plan, Task, cell_name
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,22 @@ class Study:
         """The selection metric's name on the test split: what confirm reports."""
         return "test/" + self.metric.split("/", 1)[1]
 
+    @property
+    def plan(self) -> Plan:
+        """The trainings of arms that need the teacher."""
+        taught = [arm for arm in self.arms if needs_teacher(arm)]
+        searches = self.budget.trials if any(arm.searched for arm in taught) else 0
+        confirms = self.budget.seeds if taught else 0
+        return Plan(
+            tuple((self.trial_seed("search", number), "train") for number in range(searches))
+            + tuple((self.trial_seed("confirm", number), self.confirm_on) for number in range(confirms)),
+            self.budget.epochs,
+        )
+
+    def trial_seed(self, phase: Phase, number: int) -> int:
+        """The seed of a trial: of equal number in all cells, so that search and confirm are paired across arms."""
+        return derived_seed(self.seed, phase, number)
+
     def versus(self, arm: Arm) -> Arm | None:
         """The arm that `arm` is compared with; None for the study's first baseline."""
         first = next(other for other in self.arms if other.baseline)
@@ -121,6 +138,11 @@ class Study:
 
     def student(self, name: str) -> Any:
         return next(student for student in self.students if student.name == name)
+
+
+def needs_teacher(arm: Arm) -> bool:
+    """Whether any loss that this arm may resolve to reads the teacher's outputs."""
+    return any(loss.needs_teacher for loss in corners(arm.loss))
 
 
 def _check_names(study: Study) -> None:

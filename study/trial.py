@@ -17,6 +17,7 @@ from study.describe import digest
 
 Direction = Literal["max", "min"]
 Phase = Literal["prepare", "search", "confirm"]
+Split = Literal["train", "val", "train+val", "test"]
 
 
 class TrialState(StrEnum):
@@ -63,8 +64,8 @@ class Trial:
 
 
 def cell_name(student: str, arm: str) -> str:
-    """The name of a cell, one row of a comparison: a student under an arm."""
-    return f"{student} / {arm}"
+    """The name of a cell, one row of a comparison: a student under an arm; of a preparation, which has no student."""
+    return f"{student} / {arm}" if student else arm
 
 
 class Row(TypedDict):
@@ -95,7 +96,7 @@ class Job:
     device: str
     recorded_epochs: int
     """Epochs whose rows are already on record; the trial yields rows from the next one on."""
-    train_on: Literal["train", "train+val"]
+    train_on: Split
     validate: bool
     """Evaluate on validation after each epoch."""
     test: bool
@@ -104,11 +105,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Work that trials wait for: training a teacher, filling a store. Runs as a trial of phase `prepare`."""
+    """Work that trials wait for: training a teacher, storing its outputs. Runs as a trial of phase `prepare`."""
 
     name: str
     epochs: int
     config: Any
+    stage: int = 0
+    """Preparations of one stage run side by side; a stage starts when the one before it is done."""
+    note: str = ""
+    """What the user is told before it starts: its size, what is done again and why."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the trainings a study may do: from this follows which views its trials will draw."""
+
+    runs: tuple[tuple[int, Split], ...]
+    """The seed of each, and what it trains on."""
+    epochs: int
 
 
 class Task(Protocol):
@@ -128,8 +142,14 @@ class Task(Protocol):
     def shortened(self, share: float) -> Task:
         """This task with its preparations cut to a share of their epochs, for a study that is tried out in short."""
 
-    def preparations(self, storage: Path) -> list[Preparation]:
-        """What must still be prepared before trials that need the teacher can start, in order."""
+    def with_live_teacher(self) -> Task:
+        """This task with its teacher asked anew at every step instead of stored."""
+
+    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+        """What must still be prepared before trials that need the teacher can start.
+
+        Raises InputError if there is no room for it.
+        """
 
     def prepare(self, job: Job) -> Iterator[Row]:
         """Do the preparation named by `job.trial.arm`; a row an epoch."""

@@ -17,16 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.describe import describe
+from study.describe import describe, digest
 from study.errors import InputError
-from study.trial import Direction, Job, Preparation, Row
-from trainables import checkpoint, teachers
+from study.trial import Direction, Job, Plan, Preparation, Row, Split
+from trainables import preparing, teachers
 from trainables.data.splits import ImageSet, stratified_split
-from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher
-from trainables.losses.none import NoDistillation
+from trainables.distill import distill
 from trainables.recipe import Recipe
 from trainables.schedules import Progress
-from trainables.task import Batch, DistillationLoss, Outputs, Split
+from trainables.task import Batch, DistillationLoss, Outputs
 from trainables.teachers import Teacher
 from trainables.views import CropFlip, normalise
 
@@ -62,6 +61,8 @@ class Classification:
     views: CropFlip = field(default_factory=lambda: CropFlip(padding=4, flip=True))
     validation: float = 0.1
     split_seed: int = 0
+    teacher_store: bool = True
+    """Whether the teacher's logits are stored for the views that trials draw, or computed anew at every step."""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation < 1:
@@ -113,22 +114,17 @@ class Classification:
         epochs = max(1, round(self.teacher.epochs * share))
         return replace(self, teacher=replace(self.teacher, epochs=epochs))
 
-    def preparations(self, storage: Path) -> list[Preparation]:
-        if teachers.kept(storage, self.teacher_key):
-            return []
-        config = {"teacher": describe(self.teacher), "key": self.teacher_key}
-        return [Preparation("teacher", 1 if self.teacher.weights else self.teacher.epochs, config)]
+    def with_live_teacher(self) -> Classification:
+        return replace(self, teacher_store=False)
+
+    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+        return preparing.preparations(self, storage, plan)
 
     def prepare(self, job: Job) -> Iterator[Row]:
-        """Train the teacher, or take it over from its file."""
-        rows = self._imported(job) if self.teacher.weights else self._trained(job)
-        for row in rows:
-            if row["epoch"] == job.trial.epochs:
-                self._keep_teacher(job, row)
-            yield row
+        return preparing.prepare(self, job)
 
     def train(self, job: Job) -> Iterator[Row]:
-        teacher = self._teacher(job) if job.loss.needs_teacher else no_teacher
+        teacher = preparing.teacher_outputs(self, job)
         return distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
 
     def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
@@ -163,34 +159,17 @@ class Classification:
         inputs = [load(self.data).fingerprint, self.validation, self.split_seed, describe(self.views)]
         return self.teacher.key(inputs)
 
-    def _teacher(self, job: Job) -> TeacherOutputs:
-        return _kept_teacher(self, job.storage, self.teacher_key, job.device)
+    @property
+    def pool_key(self) -> str:
+        images = load(self.data)
+        return digest(images.fingerprint, images.mean, images.std)
 
-    def _trained(self, job: Job) -> Iterator[Row]:
-        model, recipe = self.teacher.model, self.teacher.recipe
-        return distill(self, job, lambda: self.build(model), recipe, NoDistillation(), no_teacher)
+    @property
+    def stored_bytes(self) -> int | None:
+        return 2 * load(self.data).classes if self.teacher_store else None  # float16 logits
 
-    def _imported(self, job: Job) -> Iterator[Row]:
-        assert self.teacher.weights is not None
-        net = teachers.load_weights(self.build(self.teacher.model), self.teacher.weights).to(job.device)
-        checkpoint.save(job.checkpoint, {"net": net.state_dict()})
-        yield Row(epoch=1, metrics=evaluate(self, net, "val", job.device), schedules={}, seconds=0.0)
-
-    def _keep_teacher(self, job: Job, row: Row) -> None:
-        state = checkpoint.load(job.checkpoint, job.device)
-        assert state is not None
-        net = self.build(self.teacher.model).to(job.device)
-        net.load_state_dict(state["net"])
-        row["metrics"] |= evaluate(self, net, "test", job.device)
-        record = {
-            "name": self.teacher.model.name,
-            "parameters": parameters(net),
-            "source": f"file {self.teacher.weights.name}" if self.teacher.weights else "trained here",
-            "metrics": row["metrics"],
-            "fingerprint": self.teacher_key,
-            "description": describe(self.teacher),
-        }
-        teachers.keep(job.storage, self.teacher_key, net.state_dict(), record)
+    def positions(self, split: Split) -> Tensor:
+        return torch.from_numpy(_indices(self, split))
 
 
 @dataclass(frozen=True)
@@ -248,12 +227,6 @@ def _resident(task: Classification, split: Split, device: str) -> ResidentImages
     return ResidentImages(
         torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), task.views, mean, std
     )
-
-
-@lru_cache(maxsize=2)
-def _kept_teacher(task: Classification, storage: Path, key: str, device: str) -> TeacherOutputs:
-    net = teachers.load_weights(task.build(task.teacher.model), teachers.folder(storage, key) / "weights.safetensors")
-    return teachers.live(teachers.frozen(net, device), task.outputs)
 
 
 def _indices(task: Classification, split: str) -> np.ndarray[Any, Any]:

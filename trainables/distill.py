@@ -10,22 +10,26 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from study.describe import derived_seed
-from study.trial import Job, Row
+from study.trial import Job, Row, Split
 from trainables import checkpoint
 from trainables.recipe import Recipe
 from trainables.schedules import Progress, at, scheduled
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, Split, TrainableTask
+from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
 
 EVALUATION_BATCH = 512
 
-TeacherOutputs = Callable[[Batch], Outputs]
-"""Where a batch's teacher outputs come from: the net itself, or a store of what it once said."""
+
+class TeacherOutputs(Protocol):
+    """Where teacher outputs come from: the net itself, or a store of what it once said."""
+
+    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+        """The source for one epoch, in which the split's samples are seen at these views (N,)."""
 
 
 @dataclass
@@ -92,6 +96,8 @@ def _train_epoch(
     """One pass over the training split in a seeded order; returns its metrics."""
     seed, net, optimizer = job.trial.seed, training.net, training.optimizer
     order = _order(seed, epoch, len(train)).to(job.device)
+    views = task.views.draw(seed, epoch, torch.arange(len(train), device=job.device))
+    teacher_outputs = teacher.epoch(views)
     # dropout draws from the global generator: seeded per epoch, a resumed trial draws what it would have drawn
     torch.manual_seed(derived_seed(seed, "epoch", epoch))
     net.train()
@@ -100,10 +106,10 @@ def _train_epoch(
     batches = order.split(recipe.batch_size)
     for step, samples in enumerate(batches):
         progress = Progress(epoch, job.trial.epochs, step / len(batches))
-        batch = train.batch(samples, task.views.draw(seed, epoch, samples))
+        batch = train.batch(samples, views[samples])
         student_outputs = task.outputs(net, batch)
         task_loss = task.task_loss(student_outputs, batch)
-        distill_loss = loss(student_outputs, teacher(batch), batch.targets, progress)
+        distill_loss = loss(student_outputs, teacher_outputs(batch), batch.targets, progress)
         total = at(loss.task_weight, progress) * task_loss + distill_loss
 
         optimizer.param_groups[0]["lr"] = at(recipe.learning_rate, progress)
@@ -132,9 +138,14 @@ def evaluate(task: TrainableTask, net: nn.Module, split: Split, device: str) -> 
     return {f"{split}/{name}": value for name, value in meters.compute().items()}
 
 
-def no_teacher(batch: Batch) -> Outputs:
-    """Teacher outputs for a loss that does not read them."""
-    return Outputs(prediction=torch.empty(0, device=batch.inputs.device))
+class _NoTeacher:
+    """For losses that do not read the teacher's outputs."""
+
+    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+        return lambda batch: Outputs(torch.empty(0, device=batch.inputs.device))
+
+
+no_teacher = _NoTeacher()
 
 
 def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:

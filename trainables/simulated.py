@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from study.trial import Direction, Job, Preparation, Row
+from study.trial import Direction, Job, Plan, Preparation, Row
 
 SPEED_EPOCHS = 3.0
 """After so many epochs a curve has covered 63 % of its way."""
@@ -53,10 +53,13 @@ class Simulated:
     def shortened(self, share: float) -> Simulated:
         return replace(self, teacher_epochs=math.ceil(self.teacher_epochs * share))
 
-    def preparations(self, storage: Path) -> list[Preparation]:
+    def with_live_teacher(self) -> Simulated:
+        return self
+
+    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         if self.teacher_epochs == 0 or (storage / "teachers" / "simulated").exists():
             return []
-        return [Preparation("teacher", self.teacher_epochs, {})]
+        return [Preparation("teacher", self.teacher_epochs, {}, note="a simulated teacher")]
 
     def prepare(self, job: Job) -> Iterator[Row]:
         for row in self._curve(job, 1.0):

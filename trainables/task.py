@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from study.trial import Direction
+from study.trial import Direction, Split
 from trainables.schedules import Progress
-
-Split = Literal["train", "val", "train+val", "test"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,9 @@ class DistillationLoss(Protocol):
 class Views(Protocol):
     """A finite, enumerable set of augmentations."""
 
+    @property
+    def count(self) -> int: ...
+
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """The view of each sample, (B,) int64: a pure function of seed, epoch and sample."""
 
@@ -94,6 +95,29 @@ class TrainableTask(Protocol):
 
     @property
     def views(self) -> Views: ...
+
+    @property
+    def teacher(self) -> Any:
+        """A `trainables.teachers.Teacher`."""
+
+    @property
+    def teacher_key(self) -> str:
+        """What identifies the teacher's weights."""
+
+    @property
+    def pool_key(self) -> str:
+        """What identifies the inputs of the pool: their content, order and normalisation."""
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """The size of one stored teacher output; None if outputs are not stored and the teacher is asked live."""
+
+    def __hash__(self) -> int: ...
+
+    def positions(self, split: Split) -> Tensor:
+        """Where a training split's samples lie in the pool, which is "train+val": (N,) int64."""
+
+    def build(self, model: Any) -> nn.Module: ...
 
     def examples(self, split: Split, device: str) -> Examples: ...
 

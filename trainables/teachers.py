@@ -81,14 +81,19 @@ def frozen(net: nn.Module, device: str) -> nn.Module:
     return net.to(device).eval().requires_grad_(False)
 
 
-def live(net: nn.Module, outputs: Callable[[nn.Module, Batch], Outputs]) -> Callable[[Batch], Outputs]:
+@dataclass(frozen=True)
+class Live:
     """Teacher outputs from the net itself, rounded to float16 as a store keeps them: both give the same training."""
 
-    @torch.no_grad()
-    def ask(batch: Batch) -> Outputs:
-        return Outputs(outputs(net, batch).prediction.half())
+    net: nn.Module
+    outputs: Callable[[nn.Module, Batch], Outputs]
 
-    return ask
+    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+        return self._ask
+
+    @torch.no_grad()
+    def _ask(self, batch: Batch) -> Outputs:
+        return Outputs(self.outputs(self.net, batch).prediction.half())
 
 
 def load_weights(net: nn.Module, path: Path) -> nn.Module:

@@ -40,7 +40,7 @@ def open_flow(study: StudyType, folder: Path, journal: optuna.storages.BaseStora
         study,
         Records(folder / study.name, study.task.metrics),
         journal or optuna.storages.InMemoryStorage(),
-        study.task.preparations(folder),
+        study.task.preparations(folder, study.plan),
         {"data": "simulated"},
         {"device": "cpu", "cpus": 1, "gpus": 0},
     )

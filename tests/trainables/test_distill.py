@@ -3,79 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
 from study.errors import InputError
-from study.trial import Job, Row, Trial
+from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables import checkpoint, teachers
-from trainables.cifar import Classification
 from trainables.data.cifar import Cifar
-from trainables.data.digits import Digits
 from trainables.distill import evaluate, seeded
 from trainables.losses.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.recipe import Recipe
-from trainables.schedules import Drops, Stages
 from trainables.teachers import Teacher
-from trainables.views import CropFlip
-
-LP = DKD(pruning=Stages(0.0, 0.4, stages=3))
-RECIPE = Recipe(batch_size=32, learning_rate=Drops(0.05))
-TASK = Classification(
-    data=Digits(train=100),
-    teacher=Teacher(ResNet(8), RECIPE, epochs=2),
-    recipe=RECIPE,
-    views=CropFlip(padding=1, flip=False),
-    validation=0.2,
-)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as every trial has: more threads round otherwise
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory) -> Path:
-    """A storage with TASK's teacher in it."""
-    path = tmp_path_factory.mktemp("storage")
-    trained = job(TASK, path, path / "teacher", phase="prepare", epochs=2, loss=None)
-    assert len(list(TASK.prepare(trained))) == 2
-    return path
-
-
-def job(task, storage, folder, *, phase="search", epochs=3, loss=LP, seed=7, recorded=0, train_on="train") -> Job:
-    confirm = phase == "confirm"
-    return Job(
-        trial=Trial(phase, "resnet8w4", "arm", 0, seed, epochs, {}, {}),
-        task=task,
-        student=ResNet(8, width=4),
-        loss=loss,
-        checkpoint=folder,
-        storage=storage,
-        device="cpu",
-        recorded_epochs=recorded,
-        train_on=train_on,
-        validate=not confirm or train_on == "train",
-        test=confirm,
-    )
-
-
-def metrics(rows: list[Row]) -> list[dict[str, float]]:
-    return [row["metrics"] for row in rows]
 
 
 def test_same_seed_gives_bitwise_equal_metrics_and_another_seed_does_not(storage, tmp_path):
+    live = dataclasses.replace(TASK, teacher_store=False)
     first, again, other = (
-        metrics(list(TASK.train(job(TASK, storage, tmp_path / name, seed=seed))))
+        metrics(list(live.train(job(live, storage, tmp_path / name, seed=seed))))
         for name, seed in (("a", 7), ("b", 7), ("c", 8))
     )
     assert first == again != other
@@ -113,7 +61,9 @@ def test_damaged_checkpoint_costs_time_and_changes_nothing(storage, tmp_path):
 
 def test_search_never_reads_test_and_confirm_reads_it_at_the_last_epoch_only(storage, tmp_path):
     search = metrics(list(TASK.train(job(TASK, storage, tmp_path / "search"))))
-    confirm = metrics(list(TASK.train(job(TASK, storage, tmp_path / "c", phase="confirm", train_on="train+val"))))
+    confirm = metrics(
+        list(TASK.train(job(TASK, storage, tmp_path / "c", phase="confirm", train_on="train+val", seed=8)))
+    )
     assert all("val/accuracy" in row and "test/accuracy" not in row for row in search)
     assert ["test/accuracy" in row for row in confirm] == [False, False, True]
     assert all("val/accuracy" not in row for row in confirm), "there is no validation when it is trained on"
@@ -161,12 +111,12 @@ def test_loss_that_is_not_finite_names_its_epoch(storage, tmp_path):
 
 
 def test_teacher_is_kept_by_content_and_found_again(storage):
-    assert TASK.preparations(storage) == []
+    assert TASK.preparations(storage, PLAN) == []
     assert 0 < teachers.kept(storage, TASK.teacher_key)["metrics"]["test/accuracy"] <= 1
     other = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, epochs=3))
-    assert [step.name for step in other.preparations(storage)] == ["teacher"]
+    assert [step.name for step in other.preparations(storage, PLAN)] == ["teacher", "outputs 0–100"]
     resplit = dataclasses.replace(TASK, split_seed=1)
-    assert resplit.preparations(storage), "another split would have shown the teacher validation images"
+    assert resplit.preparations(storage, PLAN), "another split would have shown the teacher validation images"
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "published"])
@@ -180,7 +130,8 @@ def test_teacher_from_a_file_scores_like_the_net_it_was_saved_from(storage, tmp_
         published = {"model": {f"module.{name}": tensor for name, tensor in state.items()}}
         torch.save(state if form == "pth" else published, path)
     task = dataclasses.replace(TASK, teacher=Teacher(ResNet(8), weights=path))
-    (row,) = task.prepare(job(task, tmp_path, tmp_path / "c", phase="prepare", epochs=1, loss=None))
+    (name, (row,)), *_ = prepared(task, tmp_path)
+    assert name == "teacher"
     expected = teachers.kept(storage, TASK.teacher_key)["metrics"]
     assert row["metrics"]["test/accuracy"] == expected["test/accuracy"]
     assert teachers.kept(tmp_path, task.teacher_key)["source"] == f"file {path.name}"

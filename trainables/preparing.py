@@ -1,0 +1,194 @@
+"""What trials wait for, for all tasks: a teacher, trained or read from a file, and its outputs, stored.
+
+The steps are found by looking at what is there, so that nothing is made twice, by this study or another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.describe import describe, digest
+from study.trial import Job, Plan, Preparation, Row, Split
+from trainables import checkpoint, store, teachers
+from trainables.distill import EVALUATION_BATCH, TeacherOutputs, distill, evaluate, no_teacher
+from trainables.losses.none import NoDistillation
+from trainables.task import TrainableTask
+
+TEACHER = "teacher"
+
+
+def preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Preparation]:
+    """The steps still to do, the teacher's first; none for a plan that never asks the teacher.
+
+    Raises InputError if the teacher's outputs would not fit on the disk.
+    """
+    if not plan.runs:
+        return []
+    return _teacher_step(task, storage) + _store_steps(task, storage, plan)
+
+
+def prepare(task: TrainableTask, job: Job) -> Iterator[Row]:
+    """Do one step."""
+    if job.trial.arm == TEACHER:
+        return _import_teacher(task, job) if task.teacher.weights else _train_teacher(task, job)
+    return _store_outputs(task, job)
+
+
+def teacher_outputs(task: TrainableTask, job: Job) -> TeacherOutputs:
+    """Where a trial's teacher outputs come from: nowhere, the store, or the net itself."""
+    if not job.loss.needs_teacher:
+        return no_teacher
+    if task.stored_bytes is None:
+        return _live(task, job.storage, job.device)
+    return _stored(task, job.storage, job.train_on, job.device)
+
+
+# -- the teacher -------------------------------------------------------------------------------------------------------
+
+
+def _teacher_step(task: TrainableTask, storage: Path) -> list[Preparation]:
+    if teachers.kept(storage, task.teacher_key):
+        return []
+    teacher = task.teacher
+    epochs = 1 if teacher.weights else teacher.epochs
+    note = (
+        f"read teacher {teacher.weights}" if teacher.weights else f"train teacher {teacher.model.name}, {epochs} epochs"
+    )
+    return [Preparation(TEACHER, epochs, {"teacher": describe(teacher), "key": task.teacher_key}, stage=0, note=note)]
+
+
+def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
+    teacher = task.teacher
+    rows = distill(task, job, lambda: task.build(teacher.model), teacher.recipe, NoDistillation(), no_teacher)
+    for row in rows:
+        if row["epoch"] == job.trial.epochs:
+            state = checkpoint.load(job.checkpoint, job.device)
+            assert state is not None
+            net = task.build(teacher.model).to(job.device)
+            net.load_state_dict(state["net"])
+            _keep(task, job, net, row, "trained here")
+        yield row
+
+
+def _import_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
+    assert task.teacher.weights is not None
+    started = time.perf_counter()
+    net = teachers.load_weights(task.build(task.teacher.model), task.teacher.weights).to(job.device)
+    metrics = evaluate(task, net, "val", job.device)
+    row = Row(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
+    _keep(task, job, net, row, f"file {task.teacher.weights.name}")
+    yield row
+
+
+def _keep(task: TrainableTask, job: Job, net: nn.Module, row: Row, source: str) -> None:
+    """Store the teacher with its scores; its test score is for the report's reference row and selects nothing."""
+    row["metrics"] |= evaluate(task, net, "test", job.device)
+    record = {
+        "name": task.teacher.model.name,
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "source": source,
+        "metrics": row["metrics"],
+        "fingerprint": task.teacher_key,
+        "description": describe(task.teacher),
+    }
+    teachers.keep(job.storage, task.teacher_key, net.state_dict(), record)
+
+
+# -- its outputs -------------------------------------------------------------------------------------------------------
+
+
+def _store_steps(task: TrainableTask, storage: Path, plan: Plan) -> list[Preparation]:
+    """A step for each block of samples of which some view is not stored yet."""
+    if task.stored_bytes is None:
+        return []
+    folder = store_folder(task, storage)
+    drawn = _drawn(task, plan)
+    shards, damaged = store.sound_shards(folder)
+    missing = drawn & ~store.held(shards, *drawn.shape)
+    size = int(missing.sum()) * task.stored_bytes
+    if size == 0:
+        return []
+    store.check_disk(folder, size)
+    note = "; ".join([f"store teacher outputs, {size / 1e6:,.1f} MB", *damaged])
+    return [
+        Preparation(f"outputs {block.start}–{block.stop}", 1, _block_config(task, block, plan), stage=1, note=note)
+        for block in store.blocks(drawn, task.stored_bytes)
+        if missing[block.start : block.stop].any()
+    ]
+
+
+def _block_config(task: TrainableTask, block: range, plan: Plan) -> dict[str, Any]:
+    return {"store": _store_key(task), "block": [block.start, block.stop], "plan": describe(plan)}
+
+
+def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
+    """Ask the teacher about every view of a block of samples that the plan draws and no shard holds."""
+    started = time.perf_counter()
+    config = job.trial.config
+    start, stop = config["block"]
+    plan = Plan(tuple((seed, split) for seed, split in config["plan"]["runs"]), config["plan"]["epochs"])
+    drawn = _drawn(task, plan)
+    folder = store_folder(task, job.storage)
+    missing = drawn & ~store.held(store.sound_shards(folder)[0], *drawn.shape)
+    samples, views = missing[start:stop].nonzero(as_tuple=True)
+    if len(samples):
+        samples += start
+        store.write_shard(folder, samples * task.views.count + views, _ask(task, job, samples, views))
+    yield Row(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
+
+
+@torch.no_grad()
+def _ask(task: TrainableTask, job: Job, samples: Tensor, views: Tensor) -> Tensor:
+    """The teacher's float16 outputs for these samples of the pool at these views."""
+    pool, net = task.examples("train+val", job.device), _teacher_net(task, job.storage, job.device)
+    asked = zip(
+        samples.to(job.device).split(EVALUATION_BATCH), views.to(job.device).split(EVALUATION_BATCH), strict=True
+    )
+    return torch.cat([task.outputs(net, pool.batch(*pair)).prediction.half().cpu() for pair in asked])
+
+
+def _drawn(task: TrainableTask, plan: Plan) -> Tensor:
+    """Which views of which samples of the pool the plan's trainings draw: (pool, views) bool."""
+    count = task.views.count
+    mask = torch.zeros(len(task.positions("train+val")) * count, dtype=torch.bool)
+    for seed, split in plan.runs:
+        positions = task.positions(split)
+        samples = torch.arange(len(positions))
+        for epoch in range(plan.epochs):
+            mask[positions * count + task.views.draw(seed, epoch, samples)] = True
+    return mask.view(-1, count)
+
+
+def store_folder(task: TrainableTask, storage: Path) -> Path:
+    return storage / "outputs" / _store_key(task)
+
+
+def _store_key(task: TrainableTask) -> str:
+    """What stored outputs depend on: the teacher's weights, the pool and its normalisation, the views."""
+    return digest("outputs", task.teacher_key, task.pool_key, describe(task.views))
+
+
+# Kept for the life of a process: a reused worker opens the teacher or its store once, not once a trial.
+
+
+@lru_cache(maxsize=2)
+def _teacher_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
+    weights = teachers.folder(storage, task.teacher_key) / "weights.safetensors"
+    return teachers.frozen(teachers.load_weights(task.build(task.teacher.model), weights), device)
+
+
+def _live(task: TrainableTask, storage: Path, device: str) -> TeacherOutputs:
+    return teachers.Live(_teacher_net(task, storage, device), task.outputs)
+
+
+@lru_cache(maxsize=2)
+def _stored(task: TrainableTask, storage: Path, split: Split, device: str) -> TeacherOutputs:
+    pool = len(task.positions("train+val"))
+    return store.Stored(store_folder(task, storage), task.positions(split), pool, task.views.count, device)
