@@ -63,18 +63,25 @@ The same command again goes on where the last one ended, whatever ended it.
     show_default=True,
     help="Compute the teacher's outputs once for all trials, or anew at every step.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the students' training, instead of the space file's.",
+)
 @click.option("--address", help="A running Ray cluster, such as 'auto'; this machine by default.")
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None, max_concurrent: int | None,
-         gpus_per_trial: float | None, teacher_store: str, address: str | None, fresh: bool,
+         gpus_per_trial: float | None, teacher_store: str, precision: str | None, address: str | None, fresh: bool,
          dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
     try:
         loaded = load_space(space, profile, data_dir)
         study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
+        if precision is not None:
+            study = dataclasses.replace(study, task=study.task.with_precision(precision))
         if teacher_store == "off":
             study = dataclasses.replace(study, task=study.task.with_live_teacher())
         storage = storage_path.expanduser().resolve()

@@ -142,6 +142,9 @@ class Task(Protocol):
     def shortened(self, share: float) -> Task:
         """This task with its preparations cut to a share of their epochs, for a study that is tried out in short."""
 
+    def with_precision(self, precision: str) -> Task:
+        """This task with students trained in "float32" or "bfloat16"."""
+
     def with_live_teacher(self) -> Task:
         """This task with its teacher asked anew at every step instead of stored."""
 

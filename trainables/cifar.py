@@ -114,6 +114,9 @@ class Classification:
         epochs = max(1, round(self.teacher.epochs * share))
         return replace(self, teacher=replace(self.teacher, epochs=epochs))
 
+    def with_precision(self, precision: str) -> Classification:
+        return replace(self, recipe=replace(self.recipe, precision=precision))
+
     def with_live_teacher(self) -> Classification:
         return replace(self, teacher_store=False)
 
@@ -187,7 +190,8 @@ class ResidentImages:
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         pixels = self.views.apply(self.images[samples], views)
-        return Batch(normalise(pixels, self.mean, self.std), self.labels[samples], samples, views)
+        inputs = normalise(pixels, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+        return Batch(inputs, self.labels[samples], samples, views)
 
 
 class Accuracy:

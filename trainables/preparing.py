@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from study.describe import describe, digest
 from study.trial import Job, Plan, Preparation, Row, Split
 from trainables import checkpoint, store, teachers
-from trainables.distill import EVALUATION_BATCH, TeacherOutputs, distill, evaluate, no_teacher
+from trainables.distill import EVALUATION_BATCH, TeacherOutputs, distill, evaluate, no_teacher, on_device
 from trainables.losses.none import NoDistillation
 from trainables.task import TrainableTask
 
@@ -71,7 +71,7 @@ def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
         if row["epoch"] == job.trial.epochs:
             state = checkpoint.load(job.checkpoint, job.device)
             assert state is not None
-            net = task.build(teacher.model).to(job.device)
+            net = on_device(task.build(teacher.model), job.device)
             net.load_state_dict(state["net"])
             _keep(task, job, net, row, "trained here")
         yield row
@@ -80,7 +80,7 @@ def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
 def _import_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
-    net = teachers.load_weights(task.build(task.teacher.model), task.teacher.weights).to(job.device)
+    net = on_device(teachers.load_weights(task.build(task.teacher.model), task.teacher.weights), job.device)
     metrics = evaluate(task, net, "val", job.device)
     row = Row(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
     _keep(task, job, net, row, f"file {task.teacher.weights.name}")
@@ -148,10 +148,8 @@ def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
 def _ask(task: TrainableTask, job: Job, samples: Tensor, views: Tensor) -> Tensor:
     """The teacher's float16 outputs for these samples of the pool at these views."""
     pool, net = task.examples("train+val", job.device), _teacher_net(task, job.storage, job.device)
-    asked = zip(
-        samples.to(job.device).split(EVALUATION_BATCH), views.to(job.device).split(EVALUATION_BATCH), strict=True
-    )
-    return torch.cat([task.outputs(net, pool.batch(*pair)).prediction.half().cpu() for pair in asked])
+    batches = torch.stack([samples, views]).to(job.device).split(EVALUATION_BATCH[job.device], dim=1)
+    return torch.cat([task.outputs(net, pool.batch(*pairs)).prediction.half().cpu() for pairs in batches])
 
 
 def _drawn(task: TrainableTask, plan: Plan) -> Tensor:
@@ -181,7 +179,8 @@ def _store_key(task: TrainableTask) -> str:
 @lru_cache(maxsize=2)
 def _teacher_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
     weights = teachers.folder(storage, task.teacher_key) / "weights.safetensors"
-    return teachers.frozen(teachers.load_weights(task.build(task.teacher.model), weights), device)
+    net = on_device(teachers.load_weights(task.build(task.teacher.model), weights), device)
+    return net.eval().requires_grad_(False)
 
 
 def _live(task: TrainableTask, storage: Path, device: str) -> TeacherOutputs:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from study.errors import InputError
 from trainables.schedules import Drops, Number, require
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,12 @@ class Sgd:
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(
-            parameters, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+            parameters,
+            lr=0.0,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            fused=True,
         )
 
 
@@ -35,6 +43,11 @@ class Recipe:
     learning_rate: Number = field(default_factory=lambda: Drops(0.05))
     optimizer: Sgd = field(default_factory=Sgd)
 
+    precision: str = "float32"
+    """Of the student's forward and backward pass; weights, losses and evaluation are float32 either way."""
+
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision {self.precision!r}; allowed are {', '.join(PRECISIONS)}")
         require("batch_size", self.batch_size, low=1)
         require("learning_rate", self.learning_rate, low=0.0)

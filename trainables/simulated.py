@@ -53,6 +53,9 @@ class Simulated:
     def shortened(self, share: float) -> Simulated:
         return replace(self, teacher_epochs=math.ceil(self.teacher_epochs * share))
 
+    def with_precision(self, precision: str) -> Simulated:
+        return self
+
     def with_live_teacher(self) -> Simulated:
         return self
 

@@ -76,11 +76,6 @@ def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[s
     aside.replace(place / "teacher.json")
 
 
-def frozen(net: nn.Module, device: str) -> nn.Module:
-    """`net` in evaluation mode, without gradients, on the device."""
-    return net.to(device).eval().requires_grad_(False)
-
-
 @dataclass(frozen=True)
 class Live:
     """Teacher outputs from the net itself, rounded to float16 as a store keeps them: both give the same training."""
