@@ -88,7 +88,8 @@ def _unfinished(records: StudyRecords) -> Iterable[str]:
         done = sum(min(int(counts.get(cell.name, 0)), planned) for cell in records.cells)
         yield (
             f"This study is not finished: {done} of {planned * len(records.cells)} confirm runs have a result. "
-            "All figures and verdicts are provisional; the same command goes on with it."
+            "All figures and verdicts are provisional; the same command goes on with it, "
+            "and with --retry-failed runs failed trials again."
         )
     elif short:
         names = _listed([f"{cell.name} ({counts.get(cell.name, 0)} of {planned})" for cell in short])

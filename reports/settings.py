@@ -65,7 +65,7 @@ def line(value: Any) -> str:
         return ", ".join(line(item) for item in value) or "none"
     if not isinstance(value, dict):
         return brief(value) if value != "" else "–"
-    kind, fields = value.get("is"), {key: item for key, item in value.items() if key != "is"}
+    kind, fields = value.get("is"), {key: item for key, item in value.items() if key not in ("is", "from", "source")}
     if kind in ("Uniform", "Integer"):
         scale = ", logarithmic" if fields.get("log") else ""
         whole = "whole, " if kind == "Integer" else ""

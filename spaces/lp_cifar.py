@@ -1,4 +1,4 @@
-"""Does logits pruning help DKD, and does a searched schedule help more than the published one?
+"""Does logits pruning help DKD, as published and with its schedule searched?
 
     python -m study.run spaces/lp_cifar.py                                              90 s on 2 cores
     python -m study.run spaces/lp_cifar.py --profile cifar10 --data-dir PATH            a night on 2 cores
@@ -20,56 +20,42 @@ seeds are the fewest that can decide four comparisons (2/2⁸ · 4 < 0.05); ten 
 from pathlib import Path
 
 from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, uniform
-from trainables.cifar import Classification
-from trainables.data.cifar import Cifar
-from trainables.data.digits import Digits
+from trainables import cifar_protocols as protocols
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
-from trainables.models.resnet_cifar import ResNet
-from trainables.recipe import Recipe
-from trainables.schedules import Cosine, Stages
-from trainables.teachers import Teacher
-from trainables.views import CropFlip
+from trainables.schedules import Stages
 
-QUESTION = "Does logits pruning help DKD, and does a searched schedule help more than the published one?"
+QUESTION = "Does logits pruning help DKD, as published and with its schedule searched?"
+READINGS = (protocols.LP_READING, protocols.LP_STAGES_READING, protocols.DKD_READING)
+
+PUBLISHED = Stages(0.0, 0.4, stages=4)
+SEARCHED = Stages(
+    start=uniform(0.0, 0.3),
+    end=uniform(0.1, 0.7),
+    stages=integer(1, 8),
+    shape=choice("linear", "cosine", "step"),
+)
 
 ARMS = (
     Arm("no distillation", NoDistillation(), baseline=True),
     Arm("KD", KD(), baseline=True),
     Arm("DKD", DKD(), baseline=True),
-    Arm("DKD + LP, published", DKD(pruning=Stages(0.0, 0.4, stages=4)), versus="DKD", published="dkd+lp"),
-    Arm(
-        "DKD + LP, searched",
-        DKD(
-            pruning=Stages(
-                start=uniform(0.0, 0.3),
-                end=uniform(0.1, 0.7),
-                stages=integer(1, 8),
-                shape=choice("linear", "cosine"),
-            )
-        ),
-        versus="DKD",
-    ),
+    Arm("DKD + LP, published", DKD(pruning=PUBLISHED), versus="DKD", published="dkd+lp"),
+    Arm("DKD + LP, searched", DKD(pruning=SEARCHED), versus="DKD"),
 )
 
 
 def embedded(data_dir: Path | None) -> Study:
-    recipe = Recipe(batch_size=32, learning_rate=Cosine(0.05))
     return Study(
         name="lp_cifar",
         question=QUESTION,
-        task=Classification(
-            data=Digits(train=400),
-            teacher=Teacher(ResNet(14), recipe, epochs=40),
-            recipe=recipe,
-            views=CropFlip(padding=1, flip=False),  # a mirrored digit is no digit
-            validation=0.3,
-        ),
-        students=(ResNet(8, width=4),),
+        task=protocols.digits(),
+        students=protocols.DIGITS_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=12, epochs=25, seeds=10),
         stopping=SuccessiveHalving(min_epochs=8),
+        readings=(*READINGS, protocols.DIGITS_READING),
     )
 
 
@@ -77,11 +63,12 @@ def cifar10(data_dir: Path | None) -> Study:
     return Study(
         name="lp_cifar-cifar10",
         question=QUESTION,
-        task=Classification(data=Cifar(10, data_dir), teacher=Teacher(ResNet(20), epochs=30)),
-        students=(ResNet(8),),
+        task=protocols.cifar10(data_dir),
+        students=protocols.CIFAR10_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=12, epochs=30, seeds=8),
         stopping=SuccessiveHalving(min_epochs=8),
+        readings=(*READINGS, protocols.CIFAR10_READING),
     )
 
 
@@ -89,11 +76,12 @@ def paper(data_dir: Path | None) -> Study:
     return Study(
         name="lp_cifar-paper",
         question=QUESTION,
-        task=Classification(data=Cifar(100, data_dir), teacher=Teacher(ResNet(110), epochs=240)),
-        students=(ResNet(8), ResNet(20)),
+        task=protocols.cifar100(data_dir),
+        students=protocols.CIFAR100_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=40, epochs=80, seeds=8),
         stopping=SuccessiveHalving(min_epochs=10),
+        readings=(*READINGS, protocols.PAPER_READING),
         protocol="P1",
     )
 

@@ -86,7 +86,7 @@ class CellState:
         return len(self.searched) == self.trials
 
     def propose(self) -> tuple[int, Mapping[str, Value]]:
-        number = len(self.params)
+        number = next(n for n in range(self.trials) if n not in self.params)
         self.params[number] = self._search.ask(number)
         return number, self.params[number]
 
@@ -104,9 +104,9 @@ class CellState:
     @property
     def best(self) -> int | None:
         """The number of the completed search trial with the best score; the earliest of equals."""
-        scores = {n: value for n, (state, value) in self.searched.items() if state is TrialState.COMPLETE}
+        scores = {n: value for n, (_, value) in self.searched.items() if value is not None}
         sign = -1 if self._study.direction == "max" else 1
-        return min(sorted(scores), key=lambda n: sign * (scores[n] or 0.0), default=None)
+        return min(sorted(scores), key=lambda n: sign * scores[n], default=None)
 
     @property
     def chosen(self) -> Mapping[str, Value] | None:
@@ -124,9 +124,13 @@ class CellState:
 
     @property
     def done(self) -> bool:
-        """Every seed is confirmed."""
+        """Every search trial has ended and every seed is confirmed."""
         states = list(self.confirmed.values())
-        return len(states) == self._study.budget.seeds and all(s is TrialState.COMPLETE for s in states)
+        return (
+            self.search_done
+            and len(states) == self._study.budget.seeds
+            and all(s is TrialState.COMPLETE for s in states)
+        )
 
     @property
     def problem(self) -> str:

@@ -13,25 +13,40 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from study.errors import InputError
+
 LOCATION = {"identity": False}
 """Metadata of a dataclass field that is not part of an object's identity, such as a path."""
 
+SOURCE = "__source_digest__"
+"""The attribute in which a class that a space file defines carries a hash of its text."""
+
 
 def describe(value: Any) -> Any:
-    """`value` as JSON-ready data; a dataclass becomes {"is": class name, field: …}.
+    """`value` as JSON-ready data; a dataclass becomes {"is": class, "from": module, field: …}.
 
-    Raises TypeError for anything whose description would not identify it (a function, an open file).
+    Raises InputError for anything whose description would not identify it (a function, an array).
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = (f for f in dataclasses.fields(value) if f.metadata.get("identity", True))
-        return {"is": type(value).__name__} | {f.name: describe(getattr(value, f.name)) for f in named}
+        return _class(type(value)) | {f.name: describe(getattr(value, f.name)) for f in named}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
-    raise TypeError(f"{value!r} cannot be part of a study: allowed are numbers, strings and dataclasses of these")
+    raise InputError(
+        f"{value!r} ({type(value).__name__}) cannot be part of a study: "
+        "allowed are Python's own numbers and strings, and frozen dataclasses of these"
+    )
+
+
+def _class(kind: type) -> dict[str, str]:
+    named = {"is": kind.__qualname__, "from": kind.__module__}
+    # a class written in a space file is not versioned with this project: its text is part of what it is
+    source = vars(kind).get(SOURCE)
+    return named | {"source": source} if source else named
 
 
 def canonical(value: Any) -> str:

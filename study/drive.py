@@ -29,12 +29,13 @@ from study.trial import Preparation
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study runs and with how much of it, as the command line says."""
+    """Where a study runs, with how much of it, and what is to be done again, as the command line says."""
 
     storage: Path
     address: str | None = None
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    retry_failed: bool = False
 
 
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
@@ -47,9 +48,10 @@ def check_place(place: Place) -> None:
     """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
     check_writable(place.storage)
     if place.address is None:
-        from study.executor import allot
+        from study.executor import Node, allot
 
-        allot(os.cpu_count() or 1, len(gpu_names()), place.gpus_per_trial, place.max_concurrent)
+        here = Node(os.cpu_count() or 1, len(gpu_names()))
+        allot([here], place.gpus_per_trial, place.max_concurrent)
 
 
 def drive(
@@ -59,42 +61,46 @@ def drive(
     folder = place.storage / study.name
     with locked(folder):
         earlier = check_same(folder, study, inputs)
-        if earlier is not None and earlier["finished"]:
+        flow = resumed(study, inputs, place)
+        if flow.done and earlier is not None:
             console.print(f"{folder} is finished: nothing to train, reporting again", markup=False)
-            return []
-        written = document(study, space, inputs, earlier, command)
-        write_study(folder, written)
-        return _train(study, space, written, place, console)
+        else:
+            written = document(study, space, inputs, earlier, command)
+            write_study(folder, written)
+            _train(flow, space, place, console)
+            summary = study.task.summary(study.students, place.storage)
+            write_study(folder, {**written, **summary, "finished": flow.done})
+        return flow.problems
 
 
-def _train(study: Study, space: Space, written: Mapping[str, Any], place: Place, console: Console) -> list[str]:
+def resumed(study: Study, inputs: Mapping[str, Any], place: Place) -> Flow:
+    """The study as its folder has it: a new one, or one where it was left."""
+    folder = place.storage / study.name
+    records = Records(folder, study.task.metrics)
+    preparations = study.task.preparations(place.storage, study.plan)
+    journal = new_journal(folder / "optuna.journal")
+    flow = Flow(study, records, journal, preparations, fingerprints(inputs))
+    replay(flow, place.retry_failed)
+    return flow
+
+
+def _train(flow: Flow, space: Space, place: Place, console: Console) -> None:
     from study import executor
     from study.worker import Workplace
 
-    folder = place.storage / study.name
-    preparations = study.task.preparations(place.storage, study.plan)
-    for note in notes(preparations):
+    for note in notes(flow.preparations):
         console.print(note, markup=False)
-    executor.connect(place.address)
-    try:
-        resources = executor.allot(*executor.cluster(), place.gpus_per_trial, place.max_concurrent)
-        flow = Flow(
-            study,
-            Records(folder, study.task.metrics),
-            new_journal(folder / "optuna.journal"),
-            preparations,
-            fingerprints(written["inputs"]),
-            {"device": "cuda" if resources.gpus else "cpu", "cpus": resources.cpus, "gpus": resources.gpus},
-        )
-        replay(flow)
-        display = Display(flow, console, resources.concurrent)
-        with _written_whatever_happens(flow), display.shown():
-            executor.execute(flow, study, Workplace(folder, place.storage), resources, space.module, display.update)
-    finally:
-        executor.disconnect()
-    summary = study.task.summary(study.students, place.storage)
-    write_study(folder, {**written, **summary, "finished": flow.done})
-    return flow.problems
+    with _written_whatever_happens(flow):
+        executor.connect(place.address)
+        try:
+            resources = executor.allot(executor.cluster(), place.gpus_per_trial, place.max_concurrent)
+            flow.resources = resources.as_row()
+            display = Display(flow, console, resources.concurrent)
+            workplace = Workplace(place.storage / flow.study.name, place.storage)
+            with display.shown():
+                executor.execute(flow, workplace, resources, space.module, display.update)
+        finally:
+            executor.disconnect()
 
 
 def notes(preparations: list[Preparation]) -> list[str]:
@@ -108,14 +114,12 @@ def notes(preparations: list[Preparation]) -> list[str]:
 @contextmanager
 def _written_whatever_happens(flow: Flow) -> Iterator[None]:
     """Leave no row in memory, whether the study ends, fails or is interrupted."""
-    # a batch system's goodbye is an interruption too
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the writing short
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not cut the writing short
+            signal.signal(number, signal.SIG_IGN)
         flow.interrupt("interrupted by the user")
         raise
     finally:
-        flow.flush()
         flow.records.compact()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -32,7 +34,6 @@ from ray.tune.search import Searcher
 
 from study.errors import InputError
 from study.flow import Flow, Run
-from study.study import Study
 from study.worker import TrialWorker, Workplace
 
 WORKER_RETRIES = 3
@@ -47,6 +48,25 @@ class Resources:
     gpus: float
     concurrent: int
 
+    def as_row(self) -> dict[str, Any]:
+        """As each trial's row records it."""
+        return {"device": "cuda" if self.gpus else "cpu", "cpus": self.cpus, "gpus": self.gpus}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine has."""
+
+    cpus: int
+    gpus: int
+
+    def trials(self, gpus_each: float) -> int:
+        """How many trials of one CPU and so many GPUs fit. A fraction is one of a single GPU: Ray splits none."""
+        if gpus_each == 0:
+            return self.cpus
+        fitting = self.gpus // int(gpus_each) if gpus_each >= 1 else self.gpus * int(1 / gpus_each + 1e-9)
+        return min(self.cpus, fitting)
+
 
 def connect(address: str | None) -> None:
     """Start Ray on this machine, or join the cluster at `address`.
@@ -56,14 +76,28 @@ def connect(address: str | None) -> None:
     # one thread a trial, whatever the shell says: threads change results by rounding and slow each other down
     threads = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": threads}
-    try:
+    if address is None:
         # an address of our own unless one is given: a stray cluster must not be joined by accident
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        ray.init(address="local", include_dashboard=False, **quiet)
+        return
+    _check_answers(address)
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself waits for minutes for an address where nobody is."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        raise InputError(f"address {address!r}: allowed are 'auto', on a node of the cluster, or HOST:PORT of its head")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError(f"no Ray cluster at {address!r} ({error}): is it up, and is this its head's port?") from None
 
 
 def disconnect() -> None:
@@ -71,30 +105,32 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def cluster() -> tuple[int, float]:
-    """CPUs and GPUs of the cluster that Ray is connected to."""
-    total = ray.cluster_resources()
-    return int(total.get("CPU", 0)), float(total.get("GPU", 0))
+def cluster() -> list[Node]:
+    """The nodes of the cluster that Ray is connected to."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
 
 
-def allot(cpus: int, gpus: float, gpus_per_trial: float | None, max_concurrent: int | None) -> Resources:
-    """What each trial gets of so many CPUs and GPUs; one GPU if there is any and nothing else was asked for.
+def allot(nodes: list[Node], gpus_per_trial: float | None, max_concurrent: int | None) -> Resources:
+    """What each trial gets, and how many fit; one GPU if there is any and nothing else was asked for.
 
-    Raises InputError with the arithmetic if not even one trial fits.
+    Raises InputError with the arithmetic if not even one trial fits on any node.
     """
-    each = (1.0 if gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
-    fitting = min(cpus, int(gpus / each + 1e-9)) if each else cpus
+    each = (1.0 if any(node.gpus for node in nodes) else 0.0) if gpus_per_trial is None else gpus_per_trial
+    if not math.isfinite(each) or (each > 1 and each % 1):
+        raise InputError(f"--gpus-per-trial {each:g}: allowed are a fraction of one GPU, or whole GPUs")
+    fitting = sum(node.trials(each) for node in nodes)
     if fitting < 1:
+        there = ", ".join(f"{node.cpus} CPU and {node.gpus} GPU" for node in nodes)
         raise InputError(
-            f"a trial asks for 1 CPU and {each:g} GPU, there are {cpus} CPU and {gpus:g} GPU: "
-            "no trial fits; lower --gpus-per-trial"
+            f"a trial asks for 1 CPU and {each:g} GPU on one node, there are {there}: no trial fits; "
+            "lower --gpus-per-trial"
         )
     return Resources(1, each, min(fitting, max_concurrent or fitting))
 
 
 def execute(
     flow: Flow,
-    study: Study,
     workplace: Workplace,
     resources: Resources,
     space: Any,
@@ -109,7 +145,7 @@ def execute(
     try:
         tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(TrialWorker, study=study, workplace=workplace),
+                tune.with_parameters(TrialWorker, study=flow.study, workplace=workplace),
                 {"CPU": resources.cpus, "GPU": resources.gpus},
             ),
             tune_config=tune.TuneConfig(
@@ -138,6 +174,8 @@ class Door:
     def __init__(self, flow: Flow, workplace: Workplace, on_change: Callable[[], None]):
         self.flow, self._workplace, self._on_change = flow, workplace, on_change
         self._ids: dict[str, str] = {}
+        self.errors: dict[str, Exception | None] = {}
+        """What Tune last said of each trial whose worker died."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune keeps a pickled copy of its searcher, which nobody ever opens
@@ -155,7 +193,7 @@ class Door:
         message = json.loads(text)
         trial_id = self._ids[tune_id]
         if message["failure"]:
-            self.flow.fail(trial_id, message["failure"])
+            self.flow.fail(trial_id, message["failure"], message["worker"])
             ended = True
         else:
             run = self.flow.running[trial_id]
@@ -166,8 +204,13 @@ class Door:
         return ended
 
     def lost(self, tune_id: str) -> None:
-        """Tune gave a trial up: its worker died more often than is forgiven."""
-        self.flow.fail(self._ids[tune_id], f"its worker died {WORKER_RETRIES + 1} times")
+        """Tune gave a trial up: its worker died, or could not start, more often than is forgiven."""
+        error = self.errors.get(tune_id)
+        lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+        last = f"{type(error).__name__}: {lines[-1]}" if lines else "Ray gives no reason"
+        trial_id = self._ids[tune_id]
+        self._workplace.explain(trial_id, str(error))
+        self.flow.fail(trial_id, f"its worker died {WORKER_RETRIES + 1} times, last with {last}")
         self._on_change()
 
 
@@ -203,6 +246,10 @@ class FlowScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         ended = self._door.hear(trial.trial_id, result["message"])
         return str(TrialScheduler.STOP if ended else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # told at every death of a worker; the searcher hears of the last one only
+        self._door.errors[trial.trial_id] = trial.get_error()
 
 
 def as_config(run: Run) -> dict[str, Any]:

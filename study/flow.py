@@ -20,6 +20,7 @@ import optuna
 
 from study.cells import CellState
 from study.describe import describe
+from study.errors import InputError
 from study.records import Records
 from study.space import Value, resolve_params
 from study.study import Study
@@ -44,7 +45,7 @@ class Flow:
     """One study in progress. The executor asks `next`, and tells `report` or `fail`.
 
     `preparations` is what must still be made before trials that need the teacher can start; `fingerprints` identify
-    the inputs and enter every trial's configuration; `resources` are recorded with each trial.
+    the inputs and enter every trial's configuration.
     """
 
     def __init__(
@@ -54,7 +55,6 @@ class Flow:
         journal: optuna.storages.BaseStorage,
         preparations: list[Preparation],
         fingerprints: Mapping[str, str],
-        resources: Mapping[str, Any],
     ):
         self.study, self.records = study, records
         self.preparations = list(preparations)
@@ -63,7 +63,9 @@ class Flow:
         self.cells = {cell.name: CellState(study, cell, journal) for cell in study.cells}
         self.running: dict[str, Run] = {}
         self.resumable: list[Run] = []
-        self._fingerprints, self._resources = fingerprints, resources
+        self.resources: Mapping[str, Any] = {}
+        """What a trial of this run gets, for its row."""
+        self._fingerprints = fingerprints
         self.epoch_seconds: deque[float] = deque(maxlen=200)
         """Of the epochs last trained, for an estimate of what is left."""
         self._flushed = time.monotonic()
@@ -86,13 +88,12 @@ class Flow:
         if row["epoch"] <= run.epochs_done:
             return False  # a restarted worker tells again what it had told before
         self._record_epoch(run, row, worker)
-        reason, score = None, row["metrics"].get(self.study.metric, math.nan)
-        if trial.phase == "search" and not math.isfinite(score):
-            self.end(run, TrialState.FAILED, f"{self.study.metric} is {score} in epoch {row['epoch']}")
-            return True
-        if trial.phase == "search":
-            reason = self.cells[trial.cell].saw_epoch(trial.number, row["epoch"], score)
-        if row["epoch"] == trial.epochs:
+        fault, reason = self.fault(run), None
+        if trial.phase == "search" and not fault:
+            reason = self.cells[trial.cell].saw_epoch(trial.number, row["epoch"], row["metrics"][self.study.metric])
+        if fault:
+            self.end(run, TrialState.FAILED, fault)
+        elif row["epoch"] == trial.epochs:
             self.end(run, TrialState.COMPLETE, "")
         elif reason:
             self.end(run, TrialState.PRUNED, reason)
@@ -100,9 +101,31 @@ class Flow:
             self.flush()
         return trial_id not in self.running
 
-    def fail(self, trial_id: str, reason: str) -> None:
+    def fault(self, run: Run) -> str:
+        """What is wrong with the scores of a trial's last epoch; empty if they can be used."""
+        name = {"search": self.study.metric, "confirm": self.study.test_metric}.get(run.trial.phase)
+        if name is None or (run.trial.phase == "confirm" and run.epochs_done < run.trial.epochs):
+            return ""
+        score = run.metrics.get(name, math.nan)
+        return "" if math.isfinite(score) else f"{name} is {score} in epoch {run.epochs_done}"
+
+    def fail(self, trial_id: str, reason: str, worker: str = "") -> None:
         """The trial itself went wrong; the study goes on without it."""
-        self.end(self.running[trial_id], TrialState.FAILED, reason)
+        run = self.running[trial_id]
+        run.worker = worker or run.worker
+        self.end(run, TrialState.FAILED, reason)
+
+    def end(self, run: Run, state: TrialState, reason: str) -> None:
+        """Close a trial: for its cell, for the search, and on record."""
+        trial = run.trial
+        del self.running[trial.id]
+        if trial.phase == "prepare":
+            self._preparation_ended(trial, state, reason)
+        else:
+            score = run.metrics.get(self.study.metric) if state is TrialState.COMPLETE else None
+            self.cells[trial.cell].ended(trial, state, reason, score, run.epochs_done)
+        self._record_trial(run, state, reason)
+        self.flush()
 
     def interrupt(self, reason: str) -> None:
         """The study stops here; what runs is resumed by the next run."""
@@ -148,12 +171,20 @@ class Flow:
 
     def _proposal(self) -> Trial | None:
         """The next search trial; searches lead, since their cell's confirm waits for them, the longest one first."""
-        open_cells = [cell for cell in self.cells.values() if cell.proposals_left and self._ready(cell)]
-        if not open_cells:
-            return None
-        cell = max(open_cells, key=lambda cell: cell.proposals_left)
-        number, params = cell.propose()
-        return self._trial(cell, "search", number, params)
+        while open_cells := [cell for cell in self.cells.values() if cell.proposals_left and self._ready(cell)]:
+            cell = max(open_cells, key=lambda cell: cell.proposals_left)
+            number, params = cell.propose()
+            try:
+                return self._trial(cell, "search", number, params)
+            except InputError as error:  # settings that are fine one by one and not together
+                self._refuse(cell, number, params, str(error))
+        return None
+
+    def _refuse(self, cell: CellState, number: int, params: Mapping[str, Value], reason: str) -> None:
+        student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.trial_seed("search", number)
+        trial = Trial("search", student, arm, number, seed, self.study.budget.epochs, params, {"refused": reason})
+        self.running[trial.id] = run = Run(trial, datetime.now(UTC))
+        self.end(run, TrialState.FAILED, reason)
 
     def _confirmation(self) -> Trial | None:
         """The next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
@@ -184,18 +215,6 @@ class Flow:
 
     def _as_run(self, trial: Trial | None) -> Run | None:
         return None if trial is None else Run(trial, datetime.now(UTC))
-
-    def end(self, run: Run, state: TrialState, reason: str) -> None:
-        """Close a trial: for its cell, for the search, and on record."""
-        trial = run.trial
-        del self.running[trial.id]
-        if trial.phase == "prepare":
-            self._preparation_ended(trial, state, reason)
-        else:
-            score = run.metrics.get(self.study.metric) if state is TrialState.COMPLETE else None
-            self.cells[trial.cell].ended(trial, state, reason, score, run.epochs_done)
-        self._record_trial(run, state, reason)
-        self.flush()
 
     def _preparation_ended(self, trial: Trial, state: TrialState, reason: str) -> None:
         if state is TrialState.COMPLETE:
@@ -244,7 +263,7 @@ class Flow:
                 "ended": datetime.now(UTC) if state is not TrialState.RUNNING else None,
                 "worker": run.worker,
             }
-            | dict(self._resources)
+            | dict(self.resources)
             | dict(run.metrics)
         )
 

@@ -17,7 +17,7 @@ from typing import Any
 from study.describe import describe, differences
 from study.errors import InputError
 from study.loading import Space
-from study.records import SCHEMA_VERSION, read_study
+from study.records import SCHEMA_VERSION, RecordsError, read_study
 from study.space import domains
 from study.study import Study
 
@@ -52,8 +52,12 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises InputError if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(f"study folder {folder} cannot be used ({error.strerror}): give another --name") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -76,6 +80,8 @@ def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[st
     if not (folder / "study.json").is_file():
         return None
     earlier = read_study(folder)
+    if not {"study", "inputs", "provenance"} <= earlier.keys():
+        raise RecordsError(f"{folder / 'study.json'} is damaged: restore it from a copy, or start anew with --fresh")
     changes = list(differences(earlier["study"], describe(study)))
     changes += differences(fingerprints(earlier["inputs"]), fingerprints(inputs))
     if changes:
@@ -108,8 +114,8 @@ def document(
         "budget": describe(study.budget),
         "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],
         "inputs": dict(inputs),
-        "teacher": None,
-        "students": {},
+        "teacher": earlier["teacher"] if earlier else None,
+        "students": earlier["students"] if earlier else {},
         "study": describe(study),
         "provenance": {
             **commit(),
@@ -118,9 +124,18 @@ def document(
             "command": command,
             "created": earlier["provenance"]["created"] if earlier else now,
             "updated": now,
+            "runs": [
+                *(earlier["provenance"]["runs"] if earlier else []),
+                {"started": now, "command": command} | commit(),
+            ],
         },
         "space": {"path": str(space.path), "profile": space.profile, "source": space.source},
     }
+
+
+def _runs(earlier: Mapping[str, Any] | None) -> list[Any]:
+    """Earlier runs of this study: their rows may come from another commit."""
+    return list(earlier["provenance"].get("runs", [])) if earlier else []
 
 
 def fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from study.describe import SOURCE, digest
 from study.errors import InputError
 from study.study import Budget, Study
 
@@ -97,5 +99,8 @@ def _import(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise InputError(f"{path} is no valid Python: {error.msg}, line {error.lineno}") from None
+        raise InputError(f"{error.filename} is no valid Python: {error.msg}, line {error.lineno}") from None
+    for kind in vars(module).values():
+        if isinstance(kind, type) and kind.__module__ == name:
+            setattr(kind, SOURCE, digest(inspect.getsource(kind)))
     return module

@@ -8,13 +8,14 @@ Imports neither ray nor torch: reports read a study through this file alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from study.atomic import replacing
 
 SCHEMA_VERSION = 1
 
@@ -53,6 +54,9 @@ EPOCH_COLUMNS = (
     ("schedules", pa.string()),
 )
 
+MOST_SEGMENTS = 1000
+"""More are merged while a study runs, so that it takes no more than a second or two when it is interrupted."""
+
 KEYS = {"trials": ("trial_id",), "epochs": ("trial_id", "epoch")}
 
 
@@ -88,16 +92,12 @@ class Table:
         old = segments(self.folder)
         if len(old) > 1:
             self._write(pa.Table.from_pylist(self.rows(), schema=self.schema))
-            for path in old:
+            for path in reversed(old):  # newest first: what a kill leaves is a beginning, in order
                 path.unlink()
 
     def _write(self, table: pa.Table) -> None:
-        aside = self.folder / f".{self._next:08d}.tmp"
-        with aside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self.folder / f"{self._next:08d}.parquet")
+        with replacing(self.folder / f"{self._next:08d}.parquet") as aside:
+            pq.write_table(table, aside, compression="zstd")
         self._next += 1
 
 
@@ -113,6 +113,9 @@ class Records:
     def flush(self) -> None:
         self.epochs.flush()  # first: a trial that has ended must have all its epochs on record
         self.trials.flush()
+        for table in (self.epochs, self.trials):
+            if len(segments(table.folder)) > MOST_SEGMENTS:
+                table.compact()
 
     def compact(self) -> None:
         self.epochs.compact()
@@ -143,10 +146,8 @@ def read_segments(folder: Path, schema: pa.Schema | None = None) -> list[dict[st
 
 def write_study(folder: Path, study: Mapping[str, Any]) -> None:
     """Write study.json, complete or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / ".study.json.tmp"
-    aside.write_text(json.dumps(study, indent=1, ensure_ascii=False), encoding="utf-8")
-    aside.replace(folder / "study.json")
+    with replacing(folder / "study.json") as aside:
+        aside.write_text(json.dumps(study, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_study(folder: Path) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RecordsError(f"{path} is damaged: {error}") from None
     if not isinstance(study, dict):
-        raise RecordsError(f"{path} is damaged: it holds no JSON object")
+        raise RecordsError(f"{path} is damaged: it does not describe a study")
     if study.get("schema", 0) > SCHEMA_VERSION:
         raise RecordsError(
             f"{path} has schema {study['schema']}; this version reads up to {SCHEMA_VERSION}: upgrade kdstudy"

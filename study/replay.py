@@ -7,6 +7,7 @@ recorded, and trials that were running are put in front of the queue. Nothing el
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,28 +19,39 @@ from study.trial import Trial, TrialState
 Rows = list[dict[str, Any]]
 
 
-def replay(flow: Flow) -> None:
-    """Bring a new Flow to where its records left off.
+def replay(flow: Flow, retry_failed: bool = False) -> None:
+    """Bring a new Flow to where its records left off; with `retry_failed`, failed trials are open again.
 
-    Raises InputError if a trial on record belongs to a cell that the study does not have.
+    A trial some of whose rows are lost counts as never run. Raises InputError if a trial on record belongs to a cell
+    that the study does not have.
     """
-    trials = {row["trial_id"]: row for row in flow.records.trials.rows()}
-    epochs: dict[str, Rows] = {trial_id: [] for trial_id in trials}
-    verdicts: dict[str, str | None] = {}
-    for row in flow.records.epochs.rows():
-        trial = trials.get(row["trial_id"])
-        if trial is None:
-            continue  # its trial's segment is gone: that trial is run again
-        epochs[row["trial_id"]].append(row)
-        if row["phase"] == "search":
-            cell, score = _cell(flow, trial), row[flow.study.metric]
-            verdicts[row["trial_id"]] = cell.verdict(trial["number"], row["epoch"], score)
-    for trial_id, row in trials.items():
-        run = _run(flow, row, epochs[trial_id])
-        if TrialState(row["state"]).ended:
-            _restore_ended(flow, run, row, epochs[trial_id])
+    recorded = flow.records.epochs.rows()
+    epochs: dict[str, Rows] = {}
+    for row in recorded:
+        epochs.setdefault(row["trial_id"], []).append(row)
+    whole = [row for row in flow.records.trials.rows() if len(epochs.get(row["trial_id"], [])) >= row["epochs_done"]]
+    runs = [(_run(flow, row, epochs.get(row["trial_id"], [])), row) for row in sorted(whole, key=_number)]
+    verdicts = _verdicts(flow, {run.trial.id: run.trial for run, _ in runs}, recorded)
+    for run, row in runs:
+        state, told = TrialState(row["state"]), epochs.get(run.trial.id, [])
+        if state.ended and not (retry_failed and state is TrialState.FAILED):
+            _restore_ended(flow, run, state, row["reason"], told)
         else:
-            _restore_open(flow, run, epochs[trial_id], verdicts.get(trial_id))
+            _restore_open(flow, run, told, verdicts.get(run.trial.id))
+
+
+def _number(row: Mapping[str, Any]) -> int:
+    return int(row["number"])
+
+
+def _verdicts(flow: Flow, trials: Mapping[str, Trial], recorded: Rows) -> dict[str, str | None]:
+    """What the stopping rule said of each search trial's last epoch, all epochs told in the order of recording."""
+    verdicts: dict[str, str | None] = {}
+    for row in recorded:
+        trial = trials.get(row["trial_id"])
+        if trial is not None and trial.phase == "search" and _usable(row[flow.study.metric]):
+            verdicts[trial.id] = _cell(flow, trial).verdict(trial.number, row["epoch"], row[flow.study.metric])
+    return verdicts
 
 
 def _run(flow: Flow, row: Mapping[str, Any], epochs: Rows) -> Run:
@@ -59,20 +71,22 @@ def _run(flow: Flow, row: Mapping[str, Any], epochs: Rows) -> Run:
     return Run(trial, row["started"], last.get("epoch", 0), seconds, metrics, row["worker"])
 
 
-def _restore_ended(flow: Flow, run: Run, row: Mapping[str, Any], epochs: Rows) -> None:
-    state = TrialState(row["state"])
+def _restore_ended(flow: Flow, run: Run, state: TrialState, reason: str, epochs: Rows) -> None:
     if run.trial.phase != "prepare":  # what was prepared is found where it is kept, not in the rows
-        score = row[flow.study.metric] if state is TrialState.COMPLETE else None
-        _cell(flow, row).restore_ended(run.trial, state, row["reason"], score, _scores(flow, epochs))
+        score = run.metrics.get(flow.study.metric) if state is TrialState.COMPLETE else None
+        _cell(flow, run.trial).restore_ended(run.trial, state, reason, score, _scores(flow, epochs))
 
 
 def _restore_open(flow: Flow, run: Run, epochs: Rows, verdict: str | None) -> None:
     """A trial that was running: what its last recorded epoch had decided is decided now, else it goes on."""
     trial = run.trial
     if trial.phase != "prepare":
-        flow.cells[trial.cell].restore_open(trial, _scores(flow, epochs))
+        _cell(flow, trial).restore_open(trial, _scores(flow, epochs))
     flow.running[trial.id] = run
-    if run.epochs_done == trial.epochs:
+    fault = flow.fault(run) if run.epochs_done else ""
+    if fault:
+        flow.end(run, TrialState.FAILED, fault)
+    elif run.epochs_done == trial.epochs:
         flow.end(run, TrialState.COMPLETE, "")
     elif verdict:
         flow.end(run, TrialState.PRUNED, verdict)
@@ -81,13 +95,18 @@ def _restore_open(flow: Flow, run: Run, epochs: Rows, verdict: str | None) -> No
 
 
 def _scores(flow: Flow, epochs: Rows) -> dict[int, float]:
-    return {row["epoch"]: row[flow.study.metric] for row in epochs}
+    """Search scores by epoch; those that could not be used are left out, as they were when they came."""
+    return {row["epoch"]: row[flow.study.metric] for row in epochs if _usable(row[flow.study.metric])}
 
 
-def _cell(flow: Flow, row: Mapping[str, Any]) -> CellState:
-    if row["cell"] not in flow.cells:
+def _usable(score: float | None) -> bool:
+    return score is not None and math.isfinite(score)
+
+
+def _cell(flow: Flow, trial: Trial) -> CellState:
+    if trial.cell not in flow.cells:
         raise InputError(
-            f"trial {row['trial_id']} on record belongs to cell {row['cell']!r}, which this study does not have; "
+            f"trial {trial.id} on record belongs to cell {trial.cell!r}, which this study does not have; "
             "start a new study with --fresh or another --name"
         )
-    return flow.cells[row["cell"]]
+    return flow.cells[trial.cell]

@@ -7,7 +7,9 @@ Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 130 interrupte
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,13 +72,16 @@ The same command again goes on where the last one ended, whatever ended it.
 )
 @click.option("--address", help="A running Ray cluster, such as 'auto'; this machine by default.")
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
+@click.option("--retry-failed", is_flag=True, help="Run trials again that failed in an earlier run.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None, max_concurrent: int | None,
          gpus_per_trial: float | None, teacher_store: str, precision: str | None, address: str | None, fresh: bool,
-         dry_run: bool) -> None:  # fmt: skip
+         retry_failed: bool, dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
+    study = None
     try:
         loaded = load_space(space, profile, data_dir)
         study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
@@ -84,16 +89,16 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
             study = dataclasses.replace(study, task=study.task.with_precision(precision))
         if teacher_store == "off":
             study = dataclasses.replace(study, task=study.task.with_live_teacher())
-        storage = storage_path.expanduser().resolve()
+        storage = Path(os.path.expanduser(storage_path)).resolve()  # noqa: PTH111 (Path's own refuses ~nobody)
         inputs = check_inputs(study, storage)
         if fresh:
             study = dataclasses.replace(study, name=beside(storage, study.name))
         if dry_run:
             console.print("\n".join(plan(study, inputs, storage)), markup=False)
             return
-        place = Place(storage, address, gpus_per_trial, max_concurrent)
+        place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed)
         check_place(place)
-        problems = drive(study, loaded, inputs, place, this_command(), console)
+        problems = drive(study, loaded, inputs, place, command_for(study), console)
         report(storage / study.name, console)
         for problem in problems:
             click.echo(f"failed: {problem}", err=True)
@@ -102,7 +107,7 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         click.echo(f"error: {error}", err=True)
         code = 2
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {this_command()}", err=True)
+        click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {command_for(study)}", err=True)
         code = 130
     sys.exit(code)
 
@@ -144,9 +149,12 @@ def report(folder: Path, console: Console) -> None:
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
-def this_command() -> str:
-    """The command that was given, to be given again."""
-    return "python -m study.run " + shlex.join(sys.argv[1:])
+def command_for(study: Study | None) -> str:
+    """The command that goes on with this study: the one that was given, without what would start another."""
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    if "--fresh" in sys.argv and study is not None:
+        words += ["--name", study.name]
+    return "python -m study.run " + shlex.join(words)
 
 
 if __name__ == "__main__":

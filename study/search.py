@@ -16,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from study.space import Choice, Domain, Integer, Value, resolve
+from study.space import Choice, Domain, Integer, Value, visit
 from study.trial import Direction, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -65,7 +65,7 @@ Sampler = Tpe | Random
 
 
 class CellSearch:
-    """The search of one cell. Trials are known by their number, which is also Optuna's."""
+    """The search of one cell. Trials are known by their number; Optuna's own is the same unless rows were lost."""
 
     def __init__(
         self,
@@ -89,9 +89,7 @@ class CellSearch:
         """The parameters of the next trial, by domain name."""
         self._study.sampler = self._sampler.build(self._seeds[number] % 2**32)
         trial = self._study.ask()
-        if trial.number != number:
-            raise RuntimeError(f"search is at trial {trial.number}, asked for {number}")
-        resolve(self._space, lambda name, domain: _suggest(trial, name, domain))
+        visit(self._space, lambda name, domain: _suggest(trial, name, domain))
         self._open[number] = trial
         return dict(trial.params)
 
@@ -138,7 +136,7 @@ class CellSearch:
             used[name] = distribution(domain)
             return params[name]
 
-        resolve(self._space, note)
+        visit(self._space, note)
         return used
 
 

@@ -8,6 +8,7 @@ to conditional groups. This file knows nothing of samplers; study/search.py turn
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Integer:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if int(self.low) != self.low or int(self.high) != self.high:
+        if not (float(self.low).is_integer() and float(self.high).is_integer()):
             raise InputError(f"integer({self.low}, {self.high}): bounds must be whole numbers; use uniform for reals")
         _check_range(self)
 
@@ -105,6 +106,18 @@ def domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
             yield from domains(item, _join(path, key))
 
 
+def visit(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> None:
+    """Call `pick(name, domain)` for each domain in `tree`, following the options it picks; nothing is built."""
+    if isinstance(tree, Choice):
+        label = pick(path or WHOLE, tree)
+        visit(tree.option(label), pick, _join(path, label))
+    elif is_domain(tree):
+        pick(path, tree)
+    else:
+        for key, item in _children(tree):
+            visit(item, pick, _join(path, key))
+
+
 def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> Any:
     """`tree` with each domain replaced by what `pick(name, domain)` returns; of a choice, by the option so labelled."""
     if isinstance(tree, Choice):
@@ -137,17 +150,28 @@ def resolve_params(tree: Any, params: Mapping[str, Value]) -> Any:
 
 
 def corners(tree: Any) -> Iterator[Any]:
-    """`tree` at the ends of its domains, each option of each choice included: enough to meet every range check."""
-    widest = max((len(domain.labels) for _, domain in domains(tree) if isinstance(domain, Choice)), default=1)
-    for turn in range(widest):
+    """`tree` at both ends of its domains, under every option of every choice: what meets every range check."""
+    for labels in _covering(tree, ""):
         for end in ("low", "high"):
 
-            def at_end(_: str, domain: Domain, turn: int = turn, end: str = end) -> Value:
-                if isinstance(domain, Choice):
-                    return domain.labels[turn % len(domain.labels)]
-                return getattr(domain, end)  # type: ignore[no-any-return]
+            def at_end(name: str, domain: Domain, labels: dict[str, Value] = labels, end: str = end) -> Value:
+                return labels[name] if isinstance(domain, Choice) else getattr(domain, end)
 
             yield resolve(tree, at_end)
+
+
+def _covering(tree: Any, path: str) -> list[dict[str, Value]]:
+    """Labels for the choices in `tree`, by name, so that each option occurs; side by side, not in every combination."""
+    if isinstance(tree, Choice):
+        options = zip(tree.labels, tree.options, strict=True)
+        return [
+            {path or WHOLE: label} | below
+            for label, option in options
+            for below in _covering(option, _join(path, label))
+        ]
+    parts = [_covering(item, _join(path, key)) for key, item in _children(tree)]
+    most = max((len(part) for part in parts), default=1)
+    return [{name: label for part in parts for name, label in part[n % len(part)].items()} for n in range(most)]
 
 
 def _children(tree: Any) -> list[tuple[Value, Any]]:
@@ -174,6 +198,8 @@ def _repeated(labels: tuple[Value, ...]) -> Value:
 
 def _check_range(domain: Uniform | Integer) -> None:
     call = f"{type(domain).__name__.lower()}({domain.low}, {domain.high})"
+    if not (math.isfinite(domain.low) and math.isfinite(domain.high)):
+        raise InputError(f"{call}: both ends must be finite numbers")
     if not domain.low < domain.high:
         raise InputError(f"{call} is empty or reversed: low must be below high; for one value write it plainly")
     if domain.log and domain.low <= 0:

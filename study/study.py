@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from study.describe import derived_seed
+from study.describe import derived_seed, describe
 from study.errors import InputError
 from study.search import Sampler, Tpe
 from study.space import corners, domains
@@ -94,8 +94,11 @@ class Study:
         _check_names(self)
         _check_baselines(self)
         _check_metric(self)
+        if self.confirm_on not in ("train+val", "train"):
+            raise InputError(f"confirm_on is {self.confirm_on!r}; allowed are 'train+val' and 'train'")
         for arm in self.arms:
             _check_domains(arm)
+        describe(self)  # raises for what could not be identified later
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -153,6 +156,9 @@ def _check_names(study: Study) -> None:
     if not study.students:
         raise InputError("a study needs at least one student; students is empty")
     for kind, names in (("arm", [a.name for a in study.arms]), ("student", [s.name for s in study.students])):
+        slashed = [name for name in names if " / " in name or not name]
+        if slashed:
+            raise InputError(f"{kind} name {slashed[0]!r}: it must have letters, and no ' / ', which joins cell names")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"two {kind}s are called {twice[0]!r}: names tell results apart, give each its own")

@@ -35,6 +35,11 @@ class Workplace:
     def checkpoint(self, trial_id: str) -> Path:
         return self.study_folder / "checkpoints" / trial_id
 
+    def explain(self, trial_id: str, text: str) -> None:
+        """Leave the traceback of a failed trial where the README says it is."""
+        self.checkpoint(trial_id).mkdir(parents=True, exist_ok=True)
+        (self.checkpoint(trial_id) / "traceback.txt").write_text(text, encoding="utf-8")
+
     def forget(self, trial_id: str) -> None:
         """Remove the checkpoint of a trial that has ended."""
         shutil.rmtree(self.checkpoint(trial_id), ignore_errors=True)
@@ -44,10 +49,13 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     """A reused actor; `config` is a trial as plain values, see `executor.as_config`."""
 
     def setup(self, config: dict[str, Any], study: Study, workplace: Workplace) -> None:
-        self._task_study, self._workplace = study, workplace
+        self._task_study, self._workplace, self._failed = study, workplace, False
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if self._failed:
+            # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another
+            os._exit(1)
         self._begin(new_config)
         return True
 
@@ -63,9 +71,13 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
                 self._rows = _rows(self._job())
             return _message(row=next(self._rows))
         except StopIteration:
-            return _message(failure="the task ended before the trial's last epoch")
+            return self._failure("the task ended before the trial's last epoch")
         except Exception as error:
-            return _message(failure=self._explain(error))
+            return self._failure(self._explain(error))
+
+    def _failure(self, reason: str) -> dict[str, str]:
+        self._failed = True
+        return _message(failure=reason)
 
     def _job(self) -> Job:
         study, trial = self._task_study, self._trial
@@ -86,9 +98,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     def _explain(self, error: Exception) -> str:
         """One line for the records; the traceback goes beside the trial's checkpoint."""
-        folder = self._workplace.checkpoint(self._trial.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        self._workplace.explain(self._trial.id, "".join(traceback.format_exception(error)))
         where = traceback.extract_tb(error.__traceback__)[-1]
         what = (str(error).splitlines() or [""])[0]
         return f"{type(error).__name__}: {what} ({Path(where.filename).name}:{where.lineno})"

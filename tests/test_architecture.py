@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 ALLOWED = {
     "spaces": {"study", "trainables"},
-    # trainables see of the engine only its words: types, descriptions, domains, the one exception
-    "trainables": {"study.trial", "study.describe", "study.errors", "study.space", "trainables"},
+    # trainables see of the engine only its words: types, descriptions, domains, errors, files
+    "trainables": {"study.trial", "study.describe", "study.errors", "study.space", "study.atomic", "trainables"},
     # reports read rows
     "reports": {"study.records", "study.describe", "study.errors", "reports"},
     "study": {"study"},

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from study.atomic import replacing
+
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` to the folder, replacing what was there in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".state.{os.getpid()}.tmp"
-    torch.save(state, aside)
-    aside.replace(folder / "state.pt")
+    with replacing(folder / "state.pt") as aside:
+        torch.save(state, aside)
 
 
 def load(folder: Path, device: str) -> dict[str, Any] | None:
@@ -28,8 +27,3 @@ def load(folder: Path, device: str) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
         return None  # training is deterministic: nothing but time is lost
     return state
-
-
-def remove(folder: Path) -> None:
-    """Forget the state of a trial that has ended."""
-    (folder / "state.pt").unlink(missing_ok=True)

@@ -235,10 +235,8 @@ def _resident(task: Classification, split: Split, device: str) -> ResidentImages
 
 def _indices(task: Classification, split: str) -> np.ndarray[Any, Any]:
     labels = load(task.data).train_labels
-    if split == "train+val":
-        return np.arange(len(labels))
     train, val = stratified_split(labels, task.validation, task.split_seed)
-    return train if split == "train" else val
+    return {"train": train, "val": val, "train+val": np.arange(len(labels))}[split]
 
 
 def _probe(loss: DistillationLoss, classes: int) -> None:

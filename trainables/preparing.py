@@ -136,7 +136,8 @@ def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
     plan = Plan(tuple((seed, split) for seed, split in config["plan"]["runs"]), config["plan"]["epochs"])
     drawn = _drawn(task, plan)
     folder = store_folder(task, job.storage)
-    missing = drawn & ~store.held(store.sound_shards(folder)[0], *drawn.shape)
+    here = range(start * task.views.count, stop * task.views.count)
+    missing = drawn & ~store.held(store.sound_shards(folder, here)[0], *drawn.shape)
     samples, views = missing[start:stop].nonzero(as_tuple=True)
     if len(samples):
         samples += start

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from study.errors import InputError
 from study.space import domains
 
-SHAPES = ("linear", "cosine")
+SHAPES = ("linear", "cosine", "step")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ Number = float | Schedule
 class Stages:
     """From `start` to `end` in `stages` equal plateaus of the run: value(i) = start + (end − start)·f(i/(stages−1)).
 
-    f is the identity for "linear" and (1 − cos πx)/2 for "cosine". With one stage the value is `end` throughout.
+    f(x) is x for "linear", (1 − cos πx)/2 for "cosine"; for "step" it is 0 in the first half of the stages and 1 in the
+    second, to which a middle one belongs. With one stage the value is `end` throughout.
     Stages(0, 0.4, stages=4) is 0, 13.3, 26.7, 40 %: logits pruning as published (P1).
     Raises InputError for an unknown shape or fewer than one stage.
     """
@@ -67,11 +68,16 @@ class Stages:
     def at(self, progress: Progress) -> float:
         stage = int(progress.epoch * self.stages / progress.epochs)
         x = stage / (self.stages - 1) if self.stages > 1 else 1.0
-        bent = x if self.shape == "linear" else (1 - math.cos(math.pi * x)) / 2
-        return self.start + (self.end - self.start) * bent
+        return self.start + (self.end - self.start) * _bent(x, self.shape)
 
     def ends(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
+
+
+def _bent(x: float, shape: str) -> float:
+    if shape == "step":
+        return float(x >= 0.5)
+    return x if shape == "linear" else (1 - math.cos(math.pi * x)) / 2
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from study.atomic import replacing
 from study.errors import InputError
 from trainables.task import Batch, Outputs
 
@@ -42,13 +43,10 @@ class DamagedShardError(Exception):
 
 def write_shard(folder: Path, codes: Tensor, outputs: Tensor) -> Path:
     """Store the outputs of these codes; the file is named by the codes it holds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{int(codes[0]):012d}-{_sha256(codes)[:16]}"
-    aside = folder / f".{name}.{os.getpid()}.tmp"
     tensors = {"codes": codes.contiguous(), "outputs": outputs.half().contiguous()}
-    safetensors.torch.save_file(tensors, aside, metadata={"sha256": _sha256(*tensors.values())})
-    path = folder / f"{name}.safetensors"
-    aside.replace(path)
+    path = folder / f"{int(codes[0]):012d}-{_sha256(codes)[:16]}.safetensors"
+    with replacing(path) as aside:
+        safetensors.torch.save_file(tensors, aside, metadata={"sha256": _sha256(*tensors.values())})
     return path
 
 
@@ -68,10 +66,15 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, codes, outputs)
 
 
-def sound_shards(folder: Path) -> tuple[list[Shard], list[str]]:
-    """The shards that can be used, and a line on each that could not; those are deleted, to be computed again."""
+def sound_shards(folder: Path, codes: range | None = None) -> tuple[list[Shard], list[str]]:
+    """The shards that can be used, and a line on each that could not; those are deleted, to be computed again.
+
+    With `codes`, only shards that begin in that range.
+    """
     shards, damaged = [], []
     for path in sorted(folder.glob("*.safetensors")):
+        if codes is not None and int(path.name.split("-")[0]) not in codes:
+            continue
         try:
             shards.append(open_shard(path))
         except DamagedShardError as error:

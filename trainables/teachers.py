@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +19,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from study.atomic import replacing
 from study.describe import LOCATION, describe, digest
 from study.errors import InputError
 from trainables.recipe import Recipe
+from trainables.schedules import require
 from trainables.task import Batch, Outputs
 
 
@@ -43,11 +44,12 @@ class Teacher:
     def __post_init__(self) -> None:
         if self.weights is not None:  # absolute: a worker does not run in the folder the command was given in
             object.__setattr__(self, "weights", Path(self.weights).expanduser().resolve())
+        require("teacher's epochs", self.epochs, low=1)
 
     def key(self, inputs: Any) -> str:
-        """What identifies the trained teacher, given a description of the data and split it learns from."""
+        """What identifies the teacher and its scores, given a description of data, split and views."""
         if self.weights is not None:
-            return digest("file", describe(self.model), file_digest(self.weights))
+            return digest("file", describe(self.model), file_digest(self.weights), inputs)
         return digest("trained", describe(self), inputs)
 
 
@@ -56,24 +58,24 @@ def folder(storage: Path, key: str) -> Path:
 
 
 def kept(storage: Path, key: str) -> dict[str, Any] | None:
-    """teacher.json of a teacher that is ready, or None."""
-    path = folder(storage, key) / "teacher.json"
-    if not path.is_file():
+    """teacher.json of a teacher that is ready; None if there is none, or if it is damaged and must be made again."""
+    path, weights = folder(storage, key) / "teacher.json", folder(storage, key) / "weights.safetensors"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["sha256"] == file_digest(weights) else None
+    except (OSError, ValueError, KeyError, InputError):
         return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
 
 
 def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Store a teacher. teacher.json comes last: where it lies, the weights are whole."""
-    place = folder(storage, key)
-    place.mkdir(parents=True, exist_ok=True)
-    aside = place / f".weights.{os.getpid()}.tmp"
-    safetensors.torch.save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, aside)
-    aside.replace(place / "weights.safetensors")
-    aside = place / f".teacher.{os.getpid()}.tmp"
-    aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    aside.replace(place / "teacher.json")
+    """Store a teacher, unless one of this key is there: trials may be using it."""
+    if kept(storage, key) is not None:
+        return
+    weights = folder(storage, key) / "weights.safetensors"
+    with replacing(weights) as aside:
+        safetensors.torch.save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, aside)
+    with replacing(folder(storage, key) / "teacher.json") as aside:
+        aside.write_text(json.dumps({**record, "sha256": file_digest(weights)}, indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 import pytest
 
 from study import Arm, Budget, Never, uniform
+from study.errors import InputError
 from study.flow import Flow
 from study.trial import TrialState
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
@@ -184,6 +186,88 @@ def test_equal_seeds_give_equal_proposals_and_other_seeds_others(tmp_path: Path)
         return [row["params"] for row in trials(flow) if row["phase"] == "search"]
 
     assert proposals(0, "a") == proposals(0, "b") != proposals(1, "c")
+
+
+def test_proposal_that_a_loss_refuses_is_a_failed_trial_not_the_end(tmp_path: Path) -> None:
+    """x and gain are fine at both ends of their domains, and not together in half of them."""
+    arm = Arm("picky", PickyLoss(x=uniform(0, 1), gain=uniform(0, 1)))
+    flow = open_flow(toy((BASELINE, arm)), tmp_path)
+    assert drive(flow, tmp_path)
+    states = {row["state"] for row in trials(flow) if row["phase"] == "search"}
+    assert "FAILED" in states
+    assert "COMPLETE" in states
+    reopened = open_flow(toy((BASELINE, arm)), tmp_path)
+    assert reopened.next() is None
+    assert reopened.done
+
+
+@dataclass(frozen=True)
+class PickyLoss(SimulatedLoss):
+    def __post_init__(self) -> None:
+        if isinstance(self.x, float) and isinstance(self.gain, float) and 0 < self.x < self.gain < 1:
+            raise InputError(f"x is {self.x}, below gain")
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs"])
+def test_lost_segments_are_run_again(tmp_path: Path, table: str) -> None:
+    flow = open_flow(toy(), tmp_path)
+    drive(flow, tmp_path)
+    before = outcome(flow)
+    segments = sorted((tmp_path / "toy" / table).glob("*.parquet"))
+    for segment in segments[len(segments) // 2 : len(segments) // 2 + 3]:
+        segment.unlink()
+    mended = open_flow(toy(), tmp_path)
+    assert not mended.done
+    assert drive(mended, tmp_path)
+    assert mended.done
+    assert [row[:5] for row in outcome(mended)[0] if row[2] == "confirm"] == [
+        row[:5] for row in before[0] if row[2] == "confirm"
+    ]
+
+
+def test_kill_within_compaction_leaves_a_study_that_resumes(tmp_path: Path) -> None:
+    whole = open_flow(toy(), tmp_path / "whole")
+    drive(whole, tmp_path / "whole")
+    for kept in (0, 1, 3, 7):
+        folder = tmp_path / str(kept)
+        cut = open_flow(toy(), folder)
+        drive(cut, folder, rows=30)
+        for table in (cut.records.trials, cut.records.epochs):
+            old = {path: path.read_bytes() for path in sorted(table.folder.glob("*.parquet"))[:kept]}
+            table.compact()
+            for path, content in old.items():  # the oldest are deleted last
+                path.write_bytes(content)
+        resumed = open_flow(toy(), folder)
+        drive(resumed, folder)
+        assert outcome(resumed) == outcome(whole)
+
+
+def test_score_that_is_not_finite_is_the_same_fault_after_a_kill(tmp_path: Path) -> None:
+    study = toy(task=Simulated(noise=float("nan"), teacher_epochs=0))
+    flow = open_flow(study, tmp_path)
+    run = flow.next()
+    assert run is not None
+    while run.trial.phase != "search":
+        run = flow.next()
+        assert run is not None
+    flow._record_epoch(
+        run, {"epoch": 1, "metrics": {"val/accuracy": float("nan")}, "schedules": {}, "seconds": 0.0}, ""
+    )
+    flow.flush()  # killed here: the epoch is on record, the failure is not
+    resumed = open_flow(study, tmp_path)
+    (row,) = (row for row in trials(resumed) if row["trial_id"] == run.trial.id)
+    assert (row["state"], row["reason"]) == ("FAILED", "val/accuracy is nan in epoch 1")
+
+
+def test_failed_trials_are_open_again_when_asked(tmp_path: Path) -> None:
+    broken, mended = (toy((BASELINE, Arm("bad", SimulatedLoss(fails_at=epoch)))) for epoch in (2, 2))
+    flow = open_flow(broken, tmp_path)
+    drive(flow, tmp_path)
+    assert flow.problems
+    assert open_flow(mended, tmp_path).next() is None
+    again = open_flow(mended, tmp_path, retry_failed=True)
+    assert [run.trial.arm for run in again.resumable] == ["bad"] * 3
+    assert again.resumable[0].epochs_done == 1
 
 
 def test_trial_row_holds_the_configuration_in_full(tmp_path: Path) -> None:

@@ -127,9 +127,12 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
     changed = folder.run()
     assert changed.returncode == 2
     assert "budget.trials: 9 → 10" in changed.stderr
+    other = subprocess.run(folder.command("--fresh"), capture_output=True, text=True, timeout=120, check=False)
+    assert other.returncode == 0, other.stderr
+    assert (folder.runs / "toy-2" / "report.html").is_file()
     fresh = folder.run("--fresh", "--dry-run")
     assert fresh.returncode == 0
-    assert "toy-2" in fresh.stdout
+    assert "toy-3" in fresh.stdout
 
 
 def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
@@ -183,6 +186,62 @@ def test_lost_worker_is_not_the_trials_failure(folder: Folder) -> None:
     is_whole(folder)
 
 
+FAILING = """
+import dataclasses, os
+from study import Arm, Budget, Study
+from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+
+POISONED = False
+
+@dataclasses.dataclass(frozen=True)
+class Poison(Simulated):
+    def train(self, job):
+        global POISONED
+        if POISONED:
+            raise RuntimeError("this process was left unusable by an earlier trial")
+        if job.loss.gain == -1:
+            POISONED = True
+            raise RuntimeError("device error")
+        if job.loss.gain == -2:
+            os._exit(3)
+        yield from super().train(job)
+
+study = Study(
+    name="toy", question="?", task=Poison(teacher_epochs=0), students=(SimulatedStudent(),),
+    arms=(
+        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
+        Arm("poison", SimulatedLoss(gain=-1)),
+        Arm("exits", SimulatedLoss(gain=-2)),
+    ),
+    budget=Budget(trials=1, epochs=2, seeds=2),
+)
+"""
+
+
+def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -> None:
+    """One process for all: what a failed trial leaves behind in it must not reach the next."""
+    folder.space.write_text(FAILING)
+    done = folder.run("--max-concurrent", "1")
+    assert done.returncode == 1, done.stderr
+    trials = folder.trials().set_index("arm")
+    assert set(trials.loc["plain"].state) == {"COMPLETE"}
+    assert set(trials.loc["poison"].state) == {"FAILED"}
+    for reason in trials.loc["poison"].reason:
+        assert reason.startswith("RuntimeError: device error (space_toy.py:") or "device error" in reason
+    for trial_id, reason in zip(trials.loc["exits"].trial_id, trials.loc["exits"].reason, strict=True):
+        assert reason.startswith("its worker died 4 times, last with ")
+        assert (folder.study / "checkpoints" / trial_id / "traceback.txt").read_text()
+    assert "poison: 2 of 2 seeds failed, the first with RuntimeError: device error" in done.stderr
+
+    again = folder.run("--max-concurrent", "1")
+    assert again.returncode == 1
+    pd.testing.assert_frame_equal(folder.trials(), trials.reset_index()[folder.trials().columns.tolist()])
+    folder.space.write_text(FAILING.replace("== -1:", "== -9:"))
+    refused = folder.run("--retry-failed")
+    assert refused.returncode == 2
+    assert "task.source" in refused.stderr
+
+
 def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: Folder) -> None:
     folder.write(seconds=0.3)
     process = folder.start()
@@ -210,6 +269,11 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
         (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
         (["--name", "a/b"], "study name 'a/b'"),
         (["--max-concurrent", "0"], "--max-concurrent"),
+        (["--gpus-per-trial", "1.5"], "a fraction of one GPU, or whole GPUs"),
+        (["--gpus-per-trial", "nan"], "a fraction of one GPU, or whole GPUs"),
+        (["--address", "nowhere"], "allowed are 'auto'"),
+        (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],
 )
 def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, options: list[str], message: str) -> None:
@@ -218,7 +282,15 @@ def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, optio
     assert message in refused.stderr
     if "Usage:" not in refused.stderr:
         assert refused.stderr.count("\n") == 1
-    assert not folder.study.exists()
+    assert not (folder.study / "trials").exists() or not list((folder.study / "trials").glob("0*"))
+
+
+def test_study_folder_that_is_a_file_is_refused(folder: Folder) -> None:
+    folder.runs.mkdir()
+    folder.study.write_text("")
+    refused = folder.run()
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "cannot be used" in refused.stderr
 
 
 def test_missing_space_file_is_refused(folder: Folder) -> None:

@@ -61,6 +61,13 @@ def test_corners_meet_both_ends_and_every_option() -> None:
     assert {outer.inner for outer in met} == {None, Inner(3), Inner(7), 5}
 
 
+def test_corners_meet_options_within_options() -> None:
+    tree = choice(a=1, b=2, c=choice(p=3, q=Outer(uniform(4, 5), choice(6, 7))))
+    assert {str(met) for met in corners(tree)} == {
+        "1", "2", "3", *(str(Outer(width, inner)) for width, inner in ((4, 6), (5, 6), (4, 7), (5, 7)))
+    }  # fmt: skip
+
+
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
 def test_uniform_takes_exactly_the_ranges_that_are_not_empty(low: float, high: float) -> None:
     if low < high:
@@ -78,7 +85,9 @@ def test_uniform_takes_exactly_the_ranges_that_are_not_empty(low: float, high: f
         (lambda: integer(0.5, 3), "whole numbers"),  # type: ignore[arg-type]
         (lambda: choice(), "no options"),
         (lambda: choice(Inner(1), Inner(2)), "two options called 'Inner'"),
-        (lambda: uniform(float("nan"), 1), "empty or reversed"),
+        (lambda: uniform(float("nan"), 1), "finite"),
+        (lambda: uniform(0, float("inf")), "finite"),
+        (lambda: integer(1, float("inf")), "whole numbers"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_domain_is_refused_in_one_line(make: Any, message: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from study import Arm, Budget, Study, uniform
@@ -29,6 +30,10 @@ from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
         ({"metric": "val/loss"}, "only validation metrics may"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="nobody"))}, "compared with 'nobody'"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="searched"))}, "compared with 'searched'"),
+        ({"confirm_on": "trainval"}, "confirm_on is 'trainval'"),
+        ({"confirm_on": "test"}, "confirm_on is 'test'"),
+        ({"arms": (dataclasses.replace(BASELINE, name="a / b"),)}, "arm name 'a / b'"),
+        ({"arms": (BASELINE, Arm("array", SimulatedLoss(gain=np.float32(1))))}, "cannot be part of a study"),
         ({"name": "../elsewhere"}, "study name '../elsewhere'"),
         ({"name": "teachers"}, "is taken"),
         ({"arms": (BASELINE, Arm("hot", KD(temperature=uniform(-1, 4))))}, "arm 'hot' at an end .* temperature is -1"),
@@ -102,6 +107,28 @@ def test_missing_space_file_is_refused_with_its_neighbours(space: Path) -> None:
         load_space(space.parent / "missing.py", None, None)
 
 
+OWN_LOSS = """
+from dataclasses import dataclass
+from trainables.simulated import SimulatedLoss
+
+@dataclass(frozen=True)
+class Mine(SimulatedLoss):
+    def boost(self):
+        return BOOST
+"""
+
+
+def test_class_written_in_a_space_file_is_known_by_its_text(space: Path) -> None:
+    def loaded(boost: str) -> Any:
+        space.write_text(
+            OWN_LOSS.replace("BOOST", boost) + SPACE.replace('Arm("a", SimulatedLoss()', 'Arm("a", Mine()')
+        )
+        return describe(load_space(space, None, None).study)
+
+    assert loaded("1") == loaded("1")
+    assert [line.split(":")[0] for line in differences(loaded("1"), loaded("5"))] == ["arms[0].loss.source"]
+
+
 def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path) -> None:
     study = load_space(space, None, None).study
     nothing = {"name": None, "seed": None, "trials": None, "epochs": None, "seeds": None}
@@ -133,7 +160,8 @@ def test_every_space_file_asks_its_question_first_and_loads_with_every_profile(p
 def test_description_leaves_out_where_and_keeps_what() -> None:
     from trainables.data.cifar import Cifar
 
-    assert describe(Cifar(10, Path("/a"))) == describe(Cifar(10, Path("/b"))) == {"is": "Cifar", "classes": 10}
+    assert describe(Cifar(10, Path("/a"))) == describe(Cifar(10, Path("/b")))
+    assert describe(Cifar(10)) == {"is": "Cifar", "from": "trainables.data.cifar", "classes": 10}
     assert digest(Cifar(10)) != digest(Cifar(100))
 
 

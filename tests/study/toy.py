@@ -34,7 +34,12 @@ def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> Stud
     return dataclasses.replace(study, **changes)  # type: ignore[arg-type]
 
 
-def open_flow(study: StudyType, folder: Path, journal: optuna.storages.BaseStorage | None = None) -> Flow:
+def open_flow(
+    study: StudyType,
+    folder: Path,
+    journal: optuna.storages.BaseStorage | None = None,
+    retry_failed: bool = False,
+) -> Flow:
     """A Flow over whatever the folder holds."""
     flow = Flow(
         study,
@@ -42,9 +47,8 @@ def open_flow(study: StudyType, folder: Path, journal: optuna.storages.BaseStora
         journal or optuna.storages.InMemoryStorage(),
         study.task.preparations(folder, study.plan),
         {"data": "simulated"},
-        {"device": "cpu", "cpus": 1, "gpus": 0},
     )
-    replay(flow)
+    replay(flow, retry_failed)
     return flow
 
 

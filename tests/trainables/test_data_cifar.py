@@ -238,4 +238,4 @@ def test_both_versions_of_the_same_images_have_one_fingerprint(cifar10, tmp_path
 
 
 def test_folder_is_no_part_of_the_identity():
-    assert describe(Cifar(10, "/a")) == describe(Cifar(10, "/b")) == {"is": "Cifar", "classes": 10}
+    assert describe(Cifar(10, "/a")) == describe(Cifar(10, "/b"))

@@ -56,4 +56,5 @@ def test_impossible_subset_is_refused(train):
 
 
 def test_subset_size_is_part_of_the_identity():
-    assert describe(Digits(train=300)) == {"is": "Digits", "train": 300}
+    assert describe(Digits(train=300))["train"] == 300
+    assert describe(Digits(train=300)) != describe(Digits(train=301))

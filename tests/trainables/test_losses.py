@@ -1,4 +1,4 @@
-"""One conformance suite for every loss on logits, over constants, schedules and pruning, and what only one has.
+"""One conformance suite for every loss on logits under every combination of add-ons, and what only one has.
 
 A new loss joins by a line in LOSSES and its direct form in `reference`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from torch import Tensor
 from study.describe import describe
 from study.errors import InputError
 from study.space import corners, uniform
+from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.dkd import DKD, tckd_nckd
 from trainables.losses.kd import KD, kd
-from trainables.losses.logits import gathered
+from trainables.losses.logits import compared
 from trainables.losses.none import NoDistillation
 from trainables.losses.pruning import kept_classes
 from trainables.schedules import Cosine, Progress, Stages, at
@@ -28,17 +30,37 @@ from trainables.task import Outputs
 
 MOVING = Stages(5.6, 2.4, stages=8)
 PUBLISHED_PRUNING = Stages(0.0, 0.4, stages=4)
-LOSSES = [
-    KD(),
-    KD(temperature=1.0, weight=1.0, pruning=0.5),
-    KD(temperature=MOVING, weight=Cosine(0.9, 0.1), pruning=PUBLISHED_PRUNING),
-    DKD(),
-    DKD(temperature=2.0, alpha=0.5, beta=8.0, warmup=0.0, pruning=0.35),
-    DKD(temperature=MOVING, beta=Stages(1.0, 4.0, stages=3), pruning=PUBLISHED_PRUNING),
+# Shares that pick samples of batches of 3, and changes large enough to be seen.
+ADAPTIVE = DataAdaptiveTemperature(upper_fraction=0.4, lower_fraction=0.35, upper_change=0.4, lower_change=-0.3)
+ADDONS = {
+    "standardised": {"standardise": True},
+    "dat": {"adaptive": ADAPTIVE},
+    "lp": {"pruning": PUBLISHED_PRUNING},
+    "eat": {"temperature": MOVING},
+}
+
+
+def combined(names: tuple[str, ...]) -> dict[str, object]:
+    return {setting: value for name in names for setting, value in ADDONS[name].items()}
+
+
+COMBINATIONS = [
+    tuple(name for name, on in zip(ADDONS, switches, strict=True) if on) for switches in product((0, 1), repeat=4)
 ]
+LOSSES = {"-".join((base.__name__, *names)): base(**combined(names)) for base in (KD, DKD) for names in COMBINATIONS}
+LOSSES |= {
+    "KD, cold": KD(temperature=1.0, weight=1.0, pruning=0.5),
+    "KD, weight moves": KD(temperature=MOVING, weight=Cosine(0.9, 0.1), pruning=PUBLISHED_PRUNING),
+    "KD, DAT as published": KD(adaptive=DataAdaptiveTemperature()),
+    "KD, standardised as published": KD(standardise=True, temperature=2.0, weight=9.0),
+    "DKD, no warm-up": DKD(temperature=2.0, alpha=0.5, beta=8.0, warmup=0.0, pruning=0.35),
+    "DKD, beta moves": DKD(temperature=MOVING, beta=Stages(1.0, 4.0, stages=3), pruning=PUBLISHED_PRUNING),
+    "DKD, shares of DAT move": DKD(adaptive=replace(ADAPTIVE, upper_fraction=Stages(0.0, 0.5, stages=3))),
+}
 MIDDLE = Progress(epoch=45, epochs=80, within=0.25)
-every_loss = pytest.mark.parametrize(
-    "loss", LOSSES, ids=[f"{type(loss).__name__}-{i}" for i, loss in enumerate(LOSSES)]
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+every_loss_of_single_samples = pytest.mark.parametrize(
+    "loss", [pytest.param(loss, id=name) for name, loss in LOSSES.items() if loss.adaptive is None]
 )
 
 
@@ -74,13 +96,37 @@ def reference_kept(teacher, target, share):
     return [target] + [c for c in others if c not in lowest]
 
 
+def reference_logits(loss, student, teacher, targets, progress):
+    """Per sample the student's and the teacher's kept logits, the target first, standardised if the loss is."""
+    pairs = []
+    for z_s, z_t, y in zip(student.numpy(), teacher.numpy(), targets.tolist(), strict=True):
+        kept = reference_kept(z_t, y, at(loss.pruning, progress))
+        pair = [z[kept] for z in (z_s, z_t)]
+        if loss.standardise:
+            pair = [(z - z.mean()) / (z.std(ddof=1) + 1e-7) for z in pair]
+        pairs.append(pair)
+    return pairs
+
+
+def reference_temperatures(loss, pairs, progress):
+    temperature, batch = at(loss.temperature, progress), len(pairs)
+    temperatures = [temperature] * batch
+    if (rule := loss.adaptive) is not None:
+        apart = [kl(softmax(z_t / temperature), softmax(z_s / temperature)) for z_s, z_t in pairs]
+        ranked = sorted(range(batch), key=lambda i: (apart[i], i))
+        for i in ranked[: int(at(rule.lower_fraction, progress) * batch + 1e-9)]:
+            temperatures[i] = temperature * (1 + at(rule.lower_change, progress))
+        for i in ranked[::-1][: int(at(rule.upper_fraction, progress) * batch + 1e-9)]:
+            temperatures[i] = temperature * (1 + at(rule.upper_change, progress))
+    return temperatures
+
+
 def reference(loss, student, teacher, targets, progress):
     """The loss sample by sample in numpy."""
-    temperature, share = at(loss.temperature, progress), at(loss.pruning, progress)
+    pairs = reference_logits(loss, student, teacher, targets, progress)
     values = []
-    for z_s, z_t, y in zip(student.numpy(), teacher.numpy(), targets.tolist(), strict=True):
-        kept = reference_kept(z_t, y, share)
-        p_s, p_t = softmax(z_s[kept] / temperature), softmax(z_t[kept] / temperature)
+    for (z_s, z_t), temperature in zip(pairs, reference_temperatures(loss, pairs, progress), strict=True):
+        p_s, p_t = softmax(z_s / temperature), softmax(z_t / temperature)
         if isinstance(loss, KD):
             value = at(loss.weight, progress) * kl(p_t, p_s)
         else:
@@ -142,6 +188,7 @@ def test_teacher_receives_no_gradient(loss):
 
 @every_loss
 def test_order_within_the_batch_does_not_matter(loss):
+    # No two samples are equally far apart here; what ties do under DAT is in test_adaptive_temperature.py.
     student, teacher, targets = logits()
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(1))
     value, gradient = value_and_gradient(loss, student, teacher, targets)
@@ -150,7 +197,7 @@ def test_order_within_the_batch_does_not_matter(loss):
     torch.testing.assert_close(permuted_gradient, gradient[order], rtol=1e-14, atol=0)
 
 
-@every_loss
+@every_loss_of_single_samples
 def test_batch_is_the_mean_of_its_samples(loss):
     student, teacher, targets = logits(batch=5)
     value, _ = value_and_gradient(loss, student, teacher, targets)
@@ -170,7 +217,7 @@ def test_extreme_logits_give_finite_loss_and_gradient(loss, dtype, size, agreein
     value, gradient = value_and_gradient(loss, student, teacher, torch.tensor([3, 5]))
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
-    assert agreeing or value > 100
+    assert agreeing or value > (0.1 if loss.standardise else 100)
 
 
 @every_loss
@@ -189,7 +236,30 @@ def test_equal_logits_on_both_sides_give_zero(loss):
     flat = torch.zeros(4, 10, dtype=torch.float64)
     value, gradient = value_and_gradient(loss, flat, flat + 3, torch.tensor([0, 1, 2, 9]))
     assert value.item() == pytest.approx(0, abs=1e-15)
-    assert gradient.abs().max() < 1e-15
+    # Standardising flat logits divides by 1e-7: the rounding of a gradient of 0 is 1e7 times as large.
+    assert gradient.abs().max() < (1e-8 if loss.standardise else 1e-15)
+
+
+@every_loss
+@pytest.mark.parametrize("level", [0.0, 0.1, -7.0, 6e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("flat_side", ["student", "teacher"])
+def test_all_equal_logits_on_one_side_give_finite_loss_and_gradient(loss, level, dtype, flat_side):
+    student, teacher, targets = logits(batch=5, classes=10)
+    flat, other = torch.full((5, 10), level, dtype=dtype), (teacher if flat_side == "student" else student).to(dtype)
+    sides = (flat, other) if flat_side == "student" else (other, flat)
+    value, gradient = value_and_gradient(loss, *sides, targets)
+    assert torch.isfinite(gradient).all()
+    expected = reference(loss, *(side.double() for side in sides), targets, MIDDLE)
+    assert value.item() == pytest.approx(expected, rel=1e-12 if dtype == torch.float64 else 1e-3)
+
+
+@every_loss
+def test_batch_of_one_equals_the_direct_form(loss):
+    student, teacher, targets = logits(batch=1)
+    value, gradient = value_and_gradient(loss, student, teacher, targets)
+    assert value.item() == pytest.approx(reference(loss, student, teacher, targets, MIDDLE), rel=1e-12)
+    assert gradient.abs().max() > 0
 
 
 @every_loss
@@ -264,6 +334,10 @@ def test_two_classes_are_refused(loss):
         ("pruning", Stages(0.0, 1.0, stages=4)),
         ("task_weight", -0.5),
         ("task_weight", float("nan")),
+        ("standardise", 1),
+        ("standardise", "yes"),
+        ("adaptive", True),
+        ("adaptive", 0.1),
     ],
 )
 def test_setting_out_of_range_is_refused(loss, setting, value):
@@ -282,22 +356,37 @@ def test_domain_is_checked_at_its_ends(loss):
 @every_loss
 def test_loss_describes_all_its_settings(loss):
     description = describe(loss)
-    assert set(description) == {"is", *(field.name for field in fields(loss))}
+    assert set(description) >= {"is", *(field.name for field in fields(loss))}
     assert loss.needs_teacher
 
 
 # -- DKD and KD
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0.5, 20), st.integers(3, 30))
-def test_kd_is_tckd_plus_the_rest_of_nckd(seed, temperature, classes):
-    # Zhao et al. 2022, eq. 5: KD = TCKD + (1 − p_t,y)·NCKD.
+@pytest.mark.parametrize("names", COMBINATIONS, ids=["-".join(names) or "plain" for names in COMBINATIONS])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), classes=st.integers(3, 30))
+def test_kd_is_tckd_plus_the_rest_of_nckd(names, seed, classes):
+    # Zhao et al. 2022, eq. 5: KD = TCKD + (1 − p_t,y)·NCKD, whatever the add-ons make of logits and temperature.
     student, teacher, targets = logits(batch=4, classes=classes, seed=seed)
-    pair = gathered(Outputs(student), Outputs(teacher), targets, 0.0)
+    *pair, temperature = compared(KD(**combined(names)), Outputs(student), Outputs(teacher), targets, MIDDLE)
     tckd, nckd = tckd_nckd(*pair, temperature)
-    p_target = torch.softmax(teacher / temperature, dim=1).gather(1, targets[:, None])
+    p_target = torch.softmax(pair[1] / temperature, dim=1)[:, :1]
     torch.testing.assert_close(kd(*pair, temperature), tckd + (1 - p_target) * nckd, rtol=1e-11, atol=1e-12)
+
+
+@every_loss
+def test_what_is_compared_has_the_target_first_and_no_gradient_but_the_students(loss):
+    student, teacher, targets = logits()
+    student.requires_grad_()
+    teacher.requires_grad_()
+    z_s, z_t, temperature = compared(
+        replace(loss, standardise=False), *map(Outputs, (student, teacher)), targets, MIDDLE
+    )
+    assert torch.equal(z_t[:, :1], teacher.gather(1, targets[:, None]))
+    assert z_s.requires_grad
+    assert not z_t.requires_grad
+    assert isinstance(temperature, float) if loss.adaptive is None else not temperature.requires_grad
 
 
 @pytest.mark.parametrize("function", [kd, lambda *arguments: torch.cat(tckd_nckd(*arguments), dim=1)])
@@ -345,4 +434,4 @@ def test_no_distillation_adds_zero_without_a_teacher():
     assert value.item() == 0
     assert not loss.needs_teacher
     assert at(loss.task_weight, MIDDLE) == 1.0
-    assert describe(loss) == {"is": "NoDistillation"}
+    assert describe(loss)["is"] == "NoDistillation"

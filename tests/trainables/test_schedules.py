@@ -16,7 +16,7 @@ runs = st.integers(1, 300).flatmap(
 )
 number = st.floats(-100, 100)
 schedules = st.one_of(
-    st.builds(Stages, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine"])),
+    st.builds(Stages, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine", "step"])),
     st.builds(Drops, st.floats(0, 100), st.floats(0, 1)),
     st.builds(Cosine, number, number),
 )
@@ -69,6 +69,14 @@ def test_single_stage_is_its_end():
 def test_cosine_stages_are_slow_at_both_ends():
     values = [Stages(0.0, 1.0, stages=5, shape="cosine").at(Progress(epoch, 5)) for epoch in range(5)]
     assert values == pytest.approx([0, 0.5 - math.sqrt(0.125), 0.5, 0.5 + math.sqrt(0.125), 1])
+
+
+@pytest.mark.parametrize(
+    ("stages", "values"), [(1, [2]), (2, [1, 2]), (3, [1, 2, 2]), (4, [1, 1, 2, 2]), (8, [1] * 4 + [2] * 4)]
+)
+def test_step_stages_are_the_start_then_the_end(stages, values):
+    step = Stages(1.0, 2.0, stages, shape="step")
+    assert [step.at(Progress(epoch, stages)) for epoch in range(stages)] == values
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,7 @@ def test_scheduled_names_every_schedule_with_its_value():
     [
         (lambda: Stages(1.0, 2.0, stages=2.5), "whole number"),
         (lambda: Stages(1.0, 2.0, stages=0), "stages is 0"),
-        (lambda: Stages(1.0, 2.0, 4, shape="bent"), "allowed are linear, cosine"),
+        (lambda: Stages(1.0, 2.0, 4, shape="bent"), "allowed are linear, cosine, step"),
         (lambda: Drops(0.1, factor=float("nan")), "factor is nan"),
         (lambda: Drops(0.1, factor=-0.5), "factor is -0.5"),
         (lambda: Drops(0.1, shares=(0.5, 1.5)), "shares of the run"),

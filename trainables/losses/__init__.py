@@ -1,1 +1,1 @@
-"""One distillation loss a file; logits.py and pruning.py are what losses on logits share."""
+"""One distillation loss a file; logits.py and the add-ons it names are what losses on logits share."""

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.logits import divergence, full_precision, gathered, log_divergence
+from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.logits import check, compared, divergence, full_precision, log_divergence
 from trainables.schedules import Number, Progress, at, require
 from trainables.task import Outputs
 
@@ -23,7 +24,7 @@ class DKD:
     beta = 2 is published for ResNet-110 teachers of ResNet-20 and 32; other pairs use 6 to 8. Warm-up is
     published as 20 of 240 epochs; the default is the same share of any run.
     Raises InputError for a setting, or an end of a schedule, out of range.
-    Source: Zhao et al. 2022, eq. 7; `pruning` is P1's logits pruning (pruning.py).
+    Source: Zhao et al. 2022, eq. 7; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
 
     temperature: Number = 4.0
@@ -33,23 +34,21 @@ class DKD:
     """Share of the run over which the loss grows to its full weight."""
     pruning: Number = 0.0
     """Share of the classes that is pruned."""
+    standardise: bool = False
+    adaptive: DataAdaptiveTemperature | None = None
     task_weight: Number = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require("temperature", self.temperature, above=0)
+        check(self)
         require("alpha", self.alpha, low=0)
         require("beta", self.beta, low=0)
         require("warmup", self.warmup, low=0)
-        require("pruning", self.pruning, low=0, below=1)
-        require("task_weight", self.task_weight, low=0)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        temperature = at(self.temperature, progress)
         with full_precision(student):
-            logits = gathered(student, teacher, targets, at(self.pruning, progress))
-            tckd, nckd = tckd_nckd(*logits, temperature)
+            tckd, nckd = tckd_nckd(*compared(self, student, teacher, targets, progress))
             loss = at(self.alpha, progress) * tckd + at(self.beta, progress) * nckd
             return self._warmth(progress) * loss.mean()
 

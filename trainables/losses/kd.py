@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.logits import divergence, full_precision, gathered
+from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.logits import check, compared, divergence, full_precision
 from trainables.schedules import Number, Progress, at, require
 from trainables.task import Outputs
 
@@ -17,9 +18,9 @@ class KD:
     """weight · mean over the batch of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), on the classes pruning keeps.
 
     z: logits (B, K) of teacher and student, K ≥ 3; T: temperature. The defaults are the usual ones on
-    CIFAR-100: 0.1·task_loss + 0.9·KD at T = 4.
+    CIFAR-100: 0.1·task_loss + 0.9·KD at T = 4; with `standardise` the usual ones are weight 9 and T = 2.
     Raises InputError for a setting, or an end of a schedule, out of range.
-    Source: Hinton et al. 2015, section 2; `pruning` is P1's logits pruning (pruning.py).
+    Source: Hinton et al. 2015, section 2; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
 
     temperature: Number = 4.0
@@ -27,19 +28,18 @@ class KD:
     task_weight: Number = 0.1
     pruning: Number = 0.0
     """Share of the classes that is pruned."""
+    standardise: bool = False
+    adaptive: DataAdaptiveTemperature | None = None
 
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require("temperature", self.temperature, above=0)
+        check(self)
         require("weight", self.weight, low=0)
-        require("task_weight", self.task_weight, low=0)
-        require("pruning", self.pruning, low=0, below=1)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         with full_precision(student):
-            logits = gathered(student, teacher, targets, at(self.pruning, progress))
-            return at(self.weight, progress) * kd(*logits, at(self.temperature, progress)).mean()
+            return at(self.weight, progress) * kd(*compared(self, student, teacher, targets, progress)).mean()
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:

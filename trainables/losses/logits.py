@@ -1,16 +1,75 @@
-"""What all losses on logits share: precision, gathering of the classes that count, the divergence itself.
+"""What all losses on logits share: their add-ons, precision, the classes that count, the divergence itself.
 
 Temperatures are a float or one per sample, (B, 1); therefore what is per sample here is (B, 1) too.
 """
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from study.errors import InputError
+from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.pruning import kept_classes
+from trainables.losses.standardisation import standardised
+from trainables.schedules import Number, Progress, at, is_open, require
 from trainables.task import Outputs
+
+
+class LogitLoss(Protocol):
+    """The settings that every loss on logits has, whatever it computes."""
+
+    @property
+    def temperature(self) -> Number: ...
+
+    @property
+    def pruning(self) -> Number:
+        """Share of the classes that is pruned (pruning.py)."""
+
+    @property
+    def standardise(self) -> bool:
+        """Whether logits are standardised over the kept classes (standardisation.py)."""
+
+    @property
+    def adaptive(self) -> DataAdaptiveTemperature | None:
+        """Which samples depart from the temperature (adaptive_temperature.py)."""
+
+    @property
+    def task_weight(self) -> Number: ...
+
+
+def check(loss: LogitLoss) -> None:
+    """Raises InputError for one of these settings, or an end of a schedule, out of range."""
+    require("temperature", loss.temperature, above=0)
+    require("pruning", loss.pruning, low=0, below=1)
+    require("task_weight", loss.task_weight, low=0)
+    _require_one_of("standardise", loss.standardise, bool, "True, False, or choice(False, True)")
+    _require_one_of(
+        "adaptive", loss.adaptive, DataAdaptiveTemperature | None, "None, or DataAdaptiveTemperature(…) of numbers"
+    )
+
+
+def compared(
+    loss: LogitLoss, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress
+) -> tuple[Tensor, Tensor, float | Tensor]:
+    """Both nets' logits as `loss` compares them, the target in column 0, and the temperature to compare them at.
+
+    Logits (B, K) are pruned, then standardised over the classes that are left: (B, 1 + M), float32 or wider. The
+    temperature is a float, or (B, 1) where it adapts to the data, ranked by KL of exactly these logits at the epoch's
+    temperature. Nothing of the teacher carries a gradient, nor does the temperature.
+    """
+    logits = gathered(student, teacher, targets, at(loss.pruning, progress))
+    if loss.standardise:
+        logits = standardised(logits[0]), standardised(logits[1])
+    temperature = at(loss.temperature, progress)
+    if loss.adaptive is None:
+        return *logits, temperature
+    with torch.no_grad():
+        apart = divergence(logits[0] / temperature, logits[1] / temperature)
+    return *logits, loss.adaptive.temperatures(apart, temperature, progress)
 
 
 def full_precision(outputs: Outputs) -> torch.autocast:
@@ -40,3 +99,8 @@ def log_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _widened(logits: Tensor) -> Tensor:
     return logits.float() if logits.element_size() < 4 else logits
+
+
+def _require_one_of(name: str, value: Any, kinds: Any, allowed: str) -> None:
+    if not is_open(value) and not isinstance(value, kinds):
+        raise InputError(f"{name} is {value!r}; allowed is {allowed}")

@@ -1,0 +1,83 @@
+"""The studies in spaces/: that each can decide what it asks, and that its published figures are the papers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reports import published
+from study.loading import load_space
+from study.space import corners, domains
+from study.study import Study
+
+FILES = sorted((Path(__file__).parent.parent / "spaces").glob("*.py"))
+PROFILES = ("embedded", "cifar10", "paper")
+every_cifar_study = pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(load_space(path, profile, Path("data")).study, id=f"{path.stem}-{profile}")
+        for path in FILES
+        if path.stem.endswith("_cifar")
+        for profile in PROFILES
+    ],
+)
+
+
+@every_cifar_study
+def test_seeds_can_decide_all_comparisons_of_a_student(study: Study) -> None:
+    # The sign-flip test's smallest p is 2/2^n; Holm multiplies it by the number of comparisons.
+    comparisons = sum(study.versus(arm) is not None for arm in study.arms)
+    assert comparisons * 2 / 2**study.budget.seeds <= 0.05
+
+
+@every_cifar_study
+def test_study_says_how_it_reads_its_paper(study: Study) -> None:
+    assert study.readings
+    for reading in study.readings:
+        assert reading.endswith(".")
+
+
+@every_cifar_study
+def test_every_domain_has_a_name_of_its_own(study: Study) -> None:
+    for arm in study.arms:
+        names = [name for name, _ in domains(arm.loss)]
+        assert len(set(names)) == len(names)
+        assert all(next(domains(loss), None) is None for loss in corners(arm.loss))
+
+
+@every_cifar_study
+def test_published_methods_are_in_the_table_of_figures(study: Study) -> None:
+    for arm in study.arms:
+        if arm.published:
+            assert any(published.find("P1", student, arm.published) for student in ("resnet8", "resnet20")), arm.name
+
+
+@pytest.mark.parametrize("method", ["eat", "dat", "lp"])
+def test_paper_profile_shows_one_published_figure_for_each_student(method: str) -> None:
+    study = load_space(FILES[0].parent / f"{method}_cifar.py", "paper", None).study
+    for student in study.students:
+        found = [figure for arm in study.arms for figure in published.find("P1", student.name, arm.published)]
+        assert len(found) == 1
+        assert found[0].method == f"dkd+{method}"
+
+
+def test_joint_study_reads_the_paper_as_the_single_ones_do() -> None:
+    folder = FILES[0].parent
+    joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.readings)
+    for method in ("eat", "dat", "lp"):
+        assert set(load_space(folder / f"{method}_cifar.py", "paper", None).study.readings) <= joint
+
+
+def test_joint_study_publishes_what_the_single_ones_do() -> None:
+    folder = FILES[0].parent
+    together = {arm.name: arm.loss for arm in load_space(folder / "joint_cifar.py", "paper", None).study.arms}
+    for ratio in ("0.4", "0.2"):
+        apart = {
+            method: {arm.name: arm.loss for arm in load_space(folder / f"{method}_cifar.py", "paper", None).study.arms}
+            for method in ("eat", "dat", "lp")
+        }
+        loss = together[f"all three, r = {ratio}"]
+        assert loss.temperature == apart["eat"][f"DKD + EAT, r = {ratio}"].temperature
+        assert loss.adaptive == apart["dat"]["DKD + DAT, published"].adaptive
+        assert loss.pruning == apart["lp"]["DKD + LP, published"].pruning
