@@ -21,8 +21,12 @@ class Setting:
     parts: tuple[Setting, ...] = ()
 
 
+CLASS = ("is", "from", "source")
+"""The entries by which a description names its class; see study/describe.py."""
+
+
 def settings(
-    description: dict[str, Any], leave_out: tuple[str, ...] = ("is", "name", "question")
+    description: dict[str, Any], leave_out: tuple[str, ...] = (*CLASS, "name", "question")
 ) -> tuple[Setting, ...]:
     """The entries of a description, in its order."""
     return tuple(_setting(key, value) for key, value in description.items() if key not in leave_out)
@@ -48,7 +52,7 @@ def _setting(name: str, value: Any) -> Setting:
     if len(text) <= LINE or not isinstance(value, dict | list):
         return Setting(name, text)
     if isinstance(value, dict):
-        return Setting(name, str(value.get("is", "")), settings(value, ("is",)))
+        return Setting(name, str(value.get("is", "")), settings(value, CLASS))
     return Setting(name, "", tuple(_named(index, item) for index, item in enumerate(value)))
 
 
@@ -65,7 +69,7 @@ def line(value: Any) -> str:
         return ", ".join(line(item) for item in value) or "none"
     if not isinstance(value, dict):
         return brief(value) if value != "" else "–"
-    kind, fields = value.get("is"), {key: item for key, item in value.items() if key not in ("is", "from", "source")}
+    kind, fields = value.get("is"), {key: item for key, item in value.items() if key not in CLASS}
     if kind in ("Uniform", "Integer"):
         scale = ", logarithmic" if fields.get("log") else ""
         whole = "whole, " if kind == "Integer" else ""

@@ -70,8 +70,9 @@ def budget_table(records: StudyRecords) -> Table:
     """What each cell was given and took: a fair comparison shows here."""
     rows: list[tuple[str, ...]] = []
     prepare = records.trials[records.trials["phase"] == "prepare"]
-    for arm, group in prepare.groupby("arm", sort=False):
-        rows.append((f"prepare: {arm}", "–", "–", "–", "–", str(len(group)), *_spent(group)))
+    # steps of one kind together: a large teacher's outputs are stored in dozens of them
+    for kind, group in prepare.groupby(prepare["arm"].str.split(" ").str[0], sort=False):
+        rows.append((f"prepare: {kind}", "–", "–", "–", "–", str(len(group)), *_spent(group)))
     for cell in records.cells:
         trials = records.trials[(records.trials["cell"] == cell.name) & (records.trials["phase"] != "prepare")]
         search, confirm = trials[trials["phase"] == "search"], trials[trials["phase"] == "confirm"]

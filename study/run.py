@@ -145,7 +145,8 @@ def report(folder: Path, console: Console) -> None:
     from reports.tables import comparison_text
 
     page = build(folder)
-    console.print(comparison_text(folder, min(console.width, 110)), markup=False, soft_wrap=True)
+    width = min(console.width, 110) if console.is_terminal else 110
+    console.print(comparison_text(folder, width), markup=False, soft_wrap=True)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 

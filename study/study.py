@@ -151,8 +151,10 @@ def needs_teacher(arm: Arm) -> bool:
 def _check_names(study: Study) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", study.name, re.ASCII):
         raise InputError(f"study name {study.name!r}: use letters, digits, '.', '_' and '-', at most 100 of them")
-    if study.name == "teachers":
-        raise InputError("study name 'teachers' is taken: trained teachers are kept there; choose another")
+    if study.name in ("teachers", "outputs"):
+        raise InputError(
+            f"study name {study.name!r} is taken: teachers and their outputs are kept there; choose another"
+        )
     if not study.students:
         raise InputError("a study needs at least one student; students is empty")
     for kind, names in (("arm", [a.name for a in study.arms]), ("student", [s.name for s in study.students])):
