@@ -58,7 +58,9 @@ class Display:
 
     def _say(self, line: str) -> None:
         self._drawn = time.monotonic()
-        self._console.print(f"[{_clock(self._drawn - self._started)}] {line}", markup=False, highlight=False)
+        self._console.print(
+            f"[{_clock(self._drawn - self._started)}] {line}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")

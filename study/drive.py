@@ -63,7 +63,7 @@ def drive(
         earlier = check_same(folder, study, inputs)
         flow = resumed(study, inputs, place)
         if flow.done and earlier is not None:
-            console.print(f"{folder} is finished: nothing to train, reporting again", markup=False)
+            console.print(f"{folder} is finished: nothing to train, reporting again", markup=False, soft_wrap=True)
         else:
             written = document(study, space, inputs, earlier, command)
             write_study(folder, written)
@@ -89,7 +89,7 @@ def _train(flow: Flow, space: Space, place: Place, console: Console) -> None:
     from study.worker import Workplace
 
     for note in notes(flow.preparations):
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
     with _written_whatever_happens(flow):
         executor.connect(place.address)
         try:

@@ -149,7 +149,8 @@ class Flow:
         """Why cells are not done, once nothing is left to run."""
         if self.problem:
             return [self.problem]
-        return [f"{name}: {cell.problem}" for name, cell in self.cells.items() if cell.problem]
+        open_cells = [(name, cell) for name, cell in self.cells.items() if not cell.done]
+        return [f"{name}: {cell.problem or 'not complete'}" for name, cell in open_cells]
 
     # -- what could start, most urgent first -----------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         if fresh:
             study = dataclasses.replace(study, name=beside(storage, study.name))
         if dry_run:
-            console.print("\n".join(plan(study, inputs, storage)), markup=False)
+            console.print("\n".join(plan(study, inputs, storage)), markup=False, soft_wrap=True)
             return
         place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed)
         check_place(place)
