@@ -5,6 +5,8 @@ Figures of the same are in search_figures.py. Only validation scores appear here
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -13,6 +15,8 @@ from reports.metrics import brief, metric
 from reports.render import Table
 
 TOP_TRIALS = 10
+MOST_COLUMNS = 8
+"""A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
 
 
 def search_table(records: StudyRecords, cell: Cell) -> Table:
@@ -21,8 +25,8 @@ def search_table(records: StudyRecords, cell: Cell) -> Table:
     names = parameter_names(cell, ranked)
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
-        params, complete = values(trial["params"]), trial["state"] == "COMPLETE"
-        proposed = tuple(brief(params[name]) if name in params else "–" for name in names)
+        complete = trial["state"] == "COMPLETE"
+        proposed = _proposed(values(trial["params"]), names)
         score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         rows.append((str(trial["number"]), trial["state"].lower(), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
@@ -30,12 +34,19 @@ def search_table(records: StudyRecords, cell: Cell) -> Table:
     return Table(
         name=f"search-{cell.name}",
         caption=f"{cell.name}: best trials of {len(ranked)}",
-        columns=("trial", "state", *names, written.label, "epochs"),
-        align="rl" + "r" * len(names) + "rr",
+        columns=("trial", "state", *(names if len(names) <= MOST_COLUMNS else ("settings",)), written.label, "epochs"),
+        align="rl" + ("r" * len(names) if len(names) <= MOST_COLUMNS else "l") + "rr",
         rows=tuple(rows),
         kinds=tuple(kinds),
         notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
     )
+
+
+def _proposed(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """A trial's settings: a column each, or all in one where there are many."""
+    if len(names) <= MOST_COLUMNS:
+        return tuple(brief(params[name]) if name in params else "–" for name in names)
+    return (", ".join(f"{name} {brief(params[name])}" for name in names if name in params),)
 
 
 def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 from fake_study import DKD, NONE, SEARCHED, Writer
 from scipy import stats
 
-from reports import headline
+from reports import headline, search_results
 from reports.build import write_tables
 from reports.comparison import Comparison, compare
 from reports.load import load
@@ -291,3 +291,11 @@ def test_written_forms_of_numbers_and_names() -> None:
     assert [duration(s) for s in (0.71, 48, 200, 7500)] == ["0.7 s", "48 s", "3 min 20 s", "2 h 05 min"]
     assert shorten("a" * 300, 11) == "aaaaa…aaaaa"
     assert metric("val/accuracy").label == "validation accuracy, %"
+
+
+def test_many_conditional_settings_share_one_column():
+    names = tuple(f"KD.setting{n}" for n in range(20))
+    assert search_results._proposed({"KD.setting3": 0.5, "KD.setting7": "cosine"}, names) == (
+        "KD.setting3 0.5, KD.setting7 cosine",
+    )
+    assert search_results._proposed({"a": 1}, ("a", "b")) == ("1", "–")
