@@ -15,6 +15,9 @@ from reports.metrics import brief, metric
 from reports.render import Table
 
 TOP_TRIALS = 10
+STATE_WORDS = {"PRUNED": "stopped"}
+"""As everywhere on the page; "pruned" would be read as pruned logits."""
+
 MOST_COLUMNS = 8
 """A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
 
@@ -28,7 +31,7 @@ def search_table(records: StudyRecords, cell: Cell) -> Table:
         complete = trial["state"] == "COMPLETE"
         proposed = _proposed(values(trial["params"]), names)
         score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
-        rows.append((str(trial["number"]), trial["state"].lower(), *proposed, *score))
+        rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
     return Table(

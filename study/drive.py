@@ -66,8 +66,8 @@ def drive(
             console.print(f"{folder} is finished: nothing to train, reporting again", markup=False, soft_wrap=True)
         else:
             written = document(study, space, inputs, earlier, command)
-            write_study(folder, written)
-            _train(flow, space, place, console)
+            console.print(opening(flow, folder), markup=False, soft_wrap=True)
+            _train(flow, space, place, console, written)
             summary = study.task.summary(study.students, place.storage)
             write_study(folder, {**written, **summary, "finished": flow.done})
         return flow.problems
@@ -84,7 +84,17 @@ def resumed(study: Study, inputs: Mapping[str, Any], place: Place) -> Flow:
     return flow
 
 
-def _train(flow: Flow, space: Space, place: Place, console: Console) -> None:
+def opening(flow: Flow, folder: Path) -> str:
+    """The first line of a run: what it is about, where it writes, and how far it already is."""
+    study = flow.study
+    searches = sum(cell.trials for cell in flow.cells.values())
+    trials = searches + len(flow.cells) * study.budget.seeds
+    ended = sum(len(cell.searched) + sum(bool(s) for s in cell.confirmed.values()) for cell in flow.cells.values())
+    goes_on = f", goes on with {ended} trials done" if ended or flow.resumable else ""
+    return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {folder}"
+
+
+def _train(flow: Flow, space: Space, place: Place, console: Console, written: Mapping[str, Any]) -> None:
     from study import executor
     from study.worker import Workplace
 
@@ -92,6 +102,7 @@ def _train(flow: Flow, space: Space, place: Place, console: Console) -> None:
         console.print(note, markup=False, soft_wrap=True)
     with _written_whatever_happens(flow):
         executor.connect(place.address)
+        write_study(place.storage / flow.study.name, written)  # once there is a cluster to run it on
         try:
             resources = executor.allot(executor.cluster(), place.gpus_per_trial, place.max_concurrent)
             flow.resources = resources.as_row()

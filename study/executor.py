@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -79,12 +80,14 @@ def connect(address: str | None) -> None:
     if address is None:
         # an address of our own unless one is given: a stray cluster must not be joined by accident
         ray.init(address="local", include_dashboard=False, **quiet)
-        return
-    _check_answers(address)
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+    else:
+        _check_answers(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+            raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+    # Ray puts its own handler in: a batch system's goodbye is an interruption
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _check_answers(address: str) -> None:

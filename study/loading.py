@@ -10,6 +10,9 @@ import dataclasses
 import importlib.util
 import inspect
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +36,7 @@ class Space:
 def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     """Import a space file and take its study under a profile.
 
-    Raises InputError for a file that is missing, is no Python, defines no study, or has no such profile. An exception
-    inside the file keeps its traceback: it is a bug in the file.
+    Raises InputError for a file that is missing, is no Python, raises, defines no study, or has no such profile.
     """
     module = _import(path)
     if not hasattr(module, "study"):
@@ -51,7 +53,8 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     chosen = next(iter(defined)) if profile is None else profile
     if chosen not in defined:
         raise InputError(f"unknown profile {chosen!r}; {path} has: {', '.join(defined)}")
-    study = defined[chosen](data_dir)
+    with _blamed_on(path):
+        study = defined[chosen](data_dir)
     if not isinstance(study, Study):
         raise InputError(f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study")
     return Space(study, module, path, chosen, path.read_text(encoding="utf-8"))
@@ -86,20 +89,33 @@ def overridden(
     )
 
 
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """Tell an exception of a space file in one line, with the line of the file that led to it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except SyntaxError as error:
+        raise InputError(f"{error.filename} is no valid Python: {error.msg}, line {error.lineno}") from None
+    except Exception as error:
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {frames[-1]}" if frames else ""
+        raise InputError(f"{path}{line}: {type(error).__name__}: {error}") from error
+
+
 def _import(path: Path) -> ModuleType:
     if not path.is_file():
         near = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"no space file {path}; there are: {', '.join(near) or 'none in that folder'}")
+        raise InputError(f"no space file {path}; {'there are: ' + ', '.join(near) if near else 'its folder has none'}")
     name = f"space_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file: a space file ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses defined in the file look their module up
-    try:
+    with _blamed_on(path):
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise InputError(f"{error.filename} is no valid Python: {error.msg}, line {error.lineno}") from None
     for kind in vars(module).values():
         if isinstance(kind, type) and kind.__module__ == name:
             setattr(kind, SOURCE, digest(inspect.getsource(kind)))

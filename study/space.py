@@ -197,7 +197,8 @@ def _repeated(labels: tuple[Value, ...]) -> Value:
 
 
 def _check_range(domain: Uniform | Integer) -> None:
-    call = f"{type(domain).__name__.lower()}({domain.low}, {domain.high})"
+    name = type(domain).__name__.lower()
+    call = f"{'log_' if domain.log and name == 'uniform' else ''}{name}({domain.low}, {domain.high})"
     if not (math.isfinite(domain.low) and math.isfinite(domain.high)):
         raise InputError(f"{call}: both ends must be finite numbers")
     if not domain.low < domain.high:

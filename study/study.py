@@ -45,8 +45,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"budget: {name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InputError(f"budget: {name} is {value!r}; allowed is a whole number, at least 1")
+            if value < 1:
+                raise InputError(f"budget: {name} is {value}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,10 @@ def needs_teacher(arm: Arm) -> bool:
     return any(loss.needs_teacher for loss in corners(arm.loss))
 
 
+METHOD = ("needs_teacher",)
+"""What the engine reads of a loss; its task asks for more."""
+
+
 def _check_names(study: Study) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", study.name, re.ASCII):
         raise InputError(f"study name {study.name!r}: use letters, digits, '.', '_' and '-', at most 100 of them")
@@ -191,6 +198,8 @@ def _check_metric(study: Study) -> None:
 def _check_domains(arm: Arm) -> None:
     try:
         for loss in corners(arm.loss):
-            _ = loss.needs_teacher
+            for wanted in METHOD:
+                if not hasattr(loss, wanted):
+                    raise InputError(f'{type(loss).__name__} has no {wanted!r}: see "Adding a loss" in README.md')
     except InputError as error:
         raise InputError(f"arm {arm.name!r} at an end of its search space: {error}") from None

@@ -53,9 +53,6 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if self._failed:
-            # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another
-            os._exit(1)
         self._begin(new_config)
         return True
 
@@ -66,6 +63,10 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, str]:
         """One epoch. Tune is never told that a trial is done: the driver decides that from the row."""
+        if self._failed and self._rows is None:
+            # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another.
+            # Here and not in reset_config, where Tune counts one death twice and gives the next trial up.
+            os._exit(1)
         try:
             if self._rows is None:
                 self._rows = _rows(self._job())

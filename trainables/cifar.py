@@ -242,4 +242,18 @@ def _indices(task: Classification, split: str) -> np.ndarray[Any, Any]:
 def _probe(loss: DistillationLoss, classes: int) -> None:
     """Try a loss on a small batch of this many classes, for what only the data can show to be wrong."""
     logits = torch.linspace(-1, 1, 2 * classes).view(2, classes)
-    loss(Outputs(logits), Outputs(logits.half()), torch.zeros(2, dtype=torch.int64), Progress(0, 1))
+    name = type(loss).__name__
+    if not hasattr(loss, "task_weight"):
+        raise InputError(f"{name} has no 'task_weight': see \"Adding a loss\" in README.md")
+    try:
+        value = loss(Outputs(logits), Outputs(logits.half()), torch.zeros(2, dtype=torch.int64), Progress(0, 1))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a loss of the user's own may raise
+        raise InputError(
+            f"{name} raises {type(error).__name__} on two samples of {classes} classes: {error}"
+        ) from error
+    if value.dim():
+        raise InputError(
+            f"{name} returns a tensor of shape {tuple(value.shape)}; a loss is one number, its mean perhaps"
+        )

@@ -59,7 +59,9 @@ def _teacher_step(task: TrainableTask, storage: Path) -> list[Preparation]:
     teacher = task.teacher
     epochs = 1 if teacher.weights else teacher.epochs
     note = (
-        f"read teacher {teacher.weights}" if teacher.weights else f"train teacher {teacher.model.name}, {epochs} epochs"
+        f"read teacher {teacher.weights}"
+        if teacher.weights
+        else f"train teacher {teacher.model.name}, epochs: {epochs}"
     )
     return [Preparation(TEACHER, epochs, {"teacher": describe(teacher), "key": task.teacher_key}, stage=0, note=note)]
 

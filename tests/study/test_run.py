@@ -209,8 +209,8 @@ class Poison(Simulated):
 study = Study(
     name="toy", question="?", task=Poison(teacher_epochs=0), students=(SimulatedStudent(),),
     arms=(
-        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
         Arm("poison", SimulatedLoss(gain=-1)),
+        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
         Arm("exits", SimulatedLoss(gain=-2)),
     ),
     budget=Budget(trials=1, epochs=2, seeds=2),
@@ -227,7 +227,7 @@ def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -
     assert set(trials.loc["plain"].state) == {"COMPLETE"}
     assert set(trials.loc["poison"].state) == {"FAILED"}
     for reason in trials.loc["poison"].reason:
-        assert reason.startswith("RuntimeError: device error (space_toy.py:") or "device error" in reason
+        assert reason.startswith("RuntimeError: device error (toy.py:")
     for trial_id, reason in zip(trials.loc["exits"].trial_id, trials.loc["exits"].reason, strict=True):
         assert reason.startswith("its worker died 4 times, last with ")
         assert (folder.study / "checkpoints" / trial_id / "traceback.txt").read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from study import Arm, Budget, Study, uniform
 from study.describe import describe, differences, digest
+from study.drive import check_inputs
 from study.errors import InputError
 from study.loading import load_space, overridden
 from tests.study.toy import BASELINE, SEARCHED, toy
@@ -169,3 +170,54 @@ def test_differences_name_each_changed_leaf() -> None:
     old, new = describe(toy()), describe(toy(seed=5, budget=Budget(9, 7, 3)))
     assert list(differences(old, new)) == ["budget.epochs: 6 → 7", "seed: 0 → 5"]
     assert list(differences(old, old)) == []
+
+
+def test_readmes_example_of_a_loss_is_a_space_file_that_passes_every_check(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    (example,) = (block.split("```")[0] for block in readme.split("```python\n")[1:] if "class LogitMse" in block)
+    (tmp_path / "mse.py").write_text(example)
+    study = load_space(tmp_path / "mse.py", None, None).study
+    assert check_inputs(study, tmp_path)["data"]["classes"] == 10
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("KD(temprature=4)", r"mse\.py, line \d+: TypeError: .*'temprature'"),
+        ("LogitMse(weight='0.5')", "LogitMse raises AttributeError on two samples of 10 classes"),
+        ("Whole()", r"Whole returns a tensor of shape \(2, 10\); a loss is one number"),
+        ("Raises()", r"Raises raises ValueError on two samples of 10 classes: shapes differ"),
+        ("NoWeight()", "NoWeight has no 'task_weight': see \"Adding a loss\""),
+        ("Unknown()", r"mse\.py, line \d+: NameError"),
+    ],
+)
+def test_mistake_in_an_own_loss_is_one_line(tmp_path: Path, mistake: str, message: str) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    (example,) = (block.split("```")[0] for block in readme.split("```python\n")[1:] if "class LogitMse" in block)
+    own = """
+from trainables.losses.kd import KD
+
+class Whole(LogitMse):
+    def __call__(self, student, teacher, targets, progress):
+        return student.prediction
+
+class Raises(LogitMse):
+    def __call__(self, student, teacher, targets, progress):
+        raise ValueError("shapes differ")
+
+@dataclass(frozen=True)
+class NoWeight:
+    needs_teacher: ClassVar[bool] = True
+
+study = Study("""
+    text = example.replace("\nstudy = Study(", own).replace("LogitMse(weight=log_uniform(0.01, 1))", mistake)
+    (tmp_path / "mse.py").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        check_inputs(load_space(tmp_path / "mse.py", None, None).study, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["3", 2.5, None, True])
+def test_budget_of_something_else_than_a_number_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="allowed is a whole number"):
+        Budget(trials=value, epochs=1, seeds=1)
