@@ -62,7 +62,7 @@ def drive(
     with locked(folder):
         earlier = check_same(folder, study, inputs)
         flow = resumed(study, inputs, place)
-        if flow.done and earlier is not None:
+        if flow.done and earlier is not None and earlier["finished"]:
             console.print(f"{folder} is finished: nothing to train, reporting again", markup=False, soft_wrap=True)
         else:
             written = document(study, space, inputs, earlier, command)

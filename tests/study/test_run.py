@@ -123,6 +123,11 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
         assert trial.state.name == rows.state[trial.number]
         assert len(trial.intermediate_values) == rows.epochs_done[trial.number]
 
+    described = json.loads((folder.study / "study.json").read_text())
+    (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
+    assert folder.run().returncode == 0, "killed between the last row and the last word"
+    is_whole(folder)
+
     folder.write(trials=10)
     changed = folder.run()
     assert changed.returncode == 2
