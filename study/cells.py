@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
 
 from study.describe import derived_seed
+from study.points import Params, tried_first
+from study.rows import Run
 from study.search import CellSearch
 from study.space import Value
 from study.stopping import Rungs
 from study.study import Cell, Study, needs_teacher
 from study.trial import Trial, TrialState
 
+HOPELESS = 4
+"""When so many trials of a cell have failed before their first epoch and none got further, the study stops."""
+
 
 class CellState:
     """What has happened in a cell so far, and what is left to do in it."""
 
-    def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage):
+    def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
         self.name, self.cell, self._study = cell.name, cell, study
         self.needs_teacher = needs_teacher(cell.arm)
-        self.trials = study.budget.trials if cell.arm.searched else 0
+        self.trials = study.trials(cell.arm)
         self.params: dict[int, Mapping[str, Value]] = {}
         """Of each search trial that was ever started, by number."""
         self.searched: dict[int, tuple[TrialState, float | None]] = {}
@@ -31,6 +36,7 @@ class CellState:
         """How each started confirm trial ended; None while it runs or waits to be resumed."""
         self.first_failure = ""
         """The reason of the first failed trial, for the message that says a cell is not complete."""
+        self._failed_at_once, self._any_started = 0, False
         self._rungs = Rungs(
             study.stopping,
             study.direction,
@@ -39,41 +45,52 @@ class CellState:
         )
         if cell.arm.searched:
             seeds = [derived_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
-            self._search = CellSearch(cell.name, cell.arm.loss, study.sampler, study.direction, seeds, journal)
+            directions, first = [*study.targets.values()], tried_first(cell.arm.first_points, warm)
+            self._search = CellSearch(cell.name, cell.arm.loss, study.sampler, directions, seeds, journal, first)
 
     # -- trials of either phase ------------------------------------------------------------------------------------
 
-    def ended(self, trial: Trial, state: TrialState, reason: str, score: float | None, epochs: int) -> None:
-        """A trial of this cell is over; `score` is its search score, if it completed."""
+    def ended(self, run: Run, state: TrialState, reason: str) -> None:
+        """A trial of this cell is over."""
+        trial = run.trial
         if trial.phase == "search":
-            self._search.tell(trial.number, trial.id, state, score)
-        self._note_end(trial, state, reason, score, epochs)
-
-    def restore_ended(
-        self, trial: Trial, state: TrialState, reason: str, score: float | None, scores: Mapping[int, float]
-    ) -> None:
-        """Put back a trial that ended in an earlier run; `scores` are its search scores by epoch."""
-        if trial.phase == "search":
-            self._search.replay(trial.id, trial.params, state, score, scores)
-            self.params[trial.number] = trial.params
-        self._note_end(trial, state, reason, score, len(scores))
-
-    def restore_open(self, trial: Trial, scores: Mapping[int, float]) -> None:
-        """Put back a trial that had not ended."""
-        if trial.phase == "search":
-            self._search.reopen(trial.number, trial.params, scores)
-            self.params[trial.number] = trial.params
-        else:
-            self.confirmed[trial.number] = None
-
-    def _note_end(self, trial: Trial, state: TrialState, reason: str, score: float | None, epochs: int) -> None:
-        if state is TrialState.FAILED:
-            self.first_failure = self.first_failure or reason
-        if trial.phase == "search":
-            self.searched[trial.number] = (state, score)
-            self.search_epochs[trial.number] = epochs
+            self._search.tell(trial.number, trial.id, state, self._values(run, state))
+            self._note_search(run, state)
         else:
             self.confirmed[trial.number] = state
+        self.note_failure(run, state, reason)
+
+    def restore_search(self, run: Run, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
+        """Put back a search trial that ended in an earlier run; `scores` are its search scores by epoch."""
+        trial = run.trial
+        self._search.replay(trial.id, trial.params, state, self._values(run, state), scores)
+        self.params[trial.number] = trial.params
+        self._note_search(run, state)
+        self.note_failure(run, state, reason)
+
+    def reopen_search(self, trial: Trial, scores: Mapping[int, float]) -> None:
+        """Put back a search trial that had not ended."""
+        self._search.reopen(trial.number, trial.params, scores)
+        self.params[trial.number] = trial.params
+
+    def note_failure(self, run: Run, state: TrialState, reason: str) -> None:
+        """Remember why trials fail, and whether any did not fail before its first epoch."""
+        if state is TrialState.FAILED:
+            self.first_failure = self.first_failure or reason
+        if state is TrialState.FAILED and run.epochs_done == 0:
+            self._failed_at_once += "refused" not in run.trial.config
+        else:
+            self._any_started = True
+
+    def _note_search(self, run: Run, state: TrialState) -> None:
+        self.searched[run.trial.number] = (state, self._score(run, state))
+        self.search_epochs[run.trial.number] = run.epochs_done
+
+    def _score(self, run: Run, state: TrialState) -> float | None:
+        return run.metrics.get(self._study.metric) if state is TrialState.COMPLETE else None
+
+    def _values(self, run: Run, state: TrialState) -> list[float] | None:
+        return [run.metrics[name] for name in self._study.targets] if state is TrialState.COMPLETE else None
 
     # -- search ----------------------------------------------------------------------------------------------------
 
@@ -90,8 +107,9 @@ class CellState:
         self.params[number] = self._search.ask(number)
         return number, self.params[number]
 
-    def saw_epoch(self, number: int, epoch: int, value: float) -> str | None:
-        """Note a search trial's score; the reason to stop it, if there is one."""
+    def saw_epoch(self, run: Run) -> str | None:
+        """Note a search trial's last epoch; the reason to stop it, if there is one."""
+        number, epoch, value = run.trial.number, run.epochs_done, run.metrics[self._study.metric]
         self._search.report(number, epoch, value)
         return self.verdict(number, epoch, value)
 
@@ -130,6 +148,16 @@ class CellState:
             self.search_done
             and len(states) == self._study.budget.seeds
             and all(s is TrialState.COMPLETE for s in states)
+        )
+
+    @property
+    def hopeless(self) -> str:
+        """Why this cell is not worth going on with: its first trials all failed before their first epoch."""
+        if self._any_started or self._failed_at_once < HOPELESS:
+            return ""
+        return (
+            f"{self.name}: its first {self._failed_at_once} trials all failed at once, the first with "
+            f"{self.first_failure}: the study stops here; mend the cause, then run again with --retry-failed"
         )
 
     @property

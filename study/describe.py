@@ -18,6 +18,9 @@ from study.errors import InputError
 LOCATION = {"identity": False}
 """Metadata of a dataclass field that is not part of an object's identity, such as a path."""
 
+LIMIT = {"identity": False}
+"""Metadata of a field that says how long one may go on, not what is computed."""
+
 SOURCE = "__source_digest__"
 """The attribute in which a class that a space file defines carries a hash of its text."""
 

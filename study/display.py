@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from statistics import mean
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from study.cells import CellState
 from study.flow import Flow
-from study.trial import TrialState
+from study.trial import Row, Trial, TrialState
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 20.0
@@ -106,6 +106,28 @@ class Display:
             return "no estimate yet"
         seconds = mean(self._flow.epoch_seconds) * epochs_left / self._concurrent
         return f"about {_clock(seconds)} left"
+
+
+class Spoken:
+    """A line for each trial that ends: a tracker (study/trackers.py) on the terminal."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._last: dict[str, Row] = {}
+
+    def epoch(self, trial: Trial, row: Row) -> None:
+        self._last[trial.id] = row
+
+    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+        row = self._last.pop(trial.id, None)
+        scores = [f"{name} {value:.4g}" for name, value in row["metrics"].items()] if row else []
+        told = [f"epoch {row['epoch']}/{trial.epochs}" if row else "no epoch", *scores]
+        told += [f"{name}={value}" for name, value in trial.params.items()]
+        why = f" ({reason})" if reason else ""
+        self._say(f"{trial.cell}, {trial.phase} {trial.number}: {state}{why} · {' · '.join(told)}")
+
+    def close(self) -> None:
+        """Every line is said when it is known."""
 
 
 def _phase(cell: CellState) -> str:

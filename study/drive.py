@@ -7,35 +7,55 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from study.display import Display
+from study.display import Display, Spoken
 from study.flow import Flow
-from study.folder import check_same, check_writable, document, fingerprints, gpu_names, locked
+from study.folder import (
+    check_same,
+    check_writable,
+    document,
+    fingerprints,
+    gpu_names,
+    locked,
+    starts,
+    stop_requested,
+    withdraw_stop,
+)
 from study.journal import new_journal
 from study.loading import Space
+from study.points import Params
 from study.records import Records, write_study
 from study.replay import replay
 from study.space import corners
 from study.study import Study
+from study.trackers import Tracker, tracked
 from study.trial import Preparation
+from study.warm import warm_points
+
+if TYPE_CHECKING:
+    from study.cluster import Resources
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study runs, with how much of it, and what is to be done again, as the command line says."""
+    """Where a study runs, with how much of it, what is done again and who hears of it, as the command line says."""
 
     storage: Path
     address: str | None = None
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
     retry_failed: bool = False
+    logs: tuple[str, ...] = ()
+    """Names of study/trackers.py."""
+    verbose: bool = False
 
 
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
@@ -48,40 +68,85 @@ def check_place(place: Place) -> None:
     """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
     check_writable(place.storage)
     if place.address is None:
-        from study.executor import Node, allot
+        resources_of(place)
 
-        here = Node(os.cpu_count() or 1, len(gpu_names()))
-        allot([here], place.gpus_per_trial, place.max_concurrent)
+
+def resources_of(place: Place) -> Resources:
+    """What a trial gets there, and how many run at once; of a cluster, by asking it.
+
+    Raises InputError if not one trial fits, or no cluster answers.
+    """
+    from study import cluster
+
+    if place.address is None:
+        here = cluster.Node(os.cpu_count() or 1, len(gpu_names()))
+        return cluster.allot([here], place.gpus_per_trial, place.max_concurrent)
+    cluster.connect(place.address)
+    try:
+        return cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent)
+    finally:
+        cluster.disconnect()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: with `problems` of cells that cannot be completed, or `stopped` before everything was tried."""
+
+    problems: list[str]
+    stopped: str = ""
 
 
 def drive(
     study: Study, space: Space, inputs: Mapping[str, Any], place: Place, command: str, console: Console
-) -> list[str]:
-    """Train what is not on record yet; returns what could not be completed, cell by cell."""
+) -> Outcome:
+    """Train what is not on record yet."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
     folder = place.storage / study.name
-    with locked(folder):
+    with locked(folder), tracked(place.logs, folder, study.question, say) as trackers:
+        withdraw_stop(folder)
         earlier = check_same(folder, study, inputs)
-        flow = resumed(study, inputs, place)
+        listeners = [*trackers, *([Spoken(say)] if place.verbose else [])]
+        warm = warm_of(study, earlier)
+        flow = resumed(study, inputs, place, warm, starts(earlier), listeners)
         if flow.done and earlier is not None and earlier["finished"]:
-            console.print(f"{folder} is finished: nothing to train, reporting again", markup=False, soft_wrap=True)
-        else:
-            written = document(study, space, inputs, earlier, command)
-            console.print(opening(flow, folder), markup=False, soft_wrap=True)
-            _train(flow, space, place, console, written)
-            summary = study.task.summary(study.students, place.storage)
-            write_study(folder, {**written, **summary, "finished": flow.done})
-        return flow.problems
+            say(f"{folder} is finished: nothing to train, reporting again")
+            return Outcome([])
+        written = document(study, space, inputs, earlier, command) | {"warm_start": warm}
+        say(opening(flow, folder))
+        stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
+        summary = study.task.summary(study.students, place.storage)
+        write_study(folder, {**written, **summary, "finished": flow.done})
+        if flow.problem or not stopped:
+            return Outcome([] if flow.done else flow.problems)
+        return Outcome([], stopped)
 
 
-def resumed(study: Study, inputs: Mapping[str, Any], place: Place) -> Flow:
-    """The study as its folder has it: a new one, or one where it was left."""
+def resumed(
+    study: Study,
+    inputs: Mapping[str, Any],
+    place: Place,
+    warm: Mapping[str, Sequence[Params]] | None = None,
+    starts: Sequence[datetime] = (),
+    trackers: Sequence[Tracker] = (),
+) -> Flow:
+    """The study as its folder has it: a new one, or one where it was left. `starts` says when earlier runs began."""
     folder = place.storage / study.name
     records = Records(folder, study.task.metrics)
     preparations = study.task.preparations(place.storage, study.plan)
     journal = new_journal(folder / "optuna.journal")
-    flow = Flow(study, records, journal, preparations, fingerprints(inputs))
-    replay(flow, place.retry_failed)
+    flow = Flow(study, records, journal, preparations, fingerprints(inputs), warm)
+    flow.trackers = trackers
+    replay(flow, place.retry_failed, starts)
     return flow
+
+
+def warm_of(study: Study, earlier: Mapping[str, Any] | None) -> dict[str, list[Params]]:
+    """The points of a warm start, as they were when the study began: what they come from may have gone on since."""
+    pinned: dict[str, list[Params]] = earlier.get("warm_start") or {} if earlier else warm_points(study)
+    return pinned
 
 
 def opening(flow: Flow, folder: Path) -> str:
@@ -94,24 +159,37 @@ def opening(flow: Flow, folder: Path) -> str:
     return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {folder}"
 
 
-def _train(flow: Flow, space: Space, place: Place, console: Console, written: Mapping[str, Any]) -> None:
-    from study import executor
+def _train(
+    flow: Flow, space: Space, place: Place, console: Console, say: Callable[[str], None], written: Mapping[str, Any]
+) -> str:
+    """Run the flow; returns why it stopped before its end, if it did."""
+    from study import cluster, executor
     from study.worker import Workplace
 
+    folder = place.storage / flow.study.name
     for note in notes(flow.preparations):
-        console.print(note, markup=False, soft_wrap=True)
+        say(note)
     with _written_whatever_happens(flow):
-        executor.connect(place.address)
-        write_study(place.storage / flow.study.name, written)  # once there is a cluster to run it on
+        cluster.connect(place.address)
+        write_study(folder, written)  # once there is a cluster to run it on
         try:
-            resources = executor.allot(executor.cluster(), place.gpus_per_trial, place.max_concurrent)
+            resources = cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent)
             flow.resources = resources.as_row()
             display = Display(flow, console, resources.concurrent)
-            workplace = Workplace(place.storage / flow.study.name, place.storage)
+
+            def watch() -> str:
+                display.update()
+                asked = "stopped on request" if stop_requested(folder) else ""
+                return asked or flow.problem or flow.over_budget
+
             with display.shown():
-                executor.execute(flow, workplace, resources, space.module, display.update)
+                stopped = executor.execute(flow, Workplace(folder, place.storage), resources, space.module, watch, say)
+            display.update()
         finally:
-            executor.disconnect()
+            cluster.disconnect()
+        stopped = stopped or flow.over_budget
+        flow.interrupt(stopped)
+        return stopped
 
 
 def notes(preparations: list[Preparation]) -> list[str]:

@@ -7,12 +7,11 @@ for each other: one goes to confirm as soon as its own search is done.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,31 +20,33 @@ import optuna
 from study.cells import CellState
 from study.describe import describe
 from study.errors import InputError
+from study.points import Params
 from study.records import Records
+from study.rows import Run, epoch_row, trial_row
 from study.space import Value, resolve_params
+from study.spending import used_up
 from study.study import Study
+from study.trackers import Tracker
 from study.trial import Phase, Preparation, Row, Trial, TrialState
 
-FLUSH_SECONDS = 2.0
+FLUSH_SECONDS = 1.0
+"""What a kill may cost: rows are written at least so often, and whenever nothing else is to be done."""
 
 
-@dataclass
-class Run:
-    """A trial under way: what its next row adds to."""
+@dataclass(frozen=True)
+class Earlier:
+    """A confirm trial of an earlier run: whether it still counts is known when its cell's search is done."""
 
-    trial: Trial
-    started: datetime
-    epochs_done: int = 0
-    seconds: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    worker: str = ""
+    run: Run
+    state: TrialState
+    reason: str
 
 
 class Flow:
     """One study in progress. The executor asks `next`, and tells `report` or `fail`.
 
     `preparations` is what must still be made before trials that need the teacher can start; `fingerprints` identify
-    the inputs and enter every trial's configuration.
+    the inputs and enter every trial's configuration; `warm` are a warm start's points by cell (study/warm.py).
     """
 
     def __init__(
@@ -55,30 +56,41 @@ class Flow:
         journal: optuna.storages.BaseStorage,
         preparations: list[Preparation],
         fingerprints: Mapping[str, str],
+        warm: Mapping[str, Sequence[Params]] | None = None,
     ):
         self.study, self.records = study, records
         self.preparations = list(preparations)
         self.problem = ""
-        """Why the study cannot go on: a preparation that failed."""
-        self.cells = {cell.name: CellState(study, cell, journal) for cell in study.cells}
+        """Why the study cannot go on: a preparation that failed, a cell of which every trial fails."""
+        warm = warm or {}
+        self.cells = {cell.name: CellState(study, cell, journal, warm.get(cell.name, ())) for cell in study.cells}
         self.running: dict[str, Run] = {}
         self.resumable: list[Run] = []
+        self.earlier: dict[str, list[Earlier]] = {name: [] for name in self.cells}
+        """Confirm trials of earlier runs by cell, until its search is done."""
         self.resources: Mapping[str, Any] = {}
         """What a trial of this run gets, for its row."""
-        self._fingerprints = fingerprints
+        self.wall_seconds_before = self.gpu_seconds = 0.0
+        """Spent by earlier runs; spent by all."""
+        self.trackers: Sequence[Tracker] = ()
+        """Hear of epochs and ends."""
+        self.flush_seconds = FLUSH_SECONDS
         self.epoch_seconds: deque[float] = deque(maxlen=200)
         """Of the epochs last trained, for an estimate of what is left."""
-        self._flushed = time.monotonic()
+        self._fingerprints = fingerprints
+        self._started = self._flushed = time.monotonic()
 
     # -- what the executor asks and tells --------------------------------------------------------------------------
 
     def next(self) -> Run | None:
         """The trial to start now. None if there is none: before something running ends, or for good."""
+        if self.over_budget:
+            return None
         run = self._resumed() or self._as_run(self._preparation() or self._proposal() or self._confirmation())
         if run is not None:
             self.running[run.trial.id] = run
-            self._record_trial(run, TrialState.RUNNING, "")
-            self.flush()
+            self.record(run, TrialState.RUNNING, "")
+        self.flush_if_due()
         return run
 
     def report(self, trial_id: str, row: Row, worker: str) -> bool:
@@ -87,57 +99,72 @@ class Flow:
         trial = run.trial
         if row["epoch"] <= run.epochs_done:
             return False  # a restarted worker tells again what it had told before
+        if worker != run.worker:  # who looks on wants to know where it runs
+            run.worker = worker
+            self.record(run, TrialState.RUNNING, "")
         self._record_epoch(run, row, worker)
         fault, reason = self.fault(run), None
         if trial.phase == "search" and not fault:
-            reason = self.cells[trial.cell].saw_epoch(trial.number, row["epoch"], row["metrics"][self.study.metric])
+            reason = self.cells[trial.cell].saw_epoch(run)
         if fault:
             self.end(run, TrialState.FAILED, fault)
         elif row["epoch"] == trial.epochs:
             self.end(run, TrialState.COMPLETE, "")
         elif reason:
             self.end(run, TrialState.PRUNED, reason)
-        elif time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
+        self.flush_if_due()
         return trial_id not in self.running
 
     def fault(self, run: Run) -> str:
         """What is wrong with the scores of a trial's last epoch; empty if they can be used."""
-        name = {"search": self.study.metric, "confirm": self.study.test_metric}.get(run.trial.phase)
-        if name is None or (run.trial.phase == "confirm" and run.epochs_done < run.trial.epochs):
+        names = {"search": tuple(self.study.targets), "confirm": (self.study.test_metric,)}.get(run.trial.phase, ())
+        if run.trial.phase == "confirm" and run.epochs_done < run.trial.epochs:
             return ""
-        score = run.metrics.get(name, math.nan)
-        return "" if math.isfinite(score) else f"{name} is {score} in epoch {run.epochs_done}"
+        scores = {name: run.metrics.get(name, math.nan) for name in names}
+        unusable = [f"{name} is {score}" for name, score in scores.items() if not math.isfinite(score)]
+        return f"{', '.join(unusable)} in epoch {run.epochs_done}" if unusable else ""
 
     def fail(self, trial_id: str, reason: str, worker: str = "") -> None:
         """The trial itself went wrong; the study goes on without it."""
         run = self.running[trial_id]
         run.worker = worker or run.worker
         self.end(run, TrialState.FAILED, reason)
+        self.flush_if_due()
 
     def end(self, run: Run, state: TrialState, reason: str) -> None:
         """Close a trial: for its cell, for the search, and on record."""
         trial = run.trial
         del self.running[trial.id]
+        self.record(run, state, reason)
         if trial.phase == "prepare":
             self._preparation_ended(trial, state, reason)
-        else:
-            score = run.metrics.get(self.study.metric) if state is TrialState.COMPLETE else None
-            self.cells[trial.cell].ended(trial, state, reason, score, run.epochs_done)
-        self._record_trial(run, state, reason)
-        self.flush()
+            return
+        cell = self.cells[trial.cell]
+        cell.ended(run, state, reason)
+        self.problem = self.problem or cell.hopeless
+        self.settle(cell)
 
     def interrupt(self, reason: str) -> None:
         """The study stops here; what runs is resumed by the next run."""
         for run in self.running.values():
-            self._record_trial(run, TrialState.INTERRUPTED, reason)
+            self.record(run, TrialState.INTERRUPTED, reason)
         self.resumable += self.running.values()
         self.running = {}
         self.flush()
 
     def flush(self) -> None:
-        self.records.flush()
         self._flushed = time.monotonic()
+        self.records.flush()
+
+    def flush_if_due(self) -> None:
+        if time.monotonic() - self._flushed >= self.flush_seconds:
+            self.flush()
+
+    @property
+    def over_budget(self) -> str:
+        """Which cap of the budget is reached; empty while the study may go on."""
+        wall = self.wall_seconds_before + time.monotonic() - self._started
+        return used_up(self.study.budget, wall, self.gpu_seconds)
 
     @property
     def done(self) -> bool:
@@ -146,7 +173,7 @@ class Flow:
 
     @property
     def problems(self) -> list[str]:
-        """Why cells are not done, once nothing is left to run."""
+        """Why cells cannot be done, once nothing is left to run."""
         if self.problem:
             return [self.problem]
         open_cells = [(name, cell) for name, cell in self.cells.items() if not cell.done]
@@ -198,7 +225,7 @@ class Flow:
         return self._trial(cell, "confirm", number, cell.chosen)
 
     def _ready(self, cell: CellState) -> bool:
-        return not (cell.needs_teacher and self.preparations)
+        return not (self.problem or (cell.needs_teacher and self.preparations))
 
     def _trial(self, cell: CellState, phase: Phase, number: int, params: Mapping[str, Value]) -> Trial:
         study, arm = self.study, cell.cell.arm
@@ -214,6 +241,23 @@ class Flow:
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
+    def settle(self, cell: CellState) -> None:
+        """Once a cell's search is done: its earlier confirm trials count if they had the configuration now chosen."""
+        if not cell.search_done:
+            return
+        for earlier in self.earlier[cell.name]:
+            run, trial = earlier.run, earlier.run.trial
+            if cell.chosen is None or dict(trial.params) != dict(cell.chosen):
+                if earlier.state is not TrialState.SUPERSEDED:
+                    self.record(run, TrialState.SUPERSEDED, "its cell's search went on and chose another")
+            elif earlier.state.ended:
+                cell.confirmed[trial.number] = earlier.state
+                cell.note_failure(run, earlier.state, earlier.reason)
+            else:
+                cell.confirmed[trial.number] = None
+                self.resumable.append(run)
+        self.earlier[cell.name] = []
+
     def _as_run(self, trial: Trial | None) -> Run | None:
         return None if trial is None else Run(trial, datetime.now(UTC))
 
@@ -224,49 +268,19 @@ class Flow:
             self.problem = f"{trial.arm} failed: {reason}"
 
     def _record_epoch(self, run: Run, row: Row, worker: str) -> None:
-        run.epochs_done = row["epoch"]
-        run.seconds += row["seconds"]
-        run.metrics, run.worker = row["metrics"], worker
+        run.add(row, worker)
+        self.gpu_seconds += row["seconds"] * float(self.resources.get("gpus", 0.0))
         if run.trial.phase != "prepare":
             self.epoch_seconds.append(row["seconds"])
-        self.records.epochs.append(
-            {
-                "trial_id": run.trial.id,
-                "cell": run.trial.cell,
-                "phase": run.trial.phase,
-                "epoch": row["epoch"],
-                "seconds": row["seconds"],
-                "recorded": datetime.now(UTC),
-                "schedules": json.dumps(row["schedules"]),
-            }
-            | row["metrics"]
-        )
+        self.records.epochs.append(epoch_row(run.trial, row))
+        for tracker in self.trackers:
+            tracker.epoch(run.trial, row)
 
-    def _record_trial(self, run: Run, state: TrialState, reason: str) -> None:
-        trial = run.trial
-        self.records.trials.append(
-            {
-                "trial_id": trial.id,
-                "cell": trial.cell,
-                "student": trial.student,
-                "arm": trial.arm,
-                "phase": trial.phase,
-                "number": trial.number,
-                "seed": trial.seed,
-                "state": str(state),
-                "reason": reason,
-                "epochs": trial.epochs,
-                "epochs_done": run.epochs_done,
-                "params": json.dumps(dict(trial.params)),
-                "config": json.dumps(trial.config, ensure_ascii=False),
-                "seconds": run.seconds,
-                "started": run.started,
-                "ended": datetime.now(UTC) if state is not TrialState.RUNNING else None,
-                "worker": run.worker,
-            }
-            | dict(self.resources)
-            | dict(run.metrics)
-        )
+    def record(self, run: Run, state: TrialState, reason: str) -> None:
+        self.records.trials.append(trial_row(run, state, reason, self.resources))
+        if state.ended:
+            for tracker in self.trackers:
+                tracker.ended(run.trial, state, reason)
 
 
 def preparation_trial(step: Preparation) -> Trial:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from study.describe import describe, differences
 from study.errors import InputError
@@ -21,7 +24,8 @@ from study.records import SCHEMA_VERSION, RecordsError, read_study
 from study.space import domains
 from study.study import Study
 
-PACKAGES = ("kdstudy", "ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "pandas", "torchmetrics")
+LOCK_ATTEMPTS = 4
+PACKAGES = ("kdstudy", "ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "pandas", "torchmetrics", "cmaes")
 
 
 def check_writable(storage: Path) -> None:
@@ -58,18 +62,41 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"study folder {folder} cannot be used ({error.strerror}): give another --name") from None
     with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(file):
             file.seek(0)
             raise InputError(
                 f"{folder} is being run by another process ({file.read().strip() or 'unknown'}): "
                 "wait for it, or give this study another --name"
-            ) from None
+            )
         file.truncate(0)
         file.write(f"{platform.node()}:{os.getpid()}")
         file.flush()
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    for _ in range(LOCK_ATTEMPTS):  # who lists studies holds their locks for moments
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
+
+
+def request_stop(folder: Path) -> None:
+    """Ask whoever runs this study, from whichever machine, to interrupt it."""
+    (folder / "stop").touch()
+
+
+def stop_requested(folder: Path) -> bool:
+    return (folder / "stop").exists()
+
+
+def withdraw_stop(folder: Path) -> None:
+    """What was asked of an earlier run is not asked of this one."""
+    (folder / "stop").unlink(missing_ok=True)
 
 
 def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -82,7 +109,7 @@ def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[st
     earlier = read_study(folder)
     if not {"study", "inputs", "provenance"} <= earlier.keys():
         raise RecordsError(f"{folder / 'study.json'} is damaged: restore it from a copy, or start anew with --fresh")
-    changes = list(differences(earlier["study"], describe(study)))
+    changes = [change for change in differences(earlier["study"], describe(study)) if not _extends(change)]
     changes += differences(fingerprints(earlier["inputs"]), fingerprints(inputs))
     if changes:
         shown = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
@@ -93,11 +120,23 @@ def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[st
     return earlier
 
 
+def _extends(change: str) -> bool:
+    """Whether a difference only asks for more of the same: a study may be extended, what was done is not undone."""
+    match = re.fullmatch(r"budget\.(trials|seeds): (\d+) → (\d+)", change)
+    return match is not None and int(match[3]) > int(match[2])
+
+
+def starts(earlier: Mapping[str, Any] | None) -> list[datetime]:
+    """When each earlier run of a study began, as its study.json says."""
+    return [datetime.fromisoformat(run["started"]) for run in _runs(earlier)]
+
+
 def document(
     study: Study, space: Space, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | None, command: str
 ) -> dict[str, Any]:
     """What study.json holds from the first moment; see docs/records.md."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    budget = dataclasses.asdict(study.budget)
     return {
         "schema": SCHEMA_VERSION,
         "name": study.name,
@@ -106,12 +145,13 @@ def document(
         "metric": study.metric,
         "test_metric": study.test_metric,
         "direction": study.direction,
+        "objectives": list(study.objectives),
         "metrics": dict(study.task.metrics),
         "confirm_on": study.confirm_on,
         "protocol": study.protocol,
         "readings": list(study.readings),
         "seed": study.seed,
-        "budget": describe(study.budget),
+        "budget": budget,
         "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],
         "inputs": dict(inputs),
         "teacher": earlier["teacher"] if earlier else None,
@@ -122,11 +162,18 @@ def document(
             "versions": versions(),
             "machine": machine(),
             "command": command,
+            "cwd": str(Path.cwd()),
             "created": earlier["provenance"]["created"] if earlier else now,
             "updated": now,
             "runs": [
-                *(earlier["provenance"]["runs"] if earlier else []),
-                {"started": now, "command": command} | commit(),
+                *_runs(earlier),
+                {
+                    "started": now,
+                    "command": command,
+                    "budget": budget,
+                    "results_known": bool(earlier and earlier["finished"]),
+                }
+                | commit(),
             ],
         },
         "space": {"path": str(space.path), "profile": space.profile, "source": space.source},

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from study.describe import SOURCE, digest
 from study.errors import InputError
-from study.study import Budget, Study
+from study.study import Study
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def overridden(
     Fewer epochs than the space file's shorten preparations in proportion; other epochs leave a paper's protocol.
     """
     budget = study.budget
-    changed = Budget(
+    changed = dataclasses.replace(
+        budget,
         trials=budget.trials if trials is None else trials,
         epochs=budget.epochs if epochs is None else epochs,
         seeds=budget.seeds if seeds is None else seeds,
@@ -87,6 +88,12 @@ def overridden(
         task=study.task.shortened(changed.epochs / budget.epochs) if changed.epochs < budget.epochs else study.task,
         protocol=study.protocol if changed.epochs == budget.epochs else "",
     )
+
+
+def capped(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
+    """The study with the command line's caps in place of the space file's."""
+    caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}
+    return dataclasses.replace(study, budget=dataclasses.replace(study.budget, **caps))  # type: ignore[arg-type]
 
 
 @contextmanager

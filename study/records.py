@@ -1,13 +1,15 @@
 """The study's only state: rows of trials and epochs in parquet, and study.json. docs/records.md explains each column.
 
 Rows are written as small segments, each complete or absent (written aside, then renamed), named in the order of
-writing. `compact` merges them. Of several rows for one trial, or one trial and epoch, the last written counts.
+writing. Small ones are merged while a study runs, all of them by `compact`. Of several rows for one trial, or one trial
+and epoch, the last written counts.
 Imports neither ray nor torch: reports read a study through this file alone.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,14 +56,16 @@ EPOCH_COLUMNS = (
     ("schedules", pa.string()),
 )
 
-MOST_SEGMENTS = 1000
-"""More are merged while a study runs, so that it takes no more than a second or two when it is interrupted."""
+FAN_IN = 8
+"""So many neighbouring segments of one size are merged into one of the next: few files, and no row is moved often."""
+
+READING_ATTEMPTS = 20
 
 KEYS = {"trials": ("trial_id",), "epochs": ("trial_id", "epoch")}
 
 
 class RecordsError(Exception):
-    """A segment or study.json that cannot be read: which one, and what is wrong with it."""
+    """A segment or study.json that cannot be read or written: which one, and what is wrong with it."""
 
 
 class Table:
@@ -71,34 +75,54 @@ class Table:
         self.folder, self.schema = folder, schema
         self._pending: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self._next = 1 + max((int(path.stem) for path in segments(folder)), default=0)
+        self._segments = [(path, _size_class(path)) for path in segments(folder)]
+        self._next = 1 + max((int(path.stem) for path, _ in self._segments), default=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
         self._pending.append(dict(row))
 
     def flush(self) -> None:
-        """Write what is pending as one segment."""
+        """Write what is pending as one segment.
+
+        Raises RecordsError if that cannot be done; the rows stay pending.
+        """
         if self._pending:
-            self._write(pa.Table.from_pylist(self._pending, schema=self.schema))
+            path = self.folder / f"{self._next:08d}.parquet"
+            _write(path, pa.Table.from_pylist(self._pending, schema=self.schema))
+            self._next += 1
+            self._segments.append((path, 0))
             self._pending.clear()
+            self._merge_neighbours()
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row on disk, one per key, the last written where there are several, in the order of first writing."""
-        return _last_per_key(read_segments(self.folder, self.schema), KEYS[self.folder.name])
+        rows: list[dict[str, Any]] = self._last_per_key(read_segments(self.folder, self.schema)).to_pylist()
+        return rows
 
     def compact(self) -> None:
-        """Merge all segments into one. A kill in between leaves doubled rows, which the next reading drops."""
+        """Merge all segments into one, without the rows that no longer count."""
         self.flush()
-        old = segments(self.folder)
-        if len(old) > 1:
-            self._write(pa.Table.from_pylist(self.rows(), schema=self.schema))
-            for path in reversed(old):  # newest first: what a kill leaves is a beginning, in order
-                path.unlink()
+        if len(self._segments) > 1:
+            self._merge(len(self._segments), self._last_per_key(read_segments(self.folder, self.schema)))
 
-    def _write(self, table: pa.Table) -> None:
-        with replacing(self.folder / f"{self._next:08d}.parquet") as aside:
-            pq.write_table(table, aside, compression="zstd")
-        self._next += 1
+    def _merge_neighbours(self) -> None:
+        while len(self._segments) >= FAN_IN and len({size for _, size in self._segments[-FAN_IN:]}) == 1:
+            merged = [_read(path, self.schema) for path, _ in self._segments[-FAN_IN:]]
+            self._merge(FAN_IN, pa.concat_tables(merged))
+
+    def _merge(self, count: int, rows: pa.Table) -> None:
+        """Let `rows` stand in the place of the last `count` segments."""
+        *old, (last, size) = self._segments[-count:]
+        _write(last, rows)  # in one step; a kill from here on leaves doubled rows, which reading drops
+        for path, _ in reversed(old):  # newest first: what a kill leaves is a beginning, in order
+            path.unlink()
+        self._segments[-count:] = [(last, size + 1)]
+
+    def _last_per_key(self, rows: pa.Table) -> pa.Table:
+        place = pa.array(range(rows.num_rows), pa.int64())
+        by_key = rows.select(KEYS[self.folder.name]).append_column("place", place)
+        spans = by_key.group_by(KEYS[self.folder.name]).aggregate([("place", "min"), ("place", "max")])
+        return rows.take(spans.sort_by("place_min")["place_max"])
 
 
 class Records:
@@ -113,9 +137,6 @@ class Records:
     def flush(self) -> None:
         self.epochs.flush()  # first: a trial that has ended must have all its epochs on record
         self.trials.flush()
-        for table in (self.epochs, self.trials):
-            if len(segments(table.folder)) > MOST_SEGMENTS:
-                table.compact()
 
     def compact(self) -> None:
         self.epochs.compact()
@@ -127,27 +148,58 @@ def segments(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit())
 
 
-def read_segments(folder: Path, schema: pa.Schema | None = None) -> list[dict[str, Any]]:
-    """All rows of all segments, in the order of writing.
+def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
+    """All rows of all segments, in the order of writing; also while a run merges them.
 
     Raises RecordsError naming the first segment that cannot be read.
     """
-    rows: list[dict[str, Any]] = []
-    for path in segments(folder):
+    for _ in range(READING_ATTEMPTS):
         try:
-            rows += pq.read_table(path, schema=schema, partitioning=None).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise RecordsError(
-                f"{path} cannot be read ({str(error).splitlines()[0]}): restore it from a copy, or delete it; "
-                "the trials it held are then run again"
-            ) from None
-    return rows
+            return pa.concat_tables([schema.empty_table(), *(_read(path, schema) for path in segments(folder))])
+        except FileNotFoundError:
+            continue  # merged into a later one since it was listed
+    raise RecordsError(f"{folder} changes faster than it can be read: try again when its study does not run")
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=schema, partitioning=None)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise RecordsError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}): restore it from a copy, or delete it; "
+            "the trials it held are then run again"
+        ) from None
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    try:
+        with replacing(path) as aside:
+            pq.write_table(table, aside, compression="zstd")
+    except OSError as error:
+        raise RecordsError(
+            f"{path.parent} cannot be written ({error.strerror or error}): make room or mend the disk, then run the "
+            "same command again; what is on record is whole"
+        ) from None
+
+
+def _size_class(path: Path) -> int:
+    """How often a segment of so many rows would have been merged. A damaged one is not merged with others."""
+    try:
+        return int(math.log(max(pq.read_metadata(path).num_rows, 1), FAN_IN))
+    except (OSError, pa.ArrowException):
+        return -1
 
 
 def write_study(folder: Path, study: Mapping[str, Any]) -> None:
     """Write study.json, complete or not at all."""
-    with replacing(folder / "study.json") as aside:
-        aside.write_text(json.dumps(study, indent=1, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(study, indent=1, ensure_ascii=False)
+    try:
+        with replacing(folder / "study.json") as aside:
+            aside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecordsError(f"{folder / 'study.json'} cannot be written ({error.strerror or error})") from None
 
 
 def read_study(folder: Path) -> dict[str, Any]:
@@ -169,10 +221,3 @@ def read_study(folder: Path) -> dict[str, Any]:
             f"{path} has schema {study['schema']}; this version reads up to {SCHEMA_VERSION}: upgrade kdstudy"
         )
     return study
-
-
-def _last_per_key(rows: list[dict[str, Any]], key: tuple[str, ...]) -> list[dict[str, Any]]:
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        kept[tuple(row[name] for name in key)] = row
-    return list(kept.values())

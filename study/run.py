@@ -1,7 +1,7 @@
 """The command line: python -m study.run SPACE.
 
 Reads a space file, checks everything that can be checked, trains what is not on record yet, and writes the report.
-Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 3 stopped by a cap or on request, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from study.drive import Place, check_inputs, check_place, drive, notes
+from study.drive import Place, check_inputs, check_place, drive, notes, resources_of
 from study.errors import InputError
 from study.folder import beside
-from study.loading import load_space, overridden
+from study.loading import capped, load_space, overridden
 from study.records import RecordsError
 from study.study import Study
+from study.trackers import TRACKERS
+from study.warm import warm_points
 
 EXAMPLES = """
 \b
@@ -52,6 +54,8 @@ The same command again goes on where the last one ended, whatever ended it.
 @click.option("--trials", type=int, help="Search trials per searched cell.")
 @click.option("--epochs", type=int, help="Epochs per trial; fewer shorten the teacher's in proportion.")
 @click.option("--seeds", type=int, help="Confirm seeds per cell.")
+@click.option("--wall-hours", type=float, help="Stop after so many hours, all runs of this study together.")
+@click.option("--gpu-hours", type=float, help="Stop after so many hours of GPU time, all runs together.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="At most so many trials at once.")
 @click.option(
     "--gpus-per-trial",
@@ -73,11 +77,21 @@ The same command again goes on where the last one ended, whatever ended it.
 @click.option("--address", help="A running Ray cluster, such as 'auto'; this machine by default.")
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
 @click.option("--retry-failed", is_flag=True, help="Run trials again that failed in an earlier run.")
+@click.option("--log", "logs", multiple=True, type=click.Choice(TRACKERS), help="Also log epochs there; repeatable.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for each trial that ends.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but the table and what went wrong.")
+@click.option(
+    "--seconds-per-epoch",
+    type=click.FloatRange(min=0, min_open=True),
+    help="For --dry-run's estimate; by default as measured in earlier runs.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
-         seed: int | None, trials: int | None, epochs: int | None, seeds: int | None, max_concurrent: int | None,
+         seed: int | None, trials: int | None, epochs: int | None, seeds: int | None,
+         wall_hours: float | None, gpu_hours: float | None, max_concurrent: int | None,
          gpus_per_trial: float | None, teacher_store: str, precision: str | None, address: str | None, fresh: bool,
-         retry_failed: bool, dry_run: bool) -> None:  # fmt: skip
+         retry_failed: bool, logs: tuple[str, ...], verbose: bool, quiet: bool,
+         seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
@@ -85,6 +99,7 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
     try:
         loaded = load_space(space, profile, data_dir)
         study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
+        study = capped(study, wall_hours, gpu_hours)
         if precision is not None:
             study = dataclasses.replace(study, task=study.task.with_precision(precision))
         if teacher_store == "off":
@@ -93,16 +108,20 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         inputs = check_inputs(study, storage)
         if fresh:
             study = dataclasses.replace(study, name=beside(storage, study.name))
+        place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose)
         if dry_run:
-            console.print("\n".join(plan(study, inputs, storage)), markup=False, soft_wrap=True)
+            said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
+            console.print("\n".join(said), markup=False, soft_wrap=True)
             return
-        place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed)
         check_place(place)
-        problems = drive(study, loaded, inputs, place, command_for(study), console)
+        progress = Console(highlight=False, quiet=quiet)
+        outcome = drive(study, loaded, inputs, place, command_for(study), progress)
         report(storage / study.name, console)
-        for problem in problems:
+        for problem in outcome.problems:
             click.echo(f"failed: {problem}", err=True)
-        code = 1 if problems else 0
+        if outcome.stopped:
+            click.echo(f"{outcome.stopped}; all rows are written. Go on with:\n  {command_for(study)}", err=True)
+        code = 1 if outcome.problems else 3 if outcome.stopped else 0
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         code = 2
@@ -117,26 +136,44 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     from reports.headline import seeds_warning
 
     budget = study.budget
-    searched = [cell for cell in study.cells if cell.arm.searched]
+    searches = [study.trials(cell.arm) for cell in study.cells]
     lines = [
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
     ]
     lines += notes(study.task.preparations(storage, study.plan))
     lines.append("cells:")
-    for cell in study.cells:
-        search = f"search {budget.trials} trials, then " if cell.arm.searched else ""
+    for cell, trials in zip(study.cells, searches, strict=True):
+        search = f"search {trials} trials, then " if trials else ""
         lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
     lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
     if warning := seeds_warning(budget.seeds, len(study.arms) - 1):
         lines.append(warning)
-    trials = len(searched) * budget.trials + len(study.cells) * budget.seeds
-    at_most = "at most " if searched else ""
+    confirms = len(study.cells) * budget.seeds
+    total = sum(searches) + confirms
+    at_most = "at most " if sum(searches) else ""
     lines.append(
-        f"{len(study.cells)} cells, {trials} trials ({len(searched) * budget.trials} search, "
-        f"{len(study.cells) * budget.seeds} confirm), {at_most}{trials * budget.epochs} epochs"
+        f"{len(study.cells)} cells, {total} trials ({sum(searches)} search, {confirms} confirm), "
+        f"{at_most}{total * budget.epochs} epochs"
     )
     return lines
+
+
+def price(study: Study, inputs: dict[str, Any], place: Place, seconds_per_epoch: float | None) -> list[str]:
+    """About how long it would take, in a line or two.
+
+    Raises InputError if its warm start has nothing to start from.
+    """
+    if not (place.storage / study.name / "study.json").is_file():
+        warm_points(study)
+    from study.forecast import forecast, lines
+    from study.pace import assumed, measured
+
+    resources = resources_of(place)
+    pace = assumed(seconds_per_epoch) if seconds_per_epoch else measured(study, inputs, place.storage, resources.gpus)
+    steps = study.task.preparations(place.storage, study.plan)
+    told = forecast(study, inputs, place.storage, steps, pace, resources.concurrent, resources.gpus, place.retry_failed)
+    return lines(told, study.name)
 
 
 def report(folder: Path, console: Console) -> None:

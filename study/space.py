@@ -98,34 +98,34 @@ def domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
     if isinstance(tree, Choice):
         yield path or WHOLE, tree
         for label, option in zip(tree.labels, tree.options, strict=True):
-            yield from domains(option, _join(path, label))
+            yield from domains(option, join(path, label))
     elif is_domain(tree):
         yield path, tree
     else:
-        for key, item in _children(tree):
-            yield from domains(item, _join(path, key))
+        for key, item in children(tree):
+            yield from domains(item, join(path, key))
 
 
 def visit(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> None:
     """Call `pick(name, domain)` for each domain in `tree`, following the options it picks; nothing is built."""
     if isinstance(tree, Choice):
         label = pick(path or WHOLE, tree)
-        visit(tree.option(label), pick, _join(path, label))
+        visit(tree.option(label), pick, join(path, label))
     elif is_domain(tree):
         pick(path, tree)
     else:
-        for key, item in _children(tree):
-            visit(item, pick, _join(path, key))
+        for key, item in children(tree):
+            visit(item, pick, join(path, key))
 
 
 def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> Any:
     """`tree` with each domain replaced by what `pick(name, domain)` returns; of a choice, by the option so labelled."""
     if isinstance(tree, Choice):
         label = pick(path or WHOLE, tree)
-        return resolve(tree.option(label), pick, _join(path, label))
+        return resolve(tree.option(label), pick, join(path, label))
     if is_domain(tree):
         return pick(path, tree)
-    items = {key: resolve(item, pick, _join(path, key)) for key, item in _children(tree)}
+    items = {key: resolve(item, pick, join(path, key)) for key, item in children(tree)}
     if not items or next(domains(tree), None) is None:
         return tree
     if isinstance(tree, Mapping):
@@ -167,14 +167,15 @@ def _covering(tree: Any, path: str) -> list[dict[str, Value]]:
         return [
             {path or WHOLE: label} | below
             for label, option in options
-            for below in _covering(option, _join(path, label))
+            for below in _covering(option, join(path, label))
         ]
-    parts = [_covering(item, _join(path, key)) for key, item in _children(tree)]
+    parts = [_covering(item, join(path, key)) for key, item in children(tree)]
     most = max((len(part) for part in parts), default=1)
     return [{name: label for part in parts for name, label in part[n % len(part)].items()} for n in range(most)]
 
 
-def _children(tree: Any) -> list[tuple[Value, Any]]:
+def children(tree: Any) -> list[tuple[Value, Any]]:
+    """What `tree` is made of, by name: fields, keys or positions; nothing for a leaf."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree) if field.init]
     if isinstance(tree, Mapping):
@@ -184,7 +185,8 @@ def _children(tree: Any) -> list[tuple[Value, Any]]:
     return []
 
 
-def _join(path: str, key: Value) -> str:
+def join(path: str, key: Value) -> str:
+    """The path of what lies below `path`."""
     return f"{path}.{key}" if path else str(key)
 
 

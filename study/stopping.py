@@ -44,9 +44,9 @@ class SuccessiveHalving:
                 raise InputError(f"stopping: {name} is {getattr(self, name)}; it must be at least {least}")
 
     def rungs(self, bracket: int, epochs: int) -> list[int]:
-        """The epochs at which a trial of this bracket is judged; the last epoch is none of them."""
+        """The epochs at which a trial of this bracket is judged: none in its second half, which saves little."""
         ladder, rung = [], self.min_epochs * self.reduction**bracket
-        while rung < epochs:
+        while 2 * rung <= epochs:
             ladder.append(rung)
             rung *= self.reduction
         return ladder

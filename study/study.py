@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from study.describe import derived_seed, describe
+from study.checks import check
+from study.describe import LIMIT, derived_seed, describe
 from study.errors import InputError
-from study.search import Sampler, Tpe
-from study.space import corners, domains
+from study.points import params_of
+from study.samplers import Sampler, Tpe, WarmStart, trials_of
+from study.space import Value, corners, domains
 from study.stopping import Never, SuccessiveHalving
 from study.trial import Direction, Method, Phase, Plan, Task, cell_name
 
@@ -29,21 +31,45 @@ class Arm:
     """The arm this one is compared with; without it, the study's first baseline."""
     published: str | None = None
     """The name of this method in reports/published.csv, if a paper reports it."""
+    first: tuple[Method, ...] = ()
+    """Losses to try before the search proposes its own, such as the published settings: whole ones, without domains,
+    that lie in this arm's search space. They are its first trials, not further ones."""
 
     @property
     def searched(self) -> bool:
         return next(domains(self.loss), None) is not None
 
+    @property
+    def first_points(self) -> list[dict[str, Value]]:
+        """The parameters of the losses to try first.
+
+        Raises InputError naming what lies outside the search space.
+        """
+        return [params_of(self.loss, loss) for loss in self.first]
+
 
 @dataclass(frozen=True)
 class Budget:
-    """What a study may spend: `trials` per searched cell, `epochs` per trial, confirm `seeds` per cell."""
+    """What a study may spend: `trials` per searched cell, `epochs` per trial, confirm `seeds` per cell.
+
+    Trials and seeds may be raised later: the study then goes on. The caps may be changed at any time.
+    """
 
     trials: int
     epochs: int
     seeds: int
+    wall_hours: float | None = field(default=None, metadata=LIMIT)
+    """The study runs no longer than this, all its runs together; what is under way is then interrupted."""
+    gpu_hours: float | None = field(default=None, metadata=LIMIT)
+    """Its trials' epochs take no more GPU time than this, all its runs together; a trial's share of a GPU counts."""
 
     def __post_init__(self) -> None:
+        for name in ("wall_hours", "gpu_hours"):
+            hours = getattr(self, name)
+            if hours is not None and not (isinstance(hours, int | float) and 0 < hours < math.inf):
+                raise InputError(
+                    f"budget: {name} is {hours!r}; allowed is a number of hours above 0, or None for no cap"
+                )
         for name in ("trials", "epochs", "seeds"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
@@ -81,26 +107,26 @@ class Study:
     arms: tuple[Arm, ...]
     budget: Budget
     metric: str = "val/accuracy"
-    """What the search optimises: a metric on validation, at the last epoch."""
+    """What the search optimises, and what alone decides which configuration is confirmed: a metric on validation, at
+    the last epoch."""
+    objectives: tuple[str, ...] = ()
+    """Further validation metrics that the search trades off against `metric`; they need stopping=Never()."""
     seed: int = 0
     sampler: Sampler = field(default_factory=Tpe)
     stopping: SuccessiveHalving | Never = field(default_factory=SuccessiveHalving)
+    warm_start: WarmStart | None = None
     confirm_on: Literal["train+val", "train"] = "train+val"
     """Confirm retrains on train + validation. With "train", validation stays apart and the best-validation
     epoch is recorded beside the last one."""
     readings: tuple[str, ...] = ()
     """How this study reads what its papers leave open, a sentence each; the report prints them."""
+    hang_seconds: float = field(default=3600.0, metadata=LIMIT)
+    """A trial that tells no epoch for so long counts as hung, and fails."""
     protocol: str = ""
     """The paper whose data and protocol this study follows to the letter ("P1"); empty if it follows none."""
 
     def __post_init__(self) -> None:
-        _check_names(self)
-        _check_baselines(self)
-        _check_metric(self)
-        if self.confirm_on not in ("train+val", "train"):
-            raise InputError(f"confirm_on is {self.confirm_on!r}; allowed are 'train+val' and 'train'")
-        for arm in self.arms:
-            _check_domains(arm)
+        check(self)
         describe(self)  # raises for what could not be identified later
 
     @property
@@ -112,6 +138,15 @@ class Study:
         return self.task.metrics[self.metric]
 
     @property
+    def targets(self) -> dict[str, Direction]:
+        """What the search is told of a completed trial, by name: `metric` first, then `objectives`."""
+        return {name: self.task.metrics[name] for name in (self.metric, *self.objectives)}
+
+    def trials(self, arm: Arm) -> int:
+        """How many trials the search of a cell under this arm takes."""
+        return trials_of(self.sampler, arm.loss, arm.first_points, self.budget.trials) if arm.searched else 0
+
+    @property
     def test_metric(self) -> str:
         """The selection metric's name on the test split: what confirm reports."""
         return "test/" + self.metric.split("/", 1)[1]
@@ -120,7 +155,7 @@ class Study:
     def plan(self) -> Plan:
         """The trainings of arms that need the teacher."""
         taught = [arm for arm in self.arms if needs_teacher(arm)]
-        searches = self.budget.trials if any(arm.searched for arm in taught) else 0
+        searches = max(map(self.trials, taught), default=0)
         confirms = self.budget.seeds if taught else 0
         return Plan(
             tuple((self.trial_seed("search", number), "train") for number in range(searches))
@@ -149,57 +184,3 @@ class Study:
 def needs_teacher(arm: Arm) -> bool:
     """Whether any loss that this arm may resolve to reads the teacher's outputs."""
     return any(loss.needs_teacher for loss in corners(arm.loss))
-
-
-METHOD = ("needs_teacher",)
-"""What the engine reads of a loss; its task asks for more."""
-
-
-def _check_names(study: Study) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", study.name, re.ASCII):
-        raise InputError(f"study name {study.name!r}: use letters, digits, '.', '_' and '-', at most 100 of them")
-    if study.name in ("teachers", "outputs"):
-        raise InputError(
-            f"study name {study.name!r} is taken: teachers and their outputs are kept there; choose another"
-        )
-    if not study.students:
-        raise InputError("a study needs at least one student; students is empty")
-    for kind, names in (("arm", [a.name for a in study.arms]), ("student", [s.name for s in study.students])):
-        slashed = [name for name in names if " / " in name or not name]
-        if slashed:
-            raise InputError(f"{kind} name {slashed[0]!r}: it must have letters, and no ' / ', which joins cell names")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"two {kind}s are called {twice[0]!r}: names tell results apart, give each its own")
-
-
-def _check_baselines(study: Study) -> None:
-    names = [arm.name for arm in study.arms]
-    if not any(arm.baseline for arm in study.arms):
-        raise InputError(
-            f"no arm is a baseline (arms: {', '.join(names) or 'none'}): mark the one others are compared with, "
-            "Arm(…, baseline=True); without it a difference means nothing"
-        )
-    for arm in study.arms:
-        if arm.versus is not None and (arm.versus not in names or arm.versus == arm.name):
-            raise InputError(
-                f"arm {arm.name!r} is compared with {arm.versus!r}; the other arms are: {', '.join(names)}"
-            )
-
-
-def _check_metric(study: Study) -> None:
-    allowed = [name for name in study.task.metrics if name.startswith("val/")]
-    if study.metric not in allowed:
-        raise InputError(
-            f"metric {study.metric!r} cannot select configurations: only validation metrics may ({', '.join(allowed)})"
-        )
-
-
-def _check_domains(arm: Arm) -> None:
-    try:
-        for loss in corners(arm.loss):
-            for wanted in METHOD:
-                if not hasattr(loss, wanted):
-                    raise InputError(f'{type(loss).__name__} has no {wanted!r}: see "Adding a loss" in README.md')
-    except InputError as error:
-        raise InputError(f"arm {arm.name!r} at an end of its search space: {error}") from None

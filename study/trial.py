@@ -32,10 +32,12 @@ class TrialState(StrEnum):
     """Its own fault: an exception, a loss that is not finite, a worker lost too often. `reason` says which."""
     INTERRUPTED = "INTERRUPTED"
     """Not its fault: Ctrl-C or an exhausted budget. Will be resumed from its checkpoint."""
+    SUPERSEDED = "SUPERSEDED"
+    """Confirmed a configuration that a longer search has since replaced. Counts for nothing any more."""
 
     @property
     def ended(self) -> bool:
-        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        return self not in (TrialState.RUNNING, TrialState.INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,10 @@ class Plan:
     runs: tuple[tuple[int, Split], ...]
     """The seed of each, and what it trains on."""
     epochs: int
+
+
+class TrialNote(UserWarning):
+    """Something a trial's task tells the user, who sees it in a line: what was damaged, what it does instead."""
 
 
 class Task(Protocol):

@@ -7,13 +7,18 @@ trial is reported as that trial's failure; what kills the process is not, and Ra
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import json
 import os
 import shutil
 import socket
+import time
 import traceback
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,15 @@ from ray import tune
 
 from study.space import resolve_params
 from study.study import Study
-from study.trial import Job, Row, Trial
+from study.trial import Job, Row, Trial, TrialNote
+
+SENDING_SECONDS = 0.1
+"""Epochs faster than this are told together."""
+
+HUNG = "hung.txt"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the system says of a storage that takes no more."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +75,53 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         self._rows: Iterator[Row] | None = None
 
     def step(self) -> dict[str, str]:
-        """One epoch. Tune is never told that a trial is done: the driver decides that from the row."""
+        """One epoch, or as many as take no time. That a trial is done is decided by the driver, from its rows."""
         if self._failed and self._rows is None:
             # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another.
             # Here and not in reset_config, where Tune counts one death twice and gives the next trial up.
             os._exit(1)
+        told = Told()
+        if self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
+            told.failure = reason
+            return told.message()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", TrialNote)
+            self._advance(told)
+        told.notes = [str(warning.message) for warning in caught if issubclass(warning.category, TrialNote)]
+        return told.message()
+
+    def _advance(self, told: Told) -> None:
+        """Train until a row is worth sending: each costs the driver milliseconds."""
+        started = time.monotonic()
         try:
             if self._rows is None:
                 self._rows = _rows(self._job())
-            return _message(row=next(self._rows))
+            while not told.rows or (told.rows[-1]["epoch"] < self._trial.epochs and not _is_time(started)):
+                with self._watched():
+                    told.rows.append(next(self._rows))
         except StopIteration:
-            return self._failure("the task ended before the trial's last epoch")
+            self._failed, told.failure = True, "the task ended before the trial's last epoch"
+        except OSError as error:
+            if error.errno in FULL:
+                told.storage = f"{error.strerror}: {error.filename or self._workplace.storage}"
+            else:
+                self._failed, told.failure = True, self._explain(error)
         except Exception as error:
-            return self._failure(self._explain(error))
+            self._failed, told.failure = True, self._explain(error)
 
-    def _failure(self, reason: str) -> dict[str, str]:
-        self._failed = True
-        return _message(failure=reason)
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """End this process if what is done within takes too long, and leave where it hung for the next one to tell."""
+        path = self._workplace.checkpoint(self._trial.id) / HUNG
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            # in C and in a thread of its own: it acts even while the interpreter is stuck
+            faulthandler.dump_traceback_later(self._task_study.hang_seconds, exit=True, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        path.unlink()
 
     def _job(self) -> Job:
         study, trial = self._task_study, self._trial
@@ -105,11 +148,39 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         return f"{type(error).__name__}: {what} ({Path(where.filename).name}:{where.lineno})"
 
 
+@dataclass
+class Told:
+    """What one step tells the driver."""
+
+    rows: list[Row] = field(default_factory=list)
+    failure: str = ""
+    """Why the trial failed, after these rows."""
+    storage: str = ""
+    """Why the storage cannot be written: no trial's fault, and the end of this run."""
+    notes: list[str] = field(default_factory=list)
+    worker: str = f"{socket.gethostname()}:{os.getpid()}"
+
+    def message(self) -> dict[str, str]:
+        # as one string: Tune flattens dictionaries and would split `val/accuracy` at its slash
+        return {"message": json.dumps(asdict(self))}
+
+
+def hung(checkpoint: Path) -> str:
+    """Where an earlier process hung in this trial, told once; empty if none did."""
+    path = checkpoint / HUNG
+    text = path.read_text() if path.is_file() else ""
+    if not text:
+        return ""
+    path.replace(checkpoint / "traceback.txt")
+    threads = text.split("\n\n")
+    stack = next((thread for thread in threads if Path(__file__).name in thread), threads[0])
+    innermost = next((line.strip() for line in stack.splitlines() if line.startswith("  File ")), "a place unknown")
+    return f"no epoch within {text.splitlines()[0].removeprefix('Timeout (').removesuffix(')!')} h: hung at {innermost}"
+
+
+def _is_time(started: float) -> bool:
+    return time.monotonic() - started > SENDING_SECONDS
+
+
 def _rows(job: Job) -> Iterator[Row]:
     return job.task.prepare(job) if job.trial.phase == "prepare" else job.task.train(job)
-
-
-def _message(row: Row | None = None, failure: str = "") -> dict[str, str]:
-    # as one string: Tune flattens dictionaries and would split `val/accuracy` at its slash
-    worker = f"{socket.gethostname()}:{os.getpid()}"
-    return {"message": json.dumps({"row": row, "failure": failure, "worker": worker})}

@@ -14,7 +14,7 @@ from study.errors import InputError
 from study.flow import Flow
 from study.trial import TrialState
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
-from trainables.simulated import Simulated, SimulatedLoss
+from trainables.simulated import Fault, Simulated, SimulatedLoss
 
 
 def trials(flow: Flow) -> list[dict]:
@@ -99,7 +99,7 @@ def drive_one(flow: Flow, run, folder: Path) -> None:  # type: ignore[no-untyped
 
 
 def test_failed_trial_costs_one_row_and_the_study_goes_on(tmp_path: Path) -> None:
-    flow = open_flow(toy((BASELINE, Arm("bad", SimulatedLoss(fails_at=2)))), tmp_path)
+    flow = open_flow(toy((BASELINE, Arm("bad", SimulatedLoss(fault=Fault("exception", epoch=2))))), tmp_path)
     assert drive(flow, tmp_path)
     failed = [row for row in trials(flow) if row["state"] == "FAILED"]
     assert len(failed) == 3
@@ -110,7 +110,8 @@ def test_failed_trial_costs_one_row_and_the_study_goes_on(tmp_path: Path) -> Non
 
 
 def test_search_without_a_completed_trial_is_a_problem_not_a_hang(tmp_path: Path) -> None:
-    flow = open_flow(toy((BASELINE, Arm("bad", SimulatedLoss(x=uniform(0, 1), fails_at=1)))), tmp_path)
+    bad = Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=2)))
+    flow = open_flow(toy((BASELINE, bad)), tmp_path)
     assert drive(flow, tmp_path)
     assert "none of its 9 search trials completed" in flow.problems[0]
 
@@ -260,7 +261,9 @@ def test_score_that_is_not_finite_is_the_same_fault_after_a_kill(tmp_path: Path)
 
 
 def test_failed_trials_are_open_again_when_asked(tmp_path: Path) -> None:
-    broken, mended = (toy((BASELINE, Arm("bad", SimulatedLoss(fails_at=epoch)))) for epoch in (2, 2))
+    broken, mended = (
+        toy((BASELINE, Arm("bad", SimulatedLoss(fault=Fault("exception", epoch=epoch))))) for epoch in (2, 2)
+    )
     flow = open_flow(broken, tmp_path)
     drive(flow, tmp_path)
     assert flow.problems

@@ -129,9 +129,16 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
     is_whole(folder)
 
     folder.write(trials=10)
+    extended = folder.run()
+    assert extended.returncode == 0, extended.stderr
+    assert len(folder.trials().query("phase == 'search'")) == 10
+    runs = json.loads((folder.study / "study.json").read_text())["provenance"]["runs"]
+    assert [(run["budget"]["trials"], run["results_known"]) for run in runs] == [(9, False), (9, False), (10, True)]
+
+    folder.write(trials=9)
     changed = folder.run()
     assert changed.returncode == 2
-    assert "budget.trials: 9 → 10" in changed.stderr
+    assert "budget.trials: 10 → 9" in changed.stderr
     other = subprocess.run(folder.command("--fresh"), capture_output=True, text=True, timeout=120, check=False)
     assert other.returncode == 0, other.stderr
     assert (folder.runs / "toy-2" / "report.html").is_file()
@@ -234,7 +241,7 @@ def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -
     for reason in trials.loc["poison"].reason:
         assert reason.startswith("RuntimeError: device error (toy.py:")
     for trial_id, reason in zip(trials.loc["exits"].trial_id, trials.loc["exits"].reason, strict=True):
-        assert reason.startswith("its worker died 4 times, last with ")
+        assert reason.startswith("its worker died 4 times without an epoch, last with ")
         assert (folder.study / "checkpoints" / trial_id / "traceback.txt").read_text()
     assert "poison: 2 of 2 seeds failed, the first with RuntimeError: device error" in done.stderr
 

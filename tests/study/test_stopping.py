@@ -11,10 +11,12 @@ from study.errors import InputError
 from study.stopping import Rungs
 
 
-def test_rungs_are_powers_of_the_reduction_below_the_last_epoch() -> None:
-    assert SuccessiveHalving(2, 3).rungs(0, 80) == [2, 6, 18, 54]
-    assert SuccessiveHalving(2, 3).rungs(1, 80) == [6, 18, 54]
-    assert SuccessiveHalving(1, 3).rungs(0, 9) == [1, 3]  # epoch 9 is the end, not a rung
+def test_rungs_are_powers_of_the_reduction_in_the_first_half() -> None:
+    assert SuccessiveHalving(2, 3).rungs(0, 80) == [2, 6, 18]  # 54 would save a third of the epochs at most
+    assert SuccessiveHalving(2, 3).rungs(1, 80) == [6, 18]
+    assert SuccessiveHalving(1, 3).rungs(0, 9) == [1, 3]
+    assert SuccessiveHalving(8, 3).rungs(0, 25) == [8]
+    assert SuccessiveHalving(1, 2).rungs(0, 8) == [1, 2, 4]
     assert Never().rungs(0, 80) == []
 
 

@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study import Arm, Budget, Study, uniform
+from study import Arm, Budget, CmaEs, Grid, Never, Study, WarmStart, choice, uniform
 from study.describe import describe, differences, digest
 from study.drive import check_inputs
 from study.errors import InputError
 from study.loading import load_space, overridden
 from tests.study.toy import BASELINE, SEARCHED, toy
 from trainables.losses.kd import KD
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
+
+
+def first(*losses: Any) -> Arm:
+    return dataclasses.replace(SEARCHED, first=losses)
+
+
+TEN = tuple(SimulatedLoss(x=number / 10, gain=0.05) for number in range(10))
+CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Extra())))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +35,7 @@ from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
         ({"arms": (BASELINE, BASELINE)}, "two arms are called 'plain'"),
         ({"students": (SimulatedStudent(), SimulatedStudent())}, "two students are called 'student'"),
         ({"students": ()}, "at least one student"),
-        ({"metric": "test/accuracy"}, r"only validation metrics may \(val/accuracy\)"),
+        ({"metric": "test/accuracy"}, r"only validation metrics may \(val/accuracy, val/cost\)"),
         ({"metric": "val/loss"}, "only validation metrics may"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="nobody"))}, "compared with 'nobody'"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="searched"))}, "compared with 'searched'"),
@@ -38,6 +46,22 @@ from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
         ({"name": "../elsewhere"}, "study name '../elsewhere'"),
         ({"name": "teachers"}, "is taken"),
         ({"arms": (BASELINE, Arm("hot", KD(temperature=uniform(-1, 4))))}, "arm 'hot' at an end .* temperature is -1"),
+        ({"objectives": ("val/accuracy",)}, "objective 'val/accuracy': .* beside 'val/accuracy', once: val/cost"),
+        ({"objectives": ("test/cost",)}, "objective 'test/cost': allowed are validation metrics"),
+        ({"objectives": ("val/cost", "val/cost")}, "objective 'val/cost': .* once"),
+        ({"objectives": "val/cost"}, "write a tuple"),
+        ({"objectives": ("val/cost",)}, "it would stop by 'val/accuracy' alone .* use stopping=Never"),
+        ({"objectives": ("val/cost",), "stopping": Never(), "sampler": CmaEs()}, "CmaEs, which follows one score"),
+        ({"warm_start": "runs/earlier"}, "warm_start is 'runs/earlier'; write WarmStart"),
+        ({"warm_start": WarmStart("runs/earlier"), "sampler": Grid()}, "a grid tries all its points anyway"),
+        ({"arms": (BASELINE, CHOOSING), "sampler": CmaEs()}, "arm 'choosing': CmaEs cannot search the choice 'extra'"),
+        ({"arms": (BASELINE, first(SimulatedLoss(x=2, gain=0.05)))}, "arm 'searched': .* x is 2; allowed .* 0 to 1"),
+        ({"arms": (BASELINE, first(SimulatedLoss(x=0.5)))}, "gain is 0.0; the search space has 0.05 there, fixed"),
+        ({"arms": (BASELINE, first(KD()))}, "the loss is KD.*; the search space has a SimulatedLoss there"),
+        ({"arms": (BASELINE, first(*[SimulatedLoss(x=0.5, gain=0.05)] * 2))}, "two first points are the same"),
+        ({"arms": (BASELINE, first(*TEN))}, "arm 'searched' has 10 first points, budget.trials is 9"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, first=TEN[0]))}, "write a tuple of losses"),
+        ({"arms": (dataclasses.replace(BASELINE, first=TEN),)}, "arm 'plain' has first points and nothing to search"),
     ],
 )
 def test_study_that_cannot_be_fair_or_work_is_refused(change: dict[str, Any], message: str) -> None:
@@ -62,7 +86,7 @@ def test_arms_are_compared_with_the_first_baseline_unless_they_say_otherwise() -
 
 SPACE = """
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
 
 def small(data_dir):
     return Study("s", "?", Simulated(), (SimulatedStudent(),), (Arm("a", SimulatedLoss(), baseline=True),),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from study.cluster import Node, allot
 from study.errors import InputError
-from study.executor import Node, allot
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,206 @@
+"""All commands in one: python -m study COMMAND.
+
+What each does lies in its own file. Exit codes: 0 done, 1 something failed, 2 bad input, 3 stopped by a cap or on
+request, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from study import run
+from study.commands import doctor, listing, resuming, showing, standing
+from study.errors import InputError
+from study.records import RecordsError
+
+EXAMPLES = """
+\b
+Examples:
+  python -m study doctor spaces/lp_cifar.py      can this machine run it?
+  python -m study run spaces/lp_cifar.py         run it; the same command goes on with it
+  python -m study list                           which studies are there, and how far?
+  python -m study show lp_cifar --watch          this one, while it runs
+  python -m study stop lp_cifar                  interrupt it, from any shell
+  python -m study resume lp_cifar                go on with it
+"""
+"""An \\b alone on its line keeps click from filling the paragraph."""
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+below = click.option(
+    "--storage-path",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where the studies lie.",
+)
+one = click.argument("study")
+as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Tell what the user can mend in one line, exit code 2."""
+    try:
+        yield
+    except (InputError, RecordsError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  python -m study {line}" for line in lines)
+
+
+def in_json(value: Any) -> str:
+    """Paths and times as text."""
+    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+
+
+def screen() -> Console:
+    """Tables are not squeezed where there is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+@click.group(epilog=EXAMPLES, context_settings=HELP)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Run studies, see how far they are, stop them and go on with them."""
+    if context.invoked_subcommand == "run" and sys.argv[1:2] == ["run"]:
+        del sys.argv[1]  # study.run quotes the words it was given
+
+
+main.add_command(run.main, "run")
+
+
+@main.command(
+    "list", context_settings=HELP, epilog=examples("list", "list --storage-path /data/runs --json | jq '.[].name'")
+)
+@below
+@as_json
+def list_(storage_path: Path, as_json: bool) -> None:
+    """Show which studies there are, and how far.
+
+    A trial counts as done when it has ended, however it ended. The last row says when something was last written.
+    """
+    with in_one_line():
+        listed = listing.overviews(storage_path)
+    if as_json:
+        click.echo(in_json([asdict(study) for study in listed]))
+        return
+    if not listed:
+        click.echo(f"no studies below {storage_path}")
+        return
+    screen().print(listing.table(listed))
+    for study in listed:
+        if study.problem:
+            click.echo(f"{study.name}: {study.problem}")
+
+
+@main.command(
+    context_settings=HELP,
+    epilog=examples("show lp_cifar", "show lp_cifar --watch", "show /data/runs/lp_cifar --json",
+                    "show lp_cifar --space > spaces/lp_cifar.py"),
+)  # fmt: skip
+@one
+@below
+@click.option("--watch", is_flag=True, help="Draw it anew every 2 s until Ctrl-C.")
+@click.option("--space", is_flag=True, help="Print the space file that it was run with, and nothing else.")
+@as_json
+def show(study: str, storage_path: Path, watch: bool, space: bool, as_json: bool) -> None:
+    """Show one study: its cells, what runs, what failed.
+
+    STUDY is a name below the storage path, or a path. Only reads, also while the study runs.
+    """
+    if watch + space + as_json > 1:
+        raise click.UsageError("--watch, --space and --json do not go together")
+    with in_one_line():
+        folder = listing.find(study, storage_path)
+        if space:
+            click.echo(resuming.source_of(folder, listing.described(folder)), nl=False)
+        elif as_json:
+            click.echo(in_json(asdict(standing.standing(folder))))
+        elif not watch:
+            screen().print(showing.drawn(standing.standing(folder)), soft_wrap=True)
+        elif not sys.stdout.isatty():
+            raise InputError("--watch needs a terminal: use --json, and ask again")
+        else:
+            showing.watch(folder, screen())
+
+
+@main.command(
+    context_settings=HELP | {"ignore_unknown_options": True},
+    epilog=examples("resume lp_cifar", "resume lp_cifar --trials 40", "resume lp_cifar --retry-failed"),
+)
+@one
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@below
+def resume(study: str, options: tuple[str, ...], storage_path: Path) -> None:
+    """Go on with a study by its last command.
+
+    The command is on record in its study.json. OPTIONS are those of run and take the place of the recorded ones.
+    Failed trials are run again only if --retry-failed is among them.
+    """
+    with in_one_line():
+        resuming.go_on(listing.find(study, storage_path), options)
+
+
+@main.command(context_settings=HELP, epilog=examples("stop lp_cifar", "stop lp_cifar --wait 300"))
+@one
+@below
+@click.option("--wait", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds at most.")
+def stop(study: str, storage_path: Path, wait: float) -> None:
+    """Ask a running study to stop, and wait until it has.
+
+    As by Ctrl-C: all rows are written, and what was under way goes on from its checkpoint when the study is resumed.
+    Exit code 1 if it still runs when the wait is over; the request stands.
+    """
+    with in_one_line():
+        folder = listing.find(study, storage_path)
+        running, began = listing.holder(folder), time.monotonic()
+        still = resuming.stop(folder, wait)
+        finished = listing.described(folder)["finished"]
+    go_on = "it is finished" if finished else f"go on with: python -m study resume {standing.said(folder)}"
+    if still:
+        click.echo(f"{folder.name} was asked to stop, and {still} still runs it after {wait:g} s", err=True)
+        sys.exit(1)
+    if not running:
+        click.echo(f"{folder.name} does not run; {go_on}")
+    else:
+        click.echo(f"{folder.name} stopped after {time.monotonic() - began:.1f} s; {go_on}")
+
+
+@main.command("doctor", context_settings=HELP, epilog=examples("doctor", "doctor spaces/lp_cifar.py"))
+@click.argument("space", type=click.Path(path_type=Path), required=False)
+@click.option("--profile", help="Which of the space file's profiles; the first one by default.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the profile's data set lies.")
+@click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="As it will be given to run.")
+@click.option("--address", help="The Ray cluster that will be used; this machine by default.")
+@below
+def doctor_(space: Path | None, profile: str | None, data_dir: Path | None, gpus_per_trial: float | None,
+            address: str | None, storage_path: Path) -> None:  # fmt: skip
+    """Check whether this machine can run studies.
+
+    Also the one in SPACE, if it is given; nothing is trained. Exit code 1 if something fails; a warning is something
+    that can be lived with.
+    """
+    with in_one_line():
+        storage = storage_path.expanduser().resolve()
+        healthy = doctor.examine(doctor.Wish(storage, space, profile, data_dir, gpus_per_trial, address), screen())
+    sys.exit(0 if healthy else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What python -m study offers beside run: looking, stopping, going on, checking the machine."""

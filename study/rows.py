@@ -1,0 +1,79 @@
+"""A trial under way, and the rows that are written of it; docs/records.md explains each column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from study.trial import Row, Trial, TrialState
+
+
+@dataclass
+class Run:
+    """A trial under way: what its next row adds to."""
+
+    trial: Trial
+    started: datetime
+    epochs_done: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    worker: str = ""
+
+    def add(self, row: Row, worker: str) -> None:
+        self.epochs_done = row["epoch"]
+        self.seconds += row["seconds"]
+        self.metrics, self.worker = row["metrics"], worker
+
+
+def epoch_row(trial: Trial, row: Row) -> dict[str, Any]:
+    return {
+        "trial_id": trial.id,
+        "cell": trial.cell,
+        "phase": trial.phase,
+        "epoch": row["epoch"],
+        "seconds": row["seconds"],
+        "recorded": datetime.now(UTC),
+        "schedules": json.dumps(row["schedules"]),
+    } | row["metrics"]
+
+
+def trial_row(run: Run, state: TrialState, reason: str, resources: Mapping[str, Any]) -> dict[str, Any]:
+    """`resources` are what a trial of this run of the study gets: device, cpus, gpus."""
+    trial = run.trial
+    row = {
+        "trial_id": trial.id,
+        "cell": trial.cell,
+        "student": trial.student,
+        "arm": trial.arm,
+        "phase": trial.phase,
+        "number": trial.number,
+        "seed": trial.seed,
+        "state": str(state),
+        "reason": reason,
+        "epochs": trial.epochs,
+        "epochs_done": run.epochs_done,
+        "params": json.dumps(dict(trial.params)),
+        "config": json.dumps(trial.config, ensure_ascii=False),
+        "seconds": run.seconds,
+        "started": run.started,
+        "ended": datetime.now(UTC) if state is not TrialState.RUNNING else None,
+        "worker": run.worker,
+    }
+    return row | dict(resources) | dict(run.metrics)
+
+
+def trial_of(row: Mapping[str, Any]) -> Trial:
+    """The trial that a row of trials/ is about."""
+    return Trial(
+        phase=row["phase"],
+        student=row["student"],
+        arm=row["arm"],
+        number=row["number"],
+        seed=row["seed"],
+        epochs=row["epochs"],
+        params=json.loads(row["params"]),
+        config=json.loads(row["config"]),
+    )
