@@ -34,6 +34,7 @@ class Search:
     """What the page shows of one searched cell."""
 
     table: Table
+    front: Table | None
     wide: tuple[Drawn, ...]
     slices: tuple[Drawn, ...]
     schedules: tuple[Drawn, ...]
@@ -93,7 +94,13 @@ def write_tables(records: StudyRecords) -> None:
     frame(comparisons).to_csv(folder / "comparison.csv", index=False)
     written = "\n".join(to_markdown(tables.comparison_table(comparison)) for comparison in comparisons)
     (folder / "comparison.md").write_text(written, encoding="utf-8")
-    searched = [search_results.search_table(records, cell) for cell in records.cells if cell.searched]
+    searched = [
+        table
+        for cell in records.cells
+        if cell.searched
+        for table in (search_results.search_table(records, cell), search_results.pareto_table(records, cell))
+        if table is not None
+    ]
     for table in (*searched, tables.budget_table(records), tables.failures_table(records)):
         stem = file_stem(table.name)
         (folder / f"{stem}.csv").write_text(to_csv(table), encoding="utf-8")
@@ -110,6 +117,7 @@ def _search(records: StudyRecords, cell: Cell) -> Search:
     drawn = search_figures.search_figures(records, cell)
     return Search(
         table=search_results.search_table(records, cell),
+        front=search_results.pareto_table(records, cell),
         wide=tuple(one for one in drawn if not one.small),
         slices=tuple(one for one in drawn if one.name.startswith("slice")),
         schedules=tuple(one for one in drawn if one.name.startswith("schedule")),

@@ -99,7 +99,7 @@ def _unfinished(records: StudyRecords) -> Iterable[str]:
 def _verdict(row: ArmResult, comparison: Comparison) -> str:
     assert row.paired is not None
     unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
-    by = f"{comparison.metric.signed(row.paired.difference)}{unit} {comparison.metric.bare}"
+    by = f"{comparison.metric.signed(row.paired.difference)}{unit} {comparison.metric.noun}"
     if row.verdict != "undecided":
         return f"{row.arm} is {row.verdict} than {row.versus} ({by})"
     seeds = f"; about {row.seeds_needed} seeds would decide a difference of this size" if row.seeds_needed else ""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def load(folder: Path) -> StudyRecords:
         for frame in (trials, epochs):
             if name not in frame:
                 frame[name] = np.nan
-    warnings = (*trial_warnings, *epoch_warnings, *_mixed_configurations(records))
+    warnings = (*trial_warnings, *epoch_warnings, *_mixed_configurations(records), *_extensions(study))
     return StudyRecords(folder, study, trials, epochs, warnings)
 
 
@@ -175,6 +176,27 @@ def _mixed_configurations(records: StudyRecords) -> list[str]:
         f"the confirm runs of {cell!r} do not share one configuration: its search went on after some had ended"
         for cell in counts[counts > 1].index
     ]
+
+
+def _extensions(study: Mapping[str, Any]) -> list[str]:
+    """Where a study was given more trials or seeds after its results had been seen."""
+    provenance = study.get("provenance")
+    runs = provenance.get("runs") if isinstance(provenance, Mapping) else None
+    runs = [run for run in runs or [] if isinstance(run, Mapping) and isinstance(run.get("budget"), Mapping)]
+    found = []
+    for before, after in pairwise(runs):
+        old, new = before["budget"], after["budget"]
+        more = [
+            f"{name} {old.get(name)} → {new.get(name)}"
+            for name in ("trials", "seeds")
+            if old.get(name) != new.get(name)
+        ]
+        if after.get("results_known") and more:
+            found.append(
+                f"extended on {str(after.get('started'))[:10]} after its results were known ({', '.join(more)}): "
+                "p values hold for a number of seeds that is fixed beforehand, and are too small here"
+            )
+    return found
 
 
 def _cell(listed: Mapping[str, Any]) -> Cell:

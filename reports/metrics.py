@@ -11,6 +11,9 @@ FRACTIONS = {"accuracy", "top1", "top5", "f1", "precision", "recall", "iou", "me
 UNITS = {"psnr": ("dB", 3), "ssim": ("", 4), "lpips": ("", 4), "mae": ("", 2), "rmse": ("", 2), "loss": ("", 4)}
 """Unit and decimals of metrics that are written as they are."""
 
+ABBREVIATIONS = {"psnr", "ssim", "lpips", "mae", "rmse"}
+"""Written in capitals."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -29,8 +32,13 @@ class Metric:
 
     @property
     def words(self) -> str:
-        """ "test accuracy" of "test/accuracy"."""
-        return {"val": "validation"}.get(self._split, self._split).replace("_", " ") + f" {self.bare}".rstrip()
+        """ "test accuracy" of "test/accuracy", "test MAE" of "test/mae"."""
+        return {"val": "validation"}.get(self._split, self._split).replace("_", " ") + f" {self.noun}".rstrip()
+
+    @property
+    def noun(self) -> str:
+        """The name without its split, as it is written: "accuracy", "MAE"."""
+        return self.bare.upper() if self.bare in ABBREVIATIONS else self.bare
 
     @property
     def label(self) -> str:

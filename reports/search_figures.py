@@ -1,7 +1,7 @@
 """Figures of one cell's search: history, validation curves, score against each parameter, the winner's schedules.
 
 Each is a data step, then a drawing step. A stopped trial's score is of fewer epochs, so it is marked as stopped
-everywhere; a failed trial has no score and stands at the foot of the history.
+everywhere; a failed trial has no score and stands at the worst one of the history.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def search_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
     if trials.empty:
         return []
     written, best = metric(records.metric), winner(records, cell)
-    drawn = [draw_history(trials, written, cell, len(every))]
+    drawn = [draw_history(trials, written, cell, len(every), records.direction_of(records.metric) == "min")]
     curves = curve_data(records, cell, trials)
     if not curves.empty:
         drawn.append(draw_curves(curves, written, best, cell, len(every)))
@@ -69,14 +69,15 @@ def thinned(data: pd.DataFrame) -> pd.DataFrame:
     return data.loc[sorted({*improved, *even})]
 
 
-def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int) -> Drawn:
+def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lower_is_better: bool) -> Drawn:
     """Scores in the order of trials, and the best complete one so far."""
     figure = canvas("trial", written.label, 340)
     figure.update_xaxes(**whole_steps(int(data["number"].max())))
-    foot = float(data["score"].min()) if data["score"].notna().any() else 0.0
+    known = data["score"].dropna()
+    worst = float(known.max() if lower_is_better else known.min()) if len(known) else 0.0
     for state, (word, marker) in STATES.items():
         rows = data[data["state"] == state]
-        scores = rows["score"].fillna(foot) if state == "FAILED" else rows["score"]
+        scores = rows["score"].fillna(worst) if state == "FAILED" else rows["score"]
         _scatter(figure, rows, rows["number"].tolist(), scores, word, marker, written)
     figure.add_scatter(
         x=data["number"].tolist(),
@@ -90,7 +91,7 @@ def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int) ->
         "history",
         f"{cell.name}: search history",
         f"{_shown(len(data), total)} Scores of stopped trials are of their last epoch; failed trials without a score "
-        "stand at the foot.",
+        "stand at the worst one.",
         figure,
     )
 

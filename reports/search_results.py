@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from reports.load import Cell, StudyRecords, values
-from reports.metrics import brief, metric
+from reports.metrics import Metric, brief, metric
+from reports.pareto import pareto
 from reports.render import Table
 
 TOP_TRIALS = 10
@@ -43,6 +44,38 @@ def search_table(records: StudyRecords, cell: Cell) -> Table:
         kinds=tuple(kinds),
         notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
     )
+
+
+def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
+    """The completed trials that no other beats in all objectives at once; None for a study with one objective."""
+    further = records.study.get("objectives")
+    objectives = [records.metric, *further] if isinstance(further, list) and further else []
+    trials = records.searches(cell)
+    complete = trials[trials["state"] == "COMPLETE"]
+    scores = [{name: trial[name] for name in objectives} for _, trial in complete.iterrows()]
+    front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
+    if not objectives or not front:
+        return None
+    names, written = parameter_names(cell, trials), [metric(name) for name in objectives]
+    shown = complete.iloc[front].sort_values(records.metric, ascending=records.direction_of(records.metric) == "min")
+    rows = [
+        (str(trial["number"]), *_proposed(values(trial["params"]), names), *_scores(trial, written))
+        for _, trial in shown.iterrows()
+    ]
+    few = len(names) <= MOST_COLUMNS
+    return Table(
+        name=f"pareto-{cell.name}",
+        caption=f"{cell.name}: trials that no other is better than in every objective",
+        columns=("trial", *(names if few else ("settings",)), *(m.label for m in written)),
+        align="r" + ("r" * len(names) if few else "l") + "r" * len(written),
+        rows=tuple(rows),
+        kinds=("best",) + ("",) * (len(rows) - 1),
+        notes=(f"Of {len(complete)} completed trials. {written[0].words} alone decides what is confirmed.",),
+    )
+
+
+def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
+    return tuple(one.text(float(trial[one.name])) for one in written)
 
 
 def _proposed(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:

@@ -32,8 +32,17 @@ def test_quick_run_ends_with_results_that_parse(name):
     results = done.stdout.rstrip().rsplit("\n\n", 1)[1].splitlines()
     parsed = [re.fullmatch(r"RESULT ([a-z0-9_]+) (\S+) \S+", line) for line in results]
     assert all(parsed), results
-    assert all(float(match[2]) > 0 for match in parsed if match)
+    assert all(float(match[2]) >= 0 for match in parsed if match)
     assert len({match[1] for match in parsed if match}) == len(results)
+
+
+@pytest.mark.slow
+def test_study_killed_ten_times_ends_as_one_left_in_peace():
+    command = [sys.executable, "-m", "benchmarks.kills", "--kills", "10", "--seed", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "RESULT kills 10 kills" in done.stdout
+    assert "RESULT differences 0 differences" in done.stdout, done.stdout
 
 
 def test_peer_has_the_loss_of_our_loop():

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from study.atomic import replacing
+from study.trial import TrialNote
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` to the folder, replacing what was there in one step."""
+    written = io.BytesIO()
+    torch.save(state, written)
     with replacing(folder / "state.pt") as aside:
-        torch.save(state, aside)
+        aside.write_bytes(written.getbuffer())  # of a full disk torch only says "unexpected pos"
 
 
 def load(folder: Path, device: str) -> dict[str, Any] | None:
-    """The state last saved, or None if there is none or it is damaged: the trial then starts from its first epoch."""
+    """The state last saved, or None if there is none.
+
+    Of a damaged one the user is told, and it counts as none: training is deterministic, nothing but time is lost.
+    """
     path = folder / "state.pt"
     if not path.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-        return None  # training is deterministic: nothing but time is lost
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        # torch's own words advise to read what may not be trusted
+        note = f"checkpoint {path} is damaged ({type(error).__name__}); the trial starts again from its first epoch"
+        warnings.warn(note, TrialNote, stacklevel=2)
+        return None
     return state

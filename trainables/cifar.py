@@ -24,10 +24,12 @@ from trainables import preparing, teachers
 from trainables.data.splits import ImageSet, stratified_split
 from trainables.distill import distill
 from trainables.recipe import Recipe
-from trainables.schedules import Progress
-from trainables.task import Batch, DistillationLoss, Outputs
+from trainables.task import Batch, DistillationLoss, Outputs, parameters, probe
 from trainables.teachers import Teacher
 from trainables.views import CropFlip, normalise
+
+EVALUATION_BATCH = {"cpu": 64, "cuda": 1024}
+"""By device: a core's cache is small, a GPU wants to be filled."""
 
 
 class ImageData(Protocol):
@@ -141,6 +143,9 @@ class Classification:
     def examples(self, split: Split, device: str) -> ResidentImages:
         return _resident(self, split, device)
 
+    def evaluation_batch(self, device: str) -> int:
+        return EVALUATION_BATCH[device]
+
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         return Outputs(net(batch.inputs))
 
@@ -210,10 +215,6 @@ class Accuracy:
         return {"accuracy": float(self._meter.compute())}
 
 
-def parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
 # Kept for the life of a process: a reused worker loads data and teacher once, not once a trial.
 
 
@@ -240,20 +241,7 @@ def _indices(task: Classification, split: str) -> np.ndarray[Any, Any]:
 
 
 def _probe(loss: DistillationLoss, classes: int) -> None:
-    """Try a loss on a small batch of this many classes, for what only the data can show to be wrong."""
+    """Try a loss on a small batch of this many classes."""
     logits = torch.linspace(-1, 1, 2 * classes).view(2, classes)
-    name = type(loss).__name__
-    if not hasattr(loss, "task_weight"):
-        raise InputError(f"{name} has no 'task_weight': see \"Adding a loss\" in README.md")
-    try:
-        value = loss(Outputs(logits), Outputs(logits.half()), torch.zeros(2, dtype=torch.int64), Progress(0, 1))
-    except InputError:
-        raise
-    except Exception as error:  # whatever a loss of the user's own may raise
-        raise InputError(
-            f"{name} raises {type(error).__name__} on two samples of {classes} classes: {error}"
-        ) from error
-    if value.dim():
-        raise InputError(
-            f"{name} returns a tensor of shape {tuple(value.shape)}; a loss is one number, its mean perhaps"
-        )
+    targets = torch.zeros(2, dtype=torch.int64)
+    probe(loss, Outputs(logits), Outputs(logits.half()), targets, f"two samples of {classes} classes")

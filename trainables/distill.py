@@ -22,9 +22,6 @@ from trainables.recipe import Recipe
 from trainables.schedules import Progress, at, scheduled
 from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
 
-EVALUATION_BATCH = {"cpu": 64, "cuda": 1024}
-"""By device: a core's cache is small, a GPU wants to be filled."""
-
 
 class TeacherOutputs(Protocol):
     """Where teacher outputs come from: the net itself, or a store of what it once said."""
@@ -134,7 +131,7 @@ def evaluate(task: TrainableTask, net: nn.Module, split: Split, device: str) -> 
     """The task's metrics on a split, views untouched, by `split/name`."""
     net.eval()
     examples, meters = task.examples(split, device), task.meters(device)
-    for samples in torch.arange(len(examples), device=device).split(EVALUATION_BATCH[device]):
+    for samples in torch.arange(len(examples), device=device).split(task.evaluation_batch(device)):
         batch = examples.batch(samples, torch.zeros_like(samples))
         meters.update(task.outputs(net, batch), batch)
     return {f"{split}/{name}": value for name, value in meters.compute().items()}

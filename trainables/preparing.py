@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from study.describe import describe, digest
 from study.trial import Job, Plan, Preparation, Row, Split
 from trainables import checkpoint, store, teachers
-from trainables.distill import EVALUATION_BATCH, TeacherOutputs, distill, evaluate, no_teacher, on_device
+from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, on_device
 from trainables.losses.none import NoDistillation
-from trainables.task import TrainableTask
+from trainables.task import TrainableTask, parameters
 
 TEACHER = "teacher"
 
@@ -94,7 +94,7 @@ def _keep(task: TrainableTask, job: Job, net: nn.Module, row: Row, source: str) 
     row["metrics"] |= evaluate(task, net, "test", job.device)
     record = {
         "name": task.teacher.model.name,
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "parameters": parameters(net),
         "source": source,
         "metrics": row["metrics"],
         "fingerprint": task.teacher_key,
@@ -151,7 +151,7 @@ def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
 def _ask(task: TrainableTask, job: Job, samples: Tensor, views: Tensor) -> Tensor:
     """The teacher's float16 outputs for these samples of the pool at these views."""
     pool, net = task.examples("train+val", job.device), _teacher_net(task, job.storage, job.device)
-    batches = torch.stack([samples, views]).to(job.device).split(EVALUATION_BATCH[job.device], dim=1)
+    batches = torch.stack([samples, views]).to(job.device).split(task.evaluation_batch(job.device), dim=1)
     return torch.cat([task.outputs(net, pool.batch(*pairs)).prediction.half().cpu() for pairs in batches])
 
 

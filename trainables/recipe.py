@@ -33,6 +33,17 @@ class Sgd:
 
 
 @dataclass(frozen=True)
+class Adam:
+    """Adam with torch's defaults; the learning rate comes from the recipe. Source: Kingma & Ba 2015."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.0, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The defaults are the field's CIFAR-100 recipe; its drops at 150, 180 and 210 of 240 epochs are kept as shares.
 
@@ -41,7 +52,7 @@ class Recipe:
 
     batch_size: int = 64
     learning_rate: Number = field(default_factory=lambda: Drops(0.05))
-    optimizer: Sgd = field(default_factory=Sgd)
+    optimizer: Sgd | Adam = field(default_factory=Sgd)
 
     precision: str = "float32"
     """Of the student's forward and backward pass; weights, losses and evaluation are float32 either way."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 from study.errors import InputError
@@ -109,6 +110,40 @@ class Cosine:
 
     def at(self, progress: Progress) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress.fraction)) / 2
+
+    def ends(self) -> tuple[float, float]:
+        return min(self.start, self.end), max(self.start, self.end)
+
+
+@dataclass(frozen=True)
+class WarmRestarts:
+    """`cycles` half cosines from `start` to `end`, each `factor` times as long as the one before, the run in all.
+
+    Within a cycle, at share x of it: end + (start − end)·(1 + cos πx)/2, moving at every step.
+    WarmRestarts(1e-4, 1e-6, cycles=5) over 310 epochs restarts after 10, 30, 70 and 150 of them.
+    Raises InputError for fewer than one cycle or a factor below 1.
+    Source: Loshchilov & Hutter 2017, equation 5, with T_0 and T_mult.
+    """
+
+    start: float
+    end: float = 0.0
+    cycles: int = 3
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        require("cycles", self.cycles, low=1)
+        require("factor", self.factor, low=1)
+        if is_number(self.cycles) and self.cycles != int(self.cycles):
+            raise InputError(f"cycles is {self.cycles}; allowed is a whole number, such as integer(1, 5)")
+
+    def at(self, progress: Progress) -> float:
+        lengths = [self.factor**cycle for cycle in range(self.cycles)]
+        ends = list(accumulate(lengths))
+        done = progress.fraction * ends[-1]
+        # with a margin: rounding must not put off a restart that falls on the first step of an epoch
+        cycle = sum(done >= end - 1e-9 for end in ends[:-1])
+        x = 1 - (ends[cycle] - done) / lengths[cycle]
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * x)) / 2
 
     def ends(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)

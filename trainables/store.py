@@ -46,7 +46,7 @@ def write_shard(folder: Path, codes: Tensor, outputs: Tensor) -> Path:
     tensors = {"codes": codes.contiguous(), "outputs": outputs.half().contiguous()}
     path = folder / f"{int(codes[0]):012d}-{_sha256(codes)[:16]}.safetensors"
     with replacing(path) as aside:
-        safetensors.torch.save_file(tensors, aside, metadata={"sha256": _sha256(*tensors.values())})
+        aside.write_bytes(safetensors.torch.save(tensors, metadata={"sha256": _sha256(*tensors.values())}))
     return path
 
 

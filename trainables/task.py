@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from study.errors import InputError
 from study.trial import Direction, Split
 from trainables.schedules import Progress
 
@@ -121,8 +122,36 @@ class TrainableTask(Protocol):
 
     def examples(self, split: Split, device: str) -> Examples: ...
 
+    def evaluation_batch(self, device: str) -> int:
+        """How many samples are evaluated at once; 1 where images differ in size."""
+
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs: ...
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
 
     def meters(self, device: str) -> Meters: ...
+
+
+def probe(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, samples: str) -> None:
+    """Try a loss on a few samples before a study starts, for what only the data can show to be wrong.
+
+    Raises InputError, telling it by `samples` what these were.
+    """
+    name = type(loss).__name__
+    if not hasattr(loss, "task_weight"):
+        raise InputError(f"{name} has no 'task_weight': see \"Adding a loss\" in README.md")
+    try:
+        value = loss(student, teacher, targets, Progress(0, 1))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a loss of the user's own may raise
+        raise InputError(f"{name} raises {type(error).__name__} on {samples}: {error}") from error
+    if value.dim():
+        raise InputError(
+            f"{name} returns a tensor of shape {tuple(value.shape)}; a loss is one number, its mean perhaps"
+        )
+
+
+def parameters(net: nn.Module) -> int:
+    """How many parameters a net has."""
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -73,7 +73,7 @@ def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[s
         return
     weights = folder(storage, key) / "weights.safetensors"
     with replacing(weights) as aside:
-        safetensors.torch.save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, aside)
+        aside.write_bytes(safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in state.items()}))
     with replacing(folder(storage, key) / "teacher.json") as aside:
         aside.write_text(json.dumps({**record, "sha256": file_digest(weights)}, indent=1), encoding="utf-8")
 

@@ -38,8 +38,7 @@ class CropFlip:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """A view for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        stream = _mix(_mix(torch.tensor(seed)) + epoch)
-        return (_mix(stream + samples * _GAMMA) & _LOW_63_BITS) % self.count
+        return _drawn(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """The given view of each image: uint8 (B, C, H, W) and (B,) → uint8 (B, C, H, W)."""
@@ -68,9 +67,74 @@ class CropFlip:
         return rows, columns
 
 
+@dataclass(frozen=True)
+class GridCrops:
+    """Square crops of images of any size, at rows × columns places from edge to edge, with `flip` also mirrored.
+
+    View 0 is the whole image. It is never drawn: whole images of different sizes make no batch.
+    Raises InputError for a size that is odd or below 2, or fewer than one row or column.
+    """
+
+    size: int
+    """Pixels at each side; even, as are the places, so that maps of half the image's size are cropped alike."""
+    rows: int
+    columns: int
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or self.size % 2:
+            raise InputError(f"crops of {self.size} pixels; allowed is an even number, at least 2")
+        if self.rows < 1 or self.columns < 1:
+            raise InputError(f"{self.rows} × {self.columns} crops; allowed is one row and one column, or more")
+
+    @property
+    def count(self) -> int:
+        """How many views there are, the whole image among them."""
+        return 1 + self._crops * (2 if self.flip else 1)
+
+    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
+        """A crop for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
+        return 1 + _drawn(seed, epoch, samples, self.count - 1)
+
+    def apply(self, image: Tensor, view: int, stride: int = 1) -> Tensor:
+        """A view of an image, or of its map at 1/`stride` of its size: (C, H, W) → (C, size, size) / stride.
+
+        The image is at least as large as a crop.
+        """
+        if view == 0:
+            return image
+        height, width = image.shape[1] * stride, image.shape[2] * stride
+        top, left, side = *self.corner(view, height, width), self.size // stride
+        crop = image[:, top // stride :, left // stride :][:, :side, :side]
+        return crop.flip(2) if self._mirrored(view) else crop
+
+    def corner(self, view: int, height: int, width: int) -> tuple[int, int]:
+        """The top row and the left column of a crop in an image of this size."""
+        row, column = divmod((view - 1) % self._crops, self.columns)
+        return _place(row, self.rows, height - self.size), _place(column, self.columns, width - self.size)
+
+    @property
+    def _crops(self) -> int:
+        return self.rows * self.columns
+
+    def _mirrored(self, view: int) -> bool:
+        return view > self._crops
+
+
+def _place(number: int, places: int, room: int) -> int:
+    """Where the crop of this number begins: evenly from 0 to `room`, in the middle if there is one place; even."""
+    return (room * number // (places - 1) if places > 1 else room // 2) // 2 * 2
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images/255 − mean)/std: uint8 (B, C, H, W), mean and std (C,) float32 → float32 (B, C, H, W)."""
     return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def _drawn(seed: int, epoch: int, samples: Tensor, count: int) -> Tensor:
+    """A number below `count` for each sample: (B,) → (B,) int64."""
+    stream = _mix(_mix(torch.tensor(seed)) + epoch)
+    return (_mix(stream + samples * _GAMMA) & _LOW_63_BITS) % count
 
 
 # SplitMix64 (Steele, Lea, Flood 2014; constants of Stafford's mix 13) on int64, whose overflow wraps around.

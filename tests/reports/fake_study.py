@@ -133,6 +133,8 @@ STUDY: dict[str, Any] = {
     "metric": "val/accuracy",
     "test_metric": "test/accuracy",
     "direction": "max",
+    "objectives": [],
+    "warm_start": {},
     "metrics": METRICS,
     "confirm_on": "train+val",
     "protocol": "",

@@ -51,7 +51,7 @@ def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
     data = search_figures.score_data(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_increasing
     assert data["best"].max() == data[data["state"] == "COMPLETE"]["score"].max()
-    drawn = search_figures.draw_history(data, figures.metric("val/accuracy"), records.cells[2], len(data))
+    drawn = search_figures.draw_history(data, figures.metric("val/accuracy"), records.cells[2], len(data), False)
     traces = {trace.name: len(trace.x) for trace in drawn.figure.data}
     assert traces == {"complete": 10, "stopped": 4, "failed": 2, "best so far": 16}
 
@@ -59,8 +59,11 @@ def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
 def test_best_so_far_falls_where_less_is_better(writer: Writer) -> None:
     writer.study["metrics"] = {**writer.study["metrics"], "val/accuracy": "min"}
     records = load(writer.fill().write())
-    best = search_figures.score_data(records, records.cells[2])["best"].dropna()
-    assert best.is_monotonic_decreasing
+    data = search_figures.score_data(records, records.cells[2])
+    assert data["best"].dropna().is_monotonic_decreasing
+    drawn = search_figures.draw_history(data, figures.metric("val/accuracy"), records.cells[2], len(data), True)
+    (failed,) = (trace for trace in drawn.figure.data if trace.name == "failed")
+    assert max(failed.y) == pytest.approx(data["score"].max(), abs=1e-3), "a failed trial stands at the worst score"
 
 
 def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +73,7 @@ def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.Monkey
     thin = search_figures.thinned(data)
     assert 2 <= len(thin) < len(data)
     assert set(data["best"].dropna()) <= set(thin["best"].dropna())
-    drawn = search_figures.draw_history(thin, figures.metric("val/accuracy"), records.cells[2], len(data))
+    drawn = search_figures.draw_history(thin, figures.metric("val/accuracy"), records.cells[2], len(data), False)
     assert drawn.caption.startswith(f"{len(thin)} of 16 trials are drawn.")
 
 

@@ -109,3 +109,22 @@ def test_confirmed_takes_the_last_run_of_a_seed_and_warns_of_mixed_configuration
 
 def test_a_users_pandas_reads_the_same_trials(study: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(study / "trials"), load(study).trials, check_dtype=False)
+
+
+@pytest.mark.parametrize(("seeds", "known", "told"), [(5, True, "seeds 3 → 5"), (5, False, None), (3, True, None)])
+def test_load_says_when_seeds_were_added_after_the_results_were_known(
+    writer: Writer, seeds: int, known: bool, told: str | None
+) -> None:
+    folder = writer.fill().write()
+    described = json.loads((folder / "study.json").read_text())
+    runs = [
+        {"started": "2026-01-01T10:00:00", "budget": {"trials": 9, "seeds": 3}, "results_known": False},
+        {"started": "2026-01-02T10:00:00", "budget": {"trials": 9, "seeds": seeds}, "results_known": known},
+    ]
+    described.setdefault("provenance", {})["runs"] = runs
+    (folder / "study.json").write_text(json.dumps(described))
+    warnings = load(folder).warnings
+    if told is None:
+        assert warnings == ()
+    else:
+        assert f"extended on 2026-01-02 after its results were known ({told})" in warnings[0]

@@ -19,6 +19,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def derived_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests draw and compute is kept for them alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("derived")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with the small task's teacher and its outputs."""

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from study.errors import InputError
 from study.space import integer, uniform
-from trainables.schedules import Cosine, Drops, Progress, Stages, at, require, scheduled
+from trainables.schedules import Cosine, Drops, Progress, Stages, WarmRestarts, at, require, scheduled
 
 runs = st.integers(1, 300).flatmap(
     lambda epochs: st.builds(Progress, st.integers(0, epochs - 1), st.just(epochs), st.floats(0, 1, exclude_max=True))
@@ -19,6 +21,7 @@ schedules = st.one_of(
     st.builds(Stages, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine", "step"])),
     st.builds(Drops, st.floats(0, 100), st.floats(0, 1)),
     st.builds(Cosine, number, number),
+    st.builds(WarmRestarts, number, number, st.integers(1, 6), st.floats(1, 3)),
 )
 
 
@@ -93,11 +96,35 @@ def test_cosine_moves_at_every_step():
     assert cosine.at(Progress(9, 10, within=0.999)) == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize(("cycles", "factor", "epochs"), [(5, 2, 310), (3, 2, 70), (1, 2, 10), (4, 1, 40)])
+def test_warm_restarts_are_torchs_stepped_at_every_batch(cycles, factor, epochs):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1e-4)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=factor, eta_min=1e-6)
+    ours = WarmRestarts(1e-4, 1e-6, cycles, factor)
+    for epoch in range(epochs):
+        for step in range(4):
+            theirs.step(epoch + step / 4)
+            assert ours.at(Progress(epoch, epochs, step / 4)) == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("epochs", [7, 10, 70, 311])
+def test_warm_restarts_fill_a_run_of_any_length(epochs):
+    schedule = WarmRestarts(1.0, 0.0, cycles=3)
+    assert schedule.at(Progress(0, epochs)) == 1.0
+    assert schedule.at(Progress(epochs - 1, epochs, within=1 - 1e-9)) == pytest.approx(0, abs=1e-6)
+    values = [schedule.at(Progress(epoch, epochs, step / 20)) for epoch in range(epochs) for step in range(20)]
+    assert sum(later > earlier for earlier, later in pairwise(values)) == 2
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Stages(0.0, 1.0, stages=0), "stages is 0"),
         (lambda: Stages(0.0, 1.0, stages=3, shape="quadratic"), "linear, cosine"),
+        (lambda: WarmRestarts(1.0, cycles=0), "cycles is 0"),
+        (lambda: WarmRestarts(1.0, cycles=2.5), "cycles is 2.5"),
+        (lambda: WarmRestarts(1.0, factor=0.5), "factor is 0.5"),
     ],
 )
 def test_wrong_schedule_is_refused(make, message):

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as TF
 from torchvision import transforms
 
 from study.errors import InputError
-from trainables.views import CropFlip, normalise
+from trainables.views import CropFlip, GridCrops, normalise
 
 CIFAR_VIEWS = CropFlip(padding=4, flip=True)
 
@@ -168,3 +168,52 @@ def test_views_on_the_device_equal_those_on_the_processor():
     on_device = CIFAR_VIEWS.draw(3, 1, samples.cuda())
     assert torch.equal(on_device.cpu(), CIFAR_VIEWS.draw(3, 1, samples))
     assert torch.equal(CIFAR_VIEWS.apply(batch.cuda(), samples.cuda()).cpu(), CIFAR_VIEWS.apply(batch, samples))
+
+
+# -- crops on a grid
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return images(1, 3, height, width)[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (50, 33), (32, 32), (32, 100)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (4, 4)])
+def test_grid_crops_are_torchvisions_crops_and_flips_from_edge_to_edge(height, width, rows, columns):
+    views, image = GridCrops(32, rows, columns), picture(height, width)
+    corners = [views.corner(view, height, width) for view in range(1, views.count)]
+    for view, (top, left) in enumerate(corners, start=1):
+        assert top % 2 == left % 2 == 0
+        expected = TF.crop(image, top, left, 32, 32)
+        mirrored = view > rows * columns
+        assert torch.equal(views.apply(image, view), TF.horizontal_flip(expected) if mirrored else expected)
+    if rows > 1:
+        assert (min(corners)[0], max(corners)[0]) == (0, (height - 32) // 2 * 2)
+    assert corners[: rows * columns] == corners[rows * columns :]
+
+
+def test_grid_crops_of_a_map_at_half_the_size_show_the_same_place():
+    views, image = GridCrops(32, 3, 3), picture(76, 90)
+    half = image[:, ::2, ::2]
+    for view in range(10):
+        assert torch.equal(views.apply(half, view, stride=2), views.apply(image, view)[:, ::2, ::2])
+    for view in range(1, 10):
+        assert torch.equal(views.apply(half, view + 9, stride=2), views.apply(half, view, stride=2).flip(2))
+
+
+def test_grid_crops_count_the_whole_image_and_never_draw_it():
+    views = GridCrops(32, 2, 3)
+    assert views.count == 13
+    assert GridCrops(32, 2, 3, flip=False).count == 7
+    image = picture(48, 64)
+    assert views.apply(image, 0) is image
+    drawn = views.draw(3, 1, torch.arange(10_000))
+    assert drawn.unique().tolist() == list(range(1, 13))
+    assert scipy.stats.chisquare(np.bincount(drawn, minlength=13)[1:]).pvalue > 1e-3
+    assert torch.equal(views.draw(3, 1, torch.tensor([77])), drawn[77:78])
+
+
+@pytest.mark.parametrize("make", [lambda: GridCrops(0, 1, 1), lambda: GridCrops(33, 1, 1), lambda: GridCrops(32, 0, 1)])
+def test_impossible_grid_crops_are_refused(make):
+    with pytest.raises(InputError, match="allowed is"):
+        make()

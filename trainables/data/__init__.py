@@ -1,1 +1,1 @@
-"""One dataset a file, each a frozen dataclass with `load()` and `check()`; splits.py is what they share."""
+"""One dataset a file, each a frozen dataclass with `load()`; splits, density maps and derived.py are shared."""

@@ -1,0 +1,195 @@
+"""What the engine costs: python -m benchmarks.engine [--quick].
+
+Three questions, each answered by simulated trials, which take no time of their own unless told to:
+
+1. Overhead: the wall clock of a trial, and of an epoch, that take no time, two trials at a time, search and rows
+   included; and of a trial of plain Ray Tune with its OptunaSearch at its default settings, in the same run.
+2. Bookkeeping: a long study of trials that take known time, over the time they would take if nothing else did.
+3. What stays: the driver's memory and files, by trial, of that study.
+
+A first part of each run warms up and does not count. Ray runs on this machine; nothing else of a trial is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.reporting import machine, result, table
+from study import Arm, Budget, Never, Study, Tpe, cluster, executor, uniform
+from study.drive import Place, resumed
+from study.trial import Row, Trial, TrialState
+from study.worker import Workplace
+from trainables import simulated
+from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+
+WARM = 0.2
+"""The share of a run that warms up."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A run's steady part: seconds by trial, and what the driver had grown by then."""
+
+    seconds: float
+    memory_bytes: float
+    files: float
+
+
+def study(trials: int, epochs: int, seconds_per_epoch: float = 0.0, cells: int = 1) -> Study:
+    """Searches over one setting, with nothing that stops them early."""
+    searched = (Arm(f"searched {n}", SimulatedLoss(x=uniform(0, 1), needs_teacher=False)) for n in range(cells))
+    return Study(
+        name="engine",
+        question="What does a trial cost that does nothing?",
+        task=Simulated(seconds_per_epoch, teacher_epochs=0),
+        students=(SimulatedStudent(),),
+        arms=(Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True), *searched),
+        budget=Budget(trials=trials, epochs=epochs, seeds=1),
+        stopping=Never(),
+    )
+
+
+def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
+    """Run a study on the Ray that is up, `concurrent` trials at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Path(folder)
+        flow = resumed(measured, {"data": {"fingerprint": "none"}}, Place(storage))
+        flow.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
+        resources = cluster.Resources(cpus, 0.0, concurrent)
+        clock = Clock()
+        flow.trackers = [clock]
+        executor.execute(flow, Workplace(storage / "engine", storage), resources, simulated, lambda: "", print)
+        files = sum(1 for path in (storage / "engine").rglob("*") if path.is_file() and "checkpoints" not in path.parts)
+    return _steady(clock.ends, files)
+
+
+class Clock:
+    """When trials ended, and this process's size by then: a tracker (study/trackers.py)."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[float, int]] = []
+
+    def epoch(self, trial: Trial, row: Row) -> None:
+        """Ends alone are timed."""
+
+    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+        self.ends.append((time.monotonic(), _memory()))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _memory() -> int:
+    """This process's resident memory in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _steady(ends: list[tuple[float, int]], files: int) -> Cost:
+    first = int(len(ends) * WARM)
+    seconds = (ends[-1][0] - ends[first][0]) / (len(ends) - 1 - first)
+    grown = ends[-1][1] - ends[first][1]
+    return Cost(seconds, grown / (len(ends) - 1 - first), files / len(ends))
+
+
+def peer(trials: int, epochs: int, concurrent: int) -> float:
+    """Seconds by trial of the same search by Tune's own OptunaSearch, everything at its default but the printing."""
+    from optuna.samplers import TPESampler
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    def train(config: dict[str, float]) -> None:
+        for epoch in range(1, epochs + 1):
+            tune.report({"accuracy": 1 - (config["x"] - 0.3) ** 2, "epoch": epoch})
+
+    ends: list[float] = []
+
+    class Clock(tune.Callback):  # type: ignore[misc]
+        def on_trial_complete(self, iteration: int, trials: list[object], trial: object, **info: object) -> None:
+            ends.append(time.monotonic())
+
+    with tempfile.TemporaryDirectory() as folder:
+        tune.Tuner(
+            tune.with_resources(train, {"CPU": 1}),
+            param_space={"x": tune.uniform(0, 1)},
+            tune_config=tune.TuneConfig(
+                metric="accuracy",
+                mode="max",
+                search_alg=OptunaSearch(sampler=TPESampler(n_startup_trials=Tpe().startup_trials)),
+                num_samples=trials,
+                max_concurrent_trials=concurrent,
+            ),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[Clock()]),
+        ).fit()
+    first = int(len(ends) * WARM)
+    return (ends[-1] - ends[first]) / (len(ends) - 1 - first)
+
+
+@contextmanager
+def automatic_loggers() -> Iterator[None]:
+    """Let Tune write what it writes by default; study/executor.py has switched that off for this process."""
+    name = "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"
+    off = os.environ.pop(name)
+    try:
+        yield
+    finally:
+        os.environ[name] = off
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="A few trials of each, under 45 s.")
+@click.option("--trials", type=click.IntRange(min=100), help="Trials of the long study [10000; quick: 200].")
+@click.option("--slots", type=click.IntRange(min=1), default=16, show_default=True, help="At once in the long study.")
+def main(quick: bool, trials: int | None, slots: int) -> None:
+    """Measure what trials, epochs and bookkeeping cost."""
+    print("\n".join(machine()), flush=True)
+    cluster.connect(None)
+    try:
+        measure(*((60, 10, 8, trials or 200) if quick else (600, 40, 40, trials or 10_000)), slots)
+    finally:
+        cluster.disconnect()
+
+
+def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> None:
+    single = ours(study(short, 1), 2)
+    several = ours(study(max(short // 5, 10), many_epochs), 2)
+    by_epoch = (several.seconds - single.seconds) / (many_epochs - 1)
+    with automatic_loggers():
+        theirs = peer(peers, 1, 2)
+    epochs, seconds = 4, 0.25
+    cells = max(long // 200, 1)
+    run = ours(study(long // cells, epochs, seconds, cells), slots, cpus=(os.cpu_count() or 1) / slots)
+    over = run.seconds * slots / (epochs * seconds) - 1
+    print()
+    print(
+        table(
+            [
+                ("what", "measured", "goal"),
+                ("a trial of one epoch, two at a time", f"{1e3 * single.seconds:.1f} ms", "30 ms"),
+                ("each further epoch", f"{1e3 * by_epoch:.2f} ms", "5 ms"),
+                ("a trial of plain Tune with OptunaSearch", f"{1e3 * theirs:.0f} ms", ""),
+                (f"{long} trials of {epochs * seconds:g} s, {slots} at a time: over the ideal", f"{over:.1%}", "15 %"),
+                ("driver memory by trial", f"{run.memory_bytes / 1024:.1f} KiB", "50 KiB"),
+                ("files by trial, before the last compaction", f"{run.files:.3f}", "3"),
+            ]
+        )
+    )
+    print()
+    print(result("engine_trial", [single.seconds], "s"))
+    print(result("engine_epoch", [max(by_epoch, 1e-6)], "s"))
+    print(result("tune_trial", [theirs], "s"))
+    print(result("tune_over_engine", [theirs / single.seconds], "x"))
+    print(result("bookkeeping", [max(100 * over, 0.01)], "%"))
+    print(result("driver_memory_by_trial", [max(run.memory_bytes / 1024, 0.01)], "KiB"))
+    print(result("files_by_trial", [run.files], "files"))
+
+
+if __name__ == "__main__":
+    main()

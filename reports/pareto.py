@@ -1,0 +1,30 @@
+"""Which of several measured points no other is better than: for studies with more than one objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+
+def pareto(
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Literal["max", "min"]]
+) -> list[int]:
+    """Positions of the rows that no other row dominates, in the order given.
+
+    A row dominates another if it is at least as good in every objective and better in one; equal rows stand side by
+    side. A row that lacks an objective, or has none that is finite, takes no part.
+    """
+    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+    costs: dict[int, tuple[float, ...]] = {}
+    for position, row in enumerate(rows):
+        values = [math.nan if row.get(name) is None else float(row[name]) for name in objectives]
+        if all(map(math.isfinite, values)):
+            costs[position] = tuple(sign * value for sign, value in zip(signs, values, strict=True))
+    return [
+        position for position, cost in costs.items() if not any(_dominates(other, cost) for other in costs.values())
+    ]
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(left <= right for left, right in zip(one, other, strict=True))

@@ -1,0 +1,35 @@
+"""A crowd task small enough for tests, and jobs for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from study.trial import Job
+from tests.trainables import small
+from trainables.crowd_counting import CrowdCounting
+from trainables.data.crowds import DrawnCrowds
+from trainables.losses.density import DensityDistillation
+from trainables.models.mcnn import MCNN
+from trainables.models.msfanet import MSFANet
+from trainables.recipe import Adam, Recipe
+from trainables.schedules import Cosine, Stages
+from trainables.teachers import Teacher
+from trainables.views import GridCrops
+
+STUDENT = MCNN(width=0.2)
+FALLING = DensityDistillation(Stages(0.7, 0.0, stages=3))
+RECIPE = Recipe(4, Cosine(5e-3), Adam())
+TASK = CrowdCounting(
+    data=DrawnCrowds(train=16, test=6, height=40, width=56, most=20),
+    teacher=Teacher(MSFANet(width=4), RECIPE, epochs=2),
+    recipe=RECIPE,
+    views=GridCrops(32, rows=2, columns=2),
+    validation=4,
+    attention_weight=0.001,
+)
+
+
+def job(task: CrowdCounting, storage: Path, folder: Path, **settings) -> Job:
+    made = small.job(task, storage, folder, **({"loss": FALLING} | settings))
+    return dataclasses.replace(made, student=STUDENT)

@@ -1,0 +1,250 @@
+"""Crowd counting: nets learn a density map, whose sum is the number of people; scored by the error of that number.
+
+Photographs differ in size. Training sees crops, which are finite views of them; evaluation sees whole images, one at a
+time (crowd_examples.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from study.describe import describe, digest
+from study.errors import InputError
+from study.trial import Direction, Job, Plan, Preparation, Row, Split
+from trainables import preparing, teachers
+from trainables.crowd_examples import MULTIPLE, ResidentCrowds, resident
+from trainables.data.density_maps import STRIDE, AdaptiveKernels, density_maps
+from trainables.data.shanghaitech import CrowdSet
+from trainables.data.splits import stratified_split
+from trainables.distill import distill
+from trainables.losses.density import map_error, sum_pooled
+from trainables.recipe import Recipe
+from trainables.schedules import require
+from trainables.task import Batch, DistillationLoss, Outputs, parameters, probe
+from trainables.teachers import Teacher
+from trainables.views import GridCrops
+
+CHANNELS = 3
+ATTENDED = 0.001
+"""People per pixel of a map at half the image's size from which on an attention map is to be 1."""
+
+
+class CrowdData(Protocol):
+    """A data set of photographs with a point for each head, see trainables/data/."""
+
+    def load(self) -> CrowdSet: ...
+
+    def __hash__(self) -> int: ...
+
+
+class DensityNetSpec(Protocol):
+    """A net for density maps by its settings, see trainables/models/."""
+
+    @property
+    def name(self) -> str: ...
+
+    def build(self, channels: int) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class CrowdCounting:
+    """Train students on crops of photographs, score by the mean absolute error of their counts.
+
+    `validation` training images are held out by `split_seed`. The study's seed does not move the split, so that a
+    teacher serves all studies of one split.
+    """
+
+    data: CrowdData
+    teacher: Teacher
+    recipe: Recipe
+    views: GridCrops
+    validation: int = 30
+    split_seed: int = 0
+    kernels: AdaptiveKernels = field(default_factory=AdaptiveKernels)
+    density_scale: float = 100.0
+    """What maps are multiplied by while training: people per pixel are so few that Adam's epsilon would count."""
+    attention_weight: float = 0.1
+    """Of the attention map's cross-entropy, in nets that have one, beside the error of an unscaled density map."""
+    teacher_store: bool = True
+    """Whether the teacher's maps are stored for the views that trials draw, or computed anew at every step."""
+
+    def __post_init__(self) -> None:
+        require("density_scale", self.density_scale, above=0)
+        require("attention_weight", self.attention_weight, low=0)
+        if self.views.size % MULTIPLE:
+            raise InputError(f"crops of {self.views.size} pixels; allowed are multiples of {MULTIPLE}")
+
+    # -- for the engine --------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> Mapping[str, Direction]:
+        names = ("loss", "task_loss", "distill_loss")
+        scored = [f"{split}/{name}" for split in ("train", "val", "test", "test_at_best_val") for name in COUNT_ERRORS]
+        return dict.fromkeys([*(f"train/{name}" for name in names), *scored, "best_val_epoch"], "min")
+
+    @property
+    def selects_by(self) -> str:
+        return "val/mae"
+
+    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+        crowds, key = load(self.data), self.teacher_key
+        sizes = {split: len(self.positions(split)) for split in ("train", "val")}
+        teacher = self._tried(self.teacher.model)
+        for student in students:
+            prediction = self._tried(student)
+            for loss in losses:
+                _probe(loss, prediction, teacher)
+        if self.teacher.weights is not None:
+            teachers.load_weights(self.build(self.teacher.model), self.teacher.weights)
+        return {
+            "data": {
+                "name": crowds.name,
+                "note": crowds.note,
+                "fingerprint": crowds.fingerprint,
+                "test": len(crowds.test),
+                **sizes,
+            },
+            "teacher": {"fingerprint": key},
+        }
+
+    def shortened(self, share: float) -> CrowdCounting:
+        epochs = max(1, round(self.teacher.epochs * share))
+        return replace(self, teacher=replace(self.teacher, epochs=epochs))
+
+    def with_precision(self, precision: str) -> CrowdCounting:
+        return replace(self, recipe=replace(self.recipe, precision=precision))
+
+    def with_live_teacher(self) -> CrowdCounting:
+        return replace(self, teacher_store=False)
+
+    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+        return preparing.preparations(self, storage, plan)
+
+    def prepare(self, job: Job) -> Iterator[Row]:
+        return preparing.prepare(self, job)
+
+    def train(self, job: Job) -> Iterator[Row]:
+        teacher = preparing.teacher_outputs(self, job)
+        return distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
+
+    def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+        return {
+            "teacher": teachers.kept(storage, self.teacher_key),
+            "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
+        }
+
+    # -- for the training loop -------------------------------------------------------------------------------------
+
+    def examples(self, split: Split, device: str) -> ResidentCrowds:
+        return _resident(self, split, device)
+
+    def evaluation_batch(self, device: str) -> int:
+        return 1
+
+    def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
+        returned = net(batch.inputs)
+        if isinstance(returned, Tensor):
+            return Outputs(returned)
+        density, attention = returned
+        return Outputs(density, {"attention": attention})
+
+    def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Mean squared error of the map; of nets with attention also the cross-entropy of where people are."""
+        density = batch.targets.density
+        loss = map_error(outputs.prediction, density)
+        if "attention" not in outputs.features:
+            return loss
+        attention = outputs.features["attention"].float()
+        people = (sum_pooled(density, attention) > ATTENDED * self.density_scale).float()
+        return loss + self.attention_weight * self.density_scale**2 * F.binary_cross_entropy(attention, people)
+
+    def meters(self, device: str) -> CountErrors:
+        return CountErrors(self.density_scale, device)
+
+    # -- nets and inputs -------------------------------------------------------------------------------------------
+
+    def build(self, model: DensityNetSpec) -> nn.Module:
+        return model.build(CHANNELS)
+
+    @property
+    def teacher_key(self) -> str:
+        settings = [describe(self.views), self.density_scale, self.attention_weight, describe(self.kernels)]
+        return self.teacher.key([load(self.data).fingerprint, self.validation, self.split_seed, *settings])
+
+    @property
+    def pool_key(self) -> str:
+        crowds = load(self.data)
+        return digest(crowds.fingerprint, crowds.mean, crowds.std, MULTIPLE)
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return 2 * (self.views.size // STRIDE) ** 2 if self.teacher_store else None  # a float16 map
+
+    def positions(self, split: Split) -> Tensor:
+        # one class: nothing about a photograph is known before its heads are counted
+        pool = np.zeros(len(load(self.data).train), dtype=np.int64)
+        train, val = stratified_split(pool, self.validation, self.split_seed)
+        return torch.from_numpy({"train": train, "val": val, "train+val": np.arange(len(pool))}[split])
+
+    @torch.no_grad()
+    def _tried(self, model: DensityNetSpec) -> Outputs:
+        """What a net that was never trained says of an empty crop: its shapes are those of any."""
+        inputs = torch.zeros(1, CHANNELS, self.views.size, self.views.size)
+        return self.outputs(self.build(model).eval(), Batch(inputs, None, torch.zeros(1), torch.zeros(1)))
+
+
+COUNT_ERRORS = ("mae", "rmse")
+
+
+class CountErrors:
+    """Errors of the count, which is the sum of the predicted map: MAE = mean |e|, RMSE = √(mean e²), in people.
+
+    The literature on crowds writes MSE for RMSE.
+    """
+
+    def __init__(self, density_scale: float, device: str):
+        # imported late: it takes seconds, which a driver that only checks the data need not wait for
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
+        self._scale = density_scale
+        self._mae, self._rmse = MeanAbsoluteError().to(device), MeanSquaredError(squared=False).to(device)
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        counts = outputs.prediction.detach().float().sum(dim=(1, 2, 3)) / self._scale
+        self._mae.update(counts, batch.targets.counts)
+        self._rmse.update(counts, batch.targets.counts)
+
+    def compute(self) -> dict[str, float]:
+        return {"mae": float(self._mae.compute()), "rmse": float(self._rmse.compute())}
+
+
+# Kept for the life of a process: a reused worker loads data and teacher once, not once a trial.
+
+
+@lru_cache(maxsize=2)
+def load(data: CrowdData) -> CrowdSet:
+    return data.load()
+
+
+@lru_cache(maxsize=8)
+def _resident(task: CrowdCounting, split: Split, device: str) -> ResidentCrowds:
+    crowds = load(task.data)
+    scenes = crowds.test if split == "test" else [crowds.train[index] for index in task.positions(split).tolist()]
+    maps = density_maps(scenes, task.kernels)
+    return resident(scenes, maps, crowds.mean, crowds.std, task.views, task.density_scale, device)
+
+
+def _probe(loss: DistillationLoss, student: Outputs, teacher: Outputs) -> None:
+    maps = tuple(student.prediction.shape), tuple(teacher.prediction.shape)
+    probe(
+        loss, student, Outputs(teacher.prediction.half()), None, f"maps of the student {maps[0]} and teacher {maps[1]}"
+    )

@@ -1,0 +1,99 @@
+"""Photographs of crowds on a device: crops of them for training, whole ones for evaluation, with map and count.
+
+Images stay there as uint8, their density maps beside them. There is no DataLoader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.data.density_maps import STRIDE
+from trainables.data.shanghaitech import Scene
+from trainables.task import Batch
+from trainables.views import GridCrops, normalise
+
+MULTIPLE = 16
+"""Images are padded to multiples of it, since nets halve them up to four times."""
+
+
+@dataclass(frozen=True)
+class CrowdTargets:
+    """What is true of a batch of images or crops."""
+
+    density: Tensor
+    """(B, 1, H/2, W/2) float32, in the task's density scale."""
+    counts: Tensor
+    """(B,) float32: annotated heads, which is not the sum of the map where a crop cuts through kernels."""
+
+
+@dataclass(frozen=True)
+class ResidentCrowds:
+    """A split on the device, each image padded at the right and at the bottom with the mean colour."""
+
+    images: list[Tensor]
+    """uint8 (3, H, W), H and W multiples of 16 and no smaller than a crop."""
+    densities: list[Tensor]
+    """(1, H/2, W/2) float32, people per pixel, 0 where padded."""
+    heads: list[Tensor]
+    views: GridCrops
+    mean: Tensor
+    std: Tensor
+    density_scale: float
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, samples: Tensor, views: Tensor) -> Batch:
+        pairs = list(zip(samples.tolist(), views.tolist(), strict=True))
+        pixels = torch.stack([self.views.apply(self.images[sample], view) for sample, view in pairs])
+        density = torch.stack([self.views.apply(self.densities[sample], view, STRIDE) for sample, view in pairs])
+        counts = torch.stack([self._count(sample, view) for sample, view in pairs])
+        inputs = normalise(pixels, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+        return Batch(inputs, CrowdTargets(density * self.density_scale, counts), samples, views)
+
+    def _count(self, sample: int, view: int) -> Tensor:
+        """How many heads a view shows."""
+        heads, image = self.heads[sample], self.images[sample]
+        if view == 0:
+            return torch.tensor(float(len(heads)), device=heads.device)
+        top, left = self.views.corner(view, *image.shape[1:])
+        corner = torch.tensor([left, top], device=heads.device)
+        return ((heads >= corner) & (heads < corner + self.views.size)).all(dim=1).sum().float()
+
+
+def resident(
+    scenes: Sequence[Scene],
+    maps: Sequence[Tensor],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    views: GridCrops,
+    density_scale: float,
+    device: str,
+) -> ResidentCrowds:
+    """A split's scenes with their maps (1, ⌈H/2⌉, ⌈W/2⌉), padded and on the device."""
+    padded = [_padded(scene, density, views.size, mean) for scene, density in zip(scenes, maps, strict=True)]
+    return ResidentCrowds(
+        images=[image.to(device) for image, _ in padded],
+        densities=[density.to(device) for _, density in padded],
+        heads=[torch.from_numpy(scene.heads).to(device, torch.float32) for scene in scenes],
+        views=views,
+        mean=torch.tensor(mean, dtype=torch.float32, device=device),
+        std=torch.tensor(std, dtype=torch.float32, device=device),
+        density_scale=density_scale,
+    )
+
+
+def _padded(scene: Scene, density: Tensor, least: int, mean: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """An image and its map, enlarged to multiples of 16 pixels and to `least` at each side."""
+    _, *size = scene.image.shape
+    height, width = (-(-max(side, least) // MULTIPLE) * MULTIPLE for side in size)
+    frame = torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8)[:, None, None]
+    image = frame.repeat(1, height, width)
+    image[:, : size[0], : size[1]] = torch.from_numpy(scene.image)
+    right, below = width // STRIDE - density.shape[2], height // STRIDE - density.shape[1]
+    return image, F.pad(density, [0, right, 0, below])

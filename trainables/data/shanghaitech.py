@@ -1,0 +1,188 @@
+"""ShanghaiTech part A: photographs of crowds with a point for each head, in the authors' own files and folders.
+
+Nothing is downloaded. Validation images are not chosen here: the dataset has none of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from study.describe import LOCATION
+from study.errors import InputError
+from trainables.data.splits import Pixels
+
+Points = npt.NDArray[np.float64]
+
+TRAIN_IMAGES = 300
+TEST_IMAGES = 182
+SPELLINGS = ("part_A_final", "part_A")
+PARENTS = ("", "ShanghaiTech", "ShanghaiTech_Crowd_Counting_Dataset")
+TRUTHS = ("ground_truth", "ground-truth")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A photograph and the heads in it."""
+
+    image: Pixels
+    """(3, H, W); a grey photograph has three equal channels."""
+    heads: Points
+    """(N, 2): column and row, from 0, within the image; equal ones are different people."""
+
+    @property
+    def count(self) -> int:
+        return len(self.heads)
+
+
+@dataclass(frozen=True, eq=False)
+class CrowdSet:
+    """Photographs in memory: a pool for training and validation, and the dataset's own test split."""
+
+    name: str
+    train: tuple[Scene, ...]
+    test: tuple[Scene, ...]
+    note: str = ""
+    """What a record must say of it, such as that part of the training images is missing; else empty."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Per channel, of pixels scaled to 0…1, for normalisation."""
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of all images and points, whatever files they came from."""
+        digest = hashlib.sha256()
+        for scene in (*self.train, *self.test):
+            for array in (scene.image, scene.heads):
+                digest.update(repr(array.shape).encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ShanghaiTech:
+    """Part A from `root`: the folder part_A_final, or one that it lies in; other spellings in circulation are known.
+
+    A head annotated outside its image, as a few are, is moved to the edge: an image's count is what was annotated.
+    """
+
+    root: Path | str | None = field(default=None, metadata=LOCATION)
+
+    def __post_init__(self) -> None:
+        if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
+            object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
+
+    @property
+    def name(self) -> str:
+        return "ShanghaiTech A"
+
+    def load(self) -> CrowdSet:
+        """Read all images and their points.
+
+        Raises InputError for a folder that is missing, an image without points or points without an image, and a file
+        that cannot be read.
+        """
+        return read(self._located(), self.name, TRAIN_IMAGES, TEST_IMAGES)
+
+    def _located(self) -> Path:
+        remedy = "place the authors' ShanghaiTech archive there by hand and give its folder with --data-dir"
+        if self.root is None:
+            raise InputError(f"{self.name}: no data folder given; {remedy}")
+        root = Path(self.root)
+        candidates = [root, *(root / parent / spelling for parent in PARENTS for spelling in SPELLINGS)]
+        for folder in candidates:
+            if (folder / "train_data").is_dir():
+                return folder
+        raise InputError(f"{self.name} (train_data/) is not in any of {', '.join(map(str, candidates))}; {remedy}")
+
+
+def read(folder: Path, name: str, train: int, test: int) -> CrowdSet:
+    """The dataset in `folder`, laid out as ShanghaiTech's parts, whose full splits have so many images.
+
+    Raises InputError as `ShanghaiTech.load` does.
+    """
+    splits = {split: _scenes(folder / f"{split}_data") for split in ("train", "test")}
+    notes = [
+        f"{len(splits[split])} of {full} {split} images"
+        for split, full in (("train", train), ("test", test))
+        if len(splits[split]) != full
+    ]
+    moved = sum(count for scenes in splits.values() for _, count in scenes)
+    notes += [f"{moved} heads outside their image moved to its edge"] if moved else []
+    scenes = {split: tuple(scene for scene, _ in found) for split, found in splits.items()}
+    return CrowdSet(name, scenes["train"], scenes["test"], "; ".join(notes))
+
+
+def _scenes(folder: Path) -> list[tuple[Scene, int]]:
+    """A split's scenes by number, each with how many of its heads lay outside."""
+    truths = next((folder / spelling for spelling in TRUTHS if (folder / spelling).is_dir()), folder / TRUTHS[0])
+    images = _numbered(folder / "images", r"IMG_(\d+)\.jpg")
+    points = _numbered(truths, r"GT_IMG_(\d+)\.mat")
+    if not images:
+        raise InputError(f"{folder / 'images'} has no IMG_<number>.jpg: unpack the archive again")
+    for number in sorted(images.keys() - points.keys()):
+        raise InputError(
+            f"{images[number]} has no ground truth {truths / f'GT_IMG_{number}.mat'}: add it or remove both"
+        )
+    for number in sorted(points.keys() - images.keys()):
+        raise InputError(f"{points[number]} has no image {folder}/images/IMG_{number}.jpg: add it or remove both")
+    return [_scene(images[number], points[number]) for number in sorted(images)]
+
+
+def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {int(match[1]): path for path in paths if (match := re.fullmatch(pattern, path.name))}
+
+
+def _scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
+    image, points = _image(image_path), _points(points_path)
+    last = np.array(image.shape[:0:-1]) - 1
+    heads = np.clip(points, 0, last)
+    return Scene(image, heads), int((heads != points).any(axis=1).sum())
+
+
+def _image(path: Path) -> Pixels:
+    try:
+        with Image.open(path) as file:
+            pixels = np.asarray(file.convert("RGB"))
+    # a damaged file may raise any of these, by where the damage is
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be decoded ({error}): copy it anew from the archive") from None
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _points(path: Path) -> Points:
+    """The annotated heads (N, 2), counted from 0 where MATLAB counts from 1, wherever they lie."""
+    expected = "expected is image_info{1,1} with a numeric `location` (N, 2), as in the authors' files"
+    try:
+        location = loadmat(path, simplify_cells=True)["image_info"]["location"]
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path} is of another structure ({error}); {expected}") from None
+    except (OSError, ValueError, NotImplementedError, MatReadError) as error:
+        raise InputError(f"{path} cannot be read as a .mat file ({error}); {expected}") from None
+    return _checked(location, path, expected) - 1
+
+
+def _checked(location: Any, path: Path, expected: str) -> Points:
+    points = np.asarray(location)
+    if points.size == 0:
+        return np.zeros((0, 2))
+    # simplified, one point is a row without its column
+    points = np.atleast_2d(points)
+    if points.shape[1:] != (2,) or points.dtype.kind not in "fiu" or not np.isfinite(points).all():
+        what = (
+            f"{points.dtype} {points.shape}" if points.dtype.kind not in "fiu" or np.isfinite(points).all() else "NaN"
+        )
+        raise InputError(f"{path} is of another structure (location is {what}); {expected}")
+    return points.astype(np.float64)
