@@ -4,7 +4,8 @@ A simulated study, one trial at a time, is run once in peace. Then it is run aga
 with SIGKILL at a moment drawn uniformly from the length of a whole run, start and report included, until so many kills
 are spent; a study that gets to its end in between is compared with the peaceful one, and the next one begins. Compared
 are, value by value: trials with their states, reasons, proposals and scores, epochs with their metrics, and what Optuna
-was told. A trial or an epoch that is missing, doubled or different is one difference.
+was told. A trial or an epoch that is missing, doubled or different is one difference. Preparations are not compared:
+what they make is kept by content, and a study killed between making and telling does not need it any more.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def picture(folder: Path) -> Picture:
     seen: Picture = {}
     for table, columns in ((records.trials, TRIAL), (records.epochs, EPOCH)):
         for row in read_segments(table.folder, table.schema).to_pylist():
+            if row["phase"] == "prepare":
+                continue
             key = (table.folder.name, *(row[name] for name in KEYS[table.folder.name]))
             values = tuple(row[name] for name in (*columns, *Simulated.metrics))
             seen[(*key, "again") if key in seen else key] = values

@@ -104,6 +104,11 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
     )
 
 
+def protocol(records: StudyRecords) -> str:
+    """The paper that a study follows to the letter; empty if none, or if images of its data are missing or added."""
+    return records.protocol if records.part("inputs", "data").get("complete", True) else ""
+
+
 def _by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
     """A metric of the confirm runs that count, by cell and seed."""
     if column not in records.confirmed:
@@ -159,12 +164,12 @@ def _judged(rows: list[ArmResult]) -> list[ArmResult]:
 
 def _published(records: StudyRecords, cell: Cell) -> Published | None:
     """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
-    if not records.protocol or not cell.published:
+    if not protocol(records) or not cell.published:
         return None
     written = metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.cells_of(cell.student)}
     versus = methods.get(cell.versus or "")
-    found = published.find(records.protocol, cell.student, cell.published)
+    found = published.find(protocol(records), cell.student, cell.published)
     return _only([row for row in found if row.reports(written.bare) and row.versus in (None, versus)], written)
 
 
@@ -174,7 +179,7 @@ def _reference(records: StudyRecords) -> Reference | None:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.part("teacher", "metrics").get(records.test_metric)
     written = metric(records.test_metric)
-    found = published.find(records.protocol, name, "teacher")
+    found = published.find(protocol(records), name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(
         name=name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from reports import published, statistics
-from reports.comparison import ArmResult, Comparison
+from reports.comparison import ArmResult, Comparison, protocol
 from reports.load import StudyRecords
 
 
@@ -19,8 +19,10 @@ def data_line(records: StudyRecords) -> str:
     of = f": {_listed(sizes)} samples" if sizes else ""
     note = f" {data['note'].rstrip('.')}." if data.get("note") else ""
     line = f"Data: {records.data_name}{of}.{note}"
-    if records.protocol:
+    if protocol(records):
         return f"{line} Data and protocol of {records.protocol}."
+    if records.protocol:
+        return f"{line} Images of {records.protocol}'s data are missing or added; published figures are not shown."
     return f"{line} Not the data and protocol of any paper; published figures are not shown."
 
 
@@ -66,7 +68,8 @@ def seeds_warning(seeds: int, comparisons: int) -> str | None:
 def published_line(records: StudyRecords) -> str | None:
     """Why no published figures are shown; None if they are."""
     methods = tuple(cell.published for cell in records.cells)
-    return published.why_not_shown(records.protocol, records.data_name, records.students, methods)
+    altered = "" if protocol(records) == records.protocol else " with images missing or added"
+    return published.why_not_shown(protocol(records), records.data_name + altered, records.students, methods)
 
 
 def missing(records: StudyRecords) -> list[str]:

@@ -116,8 +116,9 @@ class StudyRecords:
         return last.sort_values("number", kind="stable")
 
     def searches(self, cell: Cell) -> pd.DataFrame:
-        """A cell's search trials by number, whatever their state."""
-        rows = self.trials[(self.trials["phase"] == "search") & (self.trials["cell"] == cell.name)]
+        """A cell's search trials by number, whatever their state; without those that no longer count."""
+        trials = self.trials
+        rows = trials[(trials["phase"] == "search") & (trials["cell"] == cell.name) & (trials["state"] != "SUPERSEDED")]
         return rows.sort_values("number", kind="stable")
 
 

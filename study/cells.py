@@ -36,7 +36,9 @@ class CellState:
         """How each started confirm trial ended; None while it runs or waits to be resumed."""
         self.first_failure = ""
         """The reason of the first failed trial, for the message that says a cell is not complete."""
-        self._failed_at_once, self._any_started = 0, False
+        self.got_going = False
+        """Whether any trial has told an epoch."""
+        self._failed_at_once = 0
         self._rungs = Rungs(
             study.stopping,
             study.direction,
@@ -74,13 +76,11 @@ class CellState:
         self.params[trial.number] = trial.params
 
     def note_failure(self, run: Run, state: TrialState, reason: str) -> None:
-        """Remember why trials fail, and whether any did not fail before its first epoch."""
+        """Remember why trials fail, and how many did before their first epoch."""
         if state is TrialState.FAILED:
             self.first_failure = self.first_failure or reason
         if state is TrialState.FAILED and run.epochs_done == 0:
             self._failed_at_once += "refused" not in run.trial.config
-        else:
-            self._any_started = True
 
     def _note_search(self, run: Run, state: TrialState) -> None:
         self.searched[run.trial.number] = (state, self._score(run, state))
@@ -153,7 +153,7 @@ class CellState:
     @property
     def hopeless(self) -> str:
         """Why this cell is not worth going on with: its first trials all failed before their first epoch."""
-        if self._any_started or self._failed_at_once < HOPELESS:
+        if self.got_going or self._failed_at_once < HOPELESS:
             return ""
         return (
             f"{self.name}: its first {self._failed_at_once} trials all failed at once, the first with "

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from study.folder import (
     fingerprints,
     gpu_names,
     locked,
-    starts,
+    runs_of,
     stop_requested,
     withdraw_stop,
 )
@@ -105,23 +104,33 @@ def drive(
         console.print(line, markup=False, soft_wrap=True)
 
     folder = place.storage / study.name
-    with locked(folder), tracked(place.logs, folder, study.question, say) as trackers:
-        withdraw_stop(folder)
+    with locked(folder), _heard(folder), tracked(place.logs, folder, study.question, say) as trackers:
         earlier = check_same(folder, study, inputs)
         listeners = [*trackers, *([Spoken(say)] if place.verbose else [])]
         warm = warm_of(study, earlier)
-        flow = resumed(study, inputs, place, warm, starts(earlier), listeners)
+        flow = resumed(study, inputs, place, warm, runs_of(earlier), listeners)
         if flow.done and earlier is not None and earlier["finished"]:
             say(f"{folder} is finished: nothing to train, reporting again")
             return Outcome([])
-        written = document(study, space, inputs, earlier, command) | {"warm_start": warm}
+        seen = (folder / "report.html").is_file()
+        written = document(study, space, inputs, earlier, command, results_known=seen) | {"warm_start": warm}
         say(opening(flow, folder))
         stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
         summary = study.task.summary(study.students, place.storage)
         write_study(folder, {**written, **summary, "finished": flow.done})
-        if flow.problem or not stopped:
-            return Outcome([] if flow.done else flow.problems)
-        return Outcome([], stopped)
+        if flow.done:
+            return Outcome([])
+        return Outcome([], stopped) if stopped and not flow.problem else Outcome(flow.problems)
+
+
+@contextmanager
+def _heard(folder: Path) -> Iterator[None]:
+    """What was asked of an earlier run is not asked of this one, nor what is asked of this one of the next."""
+    withdraw_stop(folder)
+    try:
+        yield
+    finally:
+        withdraw_stop(folder)
 
 
 def resumed(
@@ -129,17 +138,17 @@ def resumed(
     inputs: Mapping[str, Any],
     place: Place,
     warm: Mapping[str, Sequence[Params]] | None = None,
-    starts: Sequence[datetime] = (),
+    runs: Sequence[Mapping[str, Any]] = (),
     trackers: Sequence[Tracker] = (),
 ) -> Flow:
-    """The study as its folder has it: a new one, or one where it was left. `starts` says when earlier runs began."""
+    """The study as its folder has it: a new one, or one where it was left. `runs` are its earlier ones."""
     folder = place.storage / study.name
     records = Records(folder, study.task.metrics)
     preparations = study.task.preparations(place.storage, study.plan)
     journal = new_journal(folder / "optuna.journal")
     flow = Flow(study, records, journal, preparations, fingerprints(inputs), warm)
     flow.trackers = trackers
-    replay(flow, place.retry_failed, starts)
+    replay(flow, place.retry_failed, runs)
     return flow
 
 
@@ -187,6 +196,8 @@ def _train(
             display.update()
         finally:
             cluster.disconnect()
+            written["provenance"]["runs"][-1]["seconds"] = flow.wall_seconds
+            write_study(folder, written)
         stopped = stopped or flow.over_budget
         flow.interrupt(stopped)
         return stopped

@@ -78,6 +78,8 @@ def execute(
         return str(leaving)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    flow.flush()
+    door.forget()
     return ""
 
 
@@ -104,6 +106,8 @@ class Door:
         self.errors: dict[str, Exception | None] = {}
         """What Tune last said of each trial whose worker died."""
         self._ticked = 0.0
+        self._over: list[tuple[str, float]] = []
+        """Trials whose checkpoint is not needed once their end is on disk, and when they ended."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune keeps a pickled copy of its searcher, which nobody ever opens
@@ -115,8 +119,14 @@ class Door:
         self._ticked = time.monotonic()
         with _out_of_tune():
             self.flow.flush_if_due()
+            self.forget()
             if reason := self._watch():
                 raise Leave(reason)
+
+    def forget(self) -> None:
+        """Remove the checkpoints of trials whose end is on disk: until then a kill would cost the whole trial."""
+        while self._over and self._over[0][1] < self.flow.flushed:
+            self._workplace.forget(self._over.pop(0)[0])
 
     def open(self, tune_id: str) -> dict[str, Any] | str | None:
         with _out_of_tune():
@@ -124,13 +134,16 @@ class Door:
         if run is None:
             return None if self.flow.running else Searcher.FINISHED
         self._ids[tune_id] = run.trial.id
+        if run.start_over:
+            self._workplace.forget(run.trial.id)
         return as_config(run)
 
-    def hear(self, tune_id: str, text: str) -> bool:
-        """Pass a worker's message to the flow; True if the trial has ended."""
+    def hear(self, tune_id: str, text: str) -> tuple[bool, bool]:
+        """Pass a worker's message to the flow; whether the trial has ended, and whether it got further by it."""
         told = Told(**json.loads(text))
         trial_id = self._ids[tune_id]
         run = self.flow.running[trial_id]
+        before = run.epochs_done
         with _out_of_tune():
             for note in told.notes:
                 self._say(f"{run.trial.cell}, {run.trial.phase} {run.trial.number}: {note}")
@@ -140,8 +153,8 @@ class Door:
             if told.failure and not ended:
                 self.flow.fail(trial_id, told.failure, told.worker)
             elif ended and run.trial.phase != "confirm":
-                self._workplace.forget(trial_id)  # only a confirmed student's weights are worth keeping
-        return ended or bool(told.failure)
+                self._over.append((trial_id, time.monotonic()))  # only a confirmed student's weights are worth keeping
+        return ended or bool(told.failure), run.epochs_done > before
 
     def lost(self, tune_id: str) -> None:
         """Tune gave a trial up: its worker died, or could not start, more often than is forgiven."""
@@ -149,8 +162,8 @@ class Door:
         lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
         last = f"{type(error).__name__}: {lines[-1]}" if lines else "Ray gives no reason"
         trial_id = self._ids[tune_id]
-        self._workplace.explain(trial_id, str(error))
         with _out_of_tune():
+            self._workplace.explain(trial_id, str(error))
             self.flow.fail(trial_id, f"its worker died {WORKER_RETRIES + 1} times without an epoch, last with {last}")
 
 
@@ -193,8 +206,9 @@ class FlowScheduler(FIFOScheduler):  # type: ignore[misc]
         self._door = door
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        ended = self._door.hear(trial.trial_id, result["message"])
-        trial.run_metadata.num_failures = 0  # who gets on is forgiven: a long trial may lose many a node
+        ended, got_on = self._door.hear(trial.trial_id, result["message"])
+        if got_on:
+            trial.run_metadata.num_failures = 0  # forgiven: a long trial may lose many a node
         return str(TrialScheduler.STOP if ended else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:

@@ -40,6 +40,8 @@ class Earlier:
     run: Run
     state: TrialState
     reason: str
+    at: datetime | None
+    """When it ended, or was last heard of."""
 
 
 class Flow:
@@ -72,13 +74,15 @@ class Flow:
         """What a trial of this run gets, for its row."""
         self.wall_seconds_before = self.gpu_seconds = 0.0
         """Spent by earlier runs; spent by all."""
+        self.flushed = time.monotonic()
+        """When rows were last written."""
         self.trackers: Sequence[Tracker] = ()
         """Hear of epochs and ends."""
         self.flush_seconds = FLUSH_SECONDS
         self.epoch_seconds: deque[float] = deque(maxlen=200)
         """Of the epochs last trained, for an estimate of what is left."""
         self._fingerprints = fingerprints
-        self._started = self._flushed = time.monotonic()
+        self._started = time.monotonic()
 
     # -- what the executor asks and tells --------------------------------------------------------------------------
 
@@ -88,6 +92,7 @@ class Flow:
             return None
         run = self._resumed() or self._as_run(self._preparation() or self._proposal() or self._confirmation())
         if run is not None:
+            run.resources = self.resources
             self.running[run.trial.id] = run
             self.record(run, TrialState.RUNNING, "")
         self.flush_if_due()
@@ -131,11 +136,11 @@ class Flow:
         self.end(run, TrialState.FAILED, reason)
         self.flush_if_due()
 
-    def end(self, run: Run, state: TrialState, reason: str) -> None:
-        """Close a trial: for its cell, for the search, and on record."""
+    def end(self, run: Run, state: TrialState, reason: str, at: datetime | None = None) -> None:
+        """Close a trial: for its cell, for the search, and on record; `at` if it had ended before now."""
         trial = run.trial
         del self.running[trial.id]
-        self.record(run, state, reason)
+        self.record(run, state, reason, at)
         if trial.phase == "prepare":
             self._preparation_ended(trial, state, reason)
             return
@@ -153,18 +158,22 @@ class Flow:
         self.flush()
 
     def flush(self) -> None:
-        self._flushed = time.monotonic()
         self.records.flush()
+        self.flushed = time.monotonic()
 
     def flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed >= self.flush_seconds:
+        if time.monotonic() - self.flushed >= self.flush_seconds:
             self.flush()
 
     @property
     def over_budget(self) -> str:
         """Which cap of the budget is reached; empty while the study may go on."""
-        wall = self.wall_seconds_before + time.monotonic() - self._started
-        return used_up(self.study.budget, wall, self.gpu_seconds)
+        return used_up(self.study.budget, self.wall_seconds_before + self.wall_seconds, self.gpu_seconds)
+
+    @property
+    def wall_seconds(self) -> float:
+        """How long this run has been going on."""
+        return time.monotonic() - self._started
 
     @property
     def done(self) -> bool:
@@ -193,9 +202,9 @@ class Flow:
         if not self.preparations or self.problem:
             return None
         stage = min(step.stage for step in self.preparations)
-        started = {run.trial.arm for run in (*self.running.values(), *self.resumable)}
-        waiting = [step for step in self.preparations if step.stage == stage and step.name not in started]
-        return preparation_trial(waiting[0]) if waiting else None
+        started = {run.trial.id for run in (*self.running.values(), *self.resumable)}
+        steps = (preparation_trial(step) for step in self.preparations if step.stage == stage)
+        return next((trial for trial in steps if trial.id not in started), None)
 
     def _proposal(self) -> Trial | None:
         """The next search trial; searches lead, since their cell's confirm waits for them, the longest one first."""
@@ -249,10 +258,14 @@ class Flow:
             run, trial = earlier.run, earlier.run.trial
             if cell.chosen is None or dict(trial.params) != dict(cell.chosen):
                 if earlier.state is not TrialState.SUPERSEDED:
-                    self.record(run, TrialState.SUPERSEDED, "its cell's search went on and chose another")
-            elif earlier.state.ended:
+                    self.record(run, TrialState.SUPERSEDED, "its cell's search went on and chose another", earlier.at)
+            elif earlier.state in (TrialState.COMPLETE, TrialState.FAILED):
                 cell.confirmed[trial.number] = earlier.state
                 cell.note_failure(run, earlier.state, earlier.reason)
+            elif run.epochs_done == trial.epochs:  # superseded, and chosen again
+                fault = self.fault(run)
+                cell.confirmed[trial.number] = TrialState.FAILED if fault else TrialState.COMPLETE
+                self.record(run, TrialState.FAILED if fault else TrialState.COMPLETE, fault, earlier.at)
             else:
                 cell.confirmed[trial.number] = None
                 self.resumable.append(run)
@@ -263,21 +276,23 @@ class Flow:
 
     def _preparation_ended(self, trial: Trial, state: TrialState, reason: str) -> None:
         if state is TrialState.COMPLETE:
-            self.preparations = [step for step in self.preparations if step.name != trial.arm]
+            self.preparations = [step for step in self.preparations if preparation_trial(step).id != trial.id]
         else:
             self.problem = f"{trial.arm} failed: {reason}"
 
     def _record_epoch(self, run: Run, row: Row, worker: str) -> None:
+        self.records.epochs.append(epoch_row(run.trial, row))  # first: no more epochs count than have rows
         run.add(row, worker)
-        self.gpu_seconds += row["seconds"] * float(self.resources.get("gpus", 0.0))
+        self.gpu_seconds += row["seconds"] * float(run.resources.get("gpus") or 0.0)
         if run.trial.phase != "prepare":
+            self.cells[run.trial.cell].got_going = True
             self.epoch_seconds.append(row["seconds"])
-        self.records.epochs.append(epoch_row(run.trial, row))
         for tracker in self.trackers:
             tracker.epoch(run.trial, row)
 
-    def record(self, run: Run, state: TrialState, reason: str) -> None:
-        self.records.trials.append(trial_row(run, state, reason, self.resources))
+    def record(self, run: Run, state: TrialState, reason: str, at: datetime | None = None) -> None:
+        """Write down where a trial stands; `at` if it has stood there before now."""
+        self.records.trials.append(trial_row(run, state, reason, at))
         if state.ended:
             for tracker in self.trackers:
                 tracker.ended(run.trial, state, reason)

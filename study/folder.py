@@ -25,16 +25,19 @@ from study.space import domains
 from study.study import Study
 
 LOCK_ATTEMPTS = 4
+PROBE_BYTES = 2**16
 PACKAGES = ("kdstudy", "ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "pandas", "torchmetrics", "cmaes")
 
 
 def check_writable(storage: Path) -> None:
     """Raises InputError if nothing can be written below `storage`."""
-    probe = storage / ".writable"
+    probe = storage / f".writable-{platform.node()}-{os.getpid()}"
     try:
         storage.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))  # an empty file fits on a full disk
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"storage path {storage} cannot be written ({error.strerror}): give another with --storage-path"
@@ -69,8 +72,11 @@ def locked(folder: Path) -> Iterator[None]:
                 "wait for it, or give this study another --name"
             )
         file.truncate(0)
-        file.write(f"{platform.node()}:{os.getpid()}")
-        file.flush()
+        try:
+            file.write(f"{platform.node()}:{os.getpid()}")
+            file.flush()
+        except OSError as error:
+            raise InputError(f"study folder {folder} cannot be written ({error.strerror})") from None
         yield
 
 
@@ -126,13 +132,18 @@ def _extends(change: str) -> bool:
     return match is not None and int(match[3]) > int(match[2])
 
 
-def starts(earlier: Mapping[str, Any] | None) -> list[datetime]:
-    """When each earlier run of a study began, as its study.json says."""
-    return [datetime.fromisoformat(run["started"]) for run in _runs(earlier)]
+def runs_of(earlier: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The runs of a study so far, as its study.json lists them."""
+    return list(earlier["provenance"].get("runs", [])) if earlier else []
 
 
 def document(
-    study: Study, space: Space, inputs: Mapping[str, Any], earlier: Mapping[str, Any] | None, command: str
+    study: Study,
+    space: Space,
+    inputs: Mapping[str, Any],
+    earlier: Mapping[str, Any] | None,
+    command: str,
+    results_known: bool = False,
 ) -> dict[str, Any]:
     """What study.json holds from the first moment; see docs/records.md."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -166,23 +177,18 @@ def document(
             "created": earlier["provenance"]["created"] if earlier else now,
             "updated": now,
             "runs": [
-                *_runs(earlier),
+                *runs_of(earlier),
                 {
                     "started": now,
                     "command": command,
                     "budget": budget,
-                    "results_known": bool(earlier and earlier["finished"]),
+                    "results_known": results_known,
                 }
                 | commit(),
             ],
         },
         "space": {"path": str(space.path), "profile": space.profile, "source": space.source},
     }
-
-
-def _runs(earlier: Mapping[str, Any] | None) -> list[Any]:
-    """Earlier runs of this study: their rows may come from another commit."""
-    return list(earlier["provenance"].get("runs", [])) if earlier else []
 
 
 def fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -251,6 +257,7 @@ def _cell(study: Study, student: str, arm_name: str, name: str) -> dict[str, Any
         "baseline": arm.baseline,
         "versus": versus.name if versus else None,
         "searched": arm.searched,
+        "trials": study.trials(arm),
         "published": arm.published,
         "parameters": [name for name, _ in domains(arm.loss)],
     }

@@ -14,7 +14,6 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 
 from study.errors import InputError
 from study.flow import Flow
-from study.folder import check_same, fingerprints, starts
+from study.folder import check_same, fingerprints, runs_of
 from study.pace import Pace, assumed
 from study.records import Records, read_segments
 from study.replay import replay
@@ -61,6 +60,8 @@ class Forecast:
     """Where the seconds come from; empty if nobody knows, and then the seconds and hours mean nothing."""
     over: str
     """Which cap of the budget will end the study before its end; empty if none."""
+    problem: str = ""
+    """Why the study cannot go on, as its folder stands; empty if it can."""
 
 
 def forecast(
@@ -83,18 +84,18 @@ def forecast(
     planned = replace(study, budget=budget, sampler=sampler)
     forecasts: list[Forecast] = []
     with tempfile.TemporaryDirectory(prefix="kdstudy-forecast-") as scratch:
-        began = _copied(study, inputs, storage / study.name, Path(scratch))
+        runs = _copied(study, inputs, storage / study.name, Path(scratch))
         while not forecasts or (forecasts[0].stopped and len(forecasts) * forecasts[0].trials < SIMULATED_TRIALS):
             records = Records(Path(scratch), study.task.metrics)
             flow = Flow(planned, records, optuna.storages.InMemoryStorage(), [*preparations], fingerprints(inputs))
             flow.flush_seconds, flow.resources = math.inf, {"gpus": gpus}
-            replay(flow, retry_failed, began)
+            replay(flow, retry_failed, runs)
             forecasts.append(_simulated(flow, pace, concurrent, random.Random(len(forecasts)), study.budget))
     return _mean(forecasts)
 
 
-def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path) -> list[datetime]:
-    """Put a copy of the study's rows, if there are any, into `scratch`; returns when its earlier runs began."""
+def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path) -> list[dict[str, Any]]:
+    """Put a copy of the study's rows, if there are any, into `scratch`; returns its earlier runs."""
     try:
         earlier = check_same(folder, study, inputs)
     except InputError:
@@ -104,7 +105,7 @@ def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path
     records = Records(scratch, study.task.metrics)
     for table in (records.trials, records.epochs):
         pq.write_table(read_segments(folder / table.folder.name, table.schema), table.folder / "00000001.parquet")
-    return starts(earlier)
+    return runs_of(earlier)
 
 
 def _simulated(flow: Flow, pace: Pace | None, concurrent: int, draw: random.Random, budget: Budget) -> Forecast:
@@ -124,6 +125,7 @@ def _simulated(flow: Flow, pace: Pace | None, concurrent: int, draw: random.Rand
         recorded=recorded,
         source=pace.source if pace else "",
         over=used_up(budget, flow.wall_seconds_before + wall_seconds, flow.gpu_seconds) if pace else "",
+        problem=flow.problem,
     )
 
 
@@ -184,7 +186,7 @@ def _mean(forecasts: Sequence[Forecast]) -> Forecast:
 def lines(forecast: Forecast, name: str) -> list[str]:
     """The forecast for a user who has asked for a dry run of the study `name`."""
     if not forecast.trials:
-        return ["nothing is left to train"]
+        return [forecast.problem or "nothing is left to train"]
     left = f"what is left, {forecast.trials} trials: " if forecast.recorded else ""
     stopped = f"; halving is expected to stop about {forecast.stopped} of {forecast.searches} search trials"
     halving = stopped if forecast.stopped else ""

@@ -8,6 +8,7 @@ Imports neither ray nor torch: reports read a study through this file alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -102,8 +103,10 @@ class Table:
     def compact(self) -> None:
         """Merge all segments into one, without the rows that no longer count."""
         self.flush()
-        if len(self._segments) > 1:
-            self._merge(len(self._segments), self._last_per_key(read_segments(self.folder, self.schema)))
+        rows = read_segments(self.folder, self.schema)
+        kept = self._last_per_key(rows)
+        if len(self._segments) > 1 or kept.num_rows < rows.num_rows:
+            self._merge(len(self._segments), kept)
 
     def _merge_neighbours(self) -> None:
         while len(self._segments) >= FAN_IN and len({size for _, size in self._segments[-FAN_IN:]}) == 1:
@@ -114,9 +117,9 @@ class Table:
         """Let `rows` stand in the place of the last `count` segments."""
         *old, (last, size) = self._segments[-count:]
         _write(last, rows)  # in one step; a kill from here on leaves doubled rows, which reading drops
-        for path, _ in reversed(old):  # newest first: what a kill leaves is a beginning, in order
-            path.unlink()
         self._segments[-count:] = [(last, size + 1)]
+        for path, _ in reversed(old):  # newest first: what a kill leaves is a beginning, in order
+            path.unlink(missing_ok=True)
 
     def _last_per_key(self, rows: pa.Table) -> pa.Table:
         place = pa.array(range(rows.num_rows), pa.int64())
@@ -164,9 +167,9 @@ def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         return pq.read_table(path, schema=schema, partitioning=None)
-    except FileNotFoundError:
-        raise
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ESTALE:
+            raise FileNotFoundError(path) from None  # gone, here or on a file server
         raise RecordsError(
             f"{path} cannot be read ({str(error).splitlines()[0]}): restore it from a copy, or delete it; "
             "the trials it held are then run again"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from study.cells import CellState
 from study.errors import InputError
-from study.flow import Earlier, Flow
+from study.flow import Earlier, Flow, preparation_trial
 from study.rows import Run, trial_of
 from study.spending import gpu_seconds, wall_seconds
 from study.trial import Trial, TrialState
@@ -21,34 +22,46 @@ from study.trial import Trial, TrialState
 Rows = list[dict[str, Any]]
 
 
-def replay(flow: Flow, retry_failed: bool = False, starts: Sequence[datetime] = ()) -> None:
+@dataclass(frozen=True)
+class Told:
+    """A trial on record: its run, how it stood, its epochs from the first one on."""
+
+    run: Run
+    state: TrialState
+    reason: str
+    epochs: Rows
+    at: datetime | None
+    """When it ended, or told its last epoch."""
+
+
+def replay(flow: Flow, retry_failed: bool = False, runs: Sequence[Mapping[str, Any]] = ()) -> None:
     """Bring a new Flow to where its records left off; with `retry_failed`, failed trials are open again.
 
-    `starts` says when each earlier run began. A trial some of whose rows are lost counts as never run. Raises
-    InputError if a trial on record belongs to a cell that the study does not have.
+    `runs` are the earlier runs as study.json lists them. A trial some of whose rows are lost counts as never run.
+    Raises InputError if a trial on record belongs to a cell that the study does not have.
     """
     recorded, trials = flow.records.epochs.rows(), flow.records.trials.rows()
-    epochs: dict[str, Rows] = {}
-    for row in recorded:
-        epochs.setdefault(row["trial_id"], []).append(row)
-    flow.gpu_seconds = gpu_seconds(trials)
-    flow.wall_seconds_before = wall_seconds(starts, _signs_of_life(trials, recorded))
-    whole = [row for row in trials if len(epochs.get(row["trial_id"], [])) >= row["epochs_done"]]
-    runs = [(_run(flow, row, epochs.get(row["trial_id"], [])), row) for row in sorted(whole, key=_number)]
-    verdicts = _verdicts(flow, {run.trial.id: run.trial for run, _ in runs}, recorded)
-    for run, row in runs:
-        state, told = TrialState(row["state"]), epochs.get(run.trial.id, [])
-        if state is TrialState.FAILED and retry_failed:
-            state = TrialState.INTERRUPTED
-        if run.trial.phase == "search":
-            _restore_search(flow, run, state, row["reason"], _scores(flow, told))
-        if run.trial.phase != "confirm" and not state.ended:
-            _restore_open(flow, run, verdicts.get(run.trial.id))
-        if run.trial.phase == "confirm":
-            flow.earlier[_cell(flow, run.trial).name].append(_ended_by_now(flow, Earlier(run, state, row["reason"])))
+    flow.gpu_seconds = gpu_seconds(trials, recorded)
+    flow.wall_seconds_before = wall_seconds(runs, _signs_of_life(trials, recorded))
+    epochs = _by_trial(recorded)
+    told = [_told(flow, row, epochs.get(row["trial_id"], []), retry_failed) for row in sorted(trials, key=_number)]
+    verdicts = _verdicts(flow, {one.run.trial.id: one.run for one in told if one is not None}, recorded)
+    steps = {preparation_trial(step).id for step in flow.preparations}
+    for one in told:
+        if one is None:
+            continue
+        trial = one.run.trial
+        if trial.phase == "confirm":
+            flow.earlier[_cell(flow, trial).name].append(_earlier(flow, one))
+        elif trial.phase == "search":
+            _restore_search(flow, one, verdicts.get(trial.id))
+        elif not one.state.ended and trial.id in steps:
+            _restore_open(flow, one, None)
+        elif not one.state.ended:  # what is prepared is found where it is kept, not in the rows
+            flow.record(one.run, TrialState.SUPERSEDED, "not needed any more, or not in this form", one.at)
     for cell in flow.cells.values():
-        flow.problem = flow.problem or cell.hopeless
         flow.settle(cell)
+        flow.problem = flow.problem or cell.hopeless
     flow.flush()
 
 
@@ -60,54 +73,84 @@ def _signs_of_life(trials: Rows, epochs: Rows) -> list[datetime]:
     return [row["recorded"] for row in epochs] + [row["ended"] for row in trials if row["ended"] is not None]
 
 
-def _verdicts(flow: Flow, trials: Mapping[str, Trial], recorded: Rows) -> dict[str, str | None]:
+def _by_trial(recorded: Rows) -> dict[str, Rows]:
+    epochs: dict[str, Rows] = {}
+    for row in recorded:
+        epochs.setdefault(row["trial_id"], []).append(row)
+    return {trial_id: sorted(rows, key=lambda row: int(row["epoch"])) for trial_id, rows in epochs.items()}
+
+
+def _told(flow: Flow, row: Mapping[str, Any], epochs: Rows, retry_failed: bool) -> Told | None:
+    """A row of trials/ with its epochs; None for a trial that no longer counts, which is written down as such."""
+    trial, state = trial_of(row), TrialState(row["state"])
+    at = row["ended"] or (epochs[-1]["recorded"] if epochs else row["started"])
+    resources = {name: row[name] for name in ("device", "cpus", "gpus")}
+    if [epoch["epoch"] for epoch in epochs] != [*range(1, len(epochs) + 1)] or len(epochs) < row["epochs_done"]:
+        if state is not TrialState.SUPERSEDED:
+            flow.record(
+                Run(trial, row["started"], resources=resources), TrialState.SUPERSEDED, "some of its rows are lost", at
+            )
+        return None
+    if state is TrialState.SUPERSEDED and trial.phase != "confirm":
+        return None
+    run = Run(trial, row["started"], worker=row["worker"], resources=resources)
+    if epochs:
+        run.epochs_done, run.seconds = len(epochs), sum(epoch["seconds"] for epoch in epochs)
+        names = flow.study.task.metrics
+        run.metrics = {name: epochs[-1][name] for name in names if epochs[-1].get(name) is not None}
+    if state is TrialState.FAILED and retry_failed:
+        state = TrialState.INTERRUPTED
+        if run.epochs_done and flow.fault(run):  # its last epoch is what failed
+            run, epochs = Run(trial, row["started"], start_over=True), []
+    return Told(run, state, row["reason"], epochs, at)
+
+
+def _verdicts(flow: Flow, runs: Mapping[str, Run], recorded: Rows) -> dict[str, str | None]:
     """What the stopping rule said of each search trial's last epoch, all epochs told in the order of recording."""
     verdicts: dict[str, str | None] = {}
     for row in recorded:
-        trial = trials.get(row["trial_id"])
-        if trial is not None and trial.phase == "search" and _usable(row[flow.study.metric]):
-            verdicts[trial.id] = _cell(flow, trial).verdict(trial.number, row["epoch"], row[flow.study.metric])
+        run = runs.get(row["trial_id"])
+        if run is None or run.trial.phase == "prepare":
+            continue
+        _cell(flow, run.trial).got_going = True
+        if run.trial.phase == "search" and not run.start_over and _usable(row[flow.study.metric]):
+            verdict = _cell(flow, run.trial).verdict(run.trial.number, row["epoch"], row[flow.study.metric])
+            verdicts[run.trial.id] = verdict
     return verdicts
 
 
-def _run(flow: Flow, row: Mapping[str, Any], epochs: Rows) -> Run:
-    last = epochs[-1] if epochs else {}
-    metrics = {name: last[name] for name in flow.study.task.metrics if last.get(name) is not None}
-    seconds = sum(epoch["seconds"] for epoch in epochs)
-    return Run(trial_of(row), row["started"], last.get("epoch", 0), seconds, metrics, row["worker"])
-
-
-def _restore_search(flow: Flow, run: Run, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
-    cell = _cell(flow, run.trial)
-    if state.ended:
-        cell.restore_search(run, state, reason, scores)
+def _restore_search(flow: Flow, one: Told, verdict: str | None) -> None:
+    cell, scores = _cell(flow, one.run.trial), _scores(flow, one.epochs)
+    if one.state.ended:
+        cell.restore_search(one.run, one.state, one.reason, scores)
     else:
-        cell.reopen_search(run.trial, scores)
+        cell.reopen_search(one.run.trial, scores)
+        _restore_open(flow, one, verdict)
 
 
-def _restore_open(flow: Flow, run: Run, verdict: str | None) -> None:
+def _restore_open(flow: Flow, one: Told, verdict: str | None) -> None:
     """A trial that was running: what its last recorded epoch had decided is decided now, else it goes on."""
+    run = one.run
     flow.running[run.trial.id] = run
     fault = flow.fault(run) if run.epochs_done else ""
     if fault:
-        flow.end(run, TrialState.FAILED, fault)
+        flow.end(run, TrialState.FAILED, fault, one.at)
     elif run.epochs_done == run.trial.epochs:
-        flow.end(run, TrialState.COMPLETE, "")
+        flow.end(run, TrialState.COMPLETE, "", one.at)
     elif verdict:
-        flow.end(run, TrialState.PRUNED, verdict)
+        flow.end(run, TrialState.PRUNED, verdict, one.at)
     else:
         flow.resumable.append(flow.running.pop(run.trial.id))
 
 
-def _ended_by_now(flow: Flow, earlier: Earlier) -> Earlier:
-    """A confirm trial cut off between its last epoch's row and its own has ended, and is written down as ended."""
-    run = earlier.run
-    if earlier.state.ended or run.epochs_done < run.trial.epochs:
-        return earlier
-    fault = flow.fault(run)
-    state = TrialState.FAILED if fault else TrialState.COMPLETE
-    flow.record(run, state, fault)
-    return Earlier(run, state, fault)
+def _earlier(flow: Flow, one: Told) -> Earlier:
+    """A confirm trial: one cut off between its last epoch's row and its own has ended, and is written down as ended."""
+    run, state, reason = one.run, one.state, one.reason
+    if not state.ended and run.epochs_done == run.trial.epochs:
+        reason = flow.fault(run)
+        state = TrialState.FAILED if reason else TrialState.COMPLETE
+        flow.record(run, state, reason, one.at)
+    return Earlier(run, state, reason, one.at)
 
 
 def _scores(flow: Flow, epochs: Rows) -> dict[int, float]:

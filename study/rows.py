@@ -21,6 +21,10 @@ class Run:
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     worker: str = ""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    """What it runs on: device, cpus, gpus."""
+    start_over: bool = False
+    """Its checkpoint is of no use: its last epoch is what failed."""
 
     def add(self, row: Row, worker: str) -> None:
         self.epochs_done = row["epoch"]
@@ -40,8 +44,8 @@ def epoch_row(trial: Trial, row: Row) -> dict[str, Any]:
     } | row["metrics"]
 
 
-def trial_row(run: Run, state: TrialState, reason: str, resources: Mapping[str, Any]) -> dict[str, Any]:
-    """`resources` are what a trial of this run of the study gets: device, cpus, gpus."""
+def trial_row(run: Run, state: TrialState, reason: str, ended: datetime | None = None) -> dict[str, Any]:
+    """`ended` is now, unless it is only found out now that the trial has ended."""
     trial = run.trial
     row = {
         "trial_id": trial.id,
@@ -59,10 +63,10 @@ def trial_row(run: Run, state: TrialState, reason: str, resources: Mapping[str, 
         "config": json.dumps(trial.config, ensure_ascii=False),
         "seconds": run.seconds,
         "started": run.started,
-        "ended": datetime.now(UTC) if state is not TrialState.RUNNING else None,
+        "ended": ended or datetime.now(UTC) if state is not TrialState.RUNNING else None,
         "worker": run.worker,
     }
-    return row | dict(resources) | dict(run.metrics)
+    return row | dict(run.resources) | dict(run.metrics)
 
 
 def trial_of(row: Mapping[str, Any]) -> Trial:

@@ -173,7 +173,7 @@ def hung(checkpoint: Path) -> str:
         return ""
     path.replace(checkpoint / "traceback.txt")
     threads = text.split("\n\n")
-    stack = next((thread for thread in threads if Path(__file__).name in thread), threads[0])
+    stack = next((thread for thread in threads if __file__ in thread), threads[0])
     innermost = next((line.strip() for line in stack.splitlines() if line.startswith("  File ")), "a place unknown")
     return f"no epoch within {text.splitlines()[0].removeprefix('Timeout (').removesuffix(')!')} h: hung at {innermost}"
 

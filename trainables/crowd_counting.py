@@ -21,7 +21,7 @@ from study.describe import describe, digest
 from study.errors import InputError
 from study.trial import Direction, Job, Plan, Preparation, Row, Split
 from trainables import preparing, teachers
-from trainables.crowd_examples import MULTIPLE, ResidentCrowds, resident
+from trainables.crowd_examples import COUNT_ERRORS, MULTIPLE, CountErrors, ResidentCrowds, resident
 from trainables.data.density_maps import STRIDE, AdaptiveKernels, density_maps
 from trainables.data.shanghaitech import CrowdSet
 from trainables.data.splits import stratified_split
@@ -29,7 +29,7 @@ from trainables.distill import distill
 from trainables.losses.density import map_error, sum_pooled
 from trainables.recipe import Recipe
 from trainables.schedules import require
-from trainables.task import Batch, DistillationLoss, Outputs, parameters, probe
+from trainables.task import Batch, DistillationLoss, Outputs, blank, check_last_batch, parameters, probe
 from trainables.teachers import Teacher
 from trainables.views import GridCrops
 
@@ -60,7 +60,8 @@ class CrowdCounting:
     """Train students on crops of photographs, score by the mean absolute error of their counts.
 
     `validation` training images are held out by `split_seed`. The study's seed does not move the split, so that a
-    teacher serves all studies of one split.
+    teacher serves all studies of one split. A teacher from a file, Teacher(weights=…), must predict
+    density_scale · people per pixel, as one that is trained here does.
     """
 
     data: CrowdData
@@ -73,7 +74,12 @@ class CrowdCounting:
     density_scale: float = 100.0
     """What maps are multiplied by while training: people per pixel are so few that Adam's epsilon would count."""
     attention_weight: float = 0.1
-    """Of the attention map's cross-entropy, in nets that have one, beside the error of an unscaled density map."""
+    """Of the attention map's cross-entropy, in nets that have one, beside the error of an unscaled density map.
+
+    It is multiplied by density_scale s. The error's gradient at the output y is 2·(y − s·density)/pixels: for the small
+    y of the beginning s times that of an unscaled map, and so is what reaches the layers that both maps share. Later,
+    as the weights that make y grow, the error counts for up to s times more than it would beside an unscaled map.
+    """
     teacher_store: bool = True
     """Whether the teacher's maps are stored for the views that trials draw, or computed anew at every step."""
 
@@ -98,17 +104,18 @@ class CrowdCounting:
     def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         crowds, key = load(self.data), self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val")}
-        teacher = self._tried(self.teacher.model)
+        teacher = self._tried_teacher(storage)
         for student in students:
             prediction = self._tried(student)
+            for split in ("train", "train+val"):
+                self._check_last_batch(student, self.recipe, split)
             for loss in losses:
                 _probe(loss, prediction, teacher)
-        if self.teacher.weights is not None:
-            teachers.load_weights(self.build(self.teacher.model), self.teacher.weights)
         return {
             "data": {
                 "name": crowds.name,
                 "note": crowds.note,
+                "complete": crowds.complete,
                 "fingerprint": crowds.fingerprint,
                 "test": len(crowds.test),
                 **sizes,
@@ -165,7 +172,7 @@ class CrowdCounting:
             return loss
         attention = outputs.features["attention"].float()
         people = (sum_pooled(density, attention) > ATTENDED * self.density_scale).float()
-        return loss + self.attention_weight * self.density_scale**2 * F.binary_cross_entropy(attention, people)
+        return loss + self.attention_weight * self.density_scale * F.binary_cross_entropy(attention, people)
 
     def meters(self, device: str) -> CountErrors:
         return CountErrors(self.density_scale, device)
@@ -178,7 +185,7 @@ class CrowdCounting:
     @property
     def teacher_key(self) -> str:
         settings = [describe(self.views), self.density_scale, self.attention_weight, describe(self.kernels)]
-        return self.teacher.key([load(self.data).fingerprint, self.validation, self.split_seed, *settings])
+        return self.teacher.key([self.pool_key, self.validation, self.split_seed, *settings])
 
     @property
     def pool_key(self) -> str:
@@ -195,36 +202,28 @@ class CrowdCounting:
         train, val = stratified_split(pool, self.validation, self.split_seed)
         return torch.from_numpy({"train": train, "val": val, "train+val": np.arange(len(pool))}[split])
 
+    def _tried_teacher(self, storage: Path) -> Outputs:
+        """As `_tried`; where the teacher is to be trained, with what that needs beside the net."""
+        model, weights = self.teacher.model, self.teacher.weights
+        if weights is not None:
+            teachers.load_weights(self.build(blank(model)), weights)
+        elif teachers.kept(storage, self.teacher_key) is None:
+            self._check_last_batch(model, self.teacher.recipe, "train")
+            return self._tried(model)
+        return self._tried(blank(model))
+
+    def _check_last_batch(self, model: DensityNetSpec, recipe: Recipe, split: Split) -> None:
+        images = len(self.positions(split))
+        check_last_batch(model.name, lambda: self.build(blank(model)), self._empty_crop(), images, recipe.batch_size)
+
     @torch.no_grad()
     def _tried(self, model: DensityNetSpec) -> Outputs:
         """What a net that was never trained says of an empty crop: its shapes are those of any."""
-        inputs = torch.zeros(1, CHANNELS, self.views.size, self.views.size)
-        return self.outputs(self.build(model).eval(), Batch(inputs, None, torch.zeros(1), torch.zeros(1)))
+        net = self.build(model).eval()
+        return self.outputs(net, Batch(self._empty_crop(), None, torch.zeros(1), torch.zeros(1)))
 
-
-COUNT_ERRORS = ("mae", "rmse")
-
-
-class CountErrors:
-    """Errors of the count, which is the sum of the predicted map: MAE = mean |e|, RMSE = √(mean e²), in people.
-
-    The literature on crowds writes MSE for RMSE.
-    """
-
-    def __init__(self, density_scale: float, device: str):
-        # imported late: it takes seconds, which a driver that only checks the data need not wait for
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError
-
-        self._scale = density_scale
-        self._mae, self._rmse = MeanAbsoluteError().to(device), MeanSquaredError(squared=False).to(device)
-
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        counts = outputs.prediction.detach().float().sum(dim=(1, 2, 3)) / self._scale
-        self._mae.update(counts, batch.targets.counts)
-        self._rmse.update(counts, batch.targets.counts)
-
-    def compute(self) -> dict[str, float]:
-        return {"mae": float(self._mae.compute()), "rmse": float(self._rmse.compute())}
+    def _empty_crop(self) -> Tensor:
+        return torch.zeros(1, CHANNELS, self.views.size, self.views.size)
 
 
 # Kept for the life of a process: a reused worker loads data and teacher once, not once a trial.
@@ -237,14 +236,15 @@ def load(data: CrowdData) -> CrowdSet:
 
 @lru_cache(maxsize=8)
 def _resident(task: CrowdCounting, split: Split, device: str) -> ResidentCrowds:
+    if split in ("train", "val"):
+        return _resident(task, "train+val", device).at(task.positions(split))
     crowds = load(task.data)
-    scenes = crowds.test if split == "test" else [crowds.train[index] for index in task.positions(split).tolist()]
+    scenes = crowds.test if split == "test" else crowds.train
     maps = density_maps(scenes, task.kernels)
     return resident(scenes, maps, crowds.mean, crowds.std, task.views, task.density_scale, device)
 
 
 def _probe(loss: DistillationLoss, student: Outputs, teacher: Outputs) -> None:
-    maps = tuple(student.prediction.shape), tuple(teacher.prediction.shape)
-    probe(
-        loss, student, Outputs(teacher.prediction.half()), None, f"maps of the student {maps[0]} and teacher {maps[1]}"
-    )
+    shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
+    samples = f"maps of the student {shapes[0]} and teacher {shapes[1]}"
+    probe(loss, student, Outputs(teacher.prediction.half()), None, samples)

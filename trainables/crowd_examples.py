@@ -1,12 +1,12 @@
 """Photographs of crowds on a device: crops of them for training, whole ones for evaluation, with map and count.
 
-Images stay there as uint8, their density maps beside them. There is no DataLoader.
+Images stay there as uint8, their density maps beside them. There is no DataLoader. Also how counts are scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainables.data.density_maps import STRIDE
 from trainables.data.shanghaitech import Scene
-from trainables.task import Batch
+from trainables.task import Batch, Outputs
 from trainables.views import GridCrops, normalise
 
 MULTIPLE = 16
@@ -56,6 +56,14 @@ class ResidentCrowds:
         inputs = normalise(pixels, self.mean, self.std).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, CrowdTargets(density * self.density_scale, counts), samples, views)
 
+    def at(self, positions: Tensor) -> ResidentCrowds:
+        """The images at these positions (N,), which are not copied."""
+        chosen = positions.tolist()
+        images, densities, heads = (
+            [tensors[index] for index in chosen] for tensors in (self.images, self.densities, self.heads)
+        )
+        return replace(self, images=images, densities=densities, heads=heads)
+
     def _count(self, sample: int, view: int) -> Tensor:
         """How many heads a view shows."""
         heads, image = self.heads[sample], self.images[sample]
@@ -86,6 +94,31 @@ def resident(
         std=torch.tensor(std, dtype=torch.float32, device=device),
         density_scale=density_scale,
     )
+
+
+COUNT_ERRORS = ("mae", "rmse")
+
+
+class CountErrors:
+    """Errors of the count, which is the sum of the predicted map: MAE = mean |e|, RMSE = √(mean e²), in people.
+
+    The literature on crowds writes MSE for RMSE.
+    """
+
+    def __init__(self, density_scale: float, device: str):
+        # imported late: it takes seconds, which a driver that only checks the data need not wait for
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
+        self._scale = density_scale
+        self._mae, self._rmse = MeanAbsoluteError().to(device), MeanSquaredError(squared=False).to(device)
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        counts = outputs.prediction.detach().float().sum(dim=(1, 2, 3)) / self._scale
+        self._mae.update(counts, batch.targets.counts)
+        self._rmse.update(counts, batch.targets.counts)
+
+    def compute(self) -> dict[str, float]:
+        return {"mae": float(self._mae.compute()), "rmse": float(self._rmse.compute())}
 
 
 def _padded(scene: Scene, density: Tensor, least: int, mean: tuple[float, ...]) -> tuple[Tensor, Tensor]:

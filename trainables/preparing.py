@@ -19,9 +19,13 @@ from study.trial import Job, Plan, Preparation, Row, Split
 from trainables import checkpoint, store, teachers
 from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, on_device
 from trainables.losses.none import NoDistillation
-from trainables.task import TrainableTask, parameters
+from trainables.task import TrainableTask, blank, parameters
 
 TEACHER = "teacher"
+
+ASKED_AT_ONCE = 8
+"""How many views a teacher is asked about at once, at least: those of a store are of one size, where whole images may
+not be."""
 
 
 def preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Preparation]:
@@ -73,7 +77,7 @@ def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
         if row["epoch"] == job.trial.epochs:
             state = checkpoint.load(job.checkpoint, job.device)
             assert state is not None
-            net = on_device(task.build(teacher.model), job.device)
+            net = on_device(task.build(blank(teacher.model)), job.device)
             net.load_state_dict(state["net"])
             _keep(task, job, net, row, "trained here")
         yield row
@@ -82,7 +86,8 @@ def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
 def _import_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
-    net = on_device(teachers.load_weights(task.build(task.teacher.model), task.teacher.weights), job.device)
+    net = task.build(blank(task.teacher.model))
+    net = on_device(teachers.load_weights(net, task.teacher.weights), job.device)
     metrics = evaluate(task, net, "val", job.device)
     row = Row(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
     _keep(task, job, net, row, f"file {task.teacher.weights.name}")
@@ -151,7 +156,8 @@ def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
 def _ask(task: TrainableTask, job: Job, samples: Tensor, views: Tensor) -> Tensor:
     """The teacher's float16 outputs for these samples of the pool at these views."""
     pool, net = task.examples("train+val", job.device), _teacher_net(task, job.storage, job.device)
-    batches = torch.stack([samples, views]).to(job.device).split(task.evaluation_batch(job.device), dim=1)
+    at_once = max(task.evaluation_batch(job.device), ASKED_AT_ONCE)
+    batches = torch.stack([samples, views]).to(job.device).split(at_once, dim=1)
     return torch.cat([task.outputs(net, pool.batch(*pairs)).prediction.half().cpu() for pairs in batches])
 
 
@@ -182,7 +188,7 @@ def _store_key(task: TrainableTask) -> str:
 @lru_cache(maxsize=2)
 def _teacher_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
     weights = teachers.folder(storage, task.teacher_key) / "weights.safetensors"
-    net = on_device(teachers.load_weights(task.build(task.teacher.model), weights), device)
+    net = on_device(teachers.load_weights(task.build(blank(task.teacher.model)), weights), device)
     return net.eval().requires_grad_(False)
 
 

@@ -7,10 +7,11 @@ pixels. A task that the training loop serves implements `TrainableTask`; the eng
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
@@ -150,6 +151,28 @@ def probe(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: A
         raise InputError(
             f"{name} returns a tensor of shape {tuple(value.shape)}; a loss is one number, its mean perhaps"
         )
+
+
+@torch.no_grad()
+def check_last_batch(name: str, build: Callable[[], nn.Module], inputs: Tensor, samples: int, batch: int) -> None:
+    """Try a net on the last batch of an epoch where that is one sample, of shape (1, …) as `inputs`.
+
+    Raises InputError if its batch norm needs more than one, as it does where maps are one pixel.
+    """
+    if (samples - 1) % batch:
+        return
+    try:
+        build().train()(inputs)
+    except ValueError:
+        raise InputError(
+            f"{name} trains on {samples} samples in batches of {batch}: the last batch is one sample, too few for its "
+            "batch norm; give another batch size, or hold out another number for validation"
+        ) from None
+
+
+def blank(model: Any) -> Any:
+    """The model without weights of ImageNet, for a net whose own weights follow: none need to be there for it."""
+    return replace(model, imagenet=False) if getattr(model, "imagenet", False) else model
 
 
 def parameters(net: nn.Module) -> int:

@@ -118,9 +118,13 @@ def slots(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Map
 
 
 def planned(study: Mapping[str, Any]) -> int:
-    """How many search and confirm trials the study's budget pays for."""
-    budget = study["budget"]
-    return sum(budget["trials"] * bool(cell["searched"]) + budget["seeds"] for cell in study["cells"])
+    """How many search and confirm trials the study has."""
+    return sum(to_search(study, cell) + study["budget"]["seeds"] for cell in study["cells"])
+
+
+def to_search(study: Mapping[str, Any], cell: Mapping[str, Any]) -> int:
+    """How many search trials a cell of study.json has; older files give the budget's, of which a grid may use fewer."""
+    return int(cell.get("trials", study["budget"]["trials"] if cell["searched"] else 0))
 
 
 def overviews(storage: Path) -> list[Overview]:

@@ -129,20 +129,29 @@ def _recorded(folder: Path, study: Mapping[str, Any]) -> list[str]:
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
-    """What study.run's command line says, by parameter, as text; a flag as True."""
-    context = click.Context(run.main, info_name="python -m study.run", **run.main.context_settings)
-    given, left, _ = run.main.make_parser(context).parse_args(list(words))
+    """What study.run's command line says, by parameter, as text; a flag as True, a repeatable option as a list."""
+    given, left, _ = run.main.make_parser(_context()).parse_args(list(words))
     if left:
         raise InputError(f"unexpected argument {left[0]!r}")
-    return {name: value for name, value in given.items() if isinstance(value, str | bool)}
+    return {name: value for name, value in given.items() if isinstance(value, str | bool | list)}
+
+
+def _context() -> click.Context:
+    return click.Context(run.main, info_name="python -m study.run", **run.main.context_settings)
 
 
 def _words(name: str, value: Any) -> list[str]:
-    return [_flag(name)] if value is True else [_flag(name), str(value)]
+    if value is True:
+        return [_flag(name)]
+    values = value if isinstance(value, list) else [value]
+    return [word for one in values for word in (_flag(name), one)]
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-") if name != "space" else "another space file"
+    """A parameter's option as it is given: the last of its spellings is the long one."""
+    if name == "space":
+        return "another space file"
+    return next(option.opts[-1] for option in run.main.get_params(_context()) if option.name == name)
 
 
 def _anchored(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:

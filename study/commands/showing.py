@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from study.commands.listing import local
 from study.commands.standing import Standing, TrialShown, Used, standing
 
 WATCH_SECONDS = 2.0
 
 
-def drawn(study: Standing, now: datetime | None = None) -> Group:
+def drawn(study: Standing) -> Group:
     """The study as people read it."""
     by = f" by {study.by}" if study.by else ""
     parts: list[Table | Text] = [Text(f"{study.name}: {study.question}"), Text(f"{study.state}{by}\n", style="dim")]
     parts += [_cells(study), *_best(study)]
     if study.running:
-        parts += [Text("\nruns now" if study.by else "\ngoes on first"), _running(study, now or datetime.now(UTC))]
+        parts += [Text("\nruns now" if study.by else "\ngoes on first"), _running(study)]
     if study.failed:
         parts += [Text("\nfailed"), *(_failure(trial) for trial in study.failed)]
     return Group(*parts, Text(f"\n{_used_line(study.used)}"), Text(study.next, style="dim"))
@@ -68,7 +68,7 @@ def _best(study: Standing) -> list[Text]:
     return lines
 
 
-def _running(study: Standing, now: datetime) -> Table:
+def _running(study: Standing) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for trial in study.running:
         table.add_row(
@@ -76,7 +76,7 @@ def _running(study: Standing, now: datetime) -> Table:
             Text(f"{trial.cell}, {trial.phase}" + ("" if trial.phase == "prepare" else f" {trial.number}")),
             f"epoch {trial.epoch}/{trial.epochs}",
             Text(trial.worker),
-            f"for {timedelta(seconds=round((now - trial.since).total_seconds()))}" if study.by else "",
+            f"started {local(trial.started)}",
         )
     return table
 

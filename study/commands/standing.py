@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study.commands.listing import State, described, epoch_rows, holder, slots, state_of, trial_rows
-from study.folder import starts
+from study.commands.listing import State, described, epoch_rows, holder, slots, state_of, to_search, trial_rows
+from study.folder import runs_of
 from study.spending import HOUR, wall_seconds
 from study.trial import TrialState
 
@@ -51,7 +51,8 @@ class TrialShown:
     epoch: int
     epochs: int
     worker: str
-    since: datetime
+    started: datetime
+    """Of a resumed one too: its first start."""
     reason: str
     traceback: Path | None
 
@@ -121,26 +122,26 @@ def standing(folder: Path) -> Standing:
 
 
 def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mapping[str, Any]]) -> CellShown:
-    budget, metric, test_metric = study["budget"], study["metric"], study["test_metric"]
+    metric, test_metric = study["metric"], study["test_metric"]
+    planned, seeds = to_search(study, cell), study["budget"]["seeds"]
     search = [row for row in trials if row["phase"] == "search"]
     confirm = [row for row in trials if row["phase"] == "confirm"]
     sign = -1 if study.get("direction") == "min" else 1
     scored = [row for row in search if row["state"] == TrialState.COMPLETE and _finite(row.get(metric))]
     best = max(sorted(scored, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
     tests = [row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _finite(row[test_metric])]
-    whole = len(tests) == budget["seeds"]
-    to_search = budget["trials"] if cell["searched"] else 0
+    whole = len(tests) == seeds
     return CellShown(
         cell=cell["cell"],
-        phase=_phase(search, to_search, best is not None, confirm, budget["seeds"]),
+        phase=_phase(search, planned, best is not None, confirm, seeds),
         searched=sum(TrialState(row["state"]).ended for row in search),
-        to_search=to_search,
+        to_search=planned,
         stopped=sum(row["state"] == TrialState.PRUNED for row in search),
         failed=sum(row["state"] == TrialState.FAILED for row in trials),
         best=best[metric] if best else None,
         best_params=json.loads(best["params"]) if best else {},
         confirmed=len(tests),
-        to_confirm=budget["seeds"],
+        to_confirm=seeds,
         test_mean=mean(tests) if whole else None,
         test_std=stdev(tests) if whole and len(tests) > 1 else None,
     )
@@ -171,7 +172,7 @@ def _trial(row: Mapping[str, Any], reached: Mapping[str, int], folder: Path) -> 
         epoch=max(reached.get(row["trial_id"], 0), row["epochs_done"]),
         epochs=row["epochs"],
         worker=row["worker"] or "",
-        since=row["started"],
+        started=row["started"],
         reason=row["reason"] or "",
         traceback=traceback if row["state"] == TrialState.FAILED and traceback.is_file() else None,
     )
@@ -182,7 +183,7 @@ def _used(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[d
     gpus = {row["trial_id"]: row["gpus"] or 0.0 for row in trials}
     return Used(
         epochs=len(epochs),
-        wall_hours=wall_seconds(starts(study), signs) / HOUR,
+        wall_hours=wall_seconds(runs_of(study), signs) / HOUR,
         gpu_hours=sum(row["seconds"] * gpus.get(row["trial_id"], 0.0) for row in epochs) / HOUR,
         most_wall_hours=study["budget"].get("wall_hours"),
         most_gpu_hours=study["budget"].get("gpu_hours"),

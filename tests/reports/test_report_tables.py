@@ -109,6 +109,29 @@ def test_published_figures_stand_beside_measured_ones_under_the_papers_protocol(
     assert headline.published_line(load(folder)) is None
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_published_figures_are_shown_only_beside_complete_data(writer: Writer, complete: bool) -> None:
+    writer.study["protocol"] = "P4"
+    writer.study["inputs"] = {"data": {"name": "ShanghaiTech A", "complete": complete}}
+    writer.study["teacher"] = {"name": "m_sfanet", "metrics": {}}
+    writer.study |= {"test_metric": "test/mae", "metrics": {"test/mae": "min"}}
+    writer.students = ["mcnn"]
+    writer.published = {"DKD": "kd alpha=0.1"}
+    records = load(writer.fill().write())
+    (comparison,) = compare(records)
+    assert comparison.teacher is not None
+    figures = [figure.value for figure in (comparison.teacher.published, comparison.rows[1].published) if figure]
+    assert figures == ([57.55, 90.86] if complete else [])
+    line, why = headline.data_line(records), headline.published_line(records)
+    if complete:
+        assert line.endswith("Data and protocol of P4.")
+        assert why is None
+    else:
+        assert line.endswith("Images of P4's data are missing or added; published figures are not shown.")
+        assert why is not None
+        assert "runs on ShanghaiTech A with images missing or added, not under P4's protocol" in why
+
+
 def test_a_published_difference_to_another_arm_is_not_shown(writer: Writer) -> None:
     writer.study["protocol"] = "P1"
     writer.versus["DKD + LP searched"] = "none"

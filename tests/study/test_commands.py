@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from study.errors import InputError
 from study.folder import document, locked, stop_requested
 from study.loading import Space
 from study.records import segments, write_study
+from study.samplers import Grid
 from study.study import Study
 from tests.study.toy import BASELINE, drive, open_flow, toy
 from trainables.simulated import Fault, SimulatedLoss
@@ -98,6 +100,24 @@ def test_list_tells_finished_unfinished_running_damaged_and_leaves_out_the_rest(
     assert 0 < listed["halfway"]["done"] < 15
     assert f"torn: {runs / 'torn' / 'study.json'} is damaged" in said.stdout
     assert "teachers" not in said.stdout
+
+
+def test_grid_smaller_than_the_budget_is_planned_and_searched_to_its_end(runs: Path) -> None:
+    folder = written(runs, study=toy(sampler=Grid(points=5)))  # of the budget's 9
+    (seen,) = listing.overviews(runs)
+    assert (seen.done, seen.planned) == (11, 11)
+    plain, searched = standing.standing(folder).cells
+    assert (plain.searched, plain.to_search) == (0, 0)
+    assert (searched.searched, searched.to_search, searched.phase) == (5, 5, "confirmed")
+
+
+def test_older_study_without_trials_by_cell_is_counted_by_its_budget(runs: Path) -> None:
+    folder = written(runs, 20)
+    told = json.loads((folder / "study.json").read_text())
+    told["cells"] = [{name: cell[name] for name in cell if name != "trials"} for cell in told["cells"]]
+    (folder / "study.json").write_text(json.dumps(told))
+    assert listing.overviews(runs)[0].planned == 15
+    assert [cell.to_search for cell in standing.standing(folder).cells] == [0, 9]
 
 
 def test_list_names_a_damaged_segment_and_shows_the_other_studies(runs: Path) -> None:
@@ -173,6 +193,21 @@ def test_show_says_what_runs_and_how_to_go_on(runs: Path) -> None:
     assert "runs now" in shown_running
     assert running in shown_running
     assert f"stop it: python -m study stop {folder}" in shown_running
+
+
+def test_running_trial_is_shown_with_its_first_start_and_no_duration(runs: Path) -> None:
+    """Which would count the time between the runs of a resumed one."""
+    folder = written(runs, 20)
+    flow = open_flow(toy(), runs)
+    run = flow.next()  # the one cut off
+    assert run is not None
+    flow.flush()
+    with locked(folder):
+        said = called("show", folder).stdout
+        shown = json.loads(called("show", folder, "--json").stdout)["running"]
+    (line,) = [line for line in said.splitlines() if line.startswith(run.trial.id)]
+    assert line.rstrip().endswith(f"started {listing.local(run.started)}")
+    assert [datetime.fromisoformat(trial["started"]) for trial in shown] == [run.started]
 
 
 def test_show_names_failures_with_their_tracebacks(runs: Path) -> None:
@@ -275,6 +310,19 @@ def test_resume_puts_new_options_in_the_place_of_recorded_ones(
     monkeypatch.chdir(runs.parent)
     folder = written(runs, 20)
     assert resuming.words_to_go_on(folder, listing.described(folder), more) == words
+
+
+@pytest.mark.parametrize(
+    ("more", "logs"),
+    [([], ["--log", "tensorboard", "--log", "wandb"]), (["--log", "mlflow"], ["--log", "mlflow"])],
+)
+def test_resume_keeps_a_repeated_option_until_it_is_given_anew(
+    runs: Path, more: list[str], logs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    command = "python -m study.run toy.py --log tensorboard -v --log wandb"
+    folder = written(runs, 20, command=command)
+    assert resuming.words_to_go_on(folder, listing.described(folder), more) == ["toy.py", *logs, "--verbose"]
 
 
 def test_resume_of_a_study_that_was_moved_stays_where_it_is(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +442,7 @@ def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: 
 # -- doctor ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_doctor_on_this_machine_with_a_space_starts_ray_and_trains_nothing(tmp_path: Path, shell: Shell) -> None:
     (tmp_path / "toy.py").write_text(SPACE)
     said = shell("doctor", "toy.py", "--gpus-per-trial", "0")

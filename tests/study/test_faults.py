@@ -20,7 +20,8 @@ def bad(kind):
     return Arm(kind, SimulatedLoss(needs_teacher=False, fault=Fault(kind, epoch=2)))
 
 study = Study(
-    name="toy", question="?", task=Simulated(teacher_epochs=0), students=(SimulatedStudent(),),
+    name="toy", question="?", students=(SimulatedStudent(),),
+    task=Simulated(seconds_per_epoch=0.15, teacher_epochs=0),  # so that each epoch is told alone
     arms=(*(bad(kind) for kind in ("hang", "exception", "nan", "memory", "killed")),
           Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)),
     budget=Budget(trials=1, epochs=3, seeds=1), hang_seconds=2,
@@ -78,6 +79,7 @@ def test_each_fault_makes_one_failed_row_with_its_reason_and_the_study_goes_on(f
     assert "in strike" in hung.read_text()
 
 
+@pytest.mark.slow
 def test_disk_that_is_full_for_a_worker_ends_the_run_and_fails_no_trial(folder: Folder) -> None:
     folder.space.write_text(FULL_DISK)
     full = folder.run()
@@ -90,6 +92,7 @@ def test_disk_that_is_full_for_a_worker_ends_the_run_and_fails_no_trial(folder: 
     assert set(folder.trials().state) == {"COMPLETE"}
 
 
+@pytest.mark.slow
 def test_run_stops_on_request_and_stays_stopped_by_a_cap_that_is_used_up(folder: Folder) -> None:
     folder.write(seconds=0.3)
     process = folder.start()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study import Arm, Budget, Never, Study, SuccessiveHalving
+from study import Arm, Budget, Never, Study, SuccessiveHalving, uniform
 from study.describe import describe
 from study.forecast import Forecast, duration, forecast, lines
 from study.pace import Pace, assumed, measured
@@ -135,8 +135,8 @@ def on_record(
     }
     records = Records(storage / study.name, study.task.metrics)
     for trial, each in zip(trials, seconds, strict=True):
-        run = Run(trial, NOW, trial.epochs, each * trial.epochs)
-        records.trials.append(trial_row(run, TrialState.COMPLETE, "", {"device": device}))
+        run = Run(trial, NOW, trial.epochs, each * trial.epochs, resources={"device": device})
+        records.trials.append(trial_row(run, TrialState.COMPLETE, ""))
     records.flush()
     write_study(storage / study.name, described | changes)
 
@@ -275,6 +275,14 @@ def test_failed_trials_are_priced_when_they_are_to_be_retried(tmp_path: Path) ->
     assert priced(study, tmp_path).epochs == 0
     retried = forecast(study, INPUTS, tmp_path, [], assumed(10.0), 2, 0, retry_failed=True)
     assert (retried.trials, retried.epochs, retried.wall_seconds) == (2, 2 * 4, 40.0)
+
+
+def test_study_that_stopped_as_hopeless_is_said_to_have_and_why(tmp_path: Path) -> None:
+    study = toy((BASELINE, Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=1)))))
+    begun(study, tmp_path, rows=1000)
+    (said,) = lines(priced(study, tmp_path), "toy")
+    assert said.startswith("student / bad: its first 4 trials all failed at once, the first with planted failure")
+    assert "--retry-failed" in said
 
 
 def test_finished_study_costs_nothing(tmp_path: Path) -> None:

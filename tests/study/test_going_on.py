@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import types
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +19,15 @@ from study.loading import Space
 from study.records import write_study
 from study.spending import gpu_seconds, used_up, wall_seconds
 from study.study import Study
-from tests.study.toy import BASELINE, drive, open_flow, toy
+from study.trial import Plan, Preparation
+from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
 from trainables.simulated import Fault, Simulated, SimulatedLoss
 
 SMALL = Budget(trials=5, epochs=6, seeds=3)
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+METRICS = {"train/loss": 0.5, "val/accuracy": 0.5, "val/cost": 0.5, "test/accuracy": 0.5, "test/cost": 0.5}
 
 
 def trials(flow: Flow) -> list[dict[str, Any]]:
@@ -108,6 +113,66 @@ def test_cell_of_which_every_trial_fails_at_once_stops_the_study_and_says_so(tmp
     assert open_flow(toy(arms, budget=Budget(40, 6, 3)), tmp_path, retry_failed=True).next() is not None
 
 
+def test_four_failures_do_not_stop_a_cell_whose_other_trials_run(tmp_path: Path) -> None:
+    flow = open_flow(toy((BASELINE, SEARCHED), task=Simulated(teacher_epochs=0)), tmp_path)
+    runs = [run for run in (flow.next() for _ in range(9)) if run is not None and run.trial.arm == "searched"]
+    flow.report(runs[0].trial.id, {"epoch": 1, "metrics": METRICS, "schedules": {}, "seconds": 0.0}, "here:1")
+    for run in runs[1:6]:
+        flow.fail(run.trial.id, "an option that does not work")
+    assert flow.problem == ""
+    assert open_flow(toy((BASELINE, SEARCHED), task=Simulated(teacher_epochs=0)), tmp_path).problem == ""
+
+
+def test_score_that_was_not_finite_is_trained_anew_from_the_start_when_asked(tmp_path: Path) -> None:
+    study = toy((Arm("bad", SimulatedLoss(fault=Fault("nan", epoch=6), needs_teacher=False), baseline=True),))
+    flow = open_flow(study, tmp_path)
+    drive(flow, tmp_path)
+    assert {row["state"] for row in trials(flow)} == {"FAILED"}
+    again = open_flow(study, tmp_path, retry_failed=True)
+    assert [(run.start_over, run.epochs_done) for run in again.resumable] == [(True, 0)] * 3
+    assert open_flow(study, tmp_path).resumable == []
+
+
+def test_preparation_of_an_older_plan_is_not_resumed_and_ends_no_newer_one(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Storing(Simulated):
+        def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+            return [Preparation("outputs 0–400", 3, {"runs": len(plan.runs)})]
+
+    small, large = (toy(budget=Budget(trials, 6, 3), task=Storing()) for trials in (5, 12))
+    flow = open_flow(small, tmp_path)
+    run = flow.next()
+    assert run is not None
+    assert run.trial.phase == "prepare"
+    flow.interrupt("Ctrl-C")
+    extended = open_flow(large, tmp_path)
+    assert extended.resumable == []
+    started = extended.next()
+    assert started is not None
+    assert started.trial.config == {"runs": 15}
+    (older,) = (row for row in trials(extended) if row["trial_id"] == run.trial.id)
+    assert older["state"] == "SUPERSEDED"
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs"])
+def test_study_mended_after_lost_rows_is_read_back_as_it_ended(tmp_path: Path, table: str) -> None:
+    """As after deleting a damaged segment, whichever it was: what is trained again is recorded out of order."""
+    drive(open_flow(toy(), tmp_path / "whole"), tmp_path / "whole")
+    for path in sorted((tmp_path / "whole" / "toy" / table).glob("*.parquet")):
+        folder = tmp_path / path.name
+        shutil.copytree(tmp_path / "whole", folder)
+        (folder / "toy" / table / path.name).unlink()
+        mended = open_flow(toy(), folder)
+        assert drive(mended, folder)
+        assert mended.done
+        ended = counting(mended)
+        numbers = [row[1:4] for row in ended]
+        assert len(set(numbers)) == len(numbers), "a number has two trials"
+        again = open_flow(toy(), folder)
+        assert again.done
+        assert counting(again) == ended
+
+
 def test_cell_with_one_trial_that_got_further_goes_on(tmp_path: Path) -> None:
     arms = (BASELINE, Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=2))))
     flow = open_flow(toy(arms, stopping=Never()), tmp_path)
@@ -132,15 +197,45 @@ def test_caps_are_reached_over_all_runs_and_a_higher_one_goes_on(tmp_path: Path)
     assert more.done
 
 
-def test_wall_clock_counts_each_run_from_its_start_to_its_last_sign_of_life() -> None:
-    starts = [START, START + timedelta(hours=5), START + timedelta(hours=9)]
+def test_wall_clock_is_what_runs_wrote_down_and_of_a_killed_one_its_last_sign_of_life() -> None:
+    runs = [{"started": (START + timedelta(hours=hours)).isoformat()} for hours in (0, 5, 9)]
     seen = [START + timedelta(hours=hours) for hours in (1.0, 2.0, 5.5)]
-    assert wall_seconds(starts, seen) == (2.0 + 0.5) * 3600
+    assert wall_seconds(runs, seen) == (2.0 + 0.5) * 3600
+    runs[0]["seconds"] = 8000.0  # type: ignore[assignment]
+    assert wall_seconds(runs, seen) == 8000 + 0.5 * 3600
     assert wall_seconds([], seen) == 0
 
 
-def test_gpu_time_counts_shares_and_cpu_trials_nothing() -> None:
-    assert gpu_seconds([{"seconds": 10.0, "gpus": 0.25}, {"seconds": 8.0, "gpus": None}]) == 2.5
+def test_gpu_time_is_that_of_the_epochs_by_their_trials_share() -> None:
+    trials = [{"trial_id": "a", "gpus": 0.25}, {"trial_id": "b", "gpus": None}]
+    epochs = [{"trial_id": "a", "seconds": 4.0}, {"trial_id": "a", "seconds": 6.0}, {"trial_id": "b", "seconds": 9.0}]
+    assert gpu_seconds(trials, epochs) == 2.5
+
+
+def test_gpu_time_of_a_trial_cut_off_counts_and_so_do_its_resources_when_it_ends_in_replay(tmp_path: Path) -> None:
+    flow = open_flow(toy(), tmp_path)
+    flow.resources = {"device": "cuda", "cpus": 1.0, "gpus": 0.5}
+    drive(flow, tmp_path, rows=17, each=lambda run, row: row.__setitem__("seconds", 2.0))
+    assert flow.gpu_seconds == 17.0
+    resumed = open_flow(toy(), tmp_path)  # killed: the running trial's row is that of its start
+    assert resumed.gpu_seconds == 17.0
+    again = open_flow(toy(), tmp_path, retry_failed=True)
+    assert {row["gpus"] for row in trials(again)} == {0.5}
+
+
+def test_what_replay_writes_down_is_no_sign_of_life(tmp_path: Path) -> None:
+    """A kill between the last epoch's row and its trial's: the end is told now, and was then."""
+    flow = open_flow(toy(stopping=Never()), tmp_path)
+    drive(flow, tmp_path, rows=2)
+    run = flow.next()
+    assert run is not None
+    for epoch in range(1, run.trial.epochs + 1):
+        flow._record_epoch(run, {"epoch": epoch, "metrics": METRICS, "schedules": {}, "seconds": 0.0}, "")
+    flow.flush()
+    last = max(row["recorded"] for row in flow.records.epochs.rows())
+    resumed = open_flow(toy(stopping=Never()), tmp_path)
+    (row,) = (row for row in trials(resumed) if row["trial_id"] == run.trial.id)
+    assert (row["state"], row["ended"]) == ("COMPLETE", last)
 
 
 def test_cap_is_named_when_it_is_reached() -> None:

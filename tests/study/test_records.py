@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +62,45 @@ def test_compaction_leaves_one_segment_and_every_row(records: Records, tmp_path:
     records.epochs.append(epoch_row("a", 6, 0.6))
     records.epochs.flush()
     assert [row["epoch"] for row in records.epochs.rows()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_compaction_drops_what_no_longer_counts_also_within_one_segment(records: Records, tmp_path: Path) -> None:
+    for score in (0.1, 0.2):
+        records.epochs.append(epoch_row("a", 1, score))
+    records.compact()
+    assert list(pd.read_parquet(tmp_path / "epochs")["val/accuracy"]) == [0.2]
+
+
+@pytest.mark.parametrize("flushes", [7, 8, 9, 63, 64, 65, 200])
+def test_segments_stay_few_and_every_row_stays(records: Records, tmp_path: Path, flushes: int) -> None:
+    for epoch in range(1, flushes + 1):
+        records.epochs.append(epoch_row("a", epoch, epoch / 1000))
+        records.epochs.flush()
+    assert len(list((tmp_path / "epochs").glob("*.parquet"))) == sum(int(digit) for digit in f"{flushes:o}")
+    again = Records(tmp_path, ["val/accuracy"])
+    assert [row["epoch"] for row in again.epochs.rows()] == list(range(1, flushes + 1))
+    again.epochs.append(epoch_row("b", 1, 0.5))
+    again.compact()
+    assert len(again.epochs.rows()) == flushes + 1
+
+
+def test_disk_that_takes_no_more_is_one_line_and_rows_stay_pending(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.epochs.append(epoch_row("a", 1, 0.1))
+    records.epochs.flush()
+    records.epochs.append(epoch_row("a", 2, 0.2))
+    with monkeypatch.context() as full:
+        full.setattr("study.records.pq.write_table", failing_write)
+        with pytest.raises(RecordsError, match=r"epochs cannot be written \(No space left on device\): make room"):
+            records.epochs.flush()
+    assert [row["epoch"] for row in records.epochs.rows()] == [1]
+    records.epochs.flush()
+    assert [row["epoch"] for row in records.epochs.rows()] == [1, 2]
+
+
+def failing_write(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_kill_between_merging_and_deleting_loses_and_doubles_nothing(records: Records, tmp_path: Path) -> None:

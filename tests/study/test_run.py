@@ -128,12 +128,16 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
     assert folder.run().returncode == 0, "killed between the last row and the last word"
     is_whole(folder)
 
+
+@pytest.mark.slow
+def test_finished_study_goes_on_with_more_trials_not_with_fewer_and_starts_beside_itself(folder: Folder) -> None:
+    assert folder.run().returncode == 0
     folder.write(trials=10)
     extended = folder.run()
     assert extended.returncode == 0, extended.stderr
     assert len(folder.trials().query("phase == 'search'")) == 10
     runs = json.loads((folder.study / "study.json").read_text())["provenance"]["runs"]
-    assert [(run["budget"]["trials"], run["results_known"]) for run in runs] == [(9, False), (9, False), (10, True)]
+    assert [(run["budget"]["trials"], run["results_known"]) for run in runs] == [(9, False), (10, True)]
 
     folder.write(trials=9)
     changed = folder.run()
@@ -254,6 +258,7 @@ def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -
     assert "task.source" in refused.stderr
 
 
+@pytest.mark.slow
 def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: Folder) -> None:
     folder.write(seconds=0.3)
     process = folder.start()

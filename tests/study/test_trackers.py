@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from study import trackers
 from study.errors import InputError
-from study.trackers import Aside, Tracker, tracked
+from study.trackers import tracked
 from study.trial import Phase, Row, Trial, TrialState
 
 COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED
@@ -189,6 +190,9 @@ def test_wandb_writes_trials_that_run_side_by_side_to_runs_of_their_own(folder: 
     pytest.importorskip("wandb", reason='needs pip install -e ".[wandb]"')
     told = [(trial(number), row(epoch, number)) for epoch in (1, 2) for number in (0, 1, 2)]
     tell(folder, "wandb", *told, (trial(0), COMPLETE, ""), (trial(1), FAILED, "it broke"))
+    until = time.monotonic() + 10
+    while wandb_run(folder, trial(2))[2] < 0 and time.monotonic() < until:  # its end is written behind `finish`
+        time.sleep(0.1)
     assert [wandb_run(folder, trial(number))[2] for number in (0, 1, 2)] == [0, 1, 1]
     run, history, _ = wandb_run(folder, trial(1))
     assert (run.run_id, run.project, run.run_group, run.job_type) == (
@@ -210,7 +214,7 @@ def test_wandb_without_an_account_is_one_line_before_anything_starts(
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("NETRC", str(folder / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    code = f"from pathlib import Path; from study.trackers import WandB; WandB(Path({str(folder)!r}))"
+    code = f"from pathlib import Path; from study.dashboards import WandB; WandB(Path({str(folder)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "InputError: --log wandb: no account on this machine" in done.stderr.splitlines()[-1]
 
@@ -257,18 +261,68 @@ class Hanging(Broken):
         self.answer.wait(20)
 
 
-def test_tracker_that_hangs_makes_no_epoch_wait_and_the_end_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracker_that_hangs_makes_no_epoch_wait_and_the_end_only_so_long(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trackers, "CLOSE_SECONDS", 0.2)
     hanging, said = Hanging(), []
+    monkeypatch.setattr(trackers, "_opened", lambda *_: hanging)
     started = time.monotonic()
-    tracker: Tracker = Aside("wandb", hanging, said.append)
-    for epoch in range(1, 1000):
-        tracker.epoch(trial(), row(epoch))
-    assert time.monotonic() - started < 0.2
-    tracker.close()
+    with tracked(["wandb"], folder, "", said.append) as (tracker,):
+        for epoch in range(1, 1000):
+            tracker.epoch(trial(), row(epoch))
+        assert time.monotonic() - started < 0.2
     assert time.monotonic() - started < 5
     hanging.answer.set()
     assert said == ["--log wandb: not done after 0.2 s, the rest of it is not logged"]
+
+
+def test_interrupted_study_waits_for_all_its_trackers_together_a_few_seconds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trackers.INTERRUPTED_SECONDS <= 3
+    monkeypatch.setattr(trackers, "INTERRUPTED_SECONDS", 1.0)
+    hanging, said = Hanging(), []
+    monkeypatch.setattr(trackers, "_opened", lambda *_: hanging)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(KeyboardInterrupt))
+        for tracker in stack.enter_context(tracked(["mlflow", "wandb"], folder, "", said.append)):
+            tracker.epoch(trial(), row(1))
+        raise KeyboardInterrupt
+    assert 1 <= time.monotonic() - started < 1.9
+    hanging.answer.set()
+    assert said == [f"--log {name}: not done after 1 s, the rest of it is not logged" for name in ("mlflow", "wandb")]
+
+
+SILENT = """
+import os, socket, sys
+from pathlib import Path
+from study import trackers
+from tests.study.test_trackers import row, trial
+
+listening = socket.create_server(("127.0.0.1", 0))  # and says nothing
+os.environ["WANDB_BASE_URL"] = os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
+trackers.INTERRUPTED_SECONDS = 0.5
+with trackers.tracked(["mlflow", "wandb"], Path(sys.argv[1]), "", print) as opened:
+    for tracker in opened:
+        tracker.epoch(trial(), row(1))
+    raise KeyboardInterrupt
+"""
+
+
+def test_interrupted_process_ends_though_no_server_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason='needs pip install -e ".[wandb]"')
+    pytest.importorskip("mlflow", reason='needs pip install -e ".[mlflow]"')
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # of this process, if it has used wandb
+    words = [sys.executable, "-u", "-c", SILENT, str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        for _ in ("mlflow", "wandb"):
+            assert "not done after 0.5 s, the rest of it is not logged" in process.stdout.readline()
+        assert process.wait(10) == -signal.SIGINT  # W&B itself waits for 20 s
 
 
 @pytest.mark.parametrize(

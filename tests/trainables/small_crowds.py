@@ -26,7 +26,6 @@ TASK = CrowdCounting(
     recipe=RECIPE,
     views=GridCrops(32, rows=2, columns=2),
     validation=4,
-    attention_weight=0.001,
 )
 
 

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from study.errors import InputError
+from study.trial import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables import checkpoint, teachers
 from trainables.data.cifar import Cifar
@@ -56,7 +57,8 @@ def test_damaged_checkpoint_costs_time_and_changes_nothing(storage, tmp_path):
     rows.close()
     state = tmp_path / "cut" / "state.pt"
     state.write_bytes(state.read_bytes()[:1000])
-    assert metrics(list(TASK.train(job(TASK, storage, tmp_path / "cut")))) == whole
+    with pytest.warns(TrialNote, match=r"state\.pt is damaged .* starts again from its first epoch"):
+        assert metrics(list(TASK.train(job(TASK, storage, tmp_path / "cut")))) == whole
 
 
 def test_search_never_reads_test_and_confirm_reads_it_at_the_last_epoch_only(storage, tmp_path):

@@ -6,6 +6,7 @@ has also tried the files and code that real photographs take. They say nothing a
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
@@ -24,6 +25,9 @@ from trainables.data.shanghaitech import CrowdSet, Points, read
 
 _DRAWING = 1
 """Which version of the drawing code the images come from: part of their folder's name."""
+
+_CHECKSUM = "sha256"
+"""The file beside the splits that says what was drawn."""
 
 _FINER = 2
 """Scenes are drawn so many times larger and averaged: smooth edges."""
@@ -58,9 +62,12 @@ class DrawnCrowds:
         return "drawn crowds"
 
     def load(self) -> CrowdSet:
-        """Draw the scenes, unless that was done before, and read them."""
+        """Draw the scenes, unless they lie there as they were drawn before, and read them.
+
+        Raises InputError if they cannot be written.
+        """
         folder = derived_folder("crowds") / digest(_DRAWING, self)
-        if not folder.is_dir():
+        if not _sound(folder):
             _in_one_step(self, folder)
         return read(folder, self.name, self.train, self.test)
 
@@ -74,12 +81,35 @@ def _in_one_step(crowds: DrawnCrowds, folder: Path) -> None:
             for index in range(getattr(crowds, split)):
                 image, heads = draw(rng, crowds)
                 write(aside / f"{split}_data", index + 1, image, heads)
-        aside.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
+        (aside / _CHECKSUM).write_bytes(_checksum(aside))
+        if not _sound(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+    except OSError as error:
+        if not _sound(folder):
+            raise InputError(
+                f"{crowds.name} cannot be written to {folder.parent} ({error.strerror}): "
+                "name a folder that can be written in XDG_CACHE_HOME"
+            ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sound(folder: Path) -> bool:
+    """Whether all that was drawn is there, unchanged. A crash's half-written files show here: nothing is synced."""
+    try:
+        return (folder / _CHECKSUM).read_bytes() == _checksum(folder)
+    except OSError:
+        return False
+
+
+def _checksum(folder: Path) -> bytes:
+    """The SHA-256 of the names, sizes and contents of a folder's images and points, in hexadecimal digits."""
+    drawn = hashlib.sha256()
+    for path in sorted(folder.glob("*_data/*/*")):
+        content = path.read_bytes()
+        drawn.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
+    return drawn.hexdigest().encode()
 
 
 def write(folder: Path, number: int, image: Image.Image, heads: Points) -> None:

@@ -1,11 +1,13 @@
 """Density maps from annotated points: geometry-adaptive Gaussians whose sum over an image is its count.
 
-Computed once for the same points, sizes and settings, and kept in a file that all processes map into memory.
+Computed once for the same points, sizes and settings, and kept in a file. Each process has its own copy in memory: maps
+are padded there as their images are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from torch import Tensor
 from study.atomic import replacing
 from study.describe import canonical
 from study.errors import InputError
+from study.trial import TrialNote
 from trainables.data.derived import derived_folder
 from trainables.data.shanghaitech import Points, Scene
 
@@ -29,6 +32,9 @@ STRIDE = 2
 
 _REACH = 4.0
 """Gaussians are cut off after so many standard deviations, before they are normalised."""
+
+_NARROWEST = 0.3
+"""Pixels: a narrower Gaussian may fall between pixels, and its sum over them, which divides it, be 0."""
 
 _METHOD = "separable Gaussians, sums over 2 × 2 pixels"
 """Part of what identifies kept maps: to be changed with the computation."""
@@ -39,6 +45,7 @@ class AdaptiveKernels:
     """Gaussians as wide as heads are apart: σ = beta · mean distance to the nearest `neighbours`, within two bounds.
 
     σ in pixels; a head without neighbours gets the upper bound.
+    Raises InputError for a beta that is not above 0, no neighbours, and bounds below 0.3 or that are no range.
     Source: Zhang et al. 2016, section 2.2, with beta 0.3; the bounds, and that kernels are normalised inside the image,
     are this implementation's own.
     """
@@ -49,8 +56,10 @@ class AdaptiveKernels:
     largest: float = 15.0
 
     def __post_init__(self) -> None:
-        if not (self.beta > 0 and self.neighbours >= 1 and 0 < self.smallest <= self.largest):
-            raise InputError(f"{self}: beta and widths must be above 0, smallest not above largest, neighbours ≥ 1")
+        if not (self.beta > 0 and self.neighbours >= 1 and _NARROWEST <= self.smallest <= self.largest):
+            raise InputError(
+                f"{self}: beta must be above 0, neighbours ≥ 1, smallest ≥ {_NARROWEST} pixels and not above largest"
+            )
 
     def widths(self, heads: Points) -> npt.NDArray[np.float64]:
         """σ of each head: (N, 2) → (N,)."""
@@ -75,14 +84,21 @@ def density_map(heads: Points, size: tuple[int, ...], kernels: AdaptiveKernels) 
 
 
 def density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tensor]:
-    """The map of each scene at half its size, odd sizes rounded up: (1, ⌈H/2⌉, ⌈W/2⌉) float32 each."""
+    """The map of each scene at half its size, odd sizes rounded up: (1, ⌈H/2⌉, ⌈W/2⌉) float32 each.
+
+    Where they cannot be kept, a TrialNote says so, and every process computes them again.
+    """
     path = derived_folder("density") / f"{_key(scenes, kernels)}.safetensors"
     kept = _kept(path, scenes)
     if kept is not None:
         return kept
     maps = [_half(density_map(scene.heads, scene.image.shape[1:], kernels)) for scene in scenes]
-    with replacing(path) as aside:
-        safetensors.torch.save_file({str(number): density for number, density in enumerate(maps)}, aside)
+    try:
+        with replacing(path) as aside:
+            aside.write_bytes(safetensors.torch.save({str(number): density for number, density in enumerate(maps)}))
+    except OSError as error:
+        note = f"density maps cannot be kept in {path.parent} ({error.strerror}); XDG_CACHE_HOME names another place"
+        warnings.warn(note, TrialNote, stacklevel=2)
     return maps
 
 
@@ -111,8 +127,6 @@ def _key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
 
 def _kept(path: Path, scenes: Sequence[Scene]) -> list[Tensor] | None:
     """The maps in a file; None if there is none, or if they are not what they must be: the file is then made again."""
-    if not path.is_file():
-        return None
     try:
         tensors = safetensors.torch.load_file(path)
         maps = [tensors[str(number)] for number in range(len(scenes))]

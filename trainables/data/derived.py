@@ -7,5 +7,9 @@ from pathlib import Path
 
 
 def derived_folder(kind: str) -> Path:
-    """The folder for one kind of derived data, below $XDG_CACHE_HOME or ~/.cache; it may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdstudy" / kind
+    """The folder for one kind of derived data, below $XDG_CACHE_HOME or ~/.cache; it may be deleted at any time.
+
+    A relative $XDG_CACHE_HOME counts for nothing. Source: XDG Base Directory Specification 0.8, basics.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy" / kind

@@ -10,13 +10,11 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from study.describe import LOCATION
 from study.errors import InputError
@@ -58,11 +56,13 @@ class CrowdSet:
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel, of pixels scaled to 0…1, for normalisation."""
     std: tuple[float, ...] = IMAGENET_STD
+    complete: bool = True
+    """Whether the splits have as many images as the dataset; figures published for it are of these alone."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all images and points, whatever files they came from."""
-        digest = hashlib.sha256()
+        """16 hexadecimal digits of the SHA-256 of splits, images and points, whatever files they came from."""
+        digest = hashlib.sha256(repr((len(self.train), len(self.test))).encode())
         for scene in (*self.train, *self.test):
             for array in (scene.image, scene.heads):
                 digest.update(repr(array.shape).encode())
@@ -90,8 +90,8 @@ class ShanghaiTech:
     def load(self) -> CrowdSet:
         """Read all images and their points.
 
-        Raises InputError for a folder that is missing, an image without points or points without an image, and a file
-        that cannot be read.
+        Raises InputError for a folder that is missing or is part B, an image without points or points without an
+        image, and a file that cannot be read or says what cannot be.
         """
         return read(self._located(), self.name, TRAIN_IMAGES, TEST_IMAGES)
 
@@ -100,6 +100,8 @@ class ShanghaiTech:
         if self.root is None:
             raise InputError(f"{self.name}: no data folder given; {remedy}")
         root = Path(self.root)
+        if root.name.lower().startswith("part_b"):
+            raise InputError(f"{self.name}: {root} is part B, other photographs; give the folder of part A, --data-dir")
         candidates = [root, *(root / parent / spelling for parent in PARENTS for spelling in SPELLINGS)]
         for folder in candidates:
             if (folder / "train_data").is_dir():
@@ -118,17 +120,18 @@ def read(folder: Path, name: str, train: int, test: int) -> CrowdSet:
         for split, full in (("train", train), ("test", test))
         if len(splits[split]) != full
     ]
+    complete = not notes
     moved = sum(count for scenes in splits.values() for _, count in scenes)
     notes += [f"{moved} heads outside their image moved to its edge"] if moved else []
     scenes = {split: tuple(scene for scene, _ in found) for split, found in splits.items()}
-    return CrowdSet(name, scenes["train"], scenes["test"], "; ".join(notes))
+    return CrowdSet(name, scenes["train"], scenes["test"], "; ".join(notes), complete=complete)
 
 
 def _scenes(folder: Path) -> list[tuple[Scene, int]]:
     """A split's scenes by number, each with how many of its heads lay outside."""
-    truths = next((folder / spelling for spelling in TRUTHS if (folder / spelling).is_dir()), folder / TRUTHS[0])
-    images = _numbered(folder / "images", r"IMG_(\d+)\.jpg")
-    points = _numbered(truths, r"GT_IMG_(\d+)\.mat")
+    # some copies have both spellings, one of them empty
+    truths = max((folder / spelling for spelling in TRUTHS), key=lambda path: len(_numbered(path, _TRUTH)))
+    images, points = _numbered(folder / "images", r"IMG_(\d+)\.jpg"), _numbered(truths, _TRUTH)
     if not images:
         raise InputError(f"{folder / 'images'} has no IMG_<number>.jpg: unpack the archive again")
     for number in sorted(images.keys() - points.keys()):
@@ -140,6 +143,9 @@ def _scenes(folder: Path) -> list[tuple[Scene, int]]:
     return [_scene(images[number], points[number]) for number in sorted(images)]
 
 
+_TRUTH = r"GT_IMG_(\d+)\.mat"
+
+
 def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
     return {int(match[1]): path for path in paths if (match := re.fullmatch(pattern, path.name))}
@@ -149,10 +155,23 @@ def _scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
     image, points = _image(image_path), _points(points_path)
     last = np.array(image.shape[:0:-1]) - 1
     heads = np.clip(points, 0, last)
+    # by a few pixels heads do lie outside; farther than the image is large, they are not of this image
+    far = np.abs(points - heads).max(axis=1) > max(image.shape)
+    if far.any():
+        (x, y), (width, height) = points[far][0], last + 1
+        raise InputError(
+            f"{points_path} has a head at ({x:g}, {y:g}), far outside its image of {width} × {height} pixels: "
+            "copy both anew from the archive"
+        )
     return Scene(image, heads), int((heads != points).any(axis=1).sum())
 
 
 def _image(path: Path) -> Pixels:
+    """An image's pixels (3, H, W).
+
+    Damage to a file's headers and a missing end are found. A JPEG has no checksum: changed bytes in its scan decode
+    silently, to other pixels.
+    """
     try:
         with Image.open(path) as file:
             pixels = np.asarray(file.convert("RGB"))
@@ -162,27 +181,33 @@ def _image(path: Path) -> Pixels:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+_EXPECTED = "expected is image_info{1,1} with a numeric `location` (N, 2), as in the authors' files"
+
+
 def _points(path: Path) -> Points:
     """The annotated heads (N, 2), counted from 0 where MATLAB counts from 1, wherever they lie."""
-    expected = "expected is image_info{1,1} with a numeric `location` (N, 2), as in the authors' files"
     try:
-        location = loadmat(path, simplify_cells=True)["image_info"]["location"]
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path} is of another structure ({error}); {expected}") from None
-    except (OSError, ValueError, NotImplementedError, MatReadError) as error:
-        raise InputError(f"{path} cannot be read as a .mat file ({error}); {expected}") from None
-    return _checked(location, path, expected) - 1
+        content = loadmat(path)
+    except Exception as error:  # of a damaged file scipy raises what it stumbles over: zlib's errors, UnboundLocalError
+        raise InputError(f"{path} cannot be read as a .mat file ({error}); {_EXPECTED}") from None
+    try:
+        info = content["image_info"]
+        info = info[0, 0] if info.dtype == object else info  # a cell, or what lies in it
+        location = info["location"][0, 0]
+        number = info["number"][0, 0].tolist() if "number" in info.dtype.names else None
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise InputError(f"{path} is of another structure ({error}); {_EXPECTED}") from None
+    points = _checked(path, location)
+    if number not in (None, [[len(points)]]):
+        raise InputError(f"{path} has {len(points)} heads, but number is {number}: copy it anew from the archive")
+    return points - 1
 
 
-def _checked(location: Any, path: Path, expected: str) -> Points:
-    points = np.asarray(location)
-    if points.size == 0:
-        return np.zeros((0, 2))
-    # simplified, one point is a row without its column
-    points = np.atleast_2d(points)
-    if points.shape[1:] != (2,) or points.dtype.kind not in "fiu" or not np.isfinite(points).all():
-        what = (
-            f"{points.dtype} {points.shape}" if points.dtype.kind not in "fiu" or np.isfinite(points).all() else "NaN"
-        )
-        raise InputError(f"{path} is of another structure (location is {what}); {expected}")
-    return points.astype(np.float64)
+def _checked(path: Path, location: npt.NDArray[np.generic]) -> Points:
+    shape, kind = location.shape, location.dtype.kind
+    if kind not in "fiu" or (location.size and (len(shape) != 2 or shape[1] != 2)):
+        raise InputError(f"{path} is of another structure (location is {location.dtype} {shape}); {_EXPECTED}")
+    points = location.astype(np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise InputError(f"{path} is of another structure (location is not finite); {_EXPECTED}")
+    return points
