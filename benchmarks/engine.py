@@ -145,14 +145,14 @@ def automatic_loggers() -> Iterator[None]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few trials of each, under 45 s.")
-@click.option("--trials", type=click.IntRange(min=100), help="Trials of the long study [10000; quick: 200].")
-@click.option("--slots", type=click.IntRange(min=1), default=16, show_default=True, help="At once in the long study.")
+@click.option("--trials", type=click.IntRange(min=50), help="Trials of the long study [10000; quick: 60].")
+@click.option("--slots", type=click.IntRange(min=1), default=8, show_default=True, help="At once in the long study.")
 def main(quick: bool, trials: int | None, slots: int) -> None:
     """Measure what trials, epochs and bookkeeping cost."""
     print("\n".join(machine()), flush=True)
     cluster.connect(None)
     try:
-        measure(*((60, 10, 8, trials or 200) if quick else (600, 40, 40, trials or 10_000)), slots)
+        measure(*((40, 10, 4, trials or 60) if quick else (600, 40, 40, trials or 10_000)), slots)
     finally:
         cluster.disconnect()
 
@@ -164,7 +164,7 @@ def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> 
     with automatic_loggers():
         theirs = peer(peers, 1, 2)
     epochs, seconds = 4, 0.25
-    cells = max(long // 200, 1)
+    cells = max(long // 200, 1)  # a search of so many trials is what a study has
     run = ours(study(long // cells, epochs, seconds, cells), slots, cpus=(os.cpu_count() or 1) / slots)
     over = run.seconds * slots / (epochs * seconds) - 1
     print()

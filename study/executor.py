@@ -96,6 +96,11 @@ class Tick(tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._door.tick()
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # Tune keeps every trial to the end, and of each the running averages of everything it was told
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
 
 class Door:
     """Between Tune's trials and the flow's: who is who, and what to do with a message."""

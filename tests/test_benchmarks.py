@@ -27,7 +27,7 @@ COMMANDS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "_
 @pytest.mark.parametrize("name", COMMANDS)
 def test_quick_run_ends_with_results_that_parse(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     results = done.stdout.rstrip().rsplit("\n\n", 1)[1].splitlines()
     parsed = [re.fullmatch(r"RESULT ([a-z0-9_]+) (\S+) \S+", line) for line in results]
