@@ -29,11 +29,19 @@ def data_line(records: StudyRecords) -> str:
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
+MOST_SINGLY = 2
+"""So many undecided comparisons are told one by one."""
+
+
 def answer(comparison: Comparison) -> str:
     """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
-    judged = [row for row in comparison.claims if row.verdict is not None]
+    undecided = [row for row in comparison.claims if row.verdict == "undecided"]
     open_rows = [row for row in comparison.claims if row.verdict is None]
-    parts = [_verdict(row, comparison) for row in sorted(judged, key=lambda row: row.verdict == "undecided")]
+    decided = [row for row in comparison.claims if row.verdict is not None and row not in undecided]
+    few = undecided if len(undecided) <= MOST_SINGLY else []
+    parts = [_verdict(row, comparison) for row in (*decided, *few)]
+    if undecided and not few:
+        parts.append(f"{_against(undecided)} are undecided ({_range(undecided, comparison)})")
     if open_rows:
         parts.append(f"{_against(open_rows)} {'is' if len(open_rows) == 1 else 'are'} not measured yet")
     return f"{comparison.student}: {'; '.join(parts) or 'nothing is compared'}."
@@ -107,6 +115,14 @@ def _verdict(row: ArmResult, comparison: Comparison) -> str:
         return f"{row.arm} is {row.verdict} than {row.versus} ({by})"
     seeds = f"; about {row.seeds_needed} seeds would decide a difference of this size" if row.seeds_needed else ""
     return f"{row.arm} against {row.versus} is undecided ({by}{seeds})"
+
+
+def _range(rows: list[ArmResult], comparison: Comparison) -> str:
+    """ "between −0.15 and +0.01 MAE": the differences seen."""
+    seen = sorted(row.paired.difference for row in rows if row.paired is not None)
+    unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
+    low, high = comparison.metric.signed(seen[0]), comparison.metric.signed(seen[-1])
+    return f"between {low} and {high}{unit} {comparison.metric.noun}"
 
 
 def _against(rows: list[ArmResult]) -> str:

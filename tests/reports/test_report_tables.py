@@ -246,6 +246,15 @@ def test_headline_answers_from_the_verdicts(study: Path) -> None:
     )
 
 
+def test_headline_tells_many_undecided_arms_in_one_phrase(writer: Writer) -> None:
+    for name in ("a", "b"):
+        writer.arms[name] = SEARCHED
+        writer.versus[name], writer.published[name] = "DKD", None
+        writer.searched.add(name)
+    said = headline.answer(only(writer.fill().write()))
+    assert said.startswith("resnet8: DKD + LP searched, a and b against DKD are undecided (between +0.17 and +0.17")
+
+
 def test_data_line_says_whether_it_is_a_papers_protocol(writer: Writer) -> None:
     records = load(writer.write())
     line = headline.data_line(records)
