@@ -178,10 +178,10 @@ def _train(
     folder = place.storage / flow.study.name
     for note in notes(flow.preparations):
         say(note)
-    with _written_whatever_happens(flow):
-        cluster.connect(place.address)
+    cluster.connect(place.address)
+    try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
         write_study(folder, written)  # once there is a cluster to run it on
-        try:
+        with _written_whatever_happens(flow, written):
             resources = cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent)
             flow.resources = resources.as_row()
             display = Display(flow, console, resources.concurrent)
@@ -194,13 +194,11 @@ def _train(
             with display.shown():
                 stopped = executor.execute(flow, Workplace(folder, place.storage), resources, space.module, watch, say)
             display.update()
-        finally:
-            cluster.disconnect()
-            written["provenance"]["runs"][-1]["seconds"] = flow.wall_seconds
-            write_study(folder, written)
-        stopped = stopped or flow.over_budget
-        flow.interrupt(stopped)
-        return stopped
+            stopped = stopped or flow.over_budget
+            flow.interrupt(stopped)
+            return stopped
+    finally:
+        cluster.disconnect()
 
 
 def notes(preparations: list[Preparation]) -> list[str]:
@@ -212,8 +210,8 @@ def notes(preparations: list[Preparation]) -> list[str]:
 
 
 @contextmanager
-def _written_whatever_happens(flow: Flow) -> Iterator[None]:
-    """Leave no row in memory, whether the study ends, fails or is interrupted."""
+def _written_whatever_happens(flow: Flow, written: Mapping[str, Any]) -> Iterator[None]:
+    """Leave no row in memory, whether the study ends, fails or is interrupted, and write down how long it took."""
     try:
         yield
     except KeyboardInterrupt:
@@ -223,3 +221,5 @@ def _written_whatever_happens(flow: Flow) -> Iterator[None]:
         raise
     finally:
         flow.records.compact()
+        written["provenance"]["runs"][-1]["seconds"] = flow.wall_seconds
+        write_study(flow.records.folder, written)
