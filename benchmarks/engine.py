@@ -145,14 +145,16 @@ def automatic_loggers() -> Iterator[None]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few trials of each, under 45 s.")
-@click.option("--trials", type=click.IntRange(min=50), help="Trials of the long study [10000; quick: 60].")
-@click.option("--slots", type=click.IntRange(min=1), default=8, show_default=True, help="At once in the long study.")
+@click.option("--trials", type=click.IntRange(min=20), help="Trials of the long study [10000; quick: 20].")
+@click.option(
+    "--slots", type=click.IntRange(min=1), default=8, show_default=True, help="At once in the long study; 4 if quick."
+)
 def main(quick: bool, trials: int | None, slots: int) -> None:
     """Measure what trials, epochs and bookkeeping cost."""
     print("\n".join(machine()), flush=True)
     cluster.connect(None)
     try:
-        measure(*((40, 10, 4, trials or 60) if quick else (600, 40, 40, trials or 10_000)), slots)
+        measure(*((40, 10, 3, trials or 20, 4) if quick else (600, 40, 40, trials or 10_000, slots)))
     finally:
         cluster.disconnect()
 

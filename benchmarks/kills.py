@@ -45,10 +45,12 @@ study = Study(
         Arm("searched", SimulatedLoss(x=uniform(0, 1), y=uniform(0, 1), gain=0.05)),
         Arm("other", SimulatedLoss(x=uniform(0, 1), gain=0.02)),
     ),
-    budget=Budget(trials=14, epochs=8, seeds=2),
+    budget=Budget(trials={trials}, epochs=8, seeds=2),
     stopping=SuccessiveHalving(min_epochs=1, reduction=2, brackets=2),
 )
 """
+
+TRIALS = 14
 
 TRIAL = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "config", "epochs_done")
 EPOCH = ("trial_id", "epoch")
@@ -111,35 +113,36 @@ def differences(peaceful: Picture, other: Picture) -> list[str]:
     return [f"{key}: {peaceful.get(key)} and {other.get(key)}" for key in keys if peaceful.get(key) != other.get(key)]
 
 
-def begun() -> Path:
+def begun(trials: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="kdstudy-kills-"))
-    (folder / "killed.py").write_text(SPACE)
+    (folder / "killed.py").write_text(SPACE.format(trials=trials))
     return folder
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--kills", type=click.IntRange(min=1), default=100, show_default=True, help="How many drivers to kill.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
-@click.option("--quick", is_flag=True, help="One kill.")
+@click.option("--quick", is_flag=True, help="One kill of a smaller study.")
 def main(kills: int, seed: int, quick: bool) -> None:
     """Kill a study's driver at random moments and compare what comes of it with a study left in peace."""
     print("\n".join(machine()), flush=True)
     moments = random.Random(seed)
-    folder = begun()
+    kills, trials = (1, 4) if quick else (kills, TRIALS)
+    folder = begun(trials)
     start = time.monotonic()
     finish(folder, None)
     length = time.monotonic() - start
-    peaceful, found, studies, left = picture(folder), 0, 0, 1 if quick else kills
+    peaceful, found, studies, left = picture(folder), 0, 0, kills
     print(f"in peace: {len(peaceful)} things to compare, {length:.1f} s", flush=True)
     while left:
-        folder, spent = begun(), 0
+        folder, spent = begun(trials), 0
         while not finish(folder, moments.uniform(0, length) if left else None):
             left, spent = left - 1, spent + 1
         differing = differences(peaceful, picture(folder))
         found, studies = found + len(differing), studies + 1
         print("\n".join([f"study {studies}: {spent} kills, {len(differing)} differences", *differing]), flush=True)
     print()
-    print(result("kills", [1 if quick else kills], "kills"))
+    print(result("kills", [kills], "kills"))
     print(result("studies", [studies], "studies"))
     print(result("compared", [len(peaceful)], "values"))
     print(result("differences", [found], "differences"))

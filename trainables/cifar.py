@@ -6,8 +6,8 @@ DataLoader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from study.describe import describe, digest
 from study.errors import InputError
-from study.trial import Direction, Job, Plan, Preparation, Row, Split
-from trainables import preparing, teachers
+from study.trial import Direction, Split
+from trainables import teachers
 from trainables.data.splits import ImageSet, stratified_split
-from trainables.distill import distill
 from trainables.recipe import Recipe
-from trainables.task import Batch, DistillationLoss, Outputs, parameters, probe
+from trainables.task import Batch, DistillationLoss, Outputs, probe
+from trainables.taught import Taught
 from trainables.teachers import Teacher
 from trainables.views import CropFlip, normalise
 
@@ -50,7 +50,7 @@ class ImageNetSpec(Protocol):
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Taught):
     """Train students on labelled images, score by top-1 accuracy.
 
     `validation` is the share of the training images held out by `split_seed`, stratified by class. The study's seed
@@ -110,32 +110,6 @@ class Classification:
                 **sizes,
             },
             "teacher": {"fingerprint": key},
-        }
-
-    def shortened(self, share: float) -> Classification:
-        epochs = max(1, round(self.teacher.epochs * share))
-        return replace(self, teacher=replace(self.teacher, epochs=epochs))
-
-    def with_precision(self, precision: str) -> Classification:
-        return replace(self, recipe=replace(self.recipe, precision=precision))
-
-    def with_live_teacher(self) -> Classification:
-        return replace(self, teacher_store=False)
-
-    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
-        return preparing.preparations(self, storage, plan)
-
-    def prepare(self, job: Job) -> Iterator[Row]:
-        return preparing.prepare(self, job)
-
-    def train(self, job: Job) -> Iterator[Row]:
-        teacher = preparing.teacher_outputs(self, job)
-        return distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
-
-    def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
-        return {
-            "teacher": teachers.kept(storage, self.teacher_key),
-            "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
         }
 
     # -- for the training loop -------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ time (crowd_examples.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from study.describe import describe, digest
 from study.errors import InputError
-from study.trial import Direction, Job, Plan, Preparation, Row, Split
-from trainables import preparing, teachers
+from study.trial import Direction, Split
+from trainables import teachers
 from trainables.crowd_examples import COUNT_ERRORS, MULTIPLE, CountErrors, ResidentCrowds, resident
 from trainables.data.density_maps import STRIDE, AdaptiveKernels, density_maps
 from trainables.data.shanghaitech import CrowdSet
 from trainables.data.splits import stratified_split
-from trainables.distill import distill
 from trainables.losses.density import map_error, sum_pooled
 from trainables.recipe import Recipe
 from trainables.schedules import require
-from trainables.task import Batch, DistillationLoss, Outputs, blank, check_last_batch, parameters, probe
+from trainables.task import Batch, DistillationLoss, Outputs, blank, check_last_batch, probe
+from trainables.taught import Taught
 from trainables.teachers import Teacher
 from trainables.views import GridCrops
 
@@ -56,7 +56,7 @@ class DensityNetSpec(Protocol):
 
 
 @dataclass(frozen=True)
-class CrowdCounting:
+class CrowdCounting(Taught):
     """Train students on crops of photographs, score by the mean absolute error of their counts.
 
     `validation` training images are held out by `split_seed`. The study's seed does not move the split, so that a
@@ -121,32 +121,6 @@ class CrowdCounting:
                 **sizes,
             },
             "teacher": {"fingerprint": key},
-        }
-
-    def shortened(self, share: float) -> CrowdCounting:
-        epochs = max(1, round(self.teacher.epochs * share))
-        return replace(self, teacher=replace(self.teacher, epochs=epochs))
-
-    def with_precision(self, precision: str) -> CrowdCounting:
-        return replace(self, recipe=replace(self.recipe, precision=precision))
-
-    def with_live_teacher(self) -> CrowdCounting:
-        return replace(self, teacher_store=False)
-
-    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
-        return preparing.preparations(self, storage, plan)
-
-    def prepare(self, job: Job) -> Iterator[Row]:
-        return preparing.prepare(self, job)
-
-    def train(self, job: Job) -> Iterator[Row]:
-        teacher = preparing.teacher_outputs(self, job)
-        return distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
-
-    def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
-        return {
-            "teacher": teachers.kept(storage, self.teacher_key),
-            "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
         }
 
     # -- for the training loop -------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,19 +14,7 @@ from study import choice, integer, log_uniform, uniform
 from study.errors import InputError
 from study.points import fits, grid, grid_size, levels, params_of, same
 from study.space import resolve_params
-
-
-@dataclass(frozen=True)
-class Inner:
-    height: Any = 1.0
-
-
-@dataclass(frozen=True)
-class Outer:
-    width: Any = 2.0
-    inner: Any = None
-    pair: Any = (0.0, 0.0)
-
+from tests.study.test_space import Inner, Outer
 
 SPACE = Outer(
     width=uniform(0, 1),

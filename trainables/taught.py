@@ -1,0 +1,56 @@
+"""What every task with a teacher does alike: of the engine's protocol (study/trial.py), all that needs no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from study.trial import Job, Plan, Preparation, Row
+from trainables import preparing, teachers
+from trainables.distill import distill
+from trainables.recipe import Recipe
+from trainables.task import TrainableTask, parameters
+
+
+class TaughtTask(TrainableTask, Protocol):
+    """What this file asks of a task: a frozen dataclass that the training loop can train."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+
+Task = TypeVar("Task", bound=TaughtTask)
+
+
+class Taught:
+    """A base class without fields: a task's description stays its own. `teacher_store` is a field of each task."""
+
+    def shortened(self: Task, share: float) -> Task:
+        epochs = max(1, round(self.teacher.epochs * share))
+        return replace(self, teacher=replace(self.teacher, epochs=epochs))
+
+    def with_precision(self: Task, precision: str) -> Task:
+        return replace(self, recipe=replace(self.recipe, precision=precision))
+
+    def with_live_teacher(self: Task) -> Task:
+        return replace(self, teacher_store=False)
+
+    def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
+        return preparing.preparations(self, storage, plan)
+
+    def prepare(self: TaughtTask, job: Job) -> Iterator[Row]:
+        return preparing.prepare(self, job)
+
+    def train(self: TaughtTask, job: Job) -> Iterator[Row]:
+        teacher = preparing.teacher_outputs(self, job)
+        return distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
+
+    def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+        return {
+            "teacher": teachers.kept(storage, self.teacher_key),
+            "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
+        }
