@@ -21,7 +21,9 @@ from plotly.offline import get_plotlyjs
 from reports import figures, headline, search_figures, search_results, tables
 from reports.comparison import compare, frame
 from reports.drawing import Drawn
+from reports.exhibits import exhibitions
 from reports.load import Cell, StudyRecords, load
+from reports.pictures import galleries
 from reports.render import Table, to_csv, to_markdown
 from reports.settings import settings
 from study.records import RecordsError
@@ -72,6 +74,7 @@ def page(records: StudyRecords) -> str:
         "published_line": headline.published_line(records),
         "comparisons": compared,
         "curves": curves,
+        "galleries": galleries(exhibitions(records)),
         "searches": searches,
         "drawn": bool(curves or any(s.wide for s in searches) or any(figure for _, figure in compared)),
         "planned": _planned(records),

@@ -6,7 +6,7 @@ DataLoader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,9 @@ from study.errors import InputError
 from study.trial import Direction, Split
 from trainables import teachers
 from trainables.data.splits import ImageSet, stratified_split
+from trainables.losses.logits import divergence
 from trainables.recipe import Recipe
-from trainables.task import Batch, DistillationLoss, Outputs, probe
+from trainables.task import Batch, DistillationLoss, Outputs, Panel, probe
 from trainables.taught import Taught
 from trainables.teachers import Teacher
 from trainables.views import CropFlip, normalise
@@ -80,6 +81,7 @@ class Classification(Taught):
             "train/loss": "min",
             "train/task_loss": "min",
             "train/distill_loss": "min",
+            "train/teacher_distance": "min",
             "train/accuracy": "max",
             "val/accuracy": "max",
             "test/accuracy": "max",
@@ -126,6 +128,13 @@ class Classification(Taught):
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Cross-entropy of the untempered, unpruned logits."""
         return F.cross_entropy(outputs.prediction.float(), batch.targets)
+
+    def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """KL(teacher ‖ student) of the untempered probabilities, mean over the batch."""
+        return divergence(student.prediction.float(), teacher.prediction.float()).mean()
+
+    def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
+        return ()  # an answer of one word is no picture
 
     def meters(self, device: str) -> Accuracy:
         return Accuracy(load(self.data).classes, device)

@@ -6,7 +6,7 @@ time (crowd_examples.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,17 +21,24 @@ from study.describe import describe, digest
 from study.errors import InputError
 from study.trial import Direction, Split
 from trainables import teachers
-from trainables.crowd_examples import COUNT_ERRORS, MULTIPLE, CountErrors, ResidentCrowds, resident
+from trainables.crowd_examples import (
+    COUNT_ERRORS,
+    MULTIPLE,
+    CountErrors,
+    ResidentCrowds,
+    density_panels,
+    resident,
+)
 from trainables.data.density_maps import STRIDE, AdaptiveKernels, density_maps
 from trainables.data.shanghaitech import CrowdSet
 from trainables.data.splits import stratified_split
 from trainables.losses.density import map_error, sum_pooled
 from trainables.recipe import Recipe
 from trainables.schedules import require
-from trainables.task import Batch, DistillationLoss, Outputs, blank, check_last_batch, probe
+from trainables.task import Batch, DistillationLoss, Outputs, Panel, blank, check_last_batch, probe
 from trainables.taught import Taught
 from trainables.teachers import Teacher
-from trainables.views import GridCrops
+from trainables.views import GridCrops, pixels
 
 CHANNELS = 3
 ATTENDED = 0.001
@@ -93,7 +100,7 @@ class CrowdCounting(Taught):
 
     @property
     def metrics(self) -> Mapping[str, Direction]:
-        names = ("loss", "task_loss", "distill_loss")
+        names = ("loss", "task_loss", "distill_loss", "teacher_distance")
         scored = [f"{split}/{name}" for split in ("train", "val", "test", "test_at_best_val") for name in COUNT_ERRORS]
         return dict.fromkeys([*(f"train/{name}" for name in names), *scored, "best_val_epoch"], "min")
 
@@ -148,8 +155,16 @@ class CrowdCounting(Taught):
         people = (sum_pooled(density, attention) > ATTENDED * self.density_scale).float()
         return loss + self.attention_weight * self.density_scale * F.binary_cross_entropy(attention, people)
 
+    def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Mean squared difference of the maps, in the task's density scale."""
+        return map_error(student.prediction, teacher.prediction)
+
     def meters(self, device: str) -> CountErrors:
         return CountErrors(self.density_scale, device)
+
+    def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
+        crowds = load(self.data)
+        return density_panels(outputs, batch, pixels(batch.inputs, crowds.mean, crowds.std), self.density_scale)
 
     # -- nets and inputs -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainables.data.density_maps import STRIDE
 from trainables.data.shanghaitech import Scene
-from trainables.task import Batch, Outputs
+from trainables.task import Batch, Outputs, Panel
 from trainables.views import GridCrops, normalise
 
 MULTIPLE = 16
@@ -119,6 +119,23 @@ class CountErrors:
 
     def compute(self) -> dict[str, float]:
         return {"mae": float(self._mae.compute()), "rmse": float(self._rmse.compute())}
+
+
+def density_panels(outputs: Outputs, batch: Batch, images: Tensor, density_scale: float) -> list[Panel]:
+    """What there is to see of one image (1, 3, H, W) uint8: itself, its true map and the predicted one, with counts."""
+
+    def panel(name: str, density: Tensor, count: str, given: bool) -> Panel:
+        # maps of all resolutions in one unit
+        covered = (images.shape[3] / density.shape[3]) ** 2
+        people = density[0, 0].float() / density_scale / covered
+        return Panel(name, "map", people, f"{count} people", given, scale="people per pixel of the image")
+
+    predicted = outputs.prediction
+    return [
+        Panel("image", "image", images[0], given=True),
+        panel("true density", batch.targets.density, f"{batch.targets.counts[0]:.0f}", given=True),
+        panel("predicted density", predicted, f"{predicted.float().sum() / density_scale:.1f}", given=False),
+    ]
 
 
 def _padded(scene: Scene, density: Tensor, least: int, mean: tuple[float, ...]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from study.describe import derived_seed
 from study.trial import Job, Row, Split
-from trainables import checkpoint
+from trainables import checkpoint, exhibits
 from trainables.recipe import Recipe
 from trainables.schedules import Progress, at, scheduled
 from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
@@ -75,7 +75,7 @@ def distill(
         if job.test and job.validate:
             _keep_best(task, training, row)
         if job.test and epoch + 1 == job.trial.epochs:
-            metrics |= _test(task, training, job.device)
+            metrics |= _test(task, training, job)
         row["seconds"] = time.perf_counter() - started
         _save(job, training, row)
         yield row
@@ -100,7 +100,7 @@ def _train_epoch(
     torch.manual_seed(derived_seed(seed, "epoch", epoch))
     net.train()
     meters = task.meters(job.device)
-    sums = torch.zeros(3, device=job.device)
+    sums = torch.zeros(4, device=job.device)
     batches = order.split(recipe.batch_size)
     for step, samples in enumerate(batches):
         progress = Progress(epoch, job.trial.epochs, step / len(batches))
@@ -108,7 +108,8 @@ def _train_epoch(
         with torch.autocast(job.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             student_outputs = task.outputs(net, batch)
         task_loss = task.task_loss(student_outputs, batch)
-        distill_loss = loss(student_outputs, teacher_outputs(batch), batch.targets, progress)
+        taught = teacher_outputs(batch)
+        distill_loss = loss(student_outputs, taught, batch.targets, progress)
         total = at(loss.task_weight, progress) * task_loss + distill_loss
 
         optimizer.param_groups[0]["lr"] = at(recipe.learning_rate, progress)
@@ -117,13 +118,23 @@ def _train_epoch(
         optimizer.step()
 
         # summed on the device: reading a number back would wait for every step
-        sums += torch.stack([total.detach(), task_loss.detach(), distill_loss.detach()]) * len(samples)
+        distance = _distance(task, loss, student_outputs, taught)
+        sums += torch.stack([total.detach(), task_loss.detach(), distill_loss.detach(), distance]) * len(samples)
         meters.update(student_outputs, batch)
-    total_loss, task_part, distill_part = (sums / len(train)).tolist()
+    total_loss, task_part, distill_part, teacher_distance = (sums / len(train)).tolist()
     if not math.isfinite(total_loss):
         raise FloatingPointError(f"training loss is {total_loss} in epoch {epoch + 1}")
     losses = {"loss": total_loss, "task_loss": task_part, "distill_loss": distill_part}
+    losses |= {"teacher_distance": teacher_distance} if loss.needs_teacher else {}
     return {f"train/{name}": value for name, value in (losses | meters.compute()).items()}
+
+
+@torch.no_grad()
+def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
+    """Of a batch; 0 where nobody asks the teacher."""
+    if not loss.needs_teacher:
+        return torch.zeros((), device=student.prediction.device)
+    return task.teacher_distance(student, teacher)
 
 
 @torch.no_grad()
@@ -205,14 +216,19 @@ def _keep_best(task: TrainableTask, training: Training, row: Row) -> None:
         training.best_state = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
 
 
-def _test(task: TrainableTask, training: Training, device: str) -> dict[str, Any]:
-    """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation."""
-    metrics: dict[str, Any] = evaluate(task, training.net, "test", device)
+def _test(task: TrainableTask, training: Training, job: Job) -> dict[str, Any]:
+    """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation.
+
+    The first of a cell's runs also keeps what its net makes of a few examples.
+    """
+    metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device)
+    if job.trial.number == 0:
+        exhibits.write(task, training.net, job.checkpoint, job.device)
     if training.best_row is None or training.best_state is None:
         return metrics
     last = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
     training.net.load_state_dict(training.best_state)
-    at_best = evaluate(task, training.net, "test", device)
+    at_best = evaluate(task, training.net, "test", job.device)
     training.net.load_state_dict(last)
     metrics |= {name.replace("test/", "test_at_best_val/"): value for name, value in at_best.items()}
     return metrics | {"best_val_epoch": float(training.best_row["epoch"])}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from study.describe import describe, digest
 from study.trial import Job, Plan, Preparation, Row, Split
-from trainables import checkpoint, store, teachers
+from trainables import checkpoint, exhibits, store, teachers
 from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, on_device
 from trainables.losses.none import NoDistillation
 from trainables.task import TrainableTask, blank, parameters
@@ -105,6 +105,7 @@ def _keep(task: TrainableTask, job: Job, net: nn.Module, row: Row, source: str) 
         "fingerprint": task.teacher_key,
         "description": describe(task.teacher),
     }
+    exhibits.write(task, net, teachers.folder(job.storage, task.teacher_key), job.device)
     teachers.keep(job.storage, task.teacher_key, net.state_dict(), record)
 
 

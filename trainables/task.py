@@ -7,9 +7,9 @@ pixels. A task that the training loop serves implements `TrainableTask`; the eng
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,25 @@ class Outputs:
     """Logits (B, K) or (B, K, H, W), a density map (B, 1, H, W), an image (B, 3, H, W): the task says which."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
     """Inner activations by name, for losses that compare them."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of one example."""
+
+    name: str
+    """What it shows: "input", "labels", "density"."""
+    kind: Literal["image", "labels", "map"]
+    values: Tensor
+    """An image (3, H, W) uint8; labels (H, W) uint8; a map (H, W) of numbers."""
+    caption: str = ""
+    """What is told below it, such as the count of a density map."""
+    given: bool = False
+    """Whether it belongs to the example itself, the same for every net: an input, the truth."""
+    scale: str = ""
+    """What a map's colours stand for. Those of one scale share their range within an example."""
+    classes: tuple[str, ...] = ()
+    """The names of labels."""
 
 
 class Examples(Protocol):
@@ -130,7 +149,13 @@ class TrainableTask(Protocol):
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
 
+    def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """How far the student is from its teacher, one number: the same measure for all arms, whatever they learn."""
+
     def meters(self, device: str) -> Meters: ...
+
+    def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
+        """What there is to see of a batch of one test example; nothing where pictures tell nothing."""
 
 
 def probe(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, samples: str) -> None:

@@ -7,6 +7,7 @@ enumerated (colour jitter, mixing of images).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -129,6 +130,12 @@ def _place(number: int, places: int, room: int) -> int:
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images/255 − mean)/std: uint8 (B, C, H, W), mean and std (C,) float32 → float32 (B, C, H, W)."""
     return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def pixels(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """What `normalise` was given: float32 (B, C, H, W) → uint8 (B, C, H, W)."""
+    means, stds = (torch.tensor(values, device=inputs.device)[:, None, None] for values in (mean, std))
+    return inputs.mul(stds).add_(means).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _drawn(seed: int, epoch: int, samples: Tensor, count: int) -> Tensor:

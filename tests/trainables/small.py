@@ -27,10 +27,12 @@ TASK = Classification(
 PLAN = Plan(((7, "train"), (8, "train+val")), epochs=4)
 
 
-def job(task, storage, folder, *, phase="search", epochs=3, loss=LP, seed=7, recorded=0, train_on="train") -> Job:
+def job(
+    task, storage, folder, *, phase="search", epochs=3, loss=LP, seed=7, recorded=0, train_on="train", number=0
+) -> Job:
     confirm = phase == "confirm"
     return Job(
-        trial=Trial(phase, "resnet8w4", "arm", 0, seed, epochs, {}, {}),
+        trial=Trial(phase, "resnet8w4", "arm", number, seed, epochs, {}, {}),
         task=task,
         student=ResNet(8, width=4),
         loss=loss,
