@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from study.describe import derived_seed
 from study.trial import Job, Row, Split
 from trainables import checkpoint, exhibits
 from trainables.recipe import Recipe
+from trainables.running import RunningLoss, begun
 from trainables.schedules import Progress, at, scheduled
 from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
 
@@ -36,6 +37,7 @@ class Training:
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
+    loss: RunningLoss
     epoch: int
     rows: list[Row]
     """Of all epochs so far: a driver that was killed may not have written the last ones down."""
@@ -58,7 +60,7 @@ def distill(
     Raises FloatingPointError when the training loss is not finite.
     """
     train = task.examples(job.train_on, job.device)
-    training = _start(job, build, recipe)
+    training = _start(job, build, recipe, loss)
     yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
 
     for epoch in range(training.epoch, job.trial.epochs):
@@ -109,13 +111,14 @@ def _train_epoch(
             student_outputs = task.outputs(net, batch)
         task_loss = task.task_loss(student_outputs, batch)
         taught = teacher_outputs(batch)
-        distill_loss = loss(student_outputs, taught, batch.targets, progress)
+        distill_loss = training.loss(student_outputs, taught, batch.targets, progress)
         total = at(loss.task_weight, progress) * task_loss + distill_loss
 
         optimizer.param_groups[0]["lr"] = at(recipe.learning_rate, progress)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
+        training.loss.learn(student_outputs, taught, progress)
 
         # summed on the device: reading a number back would wait for every step
         distance = _distance(task, loss, student_outputs, taught)
@@ -158,8 +161,11 @@ class _NoTeacher:
 no_teacher = _NoTeacher()
 
 
-def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A net whose initial weights follow from the seed alone, the global generator left as it was."""
+Built = TypeVar("Built")
+
+
+def seeded(build: Callable[[], Built], seed: int) -> Built:
+    """What `build` returns, whose initial weights follow from the seed alone, the global generator left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
@@ -170,14 +176,16 @@ def on_device(net: nn.Module, device: str) -> nn.Module:
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def _start(job: Job, build: Callable[[], nn.Module], recipe: Recipe) -> Training:
+def _start(job: Job, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
     net = on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device)
-    training = Training(net, recipe.optimizer.build(net.parameters()), 0, [], None, None)
+    running = seeded(lambda: begun(loss, job.device), derived_seed(job.trial.seed, "loss"))
+    training = Training(net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
     state = checkpoint.load(job.checkpoint, job.device)
     if state is not None:
         net.load_state_dict(state["net"])
         training.optimizer.load_state_dict(state["optimizer"])
+        training.loss.load_state_dict(state["loss"])
         training.epoch, training.rows = state["epoch"], state["rows"]
         training.best_row, training.best_state = state["best_row"], state["best_state"]
     return training
@@ -189,6 +197,7 @@ def _save(job: Job, training: Training, row: Row) -> None:
     state = {
         "net": training.net.state_dict(),
         "optimizer": training.optimizer.state_dict(),
+        "loss": training.loss.state_dict(),
         "epoch": training.epoch,
         "rows": training.rows,
         "best_row": training.best_row,

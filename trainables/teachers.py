@@ -80,7 +80,10 @@ def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[s
 
 @dataclass(frozen=True)
 class Live:
-    """Teacher outputs from the net itself, rounded to float16 as a store keeps them: both give the same training."""
+    """Teacher outputs from the net itself, rounded to float16 as a store keeps them: both give the same training.
+
+    Features come as they are; only losses of tasks whose teacher is never stored may read them.
+    """
 
     net: nn.Module
     outputs: Callable[[nn.Module, Batch], Outputs]
@@ -90,7 +93,8 @@ class Live:
 
     @torch.no_grad()
     def _ask(self, batch: Batch) -> Outputs:
-        return Outputs(self.outputs(self.net, batch).prediction.half())
+        told = self.outputs(self.net, batch)
+        return Outputs(told.prediction.half(), told.features)
 
 
 def load_weights(net: nn.Module, path: Path) -> nn.Module:
