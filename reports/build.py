@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,21 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from reports import figures, headline, search_figures, search_results, tables
-from reports.comparison import compare, frame
+from reports.budget import budget_table
+from reports.classes import class_table
+from reports.comparison import Comparison, compare, frame
 from reports.drawing import Drawn
 from reports.exhibits import exhibitions
+from reports.images import KINDS, write_images
+from reports.importance import too_few
 from reports.load import Cell, StudyRecords, load
+from reports.paper_tables import paper_tables
 from reports.pictures import galleries
-from reports.render import Table, to_csv, to_markdown
+from reports.render import Table, file_stem, to_csv, to_markdown, to_tex
+from reports.setting_figures import setting_figures
 from reports.settings import settings
+from reports.timeline import timeline
+from study.errors import InputError
 from study.records import RecordsError
 
 HERE = Path(__file__).parent
@@ -40,29 +47,39 @@ class Search:
     wide: tuple[Drawn, ...]
     slices: tuple[Drawn, ...]
     schedules: tuple[Drawn, ...]
+    note: str | None
+    """Why a figure is missing."""
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, images: str | None = None) -> Path:
     """Write `folder`/report.html and `folder`/tables/ from the study's records, and return the page's path.
 
-    Raises RecordsError if `folder` is no study.
+    With `images`, svg or png, also `folder`/figures/. Raises RecordsError if `folder` is no study, and InputError if
+    images cannot be drawn here.
     """
     records = load(folder)
     write_tables(records)
+    content = contents(records)
     path = folder / "report.html"
     aside = folder / ".report.html.tmp"
-    aside.write_text(page(records), encoding="utf-8")
+    aside.write_text(_render(content), encoding="utf-8")
     aside.replace(path)
+    if images:
+        write_images(content["drawn"], folder / "figures", images)
     return path
 
 
-def page(records: StudyRecords) -> str:
-    """The report as HTML."""
+def contents(records: StudyRecords) -> dict[str, Any]:
+    """What the page shows, by the names that page.html has for it."""
     comparisons = compare(records)
     searches = [_search(records, cell) for cell in records.cells if cell.searched]
     curves = [drawn for student in records.students if (drawn := figures.curves(records, student))]
-    compared = [(tables.comparison_table(c), figures.differences(c)) for c in comparisons]
-    content: dict[str, Any] = {
+    curves += [drawn for student in records.students if (drawn := figures.distances(records, student))]
+    compared = [(tables.comparison_table(c), _beside(records, c)) for c in comparisons]
+    ran = timeline(records)
+    every = [one for _, beside in compared for one in beside] + curves + ([ran] if ran else [])
+    every += [one for search in searches for one in (*search.wide, *search.slices, *search.schedules)]
+    return {
         "records": records,
         "question": records.study.get("question"),
         "data_line": headline.data_line(records),
@@ -73,12 +90,15 @@ def page(records: StudyRecords) -> str:
         ),
         "published_line": headline.published_line(records),
         "comparisons": compared,
+        "papers": paper_tables(records),
+        "classes": _class_tables(records),
         "curves": curves,
         "galleries": galleries(exhibitions(records)),
         "searches": searches,
-        "drawn": bool(curves or any(s.wide for s in searches) or any(figure for _, figure in compared)),
+        "timeline": ran,
+        "drawn": every,
         "planned": _planned(records),
-        "budget": tables.budget_table(records),
+        "budget": budget_table(records),
         "readings": records.study.get("readings") or [],
         "settings": settings({key: part for key, part in records.part("study").items() if key != "readings"}),
         "provenance": tables.provenance_table(records),
@@ -86,17 +106,17 @@ def page(records: StudyRecords) -> str:
         "source_name": records.part("space").get("path") or "source",
         "failures": tables.failures_table(records),
     }
-    return _render(content)
 
 
 def write_tables(records: StudyRecords) -> None:
-    """tables/comparison.csv with unrounded numbers, and each table as CSV and Markdown."""
+    """tables/comparison.csv with unrounded numbers, and each table as CSV, Markdown and LaTeX."""
     folder = records.folder / "tables"
     folder.mkdir(exist_ok=True)
     comparisons = compare(records)
     frame(comparisons).to_csv(folder / "comparison.csv", index=False)
-    written = "\n".join(to_markdown(tables.comparison_table(comparison)) for comparison in comparisons)
-    (folder / "comparison.md").write_text(written, encoding="utf-8")
+    compared = [tables.comparison_table(comparison) for comparison in comparisons]
+    (folder / "comparison.md").write_text("\n".join(map(to_markdown, compared)), encoding="utf-8")
+    (folder / "comparison.tex").write_text("\n".join(map(to_tex, compared)), encoding="utf-8")
     searched = [
         table
         for cell in records.cells
@@ -104,16 +124,22 @@ def write_tables(records: StudyRecords) -> None:
         for table in (search_results.search_table(records, cell), search_results.pareto_table(records, cell))
         if table is not None
     ]
-    for table in (*searched, tables.budget_table(records), tables.failures_table(records)):
-        stem = file_stem(table.name)
-        (folder / f"{stem}.csv").write_text(to_csv(table), encoding="utf-8")
-        (folder / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
+    whole = (
+        *paper_tables(records),
+        *_class_tables(records),
+        *searched,
+        budget_table(records),
+        tables.failures_table(records),
+    )
+    for table in whole:
+        for ending, written in (("csv", to_csv), ("md", to_markdown), ("tex", to_tex)):
+            (folder / f"{file_stem(table.name)}.{ending}").write_text(written(table), encoding="utf-8")
 
 
-def file_stem(name: str) -> str:
-    """A table's name as a file name on any system; what that cuts off is kept apart by a hash."""
-    stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
-    return stem if len(stem) <= 80 else f"{stem[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def _beside(records: StudyRecords, comparison: Comparison) -> list[Drawn]:
+    """The figures of one student's comparison."""
+    differences = figures.differences(comparison)
+    return [*([differences] if differences else []), *setting_figures(records, comparison.student)]
 
 
 def _search(records: StudyRecords, cell: Cell) -> Search:
@@ -124,7 +150,12 @@ def _search(records: StudyRecords, cell: Cell) -> Search:
         wide=tuple(one for one in drawn if not one.small),
         slices=tuple(one for one in drawn if one.name.startswith("slice")),
         schedules=tuple(one for one in drawn if one.name.startswith("schedule")),
+        note=too_few(records, cell),
     )
+
+
+def _class_tables(records: StudyRecords) -> list[Table]:
+    return [table for student in records.students if (table := class_table(records, student)) is not None]
 
 
 def _planned(records: StudyRecords) -> str:
@@ -159,15 +190,16 @@ def _policy(*scripts: str) -> str:
 
 @click.command(epilog="Example: python -m reports.build runs/lp_cifar")
 @click.argument("folders", nargs=-1, required=True, metavar="STUDY...", type=click.Path(path_type=Path))
-def main(folders: tuple[Path, ...]) -> None:
+@click.option("--figures", "images", type=click.Choice(KINDS), help="Write every figure to figures/ as well.")
+def main(folders: tuple[Path, ...], images: str | None) -> None:
     """Write report.html and tables/ of one or more studies, each a folder below runs/.
 
     An unfinished study is reported as far as it has come.
     """
     for folder in folders:
         try:
-            print(build(folder))
-        except (RecordsError, OSError) as error:
+            print(build(folder, images))
+        except (RecordsError, InputError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
 

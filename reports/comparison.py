@@ -90,7 +90,7 @@ def frame(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
 
 def _compare_student(records: StudyRecords, student: str) -> Comparison:
     cells = records.cells_of(student)
-    tested = _by_seed(records, records.test_metric)
+    tested = by_seed(records, records.test_metric)
     rows = [_measure(records, cell, tested) for cell in cells]
     parameters = records.part("students", student).get("parameters")
     return Comparison(
@@ -109,7 +109,7 @@ def protocol(records: StudyRecords) -> str:
     return records.protocol if records.part("inputs", "data").get("complete", True) else ""
 
 
-def _by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
+def by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
     """A metric of the confirm runs that count, by cell and seed."""
     if column not in records.confirmed:
         return {}
@@ -125,7 +125,7 @@ def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, floa
     values = tested.get(cell.name, {})
     other = tested.get(names.get(cell.versus or "", ""), {})
     shared = sorted(values.keys() & other.keys())
-    at_best = _by_seed(records, "test_at_best_val/" + records.test_metric.split("/", 1)[-1]).get(cell.name, {})
+    at_best = by_seed(records, "test_at_best_val/" + records.test_metric.split("/", 1)[-1]).get(cell.name, {})
     return ArmResult(
         arm=cell.arm,
         baseline=cell.baseline,

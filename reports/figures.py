@@ -1,6 +1,7 @@
-"""Figures of the comparison: paired differences and learning curves. Each is a data step, then a drawing step.
+"""Figures of the comparison: paired differences, learning curves, distance to the teacher over epochs.
 
-Figures of the search are in search_figures.py.
+Each is a data step, then a drawing step.
+ Figures of the search are in search_figures.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from reports.drawing import GREY, Drawn, canvas, faint, look, plain, rounded, wh
 from reports.load import StudyRecords
 from reports.metrics import Metric, metric
 from reports.statistics import Interval
+
+DISTANCE = "train/teacher_distance"
+"""Recorded by arms that ask the teacher; the task says what distance that is."""
 
 
 @dataclass(frozen=True)
@@ -102,21 +106,44 @@ def curve_data(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
 
 def draw_curves(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric) -> Drawn:
     """Mean lines with bands from the lowest to the highest seed."""
-    figure = canvas("epoch", written.label)
-    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
-    for position, cell in enumerate(records.cells_of(student)):
-        _draw_curve(figure, data[data["arm"] == cell.arm], cell.arm, position, written)
-    figure.update_layout(hovermode="x unified")
     split = written.name.split("/", 1)[0]
     joined = split == "train" and records.study.get("confirm_on") != "train"
     why = " Validation is part of the training data here, so there is no validation curve." if joined else ""
     return Drawn(
         "curves",
         f"{student}: learning curves",
-        f"Confirm runs: {written.words} after each epoch, mean over {data['n'].max():.0f} seeds; the band reaches from "
-        f"the lowest to the highest.{why}",
+        f"Confirm runs: {written.words} after each epoch, {_over(data)}.{why}",
+        _bands(data, records, student, written, written.label),
+    )
+
+
+def distances(records: StudyRecords, student: str) -> Drawn | None:
+    """How far the student's outputs are from the teacher's over epochs; None where no arm has recorded that."""
+    data = curve_data(records, student, DISTANCE) if DISTANCE in records.epochs else pd.DataFrame()
+    if data.empty:
+        return None
+    figure = _bands(data, records, student, metric(DISTANCE), "distance to the teacher")
+    if data["low"].min() > 0 and data["high"].max() > 30 * data["low"].min():
+        figure.update_yaxes(type="log", dtick=1)
+    return Drawn(
+        "distances",
+        f"{student}: distance to the teacher",
+        "Confirm runs: how far the student's outputs were from the teacher's on the training data of each epoch, "
+        f"{_over(data)}. Only arms that ask the teacher know it.",
         figure,
     )
+
+
+def _over(data: pd.DataFrame) -> str:
+    return f"mean over {data['n'].max():.0f} seeds; the band reaches from the lowest to the highest"
+
+
+def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
+    figure = canvas("epoch", label, hovermode="x unified")
+    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
+    for position, cell in enumerate(records.cells_of(student)):
+        _draw_curve(figure, data[data["arm"] == cell.arm], cell.arm, position, written)
+    return figure
 
 
 def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-FRACTIONS = {"accuracy", "top1", "top5", "f1", "precision", "recall", "iou", "mean_iou"}
+FRACTIONS = {"accuracy", "top1", "top5", "f1", "f1_all", "precision", "recall", "iou", "mean_iou"}
 """Recorded as fractions, written in percent; their differences are percentage points."""
 
 UNITS = {"psnr": ("dB", 3), "ssim": ("", 4), "lpips": ("", 4), "mae": ("", 2), "rmse": ("", 2), "loss": ("", 4)}
 """Unit and decimals of metrics that are written as they are."""
 
-ABBREVIATIONS = {"psnr", "ssim", "lpips", "mae", "rmse"}
+ABBREVIATIONS = {"psnr", "ssim", "lpips", "mae", "rmse", "f1"}
 """Written in capitals."""
+
+NOUNS = {"f1_all": "F1 with background", "teacher_distance": "distance to the teacher"}
+"""Written otherwise than they are called."""
+
+CLASS = "class_"
+"""How the name of a score of one class begins: "class_f1_skin" is the class skin's f1."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Metric:
     @property
     def noun(self) -> str:
         """The name without its split, as it is written: "accuracy", "MAE"."""
-        return self.bare.upper() if self.bare in ABBREVIATIONS else self.bare
+        return NOUNS.get(self.bare) or (self.bare.upper() if self.bare in ABBREVIATIONS else self.bare)
 
     @property
     def label(self) -> str:
@@ -62,6 +68,8 @@ class Metric:
 def metric(name: str) -> Metric:
     """The written form of the metric called `name`."""
     bare = name.rsplit("/", 1)[-1]
+    if bare.startswith(CLASS):
+        bare = bare.removeprefix(CLASS).split("_", 1)[0]
     if bare in FRACTIONS:
         return Metric(name, 100.0, 2, "%", "points")
     unit, digits = UNITS.get(bare, ("", 4))

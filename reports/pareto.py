@@ -21,9 +21,11 @@ def pareto(
         values = [math.nan if row.get(name) is None else float(row[name]) for name in objectives]
         if all(map(math.isfinite, values)):
             costs[position] = tuple(sign * value for sign, value in zip(signs, values, strict=True))
-    return [
-        position for position, cost in costs.items() if not any(_dominates(other, cost) for other in costs.values())
-    ]
+    front: dict[tuple[float, ...], None] = {}
+    for cost in sorted(set(costs.values())):  # whatever dominates a point comes before it
+        if not any(_dominates(other, cost) for other in front):
+            front[cost] = None
+    return [position for position, cost in costs.items() if cost in front]
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

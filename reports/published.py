@@ -23,6 +23,8 @@ class Published:
     setting: str
     metric: str
     value: float
+    selection: str
+    """Which epoch it is of: "last epoch", "best test epoch", or "not stated"."""
     note: str
 
     @property
@@ -34,6 +36,17 @@ class Published:
         """Whether it is a figure, or a difference, of the metric with this bare name ("accuracy")."""
         name = self.metric.split("_delta_vs_", 1)[0]
         return metric in ({"top1", "accuracy"} if name in ("top1", "accuracy") else {name})
+
+    @property
+    def text(self) -> str:
+        """The figure as the paper prints it, a difference with its sign."""
+        sign = "+" if self.versus and self.value > 0 else ""
+        return sign + str(self.value).replace("-", "−")
+
+    @property
+    def epoch(self) -> str:
+        """Its selection rule, said after a figure: "last epoch", "epoch not stated"."""
+        return f"epoch {self.selection}" if self.selection == "not stated" else self.selection
 
 
 @cache
@@ -62,8 +75,9 @@ def why_not_shown(protocol: str, data: str, students: tuple[str, ...], methods: 
     """The sentence that says why no published figures are shown; None if they are."""
     if protocol and protocol in papers_reporting(students, methods):
         return None
+    not_shown = "Published figures are not shown beside measured ones"
     if protocol:
-        return f"Published figures are not shown: {protocol} reports none for these students and methods."
+        return f"{not_shown}: {protocol} reports none for these students and methods."
     papers = papers_reporting(students, methods)
     whose = f"{' or '.join(papers)}'s protocol" if papers else "any paper's protocol"
-    return f"Published figures are not shown: this study runs on {data}, not under {whose}."
+    return f"{not_shown}: this study runs on {data}, not under {whose}."

@@ -1,4 +1,4 @@
-"""Figures of one cell's search: history, validation curves, score against each parameter, the winner's schedules.
+"""Figures of one cell's search: history, validation curves, score against each parameter; those of other files too.
 
 Each is a data step, then a drawing step. A stopped trial's score is of fewer epochs, so it is marked as stopped
 everywhere; a failed trial has no score and stands at the worst one of the history.
@@ -14,13 +14,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.drawing import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain, rounded, whole_steps
+from reports.importance import importance
 from reports.load import Cell, StudyRecords, values
 from reports.metrics import Metric, brief, metric
+from reports.parallel import parallel
+from reports.pareto_figures import front_figures
+from reports.schedule_figures import schedules
 from reports.search_results import parameter_names, winner
 from reports.settings import domains
 
 MOST_POINTS = 2000
 """Trials drawn in a scatter, the best and an even sample of the rest."""
+MOST_SLICED = 500
+"""In a figure of one setting, as many of those."""
 MOST_CURVES = 120
 
 STATES = {
@@ -40,10 +46,17 @@ def search_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
     if trials.empty:
         return []
     written, best = metric(records.metric), winner(records, cell)
-    drawn = [draw_history(trials, written, cell, len(every), records.direction_of(records.metric) == "min")]
+    lower = records.direction_of(records.metric) == "min"
+    drawn = [draw_history(trials, written, cell, len(every), lower)]
     curves = curve_data(records, cell, trials)
     if not curves.empty:
         drawn.append(draw_curves(curves, written, best, cell, len(every)))
+    drawn += front_figures(records, cell)
+    mattered = importance(records, cell)
+    drawn += [mattered] if mattered else []
+    names, logarithmic = parameter_names(cell, every), _logarithmic(records, cell)
+    across = parallel(every, names, logarithmic, written, f"{cell.name}: all settings at once", lower)
+    drawn += [across] if across else []
     drawn += slices(records, cell, trials, written)
     return drawn + (schedules(records, best, cell) if best is not None else [])
 
@@ -60,12 +73,13 @@ def score_data(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     return data.reset_index(drop=True)
 
 
-def thinned(data: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS trials: those that improved on all before, and an even sample of the others."""
-    if len(data) <= MOST_POINTS:
+def thinned(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
+    """About MOST_POINTS trials, or `most`: those that improved on all before, and an even sample of the others."""
+    most = most or MOST_POINTS
+    if len(data) <= most:
         return data
     improved = data.index[data["best"].diff().fillna(1.0) != 0]
-    even = data.index[np.linspace(0, len(data) - 1, MOST_POINTS).astype(int)]
+    even = data.index[np.linspace(0, len(data) - 1, most).astype(int)]
     return data.loc[sorted({*improved, *even})]
 
 
@@ -122,7 +136,7 @@ def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cel
 
 def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[Drawn]:
     """The score against each searched parameter, one small figure each."""
-    scored = trials[trials["score"].notna()]
+    scored = thinned(trials[trials["score"].notna()], MOST_SLICED)
     params = [values(text) for text in scored["params"]]
     logarithmic = _logarithmic(records, cell)
     drawn = []
@@ -135,32 +149,6 @@ def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Met
     return drawn
 
 
-def schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[Drawn]:
-    """What each scheduled number of the winner stood at, one small figure each."""
-    data = schedule_data(records, str(best["trial_id"]))
-    drawn = []
-    for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
-        figure = canvas("epoch", plain(str(name)), 240, showlegend=False)
-        figure.update_xaxes(**whole_steps(int(rows["epoch"].max())))
-        line = {"color": BEST, "width": 2, "shape": "hvh"}
-        figure.add_scatter(x=rows["epoch"].tolist(), y=rounded(rows["value"]), mode="lines+markers", line=line)
-        figure.update_traces(marker={"size": 5}, hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>")
-        drawn.append(Drawn(f"schedule{index}", f"{cell.name}: {name} of the best trial", "", figure, small=True))
-    return drawn
-
-
-def schedule_data(records: StudyRecords, trial_id: str) -> pd.DataFrame:
-    """Per schedule and epoch of one trial: schedule, epoch, value."""
-    rows = records.epochs[records.epochs["trial_id"] == trial_id].sort_values("epoch")
-    entries = [
-        (name, epoch, float(value))
-        for epoch, text in zip(rows["epoch"], rows["schedules"], strict=True)
-        for name, value in values(text).items()
-        if isinstance(value, int | float)
-    ]
-    return pd.DataFrame(entries, columns=["schedule", "epoch", "value"])
-
-
 def _slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
     figure = canvas(plain(name), written.label, 260, showlegend=False)
     figure.update_xaxes(**axis_of(settings, logarithmic))
@@ -168,8 +156,12 @@ def _slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, 
         settings = [plain(brief(value)) for value in settings]
     for state, (word, marker) in STATES.items():
         here = [i for i, found in enumerate(rows["state"]) if found == state]
-        picked = rows.iloc[here]
-        _scatter(figure, picked, [settings[i] for i in here], picked["score"], word, marker, written)
+        if here:
+            picked = rows.iloc[here]
+            figure.add_scatter(x=[settings[i] for i in here], y=rounded(picked["score"]), mode="markers", name=word)
+            figure.data[-1].update(marker=marker, customdata=picked["number"].tolist())
+            figure.data[-1].hovertemplate = f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{written.digits}f}}"
+            figure.data[-1].hovertemplate += "<extra></extra>"
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The report's tables: comparison, budget, failures, provenance; search_results.py has the searched cells'.
+"""The report's tables: comparison, failures, provenance; budget.py and search_results.py have the others.
 
 Each is a function from the records to a `Table`, already formatted for people. comparison.py does the arithmetic
 of the first; comparison.csv holds its numbers unrounded.
@@ -11,12 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from reports import headline
 from reports.comparison import ArmResult, Comparison, Reference, compare
 from reports.load import StudyRecords, load
-from reports.metrics import brief, duration, shorten
+from reports.metrics import Metric, brief, shorten
 from reports.render import Table, to_text
 from reports.statistics import Mean, Paired
 
@@ -63,37 +61,6 @@ def comparison_table(comparison: Comparison) -> Table:
         rows=tuple(body),
         kinds=tuple(kinds),
         notes=tuple(_comparison_notes(comparison)),
-    )
-
-
-def budget_table(records: StudyRecords) -> Table:
-    """What each cell was given and took: a fair comparison shows here."""
-    rows: list[tuple[str, ...]] = []
-    prepare = records.trials[records.trials["phase"] == "prepare"]
-    # steps of one kind together: a large teacher's outputs are stored in dozens of them
-    for kind, group in prepare.groupby(prepare["arm"].str.split(" ").str[0], sort=False):
-        rows.append((f"prepare: {kind}", "–", "–", "–", "–", str(len(group)), *_spent(group)))
-    for cell in records.cells:
-        trials = records.trials[(records.trials["cell"] == cell.name) & (records.trials["phase"] != "prepare")]
-        search, confirm = trials[trials["phase"] == "search"], trials[trials["phase"] == "confirm"]
-        states = [str((search["state"] == state).sum()) for state in ("COMPLETE", "PRUNED", "FAILED")]
-        rows.append((cell.name, str(len(search)), *states, str(len(confirm)), *_spent(trials)))
-    return Table(
-        name="budget",
-        caption="Trials, epochs and time per cell",
-        columns=(
-            "cell",
-            "search trials",
-            "complete",
-            "stopped",
-            "failed",
-            "runs in full",
-            "epochs",
-            "time",
-            "GPU hours",
-        ),
-        align="lrrrrrrrr",
-        rows=tuple(rows),
     )
 
 
@@ -159,24 +126,27 @@ def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, sh
 
 
 def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: bool) -> tuple[str, ...]:
-    cells = [row.arm, str(row.mean.n if row.mean else 0), _mean(comparison, row.mean)]
-    cells += [_mean(comparison, row.at_best_val)] if at_best else []
-    cells += [row.versus or "–", _difference(comparison, row.paired), _p(row.p), row.verdict or "–", _needed(row)]
+    cells = [row.arm, str(row.mean.n if row.mean else 0), mean_text(comparison.metric, row.mean)]
+    cells += [mean_text(comparison.metric, row.at_best_val)] if at_best else []
+    difference = difference_text(comparison.metric, row.paired)
+    cells += [row.versus or "–", difference, _p(row.p), row.verdict or "–", _needed(row)]
     cells += [_published(comparison, row.published)] if shown else []
     return tuple(cells)
 
 
-def _mean(comparison: Comparison, mean: Mean | None) -> str:
+def mean_text(written: Metric, mean: Mean | None) -> str:
+    """ "93.77 ± 0.78": a mean and the half width of its interval."""
     if mean is None:
         return "–"
-    half = f" ± {comparison.metric.text(mean.interval.high - mean.mean)}" if mean.interval else ""
-    return comparison.metric.text(mean.mean) + half
+    half = f" ± {written.text(mean.interval.high - mean.mean)}" if mean.interval else ""
+    return written.text(mean.mean) + half
 
 
-def _difference(comparison: Comparison, paired: Paired | None) -> str:
+def difference_text(written: Metric, paired: Paired | None) -> str:
+    """ "+0.04 [−0.38, +0.40]": a mean difference and its interval."""
     if paired is None:
         return "–"
-    signed, interval = comparison.metric.signed, paired.interval
+    signed, interval = written.signed, paired.interval
     return signed(paired.difference) + (f" [{signed(interval.low)}, {signed(interval.high)}]" if interval else "")
 
 
@@ -206,15 +176,9 @@ def _comparison_notes(comparison: Comparison) -> list[str]:
     for row in comparison.rows:
         if figure := row.published:
             kind = f"difference to {figure.versus}" if figure.versus else "value"
-            extras = "; ".join(part for part in (figure.setting, figure.note) if part)
-            notes.append(f"{row.arm}: {kind} published in {figure.paper}" + (f" ({extras})." if extras else "."))
+            extras = "; ".join(part for part in (figure.setting, figure.epoch, figure.note) if part)
+            notes.append(f"{row.arm}: {kind} published in {figure.paper} ({extras}).")
     return notes
-
-
-def _spent(trials: pd.DataFrame) -> tuple[str, str, str]:
-    gpu_hours = (trials["seconds"].fillna(0) * trials["gpus"].fillna(0)).sum() / 3600
-    epochs, seconds = trials["epochs_done"].fillna(0).sum(), trials["seconds"].fillna(0).sum()
-    return f"{epochs:,.0f}", duration(seconds), f"{gpu_hours:.2f}" if gpu_hours else "–"
 
 
 def _flattened(value: Any, name: str) -> list[tuple[str, Any]]:

@@ -12,33 +12,37 @@ from study.space import corners, domains
 from study.study import Study
 
 FILES = sorted((Path(__file__).parent.parent / "spaces").glob("*.py"))
-PROFILES = ("embedded", "cifar10", "paper")
-every_cifar_study = pytest.mark.parametrize(
-    "study",
-    [
+
+
+def studies(paths: list[Path], *profiles: str) -> pytest.MarkDecorator:
+    loaded = [
         pytest.param(load_space(path, profile, Path("data")).study, id=f"{path.stem}-{profile}")
-        for path in FILES
-        if path.stem.endswith("_cifar")
-        for profile in PROFILES
-    ],
-)
+        for path in paths
+        for profile in profiles
+    ]
+    return pytest.mark.parametrize("study", loaded)
 
 
-@every_cifar_study
+CIFAR = [path for path in FILES if path.stem.endswith("_cifar")]
+every_study = studies(FILES, "embedded", "paper")
+every_cifar_study = studies(CIFAR, "embedded", "cifar10", "paper")
+
+
+@every_study
 def test_seeds_can_decide_all_comparisons_of_a_student(study: Study) -> None:
     # The sign-flip test's smallest p is 2/2^n; Holm multiplies it by the number of comparisons.
     comparisons = sum(study.versus(arm) is not None for arm in study.arms)
     assert comparisons * 2 / 2**study.budget.seeds <= 0.05
 
 
-@every_cifar_study
+@every_study
 def test_study_says_how_it_reads_its_paper(study: Study) -> None:
     assert study.readings
     for reading in study.readings:
         assert reading.endswith(".")
 
 
-@every_cifar_study
+@every_study
 def test_every_domain_has_a_name_of_its_own(study: Study) -> None:
     for arm in study.arms:
         names = [name for name, _ in domains(arm.loss)]

@@ -19,12 +19,6 @@ every_profile = pytest.mark.parametrize(
 
 
 @every_profile
-def test_seeds_can_decide_all_comparisons(study: Study) -> None:
-    comparisons = sum(study.versus(arm) is not None for arm in study.arms)
-    assert comparisons * 2 / 2**study.budget.seeds <= 0.05
-
-
-@every_profile
 def test_all_of_the_papers_grid_is_compared_with_a_control(study: Study) -> None:
     (control,) = (arm for arm in study.arms if arm.baseline)
     assert isinstance(control.loss, NoDistillation)
@@ -34,9 +28,8 @@ def test_all_of_the_papers_grid_is_compared_with_a_control(study: Study) -> None
 
 
 @every_profile
-def test_fewer_errors_are_better_and_readings_are_sentences(study: Study) -> None:
+def test_fewer_errors_are_better(study: Study) -> None:
     assert (study.metric, study.direction, study.test_metric) == ("val/mae", "min", "test/mae")
-    assert all(reading.endswith(".") for reading in study.readings)
 
 
 def test_papers_figures_stand_beside_its_student_and_its_teacher() -> None:

@@ -24,9 +24,10 @@ from trainables import teachers
 from trainables.data.splits import ImageSet, stratified_split
 from trainables.losses.logits import divergence
 from trainables.recipe import Recipe
-from trainables.task import Batch, DistillationLoss, Outputs, Panel, probe
+from trainables.task import Batch, DistillationLoss, Outputs, Panel
 from trainables.taught import Taught
 from trainables.teachers import Teacher
+from trainables.trying import probe
 from trainables.views import CropFlip, normalise
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 1024}

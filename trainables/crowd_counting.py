@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from study.describe import describe, digest
 from study.errors import InputError
 from study.trial import Direction, Split
-from trainables import teachers
 from trainables.crowd_examples import (
     COUNT_ERRORS,
     MULTIPLE,
@@ -35,9 +34,10 @@ from trainables.data.splits import stratified_split
 from trainables.losses.density import map_error, sum_pooled
 from trainables.recipe import Recipe
 from trainables.schedules import require
-from trainables.task import Batch, DistillationLoss, Outputs, Panel, blank, check_last_batch, probe
+from trainables.task import Batch, Outputs, Panel
 from trainables.taught import Taught
 from trainables.teachers import Teacher
+from trainables.trying import empty_batch, try_out
 from trainables.views import GridCrops, pixels
 
 CHANNELS = 3
@@ -111,13 +111,8 @@ class CrowdCounting(Taught):
     def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         crowds, key = load(self.data), self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val")}
-        teacher = self._tried_teacher(storage)
-        for student in students:
-            prediction = self._tried(student)
-            for split in ("train", "train+val"):
-                self._check_last_batch(student, self.recipe, split)
-            for loss in losses:
-                _probe(loss, prediction, teacher)
+        crop = torch.zeros(1, CHANNELS, self.views.size, self.views.size)
+        try_out(self, self.recipe, students, losses, storage, empty_batch(crop, None))
         return {
             "data": {
                 "name": crowds.name,
@@ -191,29 +186,6 @@ class CrowdCounting(Taught):
         train, val = stratified_split(pool, self.validation, self.split_seed)
         return torch.from_numpy({"train": train, "val": val, "train+val": np.arange(len(pool))}[split])
 
-    def _tried_teacher(self, storage: Path) -> Outputs:
-        """As `_tried`; where the teacher is to be trained, with what that needs beside the net."""
-        model, weights = self.teacher.model, self.teacher.weights
-        if weights is not None:
-            teachers.load_weights(self.build(blank(model)), weights)
-        elif teachers.kept(storage, self.teacher_key) is None:
-            self._check_last_batch(model, self.teacher.recipe, "train")
-            return self._tried(model)
-        return self._tried(blank(model))
-
-    def _check_last_batch(self, model: DensityNetSpec, recipe: Recipe, split: Split) -> None:
-        images = len(self.positions(split))
-        check_last_batch(model.name, lambda: self.build(blank(model)), self._empty_crop(), images, recipe.batch_size)
-
-    @torch.no_grad()
-    def _tried(self, model: DensityNetSpec) -> Outputs:
-        """What a net that was never trained says of an empty crop: its shapes are those of any."""
-        net = self.build(model).eval()
-        return self.outputs(net, Batch(self._empty_crop(), None, torch.zeros(1), torch.zeros(1)))
-
-    def _empty_crop(self) -> Tensor:
-        return torch.zeros(1, CHANNELS, self.views.size, self.views.size)
-
 
 # Kept for the life of a process: a reused worker loads data and teacher once, not once a trial.
 
@@ -231,9 +203,3 @@ def _resident(task: CrowdCounting, split: Split, device: str) -> ResidentCrowds:
     scenes = crowds.test if split == "test" else crowds.train
     maps = density_maps(scenes, task.kernels)
     return resident(scenes, maps, crowds.mean, crowds.std, task.views, task.density_scale, device)
-
-
-def _probe(loss: DistillationLoss, student: Outputs, teacher: Outputs) -> None:
-    shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
-    samples = f"maps of the student {shapes[0]} and teacher {shapes[1]}"
-    probe(loss, student, Outputs(teacher.prediction.half()), None, samples)

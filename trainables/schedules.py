@@ -116,6 +116,26 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Poly:
+    """From `start` to 0, moving at every step: start·(1 − fraction)^power, the schedule of segmentation's recipes.
+
+    Source: Chen et al. 2018 (DeepLab), section 4.1, whose power is 0.9.
+    """
+
+    start: float
+    power: float = 0.9
+
+    def __post_init__(self) -> None:
+        require("power", self.power, above=0)
+
+    def at(self, progress: Progress) -> float:
+        return float(self.start * (1 - progress.fraction) ** self.power)
+
+    def ends(self) -> tuple[float, float]:
+        return min(self.start, 0.0), max(self.start, 0.0)
+
+
+@dataclass(frozen=True)
 class WarmRestarts:
     """`cycles` half cosines from `start` to `end`, each `factor` times as long as the one before, the run in all.
 

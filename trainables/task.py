@@ -7,14 +7,12 @@ pixels. A task that the training loop serves implements `TrainableTask`; the eng
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from study.errors import InputError
 from study.trial import Direction, Split
 from trainables.schedules import Progress
 
@@ -156,43 +154,6 @@ class TrainableTask(Protocol):
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """What there is to see of a batch of one test example; nothing where pictures tell nothing."""
-
-
-def probe(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, samples: str) -> None:
-    """Try a loss on a few samples before a study starts, for what only the data can show to be wrong.
-
-    Raises InputError, telling it by `samples` what these were.
-    """
-    name = type(loss).__name__
-    if not hasattr(loss, "task_weight"):
-        raise InputError(f"{name} has no 'task_weight': see \"Adding a loss\" in README.md")
-    try:
-        value = loss(student, teacher, targets, Progress(0, 1))
-    except InputError:
-        raise
-    except Exception as error:  # whatever a loss of the user's own may raise
-        raise InputError(f"{name} raises {type(error).__name__} on {samples}: {error}") from error
-    if value.dim():
-        raise InputError(
-            f"{name} returns a tensor of shape {tuple(value.shape)}; a loss is one number, its mean perhaps"
-        )
-
-
-@torch.no_grad()
-def check_last_batch(name: str, build: Callable[[], nn.Module], inputs: Tensor, samples: int, batch: int) -> None:
-    """Try a net on the last batch of an epoch where that is one sample, of shape (1, …) as `inputs`.
-
-    Raises InputError if its batch norm needs more than one, as it does where maps are one pixel.
-    """
-    if (samples - 1) % batch:
-        return
-    try:
-        build().train()(inputs)
-    except ValueError:
-        raise InputError(
-            f"{name} trains on {samples} samples in batches of {batch}: the last batch is one sample, too few for its "
-            "batch norm; give another batch size, or hold out another number for validation"
-        ) from None
 
 
 def blank(model: Any) -> Any:

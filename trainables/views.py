@@ -127,6 +127,30 @@ def _place(number: int, places: int, room: int) -> int:
     return (room * number // (places - 1) if places > 1 else room // 2) // 2 * 2
 
 
+@dataclass(frozen=True)
+class Flips:
+    """Images as they are, view 0, and mirrored left to right."""
+
+    @property
+    def count(self) -> int:
+        """How many views there are."""
+        return 2
+
+    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
+        """A view for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
+        return _drawn(seed, epoch, samples, self.count)
+
+    def apply(self, images: Tensor, views: Tensor, mirrored: Sequence[int] | None = None) -> Tensor:
+        """The given view of each image (B, C, H, W), or of each map of labels (B, H, W).
+
+        `mirrored` says for each label what it is in the mirror, such as the right eye for the left one.
+        """
+        flipped = images.flip(-1)
+        if mirrored is not None:
+            flipped = torch.tensor(mirrored, dtype=images.dtype, device=images.device)[flipped.long()]
+        return torch.where(views.view(-1, *[1] * (images.dim() - 1)) == 1, flipped, images)
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images/255 − mean)/std: uint8 (B, C, H, W), mean and std (C,) float32 → float32 (B, C, H, W)."""
     return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])

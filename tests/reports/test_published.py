@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from reports import published
@@ -31,9 +35,27 @@ def test_every_row_of_the_file_is_read() -> None:
     assert {row.paper for row in published.figures()} == {"P0", "P1", "P2", "P4"}
 
 
+def test_figures_are_written_as_the_file_has_them() -> None:
+    with (Path(published.__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
+        written = [row["value"] for row in csv.DictReader(file)]
+    assert [figure.text.lstrip("+") for figure in published.figures()] == written
+    (gain,) = published.find("P1", "resnet8", "dkd+dat")
+    assert gain.text == "+0.5"
+
+
+def test_every_figure_says_which_epoch_it_is_of() -> None:
+    assert {row.selection for row in published.figures()} <= {"last epoch", "best test epoch", "not stated"}
+    figure = published.figures()[0]
+    assert figure.epoch == "epoch not stated"
+    assert replace(figure, selection="best test epoch").epoch == "best test epoch"
+
+
 def test_why_not_shown_names_the_data_and_the_paper() -> None:
     line = published.why_not_shown("", "digits", ("resnet8",), ("dkd+lp", None))
-    assert line == "Published figures are not shown: this study runs on digits, not under P1's protocol."
+    assert (
+        line
+        == "Published figures are not shown beside measured ones: this study runs on digits, not under P1's protocol."
+    )
 
 
 def test_why_not_shown_without_any_published_method() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_study import DKD, EPOCHS, NONE, Writer
+from fake_study import DKD, EPOCHS, METRICS, NONE, Writer
 
 from reports import figures, search_figures
 from reports.comparison import compare
@@ -44,6 +44,39 @@ def test_curves_fall_back_to_train(study: Path) -> None:
     assert drawn is not None
     assert "no validation curve" in drawn.caption
     assert [trace.name for trace in drawn.figure.data if trace.name] == ["none", "DKD", "DKD + LP searched"]
+
+
+@pytest.fixture
+def told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    """A study whose two taught arms have told how far they were from the teacher."""
+    monkeypatch.setattr("fake_study.METRICS", {**METRICS, figures.DISTANCE: "min"})
+    cells = {"resnet8 / DKD": 1.0, "resnet8 / DKD + LP searched": 2.0}
+    for row in writer.fill().epochs:
+        if row["cell"] in cells:
+            row[figures.DISTANCE] = cells[row["cell"]] / row["epoch"]
+    return writer
+
+
+def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
+    drawn = figures.distances(load(told.write()), "resnet8")
+    assert drawn is not None
+    assert [trace.name for trace in drawn.figure.data if trace.name] == ["DKD", "DKD + LP searched"]
+    assert list(drawn.figure.data[2].y) == pytest.approx([1 / epoch for epoch in range(1, EPOCHS + 1)], rel=1e-5)
+    assert "mean over 8 seeds" in drawn.caption
+    assert drawn.figure.layout.yaxis.type is None
+
+
+def test_distances_over_magnitudes_are_logarithmic(told: Writer) -> None:
+    for row in told.epochs:
+        if row["epoch"] == EPOCHS and figures.DISTANCE in row:
+            row[figures.DISTANCE] = 1e-3
+    drawn = figures.distances(load(told.write()), "resnet8")
+    assert drawn is not None
+    assert drawn.figure.layout.yaxis.type == "log"
+
+
+def test_distances_are_absent_where_nobody_told_them(study: Path) -> None:
+    assert figures.distances(load(study), "resnet8") is None
 
 
 def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
@@ -98,16 +131,6 @@ def test_slices_know_each_settings_axis(study: Path) -> None:
         "logits.prune.shape": "category",
         "logits.temperature": "log",
     }
-
-
-def test_schedules_are_the_winners(study: Path, writer: Writer) -> None:
-    records = load(study)
-    best = winner(records, records.cells[2])
-    assert best is not None
-    data = search_figures.schedule_data(records, best["trial_id"])
-    recorded = [json.loads(row["schedules"]) for row in writer.epochs if row["trial_id"] == best["trial_id"]]
-    assert list(data[data["schedule"] == "logits.prune"]["value"]) == [row["logits.prune"] for row in recorded]
-    assert len(data) == 2 * EPOCHS
 
 
 def test_figures_of_a_search_without_any_completed_trial(writer: Writer) -> None:

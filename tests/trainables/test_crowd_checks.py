@@ -38,7 +38,7 @@ def test_check_refuses_what_cannot_be_trained(tmp_path):
 
 
 def test_check_tries_the_student_against_the_teacher(tmp_path):
-    with pytest.raises(InputError, match=r"raises ValueError on maps of the student .*cannot be summed"):
+    with pytest.raises(InputError, match=r"raises ValueError on outputs of the student .*cannot be summed"):
         dataclasses.replace(TASK, teacher=Teacher(STUDENT)).check((MSFANet(4),), (FALLING,), tmp_path)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from study.errors import InputError
 from study.space import integer, uniform
-from trainables.schedules import Cosine, Drops, Progress, Stages, WarmRestarts, at, require, scheduled
+from trainables.schedules import Cosine, Drops, Poly, Progress, Stages, WarmRestarts, at, require, scheduled
 
 runs = st.integers(1, 300).flatmap(
     lambda epochs: st.builds(Progress, st.integers(0, epochs - 1), st.just(epochs), st.floats(0, 1, exclude_max=True))
@@ -21,6 +21,7 @@ schedules = st.one_of(
     st.builds(Stages, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine", "step"])),
     st.builds(Drops, st.floats(0, 100), st.floats(0, 1)),
     st.builds(Cosine, number, number),
+    st.builds(Poly, number, st.floats(0.1, 3)),
     st.builds(WarmRestarts, number, number, st.integers(1, 6), st.floats(1, 3)),
 )
 
@@ -63,6 +64,16 @@ def test_stage_does_not_move_within_an_epoch():
 def test_stages_end_at_their_end_whatever_the_length(epochs):
     assert Stages(1.0, 3.0, stages=4).at(Progress(0, epochs)) == 1.0
     assert Stages(1.0, 3.0, stages=4).at(Progress(epochs - 1, epochs)) == 3.0
+
+
+def test_poly_is_torchs_at_each_epochs_start():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.01)
+    peer = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=20, power=0.9)
+    for epoch in range(20):
+        assert Poly(0.01).at(Progress(epoch, 20)) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        peer.step()
 
 
 def test_single_stage_is_its_end():

@@ -1,1 +1,1 @@
-"""One distillation loss a file; logits.py and the add-ons it names are what losses on logits share."""
+"""One distillation loss a file; losses share logits.py and its add-ons, those on maps of logits per_pixel.py."""

@@ -43,8 +43,8 @@ class KD:
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
-    """T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)) of each sample: logits (B, M) → (B, 1).
+    """T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)) of each sample, or pixel: logits (B, M, …) → (B, 1, …).
 
-    T² keeps the gradient's size as T changes. `temperature` is a float or (B, 1).
+    T² keeps the gradient's size as T changes. `temperature` is a float or (B, 1, …).
     """
     return temperature**2 * divergence(student / temperature, teacher / temperature)

@@ -46,8 +46,8 @@ def check(loss: LogitLoss) -> None:
     require("temperature", loss.temperature, above=0)
     require("pruning", loss.pruning, low=0, below=1)
     require("task_weight", loss.task_weight, low=0)
-    _require_one_of("standardise", loss.standardise, bool, "True, False, or choice(False, True)")
-    _require_one_of(
+    require_one_of("standardise", loss.standardise, bool, "True, False, or choice(False, True)")
+    require_one_of(
         "adaptive", loss.adaptive, DataAdaptiveTemperature | None, "None, or DataAdaptiveTemperature(…) of numbers"
     )
 
@@ -84,23 +84,25 @@ def gathered(student: Outputs, teacher: Outputs, targets: Tensor, share: float) 
     Raises InputError for fewer than 3 classes.
     """
     kept = torch.cat((targets[:, None], kept_classes(teacher.prediction, targets, share)), dim=1)
-    return _widened(student.prediction).gather(1, kept), _widened(teacher.prediction.detach()).gather(1, kept)
+    return widened(student.prediction).gather(1, kept), widened(teacher.prediction.detach()).gather(1, kept)
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(softmax(teacher) ‖ softmax(student)) of each sample: logits (B, M) → (B, 1)."""
+    """KL(softmax(teacher) ‖ softmax(student)) of each sample, or pixel: logits (B, M, …) → (B, 1, …)."""
     return log_divergence(F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1))
 
 
 def log_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(exp(teacher) ‖ exp(student)) of each sample from log-probabilities: (B, M) → (B, 1)."""
+    """KL(exp(teacher) ‖ exp(student)) of each sample, or pixel, from log-probabilities: (B, M, …) → (B, 1, …)."""
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1, keepdim=True)
 
 
-def _widened(logits: Tensor) -> Tensor:
+def widened(logits: Tensor) -> Tensor:
+    """Logits in float32, or as they are if that is wider."""
     return logits.float() if logits.element_size() < 4 else logits
 
 
-def _require_one_of(name: str, value: Any, kinds: Any, allowed: str) -> None:
+def require_one_of(name: str, value: Any, kinds: Any, allowed: str) -> None:
+    """Raises InputError unless `value` is of these kinds, or a domain of which the engine resolves what is."""
     if not is_open(value) and not isinstance(value, kinds):
         raise InputError(f"{name} is {value!r}; allowed is {allowed}")

@@ -6,10 +6,8 @@ out: M-SegNet, with which the paper's best figures are averaged, and names as in
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +16,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP  # type: ignore[impor
 from torchvision.models.vgg import make_layers  # type: ignore[import-untyped]
 
 from study.errors import InputError
+from trainables.models.imagenet import imagenet_weights
 
 PUBLISHED_WIDTH = 64
 STRIDE = 16
@@ -159,16 +158,6 @@ def _resized(x: Tensor, like: Tensor) -> Tensor:
 
 @cache
 def _imagenet_features() -> dict[str, Tensor]:
-    """The convolutions of torchvision's VGG-16 with batch norm, from the file that torchvision would download."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_FILE
-    if not path.is_file():
-        raise InputError(
-            f"ImageNet weights {IMAGENET_FILE} are not in {path.parent}: put the file of torchvision's "
-            "VGG16_BN_Weights.IMAGENET1K_V1 there, or take MSFANet(imagenet=False)"
-        )
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    if not checksum.startswith(path.stem.split("-")[1]):
-        raise InputError(f"{path} has SHA-256 {checksum[:8]}…, not what its name says: damaged; put it there again")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """The convolutions of torchvision's VGG-16 with batch norm."""
+    state = imagenet_weights(IMAGENET_FILE, "VGG16_BN_Weights.IMAGENET1K_V1")
     return {name.removeprefix("features."): tensor for name, tensor in state.items() if name.startswith("features.")}

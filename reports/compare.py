@@ -1,0 +1,183 @@
+"""The command line `python -m reports.compare A B …`: two or more studies side by side, on one self-contained page.
+
+Same cells with the statistics of a single study's report, and every difference in settings, data, versions and
+budget. The page needs no script. It belongs to no single study, so it is written where the command is given.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import jinja2
+
+from reports import compare_settings
+from reports.compare_cells import Student, compare_studies
+from reports.compare_tables import Strip, answer, cells_table, labels_of, listed, strip
+from reports.headline import missing
+from reports.load import StudyRecords, load
+from reports.metrics import brief, shorten
+from reports.render import Table, to_text
+from study.errors import InputError
+from study.records import RecordsError
+
+HERE = Path(__file__).parent
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+TEST_IS_READ_ONCE = (
+    "These are test results. To choose a setting by them is a selection on test data: the chosen one's figure would "
+    "then be too good, and no longer what a new sample would show. Choose by a search, in one study."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading of differences: its table, and what is said where nothing differs."""
+
+    id: str
+    table: Table
+    none: str
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """All that page and terminal show."""
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    students: tuple[tuple[Student, Table, Strip | None], ...]
+    answers: tuple[str, ...]
+    differing: str
+    notices: tuple[str, ...]
+    alone: tuple[str, ...]
+    studies: Table
+    sections: tuple[Section, ...]
+
+
+def side_by_side(studies: Sequence[StudyRecords]) -> SideBySide:
+    """Everything that is to be said of these studies."""
+    labels = labels_of([records.name for records in studies])
+    compared, sections = compare_studies(studies), _sections(studies, labels)
+    return SideBySide(
+        names=tuple(records.name for records in studies),
+        labels=labels,
+        students=tuple((one, cells_table(one, labels), strip(one, labels)) for one in compared),
+        answers=tuple(answer(one, labels) for one in compared) or ("No two of these studies have a cell in common.",),
+        differing=_differing(studies, sections),
+        notices=tuple(
+            f"{label}: {line}" for label, records in zip(labels, studies, strict=True) for line in missing(records)
+        ),
+        alone=tuple(_alone(studies, labels)),
+        studies=compare_settings.studies_table(studies, labels),
+        sections=sections,
+    )
+
+
+def page(found: SideBySide) -> str:
+    """The comparison as HTML."""
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined
+    )
+    template = environment.get_template("compare.html")
+    return template.render(found=found, policy=POLICY, caution=TEST_IS_READ_ONCE)
+
+
+def text(found: SideBySide, width: int = 110) -> str:
+    """The comparison as a terminal shows it: tables of cells, then what differs."""
+    shown = [table for _, table, _ in found.students]
+    shown += [section.table for section in found.sections if section.table.rows]
+    notes = [[textwrap.fill(note, width) for note in table.notes] for table in shown]
+    blocks = [
+        "\n".join((shorten(table.caption, width), "", to_text(table, width), *lines))
+        for table, lines in zip(shown, notes, strict=True)
+    ]
+    said = [*found.answers, found.differing, *found.alone, *found.notices, TEST_IS_READ_ONCE]
+    return "\n\n".join([*blocks, "\n".join(textwrap.fill(line, width) for line in said)]) + "\n"
+
+
+def find(study: str, storage: Path) -> Path:
+    """A study's folder, given by its name below `storage` or by a path.
+
+    Raises InputError if it is neither.
+    """
+    for folder in (storage / study, Path(study)):
+        if (folder / "study.json").is_file():
+            return folder
+    raise InputError(f"no study {study!r} below {storage}: give a name, a path, or another --storage-path")
+
+
+def _sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[Section, ...]:
+    described = all(records.part("study") for records in studies)
+    none = "No setting differs." if described else "Not every study.json describes its study."
+    return (
+        Section("settings", compare_settings.settings_table(studies, labels), none),
+        Section("inputs", compare_settings.inputs_table(studies, labels), "Data and teacher are the same."),
+        Section("versions", compare_settings.versions_table(studies, labels), "Code and machine are the same."),
+        Section("budget", compare_settings.budget_table(studies, labels), ""),
+    )
+
+
+def _differing(studies: Sequence[StudyRecords], sections: Sequence[Section]) -> str:
+    """What a difference of results may come from, in one line."""
+    facts = [(word, [r.part("budget").get(name) for r in studies]) for name, word in _DECIDING]
+    facts.append(("study seed", [records.study.get("seed") for records in studies]))
+    parts = [f"{word} {listed([brief(v) for v in values])}" for word, values in facts if len(set(map(str, values))) > 1]
+    for section, word in zip(sections, ("settings", "data and teacher", "code, versions and machine"), strict=False):
+        if count := len(section.table.rows):
+            parts.append(f"{word} ({count} {'entry' if count == 1 else 'entries'} below)")
+    return f"What differs: {'; '.join(parts) or 'nothing that is on record'}."
+
+
+_DECIDING = (("trials", "trials"), ("epochs", "epochs"))
+
+
+def _alone(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
+    """Which cells only one study has."""
+    cells = [[(cell.student, cell.arm) for cell in records.cells] for records in studies]
+    lines = []
+    for index, label in enumerate(labels):
+        others = {cell for other, found in enumerate(cells) if other != index for cell in found}
+        if own := [" / ".join(cell) for cell in cells[index] if cell not in others]:
+            lines.append(f"Only in {label}: {'; '.join(own)}.")
+    return lines
+
+
+def _loaded(names: Sequence[str], storage: Path) -> list[StudyRecords]:
+    folders = [find(name, storage) for name in names]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError(f"{', '.join(names)}: one study is given twice; name two or more different ones")
+    return [load(folder) for folder in folders]
+
+
+@click.command(epilog="Example: python -m reports.compare lp_cifar lp_long --out lp.html")
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY STUDY...")
+@click.option("--storage-path", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where studies given by name lie.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("compare.html"), show_default=True,
+              help="The page to write.")  # fmt: skip
+def main(studies: tuple[str, ...], storage_path: Path, out: Path) -> None:
+    """Show two or more studies side by side: print their tables and write a page.
+
+    Each STUDY is a name below the storage path, or a path. Each is compared with the first that has the same cell.
+    """
+    try:
+        if len(studies) < 2:
+            raise InputError(f"{studies[0]} alone cannot be compared: name two or more studies")
+        found = side_by_side(_loaded(studies, storage_path))
+        aside = out.with_name(f".{out.name}.tmp")
+        aside.write_text(page(found), encoding="utf-8")
+        aside.replace(out)
+    except (InputError, RecordsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(text(found))
+    print(f"page: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The command line `python -m reports.export best --study runs/x`: a confirmed student as files, with a model card.
+
+Which student is chosen without test data: by validation where it decides, else the user names the cell. Within a cell
+the seeds are equals, and number 0 is taken. The net's own part is in trainables/export.py, imported late: no other
+report needs torch.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from reports.compare import find
+from reports.load import Cell, StudyRecords, load, values
+from reports.metrics import metric, shorten
+from reports.model_card import card
+from reports.render import file_stem
+from study.errors import InputError
+from study.records import RecordsError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A cell, and why it is this one."""
+
+    cell: Cell
+    because: str
+
+
+def choose(records: StudyRecords, name: str | None = None) -> Choice:
+    """The cell called `name`; without a name, the confirmed cell that is best on validation.
+
+    Raises InputError if there is no such cell, if it is not confirmed, or if validation cannot decide.
+    """
+    if name is not None:
+        cell = next((cell for cell in records.cells if cell.name == name), None)
+        if cell is None:
+            raise InputError(f"no cell {shorten(name, 80)!r} in this study: {_named(records.cells)}")
+        _require_confirmed(records, cell)
+        return Choice(cell, "named by --cell")
+    confirmed = tuple(cell for cell in records.cells if len(_runs(records, cell)) >= _planned(records))
+    if not confirmed:
+        raise InputError(f"no cell of {records.name!r} is confirmed yet: go on with the study")
+    if len(confirmed) == 1:
+        return Choice(confirmed[0], "the only confirmed cell")
+    return _best_on_validation(records, confirmed)
+
+
+def confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
+    """A cell's confirm run by the number of its seed. Raises InputError if there is none."""
+    runs = _runs(records, cell)
+    found = runs[runs["number"] == number]
+    if found.empty:
+        there = ", ".join(str(n) for n in runs["number"])
+        raise InputError(f"no confirm run of seed number {number} in {cell.name!r}: there are {there}")
+    return found.iloc[0]
+
+
+def export(records: StudyRecords, choice: Choice, number: int, data_dir: Path | None, out: Path | None) -> Path:
+    """Write the student's files and MODEL_CARD.md; returns their folder.
+
+    Raises InputError if data, code or weights are not what the study had.
+    """
+    from trainables.export import export as export_net
+    from trainables.rebuild import Trained
+
+    run = confirm_run(records, choice.cell, number)
+    config = values(run["config"])
+    if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
+        raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
+    folder = out or records.folder / "export" / file_stem(f"{choice.cell.name}-seed{number}")
+    about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
+    checkpoint = records.folder / "checkpoints" / str(run["trial_id"])
+    trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
+    written = export_net(trained, data_dir or _recorded_data_dir(records), folder, about)
+    text = card(records, choice.cell, choice.because, run, config, written)
+    (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _best_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
+    """By confirm runs where validation stayed apart, else by searches where all cells had one."""
+    name = metric(records.metric).words
+    ways = (
+        (f"the best mean {name} of confirm runs among {len(cells)} cells", [_confirm_score(records, c) for c in cells]),
+        (f"the best {name} of a search among {len(cells)} cells", [_search_score(records, c) for c in cells]),
+    )
+    for because, scores in ways:
+        known = [score for score in scores if score is not None]
+        if len(known) == len(cells):
+            best = max(known) if records.direction_of(records.metric) == "max" else min(known)
+            return Choice(cells[known.index(best)], because)
+    raise InputError(
+        f"not all confirmed cells have a {name}, and test must not choose: name one with --cell; {_named(cells)}"
+    )
+
+
+def _confirm_score(records: StudyRecords, cell: Cell) -> float | None:
+    measured = _runs(records, cell)[records.metric]
+    return float(measured.mean()) if np.isfinite(measured.to_numpy(dtype=float)).all() else None
+
+
+def _search_score(records: StudyRecords, cell: Cell) -> float | None:
+    """Of the trial that was confirmed: the best complete one."""
+    trials = records.searches(cell)
+    scores = trials.loc[trials["state"] == "COMPLETE", records.metric].dropna()
+    if scores.empty:
+        return None
+    return float(scores.max() if records.direction_of(records.metric) == "max" else scores.min())
+
+
+def _require_confirmed(records: StudyRecords, cell: Cell) -> None:
+    done, planned = len(_runs(records, cell)), _planned(records)
+    if done < planned:
+        raise InputError(
+            f"{cell.name!r} is not confirmed: {done} of {planned} seeds; go on with the study, or name another cell"
+        )
+
+
+def _runs(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    runs: pd.DataFrame = records.confirmed[records.confirmed["cell"] == cell.name]
+    return runs
+
+
+def _planned(records: StudyRecords) -> int:
+    return max(1, records.budget("seeds"))
+
+
+def _named(cells: tuple[Cell, ...]) -> str:
+    return "there are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
+
+
+def _recorded_data_dir(records: StudyRecords) -> Path | None:
+    """What the study's last command gave as --data-dir, from where it was given."""
+    provenance = records.part("provenance")
+    try:
+        words = shlex.split(str(provenance.get("command") or ""))
+    except ValueError:
+        return None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        given = following if word == "--data-dir" else word.removeprefix("--data-dir=")
+        if given not in (word, ""):
+            return Path(str(provenance.get("cwd") or ".")) / Path(given).expanduser()
+    return None
+
+
+@click.group()
+def main() -> None:
+    """Take a trained student out of a study."""
+
+
+@main.command(epilog='Example: python -m reports.export best --study lp_cifar --cell "resnet8w4 / KD"')
+@click.option("--study", required=True, help="A name below the storage path, or a path.")
+@click.option("--cell", help='"student / arm"; without it, the confirmed cell that is best on validation.')
+@click.option("--seed-number", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Which of the cell's confirm runs; they are equals.")  # fmt: skip
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies, if not where it was.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="The folder to write to; by default one in the study's export/.")  # fmt: skip
+@click.option("--storage-path", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where studies given by name lie.")  # fmt: skip
+def best(study: str, cell: str | None, seed_number: int, data_dir: Path | None, out: Path | None,
+         storage_path: Path) -> None:  # fmt: skip
+    """Write a confirmed student as safetensors and ONNX, with a model card.
+
+    Test scores choose nothing: neither the cell nor the seed.
+    """
+    try:
+        records = load(find(study, storage_path))
+        choice = choose(records, cell)
+        print(f"{choice.cell.name}: {choice.because}")
+        print(export(records, choice, seed_number, data_dir, out))
+    except (InputError, RecordsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A real headless Chromium, driven over its DevTools protocol: what a page asks for, complains of and looks like."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+OPTIONS += ("--disable-sync", "--disable-component-update", "--remote-debugging-port=0", "--remote-allow-origins=*")
+PATIENCE = 90
+"""Seconds for anything, on a busy machine."""
+
+
+@dataclass
+class Visit:
+    """What happened while a page was open."""
+
+    requests: list[str] = field(default_factory=list)
+    """Addresses asked for, the page's own first."""
+    complaints: list[str] = field(default_factory=list)
+    """Of the console, of scripts that failed, and of dialogs that opened."""
+    answers: list[Any] = field(default_factory=list)
+    """To each expression."""
+
+
+def visit(url: str, profile: Path, expressions: Sequence[str], width: int = 1200, scheme: str = "light") -> Visit:
+    """Open a page in a window of so many pixels, and evaluate JavaScript expressions in it, one after the other."""
+    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        return asyncio.run(asyncio.wait_for(_visit(_port(profile), url, expressions, width, scheme), PATIENCE))
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def _port(profile: Path) -> int:
+    said, end = profile / "DevToolsActivePort", time.monotonic() + PATIENCE
+    while not said.is_file() or len(said.read_text().split()) < 2:
+        assert time.monotonic() < end, "Chromium did not start"
+        time.sleep(0.1)
+    return int(said.read_text().split()[0])
+
+
+async def _visit(port: int, url: str, expressions: Sequence[str], width: int, scheme: str) -> Visit:
+    seen, numbers = Visit(), itertools.count(1)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/json/list") as listed:
+            (tab,) = [target for target in await listed.json() if target["type"] == "page"]
+        async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+
+            async def ask(method: str, until: str = "", **params: Any) -> Any:
+                number = next(numbers)
+                await socket.send_json({"id": number, "method": method, "params": params})
+                answer, reached = None, not until
+                while answer is None or not reached:
+                    message = await socket.receive_json()
+                    _note(message, seen)
+                    answer = message if message.get("id") == number else answer
+                    reached = reached or message.get("method") == until
+                return answer.get("result", answer)
+
+            for domain in ("Page", "Network", "Log", "Runtime"):
+                await ask(f"{domain}.enable")
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            await ask("Emulation.setDeviceMetricsOverride", **size)
+            await ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            await ask("Page.navigate", until="Page.loadEventFired", url=url)
+            for expression in expressions:
+                told = await ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+                assert "exceptionDetails" not in told, told
+                seen.answers.append(told["result"].get("value"))
+    return seen
+
+
+def _note(message: dict[str, Any], seen: Visit) -> None:
+    method, params = message.get("method"), message.get("params", {})
+    if method == "Network.requestWillBeSent":
+        seen.requests.append(params["request"]["url"])
+    elif method in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+        seen.complaints.append(f"{method}: {params}")
+    elif method == "Page.javascriptDialogOpening":
+        seen.complaints.append(f"dialog: {params['message']}")

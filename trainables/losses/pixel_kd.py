@@ -1,0 +1,40 @@
+"""KD for segmentation: at each pixel the student matches the teacher's tempered probabilities of the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from trainables.losses.kd import kd
+from trainables.losses.logits import full_precision
+from trainables.losses.per_pixel import check, compared
+from trainables.schedules import Number, Progress, at
+from trainables.task import Outputs
+
+
+@dataclass(frozen=True)
+class PixelKD:
+    """weight · mean over all pixels of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), softmax over the classes.
+
+    z: logits (B, K, h, w) of teacher and student, of any two resolutions; labels (B, H, W) say the full one.
+    Raises InputError for a setting, or an end of a schedule, out of range.
+    Source: Hinton et al. 2015, section 2, per pixel; P0, equations 1 and 2, which name neither T nor the weight.
+    """
+
+    temperature: Number = 1.0
+    weight: Number = 1.0
+    resolution: str = "full"
+    """Where the nets are compared: at the labels' resolution, or with "student" at that of the student's head."""
+    task_weight: Number = 1.0
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        with full_precision(student):
+            z_s, z_t = compared(self, student, teacher, targets)
+            return at(self.weight, progress) * kd(z_s, z_t, at(self.temperature, progress)).mean()
