@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 METHOD = ("needs_teacher",)
 """What the engine reads of a loss; its task asks for more."""
 
+LEARNS = "begin"
+"""What a loss has whose own parts learn beside the student, see trainables/running.py."""
+
 
 def check(study: Study) -> None:
     """Raises InputError for the first thing that would make this study unfair or keep it from working."""
@@ -34,6 +37,7 @@ def check(study: Study) -> None:
     for arm in study.arms:
         _check_domains(arm)
         _check_search(study, arm)
+    _check_workers(study)
 
 
 def _check_warm_start(study: Study) -> None:
@@ -74,6 +78,27 @@ def _check_baselines(study: Study) -> None:
         if arm.versus is not None and (arm.versus not in names or arm.versus == arm.name):
             raise InputError(
                 f"arm {arm.name!r} is compared with {arm.versus!r}; the other arms are: {', '.join(names)}"
+            )
+    _check_cells(study)
+
+
+def _check_cells(study: Study) -> None:
+    """Where arms are for some students only: names, and that nothing is compared with what is not there."""
+    names = [student.name for student in study.students]
+    for arm in study.arms:
+        unknown = [name for name in arm.students or () if name not in names]
+        if unknown:
+            raise InputError(f"arm {arm.name!r} is for student {unknown[0]!r}; the students are: {', '.join(names)}")
+    there = {(cell.student.name, cell.arm.name) for cell in study.cells}
+    for name in names:
+        if not any(student == name for student, _ in there):
+            raise InputError(f"student {name!r} has no arm: name it in an arm's students, or leave it out")
+    for cell in study.cells:
+        versus = study.versus(cell.arm)
+        if versus is not None and (cell.student.name, versus.name) not in there:
+            raise InputError(
+                f"arm {cell.arm.name!r} is compared with {versus.name!r}, which is not for {cell.student.name!r}: "
+                "give both the same students"
             )
 
 
@@ -117,6 +142,21 @@ def _check_search(study: Study, arm: Arm) -> None:
         raise InputError(f"arm {arm.name!r}: two first points are the same; leave one out")
     if arm.searched:
         check_sampler(study.sampler, arm.name, arm.loss, points, study.budget.trials)
+
+
+def _check_workers(study: Study) -> None:
+    workers = study.workers_per_trial
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise InputError(f"workers_per_trial is {workers!r}; allowed is a whole number, at least 1")
+    if workers == 1:
+        return
+    for arm in study.arms:
+        for loss in corners(arm.loss):
+            if hasattr(loss, LEARNS):
+                raise InputError(
+                    f"arm {arm.name!r}: {type(loss).__name__} has parts of its own that learn, which {workers} workers "
+                    "would each train on their part of a batch alone; use workers_per_trial=1"
+                )
 
 
 def _check_domains(arm: Arm) -> None:

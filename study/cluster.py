@@ -25,15 +25,21 @@ from study.errors import InputError
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets, and how many run at once."""
+    """What each worker of a trial gets, and how many trials run at once."""
 
     cpus: float
     gpus: float
     concurrent: int
+    workers: int = 1
+    """Of one trial."""
+
+    @property
+    def trial_gpus(self) -> float:
+        return self.gpus * self.workers
 
     def as_row(self) -> dict[str, Any]:
-        """As each trial's row records it."""
-        return {"device": "cuda" if self.gpus else "cpu", "cpus": self.cpus, "gpus": self.gpus}
+        """As each trial's row records it: what all its workers have together."""
+        return {"device": "cuda" if self.gpus else "cpu", "cpus": self.cpus * self.workers, "gpus": self.trial_gpus}
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ class Node:
     cpus: int
     gpus: int
 
-    def trials(self, gpus_each: float) -> int:
-        """How many trials of one CPU and so many GPUs fit. A fraction is one of a single GPU: Ray splits none."""
+    def workers(self, gpus_each: float) -> int:
+        """How many workers of one CPU and so many GPUs fit. A fraction is one of a single GPU: Ray splits none."""
         if gpus_each == 0:
             return self.cpus
         fitting = self.gpus // int(gpus_each) if gpus_each >= 1 else self.gpus * int(1 / gpus_each + 1e-9)
@@ -96,19 +102,32 @@ def nodes() -> list[Node]:
     return [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
 
 
-def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int | None) -> Resources:
-    """What each trial gets, and how many fit; one GPU if there is any and nothing else was asked for.
+def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int | None, workers: int = 1) -> Resources:
+    """What each trial gets, and how many fit; one GPU a worker if there is any and nothing else was asked for.
 
-    Raises InputError with the arithmetic if not even one trial fits on any node.
+    A worker is placed on one node, the workers of a trial on any.
+    Raises InputError with the arithmetic if not even one trial fits.
     """
     each = (1.0 if any(node.gpus for node in there) else 0.0) if gpus_per_trial is None else gpus_per_trial
     if not math.isfinite(each) or (each > 1 and each % 1):
         raise InputError(f"--gpus-per-trial {each:g}: allowed are a fraction of one GPU, or whole GPUs")
-    fitting = sum(node.trials(each) for node in there)
+    if each > 1 and workers > 1:
+        raise InputError(f"--gpus-per-trial {each:g} with {workers} workers: each has one GPU, or a fraction of one")
+    places = sum(node.workers(each) for node in there)
+    fitting = places // workers
     if fitting < 1:
-        named = ", ".join(f"{node.cpus} CPU and {node.gpus} GPU" for node in there)
-        raise InputError(
+        raise InputError(_too_much(there, each, places, workers))
+    return Resources(1, each, min(fitting, max_concurrent or fitting), workers)
+
+
+def _too_much(there: list[Node], each: float, places: int, workers: int) -> str:
+    named = ", ".join(f"{node.cpus} CPU and {node.gpus} GPU" for node in there)
+    if workers == 1:
+        return (
             f"a trial asks for 1 CPU and {each:g} GPU on one node, there are {named}: no trial fits; "
             "lower --gpus-per-trial"
         )
-    return Resources(1, each, min(fitting, max_concurrent or fitting))
+    return (
+        f"a trial asks for {workers} workers of 1 CPU and {each:g} GPU each, there are {named}: room for {places}; "
+        "lower --workers-per-trial or --gpus-per-trial"
+    )

@@ -59,18 +59,21 @@ class Place:
 
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
     """The task's own checks, with every loss at the ends of its domains; returns what identifies data and teacher."""
-    losses = tuple(loss for arm in study.arms for loss in corners(arm.loss))
-    return study.task.check(study.students, losses, storage)
+    checked: dict[str, Any] = {}
+    for student in study.students:
+        losses = tuple(loss for cell in study.cells if cell.student is student for loss in corners(cell.arm.loss))
+        checked |= study.task.check((student,), losses, storage)
+    return checked
 
 
-def check_place(place: Place) -> None:
+def check_place(place: Place, study: Study) -> None:
     """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
     check_writable(place.storage)
     if place.address is None:
-        resources_of(place)
+        resources_of(place, study)
 
 
-def resources_of(place: Place) -> Resources:
+def resources_of(place: Place, study: Study) -> Resources:
     """What a trial gets there, and how many run at once; of a cluster, by asking it.
 
     Raises InputError if not one trial fits, or no cluster answers.
@@ -79,10 +82,10 @@ def resources_of(place: Place) -> Resources:
 
     if place.address is None:
         here = cluster.Node(os.cpu_count() or 1, len(gpu_names()))
-        return cluster.allot([here], place.gpus_per_trial, place.max_concurrent)
+        return cluster.allot([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
     cluster.connect(place.address)
     try:
-        return cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent)
+        return cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
     finally:
         cluster.disconnect()
 
@@ -182,7 +185,8 @@ def _train(
     try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
         write_study(folder, written)  # once there is a cluster to run it on
         with _written_whatever_happens(flow, written):
-            resources = cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent)
+            nodes, workers = cluster.nodes(), flow.study.workers_per_trial
+            resources = cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, workers)
             flow.resources = resources.as_row()
             display = Display(flow, console, resources.concurrent)
 

@@ -24,8 +24,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.flow import Flow
+from study.group import TrialGroup
 from study.records import RecordsError
 from study.rows import Run
+from study.study import Study
 from study.worker import Told, TrialWorker, Workplace
 
 WORKER_RETRIES = 3
@@ -51,10 +53,7 @@ def execute(
     door = Door(flow, workplace, watch, say)
     try:
         tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(TrialWorker, study=flow.study, workplace=workplace),
-                {"CPU": resources.cpus, "GPU": resources.gpus},
-            ),
+            _placed(flow.study, workplace, resources),
             tune_config=tune.TuneConfig(
                 search_alg=FlowSearcher(door),
                 scheduler=FlowScheduler(door),
@@ -81,6 +80,16 @@ def execute(
     flow.flush()
     door.forget()
     return ""
+
+
+def _placed(study: Study, workplace: Workplace, resources: Resources) -> Any:
+    """The actor of one trial after the other, and what it asks for."""
+    worker = {"CPU": resources.cpus, "GPU": resources.gpus}
+    if resources.workers == 1:
+        return tune.with_resources(tune.with_parameters(TrialWorker, study=study, workplace=workplace), worker)
+    # nothing for the group's own actor, so that the workers of as many trials fit as there is room for
+    bundles = tune.PlacementGroupFactory([{}, *[worker] * resources.workers])
+    return tune.with_resources(tune.with_parameters(TrialGroup, study=study, workplace=workplace), bundles)
 
 
 class Leave(BaseException):

@@ -244,7 +244,7 @@ class Flow:
             "loss": describe(resolve_params(arm.loss, params)),
             "train_on": study.confirm_on if phase == "confirm" else "train",
             "inputs": dict(self._fingerprints),
-        }
+        } | ({"workers": study.workers_per_trial} if study.workers_per_trial > 1 else {})
         seed = study.trial_seed(phase, number)
         return Trial(phase, cell.cell.student.name, arm.name, number, seed, study.budget.epochs, params, config)
 

@@ -115,7 +115,8 @@ def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[st
     earlier = read_study(folder)
     if not {"study", "inputs", "provenance"} <= earlier.keys():
         raise RecordsError(f"{folder / 'study.json'} is damaged: restore it from a copy, or start anew with --fresh")
-    changes = [change for change in differences(earlier["study"], describe(study)) if not _extends(change)]
+    was = {"workers_per_trial": 1} | earlier["study"]  # there was no choice at first
+    changes = [change for change in differences(was, describe(study)) if not _extends(change)]
     changes += differences(fingerprints(earlier["inputs"]), fingerprints(inputs))
     if changes:
         shown = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")

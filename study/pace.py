@@ -62,6 +62,7 @@ def _alike(other: Mapping[str, Any], study: Study, inputs: Mapping[str, Any]) ->
     students = {cell["student"] for cell in other["cells"]}
     return bool(
         other["study"]["task"]["is"] == type(study.task).__qualname__
+        and other["study"].get("workers_per_trial", 1) == study.workers_per_trial
         and fingerprints(other["inputs"]).get("data") == fingerprints(inputs).get("data")
         and all(student.name in students for student in study.students)
     )

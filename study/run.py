@@ -60,7 +60,12 @@ The same command again goes on where the last one ended, whatever ended it.
 @click.option(
     "--gpus-per-trial",
     type=click.FloatRange(min=0),
-    help="GPUs a trial, fractions allowed; 1 if there are any.",
+    help="GPUs a trial, or each of its workers; fractions allowed; 1 if there are any.",
+)
+@click.option(
+    "--workers-per-trial",
+    type=click.IntRange(min=1),
+    help="Processes that train a trial together, a part of each batch each; instead of the space file's.",
 )
 @click.option(
     "--teacher-store",
@@ -89,8 +94,8 @@ The same command again goes on where the last one ended, whatever ended it.
 def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None,
          wall_hours: float | None, gpu_hours: float | None, max_concurrent: int | None,
-         gpus_per_trial: float | None, teacher_store: str, precision: str | None, address: str | None, fresh: bool,
-         retry_failed: bool, logs: tuple[str, ...], verbose: bool, quiet: bool,
+         gpus_per_trial: float | None, workers_per_trial: int | None, teacher_store: str, precision: str | None,
+         address: str | None, fresh: bool, retry_failed: bool, logs: tuple[str, ...], verbose: bool, quiet: bool,
          seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
@@ -100,6 +105,8 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         loaded = load_space(space, profile, data_dir)
         study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
         study = capped(study, wall_hours, gpu_hours)
+        if workers_per_trial is not None:
+            study = dataclasses.replace(study, workers_per_trial=workers_per_trial)
         if precision is not None:
             study = dataclasses.replace(study, task=study.task.with_precision(precision))
         if teacher_store == "off":
@@ -113,7 +120,7 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
             console.print("\n".join(said), markup=False, soft_wrap=True)
             return
-        check_place(place)
+        check_place(place, study)
         progress = Console(highlight=False, quiet=quiet)
         outcome = drive(study, loaded, inputs, place, command_for(study), progress)
         report(storage / study.name, console)
@@ -169,10 +176,11 @@ def price(study: Study, inputs: dict[str, Any], place: Place, seconds_per_epoch:
     from study.forecast import forecast, lines
     from study.pace import assumed, measured
 
-    resources = resources_of(place)
+    resources = resources_of(place, study)
     pace = assumed(seconds_per_epoch) if seconds_per_epoch else measured(study, inputs, place.storage, resources.gpus)
     steps = study.task.preparations(place.storage, study.plan)
-    told = forecast(study, inputs, place.storage, steps, pace, resources.concurrent, resources.gpus, place.retry_failed)
+    slots, gpus = resources.concurrent, resources.trial_gpus
+    told = forecast(study, inputs, place.storage, steps, pace, slots, gpus, place.retry_failed)
     return lines(told, study.name)
 
 

@@ -31,6 +31,8 @@ class Arm:
     """The arm this one is compared with; without it, the study's first baseline."""
     published: str | None = None
     """The name of this method in reports/published.csv, if a paper reports it."""
+    students: tuple[str, ...] | None = None
+    """The names of the students it is for; without them, all. A net that is only a yardstick needs one arm alone."""
     first: tuple[Method, ...] = ()
     """Losses to try before the search proposes its own, such as the published settings: whole ones, without domains,
     that lie in this arm's search space. They are its first trials, not further ones."""
@@ -115,6 +117,8 @@ class Study:
     sampler: Sampler = field(default_factory=Tpe)
     stopping: SuccessiveHalving | Never = field(default_factory=SuccessiveHalving)
     warm_start: WarmStart | None = None
+    workers_per_trial: int = 1
+    """How many processes train a trial together, each a part of every batch, on one CPU and one GPU of its own."""
     confirm_on: Literal["train+val", "train"] = "train+val"
     """Confirm retrains on train + validation. With "train", validation stays apart and the best-validation
     epoch is recorded beside the last one."""
@@ -131,7 +135,12 @@ class Study:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        return tuple(Cell(student, arm) for student in self.students for arm in self.arms)
+        return tuple(
+            Cell(student, arm)
+            for student in self.students
+            for arm in self.arms
+            if arm.students is None or student.name in arm.students
+        )
 
     @property
     def direction(self) -> Direction:

@@ -103,6 +103,12 @@ class Job:
     """Evaluate on validation after each epoch."""
     test: bool
     """Read the test split, once, after the last epoch."""
+    rank: int = 0
+    """Which of the trial's workers does this job, from 0. The rows of the first one count, and it alone writes."""
+    workers: int = 1
+    """How many train this trial together, each of them with the same job but for `rank`."""
+    meeting: str = ""
+    """HOST:PORT where several workers find each other."""
 
 
 @dataclass(frozen=True)

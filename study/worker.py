@@ -3,6 +3,7 @@
 `TrialWorker` is the actor of one-worker trials. Tune reuses it, so that a trial costs milliseconds to start. It knows
 nothing of torch: a task is an iterator of rows, and a row is sent to the driver as text. What goes wrong inside a
 trial is reported as that trial's failure; what kills the process is not, and Ray starts the trial again elsewhere.
+Several workers of one trial are study/group.py's; each of them is a `Worker` too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from study.trial import Job, Row, Trial, TrialNote
 SENDING_SECONDS = 0.1
 """Epochs faster than this are told together."""
 
-HUNG = "hung.txt"
+HUNG = "hung-{rank}.txt"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the system says of a storage that takes no more."""
@@ -62,33 +63,49 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     """A reused actor; `config` is a trial as plain values, see `executor.as_config`."""
 
     def setup(self, config: dict[str, Any], study: Study, workplace: Workplace) -> None:
-        self._task_study, self._workplace, self._failed = study, workplace, False
-        self._begin(config)
+        self._worker = Worker(study, workplace)
+        self._worker.begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        self._worker.begin(new_config)
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def step(self) -> dict[str, str]:
+        return self._worker.step().message()
+
+
+class Worker:
+    """Trains one trial after the other in this process; of a trial of several workers, `rank`'s part of it."""
+
+    def __init__(self, study: Study, workplace: Workplace, rank: int = 0, workers: int = 1):
+        self._task_study, self._workplace, self._failed = study, workplace, False
+        self._rank, self._workers = rank, workers
+        # together, workers must come to the end of a step after the same epoch
+        self._sending_seconds = SENDING_SECONDS if workers == 1 else 0.0
+
+    def begin(self, config: dict[str, Any], meeting: str = "") -> None:
+        """Turn to this trial; several workers find each other at `meeting`."""
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded = int(config["epochs_done"])
+        self._meeting = meeting
         self._rows: Iterator[Row] | None = None
 
-    def step(self) -> dict[str, str]:
+    def step(self) -> Told:
         """One epoch, or as many as take no time. That a trial is done is decided by the driver, from its rows."""
         if self._failed and self._rows is None:
             # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another.
             # Here and not in reset_config, where Tune counts one death twice and gives the next trial up.
             os._exit(1)
         told = Told()
-        if self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
+        alone = self._workers == 1  # several write over what was left while one of them would read it
+        if alone and self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
             told.failure = reason
-            return told.message()
+            return told
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", TrialNote)
             self._advance(told)
         told.notes = [str(warning.message) for warning in caught if issubclass(warning.category, TrialNote)]
-        return told.message()
+        return told
 
     def _advance(self, told: Told) -> None:
         """Train until a row is worth sending: each costs the driver milliseconds."""
@@ -96,7 +113,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         try:
             if self._rows is None:
                 self._rows = _rows(self._job())
-            while not told.rows or (told.rows[-1]["epoch"] < self._trial.epochs and not _is_time(started)):
+            while not told.rows or (told.rows[-1]["epoch"] < self._trial.epochs and not self._is_time(started)):
                 with self._watched():
                     told.rows.append(next(self._rows))
         except StopIteration:
@@ -109,10 +126,13 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         except Exception as error:
             self._failed, told.failure = True, self._explain(error)
 
+    def _is_time(self, started: float) -> bool:
+        return time.monotonic() - started >= self._sending_seconds
+
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """End this process if what is done within takes too long, and leave where it hung for the next one to tell."""
-        path = self._workplace.checkpoint(self._trial.id) / HUNG
+        path = self._workplace.checkpoint(self._trial.id) / HUNG.format(rank=self._rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             # in C and in a thread of its own: it acts even while the interpreter is stuck
@@ -138,6 +158,10 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             train_on=study.confirm_on if confirm else "train",
             validate=not confirm or study.confirm_on == "train",
             test=confirm,
+            rank=self._rank,
+            # one for a teacher: it is kept for studies of any number of workers, and must be the same for all
+            workers=1 if trial.phase == "prepare" else self._workers,
+            meeting=self._meeting,
         )
 
     def _explain(self, error: Exception) -> str:
@@ -167,19 +191,17 @@ class Told:
 
 def hung(checkpoint: Path) -> str:
     """Where an earlier process hung in this trial, told once; empty if none did."""
-    path = checkpoint / HUNG
-    text = path.read_text() if path.is_file() else ""
+    paths = sorted(checkpoint.glob(HUNG.format(rank="*")))
+    text = next(filter(None, [path.read_text() for path in paths]), "")
     if not text:
         return ""
-    path.replace(checkpoint / "traceback.txt")
+    for path in paths:
+        path.unlink()
+    (checkpoint / "traceback.txt").write_text(text)
     threads = text.split("\n\n")
     stack = next((thread for thread in threads if __file__ in thread), threads[0])
     innermost = next((line.strip() for line in stack.splitlines() if line.startswith("  File ")), "a place unknown")
     return f"no epoch within {text.splitlines()[0].removeprefix('Timeout (').removesuffix(')!')} h: hung at {innermost}"
-
-
-def _is_time(started: float) -> bool:
-    return time.monotonic() - started > SENDING_SECONDS
 
 
 def _rows(job: Job) -> Iterator[Row]:

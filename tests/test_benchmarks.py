@@ -22,7 +22,7 @@ from trainables.views import CropFlip, normalise
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
 
-COUNTS_OF_FAULTS = ("differences", "missed")
+COUNTS_OF_FAULTS = ("differences", "missed", "wrong")
 """How the names of results end that are best when they are 0."""
 
 

@@ -137,7 +137,7 @@ class Classification(Taught):
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         return ()  # an answer of one word is no picture
 
-    def meters(self, device: str) -> Accuracy:
+    def meters(self, device: str, split: Split) -> Accuracy:
         return Accuracy(load(self.data).classes, device)
 
     # -- nets ------------------------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class CrowdCounting(Taught):
         """Mean squared difference of the maps, in the task's density scale."""
         return map_error(student.prediction, teacher.prediction)
 
-    def meters(self, device: str) -> CountErrors:
+    def meters(self, device: str, split: Split) -> CountErrors:
         return CountErrors(self.density_scale, device)
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:

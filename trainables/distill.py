@@ -1,7 +1,8 @@
 """The training loop, for all tasks and for teachers too: read it from top to bottom.
 
 A trial is an iterator of rows, one an epoch. What differs between tasks is in the task, what differs between arms is
-in the loss; there is no branch on either here. Left out: Ray, which lives in study/worker.py.
+in the loss; there is no branch on either here, nor on how many workers train a trial together: what they share is in
+parallel.py. Left out: Ray, which lives in study/worker.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from study.describe import derived_seed
 from study.trial import Job, Row, Split
 from trainables import checkpoint, exhibits
+from trainables.parallel import ALONE, Ranks, joined
 from trainables.recipe import Recipe
 from trainables.running import RunningLoss, begun
 from trainables.schedules import Progress, at, scheduled
@@ -35,6 +37,7 @@ class TeacherOutputs(Protocol):
 class Training:
     """What is trained, and all that a checkpoint must hold to go on exactly."""
 
+    ranks: Ranks
     net: nn.Module
     optimizer: torch.optim.Optimizer
     loss: RunningLoss
@@ -56,31 +59,33 @@ def distill(
     """Train what `build` returns under `loss`, yielding a row an epoch; the last state stays in `job.checkpoint`.
 
     With `job.validate` the net is evaluated on val after each epoch, and with `job.test` on test after the last one:
-    as it then is, and, if there was a validation, as it was in the epoch that was best on it.
+    as it then is, and, if there was a validation, as it was in the epoch that was best on it. Of several workers, all
+    yield rows; those of the first are the trial's.
     Raises FloatingPointError when the training loss is not finite.
     """
-    train = task.examples(job.train_on, job.device)
-    training = _start(job, build, recipe, loss)
-    yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
+    with joined(job) as ranks:
+        train = task.examples(job.train_on, job.device)
+        training = _start(job, ranks, build, recipe, loss)
+        yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
 
-    for epoch in range(training.epoch, job.trial.epochs):
-        started = time.perf_counter()
-        metrics = _train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
-        if job.validate:
-            metrics |= evaluate(task, training.net, "val", job.device)
-        row: Row = {
-            "epoch": epoch + 1,
-            "metrics": metrics,
-            "schedules": _schedules(recipe, loss, Progress(epoch, job.trial.epochs)),
-            "seconds": 0.0,
-        }
-        if job.test and job.validate:
-            _keep_best(task, training, row)
-        if job.test and epoch + 1 == job.trial.epochs:
-            metrics |= _test(task, training, job)
-        row["seconds"] = time.perf_counter() - started
-        _save(job, training, row)
-        yield row
+        for epoch in range(training.epoch, job.trial.epochs):
+            started = time.perf_counter()
+            metrics = _train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
+            if job.validate:
+                metrics |= evaluate(task, training.net, "val", job.device, ranks)
+            row: Row = {
+                "epoch": epoch + 1,
+                "metrics": metrics,
+                "schedules": _schedules(recipe, loss, Progress(epoch, job.trial.epochs)),
+                "seconds": 0.0,
+            }
+            if job.test and job.validate:
+                _keep_best(task, training, row)
+            if job.test and epoch + 1 == job.trial.epochs:
+                metrics |= _test(task, training, job)
+            row["seconds"] = time.perf_counter() - started
+            _save(job, training, row)
+            yield row
 
 
 def _train_epoch(
@@ -94,19 +99,20 @@ def _train_epoch(
     epoch: int,
 ) -> dict[str, float]:
     """One pass over the training split in a seeded order; returns its metrics."""
-    seed, net, optimizer = job.trial.seed, training.net, training.optimizer
+    seed, ranks, net, optimizer = job.trial.seed, training.ranks, training.net, training.optimizer
     order = _order(seed, epoch, len(train)).to(job.device)
     views = task.views.draw(seed, epoch, torch.arange(len(train), device=job.device))
     teacher_outputs = teacher.epoch(views)
     # dropout draws from the global generator: seeded per epoch, a resumed trial draws what it would have drawn
-    torch.manual_seed(derived_seed(seed, "epoch", epoch))
+    torch.manual_seed(derived_seed(seed, "epoch", epoch) + ranks.rank)
     net.train()
-    meters = task.meters(job.device)
+    meters = task.meters(job.device, "train")
     sums = torch.zeros(4, device=job.device)
     batches = order.split(recipe.batch_size)
-    for step, samples in enumerate(batches):
+    for step, whole in enumerate(batches):
         progress = Progress(epoch, job.trial.epochs, step / len(batches))
-        batch = train.batch(samples, views[samples])
+        part = ranks.part(whole)
+        batch = train.batch(part.samples, views[part.samples])
         with torch.autocast(job.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             student_outputs = task.outputs(net, batch)
         task_loss = task.task_loss(student_outputs, batch)
@@ -116,15 +122,19 @@ def _train_epoch(
 
         optimizer.param_groups[0]["lr"] = at(recipe.learning_rate, progress)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        (part.weight * total).backward()
+        ranks.add_gradients(net)
         optimizer.step()
         training.loss.learn(student_outputs, taught, progress)
 
         # summed on the device: reading a number back would wait for every step
         distance = _distance(task, loss, student_outputs, taught)
-        sums += torch.stack([total.detach(), task_loss.detach(), distill_loss.detach(), distance]) * len(samples)
-        meters.update(student_outputs, batch)
-    total_loss, task_part, distill_part, teacher_distance = (sums / len(train)).tolist()
+        means = torch.stack([total.detach(), task_loss.detach(), distill_loss.detach(), distance])
+        sums += means * (part.weight * len(whole))
+        if part.weight:
+            meters.update(student_outputs, batch)
+    ranks.follow_first(net)
+    total_loss, task_part, distill_part, teacher_distance = (ranks.summed(sums) / len(train)).tolist()
     if not math.isfinite(total_loss):
         raise FloatingPointError(f"training loss is {total_loss} in epoch {epoch + 1}")
     losses = {"loss": total_loss, "task_loss": task_part, "distill_loss": distill_part}
@@ -141,11 +151,11 @@ def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, tea
 
 
 @torch.no_grad()
-def evaluate(task: TrainableTask, net: nn.Module, split: Split, device: str) -> dict[str, float]:
-    """The task's metrics on a split, views untouched, by `split/name`."""
+def evaluate(task: TrainableTask, net: nn.Module, split: Split, device: str, ranks: Ranks = ALONE) -> dict[str, float]:
+    """The task's metrics on a split, views untouched, by `split/name`; all workers get the same."""
     net.eval()
-    examples, meters = task.examples(split, device), task.meters(device)
-    for samples in torch.arange(len(examples), device=device).split(task.evaluation_batch(device)):
+    examples, meters = task.examples(split, device), task.meters(device, split)
+    for samples in ranks.turns(torch.arange(len(examples), device=device).split(task.evaluation_batch(device))):
         batch = examples.batch(samples, torch.zeros_like(samples))
         meters.update(task.outputs(net, batch), batch)
     return {f"{split}/{name}": value for name, value in meters.compute().items()}
@@ -176,11 +186,11 @@ def on_device(net: nn.Module, device: str) -> nn.Module:
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def _start(job: Job, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss) -> Training:
+def _start(job: Job, ranks: Ranks, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
-    net = on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device)
+    net = ranks.wrapped(on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
     running = seeded(lambda: begun(loss, job.device), derived_seed(job.trial.seed, "loss"))
-    training = Training(net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
+    training = Training(ranks, net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
     state = checkpoint.load(job.checkpoint, job.device)
     if state is not None:
         net.load_state_dict(state["net"])
@@ -203,7 +213,8 @@ def _save(job: Job, training: Training, row: Row) -> None:
         "best_row": training.best_row,
         "best_state": training.best_state,
     }
-    checkpoint.save(job.checkpoint, state)
+    if training.ranks.first:
+        checkpoint.save(job.checkpoint, state)
 
 
 def _order(seed: int, epoch: int, samples: int) -> Tensor:
@@ -230,14 +241,15 @@ def _test(task: TrainableTask, training: Training, job: Job) -> dict[str, Any]:
 
     The first of a cell's runs also keeps what its net makes of a few examples.
     """
-    metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device)
-    if job.trial.number == 0:
+    ranks = training.ranks
+    metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device, ranks)
+    if job.trial.number == 0 and ranks.first:
         exhibits.write(task, training.net, job.checkpoint, job.device)
     if training.best_row is None or training.best_state is None:
         return metrics
     last = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
     training.net.load_state_dict(training.best_state)
-    at_best = evaluate(task, training.net, "test", job.device)
+    at_best = evaluate(task, training.net, "test", job.device, ranks)
     training.net.load_state_dict(last)
     metrics |= {name.replace("test/", "test_at_best_val/"): value for name, value in at_best.items()}
     return metrics | {"best_val_epoch": float(training.best_row["epoch"])}

@@ -23,7 +23,7 @@ from trainables.data.face_decoding import CLASSES
 from trainables.face_examples import FaceExamples, face_examples
 from trainables.losses.logits import divergence
 from trainables.losses.per_pixel import upsampled
-from trainables.parsing_scores import SCORES, ParsingScores, parsing_panels
+from trainables.parsing_scores import F1_BY_CLASS, MEANS, ParsingScores, parsing_panels
 from trainables.recipe import Recipe
 from trainables.task import Batch, Outputs, Panel
 from trainables.taught import Taught
@@ -77,7 +77,10 @@ class FaceParsing(Taught):
     @property
     def metrics(self) -> Mapping[str, Direction]:
         losses = ("loss", "task_loss", "distill_loss", "teacher_distance")
-        scored = [f"{split}/{name}" for split in ("train", "val", "test", "test_at_best_val") for name in SCORES]
+        scored = [f"train/{name}" for name in MEANS]
+        scored += [
+            f"{split}/{name}" for split in ("val", "test", "test_at_best_val") for name in (*MEANS, *F1_BY_CLASS)
+        ]
         lower = [*(f"train/{name}" for name in losses), "best_val_epoch"]
         directions: dict[str, Direction] = dict.fromkeys(lower, "min")
         return directions | dict.fromkeys(scored, "max")
@@ -127,8 +130,8 @@ class FaceParsing(Taught):
         size = (student.prediction.shape[2], student.prediction.shape[3])
         return divergence(upsampled(student.prediction, size), upsampled(teacher.prediction, size)).mean()
 
-    def meters(self, device: str) -> ParsingScores:
-        return ParsingScores(device)
+    def meters(self, device: str, split: Split) -> ParsingScores:
+        return ParsingScores(device, by_class=split != "train")
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         faces = load(self.data)

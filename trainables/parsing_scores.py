@@ -11,7 +11,7 @@ from trainables.task import Batch, Outputs, Panel
 
 BACKGROUND = 0
 F1_BY_CLASS = tuple(f"class_f1_{name}" for name in CLASSES)
-SCORES = ("f1", "f1_all", "accuracy", *F1_BY_CLASS)
+MEANS = ("f1", "f1_all", "accuracy")
 
 
 class ParsingScores:
@@ -22,10 +22,11 @@ class ParsingScores:
     names has no F1 and is in no mean.
     """
 
-    def __init__(self, device: str):
+    def __init__(self, device: str, by_class: bool = True):
         # imported late: it takes seconds, which a driver that only checks the data need not wait for
         from torchmetrics.classification import MulticlassStatScores
 
+        self._by_class = by_class
         self._counts = MulticlassStatScores(len(CLASSES), average="none", validate_args=False).to(device)
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -37,12 +38,9 @@ class ParsingScores:
         named = there > 0
         seen = named.clone()
         seen[BACKGROUND] = False
+        means = (float(f1[seen].mean()), float(f1[named].mean()), float(hits.sum() / there.sum()))
         by_class = {name: float(f1[index]) for index, name in enumerate(F1_BY_CLASS) if named[index]}
-        return {
-            "f1": float(f1[seen].mean()),
-            "f1_all": float(f1[named].mean()),
-            "accuracy": float(hits.sum() / there.sum()),
-        } | by_class
+        return dict(zip(MEANS, means, strict=True)) | (by_class if self._by_class else {})
 
 
 def predicted(outputs: Outputs, labels: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ class Simulated:
                 time.sleep(self.seconds_per_epoch)
                 if fault is not None and epoch >= fault.epoch:
                     fault.strike()
-                if self.checkpoints:
+                if self.checkpoints and job.rank == 0:
                     _save(path)
             if epoch > job.recorded_epochs:
                 lost = fault is not None and fault.kind == "nan" and epoch >= fault.epoch

@@ -99,7 +99,10 @@ class Meters(Protocol):
     def update(self, outputs: Outputs, batch: Batch) -> None: ...
 
     def compute(self) -> dict[str, float]:
-        """By bare name (`accuracy`); the loop puts the split before it."""
+        """By bare name (`accuracy`); the loop puts the split before it.
+
+        Over all workers of a trial, each of which has seen its own samples: torchmetrics' own meters do that here.
+        """
 
 
 class TrainableTask(Protocol):
@@ -138,6 +141,9 @@ class TrainableTask(Protocol):
 
     def build(self, model: Any) -> nn.Module: ...
 
+    def teacher_net(self) -> nn.Module:
+        """What the teacher's training starts from."""
+
     def examples(self, split: Split, device: str) -> Examples: ...
 
     def evaluation_batch(self, device: str) -> int:
@@ -150,7 +156,8 @@ class TrainableTask(Protocol):
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """How far the student is from its teacher, one number: the same measure for all arms, whatever they learn."""
 
-    def meters(self, device: str) -> Meters: ...
+    def meters(self, device: str, split: Split) -> Meters:
+        """Of "train" only what costs little: it is measured at every step."""
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """What there is to see of a batch of one test example; nothing where pictures tell nothing."""

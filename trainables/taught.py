@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from torch import nn
+
 from study.trial import Job, Plan, Preparation, Row
 from trainables import preparing, teachers
 from trainables.distill import distill
@@ -38,6 +40,10 @@ class Taught:
 
     def with_live_teacher(self: Task) -> Task:
         return replace(self, teacher_store=False)
+
+    def teacher_net(self: TaughtTask) -> nn.Module:
+        """What the teacher's training starts from."""
+        return self.build(self.teacher.model)
 
     def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
         return preparing.preparations(self, storage, plan)

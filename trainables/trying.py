@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from study.errors import InputError
 from study.trial import Split
@@ -24,15 +24,18 @@ def try_out(
     losses: Sequence[DistillationLoss],
     storage: Path,
     empty: Batch,
+    build: Callable[[Any], nn.Module] | None = None,
 ) -> None:
     """Try the teacher, each student, and each loss on both, with a batch of one sample whose content does not matter.
 
+    `build` makes a net to be tried, where the task's own `build` leaves something to be filled in.
     Raises InputError for weights that are missing or do not fit, a last batch too small for batch norm, and a loss
     that fails.
     """
-    teacher = _tried_teacher(task, storage, empty)
+    build = build or task.build
+    teacher = _tried_teacher(task, storage, empty, build)
     for student in students:
-        said = _tried(task, student, empty)
+        said = _tried(task, build(student), empty)
         for split in ("train", "train+val"):
             _check_last_batch(task, student, recipe, split, empty)
         shapes = [tuple(outputs.prediction.shape) for outputs in (said, teacher)]
@@ -61,21 +64,21 @@ def probe(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: A
         )
 
 
-def _tried_teacher(task: TrainableTask, storage: Path, empty: Batch) -> Outputs:
+def _tried_teacher(task: TrainableTask, storage: Path, empty: Batch, build: Callable[[Any], nn.Module]) -> Outputs:
     """As `_tried`; where the teacher is to be trained, with what that needs beside the net."""
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
         teachers.load_weights(task.build(blank(model)), weights)
     elif teachers.kept(storage, task.teacher_key) is None:
         _check_last_batch(task, model, task.teacher.recipe, "train", empty)
-        return _tried(task, model, empty)
-    return _tried(task, blank(model), empty)
+        return _tried(task, build(model), empty)
+    return _tried(task, build(blank(model)), empty)
 
 
 @torch.no_grad()
-def _tried(task: TrainableTask, model: Any, empty: Batch) -> Outputs:
+def _tried(task: TrainableTask, net: nn.Module, empty: Batch) -> Outputs:
     """What a net that was never trained says of an empty sample: its shapes are those of any."""
-    return task.outputs(task.build(model).eval(), empty)
+    return task.outputs(net.eval(), empty)
 
 
 @torch.no_grad()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from study.cluster import Node, allot
+from study.drive import Place, resources_of
 from study.errors import InputError
+from tests.study.toy import toy
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,48 @@ from study.errors import InputError
 )
 def test_trials_fit_node_by_node(nodes: list[Node], gpus_each: float | None, fitting: int) -> None:
     assert allot(nodes, gpus_each, None).concurrent == fitting
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_each", "workers", "fitting"),
+    [
+        ([Node(2, 0)], None, 2, 1),
+        ([Node(3, 0), Node(3, 0)], None, 2, 3),  # one trial's workers lie on two nodes
+        ([Node(16, 1), Node(16, 1)], None, 2, 1),
+        ([Node(16, 4)], 0.5, 3, 2),
+        ([Node(3, 8)], 0.25, 2, 1),
+    ],
+)
+def test_workers_of_a_trial_fit_on_any_nodes(
+    nodes: list[Node], gpus_each: float | None, workers: int, fitting: int
+) -> None:
+    allotted = allot(nodes, gpus_each, None, workers)
+    assert (allotted.concurrent, allotted.as_row()["cpus"]) == (fitting, workers)
+    assert allotted.as_row()["gpus"] == allotted.gpus * workers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_each", "message"),
+    [
+        ([Node(2, 0)], None, "3 workers of 1 CPU and 0 GPU each, there are 2 CPU and 0 GPU: room for 2; lower"),
+        ([Node(16, 1), Node(16, 1)], None, "3 workers of 1 CPU and 1 GPU each, .*: room for 2; lower --workers-per-tr"),
+        ([Node(16, 8)], 2, "--gpus-per-trial 2 with 3 workers: each has one GPU, or a fraction of one"),
+    ],
+)
+def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
+    nodes: list[Node], gpus_each: float | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        allot(nodes, gpus_each, None, 3)
+
+
+def test_forecast_and_run_are_told_of_as_many_trials_as_workers_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setattr("study.drive.gpu_names", list)
+    allotted = {workers: resources_of(Place(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)}
+    assert [allotted[workers].concurrent for workers in (1, 2, 3)] == [7, 3, 2]
 
 
 def test_at_most_as_many_as_asked_for() -> None:

@@ -226,6 +226,12 @@ def test_rows_of_another_task_are_not_taken(tmp_path: Path) -> None:
     assert measured(toy(), INPUTS, tmp_path, gpus=0) is None
 
 
+def test_epochs_of_other_numbers_of_workers_are_no_measure(tmp_path: Path) -> None:
+    on_record(tmp_path, toy(), [trial("search", "student", "searched")], [2.0])
+    assert measured(toy(), INPUTS, tmp_path, gpus=0) is not None
+    assert measured(toy(workers_per_trial=2), INPUTS, tmp_path, gpus=0) is None
+
+
 def test_without_any_figure_it_says_how_to_get_one(tmp_path: Path) -> None:
     study = toy()
     assert measured(study, INPUTS, tmp_path, gpus=0) is None

@@ -100,6 +100,16 @@ def test_more_trials_and_seeds_are_the_same_study_fewer_or_other_epochs_are_not(
             check_same(tmp_path, changed, {"data": {"fingerprint": "x"}})
 
 
+def test_number_of_workers_is_part_of_a_study_and_was_one_before_there_was_a_choice(tmp_path: Path) -> None:
+    study, inputs = toy(), {"data": {"fingerprint": "x"}}
+    described = document(study, Space(study, types.ModuleType("space"), tmp_path, "", ""), inputs, None, "")
+    del described["study"]["workers_per_trial"]
+    write_study(tmp_path, described)
+    assert check_same(tmp_path, study, inputs) is not None
+    with pytest.raises(InputError, match=r"another study of this name \(workers_per_trial: 1 → 2\)"):
+        check_same(tmp_path, toy(workers_per_trial=2), inputs)
+
+
 def test_cell_of_which_every_trial_fails_at_once_stops_the_study_and_says_so(tmp_path: Path) -> None:
     arms = (BASELINE, Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception"))))
     flow = open_flow(toy(arms, budget=Budget(40, 6, 3)), tmp_path)

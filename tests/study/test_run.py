@@ -288,6 +288,7 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
         (["--max-concurrent", "0"], "--max-concurrent"),
         (["--gpus-per-trial", "1.5"], "a fraction of one GPU, or whole GPUs"),
         (["--gpus-per-trial", "nan"], "a fraction of one GPU, or whole GPUs"),
+        (["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and "),
         (["--address", "nowhere"], "allowed are 'auto'"),
         (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
@@ -327,6 +328,7 @@ def test_dry_run_says_what_would_be_trained_and_writes_nothing(folder: Folder) -
 def test_help_has_examples(folder: Folder) -> None:
     said = subprocess.run([sys.executable, "-m", "study.run", "--help"], capture_output=True, text=True, check=True)
     for option in ("--profile", "--data-dir", "--storage-path", "--name", "--seed", "--trials", "--epochs", "--seeds",
-                   "--max-concurrent", "--gpus-per-trial", "--address", "--fresh", "--dry-run"):  # fmt: skip
+                   "--max-concurrent", "--gpus-per-trial", "--workers-per-trial", "--address", "--fresh",
+                   "--dry-run"):  # fmt: skip
         assert option in said.stdout
     assert "python -m study.run spaces/lp_cifar.py --dry-run" in said.stdout

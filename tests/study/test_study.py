@@ -23,6 +23,13 @@ def first(*losses: Any) -> Arm:
     return dataclasses.replace(SEARCHED, first=losses)
 
 
+@dataclasses.dataclass(frozen=True)
+class Learning(SimulatedLoss):
+    """Would begin a discriminator of its own."""
+
+    def begin(self, device: str) -> Any: ...
+
+
 TEN = tuple(SimulatedLoss(x=number / 10, gain=0.05) for number in range(10))
 CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Extra())))
 
@@ -62,6 +69,12 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         ({"arms": (BASELINE, first(*TEN))}, "arm 'searched' has 10 first points, budget.trials is 9"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, first=TEN[0]))}, "write a tuple of losses"),
         ({"arms": (dataclasses.replace(BASELINE, first=TEN),)}, "arm 'plain' has first points and nothing to search"),
+        ({"workers_per_trial": 0}, "workers_per_trial is 0; allowed is a whole number, at least 1"),
+        ({"workers_per_trial": 1.5}, "workers_per_trial is 1.5"),
+        (
+            {"workers_per_trial": 2, "arms": (BASELINE, Arm("gan", Learning()))},
+            "arm 'gan': Learning has parts .* learn",
+        ),
     ],
 )
 def test_study_that_cannot_be_fair_or_work_is_refused(change: dict[str, Any], message: str) -> None:
@@ -180,6 +193,48 @@ def test_every_space_file_asks_its_question_first_and_loads_with_every_profile(p
         assert isinstance(study, Study)
         assert study.question.endswith("?")
         assert (module.__doc__ or "").splitlines()[0] == study.question
+
+
+def test_arm_may_be_for_some_students_only() -> None:
+    students = (SimulatedStudent(), SimulatedStudent("yardstick"))
+    study = toy(students=students, arms=(BASELINE, dataclasses.replace(SEARCHED, students=("student",))))
+    assert [cell.name for cell in study.cells] == ["student / plain", "student / searched", "yardstick / plain"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (
+            (BASELINE, dataclasses.replace(SEARCHED, students=("nobody",))),
+            "arm 'searched' is for student 'nobody'; the",
+        ),
+        ((dataclasses.replace(BASELINE, students=("student",)),), "student 'yardstick' has no arm"),
+        (
+            (dataclasses.replace(BASELINE, students=("student",)), SEARCHED),
+            "'searched' is compared with 'plain', which is not for 'yardstick'",
+        ),
+    ],
+)
+def test_arms_for_some_students_that_cannot_be_compared_are_refused(arms: tuple[Arm, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        toy(students=(SimulatedStudent(), SimulatedStudent("yardstick")), arms=arms)
+
+
+def test_losses_are_checked_with_the_students_of_their_arms_alone(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Listening(Simulated):
+        def check(self, students: Any, losses: Any, storage: Path) -> dict[str, Any]:
+            heard.append((students[0].name, {loss.gain for loss in losses}))
+            return {}
+
+    heard: list[Any] = []
+    study = toy(
+        task=Listening(),
+        students=(SimulatedStudent(), SimulatedStudent("yardstick")),
+        arms=(BASELINE, Arm("better", SimulatedLoss(gain=0.2), students=("student",))),
+    )
+    check_inputs(study, tmp_path)
+    assert heard == [("student", {0.0, 0.2}), ("yardstick", {0.0})]
 
 
 def test_description_leaves_out_where_and_keeps_what() -> None:

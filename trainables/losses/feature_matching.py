@@ -1,0 +1,68 @@
+"""Feature matching: the student's last features are to be the teacher's. The plain form of feature distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from trainables.losses.feature_maps import Adapter, RunningAdapter, compared, fresh
+from trainables.losses.logits import full_precision, require_one_of
+from trainables.losses.pixel import error, require_norm
+from trainables.schedules import Number, Progress, at, require
+from trainables.task import Outputs
+
+
+@dataclass(frozen=True)
+class FeatureMatching:
+    """weight · mean |F_s − F_t|, or of squared differences, F the last features (B, C, H, W) of the nets.
+
+    The control of `AdversarialFeatures`, which compares what a discriminator makes of these features.
+    Raises InputError for a setting, or an end of a schedule, out of range.
+    Source: Romero et al. 2015, equation 3, for squared differences and an adapter.
+    """
+
+    weight: Number = 1.0
+    norm: str = "l1"
+    """"l1", "mse", or "l2norm": see `error` in pixel.py."""
+    adapter: Adapter | None = None
+    """For nets of different width."""
+    task_weight: Number = 1.0
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require("weight", self.weight, low=0)
+        require("task_weight", self.task_weight, low=0)
+        require_norm("norm", self.norm)
+        require_one_of("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
+
+    def begin(self, device: str) -> RunningMatching:
+        return RunningMatching(self, device)
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        """With an adapter that has learnt nothing: for checks."""
+        return fresh(self.begin, student)(student, teacher, targets, progress)
+
+
+class RunningMatching:
+    """Feature matching in one training, with its adapter."""
+
+    def __init__(self, loss: FeatureMatching, device: str) -> None:
+        self.loss = loss
+        self.adapter = RunningAdapter(loss.adapter, device)
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        with full_precision(student):
+            f_s, f_t = compared("FeatureMatching", self.adapter, student, teacher)
+            return at(self.loss.weight, progress) * error(self.loss.norm, f_s, f_t)
+
+    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+        self.adapter.learn(progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adapter": self.adapter.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adapter.load_state_dict(state["adapter"])
