@@ -22,10 +22,11 @@ def data_line(records: StudyRecords) -> str:
     if protocol(records):
         return f"{line} Data and protocol of {records.protocol}."
     if records.protocol:
-        return f"{line} Images of {records.protocol}'s data are missing or added; published figures are not shown."
-    return f"{line} Not the data and protocol of any paper; published figures are not shown."
+        return f"{line} Images of {records.protocol}'s data are missing or added; {_APART}."
+    return f"{line} Not the data and protocol of any paper; {_APART}."
 
 
+_APART = "published figures are not shown beside measured ones"
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 

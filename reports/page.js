@@ -31,13 +31,21 @@ function restyle(theme, width) {
   }
 }
 
-for (const block of document.querySelectorAll("script.data")) {
+function draw(block) {
   const plot = block.previousElementSibling;
   const { data, layout } = JSON.parse(block.textContent);
   const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: false };
-  Plotly.newPlot(plot, data, layout, config).then(() => Plotly.relayout(plot, colours(layout, current())));
   plots.push(plot);
+  return Plotly.newPlot(plot, data, layout, config).then(() => Plotly.relayout(plot, colours(layout, current())));
 }
+
+// One after the other with a pause between, from the top: a page of fifty figures can be read while they appear.
+(async () => {
+  for (const block of document.querySelectorAll("script.data")) {
+    await draw(block);
+    await new Promise((done) => setTimeout(done));
+  }
+})();
 
 dark.addEventListener("change", () => restyle(current()));
 addEventListener("beforeprint", () =>

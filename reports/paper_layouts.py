@@ -154,8 +154,8 @@ def p2_table_1() -> Layout:
             Line("SSIM", metric="ssim", digits=3, notes=(channel,)),
             Line("LPIPS", metric="lpips", digits=4, notes=("of which net is not stated",)),
         ),
-        teacher=Line("Dictionary net", model="dictionary_teacher"),
-        students=(Line("Student", model="student"),),
+        teacher=Line("Dictionary net", model="vgg_sr-32atoms"),
+        students=(Line("Student", model="vgg_sr"),),
         notes=(unknown,),
     )
 

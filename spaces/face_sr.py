@@ -87,7 +87,7 @@ def embedded(data_dir: Path | None) -> Study:
             teacher=Teacher(SmallSR(16, atoms=8), recipe, epochs=10),
             recipe=recipe,
         ),
-        students=(student, RCAN(groups=2, blocks=2, width=16), SRFBN(width=16, groups=2, steps=2)),
+        students=(student, RCAN(groups=2, blocks=2, width=16), SRFBN(width=16, groups=1, steps=2)),
         arms=arms(student.name, PatchDiscriminator(in_channels=16, width=16, layers=3), matching=0.01),
         budget=Budget(trials=4, epochs=6, seeds=7),
         metric="val/psnr",

@@ -46,7 +46,7 @@ class SrScores:
 
     def __init__(self, device: str, channel: Channel = "rgb", lpips: LpipsNet | None = "alex", psnr_only: bool = False):
         # imported late: it takes seconds, which a driver that only checks the data need not wait for
-        from torchmetrics import MeanMetric
+        from torchmetrics import SumMetric
         from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
         self._channel = channel
@@ -54,13 +54,15 @@ class SrScores:
         self._psnr = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)).to(device)
         self._ssim: Any = None if psnr_only else StructuralSimilarityIndexMeasure(data_range=1.0).to(device)
         self._lpips = None if psnr_only or lpips is None or lpips_lacks(lpips) else _lpips(lpips, device)
-        self._distance = MeanMetric(nan_strategy="disable").to(device)
+        # not MeanMetric: it either drops NaN, a diverged net's score, or forgets the weights
+        self._distance, self._images = (SumMetric(nan_strategy="disable").to(device) for _ in range(2))
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         image = outputs.prediction.detach().float().clamp(0, 1)
         target = batch.targets.image
         if self._lpips is not None:
-            self._distance.update(self._lpips(image, target), weight=len(image))
+            self._distance.update(self._lpips(image, target) * len(image))
+            self._images.update(len(image))
         if self._channel == "y":
             image, target = luma(image), luma(target)
         self._psnr.update(image, target)
@@ -73,7 +75,7 @@ class SrScores:
         if self._ssim is not None:
             scores["ssim"] = float(self._ssim.compute())
         if self._lpips is not None:
-            scores["lpips"] = float(self._distance.compute())
+            scores["lpips"] = float(self._distance.compute() / self._images.compute())
         return scores
 
 

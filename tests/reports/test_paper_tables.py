@@ -227,10 +227,10 @@ def test_known_errors_are_recomputed_from_the_figures() -> None:
 
 
 def test_super_resolution_has_the_papers_digits(writer: Writer) -> None:
-    writer.students, writer.arms = ["student"], {"none": [25.8371, 25.9], "KD": [26.6, 26.7]}
+    writer.students, writer.arms = ["vgg_sr"], {"none": [25.8371, 25.9], "KD": [26.6, 26.7]}
     writer.published, writer.versus, writer.searched = {"none": "none", "KD": "adversarial_kd"}, {}, set()
     writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
-    writer.study["teacher"] = {"name": "dictionary_teacher", "metrics": {"test/ssim": 0.7714, "test/lpips": 0.24131}}
+    writer.study["teacher"] = {"name": "vgg_sr-32atoms", "metrics": {"test/ssim": 0.7714, "test/lpips": 0.24131}}
     rows = rows_of(paper_table(written(writer), p2_table_1()))
     assert rows["Student, no distillation"][0].startswith("25.869 ± 0.400 (n = 2); published 25.837, ")
     assert rows["Dictionary net (teacher)"][1:] == (
@@ -241,7 +241,7 @@ def test_super_resolution_has_the_papers_digits(writer: Writer) -> None:
 
 
 def test_another_net_of_the_table_is_measured_in_its_own_row_alone(writer: Writer) -> None:
-    writer.students, writer.arms = ["student", "rcan"], {"none": [26.1, 26.3], "KD": [26.6, 26.7]}
+    writer.students, writer.arms = ["vgg_sr", "rcan"], {"none": [26.1, 26.3], "KD": [26.6, 26.7]}
     writer.published, writer.versus, writer.searched = {"none": "none", "KD": "adversarial_kd"}, {}, set()
     writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
     rows = rows_of(paper_table(written(writer), p2_table_1()))

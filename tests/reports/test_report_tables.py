@@ -127,7 +127,7 @@ def test_published_figures_are_shown_only_beside_complete_data(writer: Writer, c
         assert line.endswith("Data and protocol of P4.")
         assert why is None
     else:
-        assert line.endswith("Images of P4's data are missing or added; published figures are not shown.")
+        assert line.endswith("P4's data are missing or added; published figures are not shown beside measured ones.")
         assert why is not None
         assert "runs on ShanghaiTech A with images missing or added, not under P4's protocol" in why
 
@@ -253,7 +253,7 @@ def test_data_line_says_whether_it_is_a_papers_protocol(writer: Writer) -> None:
     assert line.startswith(
         "Data: digits (scikit-learn), 8×8 grey, 10 classes: 300 training, 60 validation and 899 test"
     )
-    assert line.endswith("Not the data and protocol of any paper; published figures are not shown.")
+    assert line.endswith("the data and protocol of any paper; published figures are not shown beside measured ones.")
     under = replace(records, study={**records.study, "protocol": "P1"})
     assert headline.data_line(under).endswith("Data and protocol of P1.")
 
