@@ -172,7 +172,8 @@ def _comparison_notes(comparison: Comparison) -> list[str]:
         "± is a 95 % t interval. [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
         "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
         f"sign-flip test, exact up to {statistics.EXACT_UP_TO} seeds, Holm-corrected over this table's {m} "
-        f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the true difference is the one seen."
+        f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
+        "true difference is the one seen."
     ]
     for row in comparison.rows:
         if figure := row.published:

@@ -12,6 +12,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -117,8 +118,11 @@ class Door:
     def __init__(self, flow: Flow, workplace: Workplace, watch: Watch, say: Callable[[str], None]):
         self.flow, self._workplace, self._watch, self._say = flow, workplace, watch, say
         self._ids: dict[str, str] = {}
-        self.errors: dict[str, Exception | None] = {}
+        self._errors: dict[str, Exception | None] = {}
         """What Tune last said of each trial whose worker died."""
+        self._deaths: Counter[str] = Counter()
+        """Of each trial's workers since it last got further."""
+        self._given_up: Counter[str] = Counter()
         self._ticked = 0.0
         self._over: list[tuple[str, float]] = []
         """Trials whose checkpoint is not needed once their end is on disk, and when they ended."""
@@ -170,12 +174,31 @@ class Door:
                 self._over.append((trial_id, time.monotonic()))  # only a confirmed student's weights are worth keeping
         return ended or bool(told.failure), run.epochs_done > before
 
+    def forgive(self, tune_id: str) -> None:
+        """A trial got further: what it lost before does not count."""
+        trial_id = self._ids[tune_id]
+        self._deaths.pop(trial_id, None)
+        self._given_up.pop(trial_id, None)
+
+    def died(self, tune_id: str, error: Exception | None) -> None:
+        """A worker died, or could not start."""
+        trial_id = self._ids[tune_id]
+        self._errors[trial_id] = error
+        self._deaths[trial_id] += 1
+
     def lost(self, tune_id: str) -> None:
-        """Tune gave a trial up: its worker died, or could not start, more often than is forgiven."""
-        error = self.errors.get(tune_id)
+        """Tune gave a trial up. It has failed if its workers died more often than is forgiven.
+
+        Where a worker dies just as it turns to its next trial, Tune gives that one up after a single death.
+        """
+        trial_id = self._ids[tune_id]
+        self._given_up[trial_id] += 1
+        if max(self._deaths[trial_id], self._given_up[trial_id]) <= WORKER_RETRIES:
+            self.flow.again(trial_id)
+            return
+        error = self._errors.get(trial_id)
         lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
         last = f"{type(error).__name__}: {lines[-1]}" if lines else "Ray gives no reason"
-        trial_id = self._ids[tune_id]
         with _out_of_tune():
             self._workplace.explain(trial_id, str(error))
             self.flow.fail(trial_id, f"its worker died {WORKER_RETRIES + 1} times without an epoch, last with {last}")
@@ -223,11 +246,12 @@ class FlowScheduler(FIFOScheduler):  # type: ignore[misc]
         ended, got_on = self._door.hear(trial.trial_id, result["message"])
         if got_on:
             trial.run_metadata.num_failures = 0  # forgiven: a long trial may lose many a node
+            self._door.forgive(trial.trial_id)
         return str(TrialScheduler.STOP if ended else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # told at every death of a worker; the searcher hears of the last one only
-        self._door.errors[trial.trial_id] = trial.get_error()
+        self._door.died(trial.trial_id, trial.get_error())
 
 
 def as_config(run: Run) -> dict[str, Any]:

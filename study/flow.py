@@ -136,6 +136,10 @@ class Flow:
         self.end(run, TrialState.FAILED, reason)
         self.flush_if_due()
 
+    def again(self, trial_id: str) -> None:
+        """Start a trial anew that is no longer under way, from its checkpoint."""
+        self.resumable.append(self.running.pop(trial_id))
+
     def end(self, run: Run, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Close a trial: for its cell, for the search, and on record; `at` if it had ended before now."""
         trial = run.trial
