@@ -83,7 +83,7 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "records": records,
         "question": records.study.get("question"),
         "data_line": headline.data_line(records),
-        "answers": [headline.answer(comparison) for comparison in comparisons],
+        "answers": headline.answers(comparisons),
         "checks": [line for c in comparisons if (line := headline.baseline_check(c))],
         "notices": dict.fromkeys(
             [*(line for c in comparisons if (line := headline.seeds_line(c))), *headline.missing(records)]

@@ -34,6 +34,13 @@ MOST_SINGLY = 2
 """So many undecided comparisons are told one by one."""
 
 
+def answers(comparisons: tuple[Comparison, ...]) -> list[str]:
+    """`answer` of each student; a yardstick of which nothing is asked has none, unless nothing is asked at all."""
+    return [answer(comparison) for comparison in comparisons if comparison.comparisons] or [
+        answer(comparison) for comparison in comparisons
+    ]
+
+
 def answer(comparison: Comparison) -> str:
     """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
     undecided = [row for row in comparison.claims if row.verdict == "undecided"]

@@ -64,7 +64,8 @@ def _beside(records: StudyRecords, layout: Layout, columns: tuple[Line, ...]) ->
 def _apart(records: StudyRecords, layout: Layout, columns: tuple[Line, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Rows of this study's figures, then greyed ones of published figures."""
     letters = marks(layout)
-    for row in expanded(_rows(records, layout), _own_names(records, layout)):
+    ours = (version for row in _rows(records, layout) for version in _versions(records, row))
+    for row in expanded(ours, _own_names(records, layout)):
         cells = [_measured(records, layout, crossed(row, column)) for column in columns]
         yield (row.title, "this study", *cells), ""
     for row in expanded((line for line in layout.rows if not line.ours), layout.names):
@@ -77,6 +78,14 @@ def _rows(records: StudyRecords, layout: Layout) -> tuple[Line, ...]:
     return (*layout.rows, *(_further(records) if layout.further_arms else ()))
 
 
+def _versions(records: StudyRecords, row: Line) -> list[Line]:
+    """The row of another net of the table; where the study has only narrow versions of that net, a row for each."""
+    narrow = [student for student in records.students if row.model and student.startswith(f"{row.model}-")]
+    if row.model in records.students or not narrow:
+        return [row]
+    return [replace(row, title=student, model=student) for student in narrow]
+
+
 def _further(records: StudyRecords) -> Iterator[Line]:
     """A row for each arm that no paper reports."""
     for arm in dict.fromkeys(cell.arm for cell in records.cells if not cell.published):
@@ -86,7 +95,7 @@ def _further(records: StudyRecords) -> Iterator[Line]:
 def _own_names(records: StudyRecords, layout: Layout) -> dict[str, tuple[Line, ...]]:
     """This study's nets by role, titled as in the paper where it has them too."""
     titles = {line.model: line for lines in layout.names.values() for line in lines}
-    fixed = {line.model for line in layout.rows if line.model}
+    fixed = {version.model for line in layout.rows if line.model for version in _versions(records, line)}
     teacher, students = records.part("teacher").get("name"), [s for s in records.students if s not in fixed]
     own = {"teacher": [str(teacher)] if teacher else [], "student": students}
     return {role: tuple(titles.get(name, Line(name, model=name)) for name in names) for role, names in own.items()}
@@ -111,7 +120,12 @@ def _measured(records: StudyRecords, layout: Layout, place: Line) -> str:
     last, n = _figures(records, place, cell, base, f"test/{place.metric}")
     best, n_best = _figures(records, place, cell, base, f"test_at_best_val/{place.metric}")
     beside = f"; {best} at best val. epoch" + (f" (n = {n_best})" if n_best != n else "")
-    return (f"{last} (n = {n})" if n else "– no result") + (beside if n_best else "")
+    return (f"{last} (n = {n})" if n else _no_result(records, place)) + (beside if n_best else "")
+
+
+def _no_result(records: StudyRecords, place: Line) -> str:
+    """Why nothing was measured, where the study's inputs tell it: an absent file of weights, say."""
+    return f"– {records.part('inputs', 'data', 'absent').get(place.metric, 'no result')}"
 
 
 def _figures(records: StudyRecords, place: Line, cell: Cell, base: Cell | None, column: str) -> tuple[str, int]:
@@ -150,7 +164,7 @@ def _teacher(records: StudyRecords, place: Line) -> str:
         return ABSENT
     value = records.part("teacher", "metrics").get(f"test/{place.metric}")
     written = replace(metric(f"test/{place.metric}"), digits=place.digits)
-    return f"{written.text(float(value))} (n = 1)" if isinstance(value, int | float) else "– no result"
+    return f"{written.text(float(value))} (n = 1)" if isinstance(value, int | float) else _no_result(records, place)
 
 
 def _size(records: StudyRecords, place: Line) -> str:

@@ -168,6 +168,8 @@ def _published(comparison: Comparison, figure: Any) -> str:
 
 def _comparison_notes(comparison: Comparison) -> list[str]:
     m = comparison.comparisons
+    if not m:
+        return ["± is a 95 % t interval."]
     notes = [
         "± is a 95 % t interval. [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
         "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "

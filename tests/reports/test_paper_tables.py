@@ -308,3 +308,15 @@ def test_every_table_is_written_as_csv_markdown_and_latex(crowds: Writer) -> Non
     stems = {name.rsplit(".", 1)[0] for name in files}
     assert {"comparison", "P4-table-1", "P4-table-2", "budget", "failures"} <= stems
     assert files == {f"{stem}.{ending}" for stem in stems for ending in ("csv", "md", "tex")}
+
+
+def test_narrow_version_of_another_net_stands_in_its_row_and_what_is_absent_is_named(writer: Writer) -> None:
+    writer.students, writer.arms = ["small_sr-16", "rcan-g2"], {"none": [26.1, 26.3]}
+    writer.published, writer.versus, writer.searched = {"none": "none"}, {}, set()
+    writer.study |= {"test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
+    writer.study["inputs"]["data"]["absent"] = {"lpips": "weights absent"}
+    rows = rows_of(paper_table(written(writer), p2_table_1()))
+    assert rows["rcan-g2"][1].startswith("26.200 ± 1.271 (n = 2)")
+    assert rows["rcan-g2"][3] == "– weights absent"
+    assert rows["small_sr-16, no distillation"][1].startswith("26.200 ± 1.271 (n = 2)")
+    assert not [title for title in rows if title.startswith("rcan-g2,")]
