@@ -24,6 +24,8 @@ PIXELS = 1_500_000
 """Of all pictures of a page together: beyond, they are made smaller."""
 SIDES = (72, 288)
 """The longer side of a picture, at least and at most."""
+SHOWN = 150
+"""In the page, the longer side is at least so long."""
 SMALL = 128
 """Up to this side an image is kept without loss."""
 
@@ -112,15 +114,16 @@ def _ranges(panels: Iterable[Panel]) -> dict[str, Range]:
 
 def _picture(of: str, panel: Panel, ranges: dict[str, Range], side: int) -> Picture:
     height, width = panel.values.shape[:2]
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    longer = max(height, width)
     image = _image(panel, ranges)
-    if scale < 1:
+    if side < longer:
+        size = max(1, round(width * side / longer)), max(1, round(height * side / longer))
         # labels and colours of maps are names, which have no mean
         how = Image.Resampling.LANCZOS if panel.kind == "image" else Image.Resampling.NEAREST
         image = image.resize(size, how)
     alt = ", ".join(part for part in (of, panel.name if panel.name != of else "", panel.caption) if part)
-    return Picture(of, panel.caption, alt, _uri(image), *size)
+    shown = max(side, SHOWN) / longer
+    return Picture(of, panel.caption, alt, _uri(image), round(width * shown), round(height * shown))
 
 
 def _image(panel: Panel, ranges: dict[str, Range]) -> Image.Image:

@@ -68,7 +68,7 @@ def embedded(data_dir: Path | None) -> Study:
         name="face_parsing",
         question=QUESTION,
         task=FaceParsing(
-            data=DrawnFaces(train=400, val=64, test=192),
+            data=DrawnFaces(train=256, val=64, test=128),
             teacher=Teacher(SmallFCN(16), Recipe(8, Cosine(5e-3), Adam()), epochs=20),
             recipe=Recipe(8, Cosine(1e-2), Adam()),
         ),
