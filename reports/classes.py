@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from reports import statistics
 from reports.load import StudyRecords
 from reports.metrics import CLASS, metric
@@ -40,8 +42,9 @@ def class_table(records: StudyRecords, student: str) -> Table | None:
 
 
 def _mean(records: StudyRecords, cell: str, name: str) -> str:
-    values = records.confirmed.loc[records.confirmed["cell"] == cell, name].dropna()
-    if values.empty:
+    values = records.confirmed.loc[records.confirmed["cell"] == cell, name].to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
         return "–"
     found, written = statistics.mean_interval(values.tolist()), metric(name)
     half = f" ± {written.text(found.interval.high - found.mean)}" if found.interval else ""

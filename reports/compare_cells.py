@@ -108,10 +108,17 @@ def incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
         ("another metric", one.test_metric, other.test_metric),
         ("another direction", one.direction_of(one.test_metric), other.direction_of(other.test_metric)),
         ("trained on another part", _trained_on(one), _trained_on(other)),
+        ("another measure", _measure(one), _measure(other)),
         ("another protocol", protocol(one) or "no paper's", protocol(other) or "no paper's"),
     ]
     found = [f"{what}: {left} and {right}" for what, left, right in reasons if left != right]
     return found or ([] if _fingerprint(one) else ["it is not on record which data they used"])
+
+
+def _measure(records: StudyRecords) -> str:
+    """What a metric of one name is of, where the task tells it: the scale and channel of a PSNR."""
+    told = records.part("inputs", "data", "measure")
+    return ", ".join(f"{name} {value}" for name, value in told.items()) or "the metric's usual one"
 
 
 def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:

@@ -117,7 +117,7 @@ def _standing(row: Row) -> str:
     if row.why_not:
         return "not comparable"
     if row.difference is None:
-        return "not measured yet"
+        return "no result"
     return row.verdict or "the same trials"
 
 
@@ -143,7 +143,7 @@ def _how(row: Row) -> str:
     if row.versus is None or row.why_not:
         return "–"
     if row.difference is None:
-        return "not measured yet"
+        return "no result"
     kind, n = row.difference.kind, row.difference.n
     words = {"paired": f"{n} shared seed{'s' * (n != 1)}", "unpaired": "unpaired", "repeated": "the same trials"}
     return words[kind]
@@ -166,14 +166,14 @@ def _notes(student: Student, labels: Sequence[str]) -> Iterable[str]:
         )
     if "paired" in kinds:
         yield (
-            "Shared seeds: both runs of a pair have the same seed; exact two-sided sign-flip test, BCa bootstrap "
-            "interval. Seeds needed: for 80 % power if the true difference is the one seen."
+            "Shared seeds: both runs of a pair have the same seed; two-sided sign-flip test, exact up to 20 "
+            "seeds, BCa bootstrap interval. Seeds needed: for 80 % power if the true difference is the one seen."
         )
     if "unpaired" in kinds:
         yield (
-            "Unpaired: the studies share no seed; exact two-sided permutation test of the difference of means, "
-            "Welch's t interval. It takes a larger difference to be found than with shared seeds: --seed of the first "
-            "study gives the others its seeds."
+            "Unpaired: the studies share no seed; two-sided permutation test of the difference of means, exact up to a "
+            "million ways to deal the runs out, Welch's t interval. It takes a larger difference to be found than with "
+            "shared seeds: --seed of the first study gives the others its seeds."
         )
     if "repeated" in kinds:
         yield (

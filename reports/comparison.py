@@ -169,7 +169,7 @@ def _published(records: StudyRecords, cell: Cell) -> Published | None:
     written = metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.cells_of(cell.student)}
     versus = methods.get(cell.versus or "")
-    found = published.find(protocol(records), cell.student, cell.published)
+    found = published.find(protocol(records), cell.student, cell.published.lower())
     return _only([row for row in found if row.reports(written.bare) and row.versus in (None, versus)], written)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def _exhibition(records: StudyRecords, student: str) -> Exhibition:
     for net, path in _files(records, student):
         try:
             panels = read(path)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             damaged.append(f"{net}: {path.parent.name}/{path.name} cannot be read ({type(error).__name__})")
             continue
         given = given or tuple(panel for panel in panels if panel.given)
@@ -97,7 +98,7 @@ def _files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path]]:
 def read(path: Path) -> list[Panel]:
     """The panels in a file. Nothing in it is unpickled.
 
-    Raises OSError, ValueError, KeyError, TypeError, EOFError or BadZipFile for a damaged one.
+    Raises OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile or zlib.error for a damaged one.
     """
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(str(file["about"]))

@@ -22,8 +22,14 @@ def data_line(records: StudyRecords) -> str:
     if protocol(records):
         return f"{line} Data and protocol of {records.protocol}."
     if records.protocol:
-        return f"{line} Images of {records.protocol}'s data are missing or added; {_APART}."
+        return f"{line} Not {records.protocol}'s data: {altered(records)}; {_APART}."
     return f"{line} Not the data and protocol of any paper; {_APART}."
+
+
+def altered(records: StudyRecords) -> str:
+    """Why the data are not those of the study's declared protocol."""
+    why = records.part("inputs", "data").get("why_incomplete")
+    return str(why) if why else "images are missing or added"
 
 
 _APART = "published figures are not shown beside measured ones"
@@ -51,7 +57,7 @@ def answer(comparison: Comparison) -> str:
     if undecided and not few:
         parts.append(f"{_against(undecided)} are undecided ({_range(undecided, comparison)})")
     if open_rows:
-        parts.append(f"{_against(open_rows)} {'is' if len(open_rows) == 1 else 'are'} not measured yet")
+        parts.append(f"{_against(open_rows)} {'has' if len(open_rows) == 1 else 'have'} no result")
     return f"{comparison.student}: {'; '.join(parts) or 'nothing is compared'}."
 
 
@@ -84,8 +90,8 @@ def seeds_warning(seeds: int, comparisons: int) -> str | None:
 def published_line(records: StudyRecords) -> str | None:
     """Why no published figures are shown; None if they are."""
     methods = tuple(cell.published for cell in records.cells)
-    altered = "" if protocol(records) == records.protocol else " with images missing or added"
-    return published.why_not_shown(protocol(records), records.data_name + altered, records.students, methods)
+    apart = "" if protocol(records) == records.protocol else f" ({altered(records)})"
+    return published.why_not_shown(protocol(records), records.data_name + apart, records.students, methods)
 
 
 def missing(records: StudyRecords) -> list[str]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PREDICTIONS = {
     "Classification": "logits, one per class; their softmax gives probabilities",
     "CrowdCounting": "a density map; its sum divided by density_scale (see “task” below) is the number of people",
+    "FaceParsing": "maps of logits at the head's resolution; enlarged bilinearly, the largest is a pixel's class",
+    "FaceSR": "an image, shares of 1 as the input is, to be clamped to 0…1",
 }
 """By the task's class; of others the card says only the shape."""
 

@@ -42,7 +42,11 @@ function draw(block) {
 // One after the other with a pause between, from the top: a page of fifty figures can be read while they appear.
 (async () => {
   for (const block of document.querySelectorAll("script.data")) {
-    await draw(block);
+    try {
+      await draw(block);
+    } catch (error) {
+      console.error(error); // one figure less, not all that follow
+    }
     await new Promise((done) => setTimeout(done));
   }
 })();

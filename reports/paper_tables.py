@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from reports import published, statistics
 from reports.comparison import by_seed, protocol
+from reports.headline import altered
 from reports.load import Cell, StudyRecords
 from reports.metrics import metric
 from reports.paper_layouts import layouts
@@ -197,7 +198,7 @@ def _why_not_beside(records: StudyRecords, paper: str) -> str | None:
     if protocol(records) == paper:
         return None
     if records.protocol == paper:
-        return f"images of {paper}'s data are missing or added"
+        return f"its data are not {paper}'s: {altered(records)}"
     return f"this study runs on {records.data_name}, not under {paper}'s protocol"
 
 

@@ -94,9 +94,10 @@ def to_tex(table: Table) -> str:
 
 
 def file_stem(name: str) -> str:
-    """A table's name as a file name on any system; what that cuts off is kept apart by a hash."""
-    stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
-    return stem if len(stem) <= 80 else f"{stem[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    """A table's name as a file name on any system; what that cuts off or leaves out is kept apart by a hash."""
+    stem = re.sub(r"[^A-Za-z0-9._+=]+", "-", name).strip("-.")
+    told = len(stem) <= 80 and re.fullmatch(r"[A-Za-z0-9.+=, /_-]*", name)
+    return stem if told else f"{stem[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _tex_row(cells: list[str]) -> str:

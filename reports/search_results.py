@@ -51,6 +51,8 @@ def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else []
     trials = records.searches(cell)
+    if not set(objectives) <= set(trials.columns):
+        return None
     complete = trials[trials["state"] == "COMPLETE"]
     scores = [{name: trial[name] for name in objectives} for _, trial in complete.iterrows()]
     front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from reports import statistics
@@ -122,7 +123,8 @@ def draw_setting(points: list[Point], found: Sweep, written: Metric, student: st
 
 
 def _point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
-    runs = records.confirmed[records.confirmed["cell"] == cell.name].dropna(subset=[name])
+    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
     if runs.empty:
         return None
     written = metric(name)

@@ -15,6 +15,7 @@ from reports import headline, statistics
 from reports.comparison import ArmResult, Comparison, Reference, compare
 from reports.load import StudyRecords, load
 from reports.metrics import Metric, brief, shorten
+from reports.published import Published
 from reports.render import Table, to_text
 from reports.statistics import Mean, Paired
 
@@ -125,9 +126,16 @@ def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, sh
     return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
 
+def _at_best(comparison: Comparison, row: ArmResult) -> str:
+    """Of how many runs is told where it is not of all."""
+    best, last = row.at_best_val, row.mean
+    partly = f" (n = {best.n})" if best and (last is None or best.n != last.n) else ""
+    return mean_text(comparison.metric, best) + partly
+
+
 def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: bool) -> tuple[str, ...]:
     cells = [row.arm, str(row.mean.n if row.mean else 0), mean_text(comparison.metric, row.mean)]
-    cells += [mean_text(comparison.metric, row.at_best_val)] if at_best else []
+    cells += [_at_best(comparison, row)] if at_best else []
     difference = difference_text(comparison.metric, row.paired)
     cells += [row.versus or "–", difference, _p(row.p), row.verdict or "–", _needed(row)]
     cells += [_published(comparison, row.published)] if shown else []
@@ -168,8 +176,10 @@ def _published(comparison: Comparison, figure: Any) -> str:
 
 def _comparison_notes(comparison: Comparison) -> list[str]:
     m = comparison.comparisons
+    teacher = comparison.teacher
+    of_teacher = [_of_paper("teacher", teacher.published)] if teacher and teacher.published else []
     if not m:
-        return ["± is a 95 % t interval."]
+        return ["± is a 95 % t interval.", *of_teacher]
     notes = [
         "± is a 95 % t interval. [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
         "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
@@ -177,12 +187,13 @@ def _comparison_notes(comparison: Comparison) -> list[str]:
         f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
         "true difference is the one seen."
     ]
-    for row in comparison.rows:
-        if figure := row.published:
-            kind = f"difference to {figure.versus}" if figure.versus else "value"
-            extras = "; ".join(part for part in (figure.setting, figure.epoch, figure.note) if part)
-            notes.append(f"{row.arm}: {kind} published in {figure.paper} ({extras}).")
-    return notes
+    return [*notes, *of_teacher, *(_of_paper(row.arm, row.published) for row in comparison.rows if row.published)]
+
+
+def _of_paper(what: str, figure: Published) -> str:
+    kind = f"difference to {figure.versus}" if figure.versus else "value"
+    extras = "; ".join(part for part in (figure.setting, figure.epoch, figure.note) if part)
+    return f"{what}: {kind} published in {figure.paper} ({extras})."
 
 
 def _flattened(value: Any, name: str) -> list[tuple[str, Any]]:

@@ -97,6 +97,7 @@ def paper(data_dir: Path | None) -> Study:
         metric="val/f1",
         confirm_on="train",
         stopping=SuccessiveHalving(min_epochs=10),
+        hang_seconds=4 * 3600,  # an epoch of the largest net takes an hour and more on a GPU of 2017
         readings=(*READINGS, PAPER_READING, SPLIT_READING),
         protocol="P0",
     )

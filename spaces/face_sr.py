@@ -13,7 +13,7 @@ narrow, and the dictionary holds patches of training faces. This profile shows t
 verdicts look like; it says nothing about photographs. Seven seeds are the fewest that can decide three comparisons
 (2/2⁷ · 3 < 0.05).
 `paper` is P2's, as far as it is known: VGGFace2 at 256 × 256 pixels from 32 × 32. VGG-19's ImageNet weights must lie
-where torchvision keeps them; LPIPS appears if AlexNet's do, too.
+where torchvision keeps them; LPIPS appears if AlexNet's do, too. SRFBN takes some 30 GB of a GPU's memory.
 """
 
 from pathlib import Path
@@ -113,6 +113,7 @@ def paper(data_dir: Path | None) -> Study:
         budget=Budget(trials=12, epochs=100, seeds=7),
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=10),
+        hang_seconds=4 * 3600,  # an epoch of the largest net takes an hour and more on a GPU of 2017
         readings=(*READINGS, PAPER_READING, TEACHER_READING),
         protocol="P2",
     )

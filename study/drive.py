@@ -36,7 +36,7 @@ from study.replay import replay
 from study.space import corners
 from study.study import Study
 from study.trackers import Tracker, tracked
-from study.trial import Preparation
+from study.trial import SPLITS, Preparation, Split
 from study.warm import warm_points
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ class Place:
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
     """The task's own checks, with every loss at the ends of its domains; returns what identifies data and teacher."""
     checked: dict[str, Any] = {}
+    trained_on: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
     for student in study.students:
         losses = tuple(loss for cell in study.cells if cell.student is student for loss in corners(cell.arm.loss))
-        checked |= study.task.check((student,), losses, storage)
+        checked |= study.task.check((student,), losses, storage, trained_on)
     return checked
 
 

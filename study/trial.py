@@ -18,6 +18,8 @@ from study.describe import digest
 Direction = Literal["max", "min"]
 Phase = Literal["prepare", "search", "confirm"]
 Split = Literal["train", "val", "train+val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "train+val")
+"""What students are trained on: in the search, and in confirm unless validation stays apart there."""
 
 
 class TrialState(StrEnum):
@@ -144,8 +146,10 @@ class Task(Protocol):
     def metrics(self) -> Mapping[str, Direction]:
         """Every metric a row may hold, by `split/name`, and which way is better."""
 
-    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
-        """Look at data, weights and students before anything starts.
+    def check(
+        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+    ) -> dict[str, Any]:
+        """Look at data, weights and students before anything starts; students will train on these splits.
 
         Returns what identifies the inputs, for the record: content hashes, sizes, names.
         Raises InputError naming what is missing or wrong, where it was looked for and how to get it.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from study.describe import describe, digest
 from study.errors import InputError
-from study.trial import Direction, Split
+from study.trial import SPLITS, Direction, Split
 from trainables import teachers
 from trainables.data.splits import ImageSet, stratified_split
 from trainables.losses.logits import divergence
@@ -94,7 +94,9 @@ class Classification(Taught):
     def selects_by(self) -> str:
         return "val/accuracy"
 
-    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def check(
+        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+    ) -> dict[str, Any]:
         images, key = load(self.data), self.teacher_key
         sizes = {split: len(_indices(self, split)) for split in ("train", "val")}
         for student in students:

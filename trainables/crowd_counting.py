@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from study.describe import describe, digest
 from study.errors import InputError
-from study.trial import Direction, Split
+from study.trial import SPLITS, Direction, Split
 from trainables.crowd_examples import (
     COUNT_ERRORS,
     MULTIPLE,
@@ -108,11 +108,13 @@ class CrowdCounting(Taught):
     def selects_by(self) -> str:
         return "val/mae"
 
-    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def check(
+        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+    ) -> dict[str, Any]:
         crowds, key = load(self.data), self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val")}
         crop = torch.zeros(1, CHANNELS, self.views.size, self.views.size)
-        try_out(self, self.recipe, students, losses, storage, empty_batch(crop, None))
+        try_out(self, students, losses, storage, trained_on, empty_batch(crop, None))
         return {
             "data": {
                 "name": crowds.name,

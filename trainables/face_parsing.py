@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.describe import describe, digest
-from study.trial import Direction, Split
+from study.trial import SPLITS, Direction, Split
 from trainables.data.face_arrays import FaceSet
 from trainables.data.face_decoding import CLASSES
 from trainables.face_examples import FaceExamples, face_examples
@@ -89,11 +89,14 @@ class FaceParsing(Taught):
     def selects_by(self) -> str:
         return "val/f1"
 
-    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def check(
+        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+    ) -> dict[str, Any]:
         faces, key = load(self.data), self.teacher_key
         side = min(self._side, TRIED_PIXELS)
         labels = torch.zeros(1, side, side, dtype=torch.int64)
-        try_out(self, self.recipe, students, losses, storage, empty_batch(torch.zeros(1, 3, side, side), labels))
+        empty = empty_batch(torch.zeros(1, 3, side, side), labels)
+        try_out(self, students, losses, storage, trained_on, empty)
         train, val, test = faces.sizes
         return {
             "data": {

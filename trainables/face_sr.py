@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from study.atomic import replacing
 from study.describe import describe, digest
 from study.errors import InputError
-from study.trial import Direction, Job, Plan, Preparation, Row, Split
+from study.trial import SPLITS, Direction, Job, Plan, Preparation, Row, Split
 from trainables import preparing, teachers
 from trainables.data.sr_arrays import SrSet
 from trainables.dictionaries import build_dictionary
@@ -108,7 +109,9 @@ class FaceSR(Taught):
     def with_live_teacher(self) -> FaceSR:
         return self  # it is never stored
 
-    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def check(
+        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+    ) -> dict[str, Any]:
         faces, key = load(self.data), self.teacher_key
         sr_examples(faces.test, self.scale, "cpu")
         for model in (self.teacher.model, *students):
@@ -117,9 +120,12 @@ class FaceSR(Taught):
                     f"{model.name} needs boxes of eyes, nose and mouth, and {faces.name} has no landmarks: "
                     "add its landmark file, or take a net without a dictionary"
                 )
+        for model in students:
+            if getattr(model, "atoms", 0):
+                raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
         if self.perceptual_weight:
             perceptual_vgg("cpu")
-        try_out(self, self.recipe, students, losses, storage, self._empty_face(), self._for_trying)
+        try_out(self, students, losses, storage, trained_on, self._empty_face(), self._for_trying)
         train, val, test = faces.sizes
         absent = lpips_lacks(self.lpips) if self.lpips else ""
         return {
@@ -132,6 +138,8 @@ class FaceSR(Taught):
                 "val": val,
                 "test": test,
                 "absent": {"lpips": "weights absent"} if absent else {},
+                "measure": {"scale": self.scale, "channel": self.channel, "lpips": self.lpips},
+                "why_incomplete": "" if faces.complete else "no paper says which of these faces its figures are of",
             },
             "teacher": {"fingerprint": key},
         }
@@ -140,14 +148,14 @@ class FaceSR(Taught):
         steps = preparing.preparations(self, storage, plan)
         model = self.teacher.model
         trained = any(step.name == preparing.TEACHER for step in steps) and self.teacher.weights is None
-        if not trained or not getattr(model, "atoms", 0) or self._built(storage).is_file():
+        if not trained or not getattr(model, "atoms", 0) or self._dictionary(storage).is_file():
             return steps
         note = f"build the dictionary of {model.name}"
         config = {"pool": self.pool_key, "model": describe(model), "seed": self.dictionary_seed}
         return [Preparation(DICTIONARY, 1, config, stage=-1, note=note), *steps]
 
     def prepare(self, job: Job) -> Iterator[Row]:
-        return self._build_dictionary(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
+        return self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
 
     # -- for the training loop -------------------------------------------------------------------------------------
 
@@ -158,7 +166,8 @@ class FaceSR(Taught):
         return EVALUATION_BATCH[device]
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
-        restored = net(batch.inputs, batch.targets.boxes)
+        # an exported student is fed images alone
+        restored = net(batch.inputs, batch.targets.boxes if batch.targets is not None else None)
         steps = {} if restored.steps is None else {"steps": restored.steps}
         return Outputs(restored.image, {"last": restored.features, **steps})
 
@@ -187,15 +196,22 @@ class FaceSR(Taught):
     def build(self, model: SrNetSpec) -> nn.Module:
         return model.build(self.scale)
 
-    def teacher_net(self) -> nn.Module:
-        net = super().teacher_net()
-        return self._with_dictionary(net, "cpu") if getattr(self.teacher.model, "atoms", 0) else net
+    def teacher_net(self, job: Job) -> nn.Module:
+        net = super().teacher_net(job)
+        if not getattr(self.teacher.model, "atoms", 0):
+            return net
+        path = self._dictionary(job.storage)
+        if not path.is_file():
+            self._build_dictionary(job)
+        return fill_dictionary(net, safetensors.torch.load_file(path))
 
     @property
     def teacher_key(self) -> str:
         losses = [self.pixel_norm, self.pixel_weight, self.perceptual_weight]
-        sizes = list(load(self.data).sizes)
-        return self.teacher.key([self.pool_key, sizes, describe(self.views), self.scale, *losses, self.dictionary_seed])
+        # its scores are kept with it: those of another channel, or without LPIPS, are another teacher's
+        scored = [self.channel, self.lpips, bool(self.lpips and lpips_lacks(self.lpips))]
+        trained = [self.pool_key, list(load(self.data).sizes), describe(self.views), self.scale, *losses]
+        return self.teacher.key([*trained, self.dictionary_seed, *scored])
 
     @property
     def pool_key(self) -> str:
@@ -211,24 +227,25 @@ class FaceSR(Taught):
         start, stop = {"train": (0, train), "val": (train, train + val), "train+val": (0, train + val)}[split]
         return torch.arange(start, stop)
 
-    def _build_dictionary(self, job: Job) -> Iterator[Row]:
+    def _dictionary_step(self, job: Job) -> Iterator[Row]:
         started = time.perf_counter()
-        self._with_dictionary(self.build(self.teacher.model), job.device)
-        with replacing(self._built(job.storage)) as aside:
-            aside.write_text("kept by content beside the data; the teacher's training finds it there\n")
+        self._build_dictionary(job)
         yield Row(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
-    def _built(self, storage: Path) -> Path:
-        """The file that says that this step is done."""
-        return teachers.folder(storage, self.teacher_key) / "dictionary.txt"
-
-    def _with_dictionary(self, net: nn.Module, device: str) -> nn.Module:
+    def _build_dictionary(self, job: Job) -> None:
         faces = load(self.data).train
         assert faces.boxes is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a mapped file that cannot be written to: nothing writes to it
             images, boxes = torch.from_numpy(faces.images), torch.from_numpy(faces.boxes)
-        return fill_dictionary(net, build_dictionary(net, images, boxes, self.dictionary_seed, device))
+        net = self.build(self.teacher.model)
+        atoms = build_dictionary(net, images, boxes, self.dictionary_seed, job.device)
+        with replacing(self._dictionary(job.storage)) as aside:
+            safetensors.torch.save_file({name: part.contiguous() for name, part in atoms.items()}, aside)
+
+    def _dictionary(self, storage: Path) -> Path:
+        """Beside the teacher that it is for, where all nodes find it."""
+        return teachers.folder(storage, self.teacher_key) / "dictionary.safetensors"
 
     def _for_trying(self, model: SrNetSpec) -> nn.Module:
         """A net whose dictionary, if it has one, holds noise: enough to see that all fits together."""

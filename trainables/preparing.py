@@ -72,7 +72,7 @@ def _teacher_step(task: TrainableTask, storage: Path) -> list[Preparation]:
 
 def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
     teacher = task.teacher
-    rows = distill(task, job, task.teacher_net, teacher.recipe, NoDistillation(), no_teacher)
+    rows = distill(task, job, lambda: task.teacher_net(job), teacher.recipe, NoDistillation(), no_teacher)
     for row in rows:
         if row["epoch"] == job.trial.epochs:
             state = checkpoint.load(job.checkpoint, job.device)

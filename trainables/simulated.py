@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from study.errors import InputError
 from study.space import Choice, Domain, Value, resolve
-from study.trial import Direction, Job, Plan, Preparation, Row, Trial, TrialNote
+from study.trial import SPLITS, Direction, Job, Plan, Preparation, Row, Split, Trial, TrialNote
 
 BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}  # where a score is highest, each field by itself
 FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
@@ -128,7 +128,9 @@ class Simulated:
         "test/cost": "min",
     }
 
-    def check(self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def check(
+        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+    ) -> dict[str, Any]:
         return {"data": {"name": "simulated", "fingerprint": "simulated"}}
 
     def shortened(self, share: float) -> Simulated:

@@ -44,6 +44,9 @@ class SrExamples:
     views: Flips
     scale: int
     device: str
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Inputs are shares of 1 and not normalised further."""
 
     def __len__(self) -> int:
         return len(self.rows)

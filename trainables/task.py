@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from study.trial import Direction, Split
+from study.trial import Direction, Job, Split
 from trainables.schedules import Progress
 
 
@@ -119,6 +119,10 @@ class TrainableTask(Protocol):
     def views(self) -> Views: ...
 
     @property
+    def recipe(self) -> Any:
+        """The students' `trainables.recipe.Recipe`."""
+
+    @property
     def teacher(self) -> Any:
         """A `trainables.teachers.Teacher`."""
 
@@ -141,7 +145,7 @@ class TrainableTask(Protocol):
 
     def build(self, model: Any) -> nn.Module: ...
 
-    def teacher_net(self) -> nn.Module:
+    def teacher_net(self, job: Job) -> nn.Module:
         """What the teacher's training starts from."""
 
     def examples(self, split: Split, device: str) -> Examples: ...

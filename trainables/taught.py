@@ -41,7 +41,7 @@ class Taught:
     def with_live_teacher(self: Task) -> Task:
         return replace(self, teacher_store=False)
 
-    def teacher_net(self: TaughtTask) -> nn.Module:
+    def teacher_net(self: TaughtTask, job: Job) -> nn.Module:
         """What the teacher's training starts from."""
         return self.build(self.teacher.model)
 

@@ -19,10 +19,10 @@ from trainables.task import Batch, DistillationLoss, Outputs, TrainableTask, bla
 
 def try_out(
     task: TrainableTask,
-    recipe: Recipe,
     students: Sequence[Any],
     losses: Sequence[DistillationLoss],
     storage: Path,
+    trained_on: Sequence[Split],
     empty: Batch,
     build: Callable[[Any], nn.Module] | None = None,
 ) -> None:
@@ -36,8 +36,8 @@ def try_out(
     teacher = _tried_teacher(task, storage, empty, build)
     for student in students:
         said = _tried(task, build(student), empty)
-        for split in ("train", "train+val"):
-            _check_last_batch(task, student, recipe, split, empty)
+        for split in trained_on:
+            _check_last_batch(task, student, task.recipe, split, empty, build)
         shapes = [tuple(outputs.prediction.shape) for outputs in (said, teacher)]
         for loss in losses:
             told = Outputs(teacher.prediction.half(), teacher.features)
@@ -70,7 +70,7 @@ def _tried_teacher(task: TrainableTask, storage: Path, empty: Batch, build: Call
     if weights is not None:
         teachers.load_weights(task.build(blank(model)), weights)
     elif teachers.kept(storage, task.teacher_key) is None:
-        _check_last_batch(task, model, task.teacher.recipe, "train", empty)
+        _check_last_batch(task, model, task.teacher.recipe, "train", empty, build)
         return _tried(task, build(model), empty)
     return _tried(task, build(blank(model)), empty)
 
@@ -82,13 +82,15 @@ def _tried(task: TrainableTask, net: nn.Module, empty: Batch) -> Outputs:
 
 
 @torch.no_grad()
-def _check_last_batch(task: TrainableTask, model: Any, recipe: Recipe, split: Split, empty: Batch) -> None:
+def _check_last_batch(
+    task: TrainableTask, model: Any, recipe: Recipe, split: Split, empty: Batch, build: Callable[[Any], nn.Module]
+) -> None:
     """Try a net on the last batch of an epoch where that is one sample: batch norm needs more than one pixel in all."""
     samples, batch = len(task.positions(split)), recipe.batch_size
     if (samples - 1) % batch:
         return
     try:
-        task.outputs(task.build(blank(model)).train(), empty)
+        task.outputs(build(blank(model)).train(), empty)
     except ValueError:
         raise InputError(
             f"{model.name} trains on {samples} samples in batches of {batch}: the last batch is one sample, too few "

@@ -94,7 +94,7 @@ def test_images_missing_or_added_grey_the_published_figures(crowds: Writer) -> N
     crowds.study["inputs"] = {"data": {"name": "ShanghaiTech A", "complete": False}}
     table = paper_table(written(crowds), p4_table_2())
     assert table.kinds.count("greyed") == 4
-    assert "since images of P4's data are missing or added" in table.notes[0]
+    assert "since its data are not P4's: images are missing or added" in table.notes[0]
 
 
 def test_a_cell_without_an_arm_says_so(crowds: Writer) -> None:

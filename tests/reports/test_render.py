@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.latex import escaped
-from reports.render import Table, to_csv, to_markdown, to_tex
+from reports.render import Table, file_stem, to_csv, to_markdown, to_tex
 
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 BACK = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "''": '"', "-{}-": "--"}
@@ -118,3 +118,8 @@ def test_markdown_lets_no_tag_and_no_entity_through(text: str) -> None:
     assert re.sub(r"&(amp|lt);", "", line).count("&") == 0
     assert line.endswith("| > 1000 |")
     assert line.count(">") == text.count(">") + 1
+
+
+def test_names_that_differ_have_files_of_their_own() -> None:
+    names = ["DKD+LP", "DKD + LP", "KD, T=4", "KD T 4", "α", "β", "가", "a_b", "a-b", "x" * 90, "x" * 91]
+    assert len({file_stem(name) for name in names}) == len(names)

@@ -135,7 +135,7 @@ def test_page_without_any_rows(writer: Writer) -> None:
     writer.study["finished"] = False
     text = page_of(writer.write()).text
     assert "0 of 24 confirm runs" in text
-    assert "not measured yet" in text
+    assert "no result" in text
 
 
 def test_page_without_confirm_rows(writer: Writer) -> None:
@@ -173,7 +173,7 @@ def test_page_replaces_an_earlier_one_and_leaves_no_scraps(study: Path) -> None:
 
 
 def test_file_stem_is_safe_and_tells_long_names_apart() -> None:
-    assert file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-LP-searched"
+    assert file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-+-LP-searched"
     assert file_stem("../../etc/passwd") == "etc-passwd"
     long = {file_stem("x" * 300 + end) for end in "ab"}
     assert len(long) == 2

@@ -59,7 +59,7 @@ def test_table_shows_the_front_best_first_and_says_what_is_confirmed(writer: Wri
     assert [row[0] for row in table.rows] == [str(best[0]["number"]), str(best[2]["number"])]
     assert [row[-1] for row in table.rows] == ["0.5000", "0.1000"]
     assert table.notes == ("Of 10 completed trials. validation accuracy alone decides what is confirmed.",)
-    assert (build(records.folder).parent / "tables" / "pareto-resnet8-DKD-LP-searched.csv").is_file()
+    assert (build(records.folder).parent / "tables" / "pareto-resnet8-DKD-+-LP-searched.csv").is_file()
 
 
 def test_study_with_one_objective_has_no_front(study: Path) -> None:

@@ -69,7 +69,7 @@ def test_holm_counts_a_comparison_that_has_no_runs_yet(writer: Writer) -> None:
     assert comparison.comparisons == 2
     assert comparison.rows[1].p == 2 * 2 / 2**8
     assert comparison.rows[2].verdict is None
-    assert "not measured yet" in headline.answer(comparison)
+    assert "no result" in headline.answer(comparison)
 
 
 def test_arms_are_paired_over_shared_seeds_only(writer: Writer) -> None:
@@ -127,9 +127,11 @@ def test_published_figures_are_shown_only_beside_complete_data(writer: Writer, c
         assert line.endswith("Data and protocol of P4.")
         assert why is None
     else:
-        assert line.endswith("P4's data are missing or added; published figures are not shown beside measured ones.")
+        assert line.endswith(
+            "Not P4's data: images are missing or added; published figures are not shown beside measured ones."
+        )
         assert why is not None
-        assert "runs on ShanghaiTech A with images missing or added, not under P4's protocol" in why
+        assert "runs on ShanghaiTech A (images are missing or added), not under P4's protocol" in why
 
 
 def test_a_published_difference_to_another_arm_is_not_shown(writer: Writer) -> None:

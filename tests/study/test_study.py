@@ -223,7 +223,7 @@ def test_arms_for_some_students_that_cannot_be_compared_are_refused(arms: tuple[
 def test_losses_are_checked_with_the_students_of_their_arms_alone(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
     class Listening(Simulated):
-        def check(self, students: Any, losses: Any, storage: Path) -> dict[str, Any]:
+        def check(self, students: Any, losses: Any, storage: Path, trained_on: Any = ()) -> dict[str, Any]:
             heard.append((students[0].name, {loss.gain for loss in losses}))
             return {}
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from study.describe import describe
 from study.errors import InputError
-from tests.trainables import small, small_crowds
+from tests.trainables import small, small_crowds, test_face_parsing, test_face_sr
 from trainables import checkpoint
 from trainables import export as exporting
 from trainables.cifar import Classification
@@ -28,6 +28,7 @@ from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.rebuild import Trained, rebuild, rebuilt
 from trainables.simulated import Simulated
+from trainables.task import Batch
 
 STUDENT = ResNet(8, width=4)
 
@@ -208,6 +209,18 @@ def test_crowd_net_takes_images_of_any_size(crowd: Trained, tmp_path: Path) -> N
         images = torch.randn(size)
         with torch.no_grad():
             torch.testing.assert_close(ran(tmp_path / "model.onnx", images), net(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", [test_face_parsing, test_face_sr], ids=["parsing", "super-resolution"])
+def test_students_of_faces_are_exported(task: Any, tmp_path: Path) -> None:
+    net = task.TASK.build(task.STUDENT)
+    checkpoint.save(tmp_path, {"net": net.state_dict(), "rows": [{"metrics": {}}]})
+    student = Trained(config_of(task.TASK, task.STUDENT), tmp_path, {})
+    export(student, None, tmp_path / "files", ABOUT)
+    images = rebuild(student, None).image
+    with torch.no_grad():
+        said = task.TASK.outputs(net.eval(), Batch(images, None, images, images)).prediction
+    torch.testing.assert_close(ran(tmp_path / "files" / "model.onnx", images), said, rtol=1e-3, atol=1e-4)
 
 
 def test_a_graph_that_says_something_else_is_not_written(

@@ -205,6 +205,11 @@ def test_last_batch_of_one_face_is_refused_for_a_net_that_pools_to_one_pixel(tmp
     task.check((STUDENT,), (), tmp_path)
 
 
+def test_split_that_is_never_trained_on_is_not_checked(tmp_path):
+    task = dataclasses.replace(TASK, recipe=dataclasses.replace(RECIPE, batch_size=13))
+    task.check((DeepLabV3MobileNet(),), (), tmp_path, ("train",))  # 10 faces: only train+val's 14 leave one
+
+
 def test_missing_weights_of_imagenet_are_named_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     student = FCNResNet(18, imagenet=True)

@@ -183,6 +183,23 @@ def test_dictionary_without_landmarks_is_refused(tmp_path, monkeypatch):
         TASK.check((STUDENT,), (), tmp_path)
 
 
+def test_student_with_a_dictionary_is_refused(tmp_path):
+    with pytest.raises(InputError, match="student small_sr-2-3atoms has a dictionary, which only a teacher gets"):
+        TASK.check((SmallSR(2, atoms=3),), (), tmp_path)
+
+
+def test_last_batch_of_one_face_does_not_ask_for_the_dictionary(tmp_path):
+    task = dataclasses.replace(TASK, recipe=dataclasses.replace(RECIPE, batch_size=9))
+    task = dataclasses.replace(task, teacher=dataclasses.replace(TASK.teacher, recipe=task.recipe))
+    assert len(task.positions("train")) % 9 == 1
+    task.check((STUDENT,), (), tmp_path)
+
+
+def test_teacher_scored_by_another_measure_is_another_teacher():
+    keys = {dataclasses.replace(TASK, **change).teacher_key for change in ({}, {"channel": "y"}, {"lpips": None})}
+    assert len(keys) == 3
+
+
 def test_perceptual_term_without_weights_is_named_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     task = dataclasses.replace(TASK, perceptual_weight=0.01)
