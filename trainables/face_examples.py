@@ -5,7 +5,7 @@ There is no DataLoader: a batch is a few rows of a file that the system keeps in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,17 +27,15 @@ class FaceExamples:
     """A split of faces, which are read when a batch asks for them; targets are labels (B, H, W) int64."""
 
     faces: Faces
-    rows: Tensor
-    """(N,) int64, on the processor: which of the faces are the split's."""
     views: Flips
     mean: Tensor
     std: Tensor
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.faces)
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        rows, device = self.rows[samples.cpu()].numpy(), self.mean.device
+        rows, device = samples.cpu().numpy(), self.mean.device
         # a copy of these rows alone: the arrays may be larger than memory
         images, labels = (
             torch.from_numpy(np.ascontiguousarray(array[rows])).to(device)
@@ -47,12 +45,8 @@ class FaceExamples:
         targets = self.views.apply(labels.long(), views, MIRRORED)
         return Batch(inputs.contiguous(memory_format=torch.channels_last), targets, samples, views)
 
-    def at(self, positions: Tensor) -> FaceExamples:
-        """The faces at these positions (N,), which are not copied."""
-        return replace(self, rows=self.rows[positions.cpu()])
-
 
 def face_examples(faces: Faces, face_set: FaceSet, device: str) -> FaceExamples:
     """All of `faces`, a part of `face_set`, whose normalisation they get."""
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (face_set.mean, face_set.std))
-    return FaceExamples(faces, torch.arange(len(faces)), Flips(), mean, std)
+    return FaceExamples(faces, Flips(), mean, std)

@@ -162,9 +162,7 @@ class FaceParsing(Taught):
         return 2 * len(CLASSES) * side**2  # float16 logits of the teacher's head
 
     def positions(self, split: Split) -> Tensor:
-        train, val, _ = load(self.data).sizes
-        start, stop = {"train": (0, train), "val": (train, train + val), "train+val": (0, train + val)}[split]
-        return torch.arange(start, stop)
+        return torch.arange(*load(self.data).bounds(split))
 
     @property
     def _side(self) -> int:

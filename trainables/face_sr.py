@@ -62,6 +62,10 @@ class SrNetSpec(Protocol):
     def build(self, scale: int) -> nn.Module: ...
 
 
+def has_dictionary(model: SrNetSpec) -> bool:
+    return bool(getattr(model, "atoms", 0))
+
+
 @dataclass(frozen=True)
 class FaceSR(Taught):
     """Train nets to restore faces of `scale` times the size, score by the mean PSNR of the test images.
@@ -115,13 +119,13 @@ class FaceSR(Taught):
         faces, key = load(self.data), self.teacher_key
         sr_examples(faces.test, self.scale, "cpu")
         for model in (self.teacher.model, *students):
-            if getattr(model, "atoms", 0) and faces.boxes is None:
+            if has_dictionary(model) and faces.boxes is None:
                 raise InputError(
                     f"{model.name} needs boxes of eyes, nose and mouth, and {faces.name} has no landmarks: "
                     "add its landmark file, or take a net without a dictionary"
                 )
         for model in students:
-            if getattr(model, "atoms", 0):
+            if has_dictionary(model):
                 raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
         if self.perceptual_weight:
             perceptual_vgg("cpu")
@@ -148,7 +152,7 @@ class FaceSR(Taught):
         steps = preparing.preparations(self, storage, plan)
         model = self.teacher.model
         trained = any(step.name == preparing.TEACHER for step in steps) and self.teacher.weights is None
-        if not trained or not getattr(model, "atoms", 0) or self._dictionary(storage).is_file():
+        if not trained or not has_dictionary(model) or self._dictionary(storage).is_file():
             return steps
         note = f"build the dictionary of {model.name}"
         config = {"pool": self.pool_key, "model": describe(model), "seed": self.dictionary_seed}
@@ -198,7 +202,7 @@ class FaceSR(Taught):
 
     def teacher_net(self, job: Job) -> nn.Module:
         net = super().teacher_net(job)
-        if not getattr(self.teacher.model, "atoms", 0):
+        if not has_dictionary(self.teacher.model):
             return net
         path = self._dictionary(job.storage)
         if not path.is_file():
@@ -223,9 +227,7 @@ class FaceSR(Taught):
         return None
 
     def positions(self, split: Split) -> Tensor:
-        train, val, _ = load(self.data).sizes
-        start, stop = {"train": (0, train), "val": (train, train + val), "train+val": (0, train + val)}[split]
-        return torch.arange(start, stop)
+        return torch.arange(*load(self.data).bounds(split))
 
     def _dictionary_step(self, job: Job) -> Iterator[Row]:
         started = time.perf_counter()
@@ -250,7 +252,7 @@ class FaceSR(Taught):
     def _for_trying(self, model: SrNetSpec) -> nn.Module:
         """A net whose dictionary, if it has one, holds noise: enough to see that all fits together."""
         net = self.build(model)
-        if not getattr(model, "atoms", 0):
+        if not has_dictionary(model):
             return net
         return fill_dictionary(net, {part.name: torch.rand(part.shape) for part in dictionary_of(net).parts})
 
@@ -272,5 +274,4 @@ def load(data: SrData) -> SrSet:
 @lru_cache(maxsize=8)
 def _examples(data: SrData, split: Split, scale: int, device: str) -> SrExamples:
     faces = load(data)
-    parts = {"train": faces.train, "val": faces.val, "train+val": faces.pool, "test": faces.test}
-    return sr_examples(parts[split], scale, device)
+    return sr_examples(faces.split(split), scale, device)

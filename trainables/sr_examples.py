@@ -6,7 +6,7 @@ scales need no other files. There is no DataLoader.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,8 +39,6 @@ class SrExamples:
     """A split of faces, which are read when a batch asks for them; inputs are small images (B, 3, S/scale, S/scale)."""
 
     faces: SrFaces
-    rows: Tensor
-    """(N,) int64, on the processor: which of the faces are the split's."""
     views: Flips
     scale: int
     device: str
@@ -49,10 +47,10 @@ class SrExamples:
     """Inputs are shares of 1 and not normalised further."""
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.faces)
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        rows = self.rows[samples.cpu()].numpy()
+        rows = samples.cpu().numpy()
         # a copy of these rows alone: the arrays may be larger than memory
         pixels = torch.from_numpy(np.ascontiguousarray(self.faces.images[rows])).to(self.device)
         image = self.views.apply(pixels, views).float().div_(255)
@@ -62,17 +60,13 @@ class SrExamples:
         inputs = reduced(image, self.scale).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, SrTargets(image, boxes), samples, views)
 
-    def at(self, positions: Tensor) -> SrExamples:
-        """The faces at these positions (N,), which are not copied."""
-        return replace(self, rows=self.rows[positions.cpu()])
-
 
 def sr_examples(faces: SrFaces, scale: int, device: str) -> SrExamples:
     """All of `faces`. Raises InputError for a scale below 2, or one that does not divide their size."""
     size = faces.images.shape[-1]
     if scale < 2 or size % scale:
         raise InputError(f"faces of {size} pixels at scale {scale}; allowed is a divisor of their size, 2 or more")
-    return SrExamples(faces, torch.arange(len(faces)), Flips(), scale, device)
+    return SrExamples(faces, Flips(), scale, device)
 
 
 def reduced(images: Tensor, scale: int) -> Tensor:

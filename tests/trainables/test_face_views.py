@@ -122,16 +122,6 @@ def test_batch_is_normalised_and_flipped_with_its_targets():
         assert torch.equal(batch.targets[row], mirrored if view else labels)
 
 
-def test_positions_are_a_part_of_the_faces():
-    whole = examples(face_set())
-    part = whole.at(torch.tensor([5, 1, 3])).at(torch.tensor([2, 0]))
-    assert (len(whole), len(part)) == (6, 2)
-    zero = torch.zeros(2, dtype=torch.int64)
-    both = part.batch(torch.tensor([0, 1]), zero), whole.batch(torch.tensor([3, 5]), zero)
-    assert torch.equal(both[0].inputs, both[1].inputs)
-    assert torch.equal(both[0].targets, both[1].targets)
-
-
 def test_mapped_faces_give_the_batches_of_faces_in_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     loaded = load(dataset(tmp_path / "CelebAMask-HQ"))

@@ -136,16 +136,7 @@ def test_flipped_box_shows_the_same_pixels_mirrored():
         assert torch.equal(flipped[:, y0:y1, x0:x1], plain[:, top:bottom, left:right].flip(2))
 
 
-# -- parts, and bad input
-
-
-def test_part_has_the_faces_at_its_positions():
-    faces = examples()
-    part = faces.at(numbers(5, 2)).at(numbers(1, 0, 1))
-    assert len(part) == 3
-    batch = part.batch(numbers(0, 1), numbers(0, 0))
-    assert np.array_equal(batch.targets.boxes, faces.faces.boxes[[2, 5]])
-    assert part.faces is faces.faces
+# -- bad input
 
 
 def test_mapped_arrays_are_not_changed(tmp_path):

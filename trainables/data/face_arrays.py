@@ -18,7 +18,7 @@ from trainables.data.derived import derived_folder, made_once
 from trainables.data.face_decoding import CLASSES, Portrait, Resolution, decode
 from trainables.data.kept_arrays import write_arrays
 from trainables.data.shanghaitech import IMAGENET_MEAN, IMAGENET_STD
-from trainables.data.splits import Pixels
+from trainables.data.splits import InOrder, Pixels
 
 _METHOD = "bilinear images, nearest labels"
 """Part of what identifies kept arrays: to be changed with the decoding."""
@@ -43,7 +43,7 @@ class Faces:
 
 
 @dataclass(frozen=True, eq=False)
-class FaceSet:
+class FaceSet(InOrder[Faces]):
     """Faces in the dataset's own splits."""
 
     name: str
@@ -60,23 +60,6 @@ class FaceSet:
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel, of pixels scaled to 0…1, for normalisation: nets may start from ImageNet's weights."""
     std: tuple[float, ...] = IMAGENET_STD
-
-    @property
-    def train(self) -> Faces:
-        return self.faces.part(0, self.sizes[0])
-
-    @property
-    def val(self) -> Faces:
-        return self.faces.part(self.sizes[0], len(self.pool))
-
-    @property
-    def test(self) -> Faces:
-        return self.faces.part(len(self.pool), len(self.faces))
-
-    @property
-    def pool(self) -> Faces:
-        """Train and val, in this order."""
-        return self.faces.part(0, self.sizes[0] + self.sizes[1])
 
 
 def decoded(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:

@@ -1,4 +1,4 @@
-"""What datasets of labelled images have in common: their parts, and how a training pool is split by class.
+"""What datasets have in common: their parts, and how a pool of labelled images is split by class.
 
 Test splits are the datasets' own and never made here.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from study.errors import InputError
+from study.trial import Split
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -44,6 +46,47 @@ class ImageSet:
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
+
+
+class Sliced(Protocol):
+    """Samples of which a run can be taken without copying them."""
+
+    def part(self, start: int, stop: int) -> Self: ...
+
+
+Samples = TypeVar("Samples", bound=Sliced)
+
+
+class InOrder(Generic[Samples]):
+    """A base class without fields, for sets whose splits lie one after the other: train, val, test."""
+
+    faces: Samples
+    sizes: tuple[int, int, int]
+
+    def bounds(self, split: Split) -> tuple[int, int]:
+        """Where a split begins, and where it has ended; "train+val" is the pool."""
+        train, val, test = self.sizes
+        pool = train + val
+        return {"train": (0, train), "val": (train, pool), "train+val": (0, pool), "test": (pool, pool + test)}[split]
+
+    def split(self, split: Split) -> Samples:
+        return self.faces.part(*self.bounds(split))
+
+    @property
+    def train(self) -> Samples:
+        return self.split("train")
+
+    @property
+    def val(self) -> Samples:
+        return self.split("val")
+
+    @property
+    def test(self) -> Samples:
+        return self.split("test")
+
+    @property
+    def pool(self) -> Samples:
+        return self.split("train+val")
 
 
 def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels, Labels]:

@@ -23,7 +23,7 @@ from trainables.data.derived import derived_folder, made_once
 from trainables.data.face_decoding import SourceFile, opened
 from trainables.data.face_landmarks import Boxes, Crop, component_boxes
 from trainables.data.kept_arrays import write_arrays
-from trainables.data.splits import Pixels
+from trainables.data.splits import InOrder, Pixels
 
 _METHOD = 1
 """Which version of choosing, cutting out and resizing kept arrays come from: to be changed with it."""
@@ -49,7 +49,7 @@ class SrFaces:
 
 
 @dataclass(frozen=True, eq=False)
-class SrSet:
+class SrSet(InOrder[SrFaces]):
     """Faces in three splits."""
 
     name: str
@@ -71,23 +71,6 @@ class SrSet:
     @property
     def boxes(self) -> Boxes | None:
         return self.faces.boxes
-
-    @property
-    def train(self) -> SrFaces:
-        return self.faces.part(0, self.sizes[0])
-
-    @property
-    def val(self) -> SrFaces:
-        return self.faces.part(self.sizes[0], len(self.pool))
-
-    @property
-    def test(self) -> SrFaces:
-        return self.faces.part(len(self.pool), len(self.faces))
-
-    @property
-    def pool(self) -> SrFaces:
-        """Train and val, in this order."""
-        return self.faces.part(0, self.sizes[0] + self.sizes[1])
 
 
 class Photo(NamedTuple):
