@@ -141,8 +141,12 @@ def _over(data: pd.DataFrame) -> str:
 def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
     figure = canvas("epoch", label, hovermode="x unified")
     figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
-    for position, cell in enumerate(records.cells_of(student)):
-        _draw_curve(figure, data[data["arm"] == cell.arm], cell.arm, position, written)
+    arms = [data[data["arm"] == cell.arm] for cell in records.cells_of(student)]
+    shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
+    for position, rows in shown:  # all bands first, and the fainter the more there are: lines stay on top
+        _draw_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))
+    for position, rows in shown:
+        _draw_mean(figure, rows, position, written)
     return figure
 
 
@@ -166,27 +170,28 @@ def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> No
         ends = {"array": rounded([interval.high - mean]), "arrayminus": rounded([mean - interval.low])}
         figure.data[-1].error_x = {**ends, "thickness": 2.5, "width": 7}
     figure.add_annotation(
-        text=f"<b>{plain(difference.arm, 30)}</b> against {plain(difference.versus, 20)}: {difference.verdict}",
-        **{"x": 0, "xref": "paper", "xanchor": "left", "y": line, "yshift": 20, "showarrow": False},
+        text=f"<b>{plain(difference.arm, 30)}</b><br>against {plain(difference.versus, 20)}: {difference.verdict}",
+        **{"x": 0, "xref": "paper", "xanchor": "left", "y": line, "yshift": 24, "align": "left", "showarrow": False},
     )
 
 
-def _draw_curve(figure: go.Figure, data: pd.DataFrame, arm: str, position: int, written: Metric) -> None:
-    if data.empty:
-        return
-    style, group = look(position), f"arm{position}"
+def _draw_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric, opacity: float) -> None:
     epochs, scale = data["epoch"].tolist(), written.factor
-    edge = {"mode": "lines", "line": {"width": 0}, "legendgroup": group, "showlegend": False, "hoverinfo": "skip"}
+    edge = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
+    edge["legendgroup"] = f"arm{position}"
+    fill = {"fill": "tonexty", "fillcolor": faint(look(position).colour, opacity)}
     figure.add_scatter(x=epochs, y=rounded(data["low"] * scale), **edge)
-    figure.add_scatter(
-        x=epochs, y=rounded(data["high"] * scale), fill="tonexty", fillcolor=faint(style.colour, 0.16), **edge
-    )
+    figure.add_scatter(x=epochs, y=rounded(data["high"] * scale), **fill, **edge)
+
+
+def _draw_mean(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric) -> None:
+    style, epochs = look(position), data["epoch"].tolist()
     figure.add_scatter(
         x=epochs,
-        y=rounded(data["mean"] * scale),
+        y=rounded(data["mean"] * written.factor),
         mode="lines" if len(epochs) > 1 else "markers",
-        name=plain(arm),
-        legendgroup=group,
+        name=plain(data["arm"].iloc[0]),
+        legendgroup=f"arm{position}",
         line={"color": style.colour, "dash": style.dash, "width": 2},
         hovertemplate=f"%{{y:.{written.digits}f}}",
     )

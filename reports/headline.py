@@ -17,7 +17,8 @@ def data_line(records: StudyRecords) -> str:
     data = records.part("inputs", "data")
     sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
     of = f": {_listed(sizes)} samples" if sizes else ""
-    note = f" {data['note'].rstrip('.')}." if data.get("note") else ""
+    said = str(data.get("note") or "").rstrip(".")
+    note = f" {said[0].upper()}{said[1:]}." if said else ""
     line = f"Data: {records.data_name}{of}.{note}"
     if protocol(records):
         return f"{line} Data and protocol of {records.protocol}."

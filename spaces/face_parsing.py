@@ -69,8 +69,8 @@ def embedded(data_dir: Path | None) -> Study:
         question=QUESTION,
         task=FaceParsing(
             data=DrawnFaces(train=256, val=64, test=128),
-            teacher=Teacher(SmallFCN(16), Recipe(8, Cosine(5e-3), Adam()), epochs=20),
-            recipe=Recipe(8, Cosine(1e-2), Adam()),
+            teacher=Teacher(SmallFCN(16), Recipe(4, Cosine(5e-3), Adam()), epochs=15),
+            recipe=Recipe(4, Cosine(2e-2), Adam()),
         ),
         students=(SmallFCN(8),),
         arms=ARMS,

@@ -60,8 +60,10 @@ def told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
 def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
     drawn = figures.distances(load(told.write()), "resnet8")
     assert drawn is not None
-    assert [trace.name for trace in drawn.figure.data if trace.name] == ["DKD", "DKD + LP searched"]
-    assert list(drawn.figure.data[2].y) == pytest.approx([1 / epoch for epoch in range(1, EPOCHS + 1)], rel=1e-5)
+    lines = [trace for trace in drawn.figure.data if trace.name]
+    assert [line.name for line in lines] == ["DKD", "DKD + LP searched"]
+    assert list(drawn.figure.data[-2:]) == lines, "lines lie over all bands"
+    assert list(lines[0].y) == pytest.approx([1 / epoch for epoch in range(1, EPOCHS + 1)], rel=1e-5)
     assert "mean over 8 seeds" in drawn.caption
     assert drawn.figure.layout.yaxis.type is None
 
