@@ -31,7 +31,7 @@ SMALL = 128
 
 # seen alike by people with and without red-green blindness (Nuñez, Anderton, Renslow 2018)
 MAP_COLOURS = np.array([hex_to_rgb(colour) for colour in sequential.Cividis], dtype=np.float64)
-LABEL_COLOURS = ("#2b2f36", *qualitative.Dark24)
+LABEL_COLOURS = ("#2b2f36", *(colour for colour in qualitative.Dark24 if colour != "#222A2A"))  # as dark as the first
 
 Range = tuple[float, float]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from reports.build import build
 from reports.exhibits import FILE, exhibitions
 from reports.load import load
-from reports.pictures import PIXELS, SMALL, galleries
+from reports.pictures import PIXELS, SMALL, galleries, label_colour
 
 CLASSES = ("background", "skin", "<b>nose</b>")
 
@@ -93,6 +93,12 @@ def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):
         place, fourth = divmod(int(share * side * side), side), divmod(int(share * side * side / 4), side)
         assert np.abs(weakest[place] - teacher[fourth]).max() <= 3
     assert teacher[-1, -1].sum() > 2 * weakest[-1, -1].sum()
+
+
+def test_classes_of_a_face_have_colours_that_can_be_told_apart():
+    colours = np.array([[int(label_colour(index)[at : at + 2], 16) for at in (1, 3, 5)] for index in range(19)])
+    apart = np.abs(colours[:, None] - colours).sum(axis=2)
+    assert apart[~np.eye(19, dtype=bool)].min() > 40
 
 
 def test_small_images_are_kept_without_loss(shown):
