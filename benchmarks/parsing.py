@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from benchmarks.reporting import machine, result, spread, table
+from benchmarks.untrained import keep_untrained_teacher
 from study.trial import Job, Plan, Preparation, Trial
-from trainables import preparing, teachers
+from trainables import preparing
 from trainables.data.face_arrays import Faces, FaceSet
 from trainables.data.face_decoding import CLASSES
 from trainables.face_parsing import FaceParsing
@@ -57,10 +58,9 @@ class RandomFaces:
 
 def task_of(count: int, size: int, batch: int, folder: Path) -> FaceParsing:
     """The paper's task on so many faces, its teacher untrained."""
-    recipe = Recipe(batch, Poly(1e-6), Sgd())  # nothing is learnt: what an untrained teacher says would be too much
+    recipe = Recipe(batch, Poly(0.01), Sgd())
     task = FaceParsing(RandomFaces(count, size), Teacher(FCNResNet(101), recipe, EPOCHS), recipe)
-    net = task.build(task.teacher.model)
-    teachers.keep(folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name})
+    keep_untrained_teacher(task, folder, images=2)
     return task
 
 

@@ -27,11 +27,11 @@ from typing import Any
 
 import click
 import torch
-from torch import nn
 
 from benchmarks import field_loop
 from benchmarks.images import Images, cifar
 from benchmarks.reporting import machine, result, spread, table
+from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
 from study.trial import Job, Phase, Plan, Trial
 from trainables import preparing, store, teachers
@@ -167,17 +167,6 @@ def _job(
     )
 
 
-def _keep_untrained_teacher(task: Classification, folder: Path) -> None:
-    """Put a teacher where trials look for theirs; its batch norm is set by images, or its logits would overflow."""
-    net = seeded(lambda: task.build(task.teacher.model), SEED)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # statistics become those of the images, not a mixture with the initial ones
-    with torch.no_grad():
-        net(task.examples("train", "cpu").batch(torch.arange(64), torch.zeros(64, dtype=torch.int64)).inputs)
-    teachers.keep(folder, task.teacher_key, net.state_dict(), {"source": "untrained"})
-
-
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +209,7 @@ def _depths(students: str) -> list[int]:
 
 
 def _run(task: Classification, students: list[ResNet], rounds: int, folder: Path) -> None:
-    _keep_untrained_teacher(task, folder)
+    keep_untrained_teacher(task, folder)
     _store_outputs(task, folder, Plan(((SEED, "train"),), rounds + 1))
     measured = {student.name: list(measure(task, student, rounds, folder)) for student in students}
     report(measured, task.views.count)

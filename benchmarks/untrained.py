@@ -1,0 +1,23 @@
+"""A teacher that knows nothing, kept where trials look for theirs: speed does not depend on what it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainables import teachers
+from trainables.distill import seeded
+from trainables.task import TrainableTask
+
+
+def keep_untrained_teacher(task: TrainableTask, folder: Path, images: int = 64, seed: int = 0) -> None:
+    """Put a teacher there; its batch norm is set by so many images, or its logits would overflow."""
+    net = seeded(lambda: task.build(task.teacher.model), seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics become those of the images, not a mixture with the initial ones
+    with torch.no_grad():
+        net(task.examples("train", "cpu").batch(torch.arange(images), torch.zeros(images, dtype=torch.int64)).inputs)
+    teachers.keep(folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"})
