@@ -21,6 +21,7 @@ from reports import figures, headline, search_figures, search_results, tables
 from reports.budget import budget_table
 from reports.classes import class_table
 from reports.comparison import Comparison, compare, frame
+from reports.costs import cost_figures, cost_table
 from reports.drawing import Drawn
 from reports.exhibits import exhibitions
 from reports.images import KINDS, write_images
@@ -34,6 +35,8 @@ from reports.settings import settings
 from reports.timeline import timeline
 from study.errors import InputError
 from study.records import RecordsError
+from study.storage.elsewhere import keep_report, study_at
+from study.storage.places import shown
 
 HERE = Path(__file__).parent
 
@@ -76,8 +79,8 @@ def contents(records: StudyRecords) -> dict[str, Any]:
     curves = [drawn for student in records.students if (drawn := figures.curves(records, student))]
     curves += [drawn for student in records.students if (drawn := figures.distances(records, student))]
     compared = [(tables.comparison_table(c), _beside(records, c)) for c in comparisons]
-    ran = timeline(records)
-    every = [one for _, beside in compared for one in beside] + curves + ([ran] if ran else [])
+    ran, costs = timeline(records), cost_figures(records)
+    every = [one for _, beside in compared for one in beside] + costs + curves + ([ran] if ran else [])
     every += [one for search in searches for one in (*search.wide, *search.slices, *search.schedules)]
     return {
         "records": records,
@@ -92,6 +95,8 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "comparisons": compared,
         "papers": paper_tables(records),
         "classes": _class_tables(records),
+        "nets": cost_table(records),
+        "costs": costs,
         "curves": curves,
         "galleries": galleries(exhibitions(records)),
         "searches": searches,
@@ -124,7 +129,9 @@ def write_tables(records: StudyRecords) -> None:
         for table in (search_results.search_table(records, cell), search_results.pareto_table(records, cell))
         if table is not None
     ]
+    nets = cost_table(records)
     whole = (
+        *([nets] if nets else []),
         *paper_tables(records),
         *_class_tables(records),
         *searched,
@@ -189,16 +196,19 @@ def _policy(*scripts: str) -> str:
 
 
 @click.command(epilog="Example: python -m reports.build runs/lp_cifar")
-@click.argument("folders", nargs=-1, required=True, metavar="STUDY...", type=click.Path(path_type=Path))
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...", type=click.Path())
 @click.option("--figures", "images", type=click.Choice(KINDS), help="Write every figure to figures/ as well.")
-def main(folders: tuple[Path, ...], images: str | None) -> None:
-    """Write report.html and tables/ of one or more studies, each a folder below runs/.
+def main(studies: tuple[str, ...], images: str | None) -> None:
+    """Write report.html and tables/ of one or more studies, each a folder below runs/, or s3://BUCKET/PREFIX/STUDY.
 
     An unfinished study is reported as far as it has come.
     """
-    for folder in folders:
+    for study in studies:
         try:
-            print(build(folder, images))
+            name, storage = study_at(study, "")
+            page = build(storage / name, images)
+            keep_report(storage / name)
+            print(f"{shown(page.parent)}/{page.name}")
         except (RecordsError, InputError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

@@ -18,7 +18,8 @@ from reports.settings import line
 from reports.statistics import mean_interval
 
 if TYPE_CHECKING:
-    from trainables.export import Exported, Latency
+    from trainables.cost import Latency
+    from trainables.export import Exported
 
 PREDICTIONS = {
     "Classification": "logits, one per class; their softmax gives probabilities",

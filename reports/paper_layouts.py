@@ -136,6 +136,7 @@ def p2_table_1() -> Layout:
     bracket = "its equation 2 has a misplaced bracket: D(F_T − 1)² where (D(F_T) − 1)² is meant"
     unknown = "the paper gives no sizes of nets, no times, no settings and no number of test images; its digits vary"
     channel = "whether on RGB or on luminance is not stated"
+    sizes = "not in the paper, which states neither sizes nor times; what they are of stands below the table of nets"
     return Layout(
         paper="P2",
         number=1,
@@ -153,6 +154,9 @@ def p2_table_1() -> Layout:
             Line("PSNR, dB", metric="psnr", digits=3, notes=(channel,)),
             Line("SSIM", metric="ssim", digits=3, notes=(channel,)),
             Line("LPIPS", metric="lpips", digits=4, notes=("of which net is not stated",)),
+            Line("parameters", metric="parameters", notes=(sizes,)),
+            Line("MACs", metric="macs", notes=(sizes,)),
+            Line("latency, ms", metric="latency", notes=(sizes,)),
         ),
         teacher=Line("Dictionary net", model="vgg_sr-32atoms"),
         students=(Line("Student", model="vgg_sr"),),

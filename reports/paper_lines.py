@@ -28,7 +28,8 @@ class Line:
     method: str = ""
     """As in published.csv, with its setting where a paper has several: "kd alpha=0.1"."""
     metric: str = ""
-    """A metric's bare name, "parameters", or "size": parameters and the bytes of their weights."""
+    """A metric's bare name, or what a net has: "parameters", "size" (with the bytes of its weights), "macs",
+    "latency"."""
     digits: int = 2
     versus: str = ""
     """The method to which figures are differences."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from reports import published, statistics
 from reports.comparison import by_seed, protocol
+from reports.costs import Net, count, milliseconds
 from reports.headline import altered
 from reports.load import Cell, StudyRecords
 from reports.metrics import metric
@@ -23,6 +24,7 @@ from reports.tables import difference_text, mean_text
 
 ABSENT = "– not in this study"
 FLOAT32_BYTES = 4
+OF_NETS = ("parameters", "size", "macs", "latency")
 
 
 def paper_tables(records: StudyRecords) -> tuple[Table, ...]:
@@ -110,8 +112,8 @@ def _joined(first: dict[str, tuple[Line, ...]], second: dict[str, tuple[Line, ..
 
 
 def _measured(records: StudyRecords, layout: Layout, place: Line) -> str:
-    if place.metric in ("parameters", "size"):
-        return _size(records, place)
+    if place.metric in OF_NETS:
+        return _of_net(records, place)
     if place.method == "teacher":
         return _teacher(records, place)
     cell = _cell(records, layout, place, place.method)
@@ -168,13 +170,20 @@ def _teacher(records: StudyRecords, place: Line) -> str:
     return f"{written.text(float(value))} (n = 1)" if isinstance(value, int | float) else _no_result(records, place)
 
 
-def _size(records: StudyRecords, place: Line) -> str:
+def _of_net(records: StudyRecords, place: Line) -> str:
+    """What a net has and takes, whatever it was trained by."""
     teacher = records.part("teacher")
     of_teacher = place.method == "teacher" and teacher.get("name") == place.model
-    count = (teacher if of_teacher else records.part("students", place.model)).get("parameters")
-    if not isinstance(count, int):
+    net = Net(place.model, of_teacher, teacher if of_teacher else records.part("students", place.model))
+    parameters = net.number("parameters")
+    if parameters is None:
         return ABSENT
-    return f"{count:,}" + (f" ({FLOAT32_BYTES * count / 1e6:.3f} MB)" if place.metric == "size" else "")
+    if place.metric == "macs":
+        return count(net.number("macs"))
+    if place.metric == "latency":
+        return milliseconds(net.number("latency_seconds"))
+    size = f" ({FLOAT32_BYTES * parameters / 1e6:.3f} MB)" if place.metric == "size" else ""
+    return f"{parameters:,.0f}{size}"
 
 
 def _quoted(found: Published, letters: dict[str, str]) -> str:

@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
+from rich.text import Text
 
-from study import run
+from study import jobs, run
 from study.commands import doctor, listing, resuming, showing, standing
 from study.errors import InputError
 from study.records import RecordsError
+from study.storage import elsewhere
+from study.storage.places import located
 
 EXAMPLES = """
 \b
@@ -39,12 +42,13 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 below = click.option(
     "--storage-path",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
+    type=click.Path(),
+    default="runs",
     show_default=True,
-    help="Where the studies lie.",
+    help="Where the studies lie: a folder, or s3://BUCKET/PREFIX.",
 )
 one = click.argument("study")
+through = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask on its head.")
 as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 
 
@@ -69,6 +73,26 @@ def in_json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, default=str)
 
 
+def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
+    """Print what this very command answers on the head of the cluster there, and end as it does."""
+    context = click.get_current_context()
+    words = [str(context.info_name), *jobs.given(context, "watch")]
+
+    def seen() -> Text:
+        answer, code = jobs.ask(address, words, study)
+        if code:
+            raise InputError(answer.strip().removeprefix("error: "))
+        return Text(answer)
+
+    with in_one_line():
+        if watch:
+            showing.watch(seen, screen())
+            sys.exit(0)
+        answer, code = jobs.ask(address, words, study)
+    click.echo(answer, nl=False, err=code != 0)
+    sys.exit(code)
+
+
 def screen() -> Console:
     """Tables are not squeezed where there is no terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -86,17 +110,24 @@ main.add_command(run.main, "run")
 
 
 @main.command(
-    "list", context_settings=HELP, epilog=examples("list", "list --storage-path /data/runs --json | jq '.[].name'")
+    "list",
+    context_settings=HELP,
+    epilog=examples(
+        "list", "list --storage-path /data/runs --json | jq '.[].name'", "list --address http://127.0.0.1:8265"
+    ),
 )
 @below
+@through
 @as_json
-def list_(storage_path: Path, as_json: bool) -> None:
+def list_(storage_path: str, address: str | None, as_json: bool) -> None:
     """Show which studies there are, and how far.
 
     A trial counts as done when it has ended, however it ended. The last row says when something was last written.
     """
+    if address is not None:
+        answer_from(address)
     with in_one_line():
-        listed = listing.overviews(storage_path)
+        listed = listing.overviews(elsewhere.storage_at(storage_path))
     if as_json:
         click.echo(in_json([asdict(study) for study in listed]))
         return
@@ -112,14 +143,16 @@ def list_(storage_path: Path, as_json: bool) -> None:
 @main.command(
     context_settings=HELP,
     epilog=examples("show lp_cifar", "show lp_cifar --watch", "show /data/runs/lp_cifar --json",
+                    "show lp_cifar --address http://127.0.0.1:8265",
                     "show lp_cifar --space > spaces/lp_cifar.py"),
 )  # fmt: skip
 @one
 @below
-@click.option("--watch", is_flag=True, help="Draw it anew every 2 s until Ctrl-C.")
+@through
+@click.option("--watch", is_flag=True, help="Draw it anew every 2 s until Ctrl-C; less often from a cluster.")
 @click.option("--space", is_flag=True, help="Print the space file that it was run with, and nothing else.")
 @as_json
-def show(study: str, storage_path: Path, watch: bool, space: bool, as_json: bool) -> None:
+def show(study: str, storage_path: str, address: str | None, watch: bool, space: bool, as_json: bool) -> None:
     """Show one study: its cells, what runs, what failed.
 
     STUDY is a name below the storage path, or a path. Only reads, also while the study runs.
@@ -127,17 +160,19 @@ def show(study: str, storage_path: Path, watch: bool, space: bool, as_json: bool
     if watch + space + as_json > 1:
         raise click.UsageError("--watch, --space and --json do not go together")
     with in_one_line():
-        folder = listing.find(study, storage_path)
+        if watch and not sys.stdout.isatty():
+            raise InputError("--watch needs a terminal: use --json, and ask again")
+        if address is not None:
+            answer_from(address, study, watch)
+        folder = listing.find(*elsewhere.study_at(study, storage_path))
         if space:
             click.echo(resuming.source_of(folder, listing.described(folder)), nl=False)
         elif as_json:
             click.echo(in_json(asdict(standing.standing(folder))))
         elif not watch:
             screen().print(showing.drawn(standing.standing(folder)), soft_wrap=True)
-        elif not sys.stdout.isatty():
-            raise InputError("--watch needs a terminal: use --json, and ask again")
         else:
-            showing.watch(folder, screen())
+            showing.watch(lambda: showing.drawn(standing.standing(elsewhere.refreshed(folder))), screen())
 
 
 @main.command(
@@ -147,31 +182,37 @@ def show(study: str, storage_path: Path, watch: bool, space: bool, as_json: bool
 @one
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @below
-def resume(study: str, options: tuple[str, ...], storage_path: Path) -> None:
+def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     """Go on with a study by its last command.
 
     The command is on record in its study.json. OPTIONS are those of run and take the place of the recorded ones.
     Failed trials are run again only if --retry-failed is among them.
     """
     with in_one_line():
-        resuming.go_on(listing.find(study, storage_path), options)
+        resuming.go_on(listing.find(*elsewhere.study_at(study, storage_path)), options)
 
 
-@main.command(context_settings=HELP, epilog=examples("stop lp_cifar", "stop lp_cifar --wait 300"))
+@main.command(
+    context_settings=HELP,
+    epilog=examples("stop lp_cifar", "stop lp_cifar --wait 300", "stop lp_cifar --address http://127.0.0.1:8265"),
+)
 @one
 @below
+@through
 @click.option("--wait", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds at most.")
-def stop(study: str, storage_path: Path, wait: float) -> None:
+def stop(study: str, storage_path: str, address: str | None, wait: float) -> None:
     """Ask a running study to stop, and wait until it has.
 
     As by Ctrl-C: all rows are written, and what was under way goes on from its checkpoint when the study is resumed.
     Exit code 1 if it still runs when the wait is over; the request stands.
     """
+    if address is not None:
+        answer_from(address, study)
     with in_one_line():
-        folder = listing.find(study, storage_path)
+        folder = listing.find(*elsewhere.study_at(study, storage_path))
         running, began = listing.holder(folder), time.monotonic()
         still = resuming.stop(folder, wait)
-        finished = listing.described(folder)["finished"]
+        finished = listing.described(elsewhere.refreshed(folder))["finished"]
     go_on = "it is finished" if finished else f"go on with: python -m study resume {standing.said(folder)}"
     if still:
         click.echo(f"{folder.name} was asked to stop, and {still} still runs it after {wait:g} s", err=True)
@@ -187,18 +228,20 @@ def stop(study: str, storage_path: Path, wait: float) -> None:
 @click.option("--profile", help="Which of the space file's profiles; the first one by default.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the profile's data set lies.")
 @click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="As it will be given to run.")
+@click.option("--workers-per-trial", type=click.IntRange(min=1), help="The same; by default the space file's.")
 @click.option("--address", help="The Ray cluster that will be used; this machine by default.")
 @below
 def doctor_(space: Path | None, profile: str | None, data_dir: Path | None, gpus_per_trial: float | None,
-            address: str | None, storage_path: Path) -> None:  # fmt: skip
+            workers_per_trial: int | None, address: str | None, storage_path: str) -> None:  # fmt: skip
     """Check whether this machine can run studies.
 
     Also the one in SPACE, if it is given; nothing is trained. Exit code 1 if something fails; a warning is something
     that can be lived with.
     """
     with in_one_line():
-        storage = storage_path.expanduser().resolve()
-        healthy = doctor.examine(doctor.Wish(storage, space, profile, data_dir, gpus_per_trial, address), screen())
+        storage = located(storage_path)
+        wish = doctor.Wish(storage, space, profile, data_dir, gpus_per_trial, address, workers_per_trial)
+        healthy = doctor.examine(wish, screen())
     sys.exit(0 if healthy else 1)
 
 

@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import signal
-import socket
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,17 @@ os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 
 import ray
+from ray.exceptions import RayError
 
+from study import addresses, autoscaling
 from study.errors import InputError
+from study.installed import check_installed
+
+NODE_TYPE = "ray.io/node-group"
+"""The label under which a node of an autoscaling cluster carries its type."""
+
+GPU_PARTS = 10_000
+"""Ray counts a GPU in so many parts, and rounds what is asked for down to whole ones."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,11 @@ class Resources:
     @property
     def trial_gpus(self) -> float:
         return self.gpus * self.workers
+
+    def __str__(self) -> str:
+        trials = f"{self.concurrent} trial{'s' * (self.concurrent > 1)} at once"
+        workers = f"{self.workers} workers of " if self.workers > 1 else ""
+        return f"{trials}, each with {workers}{self.cpus:g} CPU and {self.gpus:g} GPU"
 
     def as_row(self) -> dict[str, Any]:
         """As each trial's row records it: what all its workers have together."""
@@ -53,8 +68,12 @@ class Node:
         """How many workers of one CPU and so many GPUs fit. A fraction is one of a single GPU: Ray splits none."""
         if gpus_each == 0:
             return self.cpus
-        fitting = self.gpus // int(gpus_each) if gpus_each >= 1 else self.gpus * int(1 / gpus_each + 1e-9)
-        return min(self.cpus, fitting)
+        if gpus_each >= 1:
+            return min(self.cpus, self.gpus // int(gpus_each))
+        return min(self.cpus, self.gpus * (GPU_PARTS // int(gpus_each * GPU_PARTS)))
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPU and {self.gpus} GPU"
 
 
 def connect(address: str | None) -> None:
@@ -69,26 +88,38 @@ def connect(address: str | None) -> None:
         # an address of our own unless one is given: a stray cluster must not be joined by accident
         ray.init(address="local", include_dashboard=False, **quiet)
     else:
-        _check_answers(address)
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-            raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+        _join(address, quiet)
     # Ray puts its own handler in: a batch system's goodbye is an interruption
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _check_answers(address: str) -> None:
-    """Ray itself waits for minutes for an address where nobody is."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdigit():
-        raise InputError(f"address {address!r}: allowed are 'auto', on a node of the cluster, or HOST:PORT of its head")
+def _join(address: str, options: dict[str, Any]) -> None:
+    where = _found() if address == "auto" else address
+    if addresses.through_jobs(where):
+        raise InputError(f"address {where!r}: here allowed are {addresses.FORMS}")
+    addresses.check(where, found=address == "auto")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise InputError(f"no Ray cluster at {address!r} ({error}): is it up, and is this its head's port?") from None
+        ray.init(address=address, **options)
+        check_installed()
+    except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        ray.shutdown()
+        raise InputError(f"cannot join the Ray cluster at {where!r}: {' '.join(str(error).split())[:400]}") from None
+    except InputError:
+        ray.shutdown()
+        raise
+
+
+def _found() -> str:
+    """The head that 'auto' means, as HOST:PORT."""
+    if "://" in (given := os.environ.get("RAY_ADDRESS", "")):
+        raise InputError(f"'auto' follows RAY_ADDRESS, which is {given!r}: give that as --address, or unset it")
+    try:
+        return str(ray._private.services.canonicalize_bootstrap_address_or_die("auto"))
+    except (ConnectionError, ValueError):
+        raise InputError(
+            "no Ray cluster runs on this machine, and 'auto' is for the nodes of one: leave --address out to run here, "
+            "or give http://HOST:PORT of a cluster's dashboard"
+        ) from None
 
 
 def disconnect() -> None:
@@ -98,8 +129,23 @@ def disconnect() -> None:
 
 def nodes() -> list[Node]:
     """The nodes of the cluster that Ray is connected to."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
+    return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def coming() -> list[Node]:
+    """The nodes that the cluster's autoscaler may still add."""
+    present = Counter(node["Labels"].get(NODE_TYPE, "") for node in ray.nodes() if node["Alive"])
+    return [_node(resources) for resources in autoscaling.coming(present)]
+
+
+def room(resources: Resources, max_concurrent: int | None) -> int:
+    """How many such trials may be under way at once; at least one, which then waits for a node."""
+    places = sum(node.workers(resources.gpus) for node in nodes() + coming())
+    return max(1, min(places // resources.workers, max_concurrent or places))
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int | None, workers: int = 1) -> Resources:
@@ -109,8 +155,10 @@ def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int |
     Raises InputError with the arithmetic if not even one trial fits.
     """
     each = (1.0 if any(node.gpus for node in there) else 0.0) if gpus_per_trial is None else gpus_per_trial
-    if not math.isfinite(each) or (each > 1 and each % 1):
+    if not math.isfinite(each) or each < 0 or (each > 1 and each % 1):
         raise InputError(f"--gpus-per-trial {each:g}: allowed are a fraction of one GPU, or whole GPUs")
+    if 0 < each < 1 / GPU_PARTS:
+        raise InputError(f"--gpus-per-trial {each:g}: the smallest share of a GPU is {1 / GPU_PARTS:g}")
     if each > 1 and workers > 1:
         raise InputError(f"--gpus-per-trial {each:g} with {workers} workers: each has one GPU, or a fraction of one")
     places = sum(node.workers(each) for node in there)
@@ -121,13 +169,13 @@ def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int |
 
 
 def _too_much(there: list[Node], each: float, places: int, workers: int) -> str:
-    named = ", ".join(f"{node.cpus} CPU and {node.gpus} GPU" for node in there)
+    alike = Counter(there).items()
+    named = ", ".join(f"{count} × {node}" if count > 1 else str(node) for node, count in alike) or "no nodes"
     if workers == 1:
-        return (
-            f"a trial asks for 1 CPU and {each:g} GPU on one node, there are {named}: no trial fits; "
-            "lower --gpus-per-trial"
-        )
+        fewer = "lower --gpus-per-trial" if each else "give the nodes CPUs"
+        return f"a trial asks for 1 CPU and {each:g} GPU on one node, there are {named}: no trial fits; {fewer}"
+    fewer = "lower --workers-per-trial" + (" or --gpus-per-trial" if each else "")
     return (
         f"a trial asks for {workers} workers of 1 CPU and {each:g} GPU each, there are {named}: room for {places}; "
-        "lower --workers-per-trial or --gpus-per-trial"
+        f"{fewer}"
     )

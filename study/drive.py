@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from study.costs import with_costs
 from study.display import Display, Spoken
 from study.flow import Flow
 from study.folder import (
@@ -34,6 +35,10 @@ from study.points import Params
 from study.records import Records, write_study
 from study.replay import replay
 from study.space import corners
+from study.storage.dataset import DataSet
+from study.storage.elsewhere import gather
+from study.storage.exchange import fetch_artifacts
+from study.storage.places import mirror_of, shown
 from study.study import Study
 from study.trackers import Tracker, tracked
 from study.trial import SPLITS, Preparation, Split
@@ -55,6 +60,8 @@ class Place:
     logs: tuple[str, ...] = ()
     """Names of study/trackers.py."""
     verbose: bool = False
+    data: DataSet | None = None
+    """The data set, if it does not lie in a folder."""
 
 
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
@@ -86,7 +93,8 @@ def resources_of(place: Place, study: Study) -> Resources:
         return cluster.allot([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
     cluster.connect(place.address)
     try:
-        return cluster.allot(cluster.nodes(), place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        nodes = cluster.nodes() + cluster.coming()
+        return cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
     finally:
         cluster.disconnect()
 
@@ -114,15 +122,18 @@ def drive(
         warm = warm_of(study, earlier)
         flow = resumed(study, inputs, place, warm, runs_of(earlier), listeners)
         if flow.done and earlier is not None and earlier["finished"]:
-            say(f"{folder} is finished: nothing to train, reporting again")
+            say(f"{shown(folder)} is finished: nothing to train, reporting again")
             return Outcome([])
         seen = (folder / "report.html").is_file()
         written = document(study, space, inputs, earlier, command, results_known=seen) | {"warm_start": warm}
         say(opening(flow, folder))
         stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
+        fetch_artifacts(place.storage, study.task)
+        gather(folder)
         summary = study.task.summary(study.students, place.storage)
         write_study(folder, {**written, **summary, "finished": flow.done})
         if flow.done:
+            write_study(folder, {**written, **with_costs(study, summary, place.storage, say), "finished": True})
             return Outcome([])
         return Outcome([], stopped) if stopped and not flow.problem else Outcome(flow.problems)
 
@@ -169,7 +180,7 @@ def opening(flow: Flow, folder: Path) -> str:
     trials = searches + len(flow.cells) * study.budget.seeds
     ended = sum(len(cell.searched) + sum(bool(s) for s in cell.confirmed.values()) for cell in flow.cells.values())
     goes_on = f", goes on with {ended} trials done" if ended or flow.resumable else ""
-    return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {folder}"
+    return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {shown(folder)}"
 
 
 def _train(
@@ -177,6 +188,7 @@ def _train(
 ) -> str:
     """Run the flow; returns why it stopped before its end, if it did."""
     from study import cluster, executor
+    from study.round_trip import check_shared
     from study.worker import Workplace
 
     folder = place.storage / flow.study.name
@@ -184,9 +196,11 @@ def _train(
         say(note)
     cluster.connect(place.address)
     try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
+        check_shared(place.storage)
         write_study(folder, written)  # once there is a cluster to run it on
         with _written_whatever_happens(flow, written):
-            nodes, workers = cluster.nodes(), flow.study.workers_per_trial
+            nodes = cluster.nodes() + (cluster.coming() if place.address else [])
+            workers = flow.study.workers_per_trial
             resources = cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, workers)
             flow.resources = resources.as_row()
             display = Display(flow, console, resources.concurrent)
@@ -196,8 +210,12 @@ def _train(
                 asked = "stopped on request" if stop_requested(folder) else ""
                 return asked or flow.problem or flow.over_budget
 
+            def room() -> int:
+                return cluster.room(resources, place.max_concurrent) if place.address else resources.concurrent
+
             with display.shown():
-                stopped = executor.execute(flow, Workplace(folder, place.storage), resources, space.module, watch, say)
+                workplace = Workplace(folder, place.storage, mirror_of(place.storage), place.data)
+                stopped = executor.execute(flow, workplace, resources, space.module, watch, say, room)
             display.update()
             stopped = stopped or flow.over_budget
             flow.interrupt(stopped)

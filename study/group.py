@@ -79,7 +79,7 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0.0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank),
-            ).remote(self._study, self._workplace, rank, len(bundles))
+            ).remote(self._study, self._workplace, bundle.get("GPU", 0.0), rank, len(bundles))
             for rank, bundle in enumerate(bundles)
         ]
 

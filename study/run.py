@@ -7,21 +7,28 @@ Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 3 stopped by a
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
 
+from study import addresses, jobs
 from study.drive import Place, check_inputs, check_place, drive, notes, resources_of
 from study.errors import InputError
 from study.folder import beside
-from study.loading import capped, load_space, overridden
+from study.loading import Space, capped, load_space, overridden
 from study.records import RecordsError
+from study.storage.dataset import copied
+from study.storage.elsewhere import refreshed
+from study.storage.exchange import fetch_artifacts, fetch_names
+from study.storage.lease import held
+from study.storage.places import located, shown
 from study.study import Study
 from study.trackers import TRACKERS
 from study.warm import warm_points
@@ -37,17 +44,28 @@ Examples:
 The same command again goes on where the last one ended, whatever ended it.
 """
 
+AUTO: Literal["auto"] = "auto"
+
+
+class GpuShare(click.FloatRange):
+    """A number of GPUs, or the word that has it measured."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return AUTO if value == AUTO else super().convert(value, param, ctx)
+
 
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option("--profile", help="Which of the space file's profiles; the first one by default.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the profile's data set lies.")
+@click.option(
+    "--data-dir", type=click.Path(), help="Where the profile's data set lies; a folder or s3://BUCKET/PREFIX."
+)
 @click.option(
     "--storage-path",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
+    type=click.Path(),
+    default="runs",
     show_default=True,
-    help="Studies and trained teachers are kept below this folder.",
+    help="Studies and trained teachers are kept below this folder, or s3://BUCKET/PREFIX.",
 )
 @click.option("--name", help="The study's name and folder, instead of the space file's.")
 @click.option("--seed", type=int, help="The study's seed, instead of the space file's.")
@@ -59,8 +77,10 @@ The same command again goes on where the last one ended, whatever ended it.
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="At most so many trials at once.")
 @click.option(
     "--gpus-per-trial",
-    type=click.FloatRange(min=0),
-    help="GPUs a trial, or each of its workers; fractions allowed; 1 if there are any.",
+    type=GpuShare(min=0),
+    metavar=f"FLOAT|{AUTO}",
+    help="GPUs a trial, or each of its workers; fractions allowed; 1 if there are any. 'auto' measures how many trials "
+    "one GPU serves best.",
 )
 @click.option(
     "--workers-per-trial",
@@ -79,7 +99,11 @@ The same command again goes on where the last one ended, whatever ended it.
     type=click.Choice(["float32", "bfloat16"]),
     help="Of the students' training, instead of the space file's.",
 )
-@click.option("--address", help="A running Ray cluster, such as 'auto'; this machine by default.")
+@click.option(
+    "--address",
+    help="A running Ray cluster: 'auto' on a node of it, HOST:PORT of its head from within its network, or "
+    "http://HOST:PORT of its dashboard from elsewhere; this machine by default.",
+)
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
 @click.option("--retry-failed", is_flag=True, help="Run trials again that failed in an earlier run.")
 @click.option("--log", "logs", multiple=True, type=click.Choice(TRACKERS), help="Also log epochs there; repeatable.")
@@ -91,18 +115,20 @@ The same command again goes on where the last one ended, whatever ended it.
     help="For --dry-run's estimate; by default as measured in earlier runs.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
-def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: Path, name: str | None,
+def main(space: Path, profile: str | None, data_dir: str | None, storage_path: str, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None,
          wall_hours: float | None, gpu_hours: float | None, max_concurrent: int | None,
-         gpus_per_trial: float | None, workers_per_trial: int | None, teacher_store: str, precision: str | None,
-         address: str | None, fresh: bool, retry_failed: bool, logs: tuple[str, ...], verbose: bool, quiet: bool,
-         seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
+         gpus_per_trial: float | Literal["auto"] | None, workers_per_trial: int | None, teacher_store: str,
+         precision: str | None, address: str | None, fresh: bool, retry_failed: bool, logs: tuple[str, ...],
+         verbose: bool, quiet: bool, seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
     study = None
-    try:
-        loaded = load_space(space, profile, data_dir)
+    folder = None if data_dir is None else Path(data_dir)
+
+    def asked_for() -> tuple[Space, Study]:
+        loaded = load_space(space, profile, folder)
         study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
         study = capped(study, wall_hours, gpu_hours)
         if workers_per_trial is not None:
@@ -111,19 +137,41 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
             study = dataclasses.replace(study, task=study.task.with_precision(precision))
         if teacher_store == "off":
             study = dataclasses.replace(study, task=study.task.with_live_teacher())
-        storage = Path(os.path.expanduser(storage_path)).resolve()  # noqa: PTH111 (Path's own refuses ~nobody)
+        return loaded, study
+
+    try:
+        if address is not None:
+            addresses.check(address)
+        if addresses.through_jobs(address):
+            named = checked_here(space, folder, lambda: asked_for()[1].name)
+            words = jobs.given(click.get_current_context(), "space")
+            sys.exit(jobs.submit(str(address), space, words, storage_path, "" if fresh else named, lasting=not dry_run))
+        if data := copied(data_dir):
+            folder = data.mirror.here
+        loaded, study = asked_for()
+        storage = located(storage_path)
+        fetch_artifacts(storage, study.task)
         inputs = check_inputs(study, storage)
         if fresh:
+            fetch_names(storage)
             study = dataclasses.replace(study, name=beside(storage, study.name))
-        place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose)
+        if gpus_per_trial == AUTO:
+            from study.rehearsal import share_of_gpu
+
+            heard = Console(highlight=False, quiet=quiet and not dry_run)
+            say = partial(heard.print, markup=False, soft_wrap=True)
+            gpus_per_trial = share_of_gpu(study, storage, loaded.module, address, say)
+        place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
         if dry_run:
+            refreshed(storage / study.name)
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
             console.print("\n".join(said), markup=False, soft_wrap=True)
             return
         check_place(place, study)
         progress = Console(highlight=False, quiet=quiet)
-        outcome = drive(study, loaded, inputs, place, command_for(study), progress)
-        report(storage / study.name, console)
+        with held(storage / study.name):
+            outcome = drive(study, loaded, inputs, place, command_for(study), progress)
+            report(storage / study.name, console)
         for problem in outcome.problems:
             click.echo(f"failed: {problem}", err=True)
         if outcome.stopped:
@@ -136,6 +184,21 @@ def main(space: Path, profile: str | None, data_dir: Path | None, storage_path: 
         click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {command_for(study)}", err=True)
         code = 130
     sys.exit(code)
+
+
+def checked_here(space: Path, data_dir: Path | None, named: Callable[[], str]) -> str:
+    """The name of a study that will run elsewhere; empty if what it is made of is only there.
+
+    Raises InputError for what is wrong wherever it runs.
+    """
+    try:
+        return named()
+    except InputError as error:
+        lacks_data = data_dir is not None and not data_dir.exists()
+        if not space.is_file() or not (lacks_data or isinstance(error.__cause__, ImportError | OSError)):
+            raise
+        click.echo(f"not checked here, but there: {error}", err=True)
+        return ""
 
 
 def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
@@ -192,7 +255,7 @@ def report(folder: Path, console: Console) -> None:
     page = build(folder)
     width = min(console.width, 110) if console.is_terminal else 110
     console.print(comparison_text(folder, width), markup=False, soft_wrap=True)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    console.print(f"report: {shown(folder)}/{page.name}", markup=False, soft_wrap=True)
 
 
 def command_for(study: Study | None) -> str:

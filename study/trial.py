@@ -111,6 +111,8 @@ class Job:
     """How many train this trial together, each of them with the same job but for `rank`."""
     meeting: str = ""
     """HOST:PORT where several workers find each other."""
+    gpus: float = 0.0
+    """What this worker may use: a share of one GPU, whole ones, or none."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,22 @@ class Plan:
     runs: tuple[tuple[int, Split], ...]
     """The seed of each, and what it trains on."""
     epochs: int
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a short training took, in a process that has done nothing but rehearse."""
+
+    epoch_seconds: float
+    """Of a whole epoch, from the batches that were trained and evaluated."""
+    epoch_batches: int
+    """Of its training."""
+    peak_bytes: int
+    """The most that the process has had of its device's memory so far, for all that it rehearsed."""
+    overhead_bytes: int
+    """What a process takes of that memory beside, whatever it trains."""
+    device_bytes: int
+    """All there is of it."""
 
 
 class TrialNote(UserWarning):
@@ -164,6 +182,15 @@ class Task(Protocol):
     def with_live_teacher(self) -> Task:
         """This task with its teacher asked anew at every step instead of stored."""
 
+    def artifacts(self) -> tuple[str, ...]:
+        """What its trials share, as folders below the storage: a trained teacher, its outputs.
+
+        A storage that lies elsewhere is copied to each node that needs them. No file in them is changed once written.
+        """
+
+    def sound(self, path: Path) -> bool:
+        """Whether a file of these folders is what its checksum says; True for one that has none."""
+
     def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         """What must still be prepared before trials that need the teacher can start.
 
@@ -176,8 +203,21 @@ class Task(Protocol):
     def train(self, job: Job) -> Iterator[Row]:
         """Train one student; a row an epoch. Resumes from `job.checkpoint` if something lies there."""
 
+    def rehearse(self, job: Job, batches: int) -> Rehearsal:
+        """Train so many batches of a student, twice, beside a teacher that has not been trained; the second is timed.
+
+        A job without a student is the teacher's own training.
+        Raises MemoryError if the device's memory, or the job's share of it, does not suffice.
+        """
+
     def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         """What the record says of the nets: `teacher` (None if not there yet) and `students` by name."""
+
+    def cost(self, student: Any, storage: Path) -> dict[str, Any]:
+        """What one net takes to run, for the record: `macs`, `latency_seconds` and so on; of None, the teacher.
+
+        Measured here and now, within seconds; empty for what is no net, and for a teacher that is not there.
+        """
 
 
 class Method(Protocol):

@@ -27,13 +27,16 @@ import ray
 from ray import tune
 
 from study.space import resolve_params
+from study.storage import exchange
+from study.storage.dataset import DataSet
+from study.storage.mirror import FOLDER, Mirror, StorageError
 from study.study import Study
 from study.trial import Job, Row, Trial, TrialNote
 
 SENDING_SECONDS = 0.1
 """Epochs faster than this are told together."""
 
-HUNG = "hung-{rank}.txt"
+HUNG = ".hung-{rank}.txt"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the system says of a storage that takes no more."""
@@ -45,25 +48,43 @@ class Workplace:
 
     study_folder: Path
     storage: Path
+    mirror: Mirror = FOLDER
+    """Of a storage that lies elsewhere; of a folder, one that moves nothing."""
+    data: DataSet | None = None
+    """The data set, if that lies elsewhere."""
 
     def checkpoint(self, trial_id: str) -> Path:
         return self.study_folder / "checkpoints" / trial_id
 
+    def fetch(self, job: Job) -> None:
+        """Let this node have what the trial needs."""
+        if self.data is not None:
+            exchange.insisting(self.data.fetch)
+        exchange.fetch(self.mirror, job)
+
     def explain(self, trial_id: str, text: str) -> None:
         """Leave the traceback of a failed trial where the README says it is."""
         self.checkpoint(trial_id).mkdir(parents=True, exist_ok=True)
-        (self.checkpoint(trial_id) / "traceback.txt").write_text(text, encoding="utf-8")
+        path = self.checkpoint(trial_id) / "traceback.txt"
+        path.write_text(text, encoding="utf-8")
+        exchange.tell(self.mirror, path)
 
     def forget(self, trial_id: str) -> None:
-        """Remove the checkpoint of a trial that has ended."""
+        """Remove the checkpoint of a trial that has ended; elsewhere it goes once that is known there."""
         shutil.rmtree(self.checkpoint(trial_id), ignore_errors=True)
+        exchange.forget(self.mirror, self.checkpoint(trial_id))
+
+    def clear(self, trial_id: str) -> None:
+        """Remove the checkpoint of a trial that is to start over."""
+        shutil.rmtree(self.checkpoint(trial_id), ignore_errors=True)
+        exchange.clear(self.mirror, self.checkpoint(trial_id))
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]
     """A reused actor; `config` is a trial as plain values, see `executor.as_config`."""
 
-    def setup(self, config: dict[str, Any], study: Study, workplace: Workplace) -> None:
-        self._worker = Worker(study, workplace)
+    def setup(self, config: dict[str, Any], study: Study, workplace: Workplace, gpus: float) -> None:
+        self._worker = Worker(study, workplace, gpus)
         self._worker.begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -77,14 +98,17 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 class Worker:
     """Trains one trial after the other in this process; of a trial of several workers, `rank`'s part of it."""
 
-    def __init__(self, study: Study, workplace: Workplace, rank: int = 0, workers: int = 1):
+    def __init__(self, study: Study, workplace: Workplace, gpus: float, rank: int = 0, workers: int = 1):
         self._task_study, self._workplace, self._failed = study, workplace, False
-        self._rank, self._workers = rank, workers
+        self._rank, self._workers, self._gpus = rank, workers, gpus
+        self._left: Path | None = None
+        """The checkpoint of the trial before."""
         # together, workers must come to the end of a step after the same epoch
         self._sending_seconds = SENDING_SECONDS if workers == 1 else 0.0
 
     def begin(self, config: dict[str, Any], meeting: str = "") -> None:
         """Turn to this trial; several workers find each other at `meeting`."""
+        exchange.tidy(self._workplace.mirror, self._left)
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded = int(config["epochs_done"])
         self._meeting = meeting
@@ -104,6 +128,7 @@ class Worker:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", TrialNote)
             self._advance(told)
+        self._leave(told)
         told.notes = [str(warning.message) for warning in caught if issubclass(warning.category, TrialNote)]
         return told
 
@@ -112,12 +137,17 @@ class Worker:
         started = time.monotonic()
         try:
             if self._rows is None:
-                self._rows = _rows(self._job())
+                job = self._job()
+                self._left = job.checkpoint
+                self._workplace.fetch(job)
+                self._rows = _rows(job)
             while not told.rows or (told.rows[-1]["epoch"] < self._trial.epochs and not self._is_time(started)):
                 with self._watched():
                     told.rows.append(next(self._rows))
         except StopIteration:
             self._failed, told.failure = True, "the task ended before the trial's last epoch"
+        except StorageError as error:
+            told.storage = str(error)
         except OSError as error:
             if error.errno in FULL:
                 told.storage = f"{error.strerror}: {error.filename or self._workplace.storage}"
@@ -125,6 +155,15 @@ class Worker:
                 self._failed, told.failure = True, self._explain(error)
         except Exception as error:
             self._failed, told.failure = True, self._explain(error)
+
+    def _leave(self, told: Told) -> None:
+        """Keep what was written where the storage is, before its rows are told."""
+        if self._workplace.mirror.uri and not told.storage:
+            whole = bool(told.rows) and told.rows[-1]["epoch"] == self._trial.epochs
+            try:
+                exchange.leave(self._workplace.mirror, self._job(), whole)
+            except StorageError as error:
+                told.storage, told.rows = str(error), []
 
     def _is_time(self, started: float) -> bool:
         return time.monotonic() - started >= self._sending_seconds
@@ -162,6 +201,7 @@ class Worker:
             # one for a teacher: it is kept for studies of any number of workers, and must be the same for all
             workers=1 if trial.phase == "prepare" else self._workers,
             meeting=self._meeting,
+            gpus=self._gpus,
         )
 
     def _explain(self, error: Exception) -> str:

@@ -65,12 +65,12 @@ def distill(
     """
     with joined(job) as ranks:
         train = task.examples(job.train_on, job.device)
-        training = _start(job, ranks, build, recipe, loss)
+        training = start(job, ranks, build, recipe, loss)
         yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
 
         for epoch in range(training.epoch, job.trial.epochs):
             started = time.perf_counter()
-            metrics = _train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
+            metrics = train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
             if job.validate:
                 metrics |= evaluate(task, training.net, "val", job.device, ranks)
             row: Row = {
@@ -88,7 +88,7 @@ def distill(
             yield row
 
 
-def _train_epoch(
+def train_epoch(
     task: TrainableTask,
     job: Job,
     training: Training,
@@ -186,7 +186,7 @@ def on_device(net: nn.Module, device: str) -> nn.Module:
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def _start(job: Job, ranks: Ranks, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss) -> Training:
+def start(job: Job, ranks: Ranks, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
     net = ranks.wrapped(on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
     running = seeded(lambda: begun(loss, job.device), derived_seed(job.trial.seed, "loss"))

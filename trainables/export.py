@@ -9,39 +9,23 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import statistics
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from study.atomic import replacing
 from study.errors import InputError
+from trainables.cost import Latency, latency, macs, one_thread
 from trainables.rebuild import Student, Trained, rebuild
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 """Largest difference allowed between ONNX Runtime and torch, as a share of the largest output."""
-WARM_UP, RUNS, SECONDS = 5, 100, 5.0
-"""Of a latency: untimed passes, then timed ones, as many as the seconds allow but `WARM_UP` at least."""
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds a pass of one image takes, on one thread of this machine's CPU."""
-
-    median_seconds: float
-    fastest_seconds: float
-    slowest_seconds: float
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -82,10 +66,10 @@ def export(trained: Trained, data_dir: Path | None, out: Path, about: dict[str, 
     for name, content in files.items():
         with replacing(out / name) as aside:
             aside.write_bytes(content)
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode(), one_thread():
         return Exported(
             parameters=student.size,
-            macs=_macs(student),
+            macs=macs(lambda: student.net(student.image)),
             input_shape=tuple(student.image.shape),
             output_shape=tuple(student.net(student.image).shape),
             any_size=student.any_size,
@@ -99,18 +83,6 @@ def export(trained: Trained, data_dir: Path | None, out: Path, about: dict[str, 
             sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors", *NEEDED)},
         )
-
-
-def latency(run: Callable[[], Any]) -> Latency:
-    """How long `run` takes: median, fastest and slowest of up to `RUNS` passes."""
-    for _ in range(WARM_UP):
-        run()
-    passes: list[float] = []
-    while len(passes) < WARM_UP or (len(passes) < RUNS and sum(passes) < SECONDS):
-        began = time.perf_counter()
-        run()
-        passes.append(time.perf_counter() - began)
-    return Latency(statistics.median(passes), min(passes), max(passes), len(passes))
 
 
 def _require_packages() -> None:
@@ -171,19 +143,3 @@ def _checked(student: Student, run: Callable[[Tensor], Tensor]) -> float:
             raise RuntimeError(f"ONNX Runtime differs from torch by {difference:.2g} on inputs {size}")
         worst = max(worst, difference)
     return worst
-
-
-def _macs(student: Student) -> int:
-    with FlopCounterMode(display=False) as counter:
-        student.net(student.image)
-    return int(counter.get_total_flops()) // 2
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

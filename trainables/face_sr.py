@@ -27,6 +27,7 @@ from trainables.data.sr_arrays import SrSet
 from trainables.dictionaries import build_dictionary
 from trainables.losses.perceptual import perceptual_error, perceptual_vgg
 from trainables.losses.pixel import error, require_norm
+from trainables.measuring import kept_to_share
 from trainables.models.component_transfer import COMPONENTS, dictionary_of, fill_dictionary
 from trainables.recipe import Recipe
 from trainables.schedules import require
@@ -129,7 +130,7 @@ class FaceSR(Taught):
                 raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
         if self.perceptual_weight:
             perceptual_vgg("cpu")
-        try_out(self, students, losses, storage, trained_on, self._empty_face(), self._for_trying)
+        try_out(self, students, losses, storage, trained_on, self._empty_face(), self.untrained)
         train, val, test = faces.sizes
         absent = lpips_lacks(self.lpips) if self.lpips else ""
         return {
@@ -159,7 +160,8 @@ class FaceSR(Taught):
         return [Preparation(DICTIONARY, 1, config, stage=-1, note=note), *steps]
 
     def prepare(self, job: Job) -> Iterator[Row]:
-        return self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
+        step = self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
+        return kept_to_share(job, step)
 
     # -- for the training loop -------------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class FaceSR(Taught):
         """Beside the teacher that it is for, where all nodes find it."""
         return teachers.folder(storage, self.teacher_key) / "dictionary.safetensors"
 
-    def _for_trying(self, model: SrNetSpec) -> nn.Module:
+    def untrained(self, model: SrNetSpec) -> nn.Module:
         """A net whose dictionary, if it has one, holds noise: enough to see that all fits together."""
         net = self.build(model)
         if not has_dictionary(model):

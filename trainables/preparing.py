@@ -38,6 +38,17 @@ def preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Prepara
     return _teacher_step(task, storage) + _store_steps(task, storage, plan)
 
 
+def artifacts(task: TrainableTask) -> tuple[str, ...]:
+    """Where the teacher and its outputs lie below the storage."""
+    stored = () if task.stored_bytes is None else (f"outputs/{_store_key(task)}",)
+    return (f"teachers/{task.teacher_key}", *stored)
+
+
+def sound(path: Path) -> bool:
+    """Whether a file of these is what its checksum says."""
+    return store.sound(path) if path.parent.parent.name == "outputs" else teachers.sound(path)
+
+
 def prepare(task: TrainableTask, job: Job) -> Iterator[Row]:
     """Do one step."""
     if job.trial.arm == TEACHER:
@@ -117,7 +128,7 @@ def _store_steps(task: TrainableTask, storage: Path, plan: Plan) -> list[Prepara
     if task.stored_bytes is None:
         return []
     folder = store_folder(task, storage)
-    drawn = _drawn(task, plan)
+    drawn = drawn_views(task, plan)
     shards, damaged = store.sound_shards(folder)
     missing = drawn & ~store.held(shards, *drawn.shape)
     size = int(missing.sum()) * task.stored_bytes
@@ -142,7 +153,7 @@ def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
     config = job.trial.config
     start, stop = config["block"]
     plan = Plan(tuple((seed, split) for seed, split in config["plan"]["runs"]), config["plan"]["epochs"])
-    drawn = _drawn(task, plan)
+    drawn = drawn_views(task, plan)
     folder = store_folder(task, job.storage)
     here = range(start * task.views.count, stop * task.views.count)
     missing = drawn & ~store.held(store.sound_shards(folder, here)[0], *drawn.shape)
@@ -162,7 +173,7 @@ def _ask(task: TrainableTask, job: Job, samples: Tensor, views: Tensor) -> Tenso
     return torch.cat([task.outputs(net, pool.batch(*pairs)).prediction.half().cpu() for pairs in batches])
 
 
-def _drawn(task: TrainableTask, plan: Plan) -> Tensor:
+def drawn_views(task: TrainableTask, plan: Plan) -> Tensor:
     """Which views of which samples of the pool the plan's trainings draw: (pool, views) bool."""
     count = task.views.count
     mask = torch.zeros(len(task.positions("train+val")) * count, dtype=torch.bool)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from study.errors import InputError
 from study.space import Choice, Domain, Value, resolve
-from study.trial import SPLITS, Direction, Job, Plan, Preparation, Row, Split, Trial, TrialNote
+from study.trial import SPLITS, Direction, Job, Plan, Preparation, Rehearsal, Row, Split, Trial, TrialNote
 
 BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}  # where a score is highest, each field by itself
 FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
@@ -142,6 +142,12 @@ class Simulated:
     def with_live_teacher(self) -> Simulated:
         return self
 
+    def artifacts(self) -> tuple[str, ...]:
+        return ("teachers/simulated",)
+
+    def sound(self, path: Path) -> bool:
+        return True
+
     def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         kept = (storage / "teachers" / "simulated").exists()
         step = Preparation("teacher", self.teacher_epochs, {}, note="a simulated teacher")
@@ -151,13 +157,24 @@ class Simulated:
         for row in self._curve(job, self.teacher):
             if row["epoch"] == job.trial.epochs:  # nobody asks for more after the last row
                 (job.storage / "teachers" / "simulated").mkdir(parents=True, exist_ok=True)
+                (job.storage / "teachers" / "simulated" / "made").touch()  # where folders are nothing by themselves
             yield row
 
     def train(self, job: Job) -> Iterator[Row]:
         return self._curve(job, job.loss)
 
+    def rehearse(self, job: Job, batches: int) -> Rehearsal:
+        """An epoch, of which each batch takes 1 MiB of 1 GiB."""
+        time.sleep(self.seconds_per_epoch)
+        if job.loss is not None and job.loss.fault is not None:
+            job.loss.fault.strike()
+        return Rehearsal(self.seconds_per_epoch, 10, batches * 2**20, 0, 2**30)
+
     def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {"teacher": None, "students": {}}
+
+    def cost(self, student: Any, storage: Path) -> dict[str, Any]:
+        return {}
 
     def _curve(self, job: Job, loss: SimulatedLoss) -> Iterator[Row]:
         """Rows of the epochs that are not on record; an epoch is in the checkpoint before it is told."""

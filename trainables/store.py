@@ -66,6 +66,15 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, codes, outputs)
 
 
+def sound(path: Path) -> bool:
+    """Whether a shard can be used."""
+    try:
+        open_shard(path)
+    except DamagedShardError:
+        return False
+    return True
+
+
 def sound_shards(folder: Path, codes: range | None = None) -> tuple[list[Shard], list[str]]:
     """The shards that can be used, and a line on each that could not; those are deleted, to be computed again.
 

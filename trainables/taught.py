@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import nn
 
-from study.trial import Job, Plan, Preparation, Row
-from trainables import preparing, teachers
+from study.trial import Job, Plan, Preparation, Rehearsal, Row
+from trainables import measuring, preparing, teachers
+from trainables.cost import cost
 from trainables.distill import distill
+from trainables.measuring import kept_to_share, within_share
 from trainables.recipe import Recipe
-from trainables.task import TrainableTask, parameters
+from trainables.task import TrainableTask, blank, parameters
 
 
 class TaughtTask(TrainableTask, Protocol):
@@ -23,6 +25,8 @@ class TaughtTask(TrainableTask, Protocol):
 
     @property
     def recipe(self) -> Recipe: ...
+
+    def untrained(self, model: Any) -> nn.Module: ...
 
 
 Task = TypeVar("Task", bound=TaughtTask)
@@ -45,18 +49,37 @@ class Taught:
         """What the teacher's training starts from."""
         return self.build(self.teacher.model)
 
+    def untrained(self: TaughtTask, model: Any) -> nn.Module:
+        """A net whose weights do not matter, to be tried or measured."""
+        return self.build(blank(model))
+
+    def artifacts(self: TaughtTask) -> tuple[str, ...]:
+        return preparing.artifacts(self)
+
+    def sound(self, path: Path) -> bool:
+        return preparing.sound(path)
+
     def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
         return preparing.preparations(self, storage, plan)
 
     def prepare(self: TaughtTask, job: Job) -> Iterator[Row]:
-        return preparing.prepare(self, job)
+        return kept_to_share(job, preparing.prepare(self, job))
 
     def train(self: TaughtTask, job: Job) -> Iterator[Row]:
-        teacher = preparing.teacher_outputs(self, job)
-        return distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
+        with within_share(job):
+            teacher = preparing.teacher_outputs(self, job)
+            yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
+
+    def rehearse(self: TaughtTask, job: Job, batches: int) -> Rehearsal:
+        return measuring.rehearse(self, job, batches, lambda: self.untrained(self.teacher.model))
 
     def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {
             "teacher": teachers.kept(storage, self.teacher_key),
             "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
         }
+
+    def cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:
+        if student is None and teachers.kept(storage, self.teacher_key) is None:
+            return {}
+        return cost(self, self.untrained(self.teacher.model if student is None else student))

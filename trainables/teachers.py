@@ -67,6 +67,13 @@ def kept(storage: Path, key: str) -> dict[str, Any] | None:
         return None
 
 
+def sound(path: Path) -> bool:
+    """Whether a file of a teacher's folder is what teacher.json says of it; True for one of which it says nothing."""
+    if path.name not in ("teacher.json", "weights.safetensors"):
+        return True
+    return kept(path.parent.parent.parent, path.parent.name) is not None
+
+
 def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Store a teacher, unless one of this key is there: trials may be using it."""
     if kept(storage, key) is not None:

@@ -53,8 +53,8 @@ cluster.connect(sys.argv[1] or None)
 try:
     nodes = cluster.nodes()
     assert cluster.ray.get(cluster.ray.remote(lambda: 42).remote()) == 42
-    print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU")
-    cluster.allot(nodes, float(sys.argv[2]) if sys.argv[2] else None, None)
+    room = cluster.allot(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
+    print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {room}")
 finally:
     cluster.disconnect()
 """
@@ -70,6 +70,8 @@ class Wish:
     data_dir: Path | None = None
     gpus_per_trial: float | None = None
     address: str | None = None
+    workers_per_trial: int | None = None
+    """Without it, the space file's."""
 
 
 def examine(wish: Wish, console: Console) -> bool:
@@ -94,7 +96,7 @@ def findings(wish: Wish) -> Iterator[Finding]:
         yield hardware.shared_memory(free, shutil.disk_usage("/dev/shm").free)
     yield hardware.open_files()
     yield from hardware.disk(wish.storage)
-    yield ray(wish.address, wish.gpus_per_trial)
+    yield ray(wish.address, wish.gpus_per_trial, wish.workers_per_trial or workers_of(wish))
     if wish.space is not None:
         yield from the_space(wish.space, wish)
 
@@ -143,26 +145,22 @@ def torch(gpus: list[str], gpus_per_trial: float | None) -> Iterator[Finding]:
         )
 
 
-def ray(address: str | None, gpus_per_trial: float | None) -> Finding:
-    """Whether Ray starts, or is there at the address, runs a task, and has room for a trial."""
-    answer, problem = asked(RAY, [address or "", "" if gpus_per_trial is None else str(gpus_per_trial)], RAY_SECONDS)
+def workers_of(wish: Wish) -> int:
+    """How many processes train a trial together, as the space file has it; 1 where there is none that can be read."""
+    try:
+        return load_space(wish.space, wish.profile, wish.data_dir).study.workers_per_trial if wish.space else 1
+    except InputError:
+        return 1  # told by the_space
+
+
+def ray(address: str | None, gpus_per_trial: float | None, workers: int) -> Finding:
+    """Whether Ray starts, or is there at the address, runs a task, and has room for a trial of so many workers."""
+    share = "" if gpus_per_trial is None else str(gpus_per_trial)
+    answer, problem = asked(RAY, [address or "", share, str(workers)], RAY_SECONDS)
     where = f"Ray at {address}" if address else "Ray on this machine"
     if not problem:
         return Finding("ok", f"{where} runs a task: {answer}")
-    hint = f"; {token_hint()}" if address else ""
-    return Finding("fails", f"{where}: {problem}{hint}")
-
-
-def token_hint() -> str:
-    """What this shell tells a cluster that asks for a token."""
-    mode = os.environ.get("RAY_AUTH_MODE", "unset")
-    names = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
-    kept = Path.home() / ".ray" / "auth_token"
-    source = names[0] if names else str(kept) if kept.is_file() else "none"
-    return (
-        f"RAY_AUTH_MODE is {mode} here and the token comes from {source}: both must be as on the cluster's head "
-        "(RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled)"
-    )
+    return Finding("fails", f"{where}: {problem}")
 
 
 def the_space(path: Path, wish: Wish) -> Iterator[Finding]:

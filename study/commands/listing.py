@@ -19,6 +19,8 @@ from rich.text import Text
 
 from study.errors import InputError
 from study.records import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_segments, read_study, segments
+from study.storage.elsewhere import driver
+from study.storage.places import shown
 from study.trial import TrialState
 
 State = Literal["running", "starting", "finished", "unfinished", "damaged"]
@@ -61,7 +63,8 @@ def find(study: str, storage: Path) -> Path:
         raise InputError(f"study {study!r} is just being started: try again in a few seconds")
     there = [folder.name for folder in _folders(storage)] if storage.is_dir() else []
     known = f"there are: {', '.join(there)}" if there else "there is none"
-    raise InputError(f"no study {study!r} below {storage} ({known}): give a name, a path, or another --storage-path")
+    below = shown(storage)
+    raise InputError(f"no study {study!r} below {below} ({known}): give a name, a path, or another --storage-path")
 
 
 def holder(folder: Path) -> str:
@@ -74,7 +77,7 @@ def holder(folder: Path) -> str:
                 return file.read().strip() or "unknown"
     except OSError:
         pass  # never run, or not ours to read
-    return ""
+    return driver(folder)
 
 
 def state_of(study: Mapping[str, Any], by: str) -> State:

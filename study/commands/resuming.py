@@ -18,8 +18,9 @@ from study import run
 from study.commands.listing import described, holder
 from study.commands.standing import said
 from study.errors import InputError
-from study.folder import request_stop
 from study.records import RecordsError
+from study.storage.elsewhere import ask_to_stop
+from study.storage.places import mirror_of, shown
 
 STARTS = (["python", "-m", "study.run"], ["python", "-m", "study", "run"], ["kdstudy", "run"])
 """How recorded commands begin."""
@@ -65,8 +66,9 @@ def words_to_go_on(folder: Path, study: Mapping[str, Any], more: Sequence[str]) 
     recorded = {name: value for name, value in _options(_recorded(folder, study)).items() if name not in OF_ONE_RUN}
     if there != Path.cwd():  # the command that is shown and recorded then holds wherever it is given
         recorded, added = _anchored(recorded, there), _anchored(added, Path.cwd())
-    if (there / Path(recorded.get("storage_path", "runs")).expanduser()).resolve() != folder.parent:
-        recorded["storage_path"] = str(folder.parent)  # the study was moved
+    given = there / Path(recorded.get("storage_path", "runs")).expanduser()
+    if mirror_of(folder.parent).uri or given.resolve() != folder.parent:
+        recorded["storage_path"] = shown(folder.parent)  # the study was moved, or is no path
     merged = recorded | added
     return [merged.pop("space"), *(word for name, value in merged.items() for word in _words(name, value))]
 
@@ -105,7 +107,7 @@ def stop(folder: Path, wait_seconds: float) -> str:
     if not by:
         return ""
     try:
-        request_stop(folder)
+        ask_to_stop(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): stop it as the user who runs it") from None
     until = time.monotonic() + wait_seconds
@@ -158,7 +160,8 @@ def _anchored(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """The same, with relative paths taken from `directory`."""
     paths = {option.name for option in run.main.params if isinstance(option.type, click.Path)}
     return {
-        name: str(directory / Path(value).expanduser()) if name in paths else value for name, value in given.items()
+        name: str(directory / Path(value).expanduser()) if name in paths and "://" not in value else value
+        for name, value in given.items()
     }
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from study.commands.listing import local
-from study.commands.standing import Standing, TrialShown, Used, standing
+from study.commands.standing import Standing, TrialShown, Used
 
 WATCH_SECONDS = 2.0
 
@@ -30,12 +30,12 @@ def drawn(study: Standing) -> Group:
     return Group(*parts, Text(f"\n{_used_line(study.used)}"), Text(study.next, style="dim"))
 
 
-def watch(folder: Path, console: Console) -> None:
-    """Draw the study anew every 2 s until Ctrl-C; less often where reading takes long, to leave the cores to trials."""
+def watch(draw: Callable[[], RenderableType], console: Console) -> None:
+    """Draw anew every 2 s until Ctrl-C; less often where reading takes long, to leave the cores to trials."""
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
-            live.update(drawn(standing(folder)), refresh=True)
+            live.update(draw(), refresh=True)
             time.sleep(max(WATCH_SECONDS, 5 * (time.monotonic() - began)))
 
 

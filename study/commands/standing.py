@@ -17,6 +17,7 @@ from typing import Any
 from study.commands.listing import State, described, epoch_rows, holder, slots, state_of, to_search, trial_rows
 from study.folder import runs_of
 from study.spending import HOUR, wall_seconds
+from study.storage.places import shown
 from study.trial import TrialState
 
 
@@ -195,13 +196,13 @@ def _next(folder: Path, state: State) -> str:
     if state == "running":
         return f"stop it: python -m study stop {said(folder)}"
     if state == "finished":
-        return f"report: {page}" if page.is_file() else f"write its report: python -m reports.build {folder}"
+        return f"report: {page}" if page.is_file() else f"write its report: python -m reports.build {shown(folder)}"
     return f"go on with it: python -m study resume {said(folder)}"
 
 
 def said(folder: Path) -> str:
     """How a study is named on a command line given here: its name where that is enough."""
-    return folder.name if folder.parent.resolve() == Path("runs").resolve() else str(folder)
+    return folder.name if folder.parent.resolve() == Path("runs").resolve() else shown(folder)
 
 
 def _finite(value: float | None) -> bool:

@@ -233,11 +233,27 @@ def test_super_resolution_has_the_papers_digits(writer: Writer) -> None:
     writer.study["teacher"] = {"name": "vgg_sr-32atoms", "metrics": {"test/ssim": 0.7714, "test/lpips": 0.24131}}
     rows = rows_of(paper_table(written(writer), p2_table_1()))
     assert rows["Student, no distillation"][0].startswith("25.869 ± 0.400 (n = 2); published 25.837, ")
-    assert rows["Dictionary net (teacher)"][1:] == (
+    assert rows["Dictionary net (teacher)"][1:3] == (
         "0.771 (n = 1); published 0.771, epoch not stated",
         "0.2413 (n = 1); published 0.2413, epoch not stated",
     )
     assert rows["RCAN"][0] == "– not in this study; published 26.59, epoch not stated"
+
+
+def test_super_resolution_shows_what_each_net_takes_where_it_is_on_record(writer: Writer) -> None:
+    writer.students, writer.arms = ["vgg_sr", "rcan"], {"none": [26.1, 26.3]}
+    writer.published, writer.versus, writer.searched = {"none": "none"}, {}, set()
+    writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
+    cost = {"parameters": 69_700_000, "macs": 81_250_000_000, "latency_seconds": 1.2345}
+    writer.study["students"] = {"vgg_sr": cost, "rcan": {"parameters": 15_740_067}}
+    writer.study["teacher"] = {"name": "vgg_sr-32atoms", "metrics": {}} | cost | {"parameters": 113_300_000}
+    table = paper_table(written(writer), p2_table_1())
+    assert [title.split(" [")[0] for title in table.columns[-3:]] == ["parameters", "MACs", "latency, ms"]
+    rows = rows_of(table)
+    assert rows["Student, no distillation"][3:] == ("69,700,000", "81.2 G", "1234")
+    assert rows["Dictionary net (teacher)"][3:] == ("113,300,000", "81.2 G", "1234")
+    assert rows["RCAN"][3:] == ("15,740,067", "–", "–")
+    assert set(next(row for title, row in rows.items() if title.startswith("SRFBN"))[3:]) == {"– not in this study"}
 
 
 def test_another_net_of_the_table_is_measured_in_its_own_row_alone(writer: Writer) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from study import cluster
 from study.cluster import Node, allot
 from study.drive import Place, resources_of
 from study.errors import InputError
@@ -81,3 +82,31 @@ def test_at_most_as_many_as_asked_for() -> None:
 def test_what_fits_on_no_node_is_refused_with_the_arithmetic(nodes: list[Node], gpus_each: float) -> None:
     with pytest.raises(InputError, match=rf"1 CPU and {gpus_each:g} GPU on one node, there are .* no trial fits"):
         allot(nodes, gpus_each, None)
+
+
+def test_auto_where_no_cluster_runs_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_found(address: str) -> str:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.ray._private.services, "canonicalize_bootstrap_address_or_die", none_found)
+    with pytest.raises(InputError, match=r"no Ray cluster runs on this machine, .* give http://HOST:PORT"):
+        cluster.connect("auto")
+
+
+@pytest.mark.parametrize(
+    ("exported", "message"),
+    [
+        ("http://127.0.0.1:8265", "'auto' follows RAY_ADDRESS, which is 'http://127.0.0.1:8265': give that"),
+        ("127.0.0.1:1", "no Ray cluster at '.*:1' .*refused"),
+    ],
+)
+def test_auto_follows_the_shells_own_address(exported: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", exported)
+    with pytest.raises(InputError, match=message):
+        cluster.connect("auto")
+
+
+def test_dashboards_address_is_no_cluster_to_join() -> None:
+    with pytest.raises(InputError, match="here allowed are 'auto'"):
+        cluster.connect("http://127.0.0.1:8265")

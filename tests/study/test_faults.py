@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -112,28 +111,4 @@ def test_run_stops_on_request_and_stays_stopped_by_a_cap_that_is_used_up(folder:
     pd.testing.assert_frame_equal(folder.trials(), before)
 
     assert folder.run().returncode == 0
-    is_whole(folder)
-
-
-@pytest.fixture
-def cluster() -> Iterator[object]:
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    try:
-        yield made
-    finally:
-        made.shutdown()
-
-
-@pytest.mark.cluster
-def test_node_lost_in_the_middle_costs_no_trial(folder: Folder, cluster: object) -> None:
-    lost, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
-    cluster.wait_for_nodes()  # type: ignore[attr-defined]
-    folder.write(seconds=0.3)
-    process = folder.start("--address", cluster.address)  # type: ignore[attr-defined]
-    wait_for(lambda: folder.epochs_recorded() > 8, process)
-    cluster.remove_node(lost, allow_graceful=False)  # type: ignore[attr-defined]
-    _, stderr = process.communicate(timeout=180)
-    assert process.returncode == 0, stderr
     is_whole(folder)

@@ -23,7 +23,7 @@ from trainables.cifar import Classification
 from trainables.crowd_counting import CrowdCounting
 from trainables.data.cifar import Cifar
 from trainables.distill import distill, evaluate, no_teacher
-from trainables.export import Exported, export, latency
+from trainables.export import Exported, export
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.rebuild import Trained, rebuild, rebuilt
@@ -233,25 +233,9 @@ def test_a_graph_that_says_something_else_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_measuring_leaves_the_number_of_threads_as_it_was() -> None:
-    torch.set_num_threads(2)
-    with exporting._one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2
-
-
 def test_missing_packages_are_named_with_their_remedy(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "NEEDED", ("onnx", "onnx_that_is_not_there"))
     with pytest.raises(InputError, match=r"needs onnx_that_is_not_there: pip install -e '\.\[export\]'"):
         export(trained, None, tmp_path, {})
-
-
-def test_latency_is_the_median_of_what_it_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter(value for took in (3, 1, 2, 5, 100) for value in (0.0, float(took)))
-    monkeypatch.setattr(exporting.time, "perf_counter", lambda: next(times))
-    calls: list[int] = []
-    found = latency(lambda: calls.append(1))
-    assert (found.median_seconds, found.fastest_seconds, found.slowest_seconds, found.runs) == (3, 1, 100, 5)
-    assert len(calls) == exporting.WARM_UP + 5

@@ -1,0 +1,61 @@
+"""A data set that lies on S3: each node has a copy at one path, fetched once and verified by what the driver has read.
+
+Fetched by the first process of a node that needs it; the others wait for it. A study's own files move by mirror.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.atomic import replacing
+from study.describe import digest
+from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.places import located, mirror_of
+
+SEAL = ".whole"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A copy of a data set, and the SHA-256 of each of its files by name."""
+
+    mirror: Mirror
+    sums: Mapping[str, str]
+
+    def fetch(self) -> None:
+        """Let this node have the data set as the driver has read it.
+
+        Raises StorageError if the storage does not answer, DamagedCopyError if another data set lies there by now.
+        """
+        seal, key = self.mirror.here / SEAL, digest(dict(self.sums))
+        if seal.is_file() and seal.read_text() == key:
+            return
+        self.mirror.fetch([""], self._is_as_it_was, sweep=True)
+        if missing := sorted(name for name in self.sums if not (self.mirror.here / name).is_file()):
+            raise DamagedCopyError(f"{self.mirror.uri}/{missing[0]} is gone since the study began: put it back")
+        with replacing(seal) as aside:
+            aside.write_text(key)
+
+    def _is_as_it_was(self, path: Path) -> bool:
+        return self.sums.get(str(path.relative_to(self.mirror.here))) == _sha256(path)
+
+
+def copied(address: str | None) -> DataSet | None:
+    """The data set at s3://…, with this machine's copy of it; None for one in a folder, and for none.
+
+    Raises StorageError if it cannot be fetched.
+    """
+    if address is None or "://" not in address:
+        return None
+    mirror = mirror_of(located(address, "data"))
+    mirror.pull("", sweep=True)
+    files = mirror.files("")
+    return DataSet(mirror, {str(path.relative_to(mirror.here)): _sha256(path) for path in files})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,220 @@
+"""Who drives a study whose storage lies on S3, and the thread that keeps the study there as it is here.
+
+S3 has no locks. A lease is an object that a driver writes anew every half minute; two minutes later it counts for
+nothing. Its mark says whose copy has gone furthest: a driver that finds its own mark goes on from its own copy, which
+may hold rows that never arrived, and any other begins by taking what is there. The driver itself never waits for the
+network: what comes from there reaches it as a request to stop. Below a folder a study has its lock (study/folder.py),
+and nothing of this happens.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.atomic import replacing
+from study.errors import InputError
+from study.folder import request_stop
+from study.storage.exchange import FORGOTTEN
+from study.storage.mirror import Mirror, StorageError
+from study.storage.places import mirror_of, shown
+
+RENEWED_SECONDS, STALE_SECONDS = 30.0, 120.0
+SETTLED_SECONDS = 1.0
+"""Of two drivers that start at one moment the one that writes last has the lease; after this both know."""
+PUSH_SECONDS = 1.0
+PATIENCE_SECONDS, LAST_SECONDS = 180.0, 30.0
+"""How long a storage may not answer: while the study runs, and once it has ended."""
+
+LEASE, CLOCK, MARK = ".lease", ".clock", ".mark"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who drives a study, as host:pid, or nobody; the mark of the copy that has gone furthest; when that was said."""
+
+    by: str
+    mark: str
+    at: float
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Be the only driver of this study, begin with its folder as it is on S3, and keep it there as it becomes here.
+
+    Raises InputError if somebody else drives it, and in the end StorageError if not all could be kept there.
+    """
+    mirror = mirror_of(folder.parent)
+    if not mirror.uri:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with at_work(folder) as free:
+        if not free:
+            raise InputError(f"{shown(folder)} is being run by another process of this machine: wait for it")
+        keeper = Keeper(mirror, folder.name, _taken(mirror, folder.name))
+        keeper.start()
+        try:
+            yield
+        finally:
+            keeper.close()
+    if keeper.problem:
+        raise StorageError(
+            f"the storage takes no more ({keeper.problem}); all rows are in {folder}: once it does, the same command "
+            "goes on from there"
+        )
+
+
+class Keeper(threading.Thread):
+    """Pushes what the driver writes, renews its lease, hears requests to stop and removes forgotten checkpoints."""
+
+    def __init__(self, mirror: Mirror, study: str, mark: str):
+        super().__init__(name="keeper", daemon=True)
+        self.problem = ""
+        """Why the storage takes no more."""
+        self._mirror, self._study, self._mark = mirror, study, mark
+        self._folder = mirror.here / study
+        self._closing = threading.Event()
+        self._pushed: list[int] = []
+        self._renewed = self._answered = time.monotonic()
+
+    def close(self) -> None:
+        """Push the rest and give the lease back."""
+        self._closing.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._closing.wait(PUSH_SECONDS):
+            try:
+                self._round()
+                self._answered = time.monotonic()
+            except StorageError as error:
+                if isinstance(error, LostError) or time.monotonic() - self._answered > PATIENCE_SECONDS:
+                    self.problem = str(error)
+            if self.problem:
+                request_stop(self._folder)
+        self._end()
+
+    def _round(self) -> None:
+        if time.monotonic() - self._renewed > RENEWED_SECONDS:
+            self._renew()
+        # of folders and not of files: to rename or remove a file is to write its folder
+        changed = [(self._folder / name).stat().st_mtime_ns for name in ("", "trials", "epochs") if self._has(name)]
+        if changed != self._pushed:
+            self._push_rows()
+            self._pushed = changed
+        if self._mirror.read(f"{self._study}/stop") is not None:
+            self._mirror.discard(f"{self._study}/stop")
+            request_stop(self._folder)
+
+    def _push_rows(self) -> None:
+        """The rows, in the order in which they are written; then what they make needless is removed."""
+        over = list((self._folder / FORGOTTEN).glob("*"))
+        self._mirror.push(*(f"{self._study}/{name}" for name in ("epochs", "trials", "study.json")), sweep=True)
+        for mark in over:
+            self._mirror.remove(f"{self._study}/checkpoints/{mark.name}")
+            mark.unlink()
+
+    def _renew(self) -> None:
+        lease = lease_of(self._mirror, self._study)
+        if lease is not None and lease.mark != self._mark:
+            raise LostError(f"{shown(self._folder)} is now run by {lease.by or 'somebody else'}")
+        _write_lease(self._mirror, self._study, _self(), self._mark)
+        self._renewed = time.monotonic()
+
+    def _end(self) -> None:
+        until = time.monotonic() + LAST_SECONDS
+        while True:
+            try:
+                self._renew()
+                self._push_rows()
+                names = sorted({path.name for path in self._folder.glob("[!.]*")} - {"checkpoints", "stop"})
+                self._mirror.push(*(f"{self._study}/{name}" for name in names))
+                self._mirror.discard(f"{self._study}/stop")
+                _write_lease(self._mirror, self._study, "", self._mark)
+                self.problem = ""
+                return
+            except LostError as error:
+                self.problem = str(error)
+                return
+            except StorageError as error:
+                self.problem = str(error)
+                if time.monotonic() > until:
+                    return
+                time.sleep(PUSH_SECONDS)
+
+    def _has(self, name: str) -> bool:
+        return (self._folder / name).is_dir()
+
+
+class LostError(StorageError):
+    """Somebody else has the lease."""
+
+
+def _taken(mirror: Mirror, study: str) -> str:
+    """Take the lease and, unless this copy has gone furthest, the study's folder as it is there; returns the mark."""
+    own, lease = own_mark(mirror.here / study), lease_of(mirror, study)
+    ahead = lease is not None and lease.mark == own  # and whoever wrote that from here has let go of the lock
+    mirror.write(f"{study}/{CLOCK}", "")
+    clock = mirror.read(f"{study}/{CLOCK}")
+    left = STALE_SECONDS - (clock[1] - lease.at) if lease is not None and clock is not None else 0.0
+    if lease is not None and lease.by and not ahead and left > 0:
+        raise InputError(
+            f"{mirror.uri}/{study} is being run by {lease.by}: stop it with python -m study stop {mirror.uri}/{study}; "
+            f"if that machine is gone, wait {left:.0f} s"
+        )
+    mark = own if ahead else uuid.uuid4().hex
+    _write_lease(mirror, study, _self(), mark)
+    time.sleep(SETTLED_SECONDS)
+    lease = lease_of(mirror, study)
+    if lease is None or lease.mark != mark:
+        raise InputError(f"{mirror.uri}/{study} was started elsewhere at the same moment: wait for it")
+    mirror.discard(f"{study}/stop")
+    if not ahead:
+        take_over(mirror, study)
+        with replacing(mirror.here / study / MARK) as aside:
+            aside.write_text(mark)
+    return mark
+
+
+def take_over(mirror: Mirror, study: str) -> None:
+    # trials first: of each that has ended, all epochs are there by then
+    mirror.pull(*(f"{study}/{name}" for name in ("study.json", "report.html", "trials", "epochs")), sweep=True)
+
+
+def lease_of(mirror: Mirror, study: str) -> Lease | None:
+    found = mirror.read(f"{study}/{LEASE}")
+    return Lease(**json.loads(found[0]), at=found[1]) if found else None
+
+
+def _write_lease(mirror: Mirror, study: str, by: str, mark: str) -> None:
+    mirror.write(f"{study}/{LEASE}", json.dumps({"by": by, "mark": mark}))
+
+
+def own_mark(folder: Path) -> str:
+    return (folder / MARK).read_text() if (folder / MARK).is_file() else ""
+
+
+def _self() -> str:
+    return f"{platform.node()}:{os.getpid()}"
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[bool]:
+    """Whether nobody else of this machine is at work in this copy."""
+    with (folder / ".mirror.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True

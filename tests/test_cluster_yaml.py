@@ -1,0 +1,196 @@
+"""cluster.yaml and docs/on-premises.yaml, checked without a cloud; docs/cluster.md's commands exist."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parent.parent
+AWS = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+LOCAL = yaml.safe_load((ROOT / "docs" / "on-premises.yaml").read_text(encoding="utf-8"))
+DOC = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+FILES = pytest.mark.parametrize("config", [AWS, LOCAL], ids=["cluster.yaml", "on-premises.yaml"])
+
+
+def commands(config: dict[str, Any]) -> list[str]:
+    return [command for name, told in config.items() if name.endswith("_commands") for command in told]
+
+
+def told_wrong(node_config: dict[str, Any]) -> list[str]:
+    """What EC2 would refuse of a machine type: names it does not know, wrong types, options it does not have."""
+    pytest.importorskip("botocore")
+    from botocore.session import get_session
+    from botocore.validate import ParamValidator
+
+    shape = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    given = {"MinCount": 1, "MaxCount": 1} | node_config  # Ray adds these two
+    report = ParamValidator().validate(given, shape).generate_report()
+    return [*report.splitlines(), *_not_among_options(given, shape, "")]
+
+
+def _not_among_options(value: Any, shape: Any, name: str) -> Iterator[str]:
+    """Botocore leaves this to the service."""
+    if isinstance(value, dict):
+        for key in value.keys() & getattr(shape, "members", {}).keys():
+            yield from _not_among_options(value[key], shape.members[key], f"{name}.{key}")
+    elif isinstance(value, list):
+        for each in value:
+            yield from _not_among_options(each, shape.member, name)
+    elif (options := getattr(shape, "enum", None)) and value not in options:
+        yield f"{name}: {value!r} is none of its {len(options)} options"
+
+
+@FILES
+def test_ray_accepts_the_file(config: dict[str, Any]) -> None:
+    validate_config(prepare_config(copy.deepcopy(config)))
+
+
+def test_ray_refuses_a_misspelt_field() -> None:
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(prepare_config({**copy.deepcopy(AWS), "max_worker": 4}))
+
+
+@pytest.mark.parametrize("name", AWS["available_node_types"])
+def test_ec2_accepts_each_machine_type(name: str) -> None:
+    assert told_wrong(AWS["available_node_types"][name]["node_config"]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda node: node.update(InstanceTyp="g6.xlarge"), "InstanceTyp"),
+        (lambda node: node.update(InstanceType="g6.xlarg"), "g6.xlarg"),
+        (lambda node: node["BlockDeviceMappings"][0].update(Device="/dev/sda1"), "Device"),
+        (lambda node: node["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="150 GB"), "VolumeSize"),
+        (lambda node: node["InstanceMarketOptions"].update(MarketType="spott"), "spott"),
+    ],
+    ids=["field", "machine", "field of a disk", "type", "option"],
+)
+def test_a_planted_slip_in_a_machine_type_is_found(change: Callable[[dict[str, Any]], None], message: str) -> None:
+    node = copy.deepcopy(AWS["available_node_types"]["gpu"]["node_config"])
+    change(node)
+    (wrong,) = [line for line in told_wrong(node) if not line.startswith("Parameter validation")]
+    assert message in wrong
+
+
+def test_head_is_on_demand_without_trials_and_workers_are_spot_machines_within_limits() -> None:
+    types = AWS["available_node_types"]
+    head, gpu = types[AWS["head_node_type"]], types["gpu"]
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert head["resources"] == {"CPU": 0}
+    assert gpu["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert 0 < gpu["min_workers"] <= gpu["max_workers"] == AWS["max_workers"]
+
+
+def test_machine_images_are_left_to_the_user_who_is_told_where_to_look() -> None:
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    for node in AWS["available_node_types"].values():
+        image = node["node_config"]["ImageId"]
+        assert not re.fullmatch(r"ami-[0-9a-f]+", image)  # EC2 refuses it, and nobody gets a machine unasked
+        assert re.search(rf"aws ssm get-parameter [^:]+--name /aws/service/[^:]+ImageId: {image}\n", text)
+        assert image in DOC
+
+
+@FILES
+def test_every_node_has_the_token_and_starts_ray_in_token_mode(config: dict[str, Any]) -> None:
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "chmod 600 ~/.ray/auth_token" in config["setup_commands"]
+    starts = [command for command in commands(config) if "ray start" in command]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert any("RAY_AUTH_MODE=token" in command and ".bashrc" in command for command in config["setup_commands"])
+
+
+def test_what_is_started_on_test_hosts_is_what_is_started_on_aws() -> None:
+    for name in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert AWS[name] == LOCAL[name]  # tests/cluster/test_ray_up.py runs the latter
+
+
+@FILES
+def test_the_dashboard_is_not_opened_to_the_network(config: dict[str, Any]) -> None:
+    assert not [command for command in commands(config) if "--dashboard-host" in command]
+
+
+def test_no_port_but_ssh_is_open_to_the_world() -> None:
+    pytest.importorskip("boto3")
+    from ray.autoscaler._private.aws.config import _create_default_inbound_rules
+
+    others = {"SecurityGroupIds", "SecurityGroups", "NetworkInterfaces", "LaunchTemplate"}
+    for node in AWS["available_node_types"].values():  # Ray makes the security group, and nobody else
+        assert not others & set(node["node_config"])
+    ours = AWS["provider"].get("security_group", {}).get("IpPermissions", [])
+    rules = _create_default_inbound_rules({"the cluster's"}, ours)
+    world = [rule for rule in rules if rule.get("IpRanges") or rule.get("Ipv6Ranges")]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in world] == [(22, 22)]
+
+
+@FILES
+def test_commands_are_shell(config: dict[str, Any]) -> None:
+    for command in commands(config):
+        subprocess.run(["bash", "-n"], input=command, text=True, check=True)
+
+
+@FILES
+def test_no_code_is_left_behind(config: dict[str, Any]) -> None:
+    anywhere = {pattern for pattern in config["rsync_exclude"] if not pattern.startswith("/")}
+    at_the_top = {pattern.strip("/") for pattern in config["rsync_exclude"]} - anywhere
+    for package in ("study", "trainables", "reports", "spaces"):
+        assert package not in at_the_top
+        assert not anywhere & {part for path in (ROOT / package).rglob("*.py") for part in path.parts}
+
+
+def documented(start: str) -> list[list[str]]:
+    """The words of all commands in docs/cluster.md and cluster.yaml's head that begin so, without what follows them."""
+    blocks = re.findall(r"```\w*\n(.*?)```", DOC, flags=re.S)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    head = re.findall(r"^#   (.+?)(?:  +[^ ].*)?$", (ROOT / "cluster.yaml").read_text(encoding="utf-8"), flags=re.M)
+    lines = [line.strip() for line in [*text.splitlines(), *head]]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+    ends = {">", "&", "&&"}
+    return [words[: next((at for at, word in enumerate(words) if word in ends), None)] for words in found]
+
+
+def test_documented_study_commands_are_understood() -> None:
+    from study.__main__ import main as study
+    from study.run import main as run
+
+    on_head = [shlex.split(words[-1].split(" && ")[-1]) for words in documented("ray exec") if "python" in words[-1]]
+    lines = [words[2:] for words in [*documented("python -m study"), *on_head, *documented("exec python")]]
+    assert on_head
+    assert len(lines) >= 6
+    for words in lines:
+        words = words[words.index("-m") + 1 :] if "-m" in words else words
+        parse(run if words[0] == "study.run" else study, words)
+
+
+def test_documented_ray_commands_are_understood() -> None:
+    from ray.scripts.scripts import cli
+
+    lines = documented("ray ")
+    assert {"up", "down", "exec", "dashboard", "rsync-down", "get-auth-token"} <= {words[1] for words in lines}
+    for words in lines:
+        parse(cli, words)
+
+
+def parse(command: click.Command, words: list[str]) -> None:
+    """Raises for a command or an option that does not exist."""
+    if isinstance(command, click.Group):
+        parse(command.commands[words[1]], words[1:])
+    else:
+        command.make_context(words[0], words[1:])
+
+
+def test_documented_scripts_are_shell() -> None:
+    (script,) = re.findall(r"```bash\n(.*?)```", DOC, flags=re.S)
+    assert script.startswith("#!/bin/bash\n#SBATCH")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
