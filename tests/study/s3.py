@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
+
+Copy = Callable[..., Path]
+"""This machine's copy of the test's storage; given a name, another machine's."""
 
 BUCKET = "bucket"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
@@ -65,3 +68,11 @@ def land(endpoint: str, place: str, folder: Path) -> None:
     for name, content in objects(endpoint, place).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+
+
+def put(folder: Path, **files: str) -> None:
+    """Write files, named with __ for each /, into a folder."""
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
