@@ -2,8 +2,8 @@
 
 Four questions, in images trained on a second: one trial with the teacher's logits stored and with a live teacher, in
 both precisions; a step launched kernel by kernel against the same step replayed as a CUDA graph; several trials at
-once, in processes of their own or as streams of one; and how long the paper's whole trial takes, validation, test and
-checkpoints included.
+once, in processes of their own or as streams of one; and how long the paper's whole trial takes, with its checkpoints
+and a test on 100 images.
 
 Speed depends neither on what images show nor on what nets know: images are random bytes in CIFAR-100's shape, stored
 logits are random, and the live teacher is an untrained ResNet-110. The first epoch of every training warms up and does

@@ -191,11 +191,13 @@ def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: flo
     figure.add_scatter(x=_across(points, key, factor), y=rounded(one.score for one in points), mode="markers")
     star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
     marker = {"color": look(position).colour, "size": 9} if arm else star
+    value = f"{written.words}: %{{y:.{written.digits}f}}"
+    across = ".4g" if key == "latency_seconds" else ".4s"  # milliseconds are no unit to be prefixed once more
     bars = {"type": "data", "array": rounded(one.half for one in points), "thickness": 1, "width": 3}
     figure.data[-1].update(name=plain(arm) if arm else "teacher", marker=marker, error_y=bars)
     figure.data[-1].update(
         customdata=[plain(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in points],
-        hovertemplate=f"%{{customdata}}<br>%{{x:.4s}}<br>{written.words}: %{{y:.{written.digits}f}}<extra></extra>",
+        hovertemplate=f"%{{customdata}}<br>%{{x:{across}}}<br>{value}<extra></extra>",
     )
 
 

@@ -79,7 +79,7 @@ class Door:
         if self._placed or not self.flow.running:
             self._busy = now
         elif now - self._busy >= WAITING_SECONDS:
-            self._say(f"{len(self.flow.running)} trials wait: the cluster has no free node for any of them")
+            self._say(f"no worker for any of the trials yet, {len(self.flow.running)} waiting: no node is free")
             self._busy = math.inf  # said once, until one is placed again
 
     def placed(self, tune_id: str) -> None:

@@ -192,7 +192,7 @@ def _ended(client: Any, job: str, seconds: float = math.inf) -> Any:
 def _storage(client: Any, study: str) -> list[str]:
     jobs = sorted(client.list_jobs(), key=lambda job: job.start_time or 0)
     sent = [job.metadata for job in jobs if "kdstudy_storage" in (job.metadata or {})]
-    own = [told for told in sent if told["kdstudy_study"] == study]
+    own = [told for told in sent if study and told["kdstudy_study"] == study]
     return ["--storage-path", (own or sent)[-1]["kdstudy_storage"]] if sent else []
 
 
@@ -209,7 +209,7 @@ def _fetching(storage: str, study: str) -> str:
     if storage.startswith("s3://"):
         return f"aws s3 sync {there} {here}"
     home = "" if storage.startswith(("/", "~")) else "~/"
-    return f"ray rsync-down cluster.yaml {shlex.quote(home + there)} {here}"
+    return f"mkdir -p {here} && ray rsync-down cluster.yaml {shlex.quote(home + there)} {here}"
 
 
 def _in_one_line(told: object) -> str:

@@ -98,6 +98,8 @@ def share_of_gpu(study: Study, storage: Path, space: Any, address: str | None, s
     cluster.connect(address)
     try:
         nodes = [node for node in cluster.nodes() if node.gpus]
+        if not nodes and any(node.gpus for node in cluster.coming()):
+            raise InputError("--gpus-per-trial auto: no machine with a GPU is up yet: wait for one, or give a number")
         if not nodes:
             say(NO_GPU)
             return 0.0
@@ -128,8 +130,8 @@ def rehearsed(study: Study, prepares: bool, space: Any, device: str, node: Node,
             new = [_hired(study, device, room) for _ in range(copies - len(members))]
             members.extend(new)
             short = [replace(part, batches=FEW_BATCHES) for part in parts]
-            ray.get([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
-            told = ray.get([member.rehearse.remote(parts) for member in members])
+            _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
+            told = _answers([member.rehearse.remote(parts) for member in members])
             return mean(taken.epoch_seconds for one in told for taken in one if isinstance(taken, Rehearsal))
 
         return packing.pack(need, seconds_of, processes)
@@ -140,7 +142,7 @@ def _alone(study: Study, prepares: bool, member: Any, say: Callable[[str], None]
     parts = [Part("", "teacher", None)] if prepares else []
     parts += [Part(cell.student.name, cell.arm.name, loss) for cell in study.cells for loss in _demands(cell.arm)]
     try:
-        told = ray.get(member.rehearse.remote(parts))
+        (told,) = _answers([member.rehearse.remote(parts)])
     except MemoryError as error:
         raise InputError(f"--gpus-per-trial auto: {_first_line(error)}") from None
     taken = [(part, one) for part, one in zip(parts, told, strict=True) if isinstance(one, Rehearsal)]
@@ -153,6 +155,17 @@ def _alone(study: Study, prepares: bool, member: Any, say: Callable[[str], None]
     slowest = {part.student: (part, one) for part, one in sorted(students, key=lambda pair: pair[1].epoch_seconds)}
     timed = [replace(part, batches=_enough(one)) for part, one in slowest.values()]
     return Need(most.peak_bytes, most.overhead_bytes, most.device_bytes), timed
+
+
+def _answers(asked: list[Any]) -> list[Any]:
+    """What these rehearsals say. Raises MemoryError where one does not fit, InputError where its process is lost."""
+    try:
+        return list(ray.get(asked))
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        what = f"a rehearsal's process was lost ({_first_line(error)})"
+        raise InputError(f"--gpus-per-trial auto: {what}: try again, or give a number") from None
 
 
 def _demands(arm: Arm) -> list[Any]:

@@ -155,6 +155,8 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         if fresh:
             fetch_names(storage)
             study = dataclasses.replace(study, name=beside(storage, study.name))
+        if gpus_per_trial == AUTO and data is not None:
+            raise InputError("--gpus-per-trial auto does not take --data-dir s3://… yet: give a number")
         if gpus_per_trial == AUTO:
             from study.rehearsal import share_of_gpu
 

@@ -38,6 +38,9 @@ SENDING_SECONDS = 0.1
 
 HUNG = ".hung-{rank}.txt"
 
+TRACEBACK = "traceback.txt"
+"""Of a trial that failed, beside its checkpoint."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the system says of a storage that takes no more."""
 
@@ -65,7 +68,7 @@ class Workplace:
     def explain(self, trial_id: str, text: str) -> None:
         """Leave the traceback of a failed trial where the README says it is."""
         self.checkpoint(trial_id).mkdir(parents=True, exist_ok=True)
-        path = self.checkpoint(trial_id) / "traceback.txt"
+        path = self.checkpoint(trial_id) / TRACEBACK
         path.write_text(text, encoding="utf-8")
         exchange.tell(self.mirror, path)
 
@@ -123,6 +126,7 @@ class Worker:
         told = Told()
         alone = self._workers == 1  # several write over what was left while one of them would read it
         if alone and self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
+            exchange.tell(self._workplace.mirror, self._workplace.checkpoint(self._trial.id) / TRACEBACK)
             told.failure = reason
             return told
         with warnings.catch_warnings(record=True) as caught:
@@ -180,7 +184,7 @@ class Worker:
                 yield
             finally:
                 faulthandler.cancel_dump_traceback_later()
-        path.unlink()
+        path.unlink(missing_ok=True)  # a worker that was given up may live, and end the same epoch
 
     def _job(self) -> Job:
         study, trial = self._task_study, self._trial
@@ -237,7 +241,7 @@ def hung(checkpoint: Path) -> str:
         return ""
     for path in paths:
         path.unlink()
-    (checkpoint / "traceback.txt").write_text(text)
+    (checkpoint / TRACEBACK).write_text(text)
     threads = text.split("\n\n")
     stack = next((thread for thread in threads if __file__ in thread), threads[0])
     innermost = next((line.strip() for line in stack.splitlines() if line.startswith("  File ")), "a place unknown")

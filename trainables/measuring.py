@@ -42,7 +42,7 @@ def within_share(job: Job) -> Iterator[None]:
 
     Raises MemoryError, naming the share and the way out, where what is done within runs out of memory.
     """
-    if job.device == "cpu":
+    if job.device == "cpu" or job.gpus == 0:  # a job that nobody gave a share, as outside Ray, has all there is
         yield
         return
     there = torch.cuda.get_device_properties(0).total_memory

@@ -57,6 +57,7 @@ def leave(mirror: Mirror, job: Job, whole: bool) -> None:
     """
     if mirror.uri and job.rank == 0:
         made = job.task.artifacts() if whole and job.trial.phase == "prepare" else ()
+        insisting(lambda: mirror.pull(*made))  # what another study has made meanwhile stays: its trials may be using it
         insisting(lambda: mirror.push(_place(mirror, job.checkpoint), *made))
 
 

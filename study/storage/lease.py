@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import threading
 import time
 import uuid
@@ -34,6 +35,9 @@ SETTLED_SECONDS = 1.0
 PUSH_SECONDS = 1.0
 PATIENCE_SECONDS, LAST_SECONDS = 180.0, 30.0
 """How long a storage may not answer: while the study runs, and once it has ended."""
+
+LOOKING_SECONDS = 10.0
+"""So long a driver waits for commands that bring this machine's copy up to date."""
 
 LEASE, CLOCK, MARK = ".lease", ".clock", ".mark"
 
@@ -58,7 +62,7 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with at_work(folder) as free:
+    with _at_last(folder) as free:
         if not free:
             raise InputError(f"{shown(folder)} is being run by another process of this machine: wait for it")
         keeper = Keeper(mirror, folder.name, _taken(mirror, folder.name))
@@ -67,11 +71,8 @@ def held(folder: Path) -> Iterator[None]:
             yield
         finally:
             keeper.close()
-    if keeper.problem:
-        raise StorageError(
-            f"the storage takes no more ({keeper.problem}); all rows are in {folder}: once it does, the same command "
-            "goes on from there"
-        )
+            if keeper.problem:  # whatever else has happened: that rows are not there is what must be known
+                raise StorageError(keeper.problem)
 
 
 class Keeper(threading.Thread):
@@ -93,14 +94,16 @@ class Keeper(threading.Thread):
         self.join()
 
     def run(self) -> None:
+        lost = False
         while not self._closing.wait(PUSH_SECONDS):
             try:
                 self._round()
                 self._answered = time.monotonic()
-            except StorageError as error:
-                if isinstance(error, LostError) or time.monotonic() - self._answered > PATIENCE_SECONDS:
-                    self.problem = str(error)
-            if self.problem:
+            except LostError:
+                lost = True
+            except Exception:  # whatever it is: the study must not go on for long as if its rows were kept
+                lost = time.monotonic() - self._answered > PATIENCE_SECONDS
+            if lost:
                 request_stop(self._folder)
         self._end()
 
@@ -140,14 +143,18 @@ class Keeper(threading.Thread):
                 names = sorted({path.name for path in self._folder.glob("[!.]*")} - {"checkpoints", "stop"})
                 self._mirror.push(*(f"{self._study}/{name}" for name in names))
                 self._mirror.discard(f"{self._study}/stop")
+                self._renew()
                 _write_lease(self._mirror, self._study, "", self._mark)
                 self.problem = ""
                 return
             except LostError as error:
-                self.problem = str(error)
+                self.problem = f"{error}: it goes on from what had arrived by then; the rest is in {self._folder}"
                 return
-            except StorageError as error:
-                self.problem = str(error)
+            except Exception as error:
+                self.problem = (
+                    f"the storage takes no more ({error}); all rows are in {self._folder}: once it does, the same "
+                    "command goes on from there"
+                )
                 if time.monotonic() > until:
                     return
                 time.sleep(PUSH_SECONDS)
@@ -163,7 +170,9 @@ class LostError(StorageError):
 def _taken(mirror: Mirror, study: str) -> str:
     """Take the lease and, unless this copy has gone furthest, the study's folder as it is there; returns the mark."""
     own, lease = own_mark(mirror.here / study), lease_of(mirror, study)
-    ahead = lease is not None and lease.mark == own  # and whoever wrote that from here has let go of the lock
+    # whoever wrote that on this machine has let go of the lock; a copy of this copy on another one has not
+    here = lease is not None and lease.by.split(":")[0] in ("", platform.node())
+    ahead = lease is not None and lease.mark == own and here
     mirror.write(f"{study}/{CLOCK}", "")
     clock = mirror.read(f"{study}/{CLOCK}")
     left = STALE_SECONDS - (clock[1] - lease.at) if lease is not None and clock is not None else 0.0
@@ -180,6 +189,7 @@ def _taken(mirror: Mirror, study: str) -> str:
         raise InputError(f"{mirror.uri}/{study} was started elsewhere at the same moment: wait for it")
     mirror.discard(f"{study}/stop")
     if not ahead:
+        shutil.rmtree(mirror.here / study / FORGOTTEN, ignore_errors=True)  # of trials that may go on elsewhere by now
         take_over(mirror, study)
         with replacing(mirror.here / study / MARK) as aside:
             aside.write_text(mark)
@@ -187,6 +197,11 @@ def _taken(mirror: Mirror, study: str) -> str:
 
 
 def take_over(mirror: Mirror, study: str) -> None:
+    """Let the rows be here as they are there; those of a driver of this machine that had gone further stay aside."""
+    folder = mirror.here / study
+    aside = folder / f".left-{own_mark(folder)}"
+    for name in ("trials", "epochs") if own_mark(folder) and not aside.exists() else ():
+        shutil.copytree(folder / name, aside / name, dirs_exist_ok=True)
     # trials first: of each that has ended, all epochs are there by then
     mirror.pull(*(f"{study}/{name}" for name in ("study.json", "report.html", "trials", "epochs")), sweep=True)
 
@@ -206,6 +221,18 @@ def own_mark(folder: Path) -> str:
 
 def _self() -> str:
     return f"{platform.node()}:{os.getpid()}"
+
+
+@contextmanager
+def _at_last(folder: Path) -> Iterator[bool]:
+    """As `at_work`, with patience for those who only look."""
+    until = time.monotonic() + LOOKING_SECONDS
+    while True:
+        with at_work(folder) as free:
+            if free or time.monotonic() > until:
+                yield free
+                return
+        time.sleep(0.2)
 
 
 @contextmanager

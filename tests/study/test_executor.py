@@ -162,7 +162,7 @@ def test_user_is_told_once_that_nothing_is_placed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("study.door.WAITING_SECONDS", 0.0)
     for _ in range(3):
         door.tick()
-    assert said == ["1 trials wait: the cluster has no free node for any of them"]
+    assert said == ["no worker for any of the trials yet, 1 waiting: no node is free"]
     door.placed("a")
     door.tick()
     door.died("a", Death())

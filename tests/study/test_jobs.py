@@ -215,8 +215,8 @@ def test_missing_space_file_is_refused_whatever_the_cluster_has(client: Client, 
 @pytest.mark.parametrize(
     ("storage", "command"),
     [
-        ("runs", "ray rsync-down cluster.yaml '~/runs/toy/' runs/toy/"),
-        ("/shared/runs", "ray rsync-down cluster.yaml /shared/runs/toy/ runs/toy/"),
+        ("runs", "mkdir -p runs/toy/ && ray rsync-down cluster.yaml '~/runs/toy/' runs/toy/"),
+        ("/shared/runs", "mkdir -p runs/toy/ && ray rsync-down cluster.yaml /shared/runs/toy/ runs/toy/"),
         ("s3://bucket/runs/", "aws s3 sync s3://bucket/runs/toy/ runs/toy/"),
     ],
 )

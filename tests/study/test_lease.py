@@ -38,6 +38,7 @@ from tests.study.toy import drive, job_of, open_flow, toy
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "LOOKING_SECONDS", 0.0)
     monkeypatch.setattr(lease, "PUSH_SECONDS", 0.05)
 
 
@@ -169,6 +170,35 @@ def test_storage_that_answers_no_more_stops_the_study_and_what_is_here_goes_ther
     assert "study.json" in s3.objects(endpoint, f"{tmp_path.name}/toy")
 
 
+@pytest.mark.usefixtures("hurried")
+def test_interrupted_study_whose_rows_did_not_arrive_says_so(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = copy()
+    monkeypatch.setattr(lease, "LAST_SECONDS", 0.0)
+
+    def out_of_reach(mirror: Mirror, *places: str, sweep: bool = False) -> None:
+        raise ValueError("nonsense")
+
+    monkeypatch.setattr(Mirror, "push", out_of_reach)
+    with pytest.raises(StorageError, match=r"\(nonsense\); all rows are in"), held(here / "toy"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("hurried")
+def test_rows_that_never_arrived_stay_aside_when_another_machine_has_gone_on(copy: Copy) -> None:
+    here = copy()
+    with held(here / "toy"):
+        run(here, 1)
+    (here / "toy" / "epochs" / "00000099.parquet").write_bytes(b"never arrived")
+    there = copy("there")
+    with held(there / "toy"):
+        run(there, 1)
+    copy()
+    elsewhere.refreshed(here / "toy")
+    assert not (here / "toy" / "epochs" / "00000099.parquet").exists()
+    (kept,) = (here / "toy").glob(".left-*/epochs/00000099.parquet")
+    assert kept.read_bytes() == b"never arrived"
+
+
 def waited(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -219,10 +249,10 @@ def test_checkpoint_of_a_trial_that_has_ended_goes_once_that_is_known_there(
     put(here, toy__checkpoints__over__state="1", toy__checkpoints__on__state="2")
     mirror = mirror_of(here)
     mirror.push("toy/checkpoints")
-    exchange.forget(mirror, here / "toy" / "checkpoints" / "over")
-    assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 2
+    exchange.forget(mirror, here / "toy" / "checkpoints" / "on")  # before this machine drove: it may go on elsewhere
     with held(here / "toy"):
-        pass
+        exchange.forget(mirror, here / "toy" / "checkpoints" / "over")
+        assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 2
     assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state"}
     exchange.clear(mirror, here / "toy" / "checkpoints" / "on")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")
