@@ -16,7 +16,7 @@ import pytest
 from study.round_trip import TOKEN, UNSEEN, answer, refusal
 from study.storage.mirror import Mirror
 from tests.study import s3
-from tests.study.test_mirror import waited
+from tests.study.test_lease import waited
 from tests.study.test_run import Folder, is_whole
 
 HIDDEN = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
