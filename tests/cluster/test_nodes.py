@@ -24,8 +24,8 @@ from tests.study.test_run import Folder, is_whole, wait_for
 from tests.study.toy import drive, open_flow
 from trainables.simulated import Simulated
 
-KILL_SECONDS = float(os.environ.get("KDSTUDY_KILL_SECONDS", "10"))
-KILLS = int(os.environ.get("KDSTUDY_KILLS", "4"))
+KILL_SECONDS = float(os.environ.get("KDSTUDY_KILL_SECONDS", "8"))
+KILLS = int(os.environ.get("KDSTUDY_KILLS", "2"))
 NODES = 4
 EPOCHS = 6
 
@@ -121,7 +121,7 @@ def take_back(cluster: Any, node: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-ENDS: tuple[Callable[[Any, Any], None], ...] = (end_at_once, take_back, end_raylet, end_in_order)
+ENDS: tuple[Callable[[Any, Any], None], ...] = (end_raylet, take_back, end_at_once, end_in_order)
 
 
 def expected(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]:
