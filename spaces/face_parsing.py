@@ -68,9 +68,9 @@ def embedded(data_dir: Path | None) -> Study:
         name="face_parsing",
         question=QUESTION,
         task=FaceParsing(
-            data=DrawnFaces(train=256, val=64, test=128),
-            teacher=Teacher(SmallFCN(16), Recipe(4, Cosine(5e-3), Adam()), epochs=15),
-            recipe=Recipe(4, Cosine(2e-2), Adam()),
+            data=DrawnFaces(train=192, val=60, test=128),
+            teacher=Teacher(SmallFCN(16), Recipe(3, Cosine(5e-3), Adam()), epochs=15),
+            recipe=Recipe(3, Cosine(2e-2), Adam()),
         ),
         students=(SmallFCN(8),),
         arms=ARMS,
