@@ -74,7 +74,7 @@ def embedded(data_dir: Path | None) -> Study:
         ),
         students=(SmallFCN(8),),
         arms=ARMS,
-        budget=Budget(trials=6, epochs=10, seeds=8),
+        budget=Budget(trials=5, epochs=10, seeds=8),
         metric="val/f1",
         stopping=SuccessiveHalving(min_epochs=3),
         readings=(*READINGS, EMBEDDED_READING),
