@@ -83,7 +83,7 @@ def embedded(data_dir: Path | None) -> Study:
         name="face_sr",
         question=QUESTION,
         task=FaceSR(
-            data=DrawnSrFaces(train=240, val=32, test=96),
+            data=DrawnSrFaces(train=208, val=32, test=96),
             teacher=Teacher(SmallSR(16, atoms=8), recipe, epochs=10),
             recipe=recipe,
         ),
