@@ -165,6 +165,7 @@ def _error(trial: Any) -> Exception | None:
     path = trial.pickled_error_file
     if path is None or not Path(path).is_file():
         return None
+    # Tune keeps it in no other form; the file is this run's own, in a folder that nobody else may write
     error: Exception = cloudpickle.loads(Path(path).read_bytes())
     return error
 

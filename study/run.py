@@ -19,12 +19,12 @@ import click
 from rich.console import Console
 
 from study import addresses, jobs
-from study.drive import Place, check_inputs, check_place, drive, notes, resources_of
+from study.drive import Outcome, Place, check_inputs, check_place, drive, notes, resources_of
 from study.errors import InputError
 from study.folder import beside
 from study.loading import Space, capped, load_space, overridden
 from study.records import RecordsError
-from study.storage.dataset import copied
+from study.storage.dataset import DataSet, copied
 from study.storage.elsewhere import refreshed
 from study.storage.exchange import fetch_artifacts, fetch_names
 from study.storage.lease import held
@@ -155,14 +155,9 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         if fresh:
             fetch_names(storage)
             study = dataclasses.replace(study, name=beside(storage, study.name))
-        if gpus_per_trial == AUTO and data is not None:
-            raise InputError("--gpus-per-trial auto does not take --data-dir s3://… yet: give a number")
         if gpus_per_trial == AUTO:
-            from study.rehearsal import share_of_gpu
-
             heard = Console(highlight=False, quiet=quiet and not dry_run)
-            say = partial(heard.print, markup=False, soft_wrap=True)
-            gpus_per_trial = share_of_gpu(study, storage, loaded.module, address, say)
+            gpus_per_trial = measured_share(study, storage, loaded, address, data, heard)
         place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
         if dry_run:
             refreshed(storage / study.name)
@@ -174,11 +169,7 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         with held(storage / study.name):
             outcome = drive(study, loaded, inputs, place, command_for(study), progress)
             report(storage / study.name, console)
-        for problem in outcome.problems:
-            click.echo(f"failed: {problem}", err=True)
-        if outcome.stopped:
-            click.echo(f"{outcome.stopped}; all rows are written. Go on with:\n  {command_for(study)}", err=True)
-        code = 1 if outcome.problems else 3 if outcome.stopped else 0
+        code = ended(outcome, study)
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         code = 2
@@ -186,6 +177,29 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {command_for(study)}", err=True)
         code = 130
     sys.exit(code)
+
+
+def measured_share(
+    study: Study, storage: Path, space: Space, address: str | None, data: DataSet | None, console: Console
+) -> float:
+    """The share of a GPU that --gpus-per-trial auto gives each trial.
+
+    Raises InputError where it cannot be measured.
+    """
+    from study.rehearsal import share_of_gpu
+
+    if data is not None:
+        raise InputError("--gpus-per-trial auto does not take --data-dir s3://… yet: give a number")
+    return share_of_gpu(study, storage, space.module, address, partial(console.print, markup=False, soft_wrap=True))
+
+
+def ended(outcome: Outcome, study: Study) -> int:
+    """Say what went wrong and how to go on; returns the exit code."""
+    for problem in outcome.problems:
+        click.echo(f"failed: {problem}", err=True)
+    if outcome.stopped:
+        click.echo(f"{outcome.stopped}; all rows are written. Go on with:\n  {command_for(study)}", err=True)
+    return 1 if outcome.problems else 3 if outcome.stopped else 0
 
 
 def checked_here(space: Path, data_dir: Path | None, named: Callable[[], str]) -> str:

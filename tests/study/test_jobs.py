@@ -237,6 +237,8 @@ def test_show_is_asked_on_the_head_where_the_study_was_sent(client: Client, spac
     assert (said.exit_code, said.stdout) == (0, '{"name": "toy"}\n')
     start = ["cd", "&&", "exec", "python", "-m", "study"]
     assert sent(client) == [*start, "show", "toy", "--json", "--storage-path", "/shared/a"]
+    called("run", space, "--fresh", "--storage-path", "/shared/a", "--address", ADDRESS)  # its name is known there only
+    called("run", space, "--name", "other", "--storage-path", "/shared/b", "--address", ADDRESS)
     called("list", "--address", ADDRESS)
     assert sent(client) == [*start, "list", "--storage-path", "/shared/b"]
     called("stop", "toy", "--wait", "5", "--storage-path", "/shared/c", "--address", ADDRESS)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -63,12 +62,6 @@ class Elsewhere(Folder):
     def epochs_recorded(self) -> int:
         self.land()
         return super().epochs_recorded()
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with s3.server() as address:
-        yield address
 
 
 @pytest.fixture

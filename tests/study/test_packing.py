@@ -254,6 +254,17 @@ def test_auto_refuses_trials_of_several_workers() -> None:
         share_of_gpu(toy.toy(workers_per_trial=2), Path(), toy, None, print)
 
 
+def test_auto_waits_for_no_gpu_that_is_still_to_come_and_takes_no_cpus_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal.cluster, "connect", lambda address: None)
+    monkeypatch.setattr(rehearsal.cluster, "disconnect", lambda: None)
+    monkeypatch.setattr(rehearsal.cluster, "nodes", lambda: [Node(4, 0)])
+    monkeypatch.setattr(rehearsal.cluster, "coming", lambda: [Node(4, 1)])
+    with pytest.raises(InputError, match="no machine with a GPU is up yet"):
+        share_of_gpu(toy.toy(), Path(), toy, "auto", print)
+    monkeypatch.setattr(rehearsal.cluster, "coming", lambda: [Node(4, 0)])
+    assert share_of_gpu(toy.toy(), Path(), toy, "auto", print) == 0.0
+
+
 def test_a_share_is_a_number_or_auto(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [str(tmp_path), "--gpus-per-trial", "all"])
     assert done.exit_code == 2

@@ -57,12 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with s3.server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def cluster(folder: Folder, endpoint: str) -> Iterator[str]:
     """The address of a head without trials and of a node that has another disk for what is below `folder.runs`."""
     folder.runs.mkdir()

@@ -17,6 +17,7 @@ from torch import nn
 from study.describe import describe
 from study.errors import InputError
 from tests.trainables import small, small_crowds, test_face_parsing, test_face_sr
+from tests.trainables.test_cost import macs_by_hand
 from trainables import checkpoint
 from trainables import export as exporting
 from trainables.cifar import Classification
@@ -183,16 +184,6 @@ def test_figures_of_the_net(exported: tuple[Path, Exported]) -> None:
     assert written.macs == macs_by_hand()
     for measured in written.latencies.values():
         assert 0 < measured.fastest_seconds <= measured.median_seconds <= measured.slowest_seconds
-
-
-def macs_by_hand() -> int:
-    """ResNet-8 of width 4 on 8 × 8 grey images, layer by layer: output pixels · kernel · channels in · channels out."""
-    stages = [(8, 4, 4, False), (4, 4, 8, True), (2, 8, 16, True)]
-    total = 64 * 9 * 1 * 4 + 16 * 10
-    for side, channels_in, channels, shortcut in stages:
-        total += side**2 * 9 * (channels_in * channels + channels * channels)
-        total += side**2 * channels_in * channels * shortcut
-    return total
 
 
 def test_exported_files_hold_no_paths_of_this_machine(exported: tuple[Path, Exported]) -> None:
