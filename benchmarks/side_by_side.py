@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,58 +46,49 @@ def job_of(task: Classification, folder: Path, student: ResNet, device: str, epo
 def by_processes(images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int) -> float:
     """Images a second of so many trials together, each in a process of its own."""
     spawned = multiprocessing.get_context("spawn")
-    ready, told = spawned.Barrier(copies), spawned.SimpleQueue()
-    arguments = images, str(folder), student, device, epochs
-    processes = [spawned.Process(target=_train, args=(*arguments, 100 + n, ready, told)) for n in range(copies)]
-    for process in processes:
-        process.start()
-    spans = [told.get() for _ in processes]
-    for process in processes:
-        process.join()
-    return _together(images, epochs, spans)
+    pool = ProcessPoolExecutor(copies, spawned, _meet, (spawned.Barrier(copies),))
+    return _together(pool, images, folder, student, device, epochs, range(100, 100 + copies))
 
 
 def by_streams(images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int) -> float:
     """Images a second of so many trials together, threads of one process, each launching into a stream of its own."""
-    ready = threading.Barrier(copies)
-    told: Any = _Told()
-    arguments = images, str(folder), student, device, epochs
-    threads = [threading.Thread(target=_train, args=(*arguments, 200 + n, ready, told)) for n in range(copies)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return _together(images, epochs, told)
+    pool = ThreadPoolExecutor(copies, initializer=_meet, initargs=(threading.Barrier(copies),))
+    return _together(pool, images, folder, student, device, epochs, range(200, 200 + copies))
 
 
-class _Told(list[tuple[float, float]]):
-    put = list.append
+def _together(
+    pool: Executor, images: int, folder: Path, student: ResNet, device: str, epochs: int, numbers: range
+) -> float:
+    with pool:  # a process that dies ends the others, too
+        trials = [pool.submit(_train, images, folder, student, device, epochs, number) for number in numbers]
+        spans = [trial.result() for trial in trials]
+    seconds = max(end for _, end in spans) - min(start for start, _ in spans)
+    return len(spans) * images * (epochs - 1) / seconds
 
 
-def _train(
-    images: int, folder: str, student: ResNet, device: str, epochs: int, number: int, ready: Any, told: Any
-) -> None:
-    """One trial; its epochs after the first start with those of the others."""
+_ready: Any = None
+"""Where trials wait for each other; in each process."""
+
+
+def _meet(ready: Any) -> None:
+    global _ready
+    _ready = ready
+
+
+def _train(images: int, folder: Path, student: ResNet, device: str, epochs: int, number: int) -> tuple[float, float]:
+    """One trial; its epochs after the first start with those of the others. When these began and ended."""
     torch.set_num_threads(1)
     try:
         stream = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            job = job_of(task_of(images), Path(folder), student, device, epochs, number)
+            job = job_of(task_of(images), folder, student, device, epochs, number)
             rows = job.task.train(job)
             next(rows)
-            ready.wait()
+            _ready.wait()
             started = time.time()
             for _ in rows:
                 pass
-            told.put((started, time.time()))
+            return started, time.time()
     except BaseException:
-        ready.abort()
-        told.put((0.0, 0.0))
+        _ready.abort()
         raise
-
-
-def _together(images: int, epochs: int, spans: list[tuple[float, float]]) -> float:
-    if (0.0, 0.0) in spans:
-        raise SystemExit("a trial beside others failed: see above")
-    seconds = max(end for _, end in spans) - min(start for start, _ in spans)
-    return len(spans) * images * (epochs - 1) / seconds

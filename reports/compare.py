@@ -24,6 +24,7 @@ from reports.metrics import brief, shorten
 from reports.render import Table, to_text
 from study.errors import InputError
 from study.records import RecordsError
+from study.storage.elsewhere import study_at
 
 HERE = Path(__file__).parent
 
@@ -147,8 +148,8 @@ def _alone(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
     return lines
 
 
-def _loaded(names: Sequence[str], storage: Path) -> list[StudyRecords]:
-    folders = [find(name, storage) for name in names]
+def _loaded(names: Sequence[str], storage: str) -> list[StudyRecords]:
+    folders = [find(*study_at(name, storage)) for name in names]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"{', '.join(names)}: one study is given twice; name two or more different ones")
     return [load(folder) for folder in folders]
@@ -156,14 +157,15 @@ def _loaded(names: Sequence[str], storage: Path) -> list[StudyRecords]:
 
 @click.command(epilog="Example: python -m reports.compare lp_cifar lp_long --out lp.html")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY STUDY...")
-@click.option("--storage-path", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-              help="Where studies given by name lie.")  # fmt: skip
+@click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
+              help="Where studies given by name lie: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("compare.html"), show_default=True,
               help="The page to write.")  # fmt: skip
-def main(studies: tuple[str, ...], storage_path: Path, out: Path) -> None:
+def main(studies: tuple[str, ...], storage_path: str, out: Path) -> None:
     """Show two or more studies side by side: print their tables and write a page.
 
-    Each STUDY is a name below the storage path, or a path. Each is compared with the first that has the same cell.
+    Each STUDY is a name below the storage path, a path, or s3://BUCKET/PREFIX/NAME. Each is compared with the first
+    that has the same cell.
     """
     try:
         if len(studies) < 2:

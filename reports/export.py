@@ -24,6 +24,8 @@ from reports.model_card import card
 from reports.render import file_stem
 from study.errors import InputError
 from study.records import RecordsError
+from study.storage.elsewhere import fetched_checkpoint, study_at
+from study.storage.places import mirror_of
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: Path | 
     config = values(run["config"])
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
-    folder = out or records.folder / "export" / file_stem(f"{choice.cell.name}-seed{number}")
+    own = Path() if mirror_of(records.folder.parent).uri else records.folder
+    folder = out or own / "export" / file_stem(f"{choice.cell.name}-seed{number}")
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
-    checkpoint = records.folder / "checkpoints" / str(run["trial_id"])
+    checkpoint = fetched_checkpoint(records.folder, str(run["trial_id"]))
     trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
     written = export_net(trained, data_dir or _recorded_data_dir(records), folder, about)
     text = card(records, choice.cell, choice.because, run, config, written)
@@ -157,23 +160,23 @@ def main() -> None:
 
 
 @main.command(epilog='Example: python -m reports.export best --study lp_cifar --cell "resnet8w4 / KD"')
-@click.option("--study", required=True, help="A name below the storage path, or a path.")
+@click.option("--study", required=True, help="A name below the storage path, a path, or s3://BUCKET/PREFIX/NAME.")
 @click.option("--cell", help='"student / arm"; without it, the confirmed cell that is best on validation.')
 @click.option("--seed-number", type=click.IntRange(min=0), default=0, show_default=True,
               help="Which of the cell's confirm runs; they are equals.")  # fmt: skip
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies, if not where it was.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-              help="The folder to write to; by default one in the study's export/.")  # fmt: skip
-@click.option("--storage-path", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-              help="Where studies given by name lie.")  # fmt: skip
+              help="The folder to write to; by default in the study's export/, from S3 in export/ here.")  # fmt: skip
+@click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
+              help="Where studies given by name lie: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
 def best(study: str, cell: str | None, seed_number: int, data_dir: Path | None, out: Path | None,
-         storage_path: Path) -> None:  # fmt: skip
+         storage_path: str) -> None:  # fmt: skip
     """Write a confirmed student as safetensors and ONNX, with a model card.
 
     Test scores choose nothing: neither the cell nor the seed.
     """
     try:
-        records = load(find(study, storage_path))
+        records = load(find(*study_at(study, storage_path)))
         choice = choose(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
         print(export(records, choice, seed_number, data_dir, out))

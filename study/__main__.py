@@ -24,6 +24,7 @@ from study.commands import doctor, listing, resuming, showing, standing
 from study.errors import InputError
 from study.records import RecordsError
 from study.storage import elsewhere
+from study.storage.dataset import copied
 from study.storage.places import located
 
 EXAMPLES = """
@@ -82,14 +83,14 @@ def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
         answer, code = jobs.ask(address, words, study)
         if code:
             raise InputError(answer.strip().removeprefix("error: "))
-        return Text(answer)
+        return Text(jobs.from_here(answer, address))
 
     with in_one_line():
         if watch:
             showing.watch(seen, screen())
             sys.exit(0)
         answer, code = jobs.ask(address, words, study)
-    click.echo(answer, nl=False, err=code != 0)
+    click.echo(jobs.from_here(answer, address), nl=False, err=code != 0)
     sys.exit(code)
 
 
@@ -226,12 +227,14 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
 @main.command("doctor", context_settings=HELP, epilog=examples("doctor", "doctor spaces/lp_cifar.py"))
 @click.argument("space", type=click.Path(path_type=Path), required=False)
 @click.option("--profile", help="Which of the space file's profiles; the first one by default.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the profile's data set lies.")
-@click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="As it will be given to run.")
+@click.option(
+    "--data-dir", type=click.Path(), help="Where the profile's data set lies; a folder or s3://BUCKET/PREFIX."
+)
+@click.option("--gpus-per-trial", type=run.GpuShare(min=0), metavar="FLOAT|auto", help="As it will be given to run.")
 @click.option("--workers-per-trial", type=click.IntRange(min=1), help="The same; by default the space file's.")
 @click.option("--address", help="The Ray cluster that will be used; this machine by default.")
 @below
-def doctor_(space: Path | None, profile: str | None, data_dir: Path | None, gpus_per_trial: float | None,
+def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_per_trial: float | str | None,
             workers_per_trial: int | None, address: str | None, storage_path: str) -> None:  # fmt: skip
     """Check whether this machine can run studies.
 
@@ -240,7 +243,10 @@ def doctor_(space: Path | None, profile: str | None, data_dir: Path | None, gpus
     """
     with in_one_line():
         storage = located(storage_path)
-        wish = doctor.Wish(storage, space, profile, data_dir, gpus_per_trial, address, workers_per_trial)
+        data = copied(data_dir)
+        folder = data.mirror.here if data else Path(data_dir) if data_dir else None
+        share = gpus_per_trial if isinstance(gpus_per_trial, float) else None  # auto is at most one, and one by default
+        wish = doctor.Wish(storage, space, profile, folder, share, address, workers_per_trial)
         healthy = doctor.examine(wish, screen())
     sys.exit(0 if healthy else 1)
 

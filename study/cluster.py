@@ -29,6 +29,9 @@ from study.installed import check_installed
 NODE_TYPE = "ray.io/node-group"
 """The label under which a node of an autoscaling cluster carries its type."""
 
+GPU_KIND = "accelerator_type:"
+"""Before the name of a node's GPUs, as a resource."""
+
 GPU_PARTS = 10_000
 """Ray counts a GPU in so many parts, and rounds what is asked for down to whole ones."""
 
@@ -130,6 +133,12 @@ def disconnect() -> None:
 def nodes() -> list[Node]:
     """The nodes of the cluster that Ray is connected to."""
     return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def gpu_kinds() -> list[str]:
+    """The GPUs that the cluster has, by Ray's names."""
+    named = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
+    return sorted(name.removeprefix(GPU_KIND) for name in named if name.startswith(GPU_KIND))
 
 
 def coming() -> list[Node]:

@@ -115,8 +115,8 @@ class Door:
             for note in told.notes:
                 self._say(f"{run.trial.cell}, {run.trial.phase} {run.trial.number}: {note}")
             ended = any(self.flow.report(trial_id, row, told.worker) for row in told.rows)
-            if told.storage:
-                raise RecordsError(f"the storage takes no more ({told.storage}): make room, then run the command again")
+            if told.halt:
+                raise RecordsError(told.halt)
             if told.failure and not ended:
                 self.flow.fail(trial_id, told.failure, told.worker)
             elif ended and run.trial.phase != "confirm":

@@ -131,9 +131,11 @@ def drive(
         fetch_artifacts(place.storage, study.task)
         gather(folder)
         summary = study.task.summary(study.students, place.storage)
+        if flow.done:  # finished is written after the costs: a run that is cut short here leaves them to the next
+            write_study(folder, {**written, **summary})
+            summary = with_costs(study, summary, place.storage, say)
         write_study(folder, {**written, **summary, "finished": flow.done})
         if flow.done:
-            write_study(folder, {**written, **with_costs(study, summary, place.storage, say), "finished": True})
             return Outcome([])
         return Outcome([], stopped) if stopped and not flow.problem else Outcome(flow.problems)
 
@@ -188,6 +190,7 @@ def _train(
 ) -> str:
     """Run the flow; returns why it stopped before its end, if it did."""
     from study import cluster, executor
+    from study.installed import software
     from study.round_trip import check_shared
     from study.worker import Workplace
 
@@ -214,7 +217,8 @@ def _train(
                 return cluster.room(resources, place.max_concurrent) if place.address else resources.concurrent
 
             with display.shown():
-                workplace = Workplace(folder, place.storage, mirror_of(place.storage), place.data)
+                theirs = software() if place.address else {}
+                workplace = Workplace(folder, place.storage, mirror_of(place.storage), place.data, theirs)
                 stopped = executor.execute(flow, workplace, resources, space.module, watch, say, room)
             display.update()
             stopped = stopped or flow.over_budget

@@ -18,7 +18,9 @@ from typing import Any
 
 from study.cluster import Resources  # isort: skip  (first: it sets what Ray reads when it is imported)
 from ray import cloudpickle, tune
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -35,6 +37,9 @@ MOST_TRIALS = 1_000_000
 
 NODE_DIED = "its node has died"
 """How Ray tells the loss of a node from a worker's own death: in words, and in nothing else."""
+
+KILLED_FOR_MEMORY = "its node's memory was nearly full, and Ray ended it: fewer at once with --max-concurrent"
+"""In a line what Ray says in twenty."""
 
 
 def execute(
@@ -53,6 +58,7 @@ def execute(
     """
     # classes written in a space file travel by value: workers cannot import it
     cloudpickle.register_pickle_by_value(space)
+    tune_controller.RayActorManager = ActorManager
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="kdstudy-tune-"))
     door = Door(flow, workplace, watch, say, room or (lambda: resources.concurrent))
@@ -96,6 +102,25 @@ def _placed(study: Study, workplace: Workplace, resources: Resources) -> Any:
     # nothing for the group's own actor, so that the workers of as many trials fit as there is room for
     bundles = tune.PlacementGroupFactory([{}, *[worker] * resources.workers])
     return tune.with_resources(tune.with_parameters(TrialGroup, study=study, workplace=workplace), bundles)
+
+
+class ActorManager(RayActorManager):  # type: ignore[misc]
+    """Tells of workers that Ray kills before their node's memory is full as of others that die.
+
+    Tune does not know that error, and would end the whole run.
+    """
+
+    def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        super()._actor_start_failed(tracked_actor, _as_death(exception))
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        super()._actor_task_failed(tracked_actor_task, _as_death(exception))
+
+
+def _as_death(error: Exception) -> Exception:
+    if not isinstance(error, OutOfMemoryError):
+        return error
+    return RayActorError(error_msg=str(error) + "\n" + KILLED_FOR_MEMORY)
 
 
 class Tick(tune.Callback):  # type: ignore[misc]

@@ -51,7 +51,7 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         except RayError:
             self._dismiss()
             raise
-        if told.failure or told.storage:
+        if told.failure or told.halt:
             self._dismiss()  # what failed may have left its process unusable, and the others wait for it
         return told.message()
 
@@ -89,7 +89,7 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         while waiting:
             (done,), waiting = ray.wait(waiting)
             told: Told = ray.get(done)
-            if told.failure or told.storage:
+            if told.failure or told.halt:
                 # a worker whose peer is lost fails first, by the connection that broke: then it is no failure
                 ray.get([member.lives.remote() for member in members], timeout=ANSWER_SECONDS)
                 return told

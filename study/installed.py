@@ -1,54 +1,52 @@
-"""Whether all nodes of a cluster have the same software, found out before a study starts."""
+"""Whether all nodes of a cluster have the same software, found out before a trial is placed on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
 from study.errors import InputError
+from study.everywhere import answers, training_nodes
 
-ANSWER_SECONDS = 45.0
-"""Until then a node has started a process and looked; of silent ones the storage's round trip tells."""
+WAY_OUT = "install the same on every node, then start it again"
 
 
 def check_installed() -> None:
     """Raises InputError naming the nodes that lack what trials need, or have another version of it."""
-    installed = _inventory()
-    here, ask, asked = installed(), ray.remote(num_cpus=0, max_retries=0)(installed), {}
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU"):
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            asked[ask.options(scheduling_strategy=there).remote()] = name
-    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
-    amiss = [f"{asked[one]} {problem}" for one in done if (problem := _differs(one, here))]
+    nodes, here = training_nodes(), software()
+    told = answers(dict.fromkeys(nodes, _looking()))
+    amiss = [f"{nodes[node]} {problem}" for node, answer in told.items() if (problem := _amiss(answer, here))]
     if amiss:
         more = f"; and {len(amiss) - 3} more nodes" if len(amiss) > 3 else ""
-        raise InputError(f"{'; '.join(amiss[:3])}{more}: install the same on every node, then start it again")
+        raise InputError(f"{'; '.join(amiss[:3])}{more}: {WAY_OUT}")
 
 
-def _differs(answer: Any, here: Mapping[str, str]) -> str:
-    """What a node's answer says that is not as here; nothing of a node that is lost meanwhile."""
-    try:
-        there = ray.get(answer)
-    except ray.exceptions.RayTaskError as error:
-        return f"cannot say what is installed ({str(error).splitlines()[-1]})"
-    except ray.exceptions.RuntimeEnvSetupError as error:
-        return f"cannot prepare a process ({' '.join(str(error).split())[:200]})"
-    except RayError:
-        return ""
+def software() -> dict[str, str]:
+    """The versions of what trials need, as this process would import it; empty for what is missing."""
+    return _looking()()
+
+
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """What another node has that is not as here; empty if nothing."""
     return ", ".join(
-        f"has {name} {there[name]} where here is {here[name]}" if there[name] else f"lacks {name}"
+        f"has {name} {there[name]} where the driver has {here[name]}" if there[name] else f"lacks {name}"
         for name in here
         if there[name] != here[name]
     )
 
 
-def _inventory() -> Callable[[], dict[str, str]]:
+def _amiss(answer: Any, here: Mapping[str, str]) -> str:
+    """What a node's answer says that is not as here; nothing of a node that is lost, or silent: see round_trip.py."""
+    if isinstance(answer, RayTaskError):
+        return f"cannot say what is installed ({str(answer).splitlines()[-1]})"
+    if isinstance(answer, RuntimeEnvSetupError):
+        return f"cannot prepare a process ({' '.join(str(answer).split())[:200]})"
+    return "" if isinstance(answer, RayError) else differences(answer, here)
+
+
+def _looking() -> Callable[[], dict[str, str]]:
     def installed() -> dict[str, str]:
         import importlib.metadata
         import importlib.util

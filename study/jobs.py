@@ -88,6 +88,12 @@ def ask(address: str, words: Sequence[str], study: str = "") -> tuple[str, int]:
     return answer, ended.driver_exit_code
 
 
+def from_here(answer: str, address: str) -> str:
+    """An answer of the head's with the next steps as they are taken from here."""
+    answer = re.sub(r"python -m study stop \S+", rf"\g<0> --address {address}", answer)
+    return re.sub(r"python -m study resume \S+", "the command that it was submitted with", answer)
+
+
 def given(context: click.Context, *without: str) -> list[str]:
     """What the command line gave, as words for another one; without --address, and `without`."""
     words: list[str] = []

@@ -25,6 +25,8 @@ from study.errors import InputError
 from study.folder import gpu_names
 from study.packing import Need, Packing
 from study.space import corners
+from study.storage import exchange
+from study.storage.dataset import DataSet
 from study.study import Arm, Study
 from study.trial import Job, Rehearsal, Trial, cell_name
 
@@ -34,6 +36,8 @@ SECONDS = 5.0
 """About so long a trial is timed, for each student."""
 WAIT_SECONDS = 120.0
 """For a GPU that is free."""
+TEACHER = "teacher"
+"""The step that trains one, by which tasks name it."""
 NO_GPU = "--gpus-per-trial auto: there is no GPU here, trials run on CPUs: 0"
 
 
@@ -50,11 +54,13 @@ class Part:
 class Rehearser:
     """A process that rehearses one part after the other, as a reused worker trains one trial after the other."""
 
-    def __init__(self, study: Study, device: str):
-        self._study, self._device = study, device
+    def __init__(self, study: Study, device: str, data: DataSet | None = None):
+        self._study, self._device, self._data = study, device, data
 
     def rehearse(self, parts: Sequence[Part]) -> list[Rehearsal | str]:
         """What each part took, or why it failed; raises MemoryError for what does not fit."""
+        if self._data is not None:
+            exchange.insisting(self._data.fetch)
         return [self._tried(part) for part in parts]
 
     def _tried(self, part: Part) -> Rehearsal | str:
@@ -84,10 +90,17 @@ class Rehearser:
         )
 
 
-def share_of_gpu(study: Study, storage: Path, space: Any, address: str | None, say: Callable[[str], None]) -> float:
+def share_of_gpu(
+    study: Study,
+    storage: Path,
+    space: Any,
+    address: str | None,
+    say: Callable[[str], None],
+    data: DataSet | None = None,
+) -> float:
     """The share of a GPU that each trial of this study is best given, measured there; 0 where there is no GPU.
 
-    `space` is the module of the space file; `say` gets the arithmetic.
+    `space` is the module of the space file; `say` gets the arithmetic; `data` is a data set that lies elsewhere.
     Raises InputError if no trial can be rehearsed, or not one fits.
     """
     if study.workers_per_trial > 1:
@@ -103,9 +116,11 @@ def share_of_gpu(study: Study, storage: Path, space: Any, address: str | None, s
         if not nodes:
             say(NO_GPU)
             return 0.0
-        prepares = bool(study.task.preparations(storage, study.plan))
+        if len(kinds := cluster.gpu_kinds()) > 1:
+            say(f"the GPUs differ ({', '.join(kinds)}): one of them is measured, and a smaller one may need a number")
+        trains = any(step.name == TEACHER for step in study.task.preparations(storage, study.plan))
         tightest = min(nodes, key=lambda node: node.cpus // node.gpus)
-        found = rehearsed(study, prepares, space, "cuda", tightest, say)
+        found = rehearsed(study, trains, space, "cuda", tightest, say, data)
     finally:
         cluster.disconnect()
     for line in packing.lines(found):
@@ -113,21 +128,29 @@ def share_of_gpu(study: Study, storage: Path, space: Any, address: str | None, s
     return found.share
 
 
-def rehearsed(study: Study, prepares: bool, space: Any, device: str, node: Node, say: Callable[[str], None]) -> Packing:
-    """How trials of this study are best packed on one GPU of such a node; `space` is the module of the space file.
+def rehearsed(
+    study: Study,
+    trains: bool,
+    space: Any,
+    device: str,
+    node: Node,
+    say: Callable[[str], None],
+    data: DataSet | None = None,
+) -> Packing:
+    """How trials of this study are best packed on one GPU of such a node; the rest is as above.
 
-    If it still `prepares`, its teacher's training must fit, too.
+    If it still `trains` a teacher, that must fit, too.
     On "cpu" the same is measured without one: the peak of resident memory, and time. Ray must be running.
     Raises InputError if no trial can be rehearsed, or not one fits.
     """
     cloudpickle.register_pickle_by_value(space)
     processes = min(packing.MOST, node.cpus // max(1, node.gpus))
     with _room(device, max(1, processes)) as room:
-        members = [_hired(study, device, room)]
-        need, parts = _alone(study, prepares, members[0], say)
+        members = [_hired(study, device, room, data)]
+        need, parts = _alone(study, trains, members[0], say)
 
         def seconds_of(copies: int) -> float:
-            new = [_hired(study, device, room) for _ in range(copies - len(members))]
+            new = [_hired(study, device, room, data) for _ in range(copies - len(members))]
             members.extend(new)
             short = [replace(part, batches=FEW_BATCHES) for part in parts]
             _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
@@ -137,9 +160,9 @@ def rehearsed(study: Study, prepares: bool, space: Any, device: str, node: Node,
         return packing.pack(need, seconds_of, processes)
 
 
-def _alone(study: Study, prepares: bool, member: Any, say: Callable[[str], None]) -> tuple[Need, list[Part]]:
+def _alone(study: Study, trains: bool, member: Any, say: Callable[[str], None]) -> tuple[Need, list[Part]]:
     """What a process takes that has trained everything, and each student's slowest part, long enough to be timed."""
-    parts = [Part("", "teacher", None)] if prepares else []
+    parts = [Part("", TEACHER, None)] if trains else []
     parts += [Part(cell.student.name, cell.arm.name, loss) for cell in study.cells for loss in _demands(cell.arm)]
     try:
         (told,) = _answers([member.rehearse.remote(parts)])
@@ -204,8 +227,9 @@ def _room(device: str, processes: int) -> Iterator[Any]:
         ray.util.remove_placement_group(group)
 
 
-def _hired(study: Study, device: str, room: Any) -> Any:
+def _hired(study: Study, device: str, room: Any, data: DataSet | None) -> Any:
     """A process in the room; all of them on its one GPU."""
     share = 0.0 if device == "cpu" else 1 / packing.MOST
     placed = PlacementGroupSchedulingStrategy(room, 0)
-    return ray.remote(Rehearser).options(num_cpus=1, num_gpus=share, scheduling_strategy=placed).remote(study, device)
+    process = ray.remote(Rehearser).options(num_cpus=1, num_gpus=share, scheduling_strategy=placed)
+    return process.remote(study, device, data)

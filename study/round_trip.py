@@ -8,39 +8,39 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import GetTimeoutError, RayError
 
 from study.errors import InputError
+from study.everywhere import answers, training_nodes
 from study.storage.mirror import Mirror, StorageError
 from study.storage.places import mirror_of, shown
-
-ANSWER_SECONDS = 45.0
-"""Until then a node has started a process and looked."""
 
 TOKEN = "token"
 UNSEEN = "does not see what this machine writes there"
 UNHEARD = "writes where this machine does not see it"
-SILENT = f"has not answered within {ANSWER_SECONDS:g} s"
 
 
 def check_shared(storage: Path) -> None:
     """Raises InputError naming the nodes that do not share the storage, and why."""
-    nodes = _training()
+    nodes = training_nodes()
     if len(nodes) < 2 and ray.get_runtime_context().get_node_id() in nodes:
         return
     mirror, place, token = mirror_of(storage), f"round-trip-{uuid.uuid4().hex}", uuid.uuid4().hex
     try:
         _write(mirror, f"{place}/{TOKEN}", token)
-        problems = _asked(mirror, place, token, list(nodes))
+        told = answers({node: partial(answer, mirror, place, token, node) for node in nodes})
+        problems = {node: _problem(said) for node, said in told.items() if said}
         well = nodes.keys() - problems.keys()
         problems |= {node: UNHEARD for node in well if _read(mirror, f"{place}/{node}") is None}
     finally:
         shutil.rmtree(storage / place, ignore_errors=True)
         mirror.remove(place)
-    if amiss := {name: problems[node] for node, name in _training().items() if node in problems}:
+    # a node that was lost meanwhile shares nothing, and needs not
+    if amiss := {name: problems[node] for node, name in training_nodes().items() if node in problems}:
         raise InputError(refusal(storage, amiss))
 
 
@@ -68,28 +68,10 @@ def answer(mirror: Mirror, place: str, token: str, node: str) -> str:
     return ""
 
 
-def _asked(mirror: Mirror, place: str, token: str, nodes: list[str]) -> dict[str, str]:
-    """By node, its problem or its silence."""
-    # one by one on its node, and nowhere else if that is lost
-    ask = ray.remote(num_cpus=0, max_retries=0)(answer)
-    asked = {
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            mirror, place, token, node
-        ): node
-        for node in nodes
-    }
-    done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    problems = {asked[one]: SILENT for one in silent}
-    for one in silent:
-        ray.cancel(one, force=True)
-    for one in done:
-        try:
-            problem = ray.get(one)
-        except ray.exceptions.RayError as error:
-            problem = f"cannot run a task ({str(error).splitlines()[0]})"
-        if problem:
-            problems[asked[one]] = problem
-    return problems
+def _problem(said: str | RayError) -> str:
+    if isinstance(said, GetTimeoutError | str):
+        return str(said)
+    return f"cannot run a task ({str(said).splitlines()[0]})"
 
 
 def _read(mirror: Mirror, place: str) -> str | None:
@@ -107,9 +89,3 @@ def _write(mirror: Mirror, place: str, text: str) -> None:
     path = mirror.here / place
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
-
-
-def _training() -> dict[str, str]:
-    """The names of the nodes on which trials may be placed, by id."""
-    alive = (node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
-    return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive}

@@ -168,7 +168,8 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         progress = Console(highlight=False, quiet=quiet)
         with held(storage / study.name):
             outcome = drive(study, loaded, inputs, place, command_for(study), progress)
-            report(storage / study.name, console)
+            page = report(storage / study.name, console)
+        console.print(f"report: {shown(storage / study.name)}/{page.name}", markup=False, soft_wrap=True)
         code = ended(outcome, study)
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
@@ -188,9 +189,8 @@ def measured_share(
     """
     from study.rehearsal import share_of_gpu
 
-    if data is not None:
-        raise InputError("--gpus-per-trial auto does not take --data-dir s3://… yet: give a number")
-    return share_of_gpu(study, storage, space.module, address, partial(console.print, markup=False, soft_wrap=True))
+    say = partial(console.print, markup=False, soft_wrap=True)
+    return share_of_gpu(study, storage, space.module, address, say, data)
 
 
 def ended(outcome: Outcome, study: Study) -> int:
@@ -263,15 +263,15 @@ def price(study: Study, inputs: dict[str, Any], place: Place, seconds_per_epoch:
     return lines(told, study.name)
 
 
-def report(folder: Path, console: Console) -> None:
-    """Write the report and print its comparison."""
+def report(folder: Path, console: Console) -> Path:
+    """Write the report and print its comparison; returns its page."""
     from reports.build import build
     from reports.tables import comparison_text
 
     page = build(folder)
     width = min(console.width, 110) if console.is_terminal else 110
     console.print(comparison_text(folder, width), markup=False, soft_wrap=True)
-    console.print(f"report: {shown(folder)}/{page.name}", markup=False, soft_wrap=True)
+    return page
 
 
 def command_for(study: Study | None) -> str:

@@ -8,16 +8,16 @@ Several workers of one trial are study/group.py's; each of them is a `Worker` to
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import json
 import os
+import platform
 import shutil
 import socket
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,10 +26,12 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.installed import WAY_OUT, differences, software
+from study.round_trip import UNSEEN, refusal
 from study.space import resolve_params
 from study.storage import exchange
 from study.storage.dataset import DataSet
-from study.storage.mirror import FOLDER, Mirror, StorageError
+from study.storage.mirror import FOLDER, FULL, Mirror, StorageError
 from study.study import Study
 from study.trial import Job, Row, Trial, TrialNote
 
@@ -40,9 +42,6 @@ HUNG = ".hung-{rank}.txt"
 
 TRACEBACK = "traceback.txt"
 """Of a trial that failed, beside its checkpoint."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What the system says of a storage that takes no more."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,17 @@ class Workplace:
     """Of a storage that lies elsewhere; of a folder, one that moves nothing."""
     data: DataSet | None = None
     """The data set, if that lies elsewhere."""
+    software: Mapping[str, str] = field(default_factory=dict)
+    """The driver's, which all nodes of a cluster must have; empty where there is none but this machine."""
+
+    def problem(self) -> str:
+        """Why no trial can run on this node, which may have joined after the study's start; empty if they can."""
+        if not self.software:
+            return ""
+        if amiss := differences(software(), self.software):
+            return f"{platform.node()} {amiss}: {WAY_OUT}"
+        seen = self.mirror.uri or (self.study_folder / "study.json").is_file()
+        return "" if seen else refusal(self.storage, {platform.node(): UNSEEN})
 
     def checkpoint(self, trial_id: str) -> Path:
         return self.study_folder / "checkpoints" / trial_id
@@ -104,6 +114,7 @@ class Worker:
     def __init__(self, study: Study, workplace: Workplace, gpus: float, rank: int = 0, workers: int = 1):
         self._task_study, self._workplace, self._failed = study, workplace, False
         self._rank, self._workers, self._gpus = rank, workers, gpus
+        self._problem = workplace.problem()
         self._left: Path | None = None
         """The checkpoint of the trial before."""
         # together, workers must come to the end of a step after the same epoch
@@ -123,6 +134,8 @@ class Worker:
             # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another.
             # Here and not in reset_config, where Tune counts one death twice and gives the next trial up.
             os._exit(1)
+        if self._problem:
+            return Told(halt=self._problem)
         told = Told()
         alone = self._workers == 1  # several write over what was left while one of them would read it
         if alone and self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
@@ -151,10 +164,11 @@ class Worker:
         except StopIteration:
             self._failed, told.failure = True, "the task ended before the trial's last epoch"
         except StorageError as error:
-            told.storage = str(error)
+            told.halt = f"{error}; then run the command again"
         except OSError as error:
             if error.errno in FULL:
-                told.storage = f"{error.strerror}: {error.filename or self._workplace.storage}"
+                full = f"{error.strerror}: {error.filename or self._workplace.storage}"
+                told.halt = f"the storage takes no more ({full}): make room, then run the command again"
             else:
                 self._failed, told.failure = True, self._explain(error)
         except Exception as error:
@@ -162,12 +176,12 @@ class Worker:
 
     def _leave(self, told: Told) -> None:
         """Keep what was written where the storage is, before its rows are told."""
-        if self._workplace.mirror.uri and not told.storage:
+        if self._workplace.mirror.uri and not told.halt:
             whole = bool(told.rows) and told.rows[-1]["epoch"] == self._trial.epochs
             try:
                 exchange.leave(self._workplace.mirror, self._job(), whole)
             except StorageError as error:
-                told.storage, told.rows = str(error), []
+                told.halt, told.rows = f"{error}; then run the command again", []
 
     def _is_time(self, started: float) -> bool:
         return time.monotonic() - started >= self._sending_seconds
@@ -223,8 +237,8 @@ class Told:
     rows: list[Row] = field(default_factory=list)
     failure: str = ""
     """Why the trial failed, after these rows."""
-    storage: str = ""
-    """Why the storage cannot be written: no trial's fault, and the end of this run."""
+    halt: str = ""
+    """What keeps this node from running any trial: no trial's fault, and the end of this run."""
     notes: list[str] = field(default_factory=list)
     worker: str = f"{socket.gethostname()}:{os.getpid()}"
 

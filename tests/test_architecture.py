@@ -25,13 +25,11 @@ ALLOWED = {
     },
     "study": {"study"},
 }
+NEAR_RAY = ["cluster", "everywhere", "executor", "group", "installed", "jobs", "rehearsal", "round_trip", "worker"]
 MAY_USE = {
     # a student can only be taken out of a study by the code that trained it; both import it late, or for its types
     "trainables": {"reports/export.py", "reports/model_card.py"},
-    "ray": {
-        f"study/{name}.py"
-        for name in ("cluster", "executor", "group", "installed", "jobs", "rehearsal", "round_trip", "worker")
-    },
+    "ray": {f"study/{name}.py" for name in NEAR_RAY},
     "reports": {"study/run.py", "study/commands/doctor.py"},
     "torch": {"trainables/"},
     "optuna": {"study/", "reports/importance.py"},

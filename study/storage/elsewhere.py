@@ -58,6 +58,12 @@ def gather(folder: Path) -> None:
     mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", only=LOOKED_AT)
 
 
+def fetched_checkpoint(folder: Path, trial_id: str) -> Path:
+    """The checkpoint of a trial, as it is there."""
+    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints/{trial_id}")
+    return folder / "checkpoints" / trial_id
+
+
 def keep_report(folder: Path) -> None:
     """Put a report there that was written here."""
     mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in ("report.html", "tables", "figures")))

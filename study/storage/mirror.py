@@ -9,6 +9,7 @@ Left out: where copies lie (study/storage/places.py), who may write (study/stora
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -34,6 +35,9 @@ AT_ONCE = 16
 """So many files are fetched side by side: a data set may be many, and each is waited for."""
 ATTEMPTS = 20
 """So often a folder is listed anew of which files vanish while they are moved: a driver merges them."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the system says of a folder that takes no more."""
 
 VERIFIED = ".verified"
 """In a copy: the files that were found to be what they should be."""
@@ -222,8 +226,9 @@ class Mirror:
             raise
         except OSError as error:
             said = str(error)
-            if error.errno is not None and error.filename:
-                raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from None
+            if error.errno in FULL or (error.errno is not None and error.filename):  # of this machine's copy
+                path = error.filename or self.here
+                raise StorageError(f"{path} cannot be written ({error.strerror}): make room there") from None
             known = (cause for words, cause in CAUSES.items() if any(word in said for word in words))
             cause = next(known, said.splitlines()[0])
             raise StorageError(f"{self.uri}{f' at {self.endpoint}' if self.endpoint else ''}: {cause}") from None

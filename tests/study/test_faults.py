@@ -112,3 +112,20 @@ def test_run_stops_on_request_and_stays_stopped_by_a_cap_that_is_used_up(folder:
 
     assert folder.run().returncode == 0
     is_whole(folder)
+
+
+@pytest.mark.slow
+def test_worker_that_ray_kills_to_save_its_nodes_memory_costs_its_trial_alone(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a limit that every machine is over
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "3000")
+    folder.write(seconds=60)
+    done = folder.run("--max-concurrent", "1")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert folder.trials().set_index("cell").reason.teacher == (
+        "its worker died 4 times without an epoch, last with its node's memory was nearly full, and Ray ended it: "
+        "fewer at once with --max-concurrent"
+    )

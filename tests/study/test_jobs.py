@@ -252,6 +252,15 @@ def test_answer_keeps_its_exit_code_and_goes_where_errors_go(client: Client) -> 
     assert (said.exit_code, said.stdout, said.stderr) == (2, "", "error: no study 'nix' below runs\n")
 
 
+def test_next_steps_are_told_as_they_are_taken_from_here(client: Client) -> None:
+    client.prints = "stop it: python -m study stop /shared/a/toy\n"
+    said = called("show", "toy", "--address", ADDRESS)
+    assert said.stdout == f"stop it: python -m study stop /shared/a/toy --address {ADDRESS}\n"
+    client.prints = "toy stopped after 1.0 s; go on with: python -m study resume toy\n"
+    said = called("stop", "toy", "--address", ADDRESS)
+    assert said.stdout == "toy stopped after 1.0 s; go on with: the command that it was submitted with\n"
+
+
 def test_other_forms_of_addresses_are_refused_by_what_only_asks() -> None:
     for command in (["list"], ["show", "toy"], ["stop", "toy"]):
         said = called(*command, "--address", "auto")
@@ -267,7 +276,7 @@ import os
 from study import installed
 
 here = os.getpid()
-installed._inventory = lambda: lambda: (
+installed._looking = lambda: lambda: (
     {"torch": "2.5", "ray": "2.60.0"} if os.getpid() == here else {"torch": "2.4", "ray": ""}
 )
 """
@@ -420,7 +429,7 @@ def test_token_that_is_wrong_is_one_line_before_a_study_starts(head: Head) -> No
         ),
         (
             OTHER_ON_NODES,
-            r"\S+ \([\d.]+\) has torch 2\.4 where here is 2\.5, lacks ray: install the same on every node",
+            r"\S+ \([\d.]+\) has torch 2\.4 where the driver has 2\.5, lacks ray: install the same on every node",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import study as package
 from reports.build import main as build
+from reports.compare import main as compare
 from study.__main__ import main
 from study.commands import listing
 from study.commands.resuming import words_to_go_on
@@ -283,6 +284,10 @@ def test_commands_look_at_a_study_from_another_machine(copy: Copy, endpoint: str
     page = call(build, [f"{address}/toy"])
     assert page.stdout == f"{address}/toy/report.html\n", page.output
     assert "report.html" in s3.objects(endpoint, f"{tmp_path.name}/toy")
+    run(tmp_path / "folder")
+    beside = call(compare, [f"{address}/toy", str(tmp_path / "folder" / "toy"), "--out", str(tmp_path / "page.html")])
+    assert beside.exit_code == 0, beside.output
+    assert (tmp_path / "page.html").is_file()
     nothing = call(main, ["show", f"{address}/nothing"])
     assert nothing.exit_code == 2
     assert nothing.stderr.startswith(f"error: no study 'nothing' below {address} (there are: toy)")

@@ -149,6 +149,19 @@ def test_teacher_and_its_outputs_serve_a_study_on_another_machine(there: Elsewhe
     metrics = [name for name in scores[1] if name.startswith(("val/", "test/"))]
     pd.testing.assert_frame_equal(scores[1][metrics], scores[0].loc[scores[1].index, metrics])
 
+    there.at("a third")
+    export = ["reports.export", "best", "--study", f"s3://{s3.BUCKET}/{there.path.name}/small"]
+    out = there.path / "exported"
+    done = subprocess.run(
+        [sys.executable, "-m", *export, "--cell", scores[0].index[0], "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"MODEL_CARD.md", "model.safetensors"} <= {path.name for path in out.iterdir()}
+
 
 def test_bucket_that_is_not_there_ends_a_run_before_anything_is_read(there: Elsewhere) -> None:
     done = subprocess.run(
