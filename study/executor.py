@@ -120,7 +120,8 @@ class ActorManager(RayActorManager):  # type: ignore[misc]
 def _as_death(error: Exception) -> Exception:
     if not isinstance(error, OutOfMemoryError):
         return error
-    return RayActorError(error_msg=str(error) + "\n" + KILLED_FOR_MEMORY)
+    death: Exception = RayActorError(error_msg=f"{error}\n{KILLED_FOR_MEMORY}")
+    return death
 
 
 class Tick(tune.Callback):  # type: ignore[misc]
