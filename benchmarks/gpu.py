@@ -26,7 +26,7 @@ from benchmarks.reporting import machine, result, spread, table
 from benchmarks.side_by_side import SEED, by_processes, by_streams, job_of, task_of
 from benchmarks.untrained import keep_untrained_teacher
 from study.trial import Job, Plan
-from trainables import preparing, store
+from trainables import preparing, store, teachers
 from trainables.cifar import Classification
 from trainables.distill import on_device
 from trainables.losses.dkd import DKD
@@ -45,10 +45,12 @@ def store_anything(task: Classification, folder: Path, epochs: int) -> None:
     drawn = preparing.drawn_views(task, Plan(((SEED, "train+val"),), epochs))
     assert task.stored_bytes is not None
     generator, where = torch.Generator().manual_seed(SEED), preparing.store_folder(task, folder)
+    teacher = teachers.identity(folder, task.teacher_key)
     for block in store.blocks(drawn, task.stored_bytes):
         samples, views = drawn[block.start : block.stop].nonzero(as_tuple=True)
         codes = (samples + block.start) * task.views.count + views
-        store.write_shard(where, codes, torch.randn(len(codes), task.stored_bytes // 2, generator=generator))
+        outputs = torch.randn(len(codes), task.stored_bytes // 2, generator=generator)
+        store.write_shard(where, codes, outputs, teacher)
 
 
 # -- one trial ---------------------------------------------------------------------------------------------------------
@@ -109,7 +111,11 @@ def as_graph(step: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay(recorded: Callable[[], None] = step) -> None:
+        graph.replay()  # it reads and writes the tensors of the step that was `recorded`, which must stay
+
+    return replay
 
 
 def images_per_second(step: Callable[[], None], batch: int, device: str, steps: int) -> float:
@@ -149,13 +155,13 @@ def main(quick: bool, images: int, epochs: int, rounds: int, copies: str) -> Non
     with tempfile.TemporaryDirectory(prefix="kdstudy-gpu-") as temporary:
         folder = Path(temporary)
         keep_untrained_teacher(task, folder)
-        store_anything(task, folder, epochs)
+        store_anything(task, folder, max(epochs, rounds + 1))
         results = _report_alone(alone(task, folder, students, device, rounds + 1), device)
         results += _report_graph(task, students, device, 3 if quick else STEPS)
         counts = [int(count) for count in copies.split(",")]
         results += _report_together(images, folder, students[0], device, rounds + 1, counts)
         started = time.perf_counter()
-        list(task.train(job_of(task, folder, students[0], device, epochs, number=1)))
+        list(task.train(job_of(task, folder, students[0], device, epochs, "whole")))
         seconds = time.perf_counter() - started
     print(f"\ntrial    {epochs} epochs of {images:,} images, {students[0].name}: {seconds:.1f} s")
     print(f"goal     {GOAL_SECONDS:.0f} s for 80 epochs of 50,000 images on an H200\n")

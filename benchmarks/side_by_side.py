@@ -25,15 +25,15 @@ def task_of(images: int) -> Classification:
     return Classification(Images(images), Teacher(ResNet(110)))
 
 
-def job_of(task: Classification, folder: Path, student: ResNet, device: str, epochs: int, number: int = 0) -> Job:
-    """A confirm run: trained on all images, test read once, as the paper's are."""
+def job_of(task: Classification, folder: Path, student: ResNet, device: str, epochs: int, name: str = "alone") -> Job:
+    """A confirm run: trained on all images, test read once, as the paper's are. Of one name there must be one."""
     teacher = "stored" if task.teacher_store else "live"
     return Job(
-        trial=Trial("confirm", student.name, f"{teacher} {task.recipe.precision}", number, SEED, epochs, {}, {}),
+        trial=Trial("confirm", student.name, f"{teacher} {task.recipe.precision}", 0, SEED, epochs, {}, {}),
         task=task,
         student=student,
         loss=DKD(),
-        checkpoint=folder / f"trial-{student.name}-{teacher}-{task.recipe.precision}-{epochs}-{number}",
+        checkpoint=folder / f"trial-{student.name}-{teacher}-{task.recipe.precision}-{epochs}-{name}",
         storage=folder,
         device=device,
         recorded_epochs=0,
@@ -47,20 +47,21 @@ def by_processes(images: int, folder: Path, student: ResNet, device: str, epochs
     """Images a second of so many trials together, each in a process of its own."""
     spawned = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(copies, spawned, _meet, (spawned.Barrier(copies),))
-    return _together(pool, images, folder, student, device, epochs, range(100, 100 + copies))
+    return _together(pool, images, folder, student, device, epochs, copies, "process")
 
 
 def by_streams(images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int) -> float:
     """Images a second of so many trials together, threads of one process, each launching into a stream of its own."""
     pool = ThreadPoolExecutor(copies, initializer=_meet, initargs=(threading.Barrier(copies),))
-    return _together(pool, images, folder, student, device, epochs, range(200, 200 + copies))
+    return _together(pool, images, folder, student, device, epochs, copies, "stream")
 
 
 def _together(
-    pool: Executor, images: int, folder: Path, student: ResNet, device: str, epochs: int, numbers: range
+    pool: Executor, images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int, name: str
 ) -> float:
+    names = [f"{name} {number} of {copies}" for number in range(copies)]
     with pool:  # a process that dies ends the others, too
-        trials = [pool.submit(_train, images, folder, student, device, epochs, number) for number in numbers]
+        trials = [pool.submit(_train, images, folder, student, device, epochs, name) for name in names]
         spans = [trial.result() for trial in trials]
     seconds = max(end for _, end in spans) - min(start for start, _ in spans)
     return len(spans) * images * (epochs - 1) / seconds
@@ -75,13 +76,13 @@ def _meet(ready: Any) -> None:
     _ready = ready
 
 
-def _train(images: int, folder: Path, student: ResNet, device: str, epochs: int, number: int) -> tuple[float, float]:
+def _train(images: int, folder: Path, student: ResNet, device: str, epochs: int, name: str) -> tuple[float, float]:
     """One trial; its epochs after the first start with those of the others. When these began and ended."""
     torch.set_num_threads(1)
     try:
         stream = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            job = job_of(task_of(images), folder, student, device, epochs, number)
+            job = job_of(task_of(images), folder, student, device, epochs, name)
             rows = job.task.train(job)
             next(rows)
             _ready.wait()

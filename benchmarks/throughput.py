@@ -145,7 +145,7 @@ def _store_outputs(task: Classification, folder: Path, plan: Plan) -> float:
 
 
 def _held(where: Path) -> int:
-    return sum(len(shard.codes) for shard in store.sound_shards(where)[0])
+    return sum(len(store.open_shard(path).codes) for path in where.glob("*.safetensors"))
 
 
 def _job(

@@ -152,10 +152,16 @@ def _check_workers(study: Study) -> None:
         return
     for arm in study.arms:
         for loss in corners(arm.loss):
+            name = f"arm {arm.name!r}: {type(loss).__name__}"
             if hasattr(loss, LEARNS):
                 raise InputError(
-                    f"arm {arm.name!r}: {type(loss).__name__} has parts of its own that learn, which {workers} workers "
-                    "would each train on their part of a batch alone; use workers_per_trial=1"
+                    f"{name} has parts of its own that learn, which {workers} workers would each train on their part "
+                    "of a batch alone; use workers_per_trial=1"
+                )
+            if getattr(loss, "adaptive", None) is not None:
+                raise InputError(
+                    f"{name} ranks the samples of a batch, of which each of {workers} workers sees a part; use "
+                    "workers_per_trial=1, or leave 'adaptive' out"
                 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 from collections import Counter
@@ -71,8 +70,6 @@ class Node:
         """How many workers of one CPU and so many GPUs fit. A fraction is one of a single GPU: Ray splits none."""
         if gpus_each == 0:
             return self.cpus
-        if gpus_each >= 1:
-            return min(self.cpus, self.gpus // int(gpus_each))
         return min(self.cpus, self.gpus * (GPU_PARTS // int(gpus_each * GPU_PARTS)))
 
     def __str__(self) -> str:
@@ -164,12 +161,13 @@ def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int |
     Raises InputError with the arithmetic if not even one trial fits.
     """
     each = (1.0 if any(node.gpus for node in there) else 0.0) if gpus_per_trial is None else gpus_per_trial
-    if not math.isfinite(each) or each < 0 or (each > 1 and each % 1):
-        raise InputError(f"--gpus-per-trial {each:g}: allowed are a fraction of one GPU, or whole GPUs")
+    if not 0 <= each <= 1:  # no process trains on several
+        raise InputError(
+            f"--gpus-per-trial {each:g}: allowed is a share of one GPU, from 0 to 1; a trial trains on several by "
+            "--workers-per-trial"
+        )
     if 0 < each < 1 / GPU_PARTS:
         raise InputError(f"--gpus-per-trial {each:g}: the smallest share of a GPU is {1 / GPU_PARTS:g}")
-    if each > 1 and workers > 1:
-        raise InputError(f"--gpus-per-trial {each:g} with {workers} workers: each has one GPU, or a fraction of one")
     places = sum(node.workers(each) for node in there)
     fitting = places // workers
     if fitting < 1:

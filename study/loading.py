@@ -90,6 +90,12 @@ def overridden(
     )
 
 
+def in_precision(study: Study, precision: str) -> Study:
+    """The study in another precision than the space file's, which leaves a paper's protocol."""
+    task = study.task.with_precision(precision)
+    return dataclasses.replace(study, task=task, protocol=study.protocol if task == study.task else "")
+
+
 def capped(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
     """The study with the command line's caps in place of the space file's."""
     caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}

@@ -154,8 +154,11 @@ def rehearsed(
             members.extend(new)
             short = [replace(part, batches=FEW_BATCHES) for part in parts]
             _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
-            told = _answers([member.rehearse.remote(parts) for member in members])
-            return mean(taken.epoch_seconds for one in told for taken in one if isinstance(taken, Rehearsal))
+            told = [one for answer in _answers([member.rehearse.remote(parts) for member in members]) for one in answer]
+            taken = [one for one in told if isinstance(one, Rehearsal)]
+            if len(taken) < len(told):  # alone they went well: a full GPU fails in many words
+                raise MemoryError
+            return mean(one.epoch_seconds for one in taken)
 
         return packing.pack(need, seconds_of, processes)
 

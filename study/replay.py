@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +56,8 @@ def replay(flow: Flow, retry_failed: bool = False, runs: Sequence[Mapping[str, A
         elif trial.phase == "search":
             _restore_search(flow, one, verdicts.get(trial.id))
         elif not one.state.ended and trial.id in steps:
+            if one.run.epochs_done == trial.epochs:  # done once, and what it made is gone
+                one = replace(one, run=Run(trial, one.run.started, start_over=True), epochs=[])
             _restore_open(flow, one, None)
         elif not one.state.ended:  # what is prepared is found where it is kept, not in the rows
             flow.record(one.run, TrialState.SUPERSEDED, "not needed any more, or not in this form", one.at)

@@ -22,7 +22,7 @@ from study import addresses, jobs
 from study.drive import Outcome, Place, check_inputs, check_place, drive, notes, resources_of
 from study.errors import InputError
 from study.folder import beside
-from study.loading import Space, capped, load_space, overridden
+from study.loading import Space, capped, in_precision, load_space, overridden
 from study.records import RecordsError
 from study.storage.dataset import DataSet, copied
 from study.storage.elsewhere import refreshed
@@ -134,7 +134,7 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         if workers_per_trial is not None:
             study = dataclasses.replace(study, workers_per_trial=workers_per_trial)
         if precision is not None:
-            study = dataclasses.replace(study, task=study.task.with_precision(precision))
+            study = in_precision(study, precision)
         if teacher_store == "off":
             study = dataclasses.replace(study, task=study.task.with_live_teacher())
         return loaded, study

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from reports import published
 from study.loading import load_space
 from study.space import corners, domains
 from study.study import Study
+from trainables import cifar_protocols as protocols
+from trainables.losses.dkd import DKD
+from trainables.schedules import Progress, Stages
 
 FILES = sorted((Path(__file__).parent.parent / "spaces").glob("*.py"))
 
@@ -40,6 +46,21 @@ def test_study_says_how_it_reads_its_paper(study: Study) -> None:
     assert study.readings
     for reading in study.readings:
         assert reading.endswith(".")
+
+
+@every_cifar_study
+def test_arms_are_as_the_readings_say(study: Study) -> None:
+    losses = [loss for arm in study.arms for loss in corners(arm.loss) if loss.needs_teacher]
+    if protocols.DKD_READING in study.readings:
+        assert {(loss.alpha, loss.beta, loss.warmup) for loss in losses if isinstance(loss, DKD)} == {(1, 2, 20 / 240)}
+    if protocols.DAT_READING in study.readings:
+        assert {loss.adaptive.ranked_at for loss in losses if loss.adaptive} == {None}
+    if protocols.STANDARDISED_READING in study.readings:
+        assert {loss.weight for loss in losses if loss.standardise} == {9}
+    if protocols.LP_STAGES_READING in study.readings:
+        (published,) = {arm.loss.pruning for arm in study.arms if arm.published == "dkd+lp"} or {Stages(0, 0.4, 4)}
+        values = [published.at(Progress(epoch, 4)) for epoch in range(4)]
+        assert values == pytest.approx([0, 0.1333, 0.2667, 0.4], abs=1e-4)
 
 
 @every_study
@@ -85,3 +106,15 @@ def test_joint_study_publishes_what_the_single_ones_do() -> None:
         assert loss.temperature == apart["eat"][f"DKD + EAT, r = {ratio}"].temperature
         assert loss.adaptive == apart["dat"]["DKD + DAT, published"].adaptive
         assert loss.pruning == apart["lp"]["DKD + LP, published"].pruning
+
+
+@pytest.mark.slow
+def test_cifar_studies_run_as_the_readme_says(tmp_path: Path) -> None:
+    for path in CIFAR:  # in one storage: the first trains the teacher for all
+        small = ["--trials", "2", "--epochs", "1", "--seeds", "1", "--storage-path", str(tmp_path)]
+        command = [sys.executable, "-m", "study.run", str(path), *small]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / path.stem / "report.html").is_file()
+        states = pd.read_parquet(tmp_path / path.stem / "trials").state
+        assert set(states) == {"COMPLETE"}

@@ -22,16 +22,16 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         aside.write_bytes(written.getbuffer())  # of a full disk torch only says "unexpected pos"
 
 
-def load(folder: Path, device: str) -> dict[str, Any] | None:
-    """The state last saved, or None if there is none.
+def load(folder: Path) -> dict[str, Any] | None:
+    """The state last saved, on the CPU, or None if there is none.
 
-    Of a damaged one the user is told, and it counts as none: training is deterministic, nothing but time is lost.
+    Of a damaged one the user is told, and it counts as none: nothing but time is lost.
     """
     path = folder / "state.pt"
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError) as error:
         # torch's own words advise to read what may not be trusted
         note = f"checkpoint {path} is damaged ({type(error).__name__}); the trial starts again from its first epoch"

@@ -52,7 +52,7 @@ class ResidentCrowds:
         pairs = list(zip(samples.tolist(), views.tolist(), strict=True))
         pixels = torch.stack([self.views.apply(self.images[sample], view) for sample, view in pairs])
         density = torch.stack([self.views.apply(self.densities[sample], view, STRIDE) for sample, view in pairs])
-        counts = torch.stack([self._count(sample, view) for sample, view in pairs])
+        counts = torch.tensor([self._count(sample, view) for sample, view in pairs], device=density.device)
         inputs = normalise(pixels, self.mean, self.std).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, CrowdTargets(density * self.density_scale, counts), samples, views)
 
@@ -64,14 +64,14 @@ class ResidentCrowds:
         )
         return replace(self, images=images, densities=densities, heads=heads)
 
-    def _count(self, sample: int, view: int) -> Tensor:
+    def _count(self, sample: int, view: int) -> float:
         """How many heads a view shows."""
         heads, image = self.heads[sample], self.images[sample]
         if view == 0:
-            return torch.tensor(float(len(heads)), device=heads.device)
+            return float(len(heads))
         top, left = self.views.corner(view, *image.shape[1:])
-        corner = torch.tensor([left, top], device=heads.device)
-        return ((heads >= corner) & (heads < corner + self.views.size)).all(dim=1).sum().float()
+        corner = torch.tensor([left, top])
+        return float(((heads >= corner) & (heads < corner + self.views.size)).all(dim=1).sum())
 
 
 def resident(
@@ -88,7 +88,7 @@ def resident(
     return ResidentCrowds(
         images=[image.to(device) for image, _ in padded],
         densities=[density.to(device) for _, density in padded],
-        heads=[torch.from_numpy(scene.heads).to(device, torch.float32) for scene in scenes],
+        heads=[torch.from_numpy(scene.heads).to(torch.float32) for scene in scenes],
         views=views,
         mean=torch.tensor(mean, dtype=torch.float32, device=device),
         std=torch.tensor(std, dtype=torch.float32, device=device),

@@ -177,12 +177,18 @@ Built = TypeVar("Built")
 def seeded(build: Callable[[], Built], seed: int) -> Built:
     """What `build` returns, whose initial weights follow from the seed alone, the global generator left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return build()
 
 
 def on_device(net: nn.Module, device: str) -> nn.Module:
-    """`net` on the device, its weights laid out as convolutions there are fastest: channels last."""
+    """`net` on the device, its weights laid out as convolutions there are fastest: channels last.
+
+    On GPUs, float32 is float32 (TF32 errs as much as the float16 in which a teacher's outputs are stored), and
+    convolutions give the same each time.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
@@ -191,7 +197,7 @@ def start(job: Job, ranks: Ranks, build: Callable[[], nn.Module], recipe: Recipe
     net = ranks.wrapped(on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
     running = seeded(lambda: begun(loss, job.device), derived_seed(job.trial.seed, "loss"))
     training = Training(ranks, net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
-    state = checkpoint.load(job.checkpoint, job.device)
+    state = checkpoint.load(job.checkpoint)
     if state is not None:
         net.load_state_dict(state["net"])
         training.optimizer.load_state_dict(state["optimizer"])

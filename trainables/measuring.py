@@ -29,6 +29,9 @@ GIB = 2**30
 CONTEXT_BYTES = 3 * GIB // 4
 """What a process has of a GPU beside its tensors: CUDA's context and the kernels it loads, 0.4 to 0.7 GiB."""
 
+FULL = ("out of memory", "ALLOC_FAILED")
+"""In what CUDA and its libraries say of a full GPU, where torch has not asked for the memory itself."""
+
 
 def kept_to_share(job: Job, rows: Iterator[Row]) -> Iterator[Row]:
     """The rows of a job, which may use no more of its GPU's memory than its share of the GPU."""
@@ -45,11 +48,18 @@ def within_share(job: Job) -> Iterator[None]:
     if job.device == "cpu" or job.gpus == 0:  # a job that nobody gave a share, as outside Ray, has all there is
         yield
         return
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"torch {torch.__version__} cannot use this node's GPU: install a torch for the driver's CUDA "
+            "(pytorch.org), or give --gpus-per-trial 0"
+        )
     there = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(allowed(job.gpus, there) / there, 0)
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in FULL)):
+            raise
         raise MemoryError(too_large(job.gpus, there)) from error
 
 

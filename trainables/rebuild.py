@@ -131,7 +131,7 @@ def _weights(trained: Trained) -> dict[str, Tensor]:
     folder = trained.checkpoint
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrialNote)  # says that training starts again, which it does not here
-        state = checkpoint.load(folder, "cpu")
+        state = checkpoint.load(folder)
     if state is None:
         raise InputError(f"{folder} holds no readable weights: restore state.pt from a copy, or run the study anew")
     last = state["rows"][-1]["metrics"]

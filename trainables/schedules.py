@@ -46,12 +46,13 @@ Number = float | Schedule
 
 @dataclass(frozen=True)
 class Stages:
-    """From `start` to `end` in `stages` equal plateaus of the run: value(i) = start + (end − start)·f(i/(stages−1)).
+    """From `start` to `end` in n = `stages` equal plateaus of the run: value(i) = start + (end − start)·f(i/(n−1)).
 
     f(x) is x for "linear", (1 − cos πx)/2 for "cosine"; for "step" it is 0 in the first half of the stages and 1 in the
-    second, to which a middle one belongs. With one stage the value is `end` throughout.
+    second, to which a middle one belongs. With one the value is `end` throughout. A run of fewer epochs has a plateau
+    for each, so that it too reaches both ends.
     Stages(0, 0.4, stages=4) is 0, 13.3, 26.7, 40 %: logits pruning as published (P1).
-    Raises InputError for an unknown shape or fewer than one stage.
+    Raises InputError for an unknown shape, fewer than one stage, or ends that are not finite.
     """
 
     start: float
@@ -60,6 +61,7 @@ class Stages:
     shape: str = "linear"
 
     def __post_init__(self) -> None:
+        _require_finite_ends(self)
         require("stages", self.stages, low=1)
         if is_number(self.stages) and self.stages != int(self.stages):
             raise InputError(f"stages is {self.stages}; allowed is a whole number, such as integer(1, 8)")
@@ -67,8 +69,9 @@ class Stages:
             raise InputError(f"shape {self.shape!r} of a schedule: allowed are {', '.join(SHAPES)}")
 
     def at(self, progress: Progress) -> float:
-        stage = int(progress.epoch * self.stages / progress.epochs)
-        x = stage / (self.stages - 1) if self.stages > 1 else 1.0
+        stages = min(self.stages, progress.epochs)
+        stage = int(progress.epoch * stages / progress.epochs)
+        x = stage / (stages - 1) if stages > 1 else 1.0
         return self.start + (self.end - self.start) * _bent(x, self.shape)
 
     def ends(self) -> tuple[float, float]:
@@ -108,6 +111,9 @@ class Cosine:
     start: float
     end: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require_finite_ends(self)
+
     def at(self, progress: Progress) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress.fraction)) / 2
 
@@ -141,7 +147,7 @@ class WarmRestarts:
 
     Within a cycle, at share x of it: end + (start − end)·(1 + cos πx)/2, moving at every step.
     WarmRestarts(1e-4, 1e-6, cycles=5) over 310 epochs restarts after 10, 30, 70 and 150 of them.
-    Raises InputError for fewer than one cycle or a factor below 1.
+    Raises InputError for fewer than one cycle, a factor below 1, or ends that are not finite.
     Source: Loshchilov & Hutter 2017, equation 5, with T_0 and T_mult.
     """
 
@@ -151,6 +157,7 @@ class WarmRestarts:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
+        _require_finite_ends(self)
         require("cycles", self.cycles, low=1)
         require("factor", self.factor, low=1)
         if is_number(self.cycles) and self.cycles != int(self.cycles):
@@ -167,6 +174,12 @@ class WarmRestarts:
 
     def ends(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
+
+
+def _require_finite_ends(schedule: Any) -> None:
+    # here and not where a setting's range is checked: min and max may hide one that is not a number
+    require("start", schedule.start)
+    require("end", schedule.end)
 
 
 def at(value: Number, progress: Progress) -> float:

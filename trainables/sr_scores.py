@@ -47,35 +47,35 @@ class SrScores:
     def __init__(self, device: str, channel: Channel = "rgb", lpips: LpipsNet | None = "alex", psnr_only: bool = False):
         # imported late: it takes seconds, which a driver that only checks the data need not wait for
         from torchmetrics import SumMetric
-        from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+        from torchmetrics.image import StructuralSimilarityIndexMeasure
 
         self._channel = channel
-        # of each image: without `dim` it would be one error over all of them
-        self._psnr = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)).to(device)
         self._ssim: Any = None if psnr_only else StructuralSimilarityIndexMeasure(data_range=1.0).to(device)
         self._lpips = None if psnr_only or lpips is None or lpips_lacks(lpips) else _lpips(lpips, device)
-        # not MeanMetric: it either drops NaN, a diverged net's score, or forgets the weights
-        self._distance, self._images = (SumMetric(nan_strategy="disable").to(device) for _ in range(2))
+        # not MeanMetric: it either drops NaN, a diverged net's score, or forgets the weights. Not torchmetrics' PSNR of
+        # each image: it keeps lists, which workers cannot put together if one of them has seen no image.
+        self._psnr, self._distance, self._images = (SumMetric(nan_strategy="disable").to(device) for _ in range(3))
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         image = outputs.prediction.detach().float().clamp(0, 1)
         target = batch.targets.image
+        self._images.update(len(image))
         if self._lpips is not None:
             self._distance.update(self._lpips(image, target) * len(image))
-            self._images.update(len(image))
         if self._channel == "y":
             image, target = luma(image), luma(target)
-        self._psnr.update(image, target)
+        self._psnr.update((-10 * (image - target).square().mean(dim=(1, 2, 3)).log10()).sum())
         if self._ssim is not None:
             # variances are differences of means of squares, of which a GPU's TF32 convolutions would leave little
             self._ssim.update(image.double(), target.double())
 
     def compute(self) -> dict[str, float]:
-        scores = {"psnr": float(self._psnr.compute())}
+        images = self._images.compute()
+        scores = {"psnr": float(self._psnr.compute() / images)}
         if self._ssim is not None:
             scores["ssim"] = float(self._ssim.compute())
         if self._lpips is not None:
-            scores["lpips"] = float(self._distance.compute() / self._images.compute())
+            scores["lpips"] = float(self._distance.compute() / images)
         return scores
 
 

@@ -1,16 +1,19 @@
 """A teacher's outputs, computed once for each (sample, view) that a study will draw, and shared by all its trials.
 
 A store is a folder of shards. A shard holds float16 outputs for one block of samples, is written once and never
-changed, and carries its own checksum; a study that draws other views adds shards. Two studies that fill a store at once
-write the same numbers under the same names. Trials map the shards into memory, so that all processes of a node share
-one copy. What is stored is what a live teacher would say at that view: nothing about the training changes.
+changed, and carries its own checksum and whose outputs they are: a teacher that was lost and trained again is another.
+A study that draws other views adds shards. Two studies that fill a store at once write the same numbers under the same
+names; what both need, and both lack, of different blocks is then there twice, which does no harm. Trials map the shards
+into memory, so that all processes of a node share one copy. What is stored is what a live teacher would say at that
+view: nothing about the training changes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +28,14 @@ from study.errors import InputError
 from trainables.task import Batch, Outputs
 
 SHARD_BYTES = 16 * 2**20
-"""A shard's size at most: small enough that a kill loses minutes, large enough that a store is few files."""
+"""What a shard holds at most, unless one sample takes more: small enough that a kill loses minutes, large enough that a
+store is few files."""
+
+CODE_BYTES = 8
+"""Stored beside each output: which it is."""
+
+NOBODY = ""
+"""In place of a teacher that is not there: no shard is its."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +45,23 @@ class Shard:
     path: Path
     codes: Tensor
     outputs: Tensor
+    teacher: str | None
+    """Whose these are, by the digest of its weights; an earlier version did not say."""
 
 
 class DamagedShardError(Exception):
-    """A shard that cannot be read or is not what its checksum says."""
+    """A shard that cannot be read or is not what its checksum says; in a trial, one that it cannot do without."""
 
 
-def write_shard(folder: Path, codes: Tensor, outputs: Tensor) -> Path:
-    """Store the outputs of these codes; the file is named by the codes it holds."""
+def write_shard(folder: Path, codes: Tensor, outputs: Tensor, teacher: str) -> Path:
+    """Store this teacher's outputs of these codes; the file is named by its first code, its last, and all it holds."""
     tensors = {"codes": codes.contiguous(), "outputs": outputs.half().contiguous()}
-    path = folder / f"{int(codes[0]):012d}-{_sha256(codes)[:16]}.safetensors"
+    contents = hashlib.sha256(f"{teacher} {_sha256(codes)}".encode()).hexdigest()[:16]
+    path = folder / f"{int(codes[0]):012d}-{int(codes[-1]):012d}-{contents}.safetensors"
+    # one entry: safetensors writes several in any order, and two who store the same shall write the same file
+    metadata = {"sha256": f"{_sha256(*tensors.values())} {teacher}"}
     with replacing(path) as aside:
-        aside.write_bytes(safetensors.torch.save(tensors, metadata={"sha256": _sha256(*tensors.values())}))
+        aside.write_bytes(safetensors.torch.save(tensors, metadata=metadata))
     return path
 
 
@@ -58,16 +73,16 @@ def open_shard(path: Path) -> Shard:
     try:
         with safe_open(path, framework="pt") as file:
             codes, outputs = file.get_tensor("codes"), file.get_tensor("outputs")
-            checksum = (file.metadata() or {}).get("sha256")
+            checksum, _, teacher = (file.metadata() or {}).get("sha256", "").partition(" ")
     except (SafetensorError, OSError, RuntimeError) as error:
         raise DamagedShardError(f"{path}: {str(error).splitlines()[0]}") from None
     if checksum != _sha256(codes, outputs):
         raise DamagedShardError(f"{path}: its content does not match its checksum")
-    return Shard(path, codes, outputs)
+    return Shard(path, codes, outputs, teacher or None)
 
 
 def sound(path: Path) -> bool:
-    """Whether a shard can be used."""
+    """Whether a shard is what its checksum says, whichever teacher told it."""
     try:
         open_shard(path)
     except DamagedShardError:
@@ -75,34 +90,56 @@ def sound(path: Path) -> bool:
     return True
 
 
-def sound_shards(folder: Path, codes: range | None = None) -> tuple[list[Shard], list[str]]:
-    """The shards that can be used, and a line on each that could not; those are deleted, to be computed again.
+def usable_shards(folder: Path, teacher: str, codes: range | None = None) -> tuple[list[Shard], dict[Path, str]]:
+    """The shards that hold this teacher's outputs, and why each of the others cannot be used; nothing is deleted.
 
-    With `codes`, only shards that begin in that range.
+    With `codes`, only shards that may hold some of these.
     """
-    shards, damaged = [], []
+    shards, unusable = [], {}
     for path in sorted(folder.glob("*.safetensors")):
-        if codes is not None and int(path.name.split("-")[0]) not in codes:
+        if codes is not None and not _meet(span(path), codes):
             continue
         try:
-            shards.append(open_shard(path))
+            shard = open_shard(path)
         except DamagedShardError as error:
-            path.unlink(missing_ok=True)
-            damaged.append(f"damaged, computed again: {error}")
-    return shards, damaged
+            unusable[path] = f"damaged ({str(error).removeprefix(f'{path}: ')})"
+            continue
+        if shard.teacher == teacher:
+            shards.append(shard)
+        else:
+            unusable[path] = "of another teacher"
+    return shards, unusable
 
 
-def held(shards: Iterable[Shard], samples: int, views: int) -> Tensor:
-    """Which (sample, view) pairs the shards hold: (samples, views) bool."""
-    mask = torch.zeros(samples * views, dtype=torch.bool)
+def complaints(unusable: Mapping[Path, str]) -> list[str]:
+    """What is amiss with shards, in a line for each reason."""
+    by_reason = defaultdict(list)
+    for path, why in unusable.items():
+        by_reason[why].append(path)
+    more = {why: f" and {len(paths) - 1} more" if len(paths) > 1 else "" for why, paths in by_reason.items()}
+    return [f"{paths[0]}{more[why]}: {why}" for why, paths in by_reason.items()]
+
+
+def span(path: Path) -> range:
+    """From a shard's first code to its last, by its name."""
+    first, *others = path.stem.split("-")
+    last = others[0] if len(others) == 2 else first  # an earlier version did not say where one ends
+    return range(int(first), int(last) + 1)
+
+
+def held(shards: Iterable[Shard], samples: range, views: int) -> Tensor:
+    """Which views of these samples the shards hold: (samples, views) bool."""
+    start, stop = samples.start * views, samples.stop * views
+    mask = torch.zeros(stop - start, dtype=torch.bool)
     for shard in shards:
-        mask[shard.codes] = True
-    return mask.view(samples, views)
+        first, last = torch.searchsorted(shard.codes, torch.tensor([start, stop])).tolist()
+        mask[shard.codes[first:last] - start] = True
+    return mask.view(len(samples), views)
 
 
 def blocks(missing: Tensor, bytes_per_output: int) -> list[range]:
     """Ranges of samples whose `missing` pairs (samples, views) make one shard each."""
-    ends, full = [0], max(1, SHARD_BYTES // bytes_per_output)
+    ends, full = [0], max(1, SHARD_BYTES // (bytes_per_output + CODE_BYTES))
     counts = missing.sum(1).tolist()
     load = 0
     for sample, count in enumerate(counts):
@@ -127,13 +164,15 @@ def check_disk(folder: Path, bytes_needed: int) -> None:
 
 
 class Stored:
-    """Teacher outputs from a store, for one split: `samples` (N,) are its positions in the pool.
+    """A teacher's outputs from a store, for one split: `samples` (N,) are its positions in the pool.
 
-    Raises DamagedShardError if a shard is damaged, LookupError from `epoch` for a view that was never stored.
+    `epoch` raises DamagedShardError if it needs a view that a shard held which cannot be used, LookupError if it needs
+    one that was never stored.
     """
 
-    def __init__(self, folder: Path, samples: Tensor, pool: int, views: int, device: str):
-        self._shards = [open_shard(path) for path in sorted(folder.glob("*.safetensors"))]
+    def __init__(self, folder: Path, teacher: str, samples: Tensor, pool: int, views: int, device: str):
+        # damage to what other studies draw is none of this trial's business
+        self._shards, self._unusable = usable_shards(folder, teacher)
         self._samples, self._views, self._device = samples, views, device
         self._shard_of = torch.full((pool * views,), -1, dtype=torch.int16)
         self._row_of = torch.zeros(pool * views, dtype=torch.int32)
@@ -146,14 +185,26 @@ class Stored:
         codes = self._samples * self._views + views.cpu()
         shard_of, row_of = self._shard_of[codes], self._row_of[codes].long()
         if (shard_of < 0).any():
-            raise LookupError(f"{int((shard_of < 0).sum())} of {len(codes)} views are not in the teacher's store")
+            raise self._lack(int((shard_of < 0).sum()), len(codes))
         first = self._shards[0].outputs
         gathered = torch.empty((len(codes), *first.shape[1:]), dtype=first.dtype)
-        for number in shard_of.unique().tolist():
-            here = shard_of == number
-            gathered[here] = self._shards[number].outputs[row_of[here]]
+        # sorted once, so that each shard is read for its own samples alone, in their order
+        counts = shard_of.bincount(minlength=len(self._shards)).tolist()
+        for shard, places in zip(self._shards, shard_of.argsort(stable=True).split(counts), strict=True):
+            gathered[places] = shard.outputs[row_of[places]]
         outputs = gathered.to(self._device)
         return lambda batch: Outputs(outputs[batch.samples])
+
+    def _lack(self, lacking: int, wanted: int) -> Exception:
+        what = f"{lacking} of {wanted} views are not in the teacher's store"
+        way_out = "run the command again with --retry-failed: what is missing is computed again"
+        if not self._unusable:
+            return LookupError(f"{what}: {way_out}")
+        return DamagedShardError(f"{what}: {'; '.join(complaints(self._unusable))}: {way_out}")
+
+
+def _meet(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
 
 
 def _sha256(*tensors: Tensor) -> str:

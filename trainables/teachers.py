@@ -31,7 +31,8 @@ from trainables.task import Batch, Outputs
 class Teacher:
     """The net that teaches: trained by `recipe` for `epochs` on the training split, or read from `weights`.
 
-    It never trains on validation images, since the search scores its students there.
+    One that is trained here never sees validation images, since the search scores its students there; one from a file
+    may have, as the field's published ones have: then searches look a little better than confirm runs will.
     """
 
     model: Any
@@ -65,6 +66,20 @@ def kept(storage: Path, key: str) -> dict[str, Any] | None:
         return record if record["sha256"] == file_digest(weights) else None
     except (OSError, ValueError, KeyError, InputError):
         return None
+
+
+def identity(storage: Path, key: str) -> str:
+    """The digest of a ready teacher's weights: one of the same key, trained again elsewhere, may have others.
+
+    Raises InputError if there is no teacher of this key, or a damaged one.
+    """
+    record = kept(storage, key)
+    if record is None:
+        raise InputError(
+            f"the teacher in {folder(storage, key)} is damaged or gone: run the command again with --retry-failed: "
+            "it is made again"
+        )
+    return str(record["sha256"])
 
 
 def sound(path: Path) -> bool:
@@ -142,11 +157,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"teacher file {path} cannot be read ({str(error).splitlines()[0]}): "
-            "allowed are .safetensors and .pth files that hold tensors only"
-        ) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        allowed = "allowed are .safetensors and .pth files that hold tensors only"
+        raise InputError(f"teacher file {path} cannot be read ({why}): {allowed}") from None
     for wrapper in ("model", "state_dict"):
         state = state.get(wrapper, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(item, Tensor) for item in state.values()):

@@ -58,8 +58,19 @@ def objects(endpoint: str, place: str) -> dict[str, bytes]:
     for path, name in names.items():
         if "/." not in f"/{name}":
             with suppress(FileNotFoundError):  # merged since it was listed
-                read[name] = there.open_input_stream(path).read()
+                read[name] = _read(there, path)
     return read
+
+
+def _read(there: fs.S3FileSystem, path: str, attempts: int = 5) -> bytes:
+    try:
+        return bytes(there.open_input_stream(path).read())
+    except FileNotFoundError:
+        raise
+    except OSError:  # the server cuts an answer short whose object is replaced meanwhile
+        if attempts == 1:
+            raise
+        return _read(there, path, attempts - 1)
 
 
 def land(endpoint: str, place: str, folder: Path) -> None:

@@ -164,6 +164,21 @@ def test_preparation_of_an_older_plan_is_not_resumed_and_ends_no_newer_one(tmp_p
     assert older["state"] == "SUPERSEDED"
 
 
+def test_teacher_that_was_lost_and_cut_off_while_made_again_is_made_from_the_start(tmp_path: Path) -> None:
+    assert drive(open_flow(toy(budget=SMALL), tmp_path), tmp_path)
+    shutil.rmtree(tmp_path / "teachers")
+    larger = toy(budget=Budget(5, 6, 5))
+    again = open_flow(larger, tmp_path).next()  # and killed before its first epoch
+    assert again is not None
+    assert again.trial.phase == "prepare"
+    flow = open_flow(larger, tmp_path)
+    assert not flow.running
+    (open_again,) = flow.resumable
+    assert (open_again.trial, open_again.epochs_done, open_again.start_over) == (again.trial, 0, True)
+    assert drive(flow, tmp_path)
+    assert (tmp_path / "teachers").is_dir()
+
+
 @pytest.mark.parametrize("table", ["trials", "epochs"])
 def test_study_mended_after_lost_rows_is_read_back_as_it_ended(tmp_path: Path, table: str) -> None:
     """As after deleting a damaged segment, whichever it was: what is trained again is recorded out of order."""

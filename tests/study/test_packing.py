@@ -27,13 +27,13 @@ from tests.study.test_commands import called
 from trainables.simulated import Fault, SimulatedLoss
 
 NODES = st.lists(st.builds(Node, st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=3)
-SHARES = st.sampled_from([0.0, 0.0001, 0.25, 0.3, 0.34, 1 / 3, 0.16667, 0.5, 0.51, 0.7, 1.0, 2.0])
+SHARES = st.sampled_from([0.0, 0.0001, 0.25, 0.3, 0.34, 1 / 3, 0.16667, 0.5, 0.51, 0.7, 1.0])
 
 
 def brute_force(nodes: list[Node], parts_each: int) -> int:
     """The most workers that can stand anywhere at once: each on a node with a CPU left, and on GPUs of that node alone.
 
-    Tries every order of places; a worker of several whole GPUs takes them one by one.
+    Tries every order of places.
     """
     best = 0
 
@@ -56,10 +56,6 @@ def _taken(gpus: tuple[int, ...], parts: int) -> list[list[int]]:
     """What may be left of a node's GPUs when a worker has taken so many parts."""
     if parts == 0:
         return [list(gpus)]
-    if parts >= GPU_PARTS:
-        free, needed = [part for part in gpus if part == GPU_PARTS], parts // GPU_PARTS
-        others = [part for part in gpus if part != GPU_PARTS]
-        return [others + [GPU_PARTS] * (len(free) - needed) + [0] * needed] if len(free) >= needed else []
     having = [number for number, has in enumerate(gpus) if has >= parts]
     return [[has - parts * (n == number) for n, has in enumerate(gpus)] for number in having]
 
@@ -67,8 +63,6 @@ def _taken(gpus: tuple[int, ...], parts: int) -> list[list[int]]:
 @settings(deadline=None)
 @given(NODES, SHARES, st.integers(1, 3))
 def test_as_many_trials_run_at_once_as_brute_force_can_place(nodes: list[Node], share: float, workers: int) -> None:
-    if share > 1 and workers > 1:
-        return
     fitting = brute_force(nodes, int(share * GPU_PARTS)) // workers
     if fitting:
         assert allot(nodes, share, None, workers).concurrent == fitting
@@ -89,8 +83,10 @@ def test_shares_are_counted_as_ray_counts_them(share: float, fitting: int) -> No
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (1.5, "allowed are a fraction of one GPU, or whole"),
-        (-0.5, "allowed are"),
+        (1.5, "allowed is a share of one GPU"),
+        (2.0, "a trial trains on several by --workers-per-trial"),
+        (-0.5, "allowed is a share"),
+        (float("nan"), "allowed is a share"),
         (0.00004, "smallest share .* 0.0001"),
     ],
 )
@@ -100,8 +96,8 @@ def test_shares_that_are_none_are_refused(share: float, said: str) -> None:
 
 
 def test_refusal_counts_nodes_that_are_alike() -> None:
-    with pytest.raises(InputError, match="on one node, there are 90 × 8 CPU and 1 GPU, 4 CPU and 0 GPU: no trial fits"):
-        allot([*[Node(8, 1)] * 90, Node(4, 0)], 2, None)
+    with pytest.raises(InputError, match="on one node, there are 90 × 0 CPU and 1 GPU, 4 CPU and 0 GPU: no trial fits"):
+        allot([*[Node(0, 1)] * 90, Node(4, 0)], 1, None)
 
 
 def test_a_cluster_without_cpus_is_not_told_to_lower_its_gpus() -> None:

@@ -13,8 +13,9 @@ from study import Arm, Budget, CmaEs, Grid, Never, Study, WarmStart, choice, uni
 from study.describe import describe, differences, digest
 from study.drive import check_inputs
 from study.errors import InputError
-from study.loading import load_space, overridden
+from study.loading import in_precision, load_space, overridden
 from tests.study.toy import BASELINE, SEARCHED, toy
+from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.kd import KD
 from trainables.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
 
@@ -30,6 +31,7 @@ class Learning(SimulatedLoss):
     def begin(self, device: str) -> Any: ...
 
 
+DAT = DataAdaptiveTemperature()
 TEN = tuple(SimulatedLoss(x=number / 10, gain=0.05) for number in range(10))
 CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Extra())))
 
@@ -74,6 +76,10 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         (
             {"workers_per_trial": 2, "arms": (BASELINE, Arm("gan", Learning()))},
             "arm 'gan': Learning has parts .* learn",
+        ),
+        (
+            {"workers_per_trial": 2, "arms": (BASELINE, Arm("dat", KD(adaptive=choice(None, DAT))))},
+            "arm 'dat': KD ranks the samples of a batch, of which each of 2 workers sees a part; use workers_per_trial",
         ),
     ],
 )
@@ -175,6 +181,13 @@ def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path)
     assert overridden(study, **(nothing | {"epochs": 9})).protocol == ""
 
 
+def test_another_precision_leaves_the_papers_protocol() -> None:
+    study = load_space(Path("spaces/lp_cifar.py"), "paper", Path("data")).study
+    assert study.protocol
+    assert in_precision(study, "float32") == study
+    assert in_precision(study, "bfloat16").protocol == ""
+
+
 def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it() -> None:
     nothing = {"name": None, "seed": None, "trials": None, "seeds": None}
     study = toy(task=Simulated(teacher_epochs=40))  # of 6 epochs
@@ -274,6 +287,7 @@ def test_mistake_in_an_own_loss_is_one_line(tmp_path: Path, mistake: str, messag
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
     (example,) = (block.split("```")[0] for block in readme.split("```python\n")[1:] if "class LogitMse" in block)
     own = """
+from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.kd import KD
 
 class Whole(LogitMse):

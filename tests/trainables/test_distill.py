@@ -30,6 +30,16 @@ def test_same_seed_gives_bitwise_equal_metrics_and_another_seed_does_not(storage
     assert first == again != other
 
 
+@pytest.mark.gpu
+def test_same_seed_gives_bitwise_equal_metrics_on_a_gpu(storage, tmp_path):
+    live = dataclasses.replace(TASK, teacher_store=False)
+    first, again = (
+        metrics(list(live.train(dataclasses.replace(job(live, storage, tmp_path / name), device="cuda"))))
+        for name in ("a", "b")
+    )
+    assert first == again
+
+
 def test_trial_resumed_after_any_epoch_equals_one_never_stopped(storage, tmp_path):
     whole = metrics(list(TASK.train(job(TASK, storage, tmp_path / "whole"))))
     for stop in (1, 2):
@@ -77,7 +87,7 @@ def test_confirm_with_validation_apart_also_records_the_best_validation_epoch(st
     assert rows[-1]["best_val_epoch"] == 1 + scores.index(max(scores))
     if rows[-1]["best_val_epoch"] == 4:
         assert rows[-1]["test_at_best_val/accuracy"] == rows[-1]["test/accuracy"]
-    state = checkpoint.load(tmp_path, "cpu")
+    state = checkpoint.load(tmp_path)
     assert state is not None
     net = TASK.build(ResNet(8, width=4))
     net.load_state_dict(state["best_state"])

@@ -54,7 +54,7 @@ def test_predicted_maps_are_those_of_the_net_that_was_scored(crowds, tmp_path):
     rows = confirmed(crowds, tmp_path)
     about, arrays = kept(tmp_path)
     net = TASK.build(small_crowds.STUDENT)
-    net.load_state_dict(checkpoint.load(tmp_path, "cpu")["net"])
+    net.load_state_dict(checkpoint.load(tmp_path)["net"])
     assert evaluate(TASK, net, "test", "cpu")["test/mae"] == rows[-1]["metrics"]["test/mae"]
     batch = TASK.examples("test", "cpu").batch(torch.tensor([5]), torch.tensor([0]))
     with torch.no_grad():

@@ -131,7 +131,8 @@ def test_stored_logits_are_the_teachers_of_the_face_and_of_its_mirror_image(stor
     net = teachers.load_weights(net, teachers.folder(storage, TASK.teacher_key) / "weights.safetensors").eval()
     pool = TASK.examples("train+val", "cpu")
     samples = torch.arange(len(pool))
-    stored = Stored(store_folder(TASK, storage), TASK.positions("train+val"), len(pool), TASK.views.count, "cpu")
+    folder, teacher = store_folder(TASK, storage), teachers.identity(storage, TASK.teacher_key)
+    stored = Stored(folder, teacher, TASK.positions("train+val"), len(pool), TASK.views.count, "cpu")
     # which views are stored is what the plan's trainings draw: those of this epoch are
     views = TASK.views.draw(8, 0, samples)
     assert set(views.tolist()) == {0, 1}

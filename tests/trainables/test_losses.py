@@ -52,6 +52,7 @@ LOSSES |= {
     "KD, cold": KD(temperature=1.0, weight=1.0, pruning=0.5),
     "KD, weight moves": KD(temperature=MOVING, weight=Cosine(0.9, 0.1), pruning=PUBLISHED_PRUNING),
     "KD, DAT as published": KD(adaptive=DataAdaptiveTemperature()),
+    "KD, DAT ranked by other logits": KD(adaptive=replace(ADAPTIVE, ranked_at=0.5)),
     "KD, standardised as published": KD(standardise=True, temperature=2.0, weight=9.0),
     "DKD, no warm-up": DKD(temperature=2.0, alpha=0.5, beta=8.0, warmup=0.0, pruning=0.35),
     "DKD, beta moves": DKD(temperature=MOVING, beta=Stages(1.0, 4.0, stages=3), pruning=PUBLISHED_PRUNING),
@@ -112,7 +113,8 @@ def reference_temperatures(loss, pairs, progress):
     temperature, batch = at(loss.temperature, progress), len(pairs)
     temperatures = [temperature] * batch
     if (rule := loss.adaptive) is not None:
-        apart = [kl(softmax(z_t / temperature), softmax(z_s / temperature)) for z_s, z_t in pairs]
+        ranked_at = temperature if rule.ranked_at is None else at(rule.ranked_at, progress)
+        apart = [kl(softmax(z_t / ranked_at), softmax(z_s / ranked_at)) for z_s, z_t in pairs]
         ranked = sorted(range(batch), key=lambda i: (apart[i], i))
         for i in ranked[: int(at(rule.lower_fraction, progress) * batch + 1e-9)]:
             temperatures[i] = temperature * (1 + at(rule.lower_change, progress))
@@ -358,6 +360,25 @@ def test_loss_describes_all_its_settings(loss):
     description = describe(loss)
     assert set(description) >= {"is", *(field.name for field in fields(loss))}
     assert loss.needs_teacher
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), Stages(1.0, -0.1, stages=2)])
+@pytest.mark.parametrize(
+    ("loss", "setting"), [(KD(), "weight"), (DKD(), "alpha"), (DKD(), "beta"), (DKD(), "warmup")], ids=str
+)
+def test_weight_that_is_none_is_refused(loss, setting, value):
+    with pytest.raises(InputError, match=f"{setting} is"):
+        replace(loss, **{setting: value})
+
+
+def test_warm_up_in_epochs_is_refused():
+    with pytest.raises(InputError, match="warmup is 20; allowed is a finite number ≥ 0 and ≤ 1"):
+        DKD(warmup=20)
+
+
+def test_ranking_at_no_temperature_is_refused():
+    with pytest.raises(InputError, match="ranked_at is 0"):
+        DataAdaptiveTemperature(ranked_at=0.0)
 
 
 # -- DKD and KD

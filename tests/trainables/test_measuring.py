@@ -35,6 +35,7 @@ def test_shares_of_a_gpu_fit_beside_each_other_with_their_contexts(count: int, t
 def pretended(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """A GPU of 80 GiB that notes what torch is limited to."""
     noted: dict[str, float] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * GIB))
     monkeypatch.setattr(
         torch.cuda, "set_per_process_memory_fraction", lambda share, device: noted.update(share=share, device=device)
@@ -46,7 +47,7 @@ def job(**changes: Any) -> Any:
     return dataclasses.replace(small.job(small.TASK, Path(), Path()), **{"device": "cuda", "gpus": 0.25} | changes)
 
 
-@pytest.mark.parametrize(("share", "limit"), [(0.25, 19.25 / 80), (1.0, 1.0), (2.0, 1.0), (0.001, 0.0)])
+@pytest.mark.parametrize(("share", "limit"), [(0.25, 19.25 / 80), (1.0, 1.0), (0.001, 0.0)])
 def test_torch_is_limited_to_the_share_less_the_context(
     share: float, limit: float, pretended: dict[str, float]
 ) -> None:
@@ -74,6 +75,25 @@ def test_too_large_a_trial_fails_by_its_share_and_the_way_out(
     assert next(told) == "a row"
     with pytest.raises(MemoryError, match=said):
         next(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        ("CUDA error: out of memory", MemoryError),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", MemoryError),
+        ("CUDA error: an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_full_gpu_is_told_from_other_faults(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
+    with pytest.raises(becomes, match=r"share of the GPU" if becomes is MemoryError else error), within_share(job()):
+        raise RuntimeError(error)
+
+
+def test_gpu_that_torch_cannot_use_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-trial 0"), within_share(job()):
+        pass
 
 
 @pytest.mark.parametrize("work", ["train", "prepare"])
@@ -161,3 +181,4 @@ def test_a_trial_larger_than_its_share_fails_itself_and_leaves_its_neighbour_roo
         torch.empty(there // 5, dtype=torch.uint8, device="cuda")
     with within_share(job(gpus=0.5)):
         assert torch.empty(there // 5, dtype=torch.uint8, device="cuda").is_cuda
+    torch.cuda.set_per_process_memory_fraction(1.0)  # for the tests that come after

@@ -119,7 +119,7 @@ def test_two_workers_take_the_steps_of_one(storage, tmp_path, told):
     for rank in range(WORKERS):
         for row, expected in zip(seen[rank]["whole"], alone, strict=True):
             assert row == pytest.approx(expected, rel=1e-5)
-    one, two = (checkpoint.load(path, "cpu") for path in (tmp_path, folder / "whole"))
+    one, two = (checkpoint.load(path) for path in (tmp_path, folder / "whole"))
     for name, weights in one["net"].items():
         assert torch.allclose(weights, two["net"][name], rtol=1e-4, atol=1e-6), name
 
@@ -144,7 +144,7 @@ def test_two_workers_resumed_go_on_as_if_never_stopped(told):
 def test_best_epoch_test_scores_and_weights_are_of_one_net(told):
     """On CPUs each worker's batch norm sees its own part; what is scored and kept is the first one's."""
     folder, seen = told
-    state = checkpoint.load(folder / "confirm", "cpu")
+    state = checkpoint.load(folder / "confirm")
     net = TASK.build(ResNet(8, width=4))
     for kept, name in (("net", "test/accuracy"), ("best_state", "test_at_best_val/accuracy")):
         net.load_state_dict(state[kept])
@@ -169,8 +169,7 @@ def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path
 
 
 def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, meeting: str = "") -> list[dict[str, float]]:
-    """With batch norm, and in full float32: rounding differs with the size of a batch."""
-    torch.backends.cudnn.allow_tf32 = False
+    """With batch norm."""
     made = job(UNEVEN, storage, folder)
     mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, meeting=meeting)
     return metrics(list(UNEVEN.train(mine)))

@@ -81,5 +81,5 @@ def test_trial_resumed_after_an_epoch_goes_on_with_the_parts_of_its_loss(storage
     rows = train(storage, tmp_path / "cut")
     head = [next(rows)]
     rows.close()
-    assert checkpoint.load(tmp_path / "cut", "cpu")["loss"]["optimizer"]["state"]
+    assert checkpoint.load(tmp_path / "cut")["loss"]["optimizer"]["state"]
     assert metrics(head + list(train(storage, tmp_path / "cut", recorded=1))) == whole

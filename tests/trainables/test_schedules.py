@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -60,7 +61,7 @@ def test_stage_does_not_move_within_an_epoch():
     assert stages.at(Progress(10, 80)) == pytest.approx(1 / 7)
 
 
-@pytest.mark.parametrize("epochs", [4, 5, 7, 30, 239])
+@pytest.mark.parametrize("epochs", [2, 3, 4, 5, 7, 30, 239])
 def test_stages_end_at_their_end_whatever_the_length(epochs):
     assert Stages(1.0, 3.0, stages=4).at(Progress(0, epochs)) == 1.0
     assert Stages(1.0, 3.0, stages=4).at(Progress(epochs - 1, epochs)) == 3.0
@@ -74,6 +75,15 @@ def test_poly_is_torchs_at_each_epochs_start():
         assert Poly(0.01).at(Progress(epoch, 20)) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
         optimizer.step()
         peer.step()
+
+
+@pytest.mark.parametrize("end", [math.nan, math.inf])
+@pytest.mark.parametrize("schedule", [partial(Stages, stages=3), Cosine, WarmRestarts])
+def test_end_that_is_no_number_is_refused(schedule, end):
+    with pytest.raises(InputError, match=f"end is {end}; allowed is a finite number"):
+        schedule(4.0, end)
+    with pytest.raises(InputError, match=f"start is {end}; allowed is a finite number"):
+        schedule(end, 4.0)
 
 
 def test_single_stage_is_its_end():

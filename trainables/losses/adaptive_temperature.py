@@ -22,19 +22,23 @@ class DataAdaptiveTemperature:
     The two shares never meet, since neither exceeds half the batch.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: P1. It does not say which divergence ranks the samples, at which temperature, or how to round; read here as
-    the plain KL of the tempered softmaxes under any base loss, at the epoch's temperature, rounded down.
+    the plain KL of the tempered softmaxes under any base loss, at `ranked_at`, rounded down.
     """
 
     upper_fraction: Number = 0.1
     lower_fraction: Number = 0.1
     upper_change: Number = 0.05
     lower_change: Number = -0.05
+    ranked_at: Number | None = None
+    """The temperature at which the nets are compared to rank the samples; None is the epoch's own."""
 
     def __post_init__(self) -> None:
         require("upper_fraction", self.upper_fraction, low=0, high=0.5)
         require("lower_fraction", self.lower_fraction, low=0, high=0.5)
         require("upper_change", self.upper_change, above=-1)
         require("lower_change", self.lower_change, above=-1)
+        if self.ranked_at is not None:
+            require("ranked_at", self.ranked_at, above=0)
 
     def temperatures(self, divergence: Tensor, temperature: float, progress: Progress) -> Tensor:
         """The temperature of each sample, given how far the nets are apart on it: (B, 1) → (B, 1).

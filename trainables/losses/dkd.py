@@ -22,7 +22,8 @@ class DKD:
     TCKD compares the probabilities of target and non-target, NCKD those among the non-target classes
     (`tckd_nckd`), both on the classes that pruning keeps. Logits are (B, K), K ≥ 3; `epoch` counts from 0.
     beta = 2 is published for ResNet-110 teachers of ResNet-20 and 32; other pairs use 6 to 8. Warm-up is
-    published as 20 of 240 epochs; the default is the same share of any run.
+    published as 20 of 240 epochs; the default is the same share of any run. With `standardise`, T = 2 and nine
+    times alpha and beta are usual.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: Zhao et al. 2022, eq. 7; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
@@ -44,7 +45,7 @@ class DKD:
         check(self)
         require("alpha", self.alpha, low=0)
         require("beta", self.beta, low=0)
-        require("warmup", self.warmup, low=0)
+        require("warmup", self.warmup, low=0, high=1)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         with full_precision(student):

@@ -58,8 +58,8 @@ def compared(
     """Both nets' logits as `loss` compares them, the target in column 0, and the temperature to compare them at.
 
     Logits (B, K) are pruned, then standardised over the classes that are left: (B, 1 + M), float32 or wider. The
-    temperature is a float, or (B, 1) where it adapts to the data, ranked by KL of exactly these logits at the epoch's
-    temperature. Nothing of the teacher carries a gradient, nor does the temperature.
+    temperature is a float, or (B, 1) where it adapts to the data, ranked by KL of exactly these logits. Nothing of the
+    teacher carries a gradient, nor does the temperature.
     """
     logits = gathered(student, teacher, targets, at(loss.pruning, progress))
     if loss.standardise:
@@ -67,8 +67,9 @@ def compared(
     temperature = at(loss.temperature, progress)
     if loss.adaptive is None:
         return *logits, temperature
+    ranked_at = temperature if loss.adaptive.ranked_at is None else at(loss.adaptive.ranked_at, progress)
     with torch.no_grad():
-        apart = divergence(logits[0] / temperature, logits[1] / temperature)
+        apart = divergence(logits[0] / ranked_at, logits[1] / ranked_at)
     return *logits, loss.adaptive.temperatures(apart, temperature, progress)
 
 
