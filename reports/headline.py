@@ -124,6 +124,8 @@ def _unfinished(records: StudyRecords) -> Iterable[str]:
 
 def _verdict(row: ArmResult, comparison: Comparison) -> str:
     assert row.paired is not None
+    if row.paired.alike:
+        return f"{row.arm} and {row.versus} gave the same with every seed"
     unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
     by = f"{comparison.metric.signed(row.paired.difference)}{unit} {comparison.metric.noun}"
     if row.verdict != "undecided":

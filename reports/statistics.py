@@ -67,6 +67,11 @@ class Paired:
     direction: Direction
 
     @property
+    def alike(self) -> bool:
+        """Whether each pair gave the same, as where a search has chosen the settings it is compared with."""
+        return self.n > 1 and self.difference == 0 and self.sd == 0
+
+    @property
     def improves(self) -> bool:
         return self.difference > 0 if self.direction == "max" else self.difference < 0
 

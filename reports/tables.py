@@ -163,7 +163,7 @@ def _p(p: float | None) -> str:
 
 
 def _needed(row: ArmResult) -> str:
-    if row.verdict != "undecided" or row.paired is None or row.paired.n < 2:
+    if row.verdict != "undecided" or row.paired is None or row.paired.n < 2 or row.paired.alike:
         return "–"
     return str(row.seeds_needed) if row.seeds_needed else "> 1000"
 

@@ -240,6 +240,14 @@ def test_headline_answers_from_the_verdicts(study: Path) -> None:
     )
 
 
+def test_search_that_chose_what_it_is_compared_with_is_told_as_such(writer: Writer) -> None:
+    writer.arms["DKD + LP searched"] = DKD
+    comparison = only(writer.fill().write())
+    assert headline.answer(comparison) == "resnet8: DKD + LP searched and DKD gave the same with every seed."
+    table = comparison_table(comparison)
+    assert table.rows[-1][table.columns.index("seeds needed")] == "–"  # no number of them would decide it
+
+
 def test_headline_tells_many_undecided_arms_in_one_phrase(writer: Writer) -> None:
     for name in ("a", "b"):
         writer.arms[name] = SEARCHED
