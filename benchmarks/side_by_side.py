@@ -62,7 +62,10 @@ def _together(
     names = [f"{name} {number} of {copies}" for number in range(copies)]
     with pool:  # a process that dies ends the others, too
         trials = [pool.submit(_train, images, folder, student, device, epochs, name) for name in names]
-        spans = [trial.result() for trial in trials]
+        errors = [error for trial in trials if (error := trial.exception())]
+    if errors:  # first the one that kept the others waiting
+        raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError))
+    spans = [trial.result() for trial in trials]
     seconds = max(end for _, end in spans) - min(start for start, _ in spans)
     return len(spans) * images * (epochs - 1) / seconds
 

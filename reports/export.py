@@ -24,6 +24,7 @@ from reports.model_card import card
 from reports.render import file_stem
 from study.errors import InputError
 from study.records import RecordsError
+from study.storage.dataset import copied
 from study.storage.elsewhere import fetched_checkpoint, study_at
 from study.storage.places import mirror_of
 
@@ -65,7 +66,7 @@ def confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
     return found.iloc[0]
 
 
-def export(records: StudyRecords, choice: Choice, number: int, data_dir: Path | None, out: Path | None) -> Path:
+def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | None, out: Path | None) -> Path:
     """Write the student's files and MODEL_CARD.md; returns their folder.
 
     Raises InputError if data, code or weights are not what the study had.
@@ -77,12 +78,12 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: Path | 
     config = values(run["config"])
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
-    own = Path() if mirror_of(records.folder.parent).uri else records.folder
-    folder = out or own / "export" / file_stem(f"{choice.cell.name}-seed{number}")
+    own = Path("export") / records.name if mirror_of(records.folder.parent).uri else records.folder / "export"
+    folder = out or own / file_stem(f"{choice.cell.name}-seed{number}")
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetched_checkpoint(records.folder, str(run["trial_id"]))
     trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_net(trained, data_dir or _recorded_data_dir(records), folder, about)
+    written = export_net(trained, _data_dir(records, data_dir), folder, about)
     text = card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder
@@ -140,7 +141,15 @@ def _named(cells: tuple[Cell, ...]) -> str:
     return "there are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
 
 
-def _recorded_data_dir(records: StudyRecords) -> Path | None:
+def _data_dir(records: StudyRecords, given: str | None) -> Path | None:
+    """Where the data lies: as given, or as the study's last command gave it; of s3://… a copy."""
+    address = given or _recorded_data_dir(records)
+    if data := copied(address):
+        return data.mirror.here
+    return Path(address) if address else None
+
+
+def _recorded_data_dir(records: StudyRecords) -> str | None:
     """What the study's last command gave as --data-dir, from where it was given."""
     provenance = records.part("provenance")
     try:
@@ -150,7 +159,7 @@ def _recorded_data_dir(records: StudyRecords) -> Path | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         given = following if word == "--data-dir" else word.removeprefix("--data-dir=")
         if given not in (word, ""):
-            return Path(str(provenance.get("cwd") or ".")) / Path(given).expanduser()
+            return given if "://" in given else str(Path(str(provenance.get("cwd") or ".")) / Path(given).expanduser())
     return None
 
 
@@ -164,12 +173,12 @@ def main() -> None:
 @click.option("--cell", help='"student / arm"; without it, the confirmed cell that is best on validation.')
 @click.option("--seed-number", type=click.IntRange(min=0), default=0, show_default=True,
               help="Which of the cell's confirm runs; they are equals.")  # fmt: skip
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies, if not where it was.")
+@click.option("--data-dir", type=click.Path(), help="Where the data lies, if not where it was; a folder or s3://….")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-              help="The folder to write to; by default in the study's export/, from S3 in export/ here.")  # fmt: skip
+              help="The folder to write to; by default in the study's export/, from S3 in export/STUDY.")  # fmt: skip
 @click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
               help="Where studies given by name lie: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
-def best(study: str, cell: str | None, seed_number: int, data_dir: Path | None, out: Path | None,
+def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, out: Path | None,
          storage_path: str) -> None:  # fmt: skip
     """Write a confirmed student as safetensors and ONNX, with a model card.
 

@@ -50,11 +50,12 @@ def answers(comparisons: tuple[Comparison, ...]) -> list[str]:
 
 def answer(comparison: Comparison) -> str:
     """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
-    undecided = [row for row in comparison.claims if row.verdict == "undecided"]
+    alike = [row for row in comparison.claims if row.paired is not None and row.paired.alike]
+    undecided = [row for row in comparison.claims if row.verdict == "undecided" and row not in alike]
     open_rows = [row for row in comparison.claims if row.verdict is None]
-    decided = [row for row in comparison.claims if row.verdict is not None and row not in undecided]
+    decided = [row for row in comparison.claims if row.verdict is not None and row not in (*undecided, *alike)]
     few = undecided if len(undecided) <= MOST_SINGLY else []
-    parts = [_verdict(row, comparison) for row in (*decided, *few)]
+    parts = [_verdict(row, comparison) for row in (*decided, *few, *alike)]
     if undecided and not few:
         parts.append(f"{_against(undecided)} are undecided ({_range(undecided, comparison)})")
     if open_rows:

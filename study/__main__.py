@@ -79,18 +79,21 @@ def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
     context = click.get_current_context()
     words = [str(context.info_name), *jobs.given(context, "watch")]
 
+    def told(answer: str) -> str:
+        return answer if {"--json", "--space"} & set(words) else jobs.from_here(answer, address)  # texts for machines
+
     def seen() -> Text:
         answer, code = jobs.ask(address, words, study)
         if code:
             raise InputError(answer.strip().removeprefix("error: "))
-        return Text(jobs.from_here(answer, address))
+        return Text(told(answer))
 
     with in_one_line():
         if watch:
             showing.watch(seen, screen())
             sys.exit(0)
         answer, code = jobs.ask(address, words, study)
-    click.echo(jobs.from_here(answer, address), nl=False, err=code != 0)
+    click.echo(told(answer), nl=False, err=code != 0)
     sys.exit(code)
 
 

@@ -38,7 +38,7 @@ MOST_TRIALS = 1_000_000
 NODE_DIED = "its node has died"
 """How Ray tells the loss of a node from a worker's own death: in words, and in nothing else."""
 
-KILLED_FOR_MEMORY = "its node's memory was nearly full, and Ray ended it: fewer at once with --max-concurrent"
+KILLED_FOR_MEMORY = "an end by Ray, as its node's memory was nearly full: run fewer at once, --max-concurrent"
 """In a line what Ray says in twenty."""
 
 
@@ -111,16 +111,18 @@ class ActorManager(RayActorManager):  # type: ignore[misc]
     """
 
     def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
-        super()._actor_start_failed(tracked_actor, _as_death(exception))
+        super()._actor_start_failed(tracked_actor, _as_death(exception, tracked_actor))
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        super()._actor_task_failed(tracked_actor_task, _as_death(exception))
+        actor = tracked_actor_task._tracked_actor
+        super()._actor_task_failed(tracked_actor_task, _as_death(exception, actor))
 
 
-def _as_death(error: Exception) -> Exception:
+def _as_death(error: Exception, tracked_actor: Any) -> Exception:
     if not isinstance(error, OutOfMemoryError):
         return error
-    death: Exception = RayActorError(error_msg=f"{error}\n{KILLED_FOR_MEMORY}")
+    name = f"actor {tracked_actor.actor_id}"  # the same each time that Tune tells of it
+    death: Exception = RayActorError(name, f"{error}\n{KILLED_FOR_MEMORY}")
     return death
 
 

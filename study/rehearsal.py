@@ -152,15 +152,26 @@ def rehearsed(
         def seconds_of(copies: int) -> float:
             new = [_hired(study, device, room, data) for _ in range(copies - len(members))]
             members.extend(new)
-            short = [replace(part, batches=FEW_BATCHES) for part in parts]
-            _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
-            told = [one for answer in _answers([member.rehearse.remote(parts) for member in members]) for one in answer]
-            taken = [one for one in told if isinstance(one, Rehearsal)]
-            if len(taken) < len(told):  # alone they went well: a full GPU fails in many words
-                raise MemoryError
-            return mean(one.epoch_seconds for one in taken)
+            return _together(members, new, parts)
 
         return packing.pack(need, seconds_of, processes)
+
+
+def _together(members: list[Any], new: list[Any], parts: list[Part]) -> float:
+    """Seconds an epoch with all members at work.
+
+    Raises MemoryError where a part fails beside others, which alone went well: a full GPU fails in many words.
+    """
+    short = [replace(part, batches=FEW_BATCHES) for part in parts]
+    _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
+    answers = _answers([member.rehearse.remote(parts) for member in members])
+    told: list[Rehearsal | str] = [one for answer in answers for one in answer]
+    failures = [one for one in told if isinstance(one, str)]
+    if failures and len(members) == 1:
+        raise InputError(f"--gpus-per-trial auto: {failures[0]}: give a number")
+    if failures:
+        raise MemoryError(failures[0])
+    return mean(one.epoch_seconds for one in told if isinstance(one, Rehearsal))
 
 
 def _alone(study: Study, trains: bool, member: Any, say: Callable[[str], None]) -> tuple[Need, list[Part]]:
@@ -187,7 +198,9 @@ def _answers(asked: list[Any]) -> list[Any]:
     """What these rehearsals say. Raises MemoryError where one does not fit, InputError where its process is lost."""
     try:
         return list(ray.get(asked))
-    except ray.exceptions.RayTaskError:
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise InputError(f"--gpus-per-trial auto: {error.cause}") from None
         raise
     except ray.exceptions.RayError as error:
         what = f"a rehearsal's process was lost ({_first_line(error)})"

@@ -79,8 +79,8 @@ class GpuShare(click.FloatRange):
     "--gpus-per-trial",
     type=GpuShare(min=0),
     metavar=f"FLOAT|{AUTO}",
-    help="GPUs a trial, or each of its workers; fractions allowed; 1 if there are any. 'auto' measures how many trials "
-    "one GPU serves best.",
+    help="Of a GPU for each trial, or each of its workers: at most 1, and 1 if there are any. 'auto' measures how many "
+    "trials one GPU serves best.",
 )
 @click.option(
     "--workers-per-trial",
@@ -97,7 +97,7 @@ class GpuShare(click.FloatRange):
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of the students' training, instead of the space file's.",
+    help="Of the students' training, instead of the space file's; another one leaves a paper's protocol.",
 )
 @click.option(
     "--address",

@@ -19,6 +19,7 @@ ALLOWED = {
         "study.records",
         "study.describe",
         "study.errors",
+        "study.storage.dataset",
         "study.storage.elsewhere",
         "study.storage.places",
         "reports",

@@ -175,9 +175,12 @@ Built = TypeVar("Built")
 
 
 def seeded(build: Callable[[], Built], seed: int) -> Built:
-    """What `build` returns, whose initial weights follow from the seed alone, the global generator left as it was."""
+    """What `build` returns, whose initial weights follow from the seed alone, the CPU's generator left as it was.
+
+    Those of GPUs stay seeded so; every epoch seeds all of them anew.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)
         return build()
 
 

@@ -23,6 +23,7 @@ from trainables import teachers
 from trainables.distill import TeacherOutputs, no_teacher, on_device, start, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.parallel import ALONE
+from trainables.preparing import ASKED_AT_ONCE
 from trainables.task import Batch, Examples, Outputs, TrainableTask
 
 GIB = 2**30
@@ -141,10 +142,11 @@ def _stand_in(task: TrainableTask, job: Job, train: Examples, untrained: Callabl
     net = on_device(untrained(), job.device).eval().requires_grad_(False)
     if task.stored_bytes is None:
         return teachers.Live(net, task.outputs)
-    first = torch.zeros(1, dtype=torch.int64, device=job.device)
+    # so many at once are asked about where outputs are stored, by a process that then trains
+    first = torch.zeros(max(task.evaluation_batch(job.device), ASKED_AT_ONCE), dtype=torch.int64, device=job.device)
     with torch.no_grad():
-        view = task.views.draw(job.trial.seed, 0, first)  # the untouched image may be larger than what is trained on
-        said = task.outputs(net, train.batch(first, view)).prediction.half()
+        views = task.views.draw(job.trial.seed, 0, first)  # the untouched image may be larger than what is trained on
+        said = task.outputs(net, train.batch(first, views)).prediction[:1].half()
     return StandIn(said.repeat(len(train), *[1] * (said.dim() - 1)))
 
 

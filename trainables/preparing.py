@@ -133,8 +133,8 @@ def _store_steps(task: TrainableTask, storage: Path, plan: Plan, teacher: str) -
     missing = drawn & ~store.held(shards, range(len(drawn)), task.views.count)
     blocks = [block for block in store.blocks(drawn, task.stored_bytes) if missing[block.start : block.stop].any()]
     size = int(missing.sum()) * (task.stored_bytes + store.CODE_BYTES)
-    store.check_disk(folder, size)
     replaced = {path: why for path, why in unusable.items() if any(_begins_in(task, block, path) for block in blocks)}
+    store.check_disk(folder, size - sum(path.stat().st_size for path in replaced))
     again = [f"computed again: {complaint}" for complaint in store.complaints(replaced)]
     note = "; ".join([f"store teacher outputs, {size / 1e6:,.1f} MB", *again])
     return [

@@ -6,10 +6,12 @@ Where the storage is a folder, nothing is done.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from study.storage.mirror import DamagedCopyError, Mirror, StorageError
@@ -17,6 +19,9 @@ from study.storage.places import mirror_of
 from study.trial import Job, Task
 
 PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 120.0, 16.0
+
+FETCHED = ".fetched"
+"""In the checkpoint of a preparation: what was there of what it makes, before it made it."""
 
 FORGOTTEN = ".forgotten"
 """In a study's folder: the trials whose checkpoints are to be removed there, a file each."""
@@ -46,19 +51,38 @@ def fetch(mirror: Mirror, job: Job) -> None:
     insisting(lambda: mirror.pull(_place(mirror, job.checkpoint), sweep=True))
     if job.trial.phase == "prepare":
         insisting(lambda: mirror.pull(*job.task.artifacts()))
+        job.checkpoint.mkdir(parents=True, exist_ok=True)
+        (job.checkpoint / FETCHED).write_text(json.dumps(_times(mirror, job.task.artifacts())))
     elif job.loss.needs_teacher:
         insisting(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
 
 
 def leave(mirror: Mirror, job: Job, whole: bool) -> None:
-    """Keep the trial's checkpoint there; of a preparation that is `whole` also what it has made.
+    """Keep the trial's checkpoint there; of a preparation that is `whole` also what it has made, and no more what it
+    has removed or made again.
 
     Of several workers the first alone writes. Raises StorageError as above.
     """
     if mirror.uri and job.rank == 0:
         made = job.task.artifacts() if whole and job.trial.phase == "prepare" else ()
+        for place in _replaced(mirror, job.checkpoint, made):
+            insisting(partial(mirror.discard, place))  # else it would come back
         insisting(lambda: mirror.pull(*made))  # what another study has made meanwhile stays: its trials may be using it
         insisting(lambda: mirror.push(_place(mirror, job.checkpoint), *made))
+
+
+def _times(mirror: Mirror, places: Sequence[str]) -> dict[str, int]:
+    """When each file here was last written."""
+    paths = [path for place in places for path in mirror.files(place)]
+    return {str(path.relative_to(mirror.here)): path.stat().st_mtime_ns for path in paths}
+
+
+def _replaced(mirror: Mirror, checkpoint: Path, made: Sequence[str]) -> list[str]:
+    """What was fetched for a preparation, and is not here any more as it was."""
+    if not made:
+        return []
+    fetched, now = json.loads((checkpoint / FETCHED).read_text()), _times(mirror, made)
+    return [place for place, time in fetched.items() if now.get(place) != time]
 
 
 def tidy(mirror: Mirror, checkpoint: Path | None) -> None:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
 from study.deaths import NODE_LOSSES, WORKER_RETRIES, Death
 from study.door import Door
-from study.executor import death_of
+from study.executor import _as_death, death_of
 from study.flow import Flow
 from study.trial import TrialState
 from study.worker import Told, Workplace
@@ -126,6 +127,7 @@ def died(message: str, announced: bool = False) -> ActorDiedError:
         (died("The actor died because its node has died. Node Id: 727b\n\tmissing too many heartbeats"), True, False),
         (died("The actor died because its node has died. Node Id: 727b", announced=True), True, True),
         (ActorUnavailableError("RPC error: Socket closed", b"\1" * 16), True, False),
+        (_as_death(OutOfMemoryError("1 worker(s) were killed"), SimpleNamespace(actor_id=3)), False, False),
         (RayTaskError("step", "traceback", died("its node has died")).as_instanceof_cause(), True, False),
         (RayTaskError("step", "traceback", ValueError("no data")).as_instanceof_cause(), False, False),
     ],

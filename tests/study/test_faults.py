@@ -126,6 +126,6 @@ def test_worker_that_ray_kills_to_save_its_nodes_memory_costs_its_trial_alone(
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert folder.trials().set_index("cell").reason.teacher == (
-        "its worker died 4 times without an epoch, last with its node's memory was nearly full, and Ray ended it: "
-        "fewer at once with --max-concurrent"
+        "its worker died 4 times without an epoch, last with an end by Ray, as its node's memory was nearly full: "
+        "run fewer at once, --max-concurrent"
     )

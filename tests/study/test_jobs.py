@@ -256,6 +256,8 @@ def test_next_steps_are_told_as_they_are_taken_from_here(client: Client) -> None
     client.prints = "stop it: python -m study stop /shared/a/toy\n"
     said = called("show", "toy", "--address", ADDRESS)
     assert said.stdout == f"stop it: python -m study stop /shared/a/toy --address {ADDRESS}\n"
+    client.prints = '{"next": "stop it: python -m study stop toy"}\n'
+    assert called("show", "toy", "--json", "--address", ADDRESS).stdout == client.prints
     client.prints = "toy stopped after 1.0 s; go on with: python -m study resume toy\n"
     said = called("stop", "toy", "--address", ADDRESS)
     assert said.stdout == "toy stopped after 1.0 s; go on with: the command that it was submitted with\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import shutil
 import threading
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from study.__main__ import main
 from study.records import Records
 from study.storage.dataset import DataSet, copied
-from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.mirror import DamagedCopyError, Mirror, StorageError
 from study.storage.places import located, mirror_of, shown
 from tests.study import s3
 from tests.study.s3 import Copy, put
@@ -280,3 +281,10 @@ study = {"read": lambda data_dir: Study(
     budget=Budget(trials=1, epochs=1, seeds=1),
 )}
 """
+
+
+def test_full_disk_here_is_not_blamed_on_the_server(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, "s3://bucket/x")
+    message = f"^{tmp_path} cannot be written .No space left on device.: make room there$"
+    with pytest.raises(StorageError, match=message), mirror.in_one_line():
+        raise OSError(errno.ENOSPC, "No space left on device")  # as copying says it, without a file's name

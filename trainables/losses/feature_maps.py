@@ -87,5 +87,5 @@ def compared(name: str, adapter: RunningAdapter, student: Outputs, teacher: Outp
 def fresh(begin: Callable[[str], Begun], outputs: Outputs) -> Begun:
     """A loss begun for one look at some outputs, on their device: its weights are the same at each."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+        torch.manual_seed(0)
         return begin(outputs.prediction.device.type)

@@ -1,0 +1,40 @@
+"""A run from its checks to its last write, with training in this process: no Ray."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from study import drive
+from study.drive import Place
+from study.flow import Flow
+from study.loading import Space
+from study.records import read_study
+from tests.study import toy
+
+
+def test_costs_that_were_cut_short_are_measured_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = toy.toy()
+    space, inputs = Space(study, types.ModuleType("toy"), Path("toy.py"), "", ""), {"data": {"fingerprint": "none"}}
+
+    def train(flow: Flow, *_: object) -> str:
+        assert toy.drive(flow, tmp_path)
+        flow.flush()
+        return ""
+
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drive, "_train", train)
+    with monkeypatch.context() as busy, pytest.raises(KeyboardInterrupt):
+        busy.setattr(drive, "with_costs", cut_short)
+        drive.drive(study, space, inputs, Place(tmp_path), "python -m study.run toy.py", Console(quiet=True))
+    assert not read_study(tmp_path / "toy")["finished"]
+    outcome = drive.drive(study, space, inputs, Place(tmp_path), "python -m study.run toy.py", Console(quiet=True))
+    assert outcome == drive.Outcome([])
+    assert read_study(tmp_path / "toy")["finished"]
