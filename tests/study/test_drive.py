@@ -30,11 +30,15 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
     def cut_short(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def run() -> drive.Outcome:
+        command, console = "python -m study.run toy.py", Console(quiet=True)
+        return drive.drive(study, space, inputs, Place(tmp_path), command, console)
+
     monkeypatch.setattr(drive, "_train", train)
-    with monkeypatch.context() as busy, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as busy:
         busy.setattr(drive, "with_costs", cut_short)
-        drive.drive(study, space, inputs, Place(tmp_path), "python -m study.run toy.py", Console(quiet=True))
+        with pytest.raises(KeyboardInterrupt):
+            run()
     assert not read_study(tmp_path / "toy")["finished"]
-    outcome = drive.drive(study, space, inputs, Place(tmp_path), "python -m study.run toy.py", Console(quiet=True))
-    assert outcome == drive.Outcome([])
+    assert run() == drive.Outcome([])
     assert read_study(tmp_path / "toy")["finished"]
