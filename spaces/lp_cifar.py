@@ -1,6 +1,6 @@
 """Does logits pruning help DKD, as published and with its schedule searched?
 
-    python -m study.run spaces/lp_cifar.py                                              80 s on 2 cores
+    python -m study.run spaces/lp_cifar.py                                              100 s on 2 cores
     python -m study.run spaces/lp_cifar.py --profile cifar10 --data-dir PATH            a night on 2 cores
     python -m study.run spaces/lp_cifar.py --profile paper --data-dir PATH              a GPU and a night
 
