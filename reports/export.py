@@ -24,7 +24,7 @@ from reports.model_card import card
 from reports.render import file_stem
 from study.errors import InputError
 from study.records import RecordsError
-from study.storage.dataset import copied
+from study.storage.dataset import data_folder
 from study.storage.elsewhere import fetched_checkpoint, study_at
 from study.storage.places import mirror_of
 
@@ -83,7 +83,7 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetched_checkpoint(records.folder, str(run["trial_id"]))
     trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_net(trained, _data_dir(records, data_dir), folder, about)
+    written = export_net(trained, data_folder(data_dir or _recorded_data_dir(records)), folder, about)
     text = card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder
@@ -139,14 +139,6 @@ def _planned(records: StudyRecords) -> int:
 
 def _named(cells: tuple[Cell, ...]) -> str:
     return "there are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
-
-
-def _data_dir(records: StudyRecords, given: str | None) -> Path | None:
-    """Where the data lies: as given, or as the study's last command gave it; of s3://… a copy."""
-    address = given or _recorded_data_dir(records)
-    if data := copied(address):
-        return data.mirror.here
-    return Path(address) if address else None
 
 
 def _recorded_data_dir(records: StudyRecords) -> str | None:

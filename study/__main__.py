@@ -24,7 +24,7 @@ from study.commands import doctor, listing, resuming, showing, standing
 from study.errors import InputError
 from study.records import RecordsError
 from study.storage import elsewhere
-from study.storage.dataset import copied
+from study.storage.dataset import data_folder
 from study.storage.places import located
 
 EXAMPLES = """
@@ -246,10 +246,8 @@ def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_
     """
     with in_one_line():
         storage = located(storage_path)
-        data = copied(data_dir)
-        folder = data.mirror.here if data else Path(data_dir) if data_dir else None
         share = gpus_per_trial if isinstance(gpus_per_trial, float) else None  # auto is at most one, and one by default
-        wish = doctor.Wish(storage, space, profile, folder, share, address, workers_per_trial)
+        wish = doctor.Wish(storage, space, profile, data_folder(data_dir), share, address, workers_per_trial)
         healthy = doctor.examine(wish, screen())
     sys.exit(0 if healthy else 1)
 

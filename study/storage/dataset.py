@@ -56,6 +56,16 @@ def copied(address: str | None) -> DataSet | None:
     return DataSet(mirror, {str(path.relative_to(mirror.here)): _sha256(path) for path in files})
 
 
+def data_folder(address: str | None) -> Path | None:
+    """Where the data set of a --data-dir lies on this machine; of one at s3://… a copy.
+
+    Raises StorageError if it cannot be fetched.
+    """
+    if data := copied(address):
+        return data.mirror.here
+    return Path(address) if address else None
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
