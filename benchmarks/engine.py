@@ -23,12 +23,14 @@ from pathlib import Path
 import click
 
 from benchmarks.reporting import machine, result, table
-from study import Arm, Budget, Never, Study, Tpe, cluster, executor, uniform
-from study.drive import Place, resumed
+from study import Arm, Budget, Never, Study, Tpe, uniform
+from study.cluster import resources as cluster
+from study.driver import Place, resumed
+from study.execution import tune as executor
+from study.execution.worker import Workplace
 from study.trial import Row, Trial, TrialState
-from study.worker import Workplace
-from trainables import simulated
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables.tasks import simulated
+from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
 WARM = 0.2
 """The share of a run that warms up."""
@@ -72,7 +74,7 @@ def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
 
 
 class Clock:
-    """When trials ended, and this process's size by then: a tracker (study/trackers.py)."""
+    """When trials ended, and this process's size by then: a tracker (study/trackers/base.py)."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[float, int]] = []
@@ -134,7 +136,7 @@ def peer(trials: int, epochs: int, concurrent: int) -> float:
 
 @contextmanager
 def automatic_loggers() -> Iterator[None]:
-    """Let Tune write what it writes by default; study/executor.py has switched that off for this process."""
+    """Let Tune write what it writes by default; study/execution/tune.py has switched that off for this process."""
     name = "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"
     off = os.environ.pop(name)
     try:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from trainables.data.splits import Labels, Pixels
+from trainables.data.arrays.splits import Labels, Pixels
 
 WORKERS = 2
 TEMPERATURE, ALPHA, BETA, WARMUP = 4.0, 1.0, 2.0, 20

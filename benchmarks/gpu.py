@@ -26,14 +26,16 @@ from benchmarks.reporting import machine, result, spread, table
 from benchmarks.side_by_side import SEED, by_processes, by_streams, job_of, task_of
 from benchmarks.untrained import keep_untrained_teacher
 from study.trial import Job, Plan
-from trainables import preparing, store, teachers
-from trainables.cifar import Classification
 from trainables.distill import on_device
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.recipe import PRECISIONS
-from trainables.schedules import Progress
 from trainables.task import Outputs
+from trainables.tasks.classification import Classification
+from trainables.teacher import output_store as store
+from trainables.teacher import preparation as preparing
+from trainables.teacher import weights as teachers
+from trainables.training.recipe import PRECISIONS
+from trainables.training.schedules import Progress
 
 GOAL_SECONDS = 12.0
 """An H200's goal for 80 epochs of ResNet-8 on 50,000 images."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.data.arrays.splits import ImageSet
 from trainables.data.cifar import KINDS, Cifar
-from trainables.data.splits import ImageSet
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.reporting import machine, result
-from study.records import KEYS, Records, read_segments
-from trainables.simulated import Simulated
+from study.records.segments import KEYS, Records, read_segments
+from trainables.tasks.simulated import Simulated
 
 SPACE = """
 from study import Arm, Budget, Study, SuccessiveHalving, uniform

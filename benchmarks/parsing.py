@@ -24,15 +24,15 @@ import torch
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
 from study.trial import Job, Plan, Preparation, Trial
-from trainables import preparing
-from trainables.data.face_arrays import Faces, FaceSet
-from trainables.data.face_decoding import CLASSES
-from trainables.face_parsing import FaceParsing
+from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import Faces, FaceSet
 from trainables.losses.ldt import LDT
 from trainables.models.segmentation import FCNResNet
-from trainables.recipe import Recipe, Sgd
-from trainables.schedules import Poly
-from trainables.teachers import Teacher
+from trainables.tasks.face_parsing.task import FaceParsing
+from trainables.teacher import preparation as preparing
+from trainables.teacher.weights import Teacher
+from trainables.training.recipe import Recipe, Sgd
+from trainables.training.schedules import Poly
 
 SEED = 0
 EPOCHS = 100

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from study import Arm, Budget, Study, choice, log_uniform, uniform
 from study.trial import Direction, Job, Row
+from trainables.data.arrays.splits import stratified_split
 from trainables.data.digits import Digits
-from trainables.data.splits import stratified_split
 from trainables.losses.kd import KD
-from trainables.schedules import Cosine, Progress
-from trainables.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
 from trainables.task import Outputs
+from trainables.tasks.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
+from trainables.training.schedules import Cosine, Progress
 
 EPOCHS = 27
 BATCH, HELD_OUT = 64, 0.5

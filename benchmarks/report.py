@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from benchmarks.reporting import machine, result
-from study.records import Records, write_study
+from study.records.segments import Records, write_study
 
 STUDENTS = ("resnet8", "resnet20")
 ARMS = ("no distillation", "KD", "DKD", "DKD + LP", "DKD + EAT")

@@ -26,12 +26,13 @@ import click
 
 from benchmarks.engine import study
 from benchmarks.reporting import machine, result, table
-from study import cluster, executor
-from study.drive import Place, resumed
-from study.flow import Flow
+from study.cluster import resources as cluster
+from study.driver import Place, resumed
+from study.engine.coordinator import Flow
+from study.execution import tune as executor
+from study.execution.worker import Workplace
 from study.trial import Row, Trial, TrialState
-from study.worker import Workplace
-from trainables import simulated
+from trainables.tasks import simulated
 
 TRIAL_SECONDS = 10.0
 """Longer than a process takes to start: Tune gives a trial that waits for its own to the first one that gets free."""
@@ -71,7 +72,7 @@ class Measured:
 
 
 class Window:
-    """When each slot's epochs came, once all are busy: a tracker (study/trackers.py), and the run's watch."""
+    """When each slot's epochs came, once all are busy: a tracker (study/trackers/base.py), and the run's watch."""
 
     def __init__(self, flow: Flow, slots: int, seconds: float):
         self._flow, self._slots, self._seconds = flow, slots, seconds

@@ -25,10 +25,10 @@ import torch
 from benchmarks.problems import EPOCHS, PROBLEMS
 from benchmarks.reporting import machine, result, table
 from study import Budget, Never, Random, Study, SuccessiveHalving, Tpe
-from study.flow import Flow
-from study.records import Records
-from study.rows import Run
-from study.space import resolve_params
+from study.engine.coordinator import Flow
+from study.records.rows import Run
+from study.records.segments import Records
+from study.space.domains import resolve_params
 from study.trial import Job
 
 TRIALS = 30

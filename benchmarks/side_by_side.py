@@ -13,10 +13,10 @@ import torch
 
 from benchmarks.images import Images
 from study.trial import Job, Trial
-from trainables.cifar import Classification
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.teachers import Teacher
+from trainables.tasks.classification import Classification
+from trainables.teacher.weights import Teacher
 
 SEED = 0
 

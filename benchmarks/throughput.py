@@ -34,13 +34,15 @@ from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
 from study.trial import Job, Phase, Plan, Trial
-from trainables import preparing, store, teachers
-from trainables.cifar import Classification, load
 from trainables.distill import seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.recipe import PRECISIONS
-from trainables.teachers import Teacher
+from trainables.tasks.classification import Classification, load
+from trainables.teacher import output_store as store
+from trainables.teacher import preparation as preparing
+from trainables.teacher import weights as teachers
+from trainables.teacher.weights import Teacher
+from trainables.training.recipe import PRECISIONS
 
 SEED = 0
 TRIALS, EPOCHS = 12, 80

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.reporting import machine, result, table
-from reports import statistics
-from reports.comparison import Comparison, compare
+from reports.analysis import statistics
+from reports.analysis.comparison import Comparison, compare
 from reports.load import StudyRecords
 
 SEED_SD, NOISE_SD = 0.01, 0.005

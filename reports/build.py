@@ -17,28 +17,32 @@ import click
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from reports import figures, headline, search_figures, search_results, tables
-from reports.budget import budget_table
-from reports.classes import class_table
-from reports.comparison import Comparison, compare, frame
-from reports.costs import cost_figures, cost_table
-from reports.drawing import Drawn
-from reports.exhibits import exhibitions
-from reports.images import KINDS, write_images
-from reports.importance import too_few
+from reports.analysis.comparison import Comparison, compare, frame
+from reports.examples.images import galleries
+from reports.examples.panels import exhibitions
+from reports.figures import comparison as figures
+from reports.figures import search as search_figures
+from reports.figures.files import KINDS, write_images
+from reports.figures.importance import too_few
+from reports.figures.style import Drawn
+from reports.figures.sweep import setting_figures
+from reports.figures.timeline import timeline
+from reports.format.settings import settings
+from reports.format.table import Table, file_stem, to_csv, to_markdown, to_tex
 from reports.load import Cell, StudyRecords, load
-from reports.paper_tables import paper_tables
-from reports.pictures import galleries
-from reports.render import Table, file_stem, to_csv, to_markdown, to_tex
-from reports.setting_figures import setting_figures
-from reports.settings import settings
-from reports.timeline import timeline
+from reports.papers.tables import paper_tables
+from reports.tables import comparison as tables
+from reports.tables import search as search_results
+from reports.tables.budget import budget_table
+from reports.tables.costs import cost_figures, cost_table
+from reports.tables.per_class import class_table
+from reports.text import summary as headline
 from study.errors import InputError
-from study.records import RecordsError
-from study.storage.elsewhere import keep_report, study_at
-from study.storage.places import shown
+from study.records.segments import RecordsError
+from study.storage.locations import shown
+from study.storage.remote import keep_report, study_at
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 
 
 @dataclass(frozen=True)
@@ -175,10 +179,10 @@ def _planned(records: StudyRecords) -> str:
 
 
 def _render(content: dict[str, Any]) -> str:
-    drawing = (HERE / "page.js").read_text(encoding="utf-8")
+    drawing = (PAGE / "page.js").read_text(encoding="utf-8")
     plotly = get_plotlyjs().replace("</script", "<\\/script")
     environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined
+        autoescape=True, loader=jinja2.FileSystemLoader(PAGE), undefined=jinja2.StrictUndefined
     )
     return environment.get_template("page.html").render(
         **content, plotly=plotly, drawing=drawing, policy=_policy(plotly, drawing)

@@ -15,18 +15,18 @@ from pathlib import Path
 import click
 import jinja2
 
-from reports import compare_settings
-from reports.compare_cells import Student, compare_studies
-from reports.compare_tables import Strip, answer, cells_table, labels_of, listed, strip
-from reports.headline import missing
+from reports.analysis.cross_study import Student, compare_studies
+from reports.format.metrics import brief, shorten
+from reports.format.table import Table, to_text
 from reports.load import StudyRecords, load
-from reports.metrics import brief, shorten
-from reports.render import Table, to_text
+from reports.tables import study_differences as compare_settings
+from reports.tables.cross_study import Strip, answer, cells_table, labels_of, listed, strip
+from reports.text.summary import missing
 from study.errors import InputError
-from study.records import RecordsError
-from study.storage.elsewhere import study_at
+from study.records.segments import RecordsError
+from study.storage.remote import study_at
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -82,7 +82,7 @@ def side_by_side(studies: Sequence[StudyRecords]) -> SideBySide:
 def page(found: SideBySide) -> str:
     """The comparison as HTML."""
     environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined
+        autoescape=True, loader=jinja2.FileSystemLoader(PAGE), undefined=jinja2.StrictUndefined
     )
     template = environment.get_template("compare.html")
     return template.render(found=found, policy=POLICY, caution=TEST_IS_READ_ONCE)

@@ -1,7 +1,7 @@
 """The command line `python -m reports.export best --study runs/x`: a confirmed student as files, with a model card.
 
 Which student is chosen without test data: by validation where it decides, else the user names the cell. Within a cell
-the seeds are equals, and number 0 is taken. The net's own part is in trainables/export.py, imported late: no other
+the seeds are equals, and number 0 is taken. The net's own part is in trainables/export/onnx.py, imported late: no other
 report needs torch.
 """
 
@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 
 from reports.compare import find
+from reports.format.metrics import metric, shorten
+from reports.format.table import file_stem
 from reports.load import Cell, StudyRecords, load, values
-from reports.metrics import metric, shorten
-from reports.model_card import card
-from reports.render import file_stem
+from reports.text.model_card import card
 from study.errors import InputError
-from study.records import RecordsError
+from study.records.segments import RecordsError
 from study.storage.dataset import data_folder
-from study.storage.elsewhere import fetched_checkpoint, study_at
-from study.storage.places import mirror_of
+from study.storage.locations import mirror_of
+from study.storage.remote import fetched_checkpoint, study_at
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
 
     Raises InputError if data, code or weights are not what the study had.
     """
-    from trainables.export import export as export_net
-    from trainables.rebuild import Trained
+    from trainables.export.onnx import export as export_net
+    from trainables.export.restore import Trained
 
     run = confirm_run(records, choice.cell, number)
     config = values(run["config"])

@@ -13,15 +13,16 @@ The profiles are those of lp_cifar.py. In batches of 32, as in `embedded`, a ten
 
 from pathlib import Path
 
+import cifar_profiles as profiles
+
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables import cifar_protocols as protocols
-from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
 
 QUESTION = "Does a data-adaptive temperature help DKD, as published and with its shares and changes searched?"
-READINGS = (protocols.DAT_READING, protocols.DKD_READING)
+READINGS = (profiles.DAT_READING, profiles.DKD_READING)
 
 PUBLISHED = DataAdaptiveTemperature(
     upper_fraction=0.1,
@@ -49,12 +50,12 @@ def embedded(data_dir: Path | None) -> Study:
     return Study(
         name="dat_cifar",
         question=QUESTION,
-        task=protocols.digits(),
-        students=protocols.DIGITS_STUDENTS,
+        task=profiles.digits(),
+        students=profiles.DIGITS_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=12, epochs=25, seeds=10),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, protocols.DIGITS_READING),
+        readings=(*READINGS, profiles.DIGITS_READING),
     )
 
 
@@ -62,12 +63,12 @@ def cifar10(data_dir: Path | None) -> Study:
     return Study(
         name="dat_cifar-cifar10",
         question=QUESTION,
-        task=protocols.cifar10(data_dir),
-        students=protocols.CIFAR10_STUDENTS,
+        task=profiles.cifar10(data_dir),
+        students=profiles.CIFAR10_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=12, epochs=30, seeds=8),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, protocols.CIFAR10_READING),
+        readings=(*READINGS, profiles.CIFAR10_READING),
     )
 
 
@@ -75,12 +76,12 @@ def paper(data_dir: Path | None) -> Study:
     return Study(
         name="dat_cifar-paper",
         question=QUESTION,
-        task=protocols.cifar100(data_dir),
-        students=protocols.CIFAR100_STUDENTS,
+        task=profiles.cifar100(data_dir),
+        students=profiles.CIFAR100_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=40, epochs=80, seeds=8),
         stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, protocols.PAPER_READING),
+        readings=(*READINGS, profiles.PAPER_READING),
         protocol="P1",
     )
 

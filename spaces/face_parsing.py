@@ -19,16 +19,16 @@ from pathlib import Path
 
 from study import Arm, Budget, Study, SuccessiveHalving, log_uniform
 from trainables.data.celebamask import CelebAMaskHQ
-from trainables.data.faces import DrawnFaces
-from trainables.face_parsing import FaceParsing
+from trainables.data.synthetic.faces import DrawnFaces
 from trainables.losses.ldt import LDT
 from trainables.losses.none import NoDistillation
 from trainables.losses.pixel_kd import PixelKD
 from trainables.losses.pixel_kd_std import PixelKDStd
 from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
-from trainables.recipe import Adam, Recipe, Sgd
-from trainables.schedules import Cosine, Poly
-from trainables.teachers import Teacher
+from trainables.tasks.face_parsing.task import FaceParsing
+from trainables.teacher.weights import Teacher
+from trainables.training.recipe import Adam, Recipe, Sgd
+from trainables.training.schedules import Cosine, Poly
 
 QUESTION = (
     "Does giving the student's logits the teacher's spread at each pixel help face parsing, over plain distillation?"

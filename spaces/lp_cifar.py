@@ -19,15 +19,16 @@ seeds are the fewest that can decide four comparisons (2/2⁸ · 4 < 0.05); ten 
 
 from pathlib import Path
 
+import cifar_profiles as profiles
+
 from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, uniform
-from trainables import cifar_protocols as protocols
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
-from trainables.schedules import Stages
+from trainables.training.schedules import Stages
 
 QUESTION = "Does logits pruning help DKD, as published and with its schedule searched?"
-READINGS = (protocols.LP_READING, protocols.LP_STAGES_READING, protocols.DKD_READING)
+READINGS = (profiles.LP_READING, profiles.LP_STAGES_READING, profiles.DKD_READING)
 
 PUBLISHED = Stages(0.0, 0.4, stages=4)
 SEARCHED = Stages(
@@ -50,12 +51,12 @@ def embedded(data_dir: Path | None) -> Study:
     return Study(
         name="lp_cifar",
         question=QUESTION,
-        task=protocols.digits(),
-        students=protocols.DIGITS_STUDENTS,
+        task=profiles.digits(),
+        students=profiles.DIGITS_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=12, epochs=25, seeds=10),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, protocols.DIGITS_READING),
+        readings=(*READINGS, profiles.DIGITS_READING),
     )
 
 
@@ -63,12 +64,12 @@ def cifar10(data_dir: Path | None) -> Study:
     return Study(
         name="lp_cifar-cifar10",
         question=QUESTION,
-        task=protocols.cifar10(data_dir),
-        students=protocols.CIFAR10_STUDENTS,
+        task=profiles.cifar10(data_dir),
+        students=profiles.CIFAR10_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=12, epochs=30, seeds=8),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, protocols.CIFAR10_READING),
+        readings=(*READINGS, profiles.CIFAR10_READING),
     )
 
 
@@ -76,12 +77,12 @@ def paper(data_dir: Path | None) -> Study:
     return Study(
         name="lp_cifar-paper",
         question=QUESTION,
-        task=protocols.cifar100(data_dir),
-        students=protocols.CIFAR100_STUDENTS,
+        task=profiles.cifar100(data_dir),
+        students=profiles.CIFAR100_STUDENTS,
         arms=ARMS,
         budget=Budget(trials=40, epochs=80, seeds=8),
         stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, protocols.PAPER_READING),
+        readings=(*READINGS, profiles.PAPER_READING),
         protocol="P1",
     )
 

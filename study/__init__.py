@@ -1,9 +1,9 @@
 """The engine. `from study import …` gives what a space file needs."""
 
-from study.cma import CmaEs
-from study.samplers import Grid, Random, Tpe, WarmStart
-from study.space import choice, integer, log_uniform, uniform
-from study.stopping import Never, SuccessiveHalving
+from study.search.cma import CmaEs
+from study.search.halving import Never, SuccessiveHalving
+from study.search.samplers import Grid, Random, Tpe, WarmStart
+from study.space.domains import choice, integer, log_uniform, uniform
 from study.study import Arm, Budget, Study
 
 __all__ = [

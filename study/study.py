@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from study.checks import check
-from study.describe import LIMIT, derived_seed, describe
 from study.errors import InputError
-from study.points import params_of
-from study.samplers import Sampler, Tpe, WarmStart, trials_of
-from study.space import Value, corners, domains
-from study.stopping import Never, SuccessiveHalving
+from study.identity import LIMIT, derived_seed, describe
+from study.search.halving import Never, SuccessiveHalving
+from study.search.samplers import Sampler, Tpe, WarmStart, trials_of
+from study.space.domains import Value, corners, domains
+from study.space.params import params_of
 from study.trial import Direction, Method, Phase, Plan, Task, cell_name
+from study.validation import check
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Arm:
     versus: str | None = None
     """The arm this one is compared with; without it, the study's first baseline."""
     published: str | None = None
-    """The name of this method in reports/published.csv, if a paper reports it."""
+    """The name of this method in reports/analysis/published.csv, if a paper reports it."""
     students: tuple[str, ...] | None = None
     """The names of the students it is for; without them, all. A net that is only a yardstick needs one arm alone."""
     first: tuple[Method, ...] = ()

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict
 
-from study.describe import digest
+from study.identity import digest
 
 Direction = Literal["max", "min"]
 Phase = Literal["prepare", "search", "confirm"]

@@ -1,4 +1,4 @@
-"""Who may import whom, and that README.md shows the files there are."""
+"""Who may import whom: packages, lowest first, and the libraries that only some of them may use."""
 
 from __future__ import annotations
 
@@ -8,78 +8,118 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
-ALLOWED = {
-    "spaces": {"study", "trainables"},
-    # trainables see of the engine only its words: types, descriptions, domains, errors, files
-    "trainables": {"study.trial", "study.describe", "study.errors", "study.space", "study.atomic", "trainables"},
-    # reports read rows, wherever they lie
-    "reports": {
-        "study.records",
-        "study.describe",
-        "study.errors",
-        "study.storage.dataset",
-        "study.storage.elsewhere",
-        "study.storage.places",
-        "reports",
-    },
-    "study": {"study"},
+LAYERS = {
+    "study": (
+        "errors atomic identity trial space search trackers validation study space_file records storage engine "
+        "cluster execution driver cli run __main__"
+    ),
+    "trainables": "training task losses models data sample_panels distill export teacher tasks",
+    "reports": "format load analysis text figures tables examples papers build compare export",
 }
-NEAR_RAY = ["cluster", "everywhere", "executor", "group", "installed", "jobs", "rehearsal", "round_trip", "worker"]
-MAY_USE = {
-    # a student can only be taken out of a study by the code that trained it; both import it late, or for its types
-    "trainables": {"reports/export.py", "reports/model_card.py"},
-    "ray": {f"study/{name}.py" for name in NEAR_RAY},
-    "reports": {"study/run.py", "study/commands/doctor.py"},
-    "torch": {"trainables/"},
-    "optuna": {"study/", "reports/importance.py"},
+"""A package, or a module beside them, imports only from those before it."""
+
+BETWEEN = {
+    "spaces": {"study", "trainables", "cifar_profiles"},
+    # the engine's words alone: types, descriptions, domains, errors, files
+    "trainables": {"study.trial", "study.identity", "study.errors", "study.space", "study.atomic"},
+    "reports": {"study.records", "study.trial", "study.identity", "study.errors"},
+    "study": set[str](),
 }
+"""What each part may import of the others."""
+
+EXCEPTIONS = {
+    # the commands take studies from wherever they are stored
+    "reports/build.py": {"study.storage"},
+    "reports/compare.py": {"study.storage"},
+    # a student is rebuilt by the code that trained it
+    "reports/export.py": {"study.storage", "trainables.export"},
+    "reports/text/model_card.py": {"trainables.export"},
+    # the command line ends with the report
+    "study/cli/": {"reports.build", "reports.tables", "reports.text"},
+}
+
+LIBRARIES = {
+    "ray": ("study/cluster/", "study/execution/"),
+    "optuna": ("study/search/", "study/engine/", "study/cli/forecast.py", "reports/figures/importance.py"),
+    "torch": ("trainables/",),
+}
+"""Where each heavy library may be imported."""
 
 
 def modules(folder: str) -> list[Path]:
-    return sorted(path for path in (ROOT / folder).rglob("*.py"))
+    return sorted((ROOT / folder).rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Return the modules a file imports, in functions too; not those of `if TYPE_CHECKING:`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from study import run` names study.run as much as `import study.run` does
             for alias in node.names:
-                below = ROOT / node.module.replace(".", "/") / f"{alias.name}.py"
-                yield f"{node.module}.{alias.name}" if below.is_file() else node.module
+                below = ROOT / node.module.replace(".", "/") / alias.name
+                yield f"{node.module}.{alias.name}" if below.with_suffix(".py").is_file() else node.module
 
 
-@pytest.mark.parametrize("folder", ALLOWED)
-def test_imports_keep_their_direction(folder: str) -> None:
-    ours = set(ALLOWED) | {"spaces", "tests", "benchmarks"}
-    for path in modules(folder):
+def package(name: str) -> str:
+    """Return the first two parts of a module's name: "study.engine" of "study.engine.cell"."""
+    return ".".join(name.split(".")[:2])
+
+
+def packages(path: Path) -> Iterator[str]:
+    ours = {*LAYERS, "spaces", "cifar_profiles", "tests", "benchmarks"}
+    yield from (package(name) for name in imports(path) if name.split(".")[0] in ours)
+
+
+@pytest.mark.parametrize("top", LAYERS)
+def test_packages_import_only_from_lower_ones(top: str) -> None:
+    order = [f"{top}.{name}" for name in LAYERS[top].split()]
+    for path in modules(top):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        if name == f"{top}.__init__":  # what users import
+            continue
+        own = package(name)
+        assert own in order, f"{own} has no place in LAYERS"
+        for other in packages(path):
+            if other.startswith(f"{top}.") and other != own:
+                assert order.index(other) < order.index(own), f"{name} imports {other}, which lies above {own}"
+
+
+@pytest.mark.parametrize("top", BETWEEN)
+def test_parts_import_only_what_they_may_of_others(top: str) -> None:
+    for path in modules(top):
         place = path.relative_to(ROOT).as_posix()
-        for name in imports(path):
-            top = name.split(".")[0]
-            if top in ours and not any(place.startswith(user) for user in MAY_USE.get(top, ())):
-                allowed = any(name == ok or name.startswith(f"{ok}.") for ok in ALLOWED[folder])
-                assert allowed, f"{place} imports {name}"
+        further = {name for start, names in EXCEPTIONS.items() if place.startswith(start) for name in names}
+        for other in packages(path):
+            if other.split(".")[0] != top:
+                allowed = BETWEEN[top] | further
+                assert other in allowed or other.split(".")[0] in allowed, f"{place} imports {other}"
 
 
-@pytest.mark.parametrize("library", ["ray", "torch", "optuna"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_heavy_libraries_stay_where_they_belong(library: str) -> None:
-    for folder in ALLOWED:
+    for folder in BETWEEN:
         for path in modules(folder):
             place = path.relative_to(ROOT).as_posix()
             if library in {name.split(".")[0] for name in imports(path)}:
-                assert any(place.startswith(user) for user in MAY_USE[library]), f"{place} imports {library}"
+                assert place.startswith(LIBRARIES[library]), f"{place} imports {library}"
 
 
-def test_readme_shows_the_files_there_are() -> None:
-    text = (ROOT / "README.md").read_text()
-    tree = text.split("<!-- tree -->")[1]
-    for folder in ("study", "study/commands", "study/storage", "trainables", "reports", "spaces"):
-        for path in (ROOT / folder).glob("*.py"):
-            if path.name != "__init__.py":
-                assert path.name in tree, f"README.md's file tree lacks {folder}/{path.name}"
-    for word in tree.replace("|", " ").split():
-        if word.endswith(".py"):
-            assert any(ROOT.rglob(Path(word).name)), f"README.md's file tree shows {word}, which does not exist"
+def test_no_package_holds_more_modules_than_can_be_seen_at_once() -> None:
+    most = 16  # about fifteen; study/cluster and trainables/losses grow by a file a method
+    for top in BETWEEN:
+        for folder in {path.parent for path in modules(top)}:
+            count = sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+            assert count <= most, f"{folder.relative_to(ROOT)} has {count} modules"

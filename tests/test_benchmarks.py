@@ -16,9 +16,9 @@ from benchmarks import field_loop
 from benchmarks.images import Images
 from benchmarks.throughput import EPOCHS, TRIALS, Round, distinct_views
 from trainables.losses.dkd import DKD
-from trainables.schedules import Progress
 from trainables.task import Outputs
-from trainables.views import CropFlip, normalise
+from trainables.training.schedules import Progress
+from trainables.training.views import CropFlip, normalise
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())

@@ -113,7 +113,7 @@ def test_every_node_has_the_token_and_starts_ray_in_token_mode(config: dict[str,
 
 def test_what_is_started_on_test_hosts_is_what_is_started_on_aws() -> None:
     for name in ("head_start_ray_commands", "worker_start_ray_commands"):
-        assert AWS[name] == LOCAL[name]  # tests/cluster/test_ray_up.py runs the latter
+        assert AWS[name] == LOCAL[name]  # tests/study/cluster/test_ray_up.py runs the latter
 
 
 @FILES
@@ -161,8 +161,8 @@ def documented(start: str) -> list[list[str]]:
 
 
 def test_documented_study_commands_are_understood() -> None:
-    from study.__main__ import main as study
-    from study.run import main as run
+    from study.cli.main import main as study
+    from study.cli.run import main as run
 
     on_head = [shlex.split(words[-1].split(" && ")[-1]) for words in documented("ray exec") if "python" in words[-1]]
     lines = [words[2:] for words in [*documented("python -m study"), *on_head, *documented("exec python")]]

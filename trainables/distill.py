@@ -2,7 +2,7 @@
 
 A trial is an iterator of rows, one an epoch. What differs between tasks is in the task, what differs between arms is
 in the loss; there is no branch on either here, nor on how many workers train a trial together: what they share is in
-parallel.py. Left out: Ray, which lives in study/worker.py.
+parallel.py. Left out: Ray, which lives in study/execution/worker.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from study.describe import derived_seed
+from study.identity import derived_seed
 from study.trial import Job, Row, Split
-from trainables import checkpoint, exhibits
-from trainables.parallel import ALONE, Ranks, joined
-from trainables.recipe import Recipe
-from trainables.running import RunningLoss, begun
-from trainables.schedules import Progress, at, scheduled
+from trainables import sample_panels as exhibits
+from trainables.losses.state import RunningLoss, begun
 from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
+from trainables.training import checkpoint
+from trainables.training.distributed import ALONE, Ranks, joined
+from trainables.training.recipe import Recipe
+from trainables.training.schedules import Progress, at, scheduled
 
 
 class TeacherOutputs(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from study.trial import Direction, Job, Split
-from trainables.schedules import Progress
+from trainables.training.schedules import Progress
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class TrainableTask(Protocol):
 
     @property
     def recipe(self) -> Any:
-        """The students' `trainables.recipe.Recipe`."""
+        """The students' `trainables.training.recipe.Recipe`."""
 
     @property
     def teacher(self) -> Any:
-        """A `trainables.teachers.Teacher`."""
+        """A `trainables.teacher.weights.Teacher`."""
 
     @property
     def teacher_key(self) -> str:

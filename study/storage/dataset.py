@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.atomic import replacing
-from study.describe import digest
+from study.identity import digest
+from study.storage.locations import located, mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror
-from study.storage.places import located, mirror_of
 
 SEAL = ".whole"
 

@@ -3,8 +3,8 @@
 S3 has no locks. A lease is an object that a driver writes anew every half minute; two minutes later it counts for
 nothing. Its mark says whose copy has gone furthest: a driver that finds its own mark goes on from its own copy, which
 may hold rows that never arrived, and any other begins by taking what is there. The driver itself never waits for the
-network: what comes from there reaches it as a request to stop. Below a folder a study has its lock (study/folder.py),
-and nothing of this happens.
+network: what comes from there reaches it as a request to stop. Below a folder a study has its lock
+(study/records/study_json.py), and nothing of this happens.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 
 from study.atomic import replacing
 from study.errors import InputError
-from study.folder import request_stop
-from study.storage.exchange import FORGOTTEN
+from study.records.study_json import request_stop
+from study.storage.locations import mirror_of, shown
 from study.storage.mirror import Mirror, StorageError
-from study.storage.places import mirror_of, shown
+from study.storage.worker_sync import FORGOTTEN
 
 RENEWED_SECONDS, STALE_SECONDS = 30.0, 120.0
 SETTLED_SECONDS = 1.0

@@ -4,7 +4,7 @@ All code works on files. Of what lies at `s3://bucket/prefix` every node has a c
 of them, and a `Mirror` moves files between the two: `pull` before they are read, `push` after they were written. A file
 that was moved either way carries the time of its object: size and time tell what is the same on both sides. Names that
 begin with a dot stay where they are. A storage that is a folder, local or NFS, has a mirror that moves nothing.
-Left out: where copies lie (study/storage/places.py), who may write (study/storage/lease.py), what is in the files.
+Left out: where copies lie (study/storage/locations.py), who may write (study/storage/lease.py), what is in the files.
 """
 
 from __future__ import annotations

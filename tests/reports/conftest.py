@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_study import Writer
+
+from tests.reports.fake_study import Writer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from study.records import Records, write_study
+from study.records.segments import Records, write_study
 
 METRICS = {"train/loss": "min", "train/accuracy": "max", "val/accuracy": "max", "test/accuracy": "max"}
 EPOCHS, TRIALS, SEEDS = 8, 16, 8

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fake_study import DKD, NONE, SEARCHED, Writer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
-from test_report_page import ELEMENTS_THAT_LOAD, HOSTILE, Page
 
-from reports import statistics
+from reports.analysis import statistics
+from reports.analysis.cross_study import Student, compare_studies, incomparable, unpaired
 from reports.compare import main, page, side_by_side
-from reports.compare_cells import Student, compare_studies, incomparable, unpaired
-from reports.compare_settings import ABSENT, varying
-from reports.compare_tables import answer, cells_table, labels_of, strip
 from reports.load import load
+from reports.tables.cross_study import answer, cells_table, labels_of, strip
+from reports.tables.study_differences import ABSENT, varying
+from tests.reports.fake_study import DKD, NONE, SEARCHED, Writer
+from tests.reports.page.test_page import ELEMENTS_THAT_LOAD, HOSTILE, Page
 
 Make = Callable[..., Writer]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.storage.places import located
+from study.storage.locations import located
 from tests.study import s3
 from tests.study.s3 import Copy
 

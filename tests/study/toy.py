@@ -9,13 +9,13 @@ from pathlib import Path
 import optuna
 
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from study.flow import Flow, Run
-from study.records import Records
-from study.replay import replay
-from study.space import resolve_params
+from study.engine.coordinator import Flow, Run
+from study.engine.replay import replay
+from study.records.segments import Records
+from study.space.domains import resolve_params
 from study.study import Study as StudyType
 from study.trial import Job, Row
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
 BASELINE = Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)
 SEARCHED = Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05))

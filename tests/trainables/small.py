@@ -6,14 +6,14 @@ import dataclasses
 from pathlib import Path
 
 from study.trial import Job, Plan, Row, Trial
-from trainables.cifar import Classification
 from trainables.data.digits import Digits
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.recipe import Recipe
-from trainables.schedules import Drops, Stages
-from trainables.teachers import Teacher
-from trainables.views import CropFlip
+from trainables.tasks.classification import Classification
+from trainables.teacher.weights import Teacher
+from trainables.training.recipe import Recipe
+from trainables.training.schedules import Drops, Stages
+from trainables.training.views import CropFlip
 
 LP = DKD(pruning=Stages(0.0, 0.4, stages=3))
 RECIPE = Recipe(batch_size=32, learning_rate=Drops(0.05))

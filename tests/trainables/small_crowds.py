@@ -7,15 +7,15 @@ from pathlib import Path
 
 from study.trial import Job
 from tests.trainables import small
-from trainables.crowd_counting import CrowdCounting
-from trainables.data.crowds import DrawnCrowds
+from trainables.data.synthetic.crowds import DrawnCrowds
 from trainables.losses.density import DensityDistillation
 from trainables.models.mcnn import MCNN
 from trainables.models.msfanet import MSFANet
-from trainables.recipe import Adam, Recipe
-from trainables.schedules import Cosine, Stages
-from trainables.teachers import Teacher
-from trainables.views import GridCrops
+from trainables.tasks.crowd_counting.task import CrowdCounting
+from trainables.teacher.weights import Teacher
+from trainables.training.recipe import Adam, Recipe
+from trainables.training.schedules import Cosine, Stages
+from trainables.training.views import GridCrops
 
 STUDENT = MCNN(width=0.2)
 FALLING = DensityDistillation(Stages(0.7, 0.0, stages=3))

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from study.errors import InputError
+from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.celebamask import IMAGES, MAPPING, MASKS, CelebAMaskHQ
-from trainables.data.derived import derived_folder
-from trainables.data.face_decoding import CLASSES
 
 ORIGINALS = {3: 162_770, 7: 0, 0: 162_771, 12: 182_637, 2001: 182_638, 2000: 202_598}
 """By an image's number that of its original in CelebA: two train, two val and two test images, at the borders."""

@@ -11,8 +11,8 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data import vggface2
-from trainables.data.derived import derived_folder
-from trainables.data.sr_arrays import SrSet
+from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.face_sr import SrSet
 
 SIZE = 32
 WIDTH, HEIGHT = 90, 70

@@ -11,14 +11,15 @@ import torch
 from study.errors import InputError
 from study.trial import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
-from trainables import checkpoint, teachers
 from trainables.data.cifar import Cifar
 from trainables.distill import evaluate, seeded
 from trainables.losses.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
-from trainables.recipe import Recipe
-from trainables.teachers import Teacher
+from trainables.teacher import weights as teachers
+from trainables.teacher.weights import Teacher
+from trainables.training import checkpoint
+from trainables.training.recipe import Recipe
 
 
 def test_same_seed_gives_bitwise_equal_metrics_and_another_seed_does_not(storage, tmp_path):

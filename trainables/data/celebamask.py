@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.describe import LOCATION
 from study.errors import InputError
-from trainables.data.face_arrays import FaceSet, decoded
-from trainables.data.face_decoding import CLASSES, Portrait, Resolution, SourceFile
+from study.identity import LOCATION
+from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, SourceFile
+from trainables.data.arrays.face_parsing import FaceSet, decoded
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from study.describe import LOCATION
 from study.errors import InputError
-from trainables.data.splits import ImageSet, Labels, Pixels
+from study.identity import LOCATION
+from trainables.data.arrays.splits import ImageSet, Labels, Pixels
 
 SHAPE = (3, 32, 32)
 TRAIN_IMAGES = 50_000

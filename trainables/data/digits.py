@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.errors import InputError
-from trainables.data.splits import ImageSet, Labels, Pixels, stratified_split
+from trainables.data.arrays.splits import ImageSet, Labels, Pixels, stratified_split
 
 POOL = 898
 """Images in the first half, for training; the second is for test, as in scikit-learn's own example."""

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.describe import LOCATION
 from study.errors import InputError
-from trainables.data.face_landmarks import ORDER, POINTS, disorder, read_rows, within
-from trainables.data.sr_arrays import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
+from study.identity import LOCATION
+from trainables.data.arrays.face_sr import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
+from trainables.data.arrays.landmarks import ORDER, POINTS, disorder, read_rows, within
 
 LANDMARKS = "landmarks.csv"
 """Beside the images: a row for each, its name below the folder without the suffix, and five points in its pixels."""

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
-from study.describe import LOCATION
 from study.errors import InputError
-from trainables.data.splits import Pixels
+from study.identity import LOCATION
+from trainables.data.arrays.splits import Pixels
 
 Points = npt.NDArray[np.float64]
 

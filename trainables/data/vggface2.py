@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from study.describe import LOCATION
 from study.errors import InputError
-from trainables.data.face_landmarks import BOX, ORDER, POINTS, Crop, disorder, read_rows, within
-from trainables.data.sr_arrays import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
+from study.identity import LOCATION
+from trainables.data.arrays.face_sr import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
+from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, disorder, read_rows, within
 
 BOXES, LANDMARKS = "loose_bb_{}.csv", "loose_landmark_{}.csv"
 TABLES = ("bb_landmark", "meta/bb_landmark")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
-from trainables.losses.feature_maps import Adapter, RunningAdapter, compared, fresh
-from trainables.losses.logits import full_precision, require_one_of
-from trainables.schedules import Number, Progress, at, is_open, require
+from trainables.losses.common.feature_maps import Adapter, RunningAdapter, compared, fresh
+from trainables.losses.common.logits import full_precision, require_one_of
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, at, is_open, require
 
 
 @dataclass(frozen=True)

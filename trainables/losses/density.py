@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.schedules import Number, Progress, Schedule, at, require
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, Schedule, at, require
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.logits import check, compared, divergence, full_precision, log_divergence
-from trainables.schedules import Number, Progress, at, require
+from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.common.logits import check, compared, divergence, full_precision, log_divergence
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, at, require
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.losses.feature_maps import Adapter, RunningAdapter, compared, fresh
-from trainables.losses.logits import full_precision, require_one_of
-from trainables.losses.pixel import error, require_norm
-from trainables.schedules import Number, Progress, at, require
+from trainables.losses.common.feature_maps import Adapter, RunningAdapter, compared, fresh
+from trainables.losses.common.logits import full_precision, require_one_of
+from trainables.losses.common.pixel import error, require_norm
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, at, require
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.logits import check, compared, divergence, full_precision
-from trainables.schedules import Number, Progress, at, require
+from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.common.logits import check, compared, divergence, full_precision
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, at, require
 
 
 @dataclass(frozen=True)

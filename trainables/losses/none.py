@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables.schedules import Progress
 from trainables.task import Outputs
+from trainables.training.schedules import Progress
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from trainables.losses.common.logits import full_precision
+from trainables.losses.common.per_pixel import check, compared
 from trainables.losses.kd import kd
-from trainables.losses.logits import full_precision
-from trainables.losses.per_pixel import check, compared
-from trainables.schedules import Number, Progress, at
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, at
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from trainables.losses.common.logits import full_precision, require_one_of
+from trainables.losses.common.per_pixel import check, compared
+from trainables.losses.common.standardisation import standardised
 from trainables.losses.kd import kd
-from trainables.losses.logits import full_precision, require_one_of
-from trainables.losses.per_pixel import check, compared
-from trainables.losses.standardisation import standardised
-from trainables.schedules import Number, Progress, at
 from trainables.task import Outputs
+from trainables.training.schedules import Number, Progress, at
 
 
 @dataclass(frozen=True)

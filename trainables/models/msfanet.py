@@ -16,7 +16,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP  # type: ignore[impor
 from torchvision.models.vgg import make_layers  # type: ignore[import-untyped]
 
 from study.errors import InputError
-from trainables.models.imagenet import imagenet_weights
+from trainables.models.backbones.pretrained import imagenet_weights
 
 PUBLISHED_WIDTH = 64
 STRIDE = 16

@@ -20,9 +20,9 @@ from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead  # type: ignore[import-untyped]
 from torchvision.models.segmentation.fcn import FCNHead  # type: ignore[import-untyped]
 
-from study.describe import LOCATION
 from study.errors import InputError
-from trainables.models.imagenet import imagenet_weights
+from study.identity import LOCATION
+from trainables.models.backbones.pretrained import imagenet_weights
 
 CHANNELS = 3
 RESNETS = {18: resnet18, 34: resnet34, 101: resnet101}

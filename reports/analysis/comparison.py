@@ -1,0 +1,221 @@
+"""The comparison: what each arm measured, and what may be said of it against the arm it is compared with.
+
+One comparison per student. Holm's correction runs over all comparisons that a student's table *plans*; one that
+has no paired runs yet counts with p = 1, so looking at an unfinished study never makes a verdict easier.
+Rendering is left to tables.py, sentences to headline.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.analysis import published, statistics
+from reports.analysis.published import Published
+from reports.analysis.statistics import Direction, Mean, Paired, Verdict
+from reports.format.metrics import Metric, metric
+from reports.load import Cell, StudyRecords
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The teacher: one run, shown for orientation and compared with nothing."""
+
+    name: str
+    parameters: int | None
+    value: float | None
+    published: Published | None
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One row of the comparison table."""
+
+    arm: str
+    baseline: bool
+    versus: str | None
+    values: dict[int, float]
+    """The test metric by seed."""
+    mean: Mean | None
+    """None while no run counts."""
+    at_best_val: Mean | None
+    """The test metric at the best validation epoch, where a study records it; never the verdict's ground."""
+    paired: Paired | None
+    differences: tuple[float, ...]
+    """By seed, over the seeds both arms have."""
+    p: float | None = None
+    """Holm-corrected."""
+    verdict: Verdict | None = None
+    seeds_needed: int | None = None
+    """For an undecided comparison: the seeds that would find the seen difference with 80 % power."""
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One student's table."""
+
+    student: str
+    parameters: int | None
+    metric: Metric
+    direction: Direction
+    teacher: Reference | None
+    rows: tuple[ArmResult, ...]
+    seeds: int
+    """Planned per arm; 0 if not recorded."""
+
+    @property
+    def comparisons(self) -> int:
+        return sum(row.versus is not None for row in self.rows)
+
+    @property
+    def claims(self) -> tuple[ArmResult, ...]:
+        """The rows the study is about: compared, and no baseline; all compared rows where every arm is a baseline."""
+        compared = tuple(row for row in self.rows if row.versus is not None)
+        return tuple(row for row in compared if not row.baseline) or compared
+
+
+def compare(records: StudyRecords) -> tuple[Comparison, ...]:
+    """One comparison per student, in the study's order."""
+    return tuple(_compare_student(records, student) for student in records.students)
+
+
+def frame(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
+    """All comparisons as numbers, in the metric's own unit (accuracies as fractions): comparison.csv."""
+    return pd.DataFrame([_flat(comparison, row) for comparison in comparisons for row in comparison.rows])
+
+
+def _compare_student(records: StudyRecords, student: str) -> Comparison:
+    cells = records.cells_of(student)
+    tested = by_seed(records, records.test_metric)
+    rows = [_measure(records, cell, tested) for cell in cells]
+    parameters = records.part("students", student).get("parameters")
+    return Comparison(
+        student=student,
+        parameters=parameters if isinstance(parameters, int) else None,
+        metric=metric(records.test_metric),
+        direction=records.direction_of(records.test_metric),
+        teacher=_reference(records),
+        rows=tuple(_judged(rows)),
+        seeds=records.budget("seeds"),
+    )
+
+
+def protocol(records: StudyRecords) -> str:
+    """The paper that a study follows to the letter; empty if none, or if images of its data are missing or added."""
+    return records.protocol if records.part("inputs", "data").get("complete", True) else ""
+
+
+def by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
+    """A metric of the confirm runs that count, by cell and seed."""
+    if column not in records.confirmed:
+        return {}
+    rows = records.confirmed[np.isfinite(records.confirmed[column])]
+    return {
+        str(cell): dict(zip(group["seed"].astype(int), group[column].astype(float), strict=True))
+        for cell, group in rows.groupby("cell", sort=False)
+    }
+
+
+def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, float]]) -> ArmResult:
+    names = {other.arm: other.name for other in records.cells_of(cell.student)}
+    values = tested.get(cell.name, {})
+    other = tested.get(names.get(cell.versus or "", ""), {})
+    shared = sorted(values.keys() & other.keys())
+    at_best = by_seed(records, "test_at_best_val/" + records.test_metric.split("/", 1)[-1]).get(cell.name, {})
+    return ArmResult(
+        arm=cell.arm,
+        baseline=cell.baseline,
+        versus=cell.versus,
+        values=values,
+        mean=statistics.mean_interval(list(values.values())) if values else None,
+        at_best_val=statistics.mean_interval(list(at_best.values())) if at_best else None,
+        paired=statistics.paired(
+            [values[i] for i in shared], [other[i] for i in shared], records.direction_of(records.test_metric)
+        )
+        if shared
+        else None,
+        differences=tuple(values[i] - other[i] for i in shared),
+        published=_published(records, cell),
+    )
+
+
+def _judged(rows: list[ArmResult]) -> list[ArmResult]:
+    """The rows with corrected p and verdict."""
+    compared = [index for index, row in enumerate(rows) if row.versus is not None]
+    adjusted = statistics.holm([paired.p if (paired := rows[i].paired) else 1.0 for i in compared])
+    judged = list(rows)
+    for index, p in zip(compared, adjusted, strict=True):
+        if paired := rows[index].paired:
+            verdict = statistics.verdict(paired, p)
+            needed = statistics.seeds_needed(paired.difference, paired.sd, len(compared))
+            judged[index] = replace(
+                rows[index],
+                p=p,
+                verdict=verdict,
+                # One pair shows no spread, and without a spread any number would be invented.
+                seeds_needed=needed if verdict == "undecided" and paired.n > 1 else None,
+            )
+    return judged
+
+
+def _published(records: StudyRecords, cell: Cell) -> Published | None:
+    """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
+    if not protocol(records) or not cell.published:
+        return None
+    written = metric(records.test_metric)
+    methods = {c.arm: (c.published or c.arm).lower() for c in records.cells_of(cell.student)}
+    versus = methods.get(cell.versus or "")
+    found = published.find(protocol(records), cell.student, cell.published.lower())
+    return _only([row for row in found if row.reports(written.bare) and row.versus in (None, versus)], written)
+
+
+def _reference(records: StudyRecords) -> Reference | None:
+    teacher = records.part("teacher")
+    if not teacher:
+        return None
+    name, value = str(teacher.get("name") or "teacher"), records.part("teacher", "metrics").get(records.test_metric)
+    written = metric(records.test_metric)
+    found = published.find(protocol(records), name, "teacher")
+    parameters = teacher.get("parameters")
+    return Reference(
+        name=name,
+        parameters=parameters if isinstance(parameters, int) else None,
+        value=float(value) if isinstance(value, int | float) else None,
+        published=_only([row for row in found if row.reports(written.bare)], written),
+    )
+
+
+def _only(found: list[Published], written: Metric) -> Published | None:
+    """The one figure, in the metric's own unit; none where a paper has several that only a setting tells apart."""
+    return replace(found[0], value=found[0].value / written.factor) if len(found) == 1 else None
+
+
+def _flat(comparison: Comparison, row: ArmResult) -> dict[str, Any]:
+    mean, paired, figure = row.mean, row.paired, row.published
+    interval, spread = mean.interval if mean else None, paired.interval if paired else None
+    return {
+        "student": comparison.student,
+        "arm": row.arm,
+        "baseline": row.baseline,
+        "metric": comparison.metric.name,
+        "seeds": mean.n if mean else 0,
+        "mean": mean.mean if mean else None,
+        "mean_low": interval.low if interval else None,
+        "mean_high": interval.high if interval else None,
+        "at_best_val": row.at_best_val.mean if row.at_best_val else None,
+        "versus": row.versus,
+        "pairs": paired.n if paired else 0,
+        "difference": paired.difference if paired else None,
+        "difference_low": spread.low if spread else None,
+        "difference_high": spread.high if spread else None,
+        "p": paired.p if paired else None,
+        "p_holm": row.p,
+        "verdict": row.verdict,
+        "seeds_needed": row.seeds_needed,
+        "published": figure.value if figure else None,
+        "published_versus": figure.versus if figure else None,
+    }

@@ -1,0 +1,197 @@
+"""Figures of the comparison: paired differences, learning curves, distance to the teacher over epochs.
+
+Each is a data step, then a drawing step.
+ Figures of the search are in search_figures.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.analysis.comparison import Comparison
+from reports.analysis.statistics import Interval
+from reports.figures.style import GREY, Drawn, canvas, faint, look, plain, rounded, whole_steps
+from reports.format.metrics import Metric, metric
+from reports.load import StudyRecords
+
+DISTANCE = "train/teacher_distance"
+"""Recorded by arms that ask the teacher; the task says what distance that is."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One line of the figure of differences, in written units."""
+
+    arm: str
+    versus: str
+    verdict: str
+    mean: float
+    interval: Interval | None
+    seeds: tuple[float, ...]
+    position: int
+    """Of the arm within the study: decides its colour."""
+
+
+def differences(comparison: Comparison) -> Drawn | None:
+    """Each compared arm's paired differences by seed, their mean and its 95 % interval."""
+    data = difference_data(comparison)
+    return draw_differences(data, comparison) if data else None
+
+
+def difference_data(comparison: Comparison) -> list[Difference]:
+    """A line per arm that has been compared, in the study's order."""
+    scale = comparison.metric.factor
+    return [
+        Difference(
+            arm=row.arm,
+            versus=row.versus or "",
+            verdict=row.verdict or "",
+            mean=row.paired.difference * scale,
+            interval=Interval(row.paired.interval.low * scale, row.paired.interval.high * scale)
+            if row.paired.interval
+            else None,
+            seeds=tuple(value * scale for value in row.differences),
+            position=position,
+        )
+        for position, row in enumerate(comparison.rows)
+        if row.paired
+    ]
+
+
+def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
+    """Means with whiskers over the single seeds' dots, one line an arm, the first on top."""
+    unit = comparison.metric.difference_unit
+    figure = canvas(f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data))
+    figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
+    figure.update_xaxes(showgrid=True, rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5)
+    for line, difference in enumerate(reversed(data)):
+        _draw_difference(figure, difference, line)
+    figure.update_layout(showlegend=False)
+    side = "right" if comparison.direction == "max" else "left"
+    return Drawn(
+        "differences",
+        f"{comparison.student}: paired differences",
+        "Each dot is one seed, both arms starting from the same weights and data order; the bar is the 95 % interval "
+        f"of the mean. Better lies to the {side} of zero.",
+        figure,
+    )
+
+
+def curves(records: StudyRecords, student: str) -> Drawn | None:
+    """Learning curves of the confirm runs, one line an arm."""
+    name = curve_metric(records)
+    data = curve_data(records, student, name) if name else pd.DataFrame()
+    return None if data.empty or not name else draw_curves(data, records, student, metric(name))
+
+
+def curve_metric(records: StudyRecords) -> str | None:
+    """What confirm runs measured in every epoch: validation if it stayed apart, else the same on train, else any."""
+    epochs = records.epochs[records.epochs["phase"] == "confirm"]
+    same_on_train = "train/" + records.metric.split("/", 1)[-1]
+    others = [name for name in epochs.columns if name.startswith("train/")]
+    candidates = (records.metric, same_on_train, *others)
+    return next((name for name in candidates if name in epochs and epochs[name].notna().any()), None)
+
+
+def curve_data(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
+    """Per arm and epoch: mean, low, high and n over the confirm runs that count, as recorded."""
+    runs = records.confirmed[records.confirmed["student"] == student][["trial_id", "arm"]]
+    rows = records.epochs[["trial_id", "epoch", name]].merge(runs, on="trial_id").dropna(subset=[name])
+    grouped = rows.groupby(["arm", "epoch"], as_index=False)[name]
+    return grouped.agg(["mean", "min", "max", "count"]).rename(columns={"min": "low", "max": "high", "count": "n"})
+
+
+def draw_curves(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric) -> Drawn:
+    """Mean lines with bands from the lowest to the highest seed."""
+    split = written.name.split("/", 1)[0]
+    joined = split == "train" and records.study.get("confirm_on") != "train"
+    why = " Validation is part of the training data here, so there is no validation curve." if joined else ""
+    return Drawn(
+        "curves",
+        f"{student}: learning curves",
+        f"Confirm runs: {written.words} after each epoch, {_over(data)}.{why}",
+        _bands(data, records, student, written, written.label),
+    )
+
+
+def distances(records: StudyRecords, student: str) -> Drawn | None:
+    """How far the student's outputs are from the teacher's over epochs; None where no arm has recorded that."""
+    data = curve_data(records, student, DISTANCE) if DISTANCE in records.epochs else pd.DataFrame()
+    if data.empty:
+        return None
+    figure = _bands(data, records, student, metric(DISTANCE), "distance to the teacher")
+    if data["low"].min() > 0 and data["high"].max() > 30 * data["low"].min():
+        figure.update_yaxes(type="log", dtick=1)
+    return Drawn(
+        "distances",
+        f"{student}: distance to the teacher",
+        "Confirm runs: how far the student's outputs were from the teacher's on the training data of each epoch, "
+        f"{_over(data)}. Only arms that ask the teacher know it.",
+        figure,
+    )
+
+
+def _over(data: pd.DataFrame) -> str:
+    return f"mean over {data['n'].max():.0f} seeds; the band reaches from the lowest to the highest"
+
+
+def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
+    figure = canvas("epoch", label, hovermode="x unified")
+    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
+    arms = [data[data["arm"] == cell.arm] for cell in records.cells_of(student)]
+    shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
+    for position, rows in shown:  # all bands first, and the fainter the more there are: lines stay on top
+        _draw_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))
+    for position, rows in shown:
+        _draw_mean(figure, rows, position, written)
+    return figure
+
+
+def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> None:
+    colour, mean, interval = look(difference.position).colour, difference.mean, difference.interval
+    figure.add_scatter(
+        x=rounded(difference.seeds),
+        y=[line] * len(difference.seeds),
+        mode="markers",
+        marker={"color": faint(colour, 0.4), "size": 9},
+        hovertemplate="one seed: %{x:+.3g}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=rounded([mean]),
+        y=[line],
+        mode="markers",
+        marker={"color": colour, "size": 12, "symbol": "diamond"},
+        hovertemplate=f"{plain(difference.arm)}: mean %{{x:+.3g}}<extra></extra>",
+    )
+    if interval:
+        ends = {"array": rounded([interval.high - mean]), "arrayminus": rounded([mean - interval.low])}
+        figure.data[-1].error_x = {**ends, "thickness": 2.5, "width": 7}
+    figure.add_annotation(
+        text=f"<b>{plain(difference.arm, 30)}</b><br>against {plain(difference.versus, 20)}: {difference.verdict}",
+        **{"x": 0, "xref": "paper", "xanchor": "left", "y": line, "yshift": 24, "align": "left", "showarrow": False},
+    )
+
+
+def _draw_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric, opacity: float) -> None:
+    epochs, scale = data["epoch"].tolist(), written.factor
+    edge = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
+    edge["legendgroup"] = f"arm{position}"
+    fill = {"fill": "tonexty", "fillcolor": faint(look(position).colour, opacity)}
+    figure.add_scatter(x=epochs, y=rounded(data["low"] * scale), **edge)
+    figure.add_scatter(x=epochs, y=rounded(data["high"] * scale), **fill, **edge)
+
+
+def _draw_mean(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric) -> None:
+    style, epochs = look(position), data["epoch"].tolist()
+    figure.add_scatter(
+        x=epochs,
+        y=rounded(data["mean"] * written.factor),
+        mode="lines" if len(epochs) > 1 else "markers",
+        name=plain(data["arm"].iloc[0]),
+        legendgroup=f"arm{position}",
+        line={"color": style.colour, "dash": style.dash, "width": 2},
+        hovertemplate=f"%{{y:.{written.digits}f}}",
+    )

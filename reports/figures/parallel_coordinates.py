@@ -1,0 +1,160 @@
+"""Search trials across all their settings at once: parallel coordinates, lying down so that names fit any screen.
+
+Each setting is a line from its lowest to its highest value, each trial a path from the top to its score at the bottom.
+A stopped trial's score is of fewer epochs, so its path ends above. Drawn as plain lines: plotly's own trace for this
+needs WebGL, and builds code at run time, which the page's policy forbids.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain
+from reports.format.metrics import Metric, brief, number, shorten
+from reports.load import values
+
+MOST_PATHS = 100
+"""Trials drawn: the best ones, and an even sample of the others."""
+MOST_LINES = 12
+"""Settings drawn; beyond, a space has conditional groups, which single figures show better."""
+LABEL = 12
+"""Characters of a line of a setting's name."""
+THIRDS = ("worst third", "middle third", "best third")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One setting's scale, or the score's: where each trial crosses it, from 0 to 1, and what is written below."""
+
+    name: str
+    places: tuple[float | None, ...]
+    """By trial; None where it does not have the setting."""
+    marks: tuple[tuple[float, str], ...]
+
+
+def parallel(
+    trials: pd.DataFrame, names: Sequence[str], logarithmic: set[str], written: Metric, title: str, lower: bool
+) -> Drawn | None:
+    """The figure of a cell's trials with their scores; None where there is one setting, or fewer than three scores."""
+    chosen = chosen_trials(trials, lower)
+    names = list(names)[:MOST_LINES]
+    if len(names) < 2 or (chosen["third"] != "").sum() < len(THIRDS):
+        return None
+    lines = [line for name in names if (line := setting_line(chosen, name, name in logarithmic))]
+    lines.append(score_line(chosen, written))
+    return draw_parallel(chosen, lines, len(trials), title, lower)
+
+
+def chosen_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
+    """At most MOST_PATHS complete or stopped trials, best ones last; `third` is that of a complete one's score."""
+    known = trials[trials["state"].isin(["COMPLETE", "PRUNED"])]
+    complete = known[(known["state"] == "COMPLETE") & known["score"].notna()]
+    complete = complete.sort_values("score", ascending=not lower, kind="stable")
+    thirds = np.arange(len(complete)) * len(THIRDS) // max(1, len(complete))
+    ranked = complete.assign(third=[THIRDS[third] for third in thirds])
+    others = known.drop(complete.index).assign(third="")
+    every = pd.concat([others, ranked])
+    best = every.tail(MOST_PATHS // 3)
+    rest = every.head(len(every) - len(best))
+    even = np.unique(np.linspace(0, len(rest) - 1, min(len(rest), MOST_PATHS - len(best))).astype(int))
+    return pd.concat([rest.iloc[even], best]).reset_index(drop=True)
+
+
+def setting_line(trials: pd.DataFrame, name: str, logarithmic: bool) -> Line | None:
+    """Where each trial crosses a setting's scale; None for a setting that no trial has."""
+    given = [values(text).get(name) for text in trials["params"]]
+    had = [value for value in given if value is not None]
+    if not had:
+        return None
+    kind = axis_of(had, logarithmic)["type"]
+    if kind == "category":
+        words = sorted({brief(value) for value in had})
+        at = {word: (place + 0.5) / len(words) for place, word in enumerate(words)}
+        places = tuple(None if value is None else at[brief(value)] for value in given)
+        return Line(name, places, tuple((place, word) for word, place in at.items()))
+    scaled = [None if value is None else math.log(value) if kind == "log" else float(value) for value in given]
+    ends = ((0.0, brief(min(had))), (1.0, brief(max(had))))
+    return Line(name, _between_ends(scaled), ends)
+
+
+def score_line(trials: pd.DataFrame, written: Metric) -> Line:
+    """Where each complete trial's score lies between the lowest and the highest."""
+    scores = [score if third else None for score, third in zip(trials["score"], trials["third"], strict=True)]
+    known = [score for score in scores if score is not None]
+    low, high = number(min(known), written.digits), number(max(known), written.digits)
+    return Line(written.label, _between_ends(scores), ((0.0, low), (1.0, high)))
+
+
+def draw_parallel(trials: pd.DataFrame, lines: list[Line], total: int, title: str, lower: bool) -> Drawn:
+    """Scales from top to bottom, then paths, the best trial's last and in colour."""
+    figure = canvas("", "", 70 + 66 * len(lines))
+    figure.update_xaxes(range=[-0.02, 1.02], showline=False, showticklabels=False)
+    ticks = {"tickmode": "array", "tickvals": list(range(len(lines))), "ticktext": [_broken(x.name) for x in lines]}
+    figure.update_yaxes(**ticks, range=[len(lines) - 0.55, -0.35], showgrid=False, showline=False)
+    stopped = trials["third"] == ""
+    _paths(figure, trials[stopped], lines, "stopped", {"color": faint(GREY, 0.45), "width": 1})
+    for third, alpha in zip(THIRDS, (0.38, 0.6, 0.95), strict=True):
+        among = trials[(trials["third"] == third) & (trials.index != trials.index[-1])]
+        _paths(figure, among, lines, third, {"color": faint(PALETTE[0], alpha), "width": 1.4})
+    _paths(figure, trials.tail(1), lines, "best", {"color": BEST, "width": 3})
+    for place, line in enumerate(lines):
+        _scale(figure, line, place)
+    drawn = f"{total} trials." if len(trials) == total else f"{len(trials)} of {total} trials are drawn."
+    side = "left" if lower else "right"
+    return Drawn(
+        "parallel",
+        title,
+        f"{drawn} A path is one trial, through its settings to its score; better lies to the {side}. Paths of stopped "
+        "trials have no score of the same epochs and end above it; failed trials are left out.",
+        figure,
+    )
+
+
+def _between_ends(numbers: Sequence[float | None]) -> tuple[float | None, ...]:
+    known = [value for value in numbers if value is not None]
+    low, wide = min(known), max(known) - min(known)
+    return tuple(None if value is None else (value - low) / wide if wide else 0.5 for value in numbers)
+
+
+def _paths(figure: go.Figure, trials: pd.DataFrame, lines: list[Line], name: str, style: dict[str, Any]) -> None:
+    """All paths of one kind as one trace with gaps."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    numbers: list[Any] = []
+    for trial, trial_number in zip(trials.index, trials["number"], strict=True):
+        crossed = [(line.places[trial], place) for place, line in enumerate(lines)]
+        path = [(across, place) for across, place in crossed if across is not None]
+        x += [*(round(across, 4) for across, _ in path), None]
+        y += [*(float(place) for _, place in path), None]
+        numbers += [int(trial_number)] * (len(path) + 1)
+    if x:
+        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=style, customdata=numbers)
+        figure.data[-1].hovertemplate = f"trial %{{customdata}}, {name}<extra></extra>"
+
+
+def _scale(figure: go.Figure, line: Line, place: int) -> None:
+    figure.add_scatter(x=[0, 1], y=[place, place], mode="lines", line={"color": GREY, "width": 1.5})
+    figure.data[-1].update(showlegend=False, hoverinfo="skip")
+    for across, text in line.marks:
+        anchor = "left" if across == 0 else "right" if across == 1 else "center"
+        figure.add_annotation(
+            text=plain(text, 18), x=across, y=place, xanchor=anchor, yshift=-10, showarrow=False, font={"size": 11}
+        )
+
+
+def _broken(name: str) -> str:
+    """A name on several short lines, broken after dots and between words."""
+    lines = [""]
+    for part in re.findall(r"[^. ]+[. ]*|[. ]+", shorten(name, 60)):
+        if lines[-1] and len(lines[-1]) + len(part.strip()) > LABEL:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(plain(line) for line in lines)

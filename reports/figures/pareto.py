@@ -1,0 +1,89 @@
+"""The trade-off that a search with several objectives found: its data step, then its drawing step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.analysis.pareto import pareto
+from reports.analysis.search import winner
+from reports.figures.style import BEST, GREY, PALETTE, Drawn, canvas, faint, plain, rounded
+from reports.format.metrics import brief, metric
+from reports.load import Cell, StudyRecords, values
+
+MOST_BEATEN = 1000
+"""Points off the front that are drawn, an even sample."""
+
+
+def front_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
+    """The deciding objective against each further one; none for a study with one objective, or before any trial."""
+    data, objectives = front_data(records, cell)
+    if data.empty or len(objectives) < 2:
+        return []
+    best = winner(records, cell)
+    chosen = int(best["number"]) if best is not None else -1
+    return [
+        draw_front(data, objectives, further, cell, chosen, records.direction_of(further) == "min")
+        for further in objectives[1:]
+    ]
+
+
+def front_data(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
+    """Per complete trial: number, params, each objective (written unit) and whether it is on the front."""
+    further = records.study.get("objectives")
+    objectives = [records.metric, *further] if isinstance(further, list) and further else [records.metric]
+    trials = records.searches(cell)
+    present = all(name in trials for name in objectives)
+    trials = trials[trials["state"] == "COMPLETE"].dropna(subset=objectives if present else None)
+    if not present or trials.empty:
+        return pd.DataFrame(), objectives
+    scores: list[Any] = trials[objectives].to_dict("records")
+    front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
+    data = trials[["number", "params"]].copy()
+    for name in objectives:
+        data[name] = trials[name].astype(float) * metric(name).factor
+    data["front"] = np.isin(np.arange(len(data)), front)
+    return data.reset_index(drop=True), objectives
+
+
+def draw_front(data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int, lower: bool) -> Drawn:
+    """All complete trials, those of the front joined, the confirmed one marked."""
+    across, up = metric(further), metric(objectives[0])
+    figure = canvas(across.label, up.label, 360)
+    figure.update_xaxes(showgrid=True)
+    front = data[data["front"]].sort_values([further, objectives[0]])
+    beaten = data[~data["front"]]
+    shown = beaten.iloc[np.unique(np.linspace(0, len(beaten) - 1, min(MOST_BEATEN, len(beaten))).astype(int))]
+    open_circle = {"color": faint(GREY, 0.8), "size": 7, "symbol": "circle-open"}
+    joined = "lines+markers" if len(objectives) == 2 else "markers"  # with more, no curve in this plane is the front
+    star = {"color": BEST, "size": 15, "symbol": "star"}
+    shape = "hv" if lower else "vh"  # between two trials the worse of both is what is had
+    parts = (
+        (shown, "others", "markers", open_circle),
+        (front, "no other is better in all", joined, {"color": PALETTE[0], "size": 9}),
+        (data[data["number"] == chosen], "chosen: the best by the first objective", "markers", star),
+    )
+    for rows, name, mode, marker in parts:
+        if len(rows):
+            figure.add_scatter(x=rounded(rows[further]), y=rounded(rows[objectives[0]]), mode=mode, name=name)
+            figure.data[-1].update(marker=marker, customdata=[_told(row) for row in rows.itertuples()])
+    figure.update_traces(
+        line={"color": PALETTE[0], "width": 1.5, "shape": shape},
+        hovertemplate=f"%{{customdata}}<br>{across.words}: %{{x:.{across.digits}f}}<br>"
+        f"{up.words}: %{{y:.{up.digits}f}}<extra></extra>",
+    )
+    drawn = "" if len(shown) == len(beaten) else f" {len(shown)} of {len(beaten)} others are drawn."
+    return Drawn(
+        f"front-{across.bare}",
+        f"{cell.name}: {up.words} against {across.words}",
+        f"{len(data)} completed trials, {len(front)} of them such that no other is better in every objective.{drawn}",
+        figure,
+    )
+
+
+def _told(row: object) -> str:
+    params = values(getattr(row, "params", ""))
+    listed = ", ".join(f"{name} {brief(value)}" for name, value in params.items())
+    return plain(f"trial {getattr(row, 'number', '')} ({listed})", 200)

@@ -1,0 +1,72 @@
+"""What moved over epochs while a cell searched: each scheduled number of the trials, the winner's standing out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.figures.style import BEST, GREY, Drawn, canvas, faint, plain, rounded, whole_steps
+from reports.load import Cell, StudyRecords, values
+
+MOST_TRIED = 40
+"""Other trials whose schedules are drawn beside the winner's, an even sample over the search."""
+
+
+def schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[Drawn]:
+    """Each number that moved, one small figure: what was tried in grey, what the winner did in colour."""
+    data = schedule_data(records, cell, str(best["trial_id"]))
+    drawn = []
+    for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
+        figure = canvas("epoch", plain(str(name)), 260, showlegend=False)
+        figure.update_xaxes(**whole_steps(int(rows["epoch"].max())))
+        _draw_tried(figure, rows[~rows["best"]])
+        winners = rows[rows["best"]]
+        figure.add_scatter(
+            x=winners["epoch"].tolist(),
+            y=rounded(winners["value"]),
+            mode="lines+markers" if len(winners) <= 40 else "lines",
+            line={"color": BEST, "width": 2.5, "shape": "hvh"},
+            marker={"size": 5},
+            hovertemplate="best trial, epoch %{x}: %{y:.4g}<extra></extra>",
+        )
+        drawn.append(Drawn(f"schedule{index}", f"{cell.name}: {name} of the best trial", "", figure, small=True))
+    return drawn
+
+
+def schedule_data(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
+    """Per schedule, trial and epoch: schedule, number, epoch, value, best. The winner and a sample of the others."""
+    trials = records.searches(cell)[["trial_id", "number"]]
+    others = trials[trials["trial_id"] != best_id]
+    sample = others.iloc[np.unique(np.linspace(0, len(others) - 1, min(MOST_TRIED, len(others))).astype(int))]
+    chosen = pd.concat([trials[trials["trial_id"] == best_id], sample])
+    rows = records.epochs[["trial_id", "epoch", "schedules"]].merge(chosen, on="trial_id")
+    rows = rows.sort_values(["number", "epoch"])
+    entries = [
+        (name, number, epoch, float(value), trial_id == best_id)
+        for trial_id, epoch, text, number in rows.itertuples(index=False)
+        for name, value in values(text).items()
+        if isinstance(value, int | float)
+    ]
+    data = pd.DataFrame(entries, columns=["schedule", "number", "epoch", "value", "best"])
+    return data.astype({"best": bool})
+
+
+def _draw_tried(figure: Any, rows: pd.DataFrame) -> None:
+    """All of them as one trace with gaps; those that stood at the same values as one line."""
+    x: list[Any] = []
+    y: list[Any] = []
+    numbers: list[Any] = []
+    seen = set()
+    for number, one in rows.groupby("number", sort=False):
+        line = tuple(rounded(one["value"]))
+        if line not in seen:
+            seen.add(line)
+            x += [*one["epoch"].tolist(), None]
+            y += [*line, None]
+            numbers += [number] * (len(line) + 1)
+    if x:
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": faint(GREY, 0.55), "width": 1, "shape": "hvh"})
+        figure.data[-1].update(customdata=numbers, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}")
+        figure.data[-1].hovertemplate += "<extra></extra>"

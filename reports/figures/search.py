@@ -1,0 +1,214 @@
+"""Figures of one cell's search: history, validation curves, score against each parameter; those of other files too.
+
+Each is a data step, then a drawing step. A stopped trial's score is of fewer epochs, so it is marked as stopped
+everywhere; a failed trial has no score and stands at the worst one of the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.analysis.search import parameter_names, winner
+from reports.figures.importance import importance
+from reports.figures.parallel_coordinates import parallel
+from reports.figures.pareto import front_figures
+from reports.figures.schedules import schedules
+from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain, rounded, whole_steps
+from reports.format.metrics import Metric, brief, metric
+from reports.format.settings import domains
+from reports.load import Cell, StudyRecords, values
+
+MOST_POINTS = 2000
+"""Trials drawn in a scatter, the best and an even sample of the rest."""
+MOST_SLICED = 500
+"""In a figure of one setting, as many of those."""
+MOST_CURVES = 120
+
+STATES = {
+    "COMPLETE": ("complete", {"color": PALETTE[0], "size": 8}),
+    "PRUNED": ("stopped", {"color": GREY, "size": 8, "symbol": "circle-open", "line": {"width": 1.5}}),
+    "FAILED": (
+        "failed",
+        {"color": PALETTE[3], "size": 10, "symbol": "x-thin", "line": {"width": 2, "color": PALETTE[3]}},
+    ),
+}
+
+
+def search_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
+    """All figures of a searched cell; none where it has no trials."""
+    every = score_data(records, cell)
+    trials = thinned(every)
+    if trials.empty:
+        return []
+    written, best = metric(records.metric), winner(records, cell)
+    lower = records.direction_of(records.metric) == "min"
+    drawn = [draw_history(trials, written, cell, len(every), lower)]
+    curves = curve_data(records, cell, trials)
+    if not curves.empty:
+        drawn.append(draw_curves(curves, written, best, cell, len(every)))
+    drawn += front_figures(records, cell)
+    mattered = importance(records, cell)
+    drawn += [mattered] if mattered else []
+    names, logarithmic = parameter_names(cell, every), _logarithmic(records, cell)
+    across = parallel(every, names, logarithmic, written, f"{cell.name}: all settings at once", lower)
+    drawn += [across] if across else []
+    drawn += slices(records, cell, trials, written)
+    return drawn + (schedules(records, best, cell) if best is not None else [])
+
+
+def score_data(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """Per search trial: number, state, score (written unit), best (best complete score so far), params."""
+    trials = records.searches(cell)
+    trials = trials[trials["state"].isin(list(STATES))]
+    data = trials[["trial_id", "number", "state", "reason", "params"]].copy()
+    data["score"] = trials[records.metric].astype(float) * metric(records.metric).factor
+    complete = data["score"].where(data["state"] == "COMPLETE")
+    falling = records.direction_of(records.metric) == "min"
+    data["best"] = (complete.cummin() if falling else complete.cummax()).ffill()
+    return data.reset_index(drop=True)
+
+
+def thinned(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
+    """About MOST_POINTS trials, or `most`: those that improved on all before, and an even sample of the others."""
+    most = most or MOST_POINTS
+    if len(data) <= most:
+        return data
+    improved = data.index[data["best"].diff().fillna(1.0) != 0]
+    even = data.index[np.linspace(0, len(data) - 1, most).astype(int)]
+    return data.loc[sorted({*improved, *even})]
+
+
+def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lower_is_better: bool) -> Drawn:
+    """Scores in the order of trials, and the best complete one so far."""
+    figure = canvas("trial", written.label, 340)
+    figure.update_xaxes(**whole_steps(int(data["number"].max())))
+    known = data["score"].dropna()
+    worst = float(known.max() if lower_is_better else known.min()) if len(known) else 0.0
+    for state, (word, marker) in STATES.items():
+        rows = data[data["state"] == state]
+        scores = rows["score"].fillna(worst) if state == "FAILED" else rows["score"]
+        _scatter(figure, rows, rows["number"].tolist(), scores, word, marker, written)
+    figure.add_scatter(
+        x=data["number"].tolist(),
+        y=rounded(data["best"]),
+        mode="lines",
+        name="best so far",
+        line={"color": BEST, "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    return Drawn(
+        "history",
+        f"{cell.name}: search history",
+        f"{_shown(len(data), total)} Scores of stopped trials are of their last epoch; failed trials without a score "
+        "stand at the worst one.",
+        figure,
+    )
+
+
+def curve_data(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
+    """Per trial and epoch: number, state, epoch, value (written unit); an even sample beyond MOST_CURVES trials."""
+    chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MOST_CURVES, len(trials))).astype(int))]
+    best = winner(records, cell)
+    if best is not None:
+        chosen = pd.concat([chosen, trials[trials["trial_id"] == best["trial_id"]]]).drop_duplicates("trial_id")
+    rows = records.epochs[["trial_id", "epoch", records.metric]].merge(chosen[["trial_id", "number", "state"]])
+    rows["value"] = rows[records.metric].astype(float) * metric(records.metric).factor
+    return rows.dropna(subset=["value"]).sort_values(["number", "epoch"])
+
+
+def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cell: Cell, total: int) -> Drawn:
+    """Validation over epochs of each search trial; the best one stands out."""
+    figure = canvas("epoch", written.label, 340)
+    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
+    number = int(best["number"]) if best is not None else -1
+    others = data[data["number"] != number]
+    for state, colour in (("PRUNED", faint(GREY, 0.7)), ("FAILED", PALETTE[3]), ("COMPLETE", faint(PALETTE[0], 0.75))):
+        _lines(figure, others[others["state"] == state], STATES[state][0], {"color": colour, "width": 1.2}, written)
+    _lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, written)
+    caption = f"{_shown(data['number'].nunique(), total)} The best one stands out."
+    return Drawn("search-curves", f"{cell.name}: validation while searching", caption, figure)
+
+
+def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[Drawn]:
+    """The score against each searched parameter, one small figure each."""
+    scored = thinned(trials[trials["score"].notna()], MOST_SLICED)
+    params = [values(text) for text in scored["params"]]
+    logarithmic = _logarithmic(records, cell)
+    drawn = []
+    for index, name in enumerate(parameter_names(cell, scored)):
+        here = [i for i, given in enumerate(params) if name in given]
+        if here:
+            settings = [params[i][name] for i in here]
+            figure = _slice(scored.iloc[here], settings, name, written, name in logarithmic)
+            drawn.append(Drawn(f"slice{index}", f"{cell.name}: {name}", "", figure, small=True))
+    return drawn
+
+
+def _slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
+    figure = canvas(plain(name), written.label, 260, showlegend=False)
+    figure.update_xaxes(**axis_of(settings, logarithmic))
+    if figure.layout.xaxis.type == "category":
+        settings = [plain(brief(value)) for value in settings]
+    for state, (word, marker) in STATES.items():
+        here = [i for i, found in enumerate(rows["state"]) if found == state]
+        if here:
+            picked = rows.iloc[here]
+            figure.add_scatter(x=[settings[i] for i in here], y=rounded(picked["score"]), mode="markers", name=word)
+            figure.data[-1].update(marker=marker, customdata=picked["number"].tolist())
+            figure.data[-1].hovertemplate = f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{written.digits}f}}"
+            figure.data[-1].hovertemplate += "<extra></extra>"
+    return figure
+
+
+def _scatter(
+    figure: go.Figure,
+    rows: pd.DataFrame,
+    x: list[Any],
+    scores: pd.Series,
+    word: str,
+    marker: dict[str, Any],
+    written: Metric,
+) -> None:
+    if rows.empty:
+        return
+    details = [plain(text, 200) for text in _details(rows)]
+    figure.add_scatter(x=x, y=rounded(scores), mode="markers", name=word, marker=marker, customdata=details)
+    score = f"<br>{written.words}: %{{y:.{written.digits}f}}" if rows["score"].notna().all() else ""
+    figure.data[-1].hovertemplate = f"%{{customdata}}, {word}{score}<extra></extra>"
+
+
+def _details(rows: pd.DataFrame) -> Iterator[str]:
+    for number, state, why, text in rows[["number", "state", "reason", "params"]].astype(object).to_numpy():
+        params = ", ".join(f"{name} {brief(value)}" for name, value in values(text).items())
+        yield f"trial {number} ({params})" + (f": {why}" if state == "FAILED" and why else "")
+
+
+def _lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], written: Metric) -> None:
+    """All trials' curves as one trace with gaps: a trace each would be many times slower to draw."""
+    if data.empty:
+        return
+    x: list[Any] = []
+    y: list[Any] = []
+    numbers: list[Any] = []
+    for number, rows in data.groupby("number", sort=False):
+        x += [*rows["epoch"].tolist(), None]
+        y += [*rounded(rows["value"]), None]
+        numbers += [number] * (len(rows) + 1)
+    figure.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 3}, name=name, line=line, customdata=numbers)
+    figure.data[-1].hovertemplate = f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{written.digits}f}}<extra></extra>"
+
+
+def _shown(count: int, total: int) -> str:
+    return f"{total} trials." if count == total else f"{count} of {total} trials are drawn."
+
+
+def _logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
+    """Names of the cell's parameters that are searched on a logarithmic scale."""
+    arms = records.part("study").get("arms")
+    losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
+    return {name for loss in losses for name, domain in domains(loss) if domain.get("log") is True}

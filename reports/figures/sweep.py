@@ -1,0 +1,227 @@
+"""A setting of the arms against the test metrics, for a study some of whose arms differ by one number alone.
+
+Which setting that is follows from study.json: the arms' losses as descriptions, equal but for one entry. Each is a
+data step, then a drawing step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from reports.analysis import statistics
+from reports.figures.style import BEST, GREY, Drawn, Look, canvas, faint, look, plain, rounded
+from reports.format.metrics import Metric, brief, metric
+from reports.format.settings import CLASS
+from reports.load import Cell, StudyRecords
+
+FEWEST = 3
+"""Arms with a number of their own, from which on a figure says more than the table."""
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Arms that differ by the number at `path` of their losses."""
+
+    path: Path
+    fixed: dict[str, float]
+    """By arm."""
+    others: tuple[str, ...]
+    """Arms with a domain or a schedule where the others have a number."""
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm's confirm runs. Without an `x` it is a level: a control, or an arm whose setting moves."""
+
+    arm: str
+    x: float | None
+    seeds: tuple[float, ...]
+    mean: statistics.Mean
+
+
+def setting_figures(records: StudyRecords, student: str) -> list[Drawn]:
+    """The swept setting against each test metric, the one verdicts rest on first; none where nothing is swept."""
+    found = sweep(records)
+    if found is None:
+        return []
+    names = [name for name in records.confirmed.columns if str(name).startswith("test/")]
+    names.sort(key=lambda name: name != records.test_metric)
+    data = [(metric(name), setting_data(records, student, found, name)) for name in names]
+    return [
+        draw_setting(points, found, written, student, records.direction_of(written.name))
+        for written, points in data
+        if sum(point.x is not None for point in points) >= FEWEST
+    ]
+
+
+def sweep(records: StudyRecords) -> Sweep | None:
+    """The setting by which most arms differ from each other, and by which alone; None if fewer than FEWEST do."""
+    listed = records.part("study").get("arms")
+    losses = {
+        str(arm.get("name")): dict(_leaves(arm.get("loss")))
+        for arm in (listed if isinstance(listed, list) else [])
+        if isinstance(arm, dict)
+    }
+    found: dict[tuple[Path, str], dict[str, float]] = defaultdict(dict)
+    for arm, leaves in losses.items():
+        for path, value in leaves.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                found[path, _without(leaves, path)][arm] = float(value)
+    swept = {key: arms for key, arms in found.items() if len(set(arms.values())) >= FEWEST}
+    if not swept:
+        return None
+    (path, rest), fixed = max(swept.items(), key=lambda item: len(item[1]))
+    others = [arm for arm, leaves in losses.items() if arm not in fixed and _without(leaves, path) == rest]
+    return Sweep(path, fixed, tuple(others))
+
+
+def setting_data(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
+    """A point for each arm of the sweep and for what these are compared with, in the study's order."""
+    cells = records.cells_of(student)
+    controls = {cell.versus for cell in cells if cell.arm in found.fixed}
+    shown = {*found.fixed, *found.others, *controls}
+    points = (_point(records, cell, found, name) for cell in cells if cell.arm in shown)
+    return [point for point in points if point]
+
+
+def draw_setting(points: list[Point], found: Sweep, written: Metric, student: str, direction: str) -> Drawn:
+    """Means with intervals over the seeds' dots, a line through the fixed ones; levels across the whole width."""
+    figure = canvas(plain(found.name), written.label, 360)
+    fixed = sorted((point for point in points if point.arm in found.fixed), key=lambda point: point.x or 0.0)
+    placed = [point.x for point in points if point.x is not None]
+    wide = min(placed) > 0 and max(placed) / min(placed) > 50
+    low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widened(min(placed), max(placed))
+    levels = [point for point in points if point.x is None]
+    aside = partial(_aside, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
+    for point in levels:
+        _draw_level(figure, point, written, (low, high), controls=point.arm not in found.others)
+    _draw_points(figure, fixed, written, f"fixed {plain(found.path[-1], 20)}", look(0), "circle", aside)
+    for point in points:
+        if point.x is not None and point.arm not in found.fixed:
+            label = f"{plain(point.arm, 30)}, chosen {brief(point.x)}"
+            _draw_points(figure, [point], written, label, Look(BEST, "solid"), "star", aside)
+    figure.update_xaxes(type="log" if wide else "linear", range=None if wide else [low, high])
+    better = "lower" if direction == "min" else "higher"
+    caption = (
+        f"Mean over {_seeds(points)} with its 95 % t interval; faint dots are single seeds. "
+        f"{better.capitalize()} is better. Verdicts rest on paired differences, which these intervals do not show."
+    )
+    return Drawn(f"setting-{written.bare}", f"{student}: {found.name} against {written.words}", caption, figure)
+
+
+def _point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
+    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
+    if runs.empty:
+        return None
+    written = metric(name)
+    seeds = [float(value) * written.factor for value in runs[name]]
+    chosen = found.fixed.get(cell.arm, _configured(runs["config"].iloc[-1], found.path))
+    return Point(cell.arm, chosen, tuple(seeds), statistics.mean_interval(seeds))
+
+
+def _configured(text: str, path: Path) -> float | None:
+    """The number that a run's configuration has at `path` of its loss; None if there is none, or one that moves."""
+    try:
+        entry = json.loads(text)["loss"]
+        for key in path:
+            entry = entry[int(key)] if isinstance(entry, list) else entry[key]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    return float(entry) if isinstance(entry, int | float) and not isinstance(entry, bool) else None
+
+
+def _leaves(description: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """A description's entries that are no objects, by path."""
+    if isinstance(description, dict | list):
+        items = description.items() if isinstance(description, dict) else enumerate(description)
+        for key, item in items:
+            if key not in CLASS or key == "is":
+                yield from _leaves(item, (*path, str(key)))
+    else:
+        yield path, description
+
+
+def _without(leaves: dict[Path, Any], path: Path) -> str:
+    """All entries that do not lie at or below `path`, as a key."""
+    return repr(sorted((key, repr(value)) for key, value in leaves.items() if key[: len(path)] != path))
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Some room at both sides; down to zero where that is near."""
+    room = 0.06 * (high - low)
+    return (-room if 0 <= low < 0.5 * (high - low) else low - room), high + room
+
+
+def _aside(factor: float, shift: float, x: float) -> float:
+    return factor * x - shift
+
+
+def _seeds(points: list[Point]) -> str:
+    counts = sorted({point.mean.n for point in points})
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _draw_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[float, float], *, controls: bool) -> None:
+    colour, dash = (GREY, "7px,3px") if controls else (look(2).colour, "2px,3px")
+    kind = "control" if controls else "moving"
+    mean, interval = point.mean.mean, point.mean.interval
+    if interval and controls:
+        band = [*rounded([interval.low] * 2), *rounded([interval.high] * 2)]
+        figure.add_scatter(
+            x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=faint(colour, 0.15), mode="none"
+        )
+        figure.data[-1].update(showlegend=False, hoverinfo="skip")
+    figure.add_scatter(
+        x=[ends[0], sum(ends) / 2, ends[1]],
+        y=rounded([mean] * 3),
+        mode="lines",
+        name=f"{plain(point.arm, 30)} ({kind})",
+        line={"color": colour, "dash": dash, "width": 2},
+        hovertemplate=f"{plain(point.arm)}: %{{y:.{written.digits}f}}<extra></extra>",
+    )
+
+
+def _draw_points(
+    figure: go.Figure,
+    points: list[Point],
+    written: Metric,
+    name: str,
+    style: Look,
+    symbol: str,
+    aside: Callable[[float], float],
+) -> None:
+    """Single seeds stand a little to the left of their mean, whose interval would cover them."""
+    figure.add_scatter(
+        x=rounded(aside(point.x) for point in points if point.x is not None for _ in point.seeds),
+        y=rounded(value for point in points for value in point.seeds),
+        mode="markers",
+        marker={"color": faint(style.colour, 0.35), "size": 6},
+        showlegend=False,
+        hovertemplate=f"one seed: %{{y:.{written.digits}f}}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=rounded(point.x for point in points),
+        y=rounded(point.mean.mean for point in points),
+        mode="lines+markers" if len(points) > 1 else "markers",
+        name=name,
+        line={"color": style.colour, "width": 1.5},
+        marker={"color": style.colour, "size": 14 if symbol == "star" else 9, "symbol": symbol},
+        customdata=[plain(point.arm) for point in points],
+        hovertemplate=f"%{{customdata}}: %{{y:.{written.digits}f}}<extra></extra>",
+    )
+    half = [point.mean.interval.high - point.mean.mean if point.mean.interval else 0.0 for point in points]
+    figure.data[-1].error_y = {"array": rounded(half), "thickness": 1.8, "width": 6}

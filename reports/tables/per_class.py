@@ -1,0 +1,51 @@
+"""Scores by class, where a task records them: what hides in a mean over classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reports.analysis import statistics
+from reports.format.metrics import CLASS, metric
+from reports.format.table import Table
+from reports.load import StudyRecords
+
+
+def class_table(records: StudyRecords, student: str) -> Table | None:
+    """A student's test score of each class under each arm, the teacher's beside them; None where none is recorded.
+
+    Means over the confirm seeds with the half width of their 95 % interval. No verdicts: nothing is tested by class.
+    """
+    test = metric(records.test_metric)
+    prefix = records.test_metric.removesuffix(test.bare) + f"{CLASS}{test.bare}_"
+    names = [name for name in records.part("metrics") if name.startswith(prefix) and name in records.confirmed]
+    names = [name for name in names if records.confirmed[name].notna().any()]
+    if not names:
+        return None
+    cells = records.cells_of(student)
+    teacher = records.part("teacher", "metrics")
+    rows = tuple(
+        (
+            name.removeprefix(prefix),
+            metric(name).text(teacher.get(name)),
+            *(_mean(records, cell.name, name) for cell in cells),
+        )
+        for name in names
+    )
+    return Table(
+        name=f"classes-{student}",
+        caption=f"{student}: {test.label} by class",
+        columns=("class", "teacher", *(cell.arm for cell in cells)),
+        align="l" + "r" * (1 + len(cells)),
+        rows=rows,
+        notes=("± is the 95 % interval over the confirm seeds. Nothing is tested by class.",),
+    )
+
+
+def _mean(records: StudyRecords, cell: str, name: str) -> str:
+    values = records.confirmed.loc[records.confirmed["cell"] == cell, name].to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "–"
+    found, written = statistics.mean_interval(values.tolist()), metric(name)
+    half = f" ± {written.text(found.interval.high - found.mean)}" if found.interval else ""
+    return written.text(found.mean) + half

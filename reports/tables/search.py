@@ -1,0 +1,87 @@
+"""What a cell's search found: its trials ranked, the winner, and the table of the best.
+
+Figures of the same are in search_figures.py. Only validation scores appear here; a search never reads test.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from reports.analysis.pareto import pareto
+from reports.analysis.search import parameter_names, rank
+from reports.format.metrics import Metric, brief, metric
+from reports.format.table import Table
+from reports.load import Cell, StudyRecords, values
+
+TOP_TRIALS = 10
+STATE_WORDS = {"PRUNED": "stopped"}
+"""As everywhere on the page; "pruned" would be read as pruned logits."""
+
+MOST_COLUMNS = 8
+"""A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
+
+
+def search_table(records: StudyRecords, cell: Cell) -> Table:
+    """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
+    written, ranked = metric(records.metric), rank(records, cell)
+    names = parameter_names(cell, ranked)
+    rows, kinds = [], []
+    for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
+        complete = trial["state"] == "COMPLETE"
+        proposed = _proposed(values(trial["params"]), names)
+        score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
+        rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
+        kinds.append("best" if position == 0 and complete else "" if complete else "reference")
+    hidden = len(ranked) - len(rows)
+    return Table(
+        name=f"search-{cell.name}",
+        caption=f"{cell.name}: best trials of {len(ranked)}",
+        columns=("trial", "state", *(names if len(names) <= MOST_COLUMNS else ("settings",)), written.label, "epochs"),
+        align="rl" + ("r" * len(names) if len(names) <= MOST_COLUMNS else "l") + "rr",
+        rows=tuple(rows),
+        kinds=tuple(kinds),
+        notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
+    )
+
+
+def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
+    """The completed trials that no other beats in all objectives at once; None for a study with one objective."""
+    further = records.study.get("objectives")
+    objectives = [records.metric, *further] if isinstance(further, list) and further else []
+    trials = records.searches(cell)
+    if not set(objectives) <= set(trials.columns):
+        return None
+    complete = trials[trials["state"] == "COMPLETE"]
+    scores = [{name: trial[name] for name in objectives} for _, trial in complete.iterrows()]
+    front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
+    if not objectives or not front:
+        return None
+    names, written = parameter_names(cell, trials), [metric(name) for name in objectives]
+    shown = complete.iloc[front].sort_values(records.metric, ascending=records.direction_of(records.metric) == "min")
+    rows = [
+        (str(trial["number"]), *_proposed(values(trial["params"]), names), *_scores(trial, written))
+        for _, trial in shown.iterrows()
+    ]
+    few = len(names) <= MOST_COLUMNS
+    return Table(
+        name=f"pareto-{cell.name}",
+        caption=f"{cell.name}: trials that no other is better than in every objective",
+        columns=("trial", *(names if few else ("settings",)), *(m.label for m in written)),
+        align="r" + ("r" * len(names) if few else "l") + "r" * len(written),
+        rows=tuple(rows),
+        kinds=("best",) + ("",) * (len(rows) - 1),
+        notes=(f"Of {len(complete)} completed trials. {written[0].words} alone decides what is confirmed.",),
+    )
+
+
+def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
+    return tuple(one.text(float(trial[one.name])) for one in written)
+
+
+def _proposed(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """A trial's settings: a column each, or all in one where there are many."""
+    if len(names) <= MOST_COLUMNS:
+        return tuple(brief(params[name]) if name in params else "–" for name in names)
+    return (", ".join(f"{name} {brief(params[name])}" for name in names if name in params),)

@@ -1,0 +1,159 @@
+"""The report in sentences: which data, the answer, what the seeds can decide, what is missing.
+
+Every sentence is made from the records; none claims more than the verdicts do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reports.analysis import published, statistics
+from reports.analysis.comparison import ArmResult, Comparison, protocol
+from reports.load import StudyRecords
+
+
+def data_line(records: StudyRecords) -> str:
+    """The first line under the title: which data, and whether under a paper's protocol."""
+    data = records.part("inputs", "data")
+    sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
+    of = f": {_listed(sizes)} samples" if sizes else ""
+    said = str(data.get("note") or "").rstrip(".")
+    note = f" {said[0].upper()}{said[1:]}." if said else ""
+    line = f"Data: {records.data_name}{of}.{note}"
+    if protocol(records):
+        return f"{line} Data and protocol of {records.protocol}."
+    if records.protocol:
+        return f"{line} Not {records.protocol}'s data: {altered(records)}; {_APART}."
+    return f"{line} Not the data and protocol of any paper; {_APART}."
+
+
+def altered(records: StudyRecords) -> str:
+    """Why the data are not those of the study's declared protocol."""
+    why = records.part("inputs", "data").get("why_incomplete")
+    return str(why) if why else "images are missing or added"
+
+
+_APART = "published figures are not shown beside measured ones"
+_SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+
+
+MOST_SINGLY = 2
+"""So many undecided comparisons are told one by one."""
+
+
+def answers(comparisons: tuple[Comparison, ...]) -> list[str]:
+    """`answer` of each student; a yardstick of which nothing is asked has none, unless nothing is asked at all."""
+    return [answer(comparison) for comparison in comparisons if comparison.comparisons] or [
+        answer(comparison) for comparison in comparisons
+    ]
+
+
+def answer(comparison: Comparison) -> str:
+    """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
+    alike = [row for row in comparison.claims if row.paired is not None and row.paired.alike]
+    undecided = [row for row in comparison.claims if row.verdict == "undecided" and row not in alike]
+    open_rows = [row for row in comparison.claims if row.verdict is None]
+    decided = [row for row in comparison.claims if row.verdict is not None and row not in (*undecided, *alike)]
+    few = undecided if len(undecided) <= MOST_SINGLY else []
+    parts = [_verdict(row, comparison) for row in (*decided, *few, *alike)]
+    if undecided and not few:
+        parts.append(f"{_against(undecided)} are undecided ({_range(undecided, comparison)})")
+    if open_rows:
+        parts.append(f"{_against(open_rows)} {'has' if len(open_rows) == 1 else 'have'} no result")
+    return f"{comparison.student}: {'; '.join(parts) or 'nothing is compared'}."
+
+
+def baseline_check(comparison: Comparison) -> str | None:
+    """One sentence on how baselines fare against each other, where they are compared."""
+    rows = [row for row in comparison.rows if row.baseline and row.verdict and row not in comparison.claims]
+    if not rows:
+        return None
+    return f"{comparison.student}, among the baselines: {'; '.join(_verdict(row, comparison) for row in rows)}."
+
+
+def seeds_line(comparison: Comparison) -> str | None:
+    """`seeds_warning` for a student's table."""
+    return seeds_warning(comparison.seeds, comparison.comparisons)
+
+
+def seeds_warning(seeds: int, comparisons: int) -> str | None:
+    """Says beforehand that so many seeds cannot decide so many comparisons, and how many would; None if they can."""
+    smallest, needed = statistics.smallest_p(seeds), statistics.seeds_to_decide(comparisons)
+    if seeds < 1 or comparisons < 1 or seeds >= needed:
+        return None
+    corrected = f", {min(1.0, smallest * comparisons):.2g} after correction for {comparisons} comparisons"
+    return (
+        f"{seeds} {_plural(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
+        f"{corrected if comparisons > 1 else ''}, so every verdict stays undecided, however large the effect. "
+        f"It takes at least {needed} seeds: --seeds {needed}."
+    )
+
+
+def published_line(records: StudyRecords) -> str | None:
+    """Why no published figures are shown; None if they are."""
+    methods = tuple(cell.published for cell in records.cells)
+    apart = "" if protocol(records) == records.protocol else f" ({altered(records)})"
+    return published.why_not_shown(protocol(records), records.data_name + apart, records.students, methods)
+
+
+def missing(records: StudyRecords) -> list[str]:
+    """What is missing: unfinished work, failed trials, cells without a result, damaged records."""
+    lines = list(_unfinished(records))
+    failed = records.trials[records.trials["state"] == "FAILED"]
+    if len(failed):
+        by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
+        lines.append(f"{len(failed)} {_plural(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
+    lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
+    return lines
+
+
+def _unfinished(records: StudyRecords) -> Iterable[str]:
+    counts = records.confirmed["cell"].value_counts()
+    planned = records.budget("seeds")
+    short = [cell for cell in records.cells if counts.get(cell.name, 0) < planned]
+    if not records.finished:
+        done = sum(min(int(counts.get(cell.name, 0)), planned) for cell in records.cells)
+        yield (
+            f"This study is not finished: {done} of {planned * len(records.cells)} confirm runs have a result. "
+            "All figures and verdicts are provisional; the same command goes on with it, "
+            "and with --retry-failed runs failed trials again."
+        )
+    elif short:
+        names = _listed([f"{cell.name} ({counts.get(cell.name, 0)} of {planned})" for cell in short])
+        yield f"Not every cell has all its confirm runs: {names}."
+
+
+def _verdict(row: ArmResult, comparison: Comparison) -> str:
+    assert row.paired is not None
+    if row.paired.alike:
+        return f"{row.arm} and {row.versus} gave the same with every seed"
+    unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
+    by = f"{comparison.metric.signed(row.paired.difference)}{unit} {comparison.metric.noun}"
+    if row.verdict != "undecided":
+        return f"{row.arm} is {row.verdict} than {row.versus} ({by})"
+    seeds = f"; about {row.seeds_needed} seeds would decide a difference of this size" if row.seeds_needed else ""
+    return f"{row.arm} against {row.versus} is undecided ({by}{seeds})"
+
+
+def _range(rows: list[ArmResult], comparison: Comparison) -> str:
+    """ "between −0.15 and +0.01 MAE": the differences seen."""
+    seen = sorted(row.paired.difference for row in rows if row.paired is not None)
+    unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
+    low, high = comparison.metric.signed(seen[0]), comparison.metric.signed(seen[-1])
+    return f"between {low} and {high}{unit} {comparison.metric.noun}"
+
+
+def _against(rows: list[ArmResult]) -> str:
+    """ "DKD + LP and KD against DKD": arms grouped by what they are compared with."""
+    groups: dict[str | None, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row.versus, []).append(row.arm)
+    return _listed([f"{_listed(arms)} against {versus}" for versus, arms in groups.items()])
+
+
+def _listed(items: list[str]) -> str:
+    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,0 +1,97 @@
+"""A study on the screen: its table of cells, what runs now, what failed. For `python -m study show`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from study.cli.list_studies import local
+from study.cli.status import Standing, TrialShown, Used
+
+WATCH_SECONDS = 2.0
+
+
+def drawn(study: Standing) -> Group:
+    """The study as people read it."""
+    by = f" by {study.by}" if study.by else ""
+    parts: list[Table | Text] = [Text(f"{study.name}: {study.question}"), Text(f"{study.state}{by}\n", style="dim")]
+    parts += [_cells(study), *_best(study)]
+    if study.running:
+        parts += [Text("\nruns now" if study.by else "\ngoes on first"), _running(study)]
+    if study.failed:
+        parts += [Text("\nfailed"), *(_failure(trial) for trial in study.failed)]
+    return Group(*parts, Text(f"\n{_used_line(study.used)}"), Text(study.next, style="dim"))
+
+
+def watch(draw: Callable[[], RenderableType], console: Console) -> None:
+    """Draw anew every 2 s until Ctrl-C; less often where reading takes long, to leave the cores to trials."""
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            began = time.monotonic()
+            live.update(draw(), refresh=True)
+            time.sleep(max(WATCH_SECONDS, 5 * (time.monotonic() - began)))
+
+
+def _cells(study: Standing) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    titles = ("cell", "phase", "search", "stopped", "failed", f"best {study.metric}", "confirm", study.test_metric)
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("cell", "phase") else "right")
+    for cell in study.cells:
+        spread = f" ± {cell.test_std:.2g}" if cell.test_std is not None else ""
+        table.add_row(
+            Text(cell.cell),
+            Text(cell.phase, style="red" if cell.phase == "failed" else ""),
+            f"{cell.searched}/{cell.to_search}" if cell.to_search else "–",
+            str(cell.stopped or "–"),
+            str(cell.failed or "–"),
+            f"{cell.best:.4g}" if cell.best is not None else "–",
+            f"{cell.confirmed}/{cell.to_confirm}",
+            f"{cell.test_mean:.4g}{spread}" if cell.test_mean is not None else "–",
+        )
+    return table
+
+
+def _best(study: Standing) -> list[Text]:
+    """A line per searched cell: the best parameters so far."""
+    lines = []
+    for cell in study.cells:
+        settings = ", ".join(f"{name} {_brief(value)}" for name, value in cell.best_params.items())
+        lines += [Text(f"best of {cell.cell}: {settings}")] if settings else []
+    return lines
+
+
+def _running(study: Standing) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for trial in study.running:
+        table.add_row(
+            trial.trial,
+            Text(f"{trial.cell}, {trial.phase}" + ("" if trial.phase == "prepare" else f" {trial.number}")),
+            f"epoch {trial.epoch}/{trial.epochs}",
+            Text(trial.worker),
+            f"started {local(trial.started)}",
+        )
+    return table
+
+
+def _failure(trial: TrialShown) -> Text:
+    where = f"\n  {trial.traceback}" if trial.traceback else ""
+    at = f"{trial.trial}  {trial.cell}, {trial.phase} {trial.number}, epoch {trial.epoch}/{trial.epochs}"
+    return Text(f"{at}: {trial.reason}{where}")
+
+
+def _used_line(used: Used) -> str:
+    wall = f" of {used.most_wall_hours:g}" if used.most_wall_hours is not None else ""
+    gpu = f" of {used.most_gpu_hours:g}" if used.most_gpu_hours is not None else ""
+    return f"used: {used.epochs:,} epochs, {used.wall_hours:.2f}{wall} hours, {used.gpu_hours:.2f}{gpu} GPU hours"
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,253 @@
+"""One run of one study, from its checks to its last row: what python -m study.run does between reading and reporting.
+
+Ray is imported late, inside the functions that need it: it takes seconds that --help and bad input need not wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from study.engine.coordinator import Flow
+from study.engine.live_display import Display, Spoken
+from study.engine.model_costs import with_costs
+from study.engine.replay import replay
+from study.engine.warm_start import warm_points
+from study.records.segments import Records, write_study
+from study.records.study_json import (
+    check_same,
+    check_writable,
+    document,
+    fingerprints,
+    gpu_names,
+    locked,
+    runs_of,
+    stop_requested,
+    withdraw_stop,
+)
+from study.search.journal import new_journal
+from study.space.domains import corners
+from study.space.params import Params
+from study.space_file import Space
+from study.storage.dataset import DataSet
+from study.storage.locations import mirror_of, shown
+from study.storage.remote import gather
+from study.storage.worker_sync import fetch_artifacts
+from study.study import Study
+from study.trackers.base import Tracker, tracked
+from study.trial import SPLITS, Preparation, Split
+
+if TYPE_CHECKING:
+    from study.cluster.resources import Resources
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study runs, with how much of it, what is done again and who hears of it, as the command line says."""
+
+    storage: Path
+    address: str | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    retry_failed: bool = False
+    logs: tuple[str, ...] = ()
+    """Names of study/trackers/base.py."""
+    verbose: bool = False
+    data: DataSet | None = None
+    """The data set, if it does not lie in a folder."""
+
+
+def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
+    """The task's own checks, with every loss at the ends of its domains; returns what identifies data and teacher."""
+    checked: dict[str, Any] = {}
+    trained_on: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
+    for student in study.students:
+        losses = tuple(loss for cell in study.cells if cell.student is student for loss in corners(cell.arm.loss))
+        checked |= study.task.check((student,), losses, storage, trained_on)
+    return checked
+
+
+def check_place(place: Place, study: Study) -> None:
+    """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
+    check_writable(place.storage)
+    if place.address is None:
+        resources_of(place, study)
+
+
+def resources_of(place: Place, study: Study) -> Resources:
+    """What a trial gets there, and how many run at once; of a cluster, by asking it.
+
+    Raises InputError if not one trial fits, or no cluster answers.
+    """
+    from study.cluster import resources as cluster
+
+    if place.address is None:
+        here = cluster.Node(os.cpu_count() or 1, len(gpu_names()))
+        return cluster.allot([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+    cluster.connect(place.address)
+    try:
+        nodes = cluster.nodes() + cluster.coming()
+        return cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+    finally:
+        cluster.disconnect()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: with `problems` of cells that cannot be completed, or `stopped` before everything was tried."""
+
+    problems: list[str]
+    stopped: str = ""
+
+
+def drive(
+    study: Study, space: Space, inputs: Mapping[str, Any], place: Place, command: str, console: Console
+) -> Outcome:
+    """Train what is not on record yet."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    folder = place.storage / study.name
+    with locked(folder), _heard(folder), tracked(place.logs, folder, study.question, say) as trackers:
+        earlier = check_same(folder, study, inputs)
+        listeners = [*trackers, *([Spoken(say)] if place.verbose else [])]
+        warm = warm_of(study, earlier)
+        flow = resumed(study, inputs, place, warm, runs_of(earlier), listeners)
+        if flow.done and earlier is not None and earlier["finished"]:
+            say(f"{shown(folder)} is finished: nothing to train, reporting again")
+            return Outcome([])
+        seen = (folder / "report.html").is_file()
+        written = document(study, space, inputs, earlier, command, results_known=seen) | {"warm_start": warm}
+        say(opening(flow, folder))
+        stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
+        fetch_artifacts(place.storage, study.task)
+        gather(folder)
+        summary = study.task.summary(study.students, place.storage)
+        if flow.done:  # finished is written after the costs: a run that is cut short here leaves them to the next
+            write_study(folder, {**written, **summary})
+            summary = with_costs(study, summary, place.storage, say)
+        write_study(folder, {**written, **summary, "finished": flow.done})
+        if flow.done:
+            return Outcome([])
+        return Outcome([], stopped) if stopped and not flow.problem else Outcome(flow.problems)
+
+
+@contextmanager
+def _heard(folder: Path) -> Iterator[None]:
+    """What was asked of an earlier run is not asked of this one, nor what is asked of this one of the next."""
+    withdraw_stop(folder)
+    try:
+        yield
+    finally:
+        withdraw_stop(folder)
+
+
+def resumed(
+    study: Study,
+    inputs: Mapping[str, Any],
+    place: Place,
+    warm: Mapping[str, Sequence[Params]] | None = None,
+    runs: Sequence[Mapping[str, Any]] = (),
+    trackers: Sequence[Tracker] = (),
+) -> Flow:
+    """The study as its folder has it: a new one, or one where it was left. `runs` are its earlier ones."""
+    folder = place.storage / study.name
+    records = Records(folder, study.task.metrics)
+    preparations = study.task.preparations(place.storage, study.plan)
+    journal = new_journal(folder / "optuna.journal")
+    flow = Flow(study, records, journal, preparations, fingerprints(inputs), warm)
+    flow.trackers = trackers
+    replay(flow, place.retry_failed, runs)
+    return flow
+
+
+def warm_of(study: Study, earlier: Mapping[str, Any] | None) -> dict[str, list[Params]]:
+    """The points of a warm start, as they were when the study began: what they come from may have gone on since."""
+    pinned: dict[str, list[Params]] = earlier.get("warm_start") or {} if earlier else warm_points(study)
+    return pinned
+
+
+def opening(flow: Flow, folder: Path) -> str:
+    """The first line of a run: what it is about, where it writes, and how far it already is."""
+    study = flow.study
+    searches = sum(cell.trials for cell in flow.cells.values())
+    trials = searches + len(flow.cells) * study.budget.seeds
+    ended = sum(len(cell.searched) + sum(bool(s) for s in cell.confirmed.values()) for cell in flow.cells.values())
+    goes_on = f", goes on with {ended} trials done" if ended or flow.resumable else ""
+    return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {shown(folder)}"
+
+
+def _train(
+    flow: Flow, space: Space, place: Place, console: Console, say: Callable[[str], None], written: Mapping[str, Any]
+) -> str:
+    """Run the flow; returns why it stopped before its end, if it did."""
+    from study.cluster import resources as cluster
+    from study.cluster.software_check import software
+    from study.cluster.storage_check import check_shared
+    from study.execution import tune as executor
+    from study.execution.worker import Workplace
+
+    folder = place.storage / flow.study.name
+    for note in notes(flow.preparations):
+        say(note)
+    cluster.connect(place.address)
+    try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
+        check_shared(place.storage)
+        write_study(folder, written)  # once there is a cluster to run it on
+        with _written_whatever_happens(flow, written):
+            nodes = cluster.nodes() + (cluster.coming() if place.address else [])
+            workers = flow.study.workers_per_trial
+            resources = cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, workers)
+            flow.resources = resources.as_row()
+            display = Display(flow, console, resources.concurrent)
+
+            def watch() -> str:
+                display.update()
+                asked = "stopped on request" if stop_requested(folder) else ""
+                return asked or flow.problem or flow.over_budget
+
+            def room() -> int:
+                return cluster.room(resources, place.max_concurrent) if place.address else resources.concurrent
+
+            with display.shown():
+                theirs = software() if place.address else {}
+                workplace = Workplace(folder, place.storage, mirror_of(place.storage), place.data, theirs)
+                stopped = executor.execute(flow, workplace, resources, space.module, watch, say, room)
+            display.update()
+            stopped = stopped or flow.over_budget
+            flow.interrupt(stopped)
+            return stopped
+    finally:
+        cluster.disconnect()
+
+
+def notes(preparations: list[Preparation]) -> list[str]:
+    """What there is to prepare, in a line each; steps that share a note in one."""
+    grouped: dict[str, int] = {}
+    for step in preparations:
+        grouped[step.note] = grouped.get(step.note, 0) + 1
+    return [f"prepare: {note}" + (f", in {steps} steps" if steps > 1 else "") for note, steps in grouped.items()]
+
+
+@contextmanager
+def _written_whatever_happens(flow: Flow, written: Mapping[str, Any]) -> Iterator[None]:
+    """Leave no row in memory, whether the study ends, fails or is interrupted, and write down how long it took."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not cut the writing short
+            signal.signal(number, signal.SIG_IGN)
+        flow.interrupt("interrupted by the user")
+        raise
+    finally:
+        flow.records.compact()
+        written["provenance"]["runs"][-1]["seconds"] = flow.wall_seconds
+        write_study(flow.records.folder, written)

@@ -1,0 +1,163 @@
+"""Whole points of a search space: read off a concrete object, checked, or laid out as a grid.
+
+A point is what a trial records: parameters by domain name, those of options that are not chosen left out. Which points
+are tried, and when, is study/search/searcher.py's business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from study.errors import InputError
+from study.space.domains import (
+    WHOLE,
+    Choice,
+    Domain,
+    Integer,
+    Uniform,
+    Value,
+    children,
+    domains,
+    is_domain,
+    join,
+    visit,
+)
+
+Params = Mapping[str, Value]
+
+
+# -- reading a point ---------------------------------------------------------------------------------------------------
+
+
+def params_of(space: Any, given: Any, path: str = "") -> dict[str, Value]:
+    """The parameters with which `resolve_params` makes the concrete object `given` of `space`.
+
+    An option of a choice is known by its value, its label or its class and what is in it; of several that fit, the
+    first. Raises InputError naming the field that lies outside, what it is and what is allowed.
+    """
+    if isinstance(space, Choice):
+        return _params_of_choice(space, given, path)
+    if is_domain(space):
+        return {path: checked(space, given, path)}
+    parts = dict(children(space))
+    if parts and (type(given) is not type(space) or dict(children(given)).keys() != parts.keys()):
+        raise InputError(f"{path or 'the loss'} is {given!r}; the search space has a {type(space).__name__} there")
+    if not parts and (given != space or isinstance(given, bool) != isinstance(space, bool)):
+        raise InputError(f"{path or 'the loss'} is {given!r}; the search space has {space!r} there, fixed")
+    found: dict[str, Value] = {}
+    for key, below in children(given):
+        found |= params_of(parts[key], below, join(path, key))
+    return found
+
+
+def _params_of_choice(space: Choice, given: Any, path: str) -> dict[str, Value]:
+    near: list[InputError] = []
+    for label, option in zip(space.labels, space.options, strict=True):
+        try:
+            return {path or WHOLE: label} | params_of(option, given, join(path, label))
+        except InputError as error:
+            if type(option) is type(given) and children(option):
+                near.append(error)
+    if _is_one_of(given, space.labels) and next(domains(space.option(given)), None) is None:
+        return {path or WHOLE: checked(space, given, path)}
+    if len(near) == 1:
+        raise near[0]
+    raise InputError(f"{path or 'the loss'} is {given!r}; allowed is one of {_listed(space.labels)}")
+
+
+def checked(domain: Domain, value: Any, name: str) -> Value:
+    """`value` as the domain proposes it.
+
+    Raises InputError if it lies outside.
+    """
+    if isinstance(domain, Choice):
+        if not _is_one_of(value, domain.labels):
+            raise InputError(f"{name} is {value!r}; allowed is one of {_listed(domain.labels)}")
+        return domain.labels[domain.labels.index(value)]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    whole = isinstance(domain, Integer)
+    if not (number and domain.low <= value <= domain.high) or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"{name} is {value!r}; allowed is {kind} from {domain.low} to {domain.high}")
+    return int(value) if whole else float(value)
+
+
+def fits(space: Any, params: Params) -> bool:
+    """Whether `params` are a point of `space`: all that it asks for, each in its domain, and nothing else."""
+    asked: set[str] = set()
+
+    def pick(name: str, domain: Domain) -> Value:
+        asked.add(name)
+        if name not in params:
+            raise InputError(f"no value for parameter {name!r}")
+        return checked(domain, params[name], name)
+
+    try:
+        visit(space, pick)
+    except InputError:
+        return False
+    return asked == params.keys()
+
+
+def same(one: Params, other: Params) -> bool:
+    """Whether two points are equal, numbers to within rounding."""
+    return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
+
+
+def tried_first(first: Sequence[Params], further: Sequence[Params]) -> list[Params]:
+    """`first`, then those of `further` that are not among them."""
+    return [*first, *(point for point in further if not any(same(point, known) for known in first))]
+
+
+def _equal(one: Value, other: Value) -> bool:
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return one == other
+
+
+def _is_one_of(value: Any, labels: tuple[Value, ...]) -> bool:
+    # True equals 1 in Python, and is another label
+    return any(value == label and isinstance(value, bool) == isinstance(label, bool) for label in labels)
+
+
+def _listed(labels: tuple[Value, ...]) -> str:
+    return ", ".join(map(str, labels))
+
+
+# -- a grid ------------------------------------------------------------------------------------------------------------
+
+
+def grid(space: Any, points: int, path: str = "") -> list[dict[str, Value]]:
+    """Every combination of the domains' `levels`, each option of a choice with a grid of its own."""
+    if isinstance(space, Choice):
+        return [
+            {path or WHOLE: label} | below
+            for label, option in zip(space.labels, space.options, strict=True)
+            for below in grid(option, points, join(path, label))
+        ]
+    if is_domain(space):
+        return [{path: level} for level in levels(space, points)]
+    parts = [grid(item, points, join(path, key)) for key, item in children(space)]
+    return [{name: value for part in point for name, value in part.items()} for point in itertools.product(*parts)]
+
+
+def grid_size(space: Any, points: int) -> int:
+    """How many points `grid` has, without laying them out."""
+    if isinstance(space, Choice):
+        return sum(grid_size(option, points) for option in space.options)
+    if is_domain(space):
+        return len(levels(space, points))
+    return math.prod(grid_size(item, points) for _, item in children(space))
+
+
+def levels(domain: Uniform | Integer, points: int) -> list[Value]:
+    """`points` values evenly from end to end on the domain's scale; every whole number where there are no more."""
+    if isinstance(domain, Integer) and domain.high - domain.low < points:
+        return list(range(int(domain.low), int(domain.high) + 1))
+    spaced = (np.geomspace if domain.log else np.linspace)(domain.low, domain.high, points).tolist()
+    return sorted({round(value) for value in spaced}) if isinstance(domain, Integer) else spaced

@@ -1,0 +1,138 @@
+"""From a space file to a Study.
+
+A space file is ordinary Python that defines `study`: a Study, or a dictionary of profiles, each a function from
+`--data-dir` (a Path or None) to a Study. The first profile is the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from study.errors import InputError
+from study.identity import SOURCE, digest
+from study.study import Study
+
+
+@dataclass(frozen=True)
+class Space:
+    """A loaded space file: its study under one profile, and where that came from."""
+
+    study: Study
+    module: ModuleType
+    path: Path
+    profile: str
+    source: str
+
+
+def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
+    """Import a space file and take its study under a profile.
+
+    Raises InputError for a file that is missing, is no Python, raises, defines no study, or has no such profile.
+    """
+    module = _import(path)
+    if not hasattr(module, "study"):
+        raise InputError(
+            f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
+        )
+    defined = module.study
+    if isinstance(defined, Study):
+        if profile is not None:
+            raise InputError(f"{path} has no profiles, --profile {profile} cannot be chosen: leave the option out")
+        return Space(defined, module, path, "", path.read_text(encoding="utf-8"))
+    if not isinstance(defined, dict) or not defined:
+        raise InputError(f"`study` in {path} is {type(defined).__name__}; allowed are a Study or profiles by name")
+    chosen = next(iter(defined)) if profile is None else profile
+    if chosen not in defined:
+        raise InputError(f"unknown profile {chosen!r}; {path} has: {', '.join(defined)}")
+    with _blamed_on(path):
+        study = defined[chosen](data_dir)
+    if not isinstance(study, Study):
+        raise InputError(f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study")
+    return Space(study, module, path, chosen, path.read_text(encoding="utf-8"))
+
+
+def overridden(
+    study: Study,
+    *,
+    name: str | None,
+    seed: int | None,
+    trials: int | None,
+    epochs: int | None,
+    seeds: int | None,
+) -> Study:
+    """The study with what the command line asked for.
+
+    Fewer epochs than the space file's shorten preparations in proportion; other epochs leave a paper's protocol.
+    """
+    budget = study.budget
+    changed = dataclasses.replace(
+        budget,
+        trials=budget.trials if trials is None else trials,
+        epochs=budget.epochs if epochs is None else epochs,
+        seeds=budget.seeds if seeds is None else seeds,
+    )
+    return dataclasses.replace(
+        study,
+        name=name or study.name,
+        seed=study.seed if seed is None else seed,
+        budget=changed,
+        task=study.task.shortened(changed.epochs / budget.epochs) if changed.epochs < budget.epochs else study.task,
+        protocol=study.protocol if changed.epochs == budget.epochs else "",
+    )
+
+
+def in_precision(study: Study, precision: str) -> Study:
+    """The study in another precision than the space file's, which leaves a paper's protocol."""
+    task = study.task.with_precision(precision)
+    return dataclasses.replace(study, task=task, protocol=study.protocol if task == study.task else "")
+
+
+def capped(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
+    """The study with the command line's caps in place of the space file's."""
+    caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}
+    return dataclasses.replace(study, budget=dataclasses.replace(study.budget, **caps))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """Tell an exception of a space file in one line, with the line of the file that led to it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except SyntaxError as error:
+        raise InputError(f"{error.filename} is no valid Python: {error.msg}, line {error.lineno}") from None
+    except Exception as error:
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {frames[-1]}" if frames else ""
+        raise InputError(f"{path}{line}: {type(error).__name__}: {error}") from error
+
+
+def _import(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"no space file {path}; {'there are: ' + ', '.join(near) if near else 'its folder has none'}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # last, so that a space file's neighbours hide no installed package
+        sys.path.append(folder)
+    name = f"space_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is no Python file: a space file ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses defined in the file look their module up
+    with _blamed_on(path):
+        spec.loader.exec_module(module)
+    for kind in vars(module).values():
+        if isinstance(kind, type) and kind.__module__ == name:
+            setattr(kind, SOURCE, digest(inspect.getsource(kind)))
+    return module

@@ -1,0 +1,151 @@
+"""Examples in the report: the right nets beside each other, equal colours for equal numbers, damaged files named."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reports.build import build
+from reports.examples.images import PIXELS, SMALL, galleries, label_colour
+from reports.examples.panels import FILE, exhibitions
+from reports.load import load
+from tests.reports.fake_study import Writer
+
+CLASSES = ("background", "skin", "<b>nose</b>")
+
+
+def words(name, kind, caption="", scale="", classes=()):
+    given = kind != "map"
+    return {"name": name, "kind": kind, "caption": caption, "given": given, "scale": scale, "classes": classes}
+
+
+def panels(level=1.0, side=24, caption="7.0 people"):
+    """One example's: an image, its labels, a map."""
+    ramp = np.linspace(0, level, side * side, dtype=np.float16).reshape(side, side)
+    return [
+        (words("input", "image"), noise(side)),
+        (words("truth", "labels", classes=CLASSES), labels(side)),
+        (words("density", "map", caption, scale="people"), ramp),
+    ]
+
+
+def noise(side):
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def labels(side):
+    return (np.arange(side * side, dtype=np.uint8) % 3).reshape(side, side)
+
+
+def keep(folder, shown, examples=2):
+    folder.mkdir(parents=True, exist_ok=True)
+    about, arrays = [], {}
+    for example in range(examples):
+        for position, (told, values) in enumerate(shown):
+            key = f"{example}/{position}"
+            about.append({"key": key, "example": example, **told})
+            arrays[key] = values
+    np.savez_compressed(folder / FILE, about=np.array(json.dumps(about)), **arrays)
+
+
+@pytest.fixture
+def shown(writer: Writer):
+    """A study whose teacher and arms keep exhibits: the teacher's maps reach 4, the arms' reach 1, 2 and 3."""
+    folder = writer.fill().write()
+    study = json.loads((folder / "study.json").read_text())
+    study["teacher"]["fingerprint"] = "abc"
+    (folder / "study.json").write_text(json.dumps(study))
+    keep(folder.parent / "teachers" / "abc", panels(4.0))
+    confirmed = load(folder).confirmed
+    for level, arm in enumerate(writer.arms, 1):
+        first = confirmed[(confirmed["arm"] == arm) & (confirmed["number"] == 0)]["trial_id"].item()
+        keep(folder / "checkpoints" / first, panels(float(level), caption=f"{arm} <i>"))
+    return folder
+
+
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def test_examples_stand_beside_each_other_teacher_first_then_arms_in_the_studys_order(shown):
+    (gallery,) = galleries(exhibitions(load(shown)))
+    assert [example.title for example in gallery.examples] == ["Example 1", "Example 2"]
+    lines = dict(gallery.examples[0].lines)
+    assert [picture.of for picture in lines["the example"]] == ["input", "truth"]
+    assert [one.of for one in lines["density"]] == ["teacher: resnet20", "none", "DKD", "DKD + LP searched"]
+    assert [one.caption for one in lines["density"]] == ["7.0 people", "none <i>", "DKD <i>", "DKD + LP searched <i>"]
+    assert [name for name, _ in gallery.legend] == list(CLASSES)
+
+
+def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):
+    (gallery,) = galleries(exhibitions(load(shown)))
+    teacher, weakest, *_ = (opened(one.uri).convert("RGB") for one in dict(gallery.examples[0].lines)["density"])
+    teacher, weakest = np.asarray(teacher, dtype=int), np.asarray(weakest, dtype=int)
+    side = 24
+    # the teacher's map reaches 4 where the weakest reaches 1: its first quarter has all the weakest one's numbers
+    for share in (0.2, 0.5, 0.9):
+        place, fourth = divmod(int(share * side * side), side), divmod(int(share * side * side / 4), side)
+        assert np.abs(weakest[place] - teacher[fourth]).max() <= 3
+    assert teacher[-1, -1].sum() > 2 * weakest[-1, -1].sum()
+
+
+def test_classes_of_a_face_have_colours_that_can_be_told_apart():
+    colours = np.array([[int(label_colour(index)[at : at + 2], 16) for at in (1, 3, 5)] for index in range(19)])
+    apart = np.abs(colours[:, None] - colours).sum(axis=2)
+    assert apart[~np.eye(19, dtype=bool)].min() > 40
+
+
+def test_small_images_are_kept_without_loss(shown):
+    (gallery,) = galleries(exhibitions(load(shown)))
+    picture = dict(gallery.examples[0].lines)["the example"][0]
+    np.testing.assert_array_equal(np.asarray(opened(picture.uri)), noise(24))
+
+
+def test_large_pictures_are_made_smaller_until_the_page_holds_them(shown, writer):
+    confirmed = load(shown).confirmed
+    for trial in confirmed[confirmed["number"] == 0]["trial_id"]:
+        keep(shown / "checkpoints" / trial, panels(side=600), examples=4)
+    (gallery,) = galleries(exhibitions(load(shown)))
+    pictures = [one for example in gallery.examples for _, line in example.lines for one in line]
+    sizes = [opened(one.uri).size for one in pictures]
+    assert SMALL < max(max(size) for size in sizes) < 600
+    assert sum(width * height for width, height in sizes) <= PIXELS
+    assert build(shown).stat().st_size < 8e6
+
+
+def test_page_shows_pictures_and_captions_stay_text(shown):
+    text = build(shown).read_text(encoding="utf-8")
+    images = re.findall(r"<img [^>]*>", text)
+    assert len(images) == 2 * (2 + 4)
+    assert all('src="data:image/' in image and 'alt="' in image for image in images)
+    assert "DKD &lt;i&gt;" in text
+    assert "<b>nose</b>" not in text
+
+
+def test_study_without_exhibits_has_no_such_section(study):
+    assert 'id="examples"' not in build(study).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:200]),
+        lambda path: path.write_bytes(b""),
+        lambda path: np.savez(path, about=np.array("[{}]")),
+        lambda path: np.savez(path, about=np.array([object()], dtype=object), allow_pickle=True),
+        lambda path: keep(path.parent, [(panels()[0][0], labels(5))]),
+    ],
+    ids=["truncated", "empty", "words missing", "pickled", "another shape"],
+)
+def test_damaged_file_is_named_and_the_rest_is_shown(shown, damage):
+    damage(shown.parent / "teachers" / "abc" / FILE)
+    (gallery,) = galleries(exhibitions(load(shown)))
+    assert len(gallery.damaged) == 1
+    assert gallery.damaged[0].startswith("teacher: resnet20: abc/exhibits.npz cannot be read")
+    assert [one.of for one in dict(gallery.examples[0].lines)["density"]] == ["none", "DKD", "DKD + LP searched"]

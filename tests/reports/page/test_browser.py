@@ -1,0 +1,96 @@
+"""The page as a reader has it: opened from disk in a headless Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reports.build import build
+from reports.figures import comparison as figures
+from tests.reports.fake_study import METRICS, Writer
+from tests.reports.page.browser import CHROMIUM, visit
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")]
+
+HOSTILE = 'DKD <img src=x onerror=alert(1)><script>alert(1)</script> </title> & "x" %{y}'
+DRAWN = """(async () => {
+  const plots = [...document.querySelectorAll(".plot")];
+  for (let wait = 0; wait < 300 && plots.some((plot) => !plot.querySelector(".main-svg .xy")); wait++)
+    await new Promise((go) => setTimeout(go, 100));
+  await new Promise((go) => setTimeout(go, 500));
+  const marks = ".js-line[d^=M], .js-fill[d^=M], .scatterlayer .point, .barlayer .point path[d^=M]";
+  return plots.map((plot) => [
+    plot.getAttribute("aria-label"),
+    [...plot.querySelectorAll(marks)].filter((mark) => mark.getBoundingClientRect().width > 0).length,
+  ]);
+})()"""
+LINKS = """[...document.querySelectorAll("nav a")].map((link) => {
+  link.click();
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const { top, bottom } = target.getBoundingClientRect();
+  return [link.textContent, top > -5 && top < innerHeight && bottom > 0];
+})"""
+TEXT = "document.body.innerText"
+OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
+TICKS = "[...document.querySelectorAll('.xtick text')].map((tick) => getComputedStyle(tick).fill)"
+
+
+@pytest.fixture
+def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page with every figure there is, of a study with a hostile arm."""
+    metrics = {**METRICS, "val/loss": "min", figures.DISTANCE: "min"}
+    monkeypatch.setattr("tests.reports.fake_study.METRICS", metrics)
+    monkeypatch.setattr("tests.reports.fake_study.TRIALS", 48)
+    losses = {f"alpha {a}": {"is": "KD", "alpha": a} for a in (0.1, 0.3, 0.5)}
+    writer.arms |= {HOSTILE: [0.93] * 8} | {arm: [0.9 + 0.01 * i] * 8 for i, arm in enumerate(losses)}
+    writer.versus |= {HOSTILE: "DKD"} | dict.fromkeys(losses, "none")
+    writer.study |= {"metrics": metrics, "objectives": ["val/loss"], "question": HOSTILE}
+    writer.study["study"]["arms"] += [{"is": "Arm", "name": arm, "loss": loss} for arm, loss in losses.items()]
+    for row in writer.fill().trials:
+        if row["phase"] == "search" and row["state"] == "COMPLETE":
+            row["val/loss"] = row["val/accuracy"] + row["number"] % 3
+    for row in writer.epochs:
+        row[figures.DISTANCE] = 1.0 / row["epoch"]
+    return build(writer.write())
+
+
+def test_browser_sees_what_a_page_asks_for_and_complains_of(tmp_path: Path) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("bad"); missing()</script>')
+    seen = visit(page.as_uri(), tmp_path / "profile", ["1 + 1"])
+    assert "http://127.0.0.1:9/x.png" in seen.requests
+    assert any("bad" in complaint for complaint in seen.complaints)
+    assert any("missing is not defined" in complaint for complaint in seen.complaints)
+    assert seen.answers == [2]
+
+
+def test_page_draws_every_figure_and_asks_for_nothing(page: Path, tmp_path: Path) -> None:
+    seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, LINKS, TEXT])
+    drawn, links, text = seen.answers
+    assert seen.complaints == []
+    assert [url for url in seen.requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
+    assert [title for title, marks in drawn if not marks] == []
+    kinds = (
+        *("paired differences", "alpha against", "learning curves", "distance to the teacher", "search history"),
+        *("validation while searching", "validation accuracy against validation loss", "importance of settings"),
+        *("all settings at once", "logits.temperature", "of the best trial", "When trials ran"),
+    )
+    for kind in kinds:
+        assert [title for title, _ in drawn if kind in title], kind
+    assert len(drawn) == page.read_text(encoding="utf-8").count('class="data">{')
+    assert len(links) >= 7
+    assert [name for name, reached in links if not reached] == []
+    assert HOSTILE in text
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "ink"), [(390, "dark", "rgb(214, 219, 225)"), (390, "light", "rgb(27, 31, 36)")]
+)
+def test_page_on_a_phone_fits_in_both_themes(page: Path, tmp_path: Path, width: int, scheme: str, ink: str) -> None:
+    seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, OVERFLOW, TICKS], width, scheme)
+    drawn, overflow, ticks = seen.answers
+    assert seen.complaints == []
+    assert [title for title, marks in drawn if not marks] == []
+    assert overflow <= 0
+    assert set(ticks) == {ink}

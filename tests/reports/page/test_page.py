@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from reports.build import build, file_stem, main
+from tests.reports.fake_study import Writer
+
+HOSTILE = """<script>alert(1)</script> "quoted" 'single' & </title> <!-- %{y} ünïcödé 数 🙂 """ + "x" * 230
+ELEMENTS_THAT_LOAD = {"link", "iframe", "object", "embed", "img", "video", "audio", "base", "form"}
+
+
+class Page(HTMLParser):
+    """A page's elements, the text outside script and style, and its scripts."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif not self._inside:
+            self.text += data
+
+
+def page_of(folder: Path) -> Page:
+    return Page(build(folder).read_text(encoding="utf-8"))
+
+
+def test_page_shows_the_answer_and_every_section(study: Path) -> None:
+    page = page_of(study)
+    assert "Not the data and protocol of any paper" in page.text
+    assert "DKD + LP searched against DKD is undecided" in page.text
+    ids = {attributes.get("id") for _, attributes in page.elements}
+    assert {"comparison", "curves", "search", "budget", "settings", "provenance", "space", "failures"} <= ids
+
+
+def test_page_links_lead_to_sections_that_exist(study: Path) -> None:
+    page = page_of(study)
+    ids = {attributes.get("id") for _, attributes in page.elements}
+    targets = [attributes["href"] or "" for tag, attributes in page.elements if tag == "a"]
+    assert targets
+    assert all(target.removeprefix("#") in ids for target in targets)
+
+
+def test_page_loads_nothing_and_holds_plotly_once(study: Path) -> None:
+    path = build(study)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert path.stat().st_size <= 8 * 2**20
+    assert not {tag for tag, _ in page.elements} & ELEMENTS_THAT_LOAD
+    assert not [attributes for tag, attributes in page.elements if "src" in attributes]
+    assert sum("plotly.js v" in script[:200] for script in page.scripts) == 1
+
+
+def test_page_policy_allows_exactly_its_own_scripts(study: Path) -> None:
+    page = page_of(study)
+    (policy,) = (a["content"] or "" for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "http" not in policy
+    executable = [a for tag, a in page.elements if tag == "script" and a.get("type") != "application/json"]
+    assert len(executable) == policy.count("'sha256-") == 2
+
+
+def test_page_keeps_hostile_text_as_text(writer: Writer) -> None:
+    calm = page_of(writer.fill().write())
+    other = Writer(writer.folder.parent / "hostile")
+    arms = list(other.arms)
+    other.arms = {HOSTILE if arm == arms[2] else arm: values for arm, values in other.arms.items()}
+    other.versus, other.searched = {HOSTILE: "DKD", "DKD": "none"}, {HOSTILE}
+    other.study |= {"name": HOSTILE, "question": HOSTILE, "readings": [HOSTILE]}
+    other.study["study"]["arms"][2]["name"] = HOSTILE
+    other.study["space"] = {"path": HOSTILE, "profile": HOSTILE, "source": HOSTILE}
+    for row in other.fill().trials:
+        row["reason"] = HOSTILE
+        row["params"] = row["params"].replace("linear", HOSTILE.replace('"', '\\"'))
+    hostile = page_of(other.write())
+    assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in calm.elements]
+    assert hostile.text.count(HOSTILE) > 10
+    assert not [script for script in hostile.scripts if "alert(1)</" in script]
+
+
+def test_page_prints_how_the_papers_were_read(writer: Writer) -> None:
+    writer.study["readings"] = ["LP: p < 5 & of all K classes.", "EAT: eight plateaus."]
+    writer.study["study"]["readings"] = writer.study["readings"]
+    page = page_of(writer.fill().write())
+    settings = page.text.split("Readings", 1)[1].split("Provenance", 1)[0]
+    assert page.text.count("LP: p < 5 & of all K classes.") == 1
+    assert "LP: p < 5 & of all K classes." in settings
+    assert "EAT: eight plateaus." in settings
+
+
+@pytest.mark.parametrize("readings", [[], None])
+def test_page_of_a_study_without_readings_has_no_such_heading(writer: Writer, readings: list[str] | None) -> None:
+    writer.study["readings"] = readings
+    assert "Readings" not in page_of(writer.fill().write()).text
+
+
+def test_page_of_an_unfinished_study_says_so(writer: Writer) -> None:
+    writer.study |= {"finished": False, "teacher": None}
+    writer.fill()
+    writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] < 3]
+    text = page_of(writer.write()).text
+    assert "Unfinished study" in text
+    assert "9 of 24 confirm runs" in text
+
+
+def test_page_says_beforehand_that_seeds_cannot_decide(writer: Writer) -> None:
+    writer.study["budget"] = {"trials": 16, "epochs": 8, "seeds": 4}
+    text = page_of(writer.fill().write()).text
+    assert "4 seeds cannot decide" in text
+    assert "at least 7 seeds" in text
+
+
+def test_page_without_any_rows(writer: Writer) -> None:
+    writer.study["finished"] = False
+    text = page_of(writer.write()).text
+    assert "0 of 24 confirm runs" in text
+    assert "no result" in text
+
+
+def test_page_without_confirm_rows(writer: Writer) -> None:
+    writer.fill()
+    writer.trials = [row for row in writer.trials if row["phase"] == "search"]
+    page = page_of(writer.write())
+    assert "search history" in page.text
+    assert not [a for _, a in page.elements if a.get("id") == "curves"]
+
+
+def test_page_of_only_failures(writer: Writer) -> None:
+    writer.fill()
+    for row in writer.trials:
+        row.update({"state": "FAILED", "reason": "out of memory", "test/accuracy": None, "val/accuracy": None})
+    page = page_of(writer.write())
+    assert page.text.count("out of memory") == len(writer.trials)
+    assert f"{len(writer.trials)} trials failed" in page.text
+
+
+def test_page_names_a_damaged_segment(study: Path) -> None:
+    (study / "epochs" / "00000002.parquet").write_bytes(b"PAR1 cut")
+    assert "epochs/00000002.parquet cannot be read" in page_of(study).text
+
+
+def test_page_of_the_barest_study(writer: Writer) -> None:
+    folder = writer.fill().write()
+    (folder / "study.json").write_text("{}")
+    assert "data that study.json does not name" in page_of(folder).text
+
+
+def test_page_replaces_an_earlier_one_and_leaves_no_scraps(study: Path) -> None:
+    build(study)
+    build(study)
+    assert {path.name for path in study.iterdir()} == {"study.json", "trials", "epochs", "tables", "report.html"}
+
+
+def test_file_stem_is_safe_and_tells_long_names_apart() -> None:
+    assert file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-+-LP-searched"
+    assert file_stem("../../etc/passwd") == "etc-passwd"
+    long = {file_stem("x" * 300 + end) for end in "ab"}
+    assert len(long) == 2
+    assert max(map(len, long)) < 100
+
+
+def test_command_prints_the_pages_path(study: Path) -> None:
+    result = CliRunner().invoke(main, [str(study)])
+    assert (result.exit_code, result.output.strip()) == (0, str(study / "report.html"))
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "newer"])
+def test_command_ends_with_one_line_on_bad_input(writer: Writer, tmp_path: Path, make: str) -> None:
+    folder = tmp_path / "fake"
+    if make == "empty":
+        folder.mkdir()
+    if make == "newer":
+        writer.study["schema"] = 2
+        writer.write()
+    result = CliRunner().invoke(main, [str(folder)])
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
+    assert result.output.startswith("error: ")
+
+
+def test_command_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "reports.build", "--help"], capture_output=True, text=True, check=True)
+    assert "report.html" in done.stdout

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from reports.analysis.statistics import mean_interval
+from reports.export import choose, confirm_run, main
+from reports.load import StudyRecords, load
+from reports.text.model_card import card
+from study.errors import InputError
+from study.identity import describe
+from tests.reports.fake_study import DKD, NONE, Writer
+from tests.reports.page.test_page import HOSTILE
+from tests.trainables import small
+from trainables.distill import distill, no_teacher
+from trainables.export import onnx as exporting
+from trainables.export.onnx import Exported, Latency
+from trainables.export.restore import Trained
+from trainables.losses.none import NoDistillation
+from trainables.models.resnet_cifar import ResNet
+
+CELL = "resnet8 / DKD"
+WRITTEN = Exported(
+    parameters=5142,
+    macs=49568,
+    input_shape=(1, 1, 8, 8),
+    output_shape=(1, 10),
+    any_size=False,
+    mean=(0.25,),
+    std=(0.5,),
+    worst_difference=3e-7,
+    latencies={"torch": Latency(0.0002, 0.0001, 0.0031, 100)},
+    sha256={"model.onnx": "ab" * 32},
+    versions={"torch": "2.9.0"},
+)
+
+
+def validated(writer: Writer, scores: dict[str, float]) -> StudyRecords:
+    """A study that confirmed with validation apart, with this mean validation accuracy by arm."""
+    writer.study["confirm_on"] = "train"
+    for row in writer.fill().trials:
+        if row["phase"] == "confirm":
+            row["val/accuracy"] = scores[row["arm"]] + (0.001 if row["number"] % 2 else -0.001)
+    return load(writer.write())
+
+
+# -- which student -------------------------------------------------------------------------------------------------
+
+
+def test_a_named_cell_is_taken(study: Path) -> None:
+    assert choose(load(study), CELL).cell.name == CELL
+
+
+def test_an_unknown_cell_is_refused_with_those_there_are(study: Path) -> None:
+    with pytest.raises(InputError, match="no cell 'resnet8 / KD' in this study: there are 'resnet8 / none', "):
+        choose(load(study), "resnet8 / KD")
+
+
+def test_a_cell_that_is_not_confirmed_is_refused(writer: Writer) -> None:
+    writer.fill()
+    writer.trials = [row for row in writer.trials if row["arm"] != "DKD" or row["number"] != 3]
+    with pytest.raises(InputError, match="'resnet8 / DKD' is not confirmed: 7 of 8 seeds"):
+        choose(load(writer.write()), CELL)
+
+
+def test_validation_of_confirm_runs_decides_whatever_test_says(writer: Writer) -> None:
+    records = validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})
+    tests = records.confirmed.groupby("arm")["test/accuracy"].mean()
+    assert tests.idxmax() == "DKD + LP searched"
+    choice = choose(records)
+    assert (choice.cell.arm, choice.because) == (
+        "DKD",
+        "the best mean validation accuracy of confirm runs among 3 cells",
+    )
+
+
+def test_the_lowest_validation_error_decides_where_less_is_better(writer: Writer) -> None:
+    writer.study |= {"direction": "min", "metrics": {}}
+    assert choose(validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm == "none"
+
+
+def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
+    del writer.arms["none"]
+    writer.versus, writer.searched = {"DKD": None, "DKD + LP searched": "DKD"}, set(writer.arms)
+    for row in writer.fill().trials:
+        if row["phase"] == "search" and row["arm"] == "DKD" and row["state"] == "PRUNED":
+            row["val/accuracy"] = 0.99  # of fewer epochs, and not what was confirmed
+        elif row["phase"] == "search" and row["arm"] != "DKD" and row["state"] == "COMPLETE":
+            row["val/accuracy"] += 0.001
+    assert choose(load(writer.write())).cell.arm == "DKD + LP searched"
+
+
+def test_without_validation_of_all_cells_nothing_is_chosen(study: Path) -> None:
+    with pytest.raises(InputError, match="test must not choose: name one with --cell; there are 'resnet8 / none'"):
+        choose(load(study))
+
+
+def test_the_choice_is_the_same_for_any_test_scores(writer: Writer) -> None:
+    rng, chosen = np.random.default_rng(0), set()
+    for _ in range(5):
+        other = Writer(writer.folder)
+        other.arms = {arm: list(rng.uniform(0, 1, 8)) for arm in other.arms}
+        chosen.add(choose(validated(other, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm)
+    assert chosen == {"DKD"}
+
+
+def test_the_only_confirmed_cell_is_taken(writer: Writer) -> None:
+    writer.fill()
+    writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["arm"] == "DKD"]
+    assert choose(load(writer.write())).because == "the only confirmed cell"
+
+
+def test_a_study_without_any_confirmed_cell_is_refused(writer: Writer) -> None:
+    with pytest.raises(InputError, match="no cell of 'fake' is confirmed yet"):
+        choose(load(writer.write()))
+
+
+def test_seed_number_0_is_not_the_best_on_test(study: Path) -> None:
+    records = load(study)
+    run = confirm_run(records, choose(records, CELL).cell, 0)
+    assert (run["number"], run["test/accuracy"]) == (0, DKD[0])
+    assert max(DKD) != DKD[0]
+
+
+@pytest.mark.parametrize("number", [0, 8])
+def test_a_seed_number_that_is_not_there_is_refused(writer: Writer, number: int) -> None:
+    writer.fill()
+    writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] != 0]
+    records = load(writer.write())
+    with pytest.raises(InputError, match=f"no confirm run of seed number {number} in .*: there are 1, 2, "):
+        confirm_run(records, next(cell for cell in records.cells if cell.name == CELL), number)
+
+
+# -- the model card ------------------------------------------------------------------------------------------------
+
+
+def written_card(records: StudyRecords, name: str = CELL) -> str:
+    cell = next(cell for cell in records.cells if cell.name == name)
+    config = {"task": {"is": "Classification"}, "loss": {"is": "DKD", "beta": 8.0}, "train_on": "train+val"}
+    return card(records, cell, "named by --cell", confirm_run(records, cell, 2), config, WRITTEN)
+
+
+def test_card_tells_the_cells_mean_from_this_runs_own_score(study: Path) -> None:
+    text, mean = written_card(load(study)), mean_interval(DKD)
+    assert mean.interval is not None
+    half = 100 * (mean.interval.high - mean.mean)
+    assert f"| test accuracy, % | {100 * mean.mean:.2f} ± {half:.2f} | 8 | {100 * DKD[2]:.2f} |" in text
+    gain = 100 * (np.mean(DKD) - np.mean(NONE))
+    assert (
+        f"Against none, over 8 shared seeds: +{gain:.2f} points accuracy, p = 0.016 (Holm-corrected), better." in text
+    )
+
+
+def test_card_says_how_the_net_is_fed_and_where_it_comes_from(study: Path) -> None:
+    text = written_card(load(study))
+    for part in (
+        "(pixels / 255 − mean) / std",
+        "| mean | 0.25 |",
+        "| std | 0.5 |",
+        "batch × 1 × 8 × 8",
+        "batch × 10, float32: logits",
+        "| parameters | 5,142 |",
+        "| multiply-accumulates | 49,568 ",
+        "0.2 ms (median; 0.1 to 3.1 in 100 passes)",
+        "| model.onnx | SHA-256 " + "ab" * 32,
+        "| commit | 0123456789abcdef0123456789abcdef01234567, with uncommitted changes |",
+        "| loss | DKD (beta 8) |",
+        "| fingerprint of the data | 5f1c0a9be2d34471 |",
+        "| fingerprint of the teacher | 9d2e6c11aa07f3b5 |",
+        "| protocol | not that of any paper |",
+        "seed number 2 (1002)",
+    ):
+        assert part in text
+
+
+def shape(text: str) -> list[tuple[str, int]]:
+    """A Markdown text's headings and rows: what each line is, and its number of cells."""
+    return [(line[:1] if line[:1] in "#|*" else "", line.replace("\\|", "").count("|")) for line in text.splitlines()]
+
+
+def test_card_keeps_hostile_text_as_text(writer: Writer) -> None:
+    def of(name: str) -> str:
+        other = Writer(writer.folder.parent / "other")
+        other.arms = {name if arm == "DKD" else arm: values for arm, values in other.arms.items()}
+        other.versus = {name: "none"}
+        other.study |= {"question": name, "name": name}
+        other.study["provenance"]["command"] = name
+        return written_card(load(other.fill().write()), f"resnet8 / {name}")
+
+    calm, hostile = of("calm"), of(f"{HOSTILE} | [x](y) `z`\n# heading")
+    assert shape(hostile) == shape(calm)
+    assert not re.search(r"<[a-z/!]", hostile)
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+def real(writer: Writer, tmp_path: Path) -> Path:
+    """A study of one cell whose three confirm runs are real trainings of the small task."""
+    student, loss = ResNet(8, width=4), NoDistillation()
+    config = {"task": describe(small.TASK), "student": describe(student), "loss": describe(loss)}
+    config |= {"train_on": "train+val", "inputs": {"data": small.TASK.data.load().fingerprint}}
+    writer.arms, writer.versus, writer.searched = {"none": [0.0] * 3}, {}, set()
+    writer.study["budget"]["seeds"] = 3
+    for row in writer.fill().trials:
+        if row["phase"] == "confirm":
+            folder = writer.folder / "checkpoints" / row["trial_id"]
+            job = small.job(
+                small.TASK,
+                tmp_path,
+                folder,
+                phase="confirm",
+                epochs=1,
+                loss=loss,
+                seed=row["seed"],
+                train_on="train+val",
+            )
+            (told,) = distill(small.TASK, job, lambda: small.TASK.build(student), small.RECIPE, loss, no_teacher)
+            row |= {"config": json.dumps(config), "test/accuracy": told["metrics"]["test/accuracy"]}
+    return writer.write()
+
+
+def test_command_exports_a_real_student(writer: Writer, tmp_path: Path) -> None:
+    folder = real(writer, tmp_path)
+    result = CliRunner().invoke(main, ["best", "--study", "fake", "--storage-path", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    out = folder / "export" / "resnet8-none-seed0"
+    assert result.output.splitlines() == ["resnet8 / none: the only confirmed cell", str(out)]
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "model.safetensors", "MODEL_CARD.md"}
+    text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    score = load(folder).confirmed["test/accuracy"].iloc[0]
+    assert f" | 3 | {100 * score:.2f} |" in text
+    assert "| parameters | 5,142 |" in text
+
+
+@pytest.mark.parametrize("given_dir", [None, "/given"])
+def test_command_finds_the_data_where_the_study_did_unless_told(
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_dir: str | None
+) -> None:
+    seen: list[tuple[Trained, Path | None, Path, dict[str, str]]] = []
+
+    def noted(*words: Any) -> Exported:
+        seen.append(words)
+        words[2].mkdir(parents=True)
+        return WRITTEN
+
+    monkeypatch.setattr(exporting, "export", noted)
+    writer.study["provenance"] |= {
+        "command": "python -m study.run x.py --data-dir 'my data' --trials 2",
+        "cwd": "/there",
+    }
+    for row in writer.fill().trials:
+        row["config"] = json.dumps({"task": {"is": "X"}, "student": {}, "inputs": {}, "train_on": "train+val"})
+    words = ["best", "--study", str(writer.write()), "--cell", CELL, "--seed-number", "5", "--out", str(tmp_path / "o")]
+    result = CliRunner().invoke(main, [*words, *(["--data-dir", given_dir] if given_dir else [])])
+    assert result.exit_code == 0, result.output
+    ((trained, data_dir, out, about),) = seen
+    assert (data_dir, out) == (Path(given_dir or "/there/my data"), tmp_path / "o")
+    assert trained.scores == {"test/accuracy": DKD[5]}
+    assert trained.checkpoint == writer.folder / "checkpoints" / about["trial"]
+    assert (about["cell"], about["seed"]) == (CELL, "1005")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--study", "nowhere"],
+        ["--study", "fake"],
+        ["--study", "fake", "--cell", "resnet8 / KD"],
+        ["--study", "fake", "--cell", CELL, "--seed-number", "99"],
+        ["--study", "fake", "--cell", CELL],
+    ],
+)
+def test_command_ends_with_one_line_on_bad_input(study: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(main, ["best", *words, "--storage-path", str(study.parent)])
+    assert result.exit_code == 2
+    (line,) = [line for line in result.output.splitlines() if not line.endswith("named by --cell")]
+    assert line.startswith("error: ")
+    assert not (study / "export").exists()
+
+
+def test_command_imports_no_torch_until_it_exports(tmp_path: Path) -> None:
+    code = "import sys, reports.export; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,121 @@
+"""The studies in spaces/: that each can decide what it asks, and that its published figures are the papers'."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cifar_profiles as profiles
+import pandas as pd
+import pytest
+
+from reports.analysis import published
+from study.space.domains import corners, domains
+from study.space_file import load_space
+from study.study import Study
+from trainables.losses.dkd import DKD
+from trainables.training.schedules import Progress
+
+FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(profiles.__file__)})
+
+
+def studies(paths: list[Path], *profiles: str) -> pytest.MarkDecorator:
+    loaded = [
+        pytest.param(load_space(path, profile, Path("data")).study, id=f"{path.stem}-{profile}")
+        for path in paths
+        for profile in profiles
+    ]
+    return pytest.mark.parametrize("study", loaded)
+
+
+CIFAR = [path for path in FILES if path.stem.endswith("_cifar")]
+every_study = studies(FILES, "embedded", "paper")
+every_cifar_study = studies(CIFAR, "embedded", "cifar10", "paper")
+
+
+@every_study
+def test_seeds_can_decide_all_comparisons_of_a_student(study: Study) -> None:
+    # The sign-flip test's smallest p is 2/2^n; Holm multiplies it by the number of comparisons.
+    comparisons = sum(study.versus(arm) is not None for arm in study.arms)
+    assert comparisons * 2 / 2**study.budget.seeds <= 0.05
+
+
+@every_study
+def test_study_says_how_it_reads_its_paper(study: Study) -> None:
+    assert study.readings
+    for reading in study.readings:
+        assert reading.endswith(".")
+
+
+@every_cifar_study
+def test_arms_are_as_the_readings_say(study: Study) -> None:
+    losses = [loss for arm in study.arms for loss in corners(arm.loss) if loss.needs_teacher]
+    if profiles.DKD_READING in study.readings:
+        assert {(loss.alpha, loss.beta, loss.warmup) for loss in losses if isinstance(loss, DKD)} == {(1, 2, 20 / 240)}
+    if profiles.DAT_READING in study.readings:
+        assert {loss.adaptive.ranked_at for loss in losses if loss.adaptive} == {None}
+    if profiles.STANDARDISED_READING in study.readings:
+        assert {loss.weight for loss in losses if loss.standardise} == {9}
+    if profiles.LP_STAGES_READING in study.readings:
+        fixed = {loss.pruning for arm in study.arms if not arm.searched and (loss := arm.loss).needs_teacher}
+        (published,) = fixed - {0.0}
+        values = [published.at(Progress(epoch, 4)) for epoch in range(4)]
+        assert values == pytest.approx([0, 0.1333, 0.2667, 0.4], abs=1e-4)
+
+
+@every_study
+def test_every_domain_has_a_name_of_its_own(study: Study) -> None:
+    for arm in study.arms:
+        names = [name for name, _ in domains(arm.loss)]
+        assert len(set(names)) == len(names)
+        assert all(next(domains(loss), None) is None for loss in corners(arm.loss))
+
+
+@every_cifar_study
+def test_published_methods_are_in_the_table_of_figures(study: Study) -> None:
+    for arm in study.arms:
+        if arm.published:
+            assert any(published.find("P1", student, arm.published) for student in ("resnet8", "resnet20")), arm.name
+
+
+@pytest.mark.parametrize("method", ["eat", "dat", "lp"])
+def test_paper_profile_shows_one_published_figure_for_each_student(method: str) -> None:
+    study = load_space(FILES[0].parent / f"{method}_cifar.py", "paper", None).study
+    for student in study.students:
+        found = [figure for arm in study.arms for figure in published.find("P1", student.name, arm.published)]
+        assert len(found) == 1
+        assert found[0].method == f"dkd+{method}"
+
+
+def test_joint_study_reads_the_paper_as_the_single_ones_do() -> None:
+    folder = FILES[0].parent
+    joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.readings)
+    for method in ("eat", "dat", "lp"):
+        assert set(load_space(folder / f"{method}_cifar.py", "paper", None).study.readings) <= joint
+
+
+def test_joint_study_publishes_what_the_single_ones_do() -> None:
+    folder = FILES[0].parent
+    together = {arm.name: arm.loss for arm in load_space(folder / "joint_cifar.py", "paper", None).study.arms}
+    for ratio in ("0.4", "0.2"):
+        apart = {
+            method: {arm.name: arm.loss for arm in load_space(folder / f"{method}_cifar.py", "paper", None).study.arms}
+            for method in ("eat", "dat", "lp")
+        }
+        loss = together[f"all three, r = {ratio}"]
+        assert loss.temperature == apart["eat"][f"DKD + EAT, r = {ratio}"].temperature
+        assert loss.adaptive == apart["dat"]["DKD + DAT, published"].adaptive
+        assert loss.pruning == apart["lp"]["DKD + LP, published"].pruning
+
+
+@pytest.mark.slow
+def test_cifar_studies_run_as_the_readme_says(tmp_path: Path) -> None:
+    for path in CIFAR:  # in one storage: the first trains the teacher for all
+        small = ["--trials", "2", "--epochs", "1", "--seeds", "1", "--storage-path", str(tmp_path)]
+        command = [sys.executable, "-m", "study.run", str(path), *small]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / path.stem / "report.html").is_file()
+        states = pd.read_parquet(tmp_path / path.stem / "trials").state
+        assert set(states) == {"COMPLETE"}

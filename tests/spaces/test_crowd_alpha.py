@@ -1,0 +1,45 @@
+"""The study of alpha in crowd counting: its control, the paper's grid, and figures that are the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reports.analysis import published
+from study.space_file import load_space
+from study.study import Study
+from trainables.losses.none import NoDistillation
+
+SPACE = Path(__file__).parents[2] / "spaces" / "crowd_alpha.py"
+every_profile = pytest.mark.parametrize(
+    "study",
+    [pytest.param(load_space(SPACE, profile, Path("data")).study, id=profile) for profile in ("embedded", "paper")],
+)
+
+
+@every_profile
+def test_all_of_the_papers_grid_is_compared_with_a_control(study: Study) -> None:
+    (control,) = (arm for arm in study.arms if arm.baseline)
+    assert isinstance(control.loss, NoDistillation)
+    assert [getattr(arm.loss, "alpha", None) for arm in study.arms[1:5]] == [0.1, 0.3, 0.5, 0.7]
+    assert [arm.name for arm in study.arms if arm.searched] == ["alpha searched"]
+    assert all(study.versus(arm) is control for arm in study.arms[1:])
+
+
+@every_profile
+def test_fewer_errors_are_better(study: Study) -> None:
+    assert (study.metric, study.direction, study.test_metric) == ("val/mae", "min", "test/mae")
+
+
+def test_papers_figures_stand_beside_its_student_and_its_teacher() -> None:
+    study = load_space(SPACE, "paper", None).study
+    (student,) = study.students
+    grid = {arm.published: arm for arm in study.arms if arm.published}
+    # P4, table 2: MAE by alpha; without distillation it quotes 110.2
+    for method, mae in {"none": 110.2, "kd alpha=0.1": 90.86, "kd alpha=0.7": 110.85}.items():
+        assert grid[method]
+        assert mae in {row.value for row in published.find(study.protocol, student.name, method)}
+    teacher = {row.metric: row.value for row in published.find("P4", study.task.teacher.model.name, "teacher")}
+    assert teacher["mae"] == 57.55
+    assert load_space(SPACE, "embedded", None).study.protocol == ""

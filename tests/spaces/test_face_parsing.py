@@ -1,0 +1,50 @@
+"""The study of face parsing: what is compared with what, and that its published figures are the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.analysis import published
+from study.space_file import load_space
+from trainables.losses.ldt import LDT
+
+SPACE = Path(__file__).parents[2] / "spaces" / "face_parsing.py"
+PAPER = load_space(SPACE, "paper", Path("data")).study
+EMBEDDED = load_space(SPACE, "embedded", None).study
+
+
+def test_what_is_new_is_compared_with_plain_distillation() -> None:
+    versus = {arm.name: against.name if (against := PAPER.versus(arm)) else None for arm in PAPER.arms}
+    assert versus == {
+        "no distillation": None,
+        "KD": "no distillation",
+        "KD-STD": "KD",
+        "LDT": "KD",
+        "LDT searched": "KD",
+    }
+
+
+def test_search_begins_with_the_published_settings() -> None:
+    for study in (PAPER, EMBEDDED):
+        (searched,) = (arm for arm in study.arms if arm.searched)
+        assert searched.first == (LDT(),)
+        assert searched.first_points == [{"temperature": 1.0, "weight": 1.0}]
+
+
+def test_papers_figures_stand_beside_its_students_and_its_teacher() -> None:
+    assert (PAPER.protocol, EMBEDDED.protocol, PAPER.confirm_on) == ("P0", "", "train")
+    # P0, tables 2 and 3: mean F1 and pixel accuracy of ResNet-18 under each method
+    expected = {"none": (73.41, 91.56), "kd": (74.51, 92.53), "kd_std": (67.3, 91.15), "ldt": (75.01, 92.56)}
+    assert [arm.published for arm in PAPER.arms if arm.published] == list(expected)
+    for method, figures in expected.items():
+        found = {row.metric: row.value for row in published.find("P0", "resnet18_fcn", method)}
+        assert (found["f1"], found["accuracy"]) == figures
+    for model in (*PAPER.students, PAPER.task.teacher.model):
+        assert published.find("P0", model.name, "none") or published.find("P0", model.name, "teacher")
+
+
+def test_paper_trains_as_given() -> None:
+    for recipe in (PAPER.task.recipe, PAPER.task.teacher.recipe):
+        assert (recipe.batch_size, recipe.learning_rate.start) == (5, 0.01)
+    assert PAPER.budget.epochs == PAPER.task.teacher.epochs == 100
+    assert PAPER.task.data.size == 512

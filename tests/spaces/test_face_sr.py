@@ -1,0 +1,52 @@
+"""The study of face super-resolution: who is compared with whom, and that its published figures are the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reports.analysis import published
+from study.space_file import load_space
+from trainables.losses.adversarial_features import AdversarialFeatures
+from trainables.losses.feature_matching import FeatureMatching
+
+SPACE = Path(__file__).parents[2] / "spaces" / "face_sr.py"
+PAPER = load_space(SPACE, "paper", Path("data")).study
+EMBEDDED = load_space(SPACE, "embedded", None).study
+
+
+def test_yardsticks_are_trained_without_distillation_alone() -> None:
+    for study in (PAPER, EMBEDDED):
+        arms = {
+            student.name: [cell.arm.name for cell in study.cells if cell.student is student]
+            for student in study.students
+        }
+        student, *others = arms.values()
+        assert student == ["no distillation", "feature matching", "adversarial", "adversarial, searched"]
+        assert others == [["no distillation"]] * 2
+
+
+def test_adversary_has_plain_feature_matching_as_control() -> None:
+    arms = {arm.name: arm for arm in PAPER.arms}
+    assert isinstance(arms["feature matching"].loss, FeatureMatching)
+    assert isinstance(arms["adversarial"].loss, AdversarialFeatures)
+    (searched,) = (arm for arm in PAPER.arms if arm.searched)
+    assert set(searched.first_points[0]) >= {"weight.start", "weight.end", "weight.stages"}
+
+
+def test_papers_figures_stand_beside_its_nets() -> None:
+    assert (PAPER.protocol, EMBEDDED.protocol) == ("P2", "")
+    student, rcan, srfbn = (net.name for net in PAPER.students)
+    expected = {  # P2, table 1: PSNR, SSIM, LPIPS
+        (student, "none"): (25.837, 0.75, 0.2746),
+        (student, "adversarial_kd"): (26.623, 0.769, 0.2511),
+        (PAPER.task.teacher.model.name, "teacher"): (26.74, 0.771, 0.2413),
+        (rcan, "baseline"): (26.59, 0.779, 0.3191),
+        (srfbn, "baseline"): (26.399, 0.761, 0.3944),
+    }
+    for (model, method), figures in expected.items():
+        found = {row.metric: row.value for row in published.find("P2", model, method)}
+        assert tuple(found[name] for name in ("psnr", "ssim", "lpips")) == figures
+
+
+def test_images_are_the_papers_size() -> None:
+    assert (PAPER.task.data.size, PAPER.task.scale) == (256, 8)

@@ -1,0 +1,144 @@
+"""Addresses: their forms, and what is said where nobody, somebody else or a cluster with a token answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from study.cluster import addresses
+from study.errors import InputError
+
+KEY = "0123456789abcdef" * 4
+
+
+@contextmanager
+def server(answers: dict[str, str], key: str = "") -> Iterator[int]:
+    """An HTTP server that answers as Ray's dashboard does; returns its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said = self.headers.get("authorization", "")
+            public = self.path == "/api/authentication_mode"
+            open_to = public or not key or said == f"Bearer {key}"
+            known = 200 if self.path in answers else 404
+            self.send_response(known if open_to else 403 if said else 401)
+            self.end_headers()
+            self.wfile.write(answers.get(self.path, "").encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield running.server_address[1]
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+def dashboard(mode: str) -> dict[str, str]:
+    # as Ray 2.60 answers
+    version = {"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": "session"}
+    return {"/api/authentication_mode": json.dumps({"authentication_mode": mode}), "/api/version": json.dumps(version)}
+
+
+@pytest.fixture(autouse=True)
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USE_TLS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 1.0)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:1", "127.0.0.1", "a b:1", "ftp://127.0.0.1:1", ""])
+def test_unknown_form_is_refused_with_those_there_are(address: str) -> None:
+    with pytest.raises(InputError, match=r"allowed are 'auto' .* HOST:PORT .* http://HOST:PORT"):
+        addresses.check(address)
+
+
+def test_auto_is_left_to_ray() -> None:
+    addresses.check("auto")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
+def test_port_where_nobody_answers_is_named(form: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = form.format(free.getsockname()[1])
+        with pytest.raises(InputError, match=rf"no Ray .* at '?{address}'? \(.*Connection refused"):
+            addresses.check(address)
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
+def test_port_that_is_silent_is_given_up_on(form: str) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(InputError, match="no Ray"):
+            addresses.check(form.format(silent.getsockname()[1]))
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("form", "answers", "message"),
+    [
+        ("127.0.0.1:{}", {}, "is no Ray head"),
+        ("http://127.0.0.1:{}", {}, r"is no Ray dashboard \(HTTP status 404\)"),
+        ("http://127.0.0.1:{}", {"/api/authentication_mode": "<html>"}, r"is no Ray dashboard \(JSONDecodeError\)"),
+        ("http://127.0.0.1:{}", {"/api/authentication_mode": "[]"}, r"is no Ray dashboard \(TypeError\)"),
+    ],
+)
+def test_something_else_that_answers_is_no_ray(form: str, answers: dict[str, str], message: str) -> None:
+    with server(answers) as port, pytest.raises(InputError, match=message):
+        addresses.check(form.format(port))
+
+
+def test_dashboard_without_token_says_its_version() -> None:
+    with server(dashboard("disabled")) as port:
+        assert addresses.check_dashboard(f"http://127.0.0.1:{port}/") == "2.60.0"
+
+
+@pytest.mark.parametrize(
+    ("exported", "message"),
+    [
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": KEY}, ""),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}, "refuses the token of RAY_AUTH_TOKEN: it must"),
+        ({"RAY_AUTH_MODE": "token"}, "there is none in ~/.ray/auth_token: copy .* export RAY_AUTH_MODE=token"),
+        ({"RAY_AUTH_TOKEN": KEY}, "RAY_AUTH_MODE is unset: export RAY_AUTH_MODE=token"),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": KEY}, "RAY_AUTH_MODE is disabled: export"),
+    ],
+)
+def test_dashboard_with_a_token_takes_the_right_one_alone(
+    exported: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in exported.items():
+        monkeypatch.setenv(name, value)
+    with server(dashboard("token"), KEY) as port:
+        if not message:
+            addresses.check(f"http://127.0.0.1:{port}")
+            return
+        with pytest.raises(InputError, match=message) as refused:
+            addresses.check(f"http://127.0.0.1:{port}")
+    assert KEY not in str(refused.value)
+
+
+def test_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert addresses.token() == ""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("kept\n")
+    assert addresses.token() == "kept"
+    (tmp_path / "other").write_text("other")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
+    assert addresses.token() == "other"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    assert addresses.token() == "given"

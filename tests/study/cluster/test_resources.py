@@ -1,0 +1,109 @@
+"""How many trials fit: the arithmetic over nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study.cluster import resources as cluster
+from study.cluster.resources import Node, allot
+from study.driver import Place, resources_of
+from study.errors import InputError
+from tests.study.toy import toy
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_each", "fitting"),
+    [
+        ([Node(2, 0)], None, 2),
+        ([Node(16, 4)], None, 4),
+        ([Node(16, 4)], 0.5, 8),
+        ([Node(16, 4)], 0.3, 12),  # three to a GPU: a trial is not split over two
+        ([Node(2, 4)], 0.25, 2),
+        ([Node(16, 1), Node(16, 1), Node(4, 0)], 1, 2),
+        ([Node(8, 1)], 0, 8),
+    ],
+)
+def test_trials_fit_node_by_node(nodes: list[Node], gpus_each: float | None, fitting: int) -> None:
+    assert allot(nodes, gpus_each, None).concurrent == fitting
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_each", "workers", "fitting"),
+    [
+        ([Node(2, 0)], None, 2, 1),
+        ([Node(3, 0), Node(3, 0)], None, 2, 3),  # one trial's workers lie on two nodes
+        ([Node(16, 1), Node(16, 1)], None, 2, 1),
+        ([Node(16, 4)], 0.5, 3, 2),
+        ([Node(3, 8)], 0.25, 2, 1),
+    ],
+)
+def test_workers_of_a_trial_fit_on_any_nodes(
+    nodes: list[Node], gpus_each: float | None, workers: int, fitting: int
+) -> None:
+    allotted = allot(nodes, gpus_each, None, workers)
+    assert (allotted.concurrent, allotted.as_row()["cpus"]) == (fitting, workers)
+    assert allotted.as_row()["gpus"] == allotted.gpus * workers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus_each", "message"),
+    [
+        ([Node(2, 0)], None, "3 workers of 1 CPU and 0 GPU each, there are 2 CPU and 0 GPU: room for 2; lower"),
+        ([Node(16, 1), Node(16, 1)], None, "3 workers of 1 CPU and 1 GPU each, .*: room for 2; lower --workers-per-tr"),
+        ([Node(16, 8)], 2, "--gpus-per-trial 2: allowed is a share of one GPU, from 0 to 1; .* by --workers-per-trial"),
+    ],
+)
+def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
+    nodes: list[Node], gpus_each: float | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        allot(nodes, gpus_each, None, 3)
+
+
+def test_forecast_and_run_are_told_of_as_many_trials_as_workers_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setattr("study.driver.gpu_names", list)
+    allotted = {workers: resources_of(Place(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)}
+    assert [allotted[workers].concurrent for workers in (1, 2, 3)] == [7, 3, 2]
+
+
+def test_at_most_as_many_as_asked_for() -> None:
+    assert allot([Node(16, 0)], None, 3).concurrent == 3
+
+
+@pytest.mark.parametrize(("nodes", "gpus_each"), [([Node(4, 0)], 1), ([Node(4, 0)], 0.5)])
+def test_what_fits_on_no_node_is_refused_with_the_arithmetic(nodes: list[Node], gpus_each: float) -> None:
+    with pytest.raises(InputError, match=rf"1 CPU and {gpus_each:g} GPU on one node, there are .* no trial fits"):
+        allot(nodes, gpus_each, None)
+
+
+def test_auto_where_no_cluster_runs_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_found(address: str) -> str:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.ray._private.services, "canonicalize_bootstrap_address_or_die", none_found)
+    with pytest.raises(InputError, match=r"no Ray cluster runs on this machine, .* give http://HOST:PORT"):
+        cluster.connect("auto")
+
+
+@pytest.mark.parametrize(
+    ("exported", "message"),
+    [
+        ("http://127.0.0.1:8265", "'auto' follows RAY_ADDRESS, which is 'http://127.0.0.1:8265': give that"),
+        ("127.0.0.1:1", "no Ray cluster at '.*:1' .*refused"),
+    ],
+)
+def test_auto_follows_the_shells_own_address(exported: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", exported)
+    with pytest.raises(InputError, match=message):
+        cluster.connect("auto")
+
+
+def test_dashboards_address_is_no_cluster_to_join() -> None:
+    with pytest.raises(InputError, match="here allowed are 'auto'"):
+        cluster.connect("http://127.0.0.1:8265")

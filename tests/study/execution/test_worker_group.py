@@ -1,0 +1,109 @@
+"""Trials of several workers on a real Ray: stopped early, with workers that are lost and workers that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.study.cli.test_run import Folder, is_whole, wait_for
+
+TWO = ("--workers-per-trial", "2", "--gpus-per-trial", "0")
+
+GROUPS_LEFT = """
+import json, pathlib
+from study import cluster
+
+disconnect = cluster.disconnect
+
+def noted():
+    table = cluster.ray.util.placement_group_table().values()
+    pathlib.Path({path!r}).write_text(json.dumps([group["state"] for group in table]))
+    disconnect()
+
+cluster.disconnect = noted
+"""
+
+SECOND_WORKER_FAILS = """
+import os, signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch import distributed
+
+from study import Arm, Budget, Study
+from trainables.cifar import Classification
+from trainables.data.digits import Digits
+from trainables.losses.none import NoDistillation
+from trainables.models.resnet_cifar import ResNet
+from trainables.recipe import Recipe
+from trainables.teachers import Teacher
+from trainables.views import CropFlip
+
+@dataclass(frozen=True)
+class Fails:
+    how: str
+    task_weight: float = 1.0
+    needs_teacher: ClassVar[bool] = False
+
+    def __call__(self, student, teacher, targets, progress):
+        if progress.epoch == 1 and distributed.is_initialized() and distributed.get_rank() == 1:
+            if self.how == "raises":
+                raise ValueError("planted in the second worker")
+            if not Path({marker!r}).exists():
+                Path({marker!r}).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return student.prediction.sum() * 0
+
+study = Study(
+    name="toy", question="?", students=(ResNet(8, width=4),),
+    task=Classification(Digits(train=100), Teacher(ResNet(8)), Recipe(33), CropFlip(1, flip=False), 0.2),
+    arms=(Arm("none", NoDistillation(), baseline=True), Arm("dies", Fails("dies")), Arm("raises", Fails("raises"))),
+    budget=Budget(trials=1, epochs=3, seeds=1),
+)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path)
+    made.write()
+    return made
+
+
+@pytest.mark.slow
+def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder: Folder) -> None:
+    """Where a trial keeps its workers' places, the next one on a machine that is full waits for ever."""
+    folder.write(seconds=0.15)
+    left = folder.path / "left.json"
+    folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
+    process = folder.start(*TWO)
+    wait_for(lambda: bool(folder.epochs_recorded()) and bool(folder.worker_pid()), process)
+    os.kill(folder.worker_pid(), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=180)
+    assert process.returncode == 0, stderr
+    is_whole(folder)
+    trials = folder.trials()
+    assert "PRUNED" in set(trials.state)
+    assert set(trials.cpus) == {2.0}
+    assert all(json.loads(config)["workers"] == 2 for config in trials[trials.phase == "confirm"].config)
+    assert set(json.loads(left.read_text())) == {"REMOVED"}
+
+
+@pytest.mark.slow
+def test_second_worker_fails_its_trial_by_its_own_reason_and_costs_none_when_it_is_lost(folder: Folder) -> None:
+    """What the first one sees is the same: a connection that broke, or an answer that does not come."""
+    folder.space.write_text(SECOND_WORKER_FAILS.format(marker=str(folder.path / "died")))
+    process = folder.start(*TWO)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1, stderr
+    assert (folder.path / "died").exists()
+    trials = folder.trials().set_index("arm")
+    assert trials.state.to_dict() == {"none": "COMPLETE", "raises": "FAILED", "dies": "COMPLETE"}
+    assert trials.reason.raises.startswith("ValueError: planted in the second worker (toy.py:")
+    assert trials.epochs_done.to_dict() == {"none": 3, "raises": 1, "dies": 3}
+    assert trials["test/accuracy"].notna().to_dict() == {"none": True, "raises": False, "dies": True}

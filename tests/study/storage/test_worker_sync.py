@@ -1,0 +1,57 @@
+"""What a preparation leaves on S3: what it made, beside what others made meanwhile, and not what it replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from study.engine.coordinator import preparation_trial
+from study.storage import worker_sync as exchange
+from study.storage.locations import mirror_of
+from study.trial import Job, Preparation
+from tests.study import s3
+from tests.study.s3 import Copy
+from trainables.tasks.simulated import Simulated
+
+
+class Storing(Simulated):
+    """Makes files in a folder of its own."""
+
+    def artifacts(self) -> tuple[str, ...]:
+        return ("outputs/k",)
+
+
+def preparing(here: Path) -> Job:
+    trial = preparation_trial(Preparation("outputs", 1, {}))
+    checkpoint = here / "toy" / "checkpoints" / trial.id
+    return Job(trial, Storing(), None, None, checkpoint, here, "cpu", 0, "train", True, False)
+
+
+def test_what_was_replaced_does_not_come_back_and_what_others_made_stays(
+    copy: Copy, endpoint: str, tmp_path: Path
+) -> None:
+    here = copy()
+    mirror, job = mirror_of(here), preparing(here)
+    for name in ("old", "damaged", "kept"):
+        mirror.write(f"outputs/k/{name}", name)
+    exchange.fetch(mirror, job)
+    (here / "outputs/k/old").unlink()
+    (here / "outputs/k/damaged").unlink()
+    (here / "outputs/k/damaged").write_text("mended")
+    (here / "outputs/k/new").write_text("new")
+    mirror.write("outputs/k/another", "another study's")
+    exchange.leave(mirror, job, whole=True)
+    there = {name: content.decode() for name, content in s3.objects(endpoint, f"{tmp_path.name}/outputs/k").items()}
+    assert there == {"damaged": "mended", "kept": "kept", "new": "new", "another": "another study's"}
+    assert {path.name for path in (here / "outputs/k").iterdir()} == set(there)
+
+
+def test_part_of_a_preparation_leaves_its_checkpoint_alone(copy: Copy, endpoint: str, tmp_path: Path) -> None:
+    here = copy()
+    mirror, job = mirror_of(here), preparing(here)
+    exchange.fetch(mirror, job)
+    (here / "outputs/k").mkdir(parents=True)
+    (here / "outputs/k/new").write_text("half")
+    (job.checkpoint / "state").write_text("state")
+    exchange.leave(mirror, job, whole=False)
+    assert s3.objects(endpoint, f"{tmp_path.name}/outputs") == {}
+    assert s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints/{job.trial.id}") == {"state": b"state"}

@@ -1,0 +1,44 @@
+"""A run from its checks to its last write, with training in this process: no Ray."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from study import driver as drive
+from study.driver import Place
+from study.engine.coordinator import Flow
+from study.records.segments import read_study
+from study.space_file import Space
+from tests.study import toy
+
+
+def test_costs_that_were_cut_short_are_measured_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = toy.toy()
+    space, inputs = Space(study, types.ModuleType("toy"), Path("toy.py"), "", ""), {"data": {"fingerprint": "none"}}
+
+    def train(flow: Flow, *_: object) -> str:
+        assert toy.drive(flow, tmp_path)
+        flow.flush()
+        return ""
+
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> drive.Outcome:
+        command, console = "python -m study.run toy.py", Console(quiet=True)
+        return drive.drive(study, space, inputs, Place(tmp_path), command, console)
+
+    monkeypatch.setattr(drive, "_train", train)
+    with monkeypatch.context() as busy:
+        busy.setattr(drive, "with_costs", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not read_study(tmp_path / "toy")["finished"]
+    assert run() == drive.Outcome([])
+    assert read_study(tmp_path / "toy")["finished"]

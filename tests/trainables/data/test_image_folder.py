@@ -1,0 +1,216 @@
+"""Folders of photographs of faces, good and bad."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from study.errors import InputError
+from study.identity import describe
+from tests.trainables.small_sr_faces import kept, picture, refused
+from trainables.data.arrays.face_sr import hashed_share
+from trainables.data.image_folder import LANDMARKS, ImageFolder
+
+FILES = [f"{number}.jpg" for number in range(30)] + ["more/1.PNG", "more/2.jpeg"]
+POINTS = (13, 15, 27, 15, 20, 22, 15, 30, 25, 30)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    for number, file in enumerate(FILES):
+        picture(tmp_path / "faces" / file, 40 + number % 3, 40 + number % 3, seed=number)
+    return tmp_path / "faces"
+
+
+def folder(root, size: int = 32, val: float = 0.2, test: float = 0.3) -> ImageFolder:
+    return ImageFolder(root, size, val, test)
+
+
+def name(file: str) -> str:
+    return file.rsplit(".", 1)[0]
+
+
+def split_of(file: str, val: float = 0.2, test: float = 0.3) -> str:
+    share = hashed_share(name(file))
+    return "test" if share < test else "val" if share < test + val else "train"
+
+
+def write_landmarks(root, rows) -> None:
+    lines = ["NAME_ID,P1X", *(",".join(map(str, (file, *row))) for file, row in rows.items())]
+    (root / LANDMARKS).write_text("\n".join(lines))
+
+
+# -- what is read
+
+
+def test_split_follows_from_the_name_alone(root):
+    loaded = folder(root).load()
+    for split in ("train", "val", "test"):
+        files = sorted(file for file in FILES if split_of(file) == split)
+        part = getattr(loaded, split)
+        assert len(part) == len(files) > 0
+        for image, file in zip(part.images, files, strict=True):
+            whole = Image.open(root / file).resize((32, 32), Image.Resampling.BICUBIC)
+            assert np.array_equal(image, np.asarray(whole).transpose(2, 0, 1))
+    assert (loaded.name, loaded.note, loaded.complete) == ("folder faces", "splits by the hash of names", False)
+    assert loaded.boxes is None
+    assert loaded.train.boxes is None
+
+
+def test_added_image_moves_no_other(root):
+    before = folder(root).load()
+    picture(root / "31.jpg", 50, 50, seed=99)
+    after = folder(root).load()
+    for split in ("train", "val", "test"):
+        old, new = ({image.tobytes() for image in getattr(each, split).images} for each in (before, after))
+        assert old <= new
+
+
+@given(val=st.floats(0.05, 0.4), test=st.floats(0.05, 0.4))
+def test_shares_are_those_of_many_names(val, test):
+    found = [split_of(str(number), val, test) for number in range(2000)]
+    # 2,000 draws: four standard deviations are 0.045
+    assert abs(found.count("val") / 2000 - val) < 0.045
+    assert abs(found.count("test") / 2000 - test) < 0.045
+
+
+def test_boxes_follow_from_a_table_of_landmarks(root):
+    write_landmarks(root, {name(file): POINTS for file in FILES})
+    loaded = folder(root, size=40, val=0.2).load()
+    sides = [40 + FILES.index(file) % 3 for file in sorted(FILES) if split_of(file) == "test"]
+    # by hand, the nose: d = 14, its middle (20, 22 − 0.15·14), its half side 0.35·14
+    nose = np.array([15.1, 15.0, 24.9, 24.8])
+    assert np.allclose(loaded.test.boxes[:, 2], np.array([nose * 40 / side for side in sides]), atol=1e-4)
+    write_landmarks(root, {name(file): (12, *POINTS[1:]) for file in FILES})
+    assert folder(root, size=40).load().fingerprint != loaded.fingerprint
+
+
+@pytest.mark.parametrize("inner", ["CelebA-HQ-img", "images1024x1024"])
+def test_images_are_found_in_the_archives_folder(root, inner):
+    shutil.copytree(root, root / inner)
+    (root / "mask.png").write_bytes(b"no image of this folder is looked at")
+    loaded = folder(root).load()
+    assert loaded.name == f"folder {inner}"
+    assert len(loaded.images) == len(FILES)
+
+
+def test_files_that_are_no_images_are_left_alone(root):
+    (root / "._3.jpg").write_bytes(b"a Mac's shadow file")
+    (root / "LICENSE.txt").touch()
+    assert len(folder(root).load().images) == len(FILES)
+
+
+def test_grey_images_are_in_three_channels_and_counted(root):
+    file = next(file for file in sorted(FILES) if split_of(file) == "train")
+    picture(root / file, 40, 40, mode="L")
+    loaded = folder(root).load()
+    assert loaded.note == "splits by the hash of names, 1 grey images"
+    assert np.array_equal(loaded.images[0][0], loaded.images[0][2])
+
+
+def test_images_are_decoded_once(root, monkeypatch):
+    first = folder(root).load()
+    monkeypatch.setattr("trainables.data.arrays.face_sr.opened", None)
+    assert folder(root).load().fingerprint == first.fingerprint
+    assert len(kept()) == 1
+
+
+def test_place_is_no_part_of_what_the_data_are(root):
+    assert describe(ImageFolder(root)) == describe(ImageFolder()) != describe(ImageFolder(val=0.2))
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize("wrong", [{"val": 0.0}, {"test": 0.0}, {"val": 0.5, "test": 0.5}, {"size": 31}])
+def test_impossible_sets_are_refused(wrong):
+    with pytest.raises(InputError, match="allowed are 32 pixels or more, and shares val and test above 0"):
+        ImageFolder(**wrong)
+
+
+def test_missing_folder_is_named(root):
+    refused(ImageFolder(), r"image folder: no data folder given; .*--data-dir")
+    refused(folder(root / "nowhere"), r"image folder: .*/nowhere is no folder; .*--data-dir")
+    (root / "empty").mkdir()
+    refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
+
+
+def test_empty_split_is_refused(root):
+    for file in FILES:
+        if split_of(file) == "val":
+            (root / file).unlink()
+    refused(folder(root), r"has \d+ train, 0 val, \d+ test images: a study needs some of each")
+
+
+@pytest.mark.parametrize("size", [(31, 31), (40, 41), (64, 32)])
+def test_image_that_is_too_small_or_not_square_is_named(root, size):
+    picture(root / "7.jpg", *size)
+    refused(folder(root), rf"/7\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
+def test_image_of_a_mode_that_has_no_one_reading_is_named(root, mode):
+    path = root / ("7.png" if mode != "CMYK" else "7.jpg")
+    Image.new(mode, (40, 40)).save(path)
+    refused(folder(root), rf"/{path.name} is of Pillow's mode {mode}; allowed are RGB and L, grey: .*save it as RGB")
+
+
+def test_colour_that_stands_for_transparency_is_refused(root):
+    Image.new("RGB", (40, 40)).save(root / "7.png", transparency=(0, 0, 0))
+    refused(folder(root), r"/7\.png is of Pillow's mode RGB, with transparency; allowed are RGB")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "link"])
+def test_corrupt_image_is_named(root, damage):
+    path = root / "7.jpg"
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture"}.get(damage, b""))
+    if damage == "link":
+        path.unlink()
+        path.symlink_to(root / "nowhere.jpg")
+    refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it anew")
+
+
+def test_image_without_landmarks_is_named(root):
+    write_landmarks(root, {name(file): POINTS for file in FILES if file != "7.jpg"})
+    refused(folder(root), r"/7\.jpg has no row 7 in .*/landmarks\.csv: add it, or remove the image")
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [
+        ((27, 15, 13, 15, *POINTS[4:]), "its left eye right of its right eye"),
+        ((13, 30, 27, 30, 20, 22, 15, 15, 25, 15), "its eyes below its mouth"),
+        ((13, 15, 27, 15, 20, 22, 15, 30, 45, 30), "a landmark outside its image"),
+    ],
+)
+def test_landmarks_that_are_no_upright_faces_are_refused(root, points, what):
+    write_landmarks(root, {name(file): POINTS for file in FILES} | {"7": points})
+    refused(
+        folder(root), rf"landmarks\.csv: 7 has {what}: .*columns are in another order; expected are x and y of left"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "name,x", "7,1,2,3\n8,1", "a,b\n7" + ",1" * 9])
+def test_malformed_landmarks_are_named(root, content):
+    (root / LANDMARKS).write_text(content)
+    refused(
+        folder(root), r"landmarks\.csv(: line 2, .* is no name and 10 numbers| has no rows of a name and 10 numbers)"
+    )
+
+
+def test_unreadable_folder_inside_is_named(root, monkeypatch):
+    walk = __import__("os").walk
+
+    def failing(top, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{top}/more"))
+        return walk(top)
+
+    monkeypatch.setattr("os.walk", failing)
+    refused(folder(root), r"/more cannot be read \(Permission denied\)")

@@ -1,0 +1,140 @@
+"""What a net takes to run: counted by hand, timed by a clock that is wound by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from study.engine.model_costs import with_costs
+from tests.study import toy
+from tests.trainables import small, small_crowds
+from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
+from tests.trainables.tasks.face_sr import test_task as test_face_sr
+from trainables.export import cost as costing
+from trainables.export.cost import RUNS, brief_latency, cost, latency, macs, one_thread
+from trainables.losses.none import NoDistillation
+from trainables.models.resnet_cifar import ResNet
+from trainables.tasks.simulated import Simulated, SimulatedStudent
+
+
+def macs_by_hand() -> int:
+    """ResNet-8 of width 4 on 8 × 8 grey images, layer by layer: output pixels · kernel · channels in · channels out."""
+    stages = [(8, 4, 4, False), (4, 4, 8, True), (2, 8, 16, True)]
+    total = 64 * 9 * 1 * 4 + 16 * 10
+    for side, channels_in, channels, shortcut in stages:
+        total += side**2 * 9 * (channels_in * channels + channels * channels)
+        total += side**2 * channels_in * channels * shortcut
+    return total
+
+
+def test_cost_of_a_net_on_an_image_of_its_task() -> None:
+    net = ResNet(8, width=4).build(1, 10)
+    found = cost(small.TASK, net)
+    assert (found["macs"], found["input"]) == (macs_by_hand(), [1, 8, 8])
+    assert found["parameters"] == sum(parameter.numel() for parameter in net.parameters())
+    fastest, slowest = found["latency_range_seconds"]
+    assert 0 < fastest <= found["latency_seconds"] <= slowest
+    assert 1 <= found["latency_runs"] <= RUNS
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (32, 64)])
+def test_macs_of_a_convolution_are_those_of_its_formula(height: int, width: int) -> None:
+    """H·W·k²·c_in·c_out, halved by a stride of 2 in either direction."""
+    net = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+    assert macs(lambda: net(torch.zeros(1, 3, height, width))) == height * width // 4 * 9 * 3 * 16
+
+
+@pytest.mark.parametrize("task", [small_crowds, test_face_parsing, test_face_sr], ids=["crowds", "parsing", "sr"])
+def test_students_of_every_task_have_a_cost_and_a_teacher_that_is_not_there_has_none(task, tmp_path: Path) -> None:
+    assert task.TASK.cost(task.STUDENT, tmp_path)["macs"] > 0
+    assert task.TASK.cost(None, tmp_path) == {}
+
+
+def test_teacher_that_is_kept_has_a_cost(storage: Path) -> None:
+    assert small.TASK.cost(None, storage)["macs"] > small.TASK.cost(ResNet(8, width=4), storage)["macs"]
+
+
+def test_dictionary_of_a_teacher_is_counted_without_being_built() -> None:
+    task = test_face_sr.TASK
+    assert cost(task, task.untrained(task.teacher.model))["macs"] > task.cost(test_face_sr.STUDENT, Path())["macs"]
+
+
+def test_measuring_leaves_the_number_of_threads_as_it_was() -> None:
+    torch.set_num_threads(2)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_latency_is_the_median_of_what_it_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(value for took in (3, 1, 2, 5, 100) for value in (0.0, float(took)))
+    monkeypatch.setattr(costing.time, "perf_counter", lambda: next(times))
+    calls: list[int] = []
+    found = latency(lambda: calls.append(1))
+    assert (found.median_seconds, found.fastest_seconds, found.slowest_seconds, found.runs) == (3, 1, 100, 5)
+    assert len(calls) == costing.WARM_UP + 5
+
+
+@pytest.mark.parametrize(("once", "passes", "most_seconds"), [(1e-4, 100, 1), (0.02, 48, 1), (0.3, 32, 10),
+                         (3.0, 2, 10), (4.9, 1, 10), (6.0, 0, 0), (30.0, 0, 0)])  # fmt: skip
+def test_a_net_is_passed_as_often_as_its_time_allows(
+    once: float, passes: int, most_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, calls = [0.0], []
+    monkeypatch.setattr(costing.time, "perf_counter", lambda: clock[0])
+
+    def run() -> None:
+        clock[0] += once
+        calls.append(once)
+
+    found = brief_latency(run, once)
+    assert found.median_seconds == pytest.approx(once)
+    assert len(calls) == pytest.approx(passes, abs=1 if 1 < passes < 100 else 0)
+    assert found.runs == max(1, len(calls))
+    assert clock[0] <= most_seconds
+
+
+# -- in a study's record -------------------------------------------------------------------------------------------
+
+
+class Nets(Simulated):
+    """A task of which one student's net cannot be measured."""
+
+    def cost(self, student: SimulatedStudent | None, storage: Path) -> dict[str, int]:
+        if student is not None and student.name == "broken":
+            raise RuntimeError("no such kernel\nmore")
+        return {"macs": 7}
+
+
+def test_cost_that_cannot_be_measured_is_told_and_left_out(tmp_path: Path) -> None:
+    students = (SimulatedStudent("fine"), SimulatedStudent("broken"))
+    said: list[str] = []
+    summary = {"teacher": {"name": "t"}, "students": {"fine": {"parameters": 1}, "broken": {"parameters": 2}}}
+    found = with_costs(toy.toy(task=Nets(), students=students), summary, tmp_path, said.append)
+    assert said == ["MACs and latency of broken are not measured: RuntimeError: no such kernel"]
+    assert found["students"]["broken"] == {"parameters": 2}
+    assert found["students"]["fine"].items() > {"parameters": 1, "macs": 7}.items()
+    assert found["teacher"].items() > {"name": "t", "macs": 7}.items()
+    assert summary["teacher"] == {"name": "t"}
+
+
+def test_docs_name_everything_that_is_recorded(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "records.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \|", text.split("\n## What a net takes\n")[1].split("\n## ")[0], flags=re.M)
+    summary = {"teacher": None, "students": {"resnet8w4": {"parameters": 1}}}
+    study = toy.toy(
+        task=small.TASK, students=(ResNet(8, width=4),), arms=(toy.Arm("n", NoDistillation(), baseline=True),)
+    )
+    recorded = with_costs(study, summary, tmp_path, print)["students"]["resnet8w4"]
+    assert ["parameters", *named] == list(recorded)
+
+
+def test_study_without_nets_has_no_costs(tmp_path: Path) -> None:
+    assert with_costs(toy.toy(), {"teacher": None, "students": {}}, tmp_path, print) == {
+        "teacher": None,
+        "students": {},
+    }

@@ -1,0 +1,193 @@
+"""Two workers in one training come to what one alone comes to. Real processes over gloo, started once for all tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import socket
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import distributed, nn
+
+from study.trial import Job
+from tests.trainables import small_crowds
+from tests.trainables.small import TASK, job, metrics
+from trainables.distill import evaluate, seeded
+from trainables.models.resnet_cifar import ResNet
+from trainables.training import checkpoint
+from trainables.training.distributed import ALONE, Ranks, SeveralRanks, joined
+from trainables.training.recipe import Recipe
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Normless:
+    """A student without batch norm: what two workers make of it equals what one makes of it, but for rounding."""
+
+    name: str = "normless"
+
+    def build(self, channels: int, classes: int) -> nn.Module:
+        pooled = nn.AdaptiveAvgPool2d(2)
+        return nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), pooled, nn.Flatten(), nn.Linear(32, classes))
+
+
+@dataclass(frozen=True)
+class NanInOne:
+    """Not a number, in the second worker only."""
+
+    task_weight: float = 1.0
+    needs_teacher: ClassVar[bool] = False
+
+    def __call__(self, student, teacher, targets, progress):
+        return student.prediction.mean() * (float("nan") if distributed.get_rank() else 1.0)
+
+
+# of its 80 samples, one batch has 79, of which one worker computes 40 and the other 39, and one has a single sample
+UNEVEN = dataclasses.replace(TASK, recipe=Recipe(batch_size=79, learning_rate=0.05))
+
+
+def normless(storage: Path, folder: Path, **settings: Any) -> Job:
+    return dataclasses.replace(job(UNEVEN, storage, folder, **settings), student=Normless())
+
+
+def confirm(storage: Path, folder: Path) -> Job:
+    """With batch norm, validation kept apart, test read at the end."""
+    return job(TASK, storage, folder, phase="confirm", train_on="train", epochs=2)
+
+
+def scores(ranks: Ranks = ALONE) -> list[dict[str, float]]:
+    """Of one net on val, which is a single batch, and on test, and of a net that counts."""
+    classifier = seeded(lambda: TASK.build(ResNet(8, width=4)), 3)
+    counter = seeded(lambda: small_crowds.TASK.build(small_crowds.STUDENT), 3)
+    splits = [evaluate(TASK, classifier, split, "cpu", ranks) for split in ("val", "test")]
+    return [*splits, evaluate(small_crowds.TASK, counter, "test", "cpu", ranks)]
+
+
+@pytest.fixture(scope="module")
+def told(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of two workers' checkpoints, and what each of them saw."""
+    folder = tmp_path_factory.mktemp("workers")
+    meetings = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+        workers = [pool.submit(a_worker, rank, storage, folder, meetings) for rank in range(WORKERS)]
+        return folder, [worker.result(timeout=300) for worker in workers]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def a_worker(rank: int, storage: Path, folder: Path, meetings: list[str]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    place = iter(meetings)
+
+    def mine(made: Job) -> Job:
+        return dataclasses.replace(made, rank=rank, workers=WORKERS, meeting=next(place))
+
+    seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
+    rows = UNEVEN.train(mine(normless(storage, folder / "cut")))
+    head = [next(rows)]
+    rows.close()
+    tail = UNEVEN.train(mine(normless(storage, folder / "cut", recorded=1)))
+    seen["resumed"] = metrics(head + list(tail))
+    seen["confirm"] = metrics(list(TASK.train(mine(confirm(storage, folder / "confirm")))))
+    with joined(mine(normless(storage, folder))) as ranks:
+        seen["scores"] = scores(ranks)
+    try:
+        list(TASK.train(mine(job(TASK, storage, folder / "nan", loss=NanInOne()))))
+    except FloatingPointError as error:
+        seen["nan"] = str(error)
+    return seen
+
+
+def test_two_workers_take_the_steps_of_one(storage, tmp_path, told):
+    """The same batches, order, views and stored outputs; parts of unequal size count by their size."""
+    folder, seen = told
+    alone = metrics(list(UNEVEN.train(normless(storage, tmp_path))))
+    for rank in range(WORKERS):
+        for row, expected in zip(seen[rank]["whole"], alone, strict=True):
+            assert row == pytest.approx(expected, rel=1e-5)
+    one, two = (checkpoint.load(path) for path in (tmp_path, folder / "whole"))
+    for name, weights in one["net"].items():
+        assert torch.allclose(weights, two["net"][name], rtol=1e-4, atol=1e-6), name
+
+
+def test_all_workers_tell_the_same_metrics(told):
+    (first, second) = told[1]
+    assert first == second
+
+
+def test_scores_of_two_workers_are_those_of_one(told):
+    *accuracies, counts = told[1][0]["scores"]
+    *expected, errors = scores()
+    assert accuracies == expected
+    assert counts == pytest.approx(errors, rel=1e-6)  # sums of numbers that are not whole, in another order
+
+
+def test_two_workers_resumed_go_on_as_if_never_stopped(told):
+    seen = told[1][0]
+    assert seen["resumed"] == seen["whole"]
+
+
+def test_best_epoch_test_scores_and_weights_are_of_one_net(told):
+    """On CPUs each worker's batch norm sees its own part; what is scored and kept is the first one's."""
+    folder, seen = told
+    state = checkpoint.load(folder / "confirm")
+    net = TASK.build(ResNet(8, width=4))
+    for kept, name in (("net", "test/accuracy"), ("best_state", "test_at_best_val/accuracy")):
+        net.load_state_dict(state[kept])
+        assert evaluate(TASK, net, "test", "cpu")["test/accuracy"] == seen[0]["confirm"][-1][name]
+
+
+def test_loss_that_is_not_finite_in_one_worker_fails_in_all(told):
+    for seen in told[1]:
+        assert seen["nan"] == "training loss is nan in epoch 1"
+
+
+@pytest.mark.gpu
+def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path):
+    """Gloo carries what they share, since NCCL wants a GPU for each; batch norm takes its statistics over both."""
+    meeting = f"127.0.0.1:{free_ports(1)[0]}"
+    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+        workers = [pool.submit(on_a_gpu, storage, tmp_path, rank, WORKERS, meeting) for rank in range(WORKERS)]
+        (first, second) = [worker.result(timeout=300) for worker in workers]
+    assert first == second
+    for row, expected in zip(first, on_a_gpu(storage, tmp_path / "alone"), strict=True):
+        assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-3)
+
+
+def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, meeting: str = "") -> list[dict[str, float]]:
+    """With batch norm."""
+    made = job(UNEVEN, storage, folder)
+    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, meeting=meeting)
+    return metrics(list(UNEVEN.train(mine)))
+
+
+@given(batch=st.integers(1, 40), workers=st.integers(2, 9))
+def test_parts_cover_a_batch_once_and_no_worker_is_idle(batch: int, workers: int) -> None:
+    whole = torch.randperm(batch)
+    parts = [SeveralRanks(rank, workers).part(whole) for rank in range(workers)]
+    assert torch.equal(torch.cat([part.samples for part in parts if part.weight]), whole)
+    assert sum(part.weight for part in parts) == pytest.approx(1)
+    assert all(len(part.samples) for part in parts)
+    means = [part.weight * float(part.samples.float().mean()) for part in parts]
+    assert sum(means) == pytest.approx(float(whole.float().mean()), abs=1e-4)
+
+
+@given(batches=st.integers(0, 20), workers=st.integers(2, 9))
+def test_batches_to_evaluate_are_each_one_workers(batches: int, workers: int) -> None:
+    split = torch.arange(3 * batches).split(3)[:batches]
+    shared = [SeveralRanks(rank, workers).turns(split) for rank in range(workers)]
+    assert sorted(int(batch[0]) for turns in shared for batch in turns) == [3 * number for number in range(batches)]

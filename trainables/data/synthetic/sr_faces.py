@@ -1,0 +1,113 @@
+"""Drawn faces for super-resolution, in VGGFace2's own layout with exact landmarks; no download.
+
+They are written once and read by the dataset's own loader, so that whoever tries a study on them has also tried the
+files and code that real photographs take, boxes included: these are squares about the drawn components, as they are
+about real ones, and not the components' own outlines. They say nothing about real photographs.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from study.errors import InputError
+from study.identity import digest
+from trainables.data import vggface2
+from trainables.data.arrays.cache import derived_folder, made_once, seal, sealed
+from trainables.data.arrays.face_sr import SrSet
+from trainables.data.arrays.landmarks import RAISED
+from trainables.data.synthetic.face_canvas import Floats
+from trainables.data.synthetic.face_drawing import Looks, draw_face
+
+LOOKS = Looks(enlarged=1.3)
+"""Eyes and lips a little larger than life: at 8 times fewer pixels than 64 there would be nothing of them to see."""
+
+_DRAWING = 1
+"""Which version of drawing and layout the files come from: part of their folder's name."""
+
+
+@dataclass(frozen=True)
+class DrawnSrFaces:
+    """Square pictures of `size` pixels, each of another person.
+
+    Raises InputError for an empty split and fewer than 32 pixels.
+    """
+
+    train: int = 300
+    val: int = 32
+    test: int = 96
+    size: int = 64
+    looks: Looks = LOOKS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.sizes) < 1 or self.size < vggface2.SMALLEST:
+            raise InputError(f"{self}: allowed are 1 image or more a split, {vggface2.SMALLEST} pixels or more")
+
+    @property
+    def name(self) -> str:
+        return "drawn faces"
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.train, self.val, self.test
+
+    def load(self) -> SrSet:
+        """Draw the faces, unless they lie there as they were drawn before, and read them.
+
+        Raises InputError if they cannot be written.
+        """
+        held_out = self.val / (self.train + self.val)
+        return vggface2.read(self.folder(), self.name, self.size, self.sizes, held_out, complete=True)
+
+    def folder(self) -> Path:
+        """Where the faces lie, drawn now if they were not before.
+
+        Raises InputError if they cannot be written.
+        """
+        folder = derived_folder("drawn-sr-faces") / digest(_DRAWING, self)
+        return made_once(folder, self.name, read=sealed, make=self._write)
+
+    def _write(self, folder: Path) -> None:
+        (folder / "bb_landmark").mkdir()
+        people = 0
+        for number, (split, count) in enumerate((("train", self.train + self.val), ("test", self.test))):
+            rng = np.random.default_rng([self.seed, number])
+            names = [f"n{person:06d}/0001_01" for person in range(people + 1, people + count + 1)]
+            people += count
+            points = [self._draw(rng, folder / split / f"{name}.jpg") for name in names]
+            side = math.ceil(self.size / vggface2.EXTENDED)  # extended, it is the whole picture
+            boxes = [((self.size - side) // 2,) * 2 + (side, side)] * count
+            _write_table(folder, vggface2.BOXES.format(split), "X,Y,W,H", names, boxes)
+            header = ",".join(f"P{point}{axis}" for point in range(1, 6) for axis in "XY")
+            _write_table(folder, vggface2.LANDMARKS.format(split), header, names, points)
+        seal(folder)
+
+    def _draw(self, rng: np.random.Generator, path: Path) -> list[float]:
+        """Draw the next face to a file, and return its landmarks."""
+        face = draw_face(rng, self.size, self.looks)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face.image).save(path, quality=95, subsampling=0)
+        return landmarks(face.boxes).round(3).ravel().tolist()
+
+
+def landmarks(boxes: Floats) -> Floats:
+    """Five points (5, 2) from which boxes follow that have the same middles as the given ones (4, 4)."""
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    middles[:, 1] += RAISED * np.linalg.norm(middles[1] - middles[0])
+    left_eye, right_eye, nose, mouth = middles
+    half = np.array([(boxes[3, 2] - boxes[3, 0]) / 2, 0])
+    return np.stack([left_eye, right_eye, nose, mouth - half, mouth + half])
+
+
+def _write_table(folder: Path, file: str, header: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    with (folder / "bb_landmark" / file).open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["NAME_ID", *header.split(",")])
+        writer.writerows([name, *row] for name, row in zip(names, rows, strict=True))

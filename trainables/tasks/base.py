@@ -1,0 +1,87 @@
+"""What every task with a teacher does alike: of the engine's protocol (study/trial.py), all that needs no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from torch import nn
+
+from study.trial import Job, Plan, Preparation, Rehearsal, Row
+from trainables.distill import distill
+from trainables.export.cost import cost
+from trainables.task import TrainableTask, blank, parameters
+from trainables.tasks import profiling as measuring
+from trainables.tasks.profiling import kept_to_share, within_share
+from trainables.teacher import preparation as preparing
+from trainables.teacher import weights as teachers
+from trainables.training.recipe import Recipe
+
+
+class TaughtTask(TrainableTask, Protocol):
+    """What this file asks of a task: a frozen dataclass that the training loop can train."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    def untrained(self, model: Any) -> nn.Module: ...
+
+
+Task = TypeVar("Task", bound=TaughtTask)
+
+
+class Taught:
+    """A base class without fields: a task's description stays its own. `teacher_store` is a field of each task."""
+
+    def shortened(self: Task, share: float) -> Task:
+        epochs = max(1, round(self.teacher.epochs * share))
+        return replace(self, teacher=replace(self.teacher, epochs=epochs))
+
+    def with_precision(self: Task, precision: str) -> Task:
+        return replace(self, recipe=replace(self.recipe, precision=precision))
+
+    def with_live_teacher(self: Task) -> Task:
+        return replace(self, teacher_store=False)
+
+    def teacher_net(self: TaughtTask, job: Job) -> nn.Module:
+        """What the teacher's training starts from."""
+        return self.build(self.teacher.model)
+
+    def untrained(self: TaughtTask, model: Any) -> nn.Module:
+        """A net whose weights do not matter, to be tried or measured."""
+        return self.build(blank(model))
+
+    def artifacts(self: TaughtTask) -> tuple[str, ...]:
+        return preparing.artifacts(self)
+
+    def sound(self, path: Path) -> bool:
+        return preparing.sound(path)
+
+    def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
+        return preparing.preparations(self, storage, plan)
+
+    def prepare(self: TaughtTask, job: Job) -> Iterator[Row]:
+        return kept_to_share(job, preparing.prepare(self, job))
+
+    def train(self: TaughtTask, job: Job) -> Iterator[Row]:
+        with within_share(job):
+            teacher = preparing.teacher_outputs(self, job)
+            yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
+
+    def rehearse(self: TaughtTask, job: Job, batches: int) -> Rehearsal:
+        return measuring.rehearse(self, job, batches, lambda: self.untrained(self.teacher.model))
+
+    def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+        return {
+            "teacher": teachers.kept(storage, self.teacher_key),
+            "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
+        }
+
+    def cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:
+        if student is None and teachers.kept(storage, self.teacher_key) is None:
+            return {}
+        return cost(self, self.untrained(self.teacher.model if student is None else student))
