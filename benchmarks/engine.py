@@ -25,10 +25,10 @@ import click
 from benchmarks.reporting import machine, result, table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
-from study.driver import Place, resumed
+from study.driver import RunOptions, resumed
 from study.execution import tune as executor
-from study.execution.worker import Workplace
-from study.trial import Row, Trial, TrialState
+from study.execution.worker import WorkerContext
+from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
@@ -63,12 +63,12 @@ def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
     """Run a study on the Ray that is up, `concurrent` trials at a time."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
-        flow = resumed(measured, {"data": {"fingerprint": "none"}}, Place(storage))
+        flow = resumed(measured, {"data": {"fingerprint": "none"}}, RunOptions(storage))
         flow.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
         resources = cluster.Resources(cpus, 0.0, concurrent)
         clock = Clock()
         flow.trackers = [clock]
-        executor.execute(flow, Workplace(storage / "engine", storage), resources, simulated, lambda: "", print)
+        executor.execute(flow, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print)
         files = sum(1 for path in (storage / "engine").rglob("*") if path.is_file() and "checkpoints" not in path.parts)
     return _steady(clock.ends, files)
 
@@ -79,7 +79,7 @@ class Clock:
     def __init__(self) -> None:
         self.ends: list[tuple[float, int]] = []
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         """Ends alone are timed."""
 
     def ended(self, trial: Trial, state: TrialState, reason: str) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.side_by_side import SEED, by_processes, by_streams, job_of, task_of
 from benchmarks.untrained import keep_untrained_teacher
-from study.trial import Job, Plan
+from study.trial import Plan, TrialContext
 from trainables.distill import on_device
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
@@ -45,20 +45,20 @@ STEPS = 200
 def store_anything(task: Classification, folder: Path, epochs: int) -> None:
     """Fill the store with random logits for every view that a trial of so many epochs draws."""
     drawn = preparing.drawn_views(task, Plan(((SEED, "train+val"),), epochs))
-    assert task.stored_bytes is not None
+    assert task.stored_output_bytes is not None
     generator, where = torch.Generator().manual_seed(SEED), preparing.store_folder(task, folder)
     teacher = teachers.identity(folder, task.teacher_key)
-    for block in store.blocks(drawn, task.stored_bytes):
+    for block in store.blocks(drawn, task.stored_output_bytes):
         samples, views = drawn[block.start : block.stop].nonzero(as_tuple=True)
         codes = (samples + block.start) * task.views.count + views
-        outputs = torch.randn(len(codes), task.stored_bytes // 2, generator=generator)
+        outputs = torch.randn(len(codes), task.stored_output_bytes // 2, generator=generator)
         store.write_shard(where, codes, outputs, teacher)
 
 
 # -- one trial ---------------------------------------------------------------------------------------------------------
 
 
-def epochs_per_second(job: Job) -> Iterator[float]:
+def epochs_per_second(job: TrialContext) -> Iterator[float]:
     """Of each epoch after the first: a row is only told once the device has done its work."""
     rows = job.task.train(job)
     next(rows)
@@ -89,7 +89,7 @@ def step_of(task: Classification, student: ResNet, device: str) -> Callable[[], 
     optimizer = task.recipe.optimizer.build(net.parameters())
     samples = torch.arange(task.recipe.batch_size, device=device)
     batch = task.examples("train+val", device).batch(samples, samples % task.views.count)
-    taught = Outputs(torch.randn(len(samples), task.stored_bytes // 2, device=device).half())  # type: ignore[operator]
+    taught = Outputs(torch.randn(len(samples), task.stored_output_bytes // 2, device=device).half())  # type: ignore[operator]
     loss, halfway = DKD(), Progress(0, 1, 0.5)
 
     def step() -> None:

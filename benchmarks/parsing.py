@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
-from study.trial import Job, Plan, Preparation, Trial
+from study.trial import Plan, Preparation, Trial, TrialContext
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import Faces, FaceSet
 from trainables.losses.ldt import LDT
@@ -32,7 +32,7 @@ from trainables.tasks.face_parsing.task import FaceParsing
 from trainables.teacher import preparation as preparing
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe, Sgd
-from trainables.training.schedules import Poly
+from trainables.training.schedules import Polynomial
 
 SEED = 0
 EPOCHS = 100
@@ -58,7 +58,7 @@ class RandomFaces:
 
 def task_of(count: int, size: int, batch: int, folder: Path) -> FaceParsing:
     """The paper's task on so many faces, its teacher untrained."""
-    recipe = Recipe(batch, Poly(0.01), Sgd())
+    recipe = Recipe(batch, Polynomial(0.01), Sgd())
     task = FaceParsing(RandomFaces(count, size), Teacher(FCNResNet(101), recipe, EPOCHS), recipe)
     keep_untrained_teacher(task, folder, images=2)
     return task
@@ -90,10 +90,10 @@ def epochs_of(task: FaceParsing, folder: Path, student: FCNResNet, epochs: int) 
 
 def _job(
     task: FaceParsing, folder: Path, arm: str, student: FCNResNet | None, step: Preparation | None, epochs: int = 1
-) -> Job:
+) -> TrialContext:
     config: Any = step.config if step else {}
     name = student.name if student else ""
-    return Job(
+    return TrialContext(
         trial=Trial("prepare" if step else "search", name, arm, 0, SEED, epochs, {}, config),
         task=task,
         student=student,
@@ -134,13 +134,13 @@ def report(task: FaceParsing, name: str, stored: list[float], live: list[float],
     """Print seconds per face and ratios: a table, then lines to be read by programs."""
     ratios = [slow / fast for slow, fast in zip(live, stored, strict=True)]
     whole = [EPOCHS * slow / (EPOCHS * fast + 2 * faces * output) for slow, fast in zip(live, stored, strict=True)]
-    assert task.stored_bytes is not None
+    assert task.stored_output_bytes is not None
     heads = ["student", "live teacher, s a face", "stored, s a face", "ratio", f"{EPOCHS} epochs, filled for one trial"]
     seconds = [spread([epoch / faces for epoch in epochs], 2) for epochs in (live, stored)]
     rows = [heads, [name, *seconds, spread(ratios, 1), spread(whole, 1)]]
     print()
     print(table(rows))
-    gigabytes = 2 * POOL * task.stored_bytes / 1e9
+    gigabytes = 2 * POOL * task.stored_output_bytes / 1e9
     print(f"\nstore    {output:.2f} s an output; CelebAMask-HQ, both views: {gigabytes:.1f} GB")
     print(f"goal     {GOAL:.0f} times, for ResNet-18 at 512 × 512\n")
     results = [result(f"{name}_stored_speedup", ratios, "x"), result(f"{name}_trial_speedup", whole, "x")]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study import Arm, Budget, Study, choice, log_uniform, uniform
-from study.trial import Direction, Job, Row
+from study.trial import Direction, EpochResult, TrialContext
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.digits import Digits
 from trainables.losses.kd import KD
@@ -53,7 +53,7 @@ class SmallNet:
 
     metrics: ClassVar[Mapping[str, Direction]] = {"val/accuracy": "max", "test/accuracy": "max"}
 
-    def train(self, job: Job) -> Iterator[Row]:
+    def train(self, job: TrialContext) -> Iterator[EpochResult]:
         loss: Settings = job.loss
         images, targets, val_images, val_targets = _digits()
         torch.manual_seed(job.trial.seed)
@@ -69,7 +69,7 @@ class SmallNet:
                 value = kd(Outputs(logits), Outputs(teacher[batch]), targets[batch], progress)
                 _step(optimizer, value + F.cross_entropy(logits, targets[batch]))
             accuracy = _accuracy(net, val_images, val_targets)
-            yield Row(epoch=epoch + 1, metrics={"val/accuracy": accuracy}, schedules={}, seconds=0.0)
+            yield EpochResult(epoch=epoch + 1, metrics={"val/accuracy": accuracy}, schedules={}, seconds=0.0)
 
 
 def simulated(seed: int) -> Study:

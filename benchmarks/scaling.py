@@ -27,11 +27,11 @@ import click
 from benchmarks.engine import study
 from benchmarks.reporting import machine, result, table
 from study.cluster import resources as cluster
-from study.driver import Place, resumed
-from study.engine.coordinator import Flow
+from study.driver import RunOptions, resumed
+from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
-from study.execution.worker import Workplace
-from study.trial import Row, Trial, TrialState
+from study.execution.worker import WorkerContext
+from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 
 TRIAL_SECONDS = 10.0
@@ -74,14 +74,14 @@ class Measured:
 class Window:
     """When each slot's epochs came, once all are busy: a tracker (study/trackers/base.py), and the run's watch."""
 
-    def __init__(self, flow: Flow, slots: int, seconds: float):
+    def __init__(self, flow: Coordinator, slots: int, seconds: float):
         self._flow, self._slots, self._seconds = flow, slots, seconds
         self._created = time.monotonic()
         self._opened = self._processor = 0.0
         self.driver = 0.0
         self.times: dict[str, list[float]] = defaultdict(list)
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         if self._opened:
             self.times[self._flow.running[trial.id].worker].append(time.monotonic())
 
@@ -124,11 +124,11 @@ def measured(address: str, slots: int, epoch_seconds: float, seconds: float) -> 
     asleep = study(CELL_TRIALS, round(TRIAL_SECONDS / epoch_seconds), epoch_seconds, trials // CELL_TRIALS + 1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         storage = Path(folder)
-        flow = resumed(asleep, {"data": {"fingerprint": "none"}}, Place(storage))
+        flow = resumed(asleep, {"data": {"fingerprint": "none"}}, RunOptions(storage))
         window = Window(flow, slots, seconds)
         flow.trackers = [window]
         resources = cluster.Resources(1, 0.0, slots)
-        workplace = Workplace(storage / "engine", storage)
+        workplace = WorkerContext(storage / "engine", storage)
         cluster.connect(address)
         try:
             reason = executor.execute(flow, workplace, resources, simulated, window.watch, print)

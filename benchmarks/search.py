@@ -25,11 +25,11 @@ import torch
 from benchmarks.problems import EPOCHS, PROBLEMS
 from benchmarks.reporting import machine, result, table
 from study import Budget, Never, Random, Study, SuccessiveHalving, Tpe
-from study.engine.coordinator import Flow
-from study.records.rows import Run
+from study.engine.coordinator import Coordinator
+from study.records.rows import RunningTrial
 from study.records.segments import Records
 from study.space.domains import resolve_params
-from study.trial import Job
+from study.trial import TrialContext
 
 TRIALS = 30
 """Of the random search."""
@@ -51,7 +51,7 @@ def completed(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
     """Search until so many epochs are spent: of each trial that completes, the epochs spent by then and its score."""
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), study.task.metrics)
-        flow = Flow(study, records, optuna.storages.InMemoryStorage(), [], {})
+        flow = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {})
         flow.flush_seconds = math.inf  # nothing is to be resumed
         spent = 0
         while spent < most_epochs and (run := flow.next()) is not None and run.trial.phase == "search":
@@ -63,9 +63,9 @@ def completed(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
                 yield spent, run.metrics[study.metric]
 
 
-def _job(study: Study, run: Run, folder: Path) -> Job:
+def _job(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
-    return Job(
+    return TrialContext(
         trial=trial,
         task=study.task,
         student=study.student(trial.student),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.images import Images
-from study.trial import Job, Trial
+from study.trial import Trial, TrialContext
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
@@ -25,10 +25,12 @@ def task_of(images: int) -> Classification:
     return Classification(Images(images), Teacher(ResNet(110)))
 
 
-def job_of(task: Classification, folder: Path, student: ResNet, device: str, epochs: int, name: str = "alone") -> Job:
+def job_of(
+    task: Classification, folder: Path, student: ResNet, device: str, epochs: int, name: str = "alone"
+) -> TrialContext:
     """A confirm run: trained on all images, test read once, as the paper's are. Of one name there must be one."""
     teacher = "stored" if task.teacher_store else "live"
-    return Job(
+    return TrialContext(
         trial=Trial("confirm", student.name, f"{teacher} {task.recipe.precision}", 0, SEED, epochs, {}, {}),
         task=task,
         student=student,

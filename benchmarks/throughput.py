@@ -33,7 +33,7 @@ from benchmarks.images import Images, cifar
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
-from study.trial import Job, Phase, Plan, Trial
+from study.trial import Phase, Plan, Trial, TrialContext
 from trainables.distill import seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
@@ -152,9 +152,9 @@ def _held(where: Path) -> int:
 
 def _job(
     task: Classification, folder: Path, phase: Phase, student: Any, arm: str, epochs: int, config: Any = None
-) -> Job:
+) -> TrialContext:
     name = student.name if student else ""
-    return Job(
+    return TrialContext(
         trial=Trial(phase, name, arm, 0, SEED, epochs, {}, config),
         task=task,
         student=student,

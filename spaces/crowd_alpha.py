@@ -29,7 +29,7 @@ from trainables.models.msfanet import MSFANet
 from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Adam, Recipe
-from trainables.training.schedules import Cosine, Stages, WarmRestarts
+from trainables.training.schedules import Cosine, CosineWarmRestarts, Staircase
 from trainables.training.views import GridCrops
 
 QUESTION = "How much of a crowd-counting teacher's density map should its student learn from, and does any of it help?"
@@ -68,7 +68,7 @@ ARMS = (
         for alpha in (0.1, 0.3, 0.5, 0.7)
     ),
     Arm("alpha searched", DensityDistillation(uniform(0.0, 1.0))),
-    Arm("alpha 0.7 to 0", DensityDistillation(Stages(0.7, 0.0, stages=5))),
+    Arm("alpha 0.7 to 0", DensityDistillation(Staircase(0.7, 0.0, stages=5))),
 )
 
 
@@ -79,7 +79,7 @@ def embedded(data_dir: Path | None) -> Study:
         task=CrowdCounting(
             data=DrawnCrowds(train=160, test=100, height=64, width=96, most=60),
             teacher=Teacher(MSFANet(width=6), Recipe(8, Cosine(5e-3), Adam()), epochs=20),
-            recipe=Recipe(4, WarmRestarts(5e-3, cycles=2), Adam()),
+            recipe=Recipe(4, CosineWarmRestarts(5e-3, cycles=2), Adam()),
             views=GridCrops(32, rows=2, columns=3),
         ),
         students=(MCNN(width=0.35),),
@@ -98,7 +98,7 @@ def paper(data_dir: Path | None) -> Study:
         task=CrowdCounting(
             data=ShanghaiTech(data_dir),
             teacher=Teacher(MSFANet(imagenet=True), Recipe(8, 1e-4, Adam()), epochs=500),
-            recipe=Recipe(8, WarmRestarts(1e-4, 1e-6, cycles=5), Adam()),
+            recipe=Recipe(8, CosineWarmRestarts(1e-4, 1e-6, cycles=5), Adam()),
             views=GridCrops(256, rows=4, columns=4),
         ),
         students=(MCNN(),),

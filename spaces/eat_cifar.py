@@ -20,13 +20,13 @@ from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, unifor
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
-from trainables.training.schedules import Stages
+from trainables.training.schedules import Staircase
 
 QUESTION = "Does an epoch-adaptive temperature help DKD, as published and with its schedule searched?"
 READINGS = (profiles.EAT_READING, profiles.DKD_READING)
 
 T0 = 4.0
-SEARCHED = Stages(
+SEARCHED = Staircase(
     start=uniform(0.6 * T0, 1.8 * T0),
     end=uniform(0.2 * T0, 1.4 * T0),
     stages=integer(1, 16),
@@ -35,7 +35,7 @@ SEARCHED = Stages(
 
 
 def published(ratio: float) -> Arm:
-    temperature = Stages(T0 * (1 + ratio), T0 * (1 - ratio), stages=8)
+    temperature = Staircase(T0 * (1 + ratio), T0 * (1 - ratio), stages=8)
     return Arm(
         f"DKD + EAT, r = {ratio}",
         DKD(temperature=temperature),

@@ -28,7 +28,7 @@ from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallF
 from trainables.tasks.face_parsing.task import FaceParsing
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Adam, Recipe, Sgd
-from trainables.training.schedules import Cosine, Poly
+from trainables.training.schedules import Cosine, Polynomial
 
 QUESTION = (
     "Does giving the student's logits the teacher's spread at each pixel help face parsing, over plain distillation?"
@@ -82,7 +82,7 @@ def embedded(data_dir: Path | None) -> Study:
 
 
 def paper(data_dir: Path | None) -> Study:
-    recipe = Recipe(5, Poly(0.01), Sgd())
+    recipe = Recipe(5, Polynomial(0.01), Sgd())
     return Study(
         name="face_parsing-paper",
         question=QUESTION,

@@ -31,7 +31,7 @@ from trainables.models.sr.srfbn import SRFBN
 from trainables.tasks.face_sr.task import FaceSR
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Adam, Recipe
-from trainables.training.schedules import Cosine, Stages
+from trainables.training.schedules import Cosine, Staircase
 
 QUESTION = "Does an adversary on features pass a dictionary teacher's faces on to a student without the dictionary?"
 READINGS = (
@@ -61,7 +61,7 @@ def arms(student: str, discriminator: PatchDiscriminator, matching: float) -> tu
     """No distillation for all nets; the rest for the student, whose last features are like the teacher's."""
     only = (student,)
     published = AdversarialFeatures(1e-3, discriminator)
-    weight = Stages(log_uniform(1e-4, 1e-1), log_uniform(1e-4, 1e-1), stages=integer(1, 4))
+    weight = Staircase(log_uniform(1e-4, 1e-1), log_uniform(1e-4, 1e-1), stages=integer(1, 4))
     return (
         Arm("no distillation", NoDistillation(), baseline=True, published="none"),
         Arm("feature matching", FeatureMatching(matching), baseline=True, versus="no distillation", students=only),
@@ -71,7 +71,7 @@ def arms(student: str, discriminator: PatchDiscriminator, matching: float) -> tu
             AdversarialFeatures(weight, discriminator),
             versus="no distillation",
             students=only,
-            first=(AdversarialFeatures(Stages(1e-3, 1e-3, stages=1), discriminator),),
+            first=(AdversarialFeatures(Staircase(1e-3, 1e-3, stages=1), discriminator),),
         ),
     )
 

@@ -23,7 +23,7 @@ from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperatur
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
-from trainables.training.schedules import Stages
+from trainables.training.schedules import Staircase
 
 QUESTION = (
     "Do EAT, DAT and LP together help DKD, and do settings searched over three base losses beat the published ones?"
@@ -40,14 +40,16 @@ SHAPE = choice("linear", "cosine", "step")
 
 
 def published(ratio: float) -> Arm:
-    eat = Stages(4.0 * (1 + ratio), 4.0 * (1 - ratio), stages=8)
+    eat = Staircase(4.0 * (1 + ratio), 4.0 * (1 - ratio), stages=8)
     dat = DataAdaptiveTemperature(upper_fraction=0.1, lower_fraction=0.1, upper_change=0.05, lower_change=-0.05)
-    lp = Stages(0.0, 0.4, stages=4)
+    lp = Staircase(0.0, 0.4, stages=4)
     return Arm(f"all three, r = {ratio}", DKD(temperature=eat, adaptive=dat, pruning=lp), versus="DKD")
 
 
-def searched_eat(base: float) -> Stages:
-    return Stages(uniform(0.6 * base, 1.8 * base), uniform(0.2 * base, 1.4 * base), stages=integer(1, 16), shape=SHAPE)
+def searched_eat(base: float) -> Staircase:
+    return Staircase(
+        uniform(0.6 * base, 1.8 * base), uniform(0.2 * base, 1.4 * base), stages=integer(1, 16), shape=SHAPE
+    )
 
 
 DAT = DataAdaptiveTemperature(
@@ -56,7 +58,7 @@ DAT = DataAdaptiveTemperature(
     upper_change=uniform(-0.3, 0.3),
     lower_change=uniform(-0.3, 0.3),
 )
-LP = Stages(uniform(0.0, 0.3), uniform(0.1, 0.7), stages=integer(1, 8), shape=SHAPE)
+LP = Staircase(uniform(0.0, 0.3), uniform(0.1, 0.7), stages=integer(1, 8), shape=SHAPE)
 
 NONE = Arm("no distillation", NoDistillation(), baseline=True)
 BASE = Arm("DKD", DKD(), baseline=True)

@@ -25,13 +25,13 @@ from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, unifor
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
-from trainables.training.schedules import Stages
+from trainables.training.schedules import Staircase
 
 QUESTION = "Does logits pruning help DKD, as published and with its schedule searched?"
 READINGS = (profiles.LP_READING, profiles.LP_STAGES_READING, profiles.DKD_READING)
 
-PUBLISHED = Stages(0.0, 0.4, stages=4)
-SEARCHED = Stages(
+PUBLISHED = Staircase(0.0, 0.4, stages=4)
+SEARCHED = Staircase(
     start=uniform(0.0, 0.3),
     end=uniform(0.1, 0.7),
     stages=integer(1, 8),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from study.engine.coordinator import Flow
-from study.engine.live_display import Display, Spoken
+from study.engine.coordinator import Coordinator
+from study.engine.live_display import ConsoleTracker, Display
 from study.engine.model_costs import with_costs
 from study.engine.replay import replay
 from study.engine.warm_start import warm_points
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunOptions:
     """Where a study runs, with how much of it, what is done again and who hears of it, as the command line says."""
 
     storage: Path
@@ -74,14 +74,14 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
     return checked
 
 
-def check_place(place: Place, study: Study) -> None:
+def check_place(place: RunOptions, study: Study) -> None:
     """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
     check_writable(place.storage)
     if place.address is None:
         resources_of(place, study)
 
 
-def resources_of(place: Place, study: Study) -> Resources:
+def resources_of(place: RunOptions, study: Study) -> Resources:
     """What a trial gets there, and how many run at once; of a cluster, by asking it.
 
     Raises InputError if not one trial fits, or no cluster answers.
@@ -108,7 +108,7 @@ class Outcome:
 
 
 def drive(
-    study: Study, space: Space, inputs: Mapping[str, Any], place: Place, command: str, console: Console
+    study: Study, space: Space, inputs: Mapping[str, Any], place: RunOptions, command: str, console: Console
 ) -> Outcome:
     """Train what is not on record yet."""
 
@@ -118,7 +118,7 @@ def drive(
     folder = place.storage / study.name
     with locked(folder), _heard(folder), tracked(place.logs, folder, study.question, say) as trackers:
         earlier = check_same(folder, study, inputs)
-        listeners = [*trackers, *([Spoken(say)] if place.verbose else [])]
+        listeners = [*trackers, *([ConsoleTracker(say)] if place.verbose else [])]
         warm = warm_of(study, earlier)
         flow = resumed(study, inputs, place, warm, runs_of(earlier), listeners)
         if flow.done and earlier is not None and earlier["finished"]:
@@ -153,17 +153,17 @@ def _heard(folder: Path) -> Iterator[None]:
 def resumed(
     study: Study,
     inputs: Mapping[str, Any],
-    place: Place,
+    place: RunOptions,
     warm: Mapping[str, Sequence[Params]] | None = None,
     runs: Sequence[Mapping[str, Any]] = (),
     trackers: Sequence[Tracker] = (),
-) -> Flow:
+) -> Coordinator:
     """The study as its folder has it: a new one, or one where it was left. `runs` are its earlier ones."""
     folder = place.storage / study.name
     records = Records(folder, study.task.metrics)
     preparations = study.task.preparations(place.storage, study.plan)
     journal = new_journal(folder / "optuna.journal")
-    flow = Flow(study, records, journal, preparations, fingerprints(inputs), warm)
+    flow = Coordinator(study, records, journal, preparations, fingerprints(inputs), warm)
     flow.trackers = trackers
     replay(flow, place.retry_failed, runs)
     return flow
@@ -175,7 +175,7 @@ def warm_of(study: Study, earlier: Mapping[str, Any] | None) -> dict[str, list[P
     return pinned
 
 
-def opening(flow: Flow, folder: Path) -> str:
+def opening(flow: Coordinator, folder: Path) -> str:
     """The first line of a run: what it is about, where it writes, and how far it already is."""
     study = flow.study
     searches = sum(cell.trials for cell in flow.cells.values())
@@ -186,14 +186,19 @@ def opening(flow: Flow, folder: Path) -> str:
 
 
 def _train(
-    flow: Flow, space: Space, place: Place, console: Console, say: Callable[[str], None], written: Mapping[str, Any]
+    flow: Coordinator,
+    space: Space,
+    place: RunOptions,
+    console: Console,
+    say: Callable[[str], None],
+    written: Mapping[str, Any],
 ) -> str:
     """Run the flow; returns why it stopped before its end, if it did."""
     from study.cluster import resources as cluster
     from study.cluster.software_check import software
     from study.cluster.storage_check import check_shared
     from study.execution import tune as executor
-    from study.execution.worker import Workplace
+    from study.execution.worker import WorkerContext
 
     folder = place.storage / flow.study.name
     for note in notes(flow.preparations):
@@ -219,7 +224,7 @@ def _train(
 
             with display.shown():
                 theirs = software() if place.address else {}
-                workplace = Workplace(folder, place.storage, mirror_of(place.storage), place.data, theirs)
+                workplace = WorkerContext(folder, place.storage, mirror_of(place.storage), place.data, theirs)
                 stopped = executor.execute(flow, workplace, resources, space.module, watch, say, room)
             display.update()
             stopped = stopped or flow.over_budget
@@ -238,7 +243,7 @@ def notes(preparations: list[Preparation]) -> list[str]:
 
 
 @contextmanager
-def _written_whatever_happens(flow: Flow, written: Mapping[str, Any]) -> Iterator[None]:
+def _written_whatever_happens(flow: Coordinator, written: Mapping[str, Any]) -> Iterator[None]:
     """Leave no row in memory, whether the study ends, fails or is interrupted, and write down how long it took."""
     try:
         yield

@@ -72,7 +72,7 @@ def cell_name(student: str, arm: str) -> str:
     return f"{student} / {arm}" if student else arm
 
 
-class Row(TypedDict):
+class EpochResult(TypedDict):
     """What a trial yields at the end of each epoch."""
 
     epoch: int
@@ -86,7 +86,7 @@ class Row(TypedDict):
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialContext:
     """A trial on its way to a worker, with the objects its configuration describes."""
 
     trial: Trial
@@ -138,7 +138,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class TrialProfile:
     """What a short training took, in a process that has done nothing but rehearse."""
 
     epoch_seconds: float
@@ -197,13 +197,13 @@ class Task(Protocol):
         Raises InputError if there is no room for it.
         """
 
-    def prepare(self, job: Job) -> Iterator[Row]:
+    def prepare(self, job: TrialContext) -> Iterator[EpochResult]:
         """Do the preparation named by `job.trial.arm`; a row an epoch."""
 
-    def train(self, job: Job) -> Iterator[Row]:
+    def train(self, job: TrialContext) -> Iterator[EpochResult]:
         """Train one student; a row an epoch. Resumes from `job.checkpoint` if something lies there."""
 
-    def rehearse(self, job: Job, batches: int) -> Rehearsal:
+    def rehearse(self, job: TrialContext, batches: int) -> TrialProfile:
         """Train so many batches of a student, twice, beside a teacher that has not been trained; the second is timed.
 
         A job without a student is the teacher's own training.

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from study.identity import derived_seed
-from study.trial import Job, Row, Split
+from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
-from trainables.losses.state import RunningLoss, begun
+from trainables.losses.state import LossState, begun
 from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
 from trainables.training import checkpoint
-from trainables.training.distributed import ALONE, Ranks, joined
+from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, joined
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import Progress, at, scheduled
 
@@ -38,25 +38,25 @@ class TeacherOutputs(Protocol):
 class Training:
     """What is trained, and all that a checkpoint must hold to go on exactly."""
 
-    ranks: Ranks
+    ranks: ProcessGroup
     net: nn.Module
     optimizer: torch.optim.Optimizer
-    loss: RunningLoss
+    loss: LossState
     epoch: int
-    rows: list[Row]
+    rows: list[EpochResult]
     """Of all epochs so far: a driver that was killed may not have written the last ones down."""
-    best_row: Row | None
+    best_row: EpochResult | None
     best_state: dict[str, Tensor] | None
 
 
 def distill(
     task: TrainableTask,
-    job: Job,
+    job: TrialContext,
     build: Callable[[], nn.Module],
     recipe: Recipe,
     loss: DistillationLoss,
     teacher: TeacherOutputs,
-) -> Iterator[Row]:
+) -> Iterator[EpochResult]:
     """Train what `build` returns under `loss`, yielding a row an epoch; the last state stays in `job.checkpoint`.
 
     With `job.validate` the net is evaluated on val after each epoch, and with `job.test` on test after the last one:
@@ -74,7 +74,7 @@ def distill(
             metrics = train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
             if job.validate:
                 metrics |= evaluate(task, training.net, "val", job.device, ranks)
-            row: Row = {
+            row: EpochResult = {
                 "epoch": epoch + 1,
                 "metrics": metrics,
                 "schedules": _schedules(recipe, loss, Progress(epoch, job.trial.epochs)),
@@ -91,7 +91,7 @@ def distill(
 
 def train_epoch(
     task: TrainableTask,
-    job: Job,
+    job: TrialContext,
     training: Training,
     train: Examples,
     recipe: Recipe,
@@ -152,7 +152,9 @@ def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, tea
 
 
 @torch.no_grad()
-def evaluate(task: TrainableTask, net: nn.Module, split: Split, device: str, ranks: Ranks = ALONE) -> dict[str, float]:
+def evaluate(
+    task: TrainableTask, net: nn.Module, split: Split, device: str, ranks: ProcessGroup = SINGLE_PROCESS
+) -> dict[str, float]:
     """The task's metrics on a split, views untouched, by `split/name`; all workers get the same."""
     net.eval()
     examples, meters = task.examples(split, device), task.meters(device, split)
@@ -196,7 +198,9 @@ def on_device(net: nn.Module, device: str) -> nn.Module:
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def start(job: Job, ranks: Ranks, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss) -> Training:
+def start(
+    job: TrialContext, ranks: ProcessGroup, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss
+) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
     net = ranks.wrapped(on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
     running = seeded(lambda: begun(loss, job.device), derived_seed(job.trial.seed, "loss"))
@@ -211,7 +215,7 @@ def start(job: Job, ranks: Ranks, build: Callable[[], nn.Module], recipe: Recipe
     return training
 
 
-def _save(job: Job, training: Training, row: Row) -> None:
+def _save(job: TrialContext, training: Training, row: EpochResult) -> None:
     training.epoch = row["epoch"]
     training.rows.append(row)
     state = {
@@ -236,9 +240,9 @@ def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> di
     return {"learning_rate": at(recipe.learning_rate, progress), **scheduled(loss, progress)}
 
 
-def _keep_best(task: TrainableTask, training: Training, row: Row) -> None:
+def _keep_best(task: TrainableTask, training: Training, row: EpochResult) -> None:
     """Remember the weights of the epoch that is best on validation, the earliest of equals."""
-    name = task.selects_by
+    name = task.selection_metric
     sign = 1 if task.metrics[name] == "max" else -1
     best = training.best_row
     if best is None or sign * row["metrics"][name] > sign * best["metrics"][name]:
@@ -246,7 +250,7 @@ def _keep_best(task: TrainableTask, training: Training, row: Row) -> None:
         training.best_state = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
 
 
-def _test(task: TrainableTask, training: Training, job: Job) -> dict[str, Any]:
+def _test(task: TrainableTask, training: Training, job: TrialContext) -> dict[str, Any]:
     """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation.
 
     The first of a cell's runs also keeps what its net makes of a few examples.

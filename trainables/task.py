@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from study.trial import Direction, Job, Split
+from study.trial import Direction, Split, TrialContext
 from trainables.training.schedules import Progress
 
 
@@ -112,7 +112,7 @@ class TrainableTask(Protocol):
     def metrics(self) -> Mapping[str, Direction]: ...
 
     @property
-    def selects_by(self) -> str:
+    def selection_metric(self) -> str:
         """The validation metric whose best epoch is remembered where validation is kept apart."""
 
     @property
@@ -135,7 +135,7 @@ class TrainableTask(Protocol):
         """What identifies the inputs of the pool: their content, order and normalisation."""
 
     @property
-    def stored_bytes(self) -> int | None:
+    def stored_output_bytes(self) -> int | None:
         """The size of one stored teacher output; None if outputs are not stored and the teacher is asked live."""
 
     def __hash__(self) -> int: ...
@@ -145,7 +145,7 @@ class TrainableTask(Protocol):
 
     def build(self, model: Any) -> nn.Module: ...
 
-    def teacher_net(self, job: Job) -> nn.Module:
+    def teacher_net(self, job: TrialContext) -> nn.Module:
         """What the teacher's training starts from."""
 
     def examples(self, split: Split, device: str) -> Examples: ...

@@ -22,16 +22,16 @@ import optuna
 import pyarrow.parquet as pq
 
 from study.cli.epoch_times import Pace, assumed
-from study.engine.coordinator import Flow
+from study.engine.coordinator import Coordinator
 from study.engine.replay import replay
 from study.engine.usage import HOUR, used_up
 from study.errors import InputError
-from study.records.rows import Run
+from study.records.rows import RunningTrial
 from study.records.segments import Records, read_segments
 from study.records.study_json import check_same, fingerprints, runs_of
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
-from study.trial import Preparation, Row, TrialState
+from study.trial import EpochResult, Preparation, TrialState
 
 SIMULATED_TRIALS = 200
 """The figures are means over as many simulations as have so many trials: which ones halving stops is chance."""
@@ -87,7 +87,9 @@ def forecast(
         runs = _copied(study, inputs, storage / study.name, Path(scratch))
         while not forecasts or (forecasts[0].stopped and len(forecasts) * forecasts[0].trials < SIMULATED_TRIALS):
             records = Records(Path(scratch), study.task.metrics)
-            flow = Flow(planned, records, optuna.storages.InMemoryStorage(), [*preparations], fingerprints(inputs))
+            flow = Coordinator(
+                planned, records, optuna.storages.InMemoryStorage(), [*preparations], fingerprints(inputs)
+            )
             flow.flush_seconds, flow.resources = math.inf, {"gpus": gpus}
             replay(flow, retry_failed, runs)
             forecasts.append(_simulated(flow, pace, concurrent, random.Random(len(forecasts)), study.budget))
@@ -108,7 +110,7 @@ def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path
     return runs_of(earlier)
 
 
-def _simulated(flow: Flow, pace: Pace | None, concurrent: int, draw: random.Random, budget: Budget) -> Forecast:
+def _simulated(flow: Coordinator, pace: Pace | None, concurrent: int, draw: random.Random, budget: Budget) -> Forecast:
     gpu_seconds, recorded, searched, stopped = flow.gpu_seconds, *_ended(flow)
     ticks = list(_ticks(flow, pace or assumed(1.0), concurrent, draw))
     wall_seconds = ticks[-1][0] if ticks else 0.0
@@ -129,9 +131,9 @@ def _simulated(flow: Flow, pace: Pace | None, concurrent: int, draw: random.Rand
     )
 
 
-def _ticks(flow: Flow, pace: Pace, concurrent: int, draw: random.Random) -> Iterator[tuple[float, str, float]]:
+def _ticks(flow: Coordinator, pace: Pace, concurrent: int, draw: random.Random) -> Iterator[tuple[float, str, float]]:
     """The end of each epoch, in the order of time: when, in which phase, after how many seconds."""
-    under_way: list[tuple[float, int, Run, float]] = []
+    under_way: list[tuple[float, int, RunningTrial, float]] = []
     now, order = 0.0, itertools.count()  # of two epochs that end at once, the one begun first comes first
     while True:
         while len(under_way) < concurrent and (run := flow.next()) is not None:
@@ -148,7 +150,7 @@ def _ticks(flow: Flow, pace: Pace, concurrent: int, draw: random.Random) -> Iter
             yield now, run.trial.phase, seconds
 
 
-def _row(study: Study, run: Run, final: float, seconds: float, draw: random.Random) -> Row:
+def _row(study: Study, run: RunningTrial, final: float, seconds: float, draw: random.Random) -> EpochResult:
     """An epoch whose scores move towards `final`, in units in which trials' final scores are N(0, 1).
 
     As many would be stopped if lower were better: the curves are the same upside down.
@@ -156,10 +158,10 @@ def _row(study: Study, run: Run, final: float, seconds: float, draw: random.Rand
     epoch = run.epochs_done + 1
     score = final * (1 - math.exp(-3 * epoch / run.trial.epochs)) + NOISE * draw.gauss(0, 1)
     metrics = dict.fromkeys([*study.targets, study.test_metric], score)
-    return Row(epoch=epoch, metrics=metrics, schedules={}, seconds=seconds)
+    return EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=seconds)
 
 
-def _ended(flow: Flow) -> tuple[int, int, int]:
+def _ended(flow: Coordinator) -> tuple[int, int, int]:
     """How many trials have ended, of these how many of searches, of these how many the stopping rule ended."""
     searched = [state for cell in flow.cells.values() for state, _ in cell.searched.values()]
     confirmed = sum(state is not None for cell in flow.cells.values() for state in cell.confirmed.values())

@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 
 from study.cluster import addresses, jobs
-from study.driver import Outcome, Place, check_inputs, check_place, drive, notes, resources_of
+from study.driver import Outcome, RunOptions, check_inputs, check_place, drive, notes, resources_of
 from study.engine.warm_start import warm_points
 from study.errors import InputError
 from study.records.segments import RecordsError
@@ -158,7 +158,7 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         if gpus_per_trial == AUTO:
             heard = Console(highlight=False, quiet=quiet and not dry_run)
             gpus_per_trial = measured_share(study, storage, loaded, address, data, heard)
-        place = Place(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
+        place = RunOptions(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
         if dry_run:
             refreshed(storage / study.name)
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
@@ -245,7 +245,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     return lines
 
 
-def price(study: Study, inputs: dict[str, Any], place: Place, seconds_per_epoch: float | None) -> list[str]:
+def price(study: Study, inputs: dict[str, Any], place: RunOptions, seconds_per_epoch: float | None) -> list[str]:
     """About how long it would take, in a line or two.
 
     Raises InputError if its warm start has nothing to start from.

@@ -38,7 +38,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackingResult:
     """What was measured, and what follows from it."""
 
     need: Need
@@ -65,7 +65,7 @@ class Packing:
         return more / self.seconds[more] / (fewer / self.seconds[fewer]) - 1
 
 
-def pack(need: Need, seconds_of: Callable[[int], float], processes: int) -> Packing:
+def pack(need: Need, seconds_of: Callable[[int], float], processes: int) -> PackingResult:
     """Measure 1, 2, 4, … trials side by side while they fit and each doubling brings enough.
 
     `seconds_of` says what an epoch takes for each of so many; it raises MemoryError where they do not fit after all.
@@ -76,21 +76,21 @@ def pack(need: Need, seconds_of: Callable[[int], float], processes: int) -> Pack
         (max(1, processes), f"each needs a CPU, and there are {processes} for a GPU"),
         (MOST, f"{MOST} are enough"),
     )
-    found = Packing(need, {1: seconds_of(1)}, most, why)
+    found = PackingResult(need, {1: seconds_of(1)}, most, why)
     copies = 2
     while copies <= most:
         try:
             seconds = seconds_of(copies)
         except MemoryError:
-            return Packing(need, found.seconds, copies // 2, f"{copies} ran out of memory")
-        found = Packing(need, {**found.seconds, copies: seconds}, most, why)
+            return PackingResult(need, found.seconds, copies // 2, f"{copies} ran out of memory")
+        found = PackingResult(need, {**found.seconds, copies: seconds}, most, why)
         if found.copies < copies:
             break
         copies *= 2
     return found
 
 
-def lines(packing: Packing) -> list[str]:
+def lines(packing: PackingResult) -> list[str]:
     """The arithmetic for the user."""
     need, seconds, counts = packing.need, packing.seconds, sorted(packing.seconds)
     beside = f" and {need.overhead / GIB:.2f} GiB for its process" if need.overhead else ""

@@ -22,14 +22,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from study.cluster import gpu_packing as packing
 from study.cluster import resources as cluster
-from study.cluster.gpu_packing import Need, Packing
+from study.cluster.gpu_packing import Need, PackingResult
 from study.errors import InputError
 from study.records.study_json import gpu_names
 from study.space.domains import corners
 from study.storage import worker_sync as exchange
 from study.storage.dataset import DataSet
 from study.study import Arm, Study
-from study.trial import Job, Rehearsal, Trial, cell_name
+from study.trial import Trial, TrialContext, TrialProfile, cell_name
 
 FEW_BATCHES = 4
 """Enough to see a trial's memory and about how long a batch takes."""
@@ -52,19 +52,19 @@ class Part:
     batches: int = FEW_BATCHES
 
 
-class Rehearser:
+class Profiler:
     """A process that rehearses one part after the other, as a reused worker trains one trial after the other."""
 
     def __init__(self, study: Study, device: str, data: DataSet | None = None):
         self._study, self._device, self._data = study, device, data
 
-    def rehearse(self, parts: Sequence[Part]) -> list[Rehearsal | str]:
+    def rehearse(self, parts: Sequence[Part]) -> list[TrialProfile | str]:
         """What each part took, or why it failed; raises MemoryError for what does not fit."""
         if self._data is not None:
             exchange.insisting(self._data.fetch)
         return [self._tried(part) for part in parts]
 
-    def _tried(self, part: Part) -> Rehearsal | str:
+    def _tried(self, part: Part) -> TrialProfile | str:
         with tempfile.TemporaryDirectory(prefix="kdstudy-rehearsal-") as scratch:
             try:
                 return self._study.task.rehearse(self._job(part, Path(scratch)), part.batches)
@@ -73,9 +73,9 @@ class Rehearser:
             except Exception as error:
                 return f"{cell_name(part.student, part.arm)}: {type(error).__name__}: {_first_line(error)}"
 
-    def _job(self, part: Part, scratch: Path) -> Job:
+    def _job(self, part: Part, scratch: Path) -> TrialContext:
         study = self._study
-        return Job(
+        return TrialContext(
             trial=Trial("search", part.student, part.arm, 0, study.trial_seed("search", 0), 2, {}, {}),
             task=study.task,
             student=study.student(part.student) if part.student else None,
@@ -137,7 +137,7 @@ def rehearsed(
     node: Node,
     say: Callable[[str], None],
     data: DataSet | None = None,
-) -> Packing:
+) -> PackingResult:
     """How trials of this study are best packed on one GPU of such a node; the rest is as above.
 
     If it still `trains` a teacher, that must fit, too.
@@ -166,13 +166,13 @@ def _together(members: list[Any], new: list[Any], parts: list[Part]) -> float:
     short = [replace(part, batches=FEW_BATCHES) for part in parts]
     _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
     answers = _answers([member.rehearse.remote(parts) for member in members])
-    told: list[Rehearsal | str] = [one for answer in answers for one in answer]
+    told: list[TrialProfile | str] = [one for answer in answers for one in answer]
     failures = [one for one in told if isinstance(one, str)]
     if failures and len(members) == 1:
         raise InputError(f"--gpus-per-trial auto: {failures[0]}: give a number")
     if failures:
         raise MemoryError(failures[0])
-    return mean(one.epoch_seconds for one in told if isinstance(one, Rehearsal))
+    return mean(one.epoch_seconds for one in told if isinstance(one, TrialProfile))
 
 
 def _alone(study: Study, trains: bool, member: Any, say: Callable[[str], None]) -> tuple[Need, list[Part]]:
@@ -183,7 +183,7 @@ def _alone(study: Study, trains: bool, member: Any, say: Callable[[str], None]) 
         (told,) = _answers([member.rehearse.remote(parts)])
     except MemoryError as error:
         raise InputError(f"--gpus-per-trial auto: {_first_line(error)}") from None
-    taken = [(part, one) for part, one in zip(parts, told, strict=True) if isinstance(one, Rehearsal)]
+    taken = [(part, one) for part, one in zip(parts, told, strict=True) if isinstance(one, TrialProfile)]
     if not any(part.student for part, _ in taken):
         raise InputError(f"--gpus-per-trial auto: no trial can be rehearsed ({told[-1]}): give a number")
     for failure in dict.fromkeys(one for one in told if isinstance(one, str)):
@@ -217,7 +217,7 @@ def _demands(arm: Arm) -> list[Any]:
     return found
 
 
-def _enough(taken: Rehearsal) -> int:
+def _enough(taken: TrialProfile) -> int:
     """As many batches as take about SECONDS."""
     wanted = SECONDS * taken.epoch_batches / max(taken.epoch_seconds, 1e-9)
     return max(1, min(taken.epoch_batches, round(wanted)))
@@ -248,5 +248,5 @@ def _hired(study: Study, device: str, room: Any, data: DataSet | None) -> Any:
     """A process in the room; all of them on its one GPU."""
     share = 0.0 if device == "cpu" else 1 / packing.MOST
     placed = PlacementGroupSchedulingStrategy(room, 0)
-    process = ray.remote(Rehearser).options(num_cpus=1, num_gpus=share, scheduling_strategy=placed)
+    process = ray.remote(Profiler).options(num_cpus=1, num_gpus=share, scheduling_strategy=placed)
     return process.remote(study, device, data)

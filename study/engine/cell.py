@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import optuna
 
 from study.identity import derived_seed
-from study.records.rows import Run
+from study.records.rows import RunningTrial
 from study.search.halving import Rungs
 from study.search.searcher import CellSearch
 from study.space.domains import Value
@@ -19,7 +19,7 @@ HOPELESS = 4
 """When so many trials of a cell have failed before their first epoch and none got further, the study stops."""
 
 
-class CellState:
+class CellProgress:
     """What has happened in a cell so far, and what is left to do in it."""
 
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
@@ -52,7 +52,7 @@ class CellState:
 
     # -- trials of either phase ------------------------------------------------------------------------------------
 
-    def ended(self, run: Run, state: TrialState, reason: str) -> None:
+    def ended(self, run: RunningTrial, state: TrialState, reason: str) -> None:
         """A trial of this cell is over."""
         trial = run.trial
         if trial.phase == "search":
@@ -62,7 +62,7 @@ class CellState:
             self.confirmed[trial.number] = state
         self.note_failure(run, state, reason)
 
-    def restore_search(self, run: Run, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
+    def restore_search(self, run: RunningTrial, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
         """Put back a search trial that ended in an earlier run; `scores` are its search scores by epoch."""
         trial = run.trial
         self._search.replay(trial.id, trial.params, state, self._values(run, state), scores)
@@ -75,21 +75,21 @@ class CellState:
         self._search.reopen(trial.number, trial.params, scores)
         self.params[trial.number] = trial.params
 
-    def note_failure(self, run: Run, state: TrialState, reason: str) -> None:
+    def note_failure(self, run: RunningTrial, state: TrialState, reason: str) -> None:
         """Remember why trials fail, and how many did before their first epoch."""
         if state is TrialState.FAILED:
             self.first_failure = self.first_failure or reason
         if state is TrialState.FAILED and run.epochs_done == 0:
             self._failed_at_once += "refused" not in run.trial.config
 
-    def _note_search(self, run: Run, state: TrialState) -> None:
+    def _note_search(self, run: RunningTrial, state: TrialState) -> None:
         self.searched[run.trial.number] = (state, self._score(run, state))
         self.search_epochs[run.trial.number] = run.epochs_done
 
-    def _score(self, run: Run, state: TrialState) -> float | None:
+    def _score(self, run: RunningTrial, state: TrialState) -> float | None:
         return run.metrics.get(self._study.metric) if state is TrialState.COMPLETE else None
 
-    def _values(self, run: Run, state: TrialState) -> list[float] | None:
+    def _values(self, run: RunningTrial, state: TrialState) -> list[float] | None:
         return [run.metrics[name] for name in self._study.targets] if state is TrialState.COMPLETE else None
 
     # -- search ----------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class CellState:
         self.params[number] = self._search.ask(number)
         return number, self.params[number]
 
-    def saw_epoch(self, run: Run) -> str | None:
+    def saw_epoch(self, run: RunningTrial) -> str | None:
         """Note a search trial's last epoch; the reason to stop it, if there is one."""
         number, epoch, value = run.trial.number, run.epochs_done, run.metrics[self._study.metric]
         self._search.report(number, epoch, value)

@@ -18,17 +18,17 @@ from typing import Any
 
 import optuna
 
-from study.engine.cell import CellState
+from study.engine.cell import CellProgress
 from study.engine.usage import used_up
 from study.errors import InputError
 from study.identity import describe
-from study.records.rows import Run, epoch_row, trial_row
+from study.records.rows import RunningTrial, epoch_row, trial_row
 from study.records.segments import Records
 from study.space.domains import Value, resolve_params
 from study.space.params import Params
 from study.study import Study
 from study.trackers.base import Tracker
-from study.trial import Phase, Preparation, Row, Trial, TrialState
+from study.trial import EpochResult, Phase, Preparation, Trial, TrialState
 
 FLUSH_SECONDS = 1.0
 """What a kill may cost: rows are written at least so often, and whenever nothing else is to be done."""
@@ -38,14 +38,14 @@ FLUSH_SECONDS = 1.0
 class Earlier:
     """A confirm trial of an earlier run: whether it still counts is known when its cell's search is done."""
 
-    run: Run
+    run: RunningTrial
     state: TrialState
     reason: str
     at: datetime | None
     """When it ended, or was last heard of."""
 
 
-class Flow:
+class Coordinator:
     """One study in progress. The executor asks `next`, and tells `report` or `fail`.
 
     `preparations` is what must still be made before trials that need the teacher can start; `fingerprints` identify
@@ -67,9 +67,9 @@ class Flow:
         self.problem = ""
         """Why the study cannot go on: a preparation that failed, a cell of which every trial fails."""
         warm = warm or {}
-        self.cells = {cell.name: CellState(study, cell, journal, warm.get(cell.name, ())) for cell in study.cells}
-        self.running: dict[str, Run] = {}
-        self.resumable: list[Run] = []
+        self.cells = {cell.name: CellProgress(study, cell, journal, warm.get(cell.name, ())) for cell in study.cells}
+        self.running: dict[str, RunningTrial] = {}
+        self.resumable: list[RunningTrial] = []
         self.earlier: dict[str, list[Earlier]] = {name: [] for name in self.cells}
         """Confirm trials of earlier runs by cell, until its search is done."""
         self.resources: Mapping[str, Any] = {}
@@ -88,7 +88,7 @@ class Flow:
 
     # -- what the executor asks and tells --------------------------------------------------------------------------
 
-    def next(self) -> Run | None:
+    def next(self) -> RunningTrial | None:
         """The trial to start now. None if there is none: before something running ends, or for good."""
         if self.over_budget:
             return None
@@ -100,7 +100,7 @@ class Flow:
         self.flush_if_due()
         return run
 
-    def report(self, trial_id: str, row: Row, worker: str) -> bool:
+    def report(self, trial_id: str, row: EpochResult, worker: str) -> bool:
         """Record an epoch; True if the trial has ended by it, complete or stopped by the rule."""
         run = self.running[trial_id]
         trial = run.trial
@@ -122,7 +122,7 @@ class Flow:
         self.flush_if_due()
         return trial_id not in self.running
 
-    def fault(self, run: Run) -> str:
+    def fault(self, run: RunningTrial) -> str:
         """What is wrong with the scores of a trial's last epoch; empty if they can be used."""
         names = {"search": tuple(self.study.targets), "confirm": (self.study.test_metric,)}.get(run.trial.phase, ())
         if run.trial.phase == "confirm" and run.epochs_done < run.trial.epochs:
@@ -142,7 +142,7 @@ class Flow:
         """Start a trial anew that is no longer under way, from its checkpoint."""
         self.resumable.append(self.running.pop(trial_id))
 
-    def end(self, run: Run, state: TrialState, reason: str, at: datetime | None = None) -> None:
+    def end(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Close a trial: for its cell, for the search, and on record; `at` if it had ended before now."""
         trial = run.trial
         del self.running[trial.id]
@@ -196,7 +196,7 @@ class Flow:
 
     # -- what could start, most urgent first -----------------------------------------------------------------------
 
-    def _resumed(self) -> Run | None:
+    def _resumed(self) -> RunningTrial | None:
         for index, run in enumerate(self.resumable):
             trial = run.trial
             if trial.phase == "prepare" or self._ready(self.cells[trial.cell]):
@@ -223,10 +223,10 @@ class Flow:
                 self._refuse(cell, number, params, str(error))
         return None
 
-    def _refuse(self, cell: CellState, number: int, params: Mapping[str, Value], reason: str) -> None:
+    def _refuse(self, cell: CellProgress, number: int, params: Mapping[str, Value], reason: str) -> None:
         student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.trial_seed("search", number)
         trial = Trial("search", student, arm, number, seed, self.study.budget.epochs, params, {"refused": reason})
-        self.running[trial.id] = run = Run(trial, datetime.now(UTC))
+        self.running[trial.id] = run = RunningTrial(trial, datetime.now(UTC))
         self.end(run, TrialState.FAILED, reason)
 
     def _confirmation(self) -> Trial | None:
@@ -239,10 +239,10 @@ class Flow:
         assert cell.chosen is not None
         return self._trial(cell, "confirm", number, cell.chosen)
 
-    def _ready(self, cell: CellState) -> bool:
+    def _ready(self, cell: CellProgress) -> bool:
         return not (self.problem or (cell.needs_teacher and self.preparations))
 
-    def _trial(self, cell: CellState, phase: Phase, number: int, params: Mapping[str, Value]) -> Trial:
+    def _trial(self, cell: CellProgress, phase: Phase, number: int, params: Mapping[str, Value]) -> Trial:
         study, arm = self.study, cell.cell.arm
         config = {
             "task": describe(study.task),
@@ -256,7 +256,7 @@ class Flow:
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def settle(self, cell: CellState) -> None:
+    def settle(self, cell: CellProgress) -> None:
         """Once a cell's search is done: its earlier confirm trials count if they had the configuration now chosen."""
         if not cell.search_done:
             return
@@ -277,8 +277,8 @@ class Flow:
                 self.resumable.append(run)
         self.earlier[cell.name] = []
 
-    def _as_run(self, trial: Trial | None) -> Run | None:
-        return None if trial is None else Run(trial, datetime.now(UTC))
+    def _as_run(self, trial: Trial | None) -> RunningTrial | None:
+        return None if trial is None else RunningTrial(trial, datetime.now(UTC))
 
     def _preparation_ended(self, trial: Trial, state: TrialState, reason: str) -> None:
         if state is TrialState.COMPLETE:
@@ -286,7 +286,7 @@ class Flow:
         else:
             self.problem = f"{trial.arm} failed: {reason}"
 
-    def _record_epoch(self, run: Run, row: Row, worker: str) -> None:
+    def _record_epoch(self, run: RunningTrial, row: EpochResult, worker: str) -> None:
         self.records.epochs.append(epoch_row(run.trial, row))  # first: no more epochs count than have rows
         run.add(row, worker)
         self.gpu_seconds += row["seconds"] * float(run.resources.get("gpus") or 0.0)
@@ -296,7 +296,7 @@ class Flow:
         for tracker in self.trackers:
             tracker.epoch(run.trial, row)
 
-    def record(self, run: Run, state: TrialState, reason: str, at: datetime | None = None) -> None:
+    def record(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Write down where a trial stands; `at` if it has stood there before now."""
         self.records.trials.append(trial_row(run, state, reason, at))
         if state.ended:

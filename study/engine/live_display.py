@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.engine.cell import CellState
-from study.engine.coordinator import Flow
-from study.trial import Row, Trial, TrialState
+from study.engine.cell import CellProgress
+from study.engine.coordinator import Coordinator
+from study.trial import EpochResult, Trial, TrialState
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 20.0
@@ -26,7 +26,7 @@ LINE_SECONDS = 20.0
 class Display:
     """Call `update` after every change; it redraws as often as is useful."""
 
-    def __init__(self, flow: Flow, console: Console, concurrent: int):
+    def __init__(self, flow: Coordinator, console: Console, concurrent: int):
         self._flow, self._console, self._concurrent = flow, console, concurrent
         self._live: Live | None = None
         self._drawn = self._started = time.monotonic()
@@ -108,14 +108,14 @@ class Display:
         return f"about {_clock(seconds)} left"
 
 
-class Spoken:
+class ConsoleTracker:
     """A line for each trial that ends: a tracker (study/trackers/base.py) on the terminal."""
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say
-        self._last: dict[str, Row] = {}
+        self._last: dict[str, EpochResult] = {}
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         self._last[trial.id] = row
 
     def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
@@ -130,7 +130,7 @@ class Spoken:
         """Every line is said when it is known."""
 
 
-def _phase(cell: CellState) -> str:
+def _phase(cell: CellProgress) -> str:
     if cell.problem:
         return f"failed: {cell.problem}"
     if cell.done:
@@ -140,7 +140,7 @@ def _phase(cell: CellState) -> str:
     return "confirming" if cell.confirmed else "waiting"
 
 
-def _table_row(cell: CellState, flow: Flow) -> list[str]:
+def _table_row(cell: CellProgress, flow: Coordinator) -> list[str]:
     states = [state for state, _ in cell.searched.values()]
     best = cell.searched[cell.best][1] if cell.best is not None else None
     failed = states.count(TrialState.FAILED) + list(cell.confirmed.values()).count(TrialState.FAILED)

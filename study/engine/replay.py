@@ -12,21 +12,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from study.engine.cell import CellState
-from study.engine.coordinator import Earlier, Flow, preparation_trial
+from study.engine.cell import CellProgress
+from study.engine.coordinator import Coordinator, Earlier, preparation_trial
 from study.engine.usage import gpu_seconds, wall_seconds
 from study.errors import InputError
-from study.records.rows import Run, trial_of
+from study.records.rows import RunningTrial, trial_of
 from study.trial import Trial, TrialState
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Told:
+class RecordedTrial:
     """A trial on record: its run, how it stood, its epochs from the first one on."""
 
-    run: Run
+    run: RunningTrial
     state: TrialState
     reason: str
     epochs: Rows
@@ -34,7 +34,7 @@ class Told:
     """When it ended, or told its last epoch."""
 
 
-def replay(flow: Flow, retry_failed: bool = False, runs: Sequence[Mapping[str, Any]] = ()) -> None:
+def replay(flow: Coordinator, retry_failed: bool = False, runs: Sequence[Mapping[str, Any]] = ()) -> None:
     """Bring a new Flow to where its records left off; with `retry_failed`, failed trials are open again.
 
     `runs` are the earlier runs as study.json lists them. A trial some of whose rows are lost counts as never run.
@@ -57,7 +57,7 @@ def replay(flow: Flow, retry_failed: bool = False, runs: Sequence[Mapping[str, A
             _restore_search(flow, one, verdicts.get(trial.id))
         elif not one.state.ended and trial.id in steps:
             if one.run.epochs_done == trial.epochs:  # done once, and what it made is gone
-                one = replace(one, run=Run(trial, one.run.started, start_over=True), epochs=[])
+                one = replace(one, run=RunningTrial(trial, one.run.started, start_over=True), epochs=[])
             _restore_open(flow, one, None)
         elif not one.state.ended:  # what is prepared is found where it is kept, not in the rows
             flow.record(one.run, TrialState.SUPERSEDED, "not needed any more, or not in this form", one.at)
@@ -82,7 +82,7 @@ def _by_trial(recorded: Rows) -> dict[str, Rows]:
     return {trial_id: sorted(rows, key=lambda row: int(row["epoch"])) for trial_id, rows in epochs.items()}
 
 
-def _told(flow: Flow, row: Mapping[str, Any], epochs: Rows, retry_failed: bool) -> Told | None:
+def _told(flow: Coordinator, row: Mapping[str, Any], epochs: Rows, retry_failed: bool) -> RecordedTrial | None:
     """A row of trials/ with its epochs; None for a trial that no longer counts, which is written down as such."""
     trial, state = trial_of(row), TrialState(row["state"])
     at = row["ended"] or (epochs[-1]["recorded"] if epochs else row["started"])
@@ -90,12 +90,15 @@ def _told(flow: Flow, row: Mapping[str, Any], epochs: Rows, retry_failed: bool) 
     if [epoch["epoch"] for epoch in epochs] != [*range(1, len(epochs) + 1)] or len(epochs) < row["epochs_done"]:
         if state is not TrialState.SUPERSEDED:
             flow.record(
-                Run(trial, row["started"], resources=resources), TrialState.SUPERSEDED, "some of its rows are lost", at
+                RunningTrial(trial, row["started"], resources=resources),
+                TrialState.SUPERSEDED,
+                "some of its rows are lost",
+                at,
             )
         return None
     if state is TrialState.SUPERSEDED and trial.phase != "confirm":
         return None
-    run = Run(trial, row["started"], worker=row["worker"], resources=resources)
+    run = RunningTrial(trial, row["started"], worker=row["worker"], resources=resources)
     if epochs:
         run.epochs_done, run.seconds = len(epochs), sum(epoch["seconds"] for epoch in epochs)
         names = flow.study.task.metrics
@@ -103,11 +106,11 @@ def _told(flow: Flow, row: Mapping[str, Any], epochs: Rows, retry_failed: bool) 
     if state is TrialState.FAILED and retry_failed:
         state = TrialState.INTERRUPTED
         if run.epochs_done and flow.fault(run):  # its last epoch is what failed
-            run, epochs = Run(trial, row["started"], start_over=True), []
-    return Told(run, state, row["reason"], epochs, at)
+            run, epochs = RunningTrial(trial, row["started"], start_over=True), []
+    return RecordedTrial(run, state, row["reason"], epochs, at)
 
 
-def _verdicts(flow: Flow, runs: Mapping[str, Run], recorded: Rows) -> dict[str, str | None]:
+def _verdicts(flow: Coordinator, runs: Mapping[str, RunningTrial], recorded: Rows) -> dict[str, str | None]:
     """What the stopping rule said of each search trial's last epoch, all epochs told in the order of recording."""
     verdicts: dict[str, str | None] = {}
     for row in recorded:
@@ -121,7 +124,7 @@ def _verdicts(flow: Flow, runs: Mapping[str, Run], recorded: Rows) -> dict[str, 
     return verdicts
 
 
-def _restore_search(flow: Flow, one: Told, verdict: str | None) -> None:
+def _restore_search(flow: Coordinator, one: RecordedTrial, verdict: str | None) -> None:
     cell, scores = _cell(flow, one.run.trial), _scores(flow, one.epochs)
     if one.state.ended:
         cell.restore_search(one.run, one.state, one.reason, scores)
@@ -130,7 +133,7 @@ def _restore_search(flow: Flow, one: Told, verdict: str | None) -> None:
         _restore_open(flow, one, verdict)
 
 
-def _restore_open(flow: Flow, one: Told, verdict: str | None) -> None:
+def _restore_open(flow: Coordinator, one: RecordedTrial, verdict: str | None) -> None:
     """A trial that was running: what its last recorded epoch had decided is decided now, else it goes on."""
     run = one.run
     flow.running[run.trial.id] = run
@@ -145,7 +148,7 @@ def _restore_open(flow: Flow, one: Told, verdict: str | None) -> None:
         flow.resumable.append(flow.running.pop(run.trial.id))
 
 
-def _earlier(flow: Flow, one: Told) -> Earlier:
+def _earlier(flow: Coordinator, one: RecordedTrial) -> Earlier:
     """A confirm trial: one cut off between its last epoch's row and its own has ended, and is written down as ended."""
     run, state, reason = one.run, one.state, one.reason
     if not state.ended and run.epochs_done == run.trial.epochs:
@@ -155,7 +158,7 @@ def _earlier(flow: Flow, one: Told) -> Earlier:
     return Earlier(run, state, reason, one.at)
 
 
-def _scores(flow: Flow, epochs: Rows) -> dict[int, float]:
+def _scores(flow: Coordinator, epochs: Rows) -> dict[int, float]:
     """Search scores by epoch; those that could not be used are left out, as they were when they came."""
     return {row["epoch"]: row[flow.study.metric] for row in epochs if _usable(row[flow.study.metric])}
 
@@ -164,7 +167,7 @@ def _usable(score: float | None) -> bool:
     return score is not None and math.isfinite(score)
 
 
-def _cell(flow: Flow, trial: Trial) -> CellState:
+def _cell(flow: Coordinator, trial: Trial) -> CellProgress:
     if trial.cell not in flow.cells:
         raise InputError(
             f"trial {trial.id} on record belongs to cell {trial.cell!r}, which this study does not have; "

@@ -20,7 +20,7 @@ REASON_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Death:
+class WorkerFailure:
     """The end of one worker, as Ray tells it."""
 
     text: str = "Ray gives no reason"
@@ -35,17 +35,17 @@ class Death:
     def reason(self) -> str:
         """The last line, in which Ray says what happened."""
         lines = [line for line in self.text.splitlines() if line.strip()]
-        return textwrap.shorten(lines[-1], REASON_CHARACTERS, placeholder=" …") if lines else Death.text
+        return textwrap.shorten(lines[-1], REASON_CHARACTERS, placeholder=" …") if lines else WorkerFailure.text
 
 
-class Deaths:
+class RetryPolicy:
     """The deaths under each trial since it last told an epoch."""
 
     def __init__(self) -> None:
-        self._deaths: dict[str, list[Death]] = {}
+        self._deaths: dict[str, list[WorkerFailure]] = {}
         self._given_up: dict[str, int] = {}
 
-    def add(self, trial_id: str, death: Death) -> None:
+    def add(self, trial_id: str, death: WorkerFailure) -> None:
         deaths = self._deaths.setdefault(trial_id, [])
         if not death.announced and not (death.actor and death.actor in {other.actor for other in deaths}):
             deaths.append(death)
@@ -62,7 +62,7 @@ class Deaths:
     def text(self, trial_id: str) -> str:
         """All that Ray said of the last one."""
         deaths = self._deaths.get(trial_id)
-        return deaths[-1].text if deaths else Death.text
+        return deaths[-1].text if deaths else WorkerFailure.text
 
     def failure(self, trial_id: str) -> str:
         """Why the trial has failed by its deaths; empty if it is to be started again."""
@@ -75,6 +75,6 @@ class Deaths:
             return f"its node was lost {len(nodes)} times without an epoch, last with {nodes[-1].reason}"
         if self._given_up.get(trial_id, 0) >= NODE_LOSSES:
             return (
-                f"it was given up {NODE_LOSSES} times without an epoch, last with {Death(self.text(trial_id)).reason}"
+                f"it was given up {NODE_LOSSES} times without an epoch, last with {WorkerFailure(self.text(trial_id)).reason}"
             )
         return ""

@@ -24,12 +24,12 @@ from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from study.engine.coordinator import Flow
-from study.execution.retries import WORKER_RETRIES, Death
-from study.execution.tune_bridge import Door, Leave, Watch
-from study.execution.worker import TrialWorker, Workplace
-from study.execution.worker_group import TrialGroup
-from study.records.rows import Run
+from study.engine.coordinator import Coordinator
+from study.execution.retries import WORKER_RETRIES, WorkerFailure
+from study.execution.tune_bridge import StopTuning, TuneBridge, Watch
+from study.execution.worker import TrialWorker, WorkerContext
+from study.execution.worker_group import TrialWorkerGroup
+from study.records.rows import RunningTrial
 from study.study import Study
 
 MOST_TRIALS = 1_000_000
@@ -43,8 +43,8 @@ KILLED_FOR_MEMORY = "an end by Ray, as its node's memory was nearly full: run fe
 
 
 def execute(
-    flow: Flow,
-    workplace: Workplace,
+    flow: Coordinator,
+    workplace: WorkerContext,
     resources: Resources,
     space: Any,
     watch: Watch,
@@ -61,13 +61,13 @@ def execute(
     tune_controller.RayActorManager = ActorManager
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="kdstudy-tune-"))
-    door = Door(flow, workplace, watch, say, room or (lambda: resources.concurrent))
+    door = TuneBridge(flow, workplace, watch, say, room or (lambda: resources.concurrent))
     try:
         tune.Tuner(
             _placed(flow.study, workplace, resources),
             tune_config=tune.TuneConfig(
-                search_alg=FlowSearcher(door),
-                scheduler=FlowScheduler(door),
+                search_alg=CoordinatorSearcher(door),
+                scheduler=CoordinatorScheduler(door),
                 num_samples=-1,
                 max_concurrent_trials=MOST_TRIALS,
                 reuse_actors=True,
@@ -82,7 +82,7 @@ def execute(
                 verbose=0,
             ),
         ).fit()
-    except Leave as leaving:
+    except StopTuning as leaving:
         if leaving.__cause__ is not None:
             raise leaving.__cause__ from None
         return str(leaving)
@@ -93,7 +93,7 @@ def execute(
     return ""
 
 
-def _placed(study: Study, workplace: Workplace, resources: Resources) -> Any:
+def _placed(study: Study, workplace: WorkerContext, resources: Resources) -> Any:
     """The actor of one trial after the other, and what it asks for."""
     worker = {"CPU": resources.cpus, "GPU": resources.gpus}
     if resources.workers == 1:
@@ -101,7 +101,7 @@ def _placed(study: Study, workplace: Workplace, resources: Resources) -> Any:
         return tune.with_resources(alone, worker)
     # nothing for the group's own actor, so that the workers of as many trials fit as there is room for
     bundles = tune.PlacementGroupFactory([{}, *[worker] * resources.workers])
-    return tune.with_resources(tune.with_parameters(TrialGroup, study=study, workplace=workplace), bundles)
+    return tune.with_resources(tune.with_parameters(TrialWorkerGroup, study=study, workplace=workplace), bundles)
 
 
 class ActorManager(RayActorManager):  # type: ignore[misc]
@@ -129,7 +129,7 @@ def _as_death(error: Exception, tracked_actor: Any) -> Exception:
 class Tick(tune.Callback):  # type: ignore[misc]
     """Tune's word for: time passes, also while no row comes."""
 
-    def __init__(self, door: Door):
+    def __init__(self, door: TuneBridge):
         self._door = door
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -144,10 +144,10 @@ class Tick(tune.Callback):  # type: ignore[misc]
         trial.run_metadata.metric_n_steps.clear()
 
 
-class FlowSearcher(Searcher):  # type: ignore[misc]
+class CoordinatorSearcher(Searcher):  # type: ignore[misc]
     """Tune's word for: what runs next."""
 
-    def __init__(self, door: Door):
+    def __init__(self, door: TuneBridge):
         super().__init__(metric="message", mode="max")
         self._door = door
 
@@ -169,10 +169,10 @@ class FlowSearcher(Searcher):  # type: ignore[misc]
         """The rows are the state."""
 
 
-class FlowScheduler(FIFOScheduler):  # type: ignore[misc]
+class CoordinatorScheduler(FIFOScheduler):  # type: ignore[misc]
     """Tune's word for: a row has come, does the trial go on."""
 
-    def __init__(self, door: Door):
+    def __init__(self, door: TuneBridge):
         super().__init__()
         self._door = door
 
@@ -198,15 +198,15 @@ def _error(trial: Any) -> Exception | None:
     return error
 
 
-def death_of(error: Exception | None) -> Death:
+def death_of(error: Exception | None) -> WorkerFailure:
     """What an error says of the worker: whether it is its own end, or its node's."""
     if not isinstance(error, RayActorError):
-        return Death(str(error)) if error else Death()
+        return WorkerFailure(str(error)) if error else WorkerFailure()
     # unavailable: nobody answers any more where a worker was, which Ray sees long before it counts a node as lost
     of_node = error.preempted or isinstance(error, ActorUnavailableError) or NODE_DIED in error.error_msg
-    return Death(str(error), error.actor_id or "", of_node, announced=error.preempted)
+    return WorkerFailure(str(error), error.actor_id or "", of_node, announced=error.preempted)
 
 
-def as_config(run: Run) -> dict[str, Any]:
+def as_config(run: RunningTrial) -> dict[str, Any]:
     """A trial as Tune carries it: one text, so that Tune neither flattens nor prints its settings."""
     return {"trial": json.dumps(asdict(run.trial)), "epochs_done": run.epochs_done}

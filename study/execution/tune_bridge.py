@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from study.engine.coordinator import Flow
-from study.execution.retries import Death, Deaths
-from study.execution.worker import Told, Workplace
-from study.records.rows import Run
+from study.engine.coordinator import Coordinator
+from study.execution.retries import RetryPolicy, WorkerFailure
+from study.execution.worker import StepReport, WorkerContext
+from study.records.rows import RunningTrial
 from study.records.segments import RecordsError
 
 TICK_SECONDS = 0.25
@@ -30,24 +30,24 @@ Watch = Callable[[], str]
 """Looks after display and caps, every TICK_SECONDS; says why the study is to stop here, or nothing."""
 
 
-class Leave(BaseException):
+class StopTuning(BaseException):
     """Out of Tune's loop, now. Not an Exception: Tune would wrap it in its own."""
 
 
-class Door:
+class TuneBridge:
     """Trials go out by it, and what becomes of them comes in. Tune's ids are of one start of a trial."""
 
     def __init__(
         self,
-        flow: Flow,
-        workplace: Workplace,
+        flow: Coordinator,
+        workplace: WorkerContext,
         watch: Watch,
         say: Callable[[str], None],
         room: Callable[[], int],
     ):
         self.flow, self._workplace, self._watch, self._say, self._room = flow, workplace, watch, say, room
         self._ids: dict[str, str] = {}
-        self._deaths = Deaths()
+        self._deaths = RetryPolicy()
         self._limit = room()
         """How many trials may be under way; those that find no place wait in Ray, where an autoscaler sees them."""
         self._placed: set[str] = set()
@@ -69,7 +69,7 @@ class Door:
             self.forget()
             self._look_around()
             if reason := self._watch():
-                raise Leave(reason)
+                raise StopTuning(reason)
 
     def _look_around(self) -> None:
         """Follow the cluster as it grows and shrinks; say so if it has no place for any trial."""
@@ -91,7 +91,7 @@ class Door:
         while self._over and self._over[0][1] < self.flow.flushed:
             self._workplace.forget(self._over.pop(0)[0])
 
-    def open(self, tune_id: str) -> Run | None:
+    def open(self, tune_id: str) -> RunningTrial | None:
         """The next trial to start, if there is one and room for it."""
         if len(self.flow.running) >= self._limit:
             return None
@@ -107,7 +107,7 @@ class Door:
 
     def hear(self, tune_id: str, text: str) -> tuple[bool, bool]:
         """Pass a worker's message to the flow; whether the trial has ended, and whether it got further by it."""
-        told = Told(**json.loads(text))
+        told = StepReport(**json.loads(text))
         trial_id = self._ids[tune_id]
         run = self.flow.running[trial_id]
         before = run.epochs_done
@@ -129,7 +129,7 @@ class Door:
         """A trial got further: what it lost before does not count."""
         self._deaths.forgive(self._ids[tune_id])
 
-    def died(self, tune_id: str, death: Death) -> None:
+    def died(self, tune_id: str, death: WorkerFailure) -> None:
         """A worker died, or could not start."""
         self._placed.discard(tune_id)
         self._deaths.add(self._ids[tune_id], death)
@@ -156,4 +156,4 @@ def _out_of_tune() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise Leave from error
+        raise StopTuning from error

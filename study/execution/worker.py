@@ -33,7 +33,7 @@ from study.storage import worker_sync as exchange
 from study.storage.dataset import DataSet
 from study.storage.mirror import FOLDER, FULL, Mirror, StorageError
 from study.study import Study
-from study.trial import Job, Row, Trial, TrialNote
+from study.trial import EpochResult, Trial, TrialContext, TrialNote
 
 SENDING_SECONDS = 0.1
 """Epochs faster than this are told together."""
@@ -45,7 +45,7 @@ TRACEBACK = "traceback.txt"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class WorkerContext:
     """Where trials keep what outlives a process."""
 
     study_folder: Path
@@ -69,7 +69,7 @@ class Workplace:
     def checkpoint(self, trial_id: str) -> Path:
         return self.study_folder / "checkpoints" / trial_id
 
-    def fetch(self, job: Job) -> None:
+    def fetch(self, job: TrialContext) -> None:
         """Let this node have what the trial needs."""
         if self.data is not None:
             exchange.insisting(self.data.fetch)
@@ -96,7 +96,7 @@ class Workplace:
 class TrialWorker(tune.Trainable):  # type: ignore[misc]
     """A reused actor; `config` is a trial as plain values, see `executor.as_config`."""
 
-    def setup(self, config: dict[str, Any], study: Study, workplace: Workplace, gpus: float) -> None:
+    def setup(self, config: dict[str, Any], study: Study, workplace: WorkerContext, gpus: float) -> None:
         self._worker = Worker(study, workplace, gpus)
         self._worker.begin(config)
 
@@ -111,7 +111,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 class Worker:
     """Trains one trial after the other in this process; of a trial of several workers, `rank`'s part of it."""
 
-    def __init__(self, study: Study, workplace: Workplace, gpus: float, rank: int = 0, workers: int = 1):
+    def __init__(self, study: Study, workplace: WorkerContext, gpus: float, rank: int = 0, workers: int = 1):
         self._task_study, self._workplace, self._failed = study, workplace, False
         self._rank, self._workers, self._gpus = rank, workers, gpus
         self._problem = workplace.problem()
@@ -126,17 +126,17 @@ class Worker:
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded = int(config["epochs_done"])
         self._meeting = meeting
-        self._rows: Iterator[Row] | None = None
+        self._rows: Iterator[EpochResult] | None = None
 
-    def step(self) -> Told:
+    def step(self) -> StepReport:
         """One epoch, or as many as take no time. That a trial is done is decided by the driver, from its rows."""
         if self._failed and self._rows is None:
             # what failed may have left this process unusable, as an error on a GPU does: the next trial gets another.
             # Here and not in reset_config, where Tune counts one death twice and gives the next trial up.
             os._exit(1)
         if self._problem:
-            return Told(halt=self._problem)
-        told = Told()
+            return StepReport(halt=self._problem)
+        told = StepReport()
         alone = self._workers == 1  # several write over what was left while one of them would read it
         if alone and self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
             exchange.tell(self._workplace.mirror, self._workplace.checkpoint(self._trial.id) / TRACEBACK)
@@ -149,7 +149,7 @@ class Worker:
         told.notes = [str(warning.message) for warning in caught if issubclass(warning.category, TrialNote)]
         return told
 
-    def _advance(self, told: Told) -> None:
+    def _advance(self, told: StepReport) -> None:
         """Train until a row is worth sending: each costs the driver milliseconds."""
         started = time.monotonic()
         try:
@@ -174,7 +174,7 @@ class Worker:
         except Exception as error:
             self._failed, told.failure = True, self._explain(error)
 
-    def _leave(self, told: Told) -> None:
+    def _leave(self, told: StepReport) -> None:
         """Keep what was written where the storage is, before its rows are told."""
         if self._workplace.mirror.uri and not told.halt:
             whole = bool(told.rows) and told.rows[-1]["epoch"] == self._trial.epochs
@@ -200,10 +200,10 @@ class Worker:
                 faulthandler.cancel_dump_traceback_later()
         path.unlink(missing_ok=True)  # a worker that was given up may live, and end the same epoch
 
-    def _job(self) -> Job:
+    def _job(self) -> TrialContext:
         study, trial = self._task_study, self._trial
         confirm = trial.phase == "confirm"
-        return Job(
+        return TrialContext(
             trial=trial,
             task=study.task,
             student=study.student(trial.student) if trial.phase != "prepare" else None,
@@ -231,10 +231,10 @@ class Worker:
 
 
 @dataclass
-class Told:
+class StepReport:
     """What one step tells the driver."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[EpochResult] = field(default_factory=list)
     failure: str = ""
     """Why the trial failed, after these rows."""
     halt: str = ""
@@ -262,5 +262,5 @@ def hung(checkpoint: Path) -> str:
     return f"no epoch within {text.splitlines()[0].removeprefix('Timeout (').removesuffix(')!')} h: hung at {innermost}"
 
 
-def _rows(job: Job) -> Iterator[Row]:
+def _rows(job: TrialContext) -> Iterator[EpochResult]:
     return job.task.prepare(job) if job.trial.phase == "prepare" else job.task.train(job)

@@ -1,6 +1,6 @@
 """Trials of several workers: each worker a process in the trial's placement group, all of them kept for the next trial.
 
-`TrialGroup` is the actor that Tune knows. It asks for nothing itself, holds the workers, and lets them train an epoch
+`TrialWorkerGroup` is the actor that Tune knows. It asks for nothing itself, holds the workers, and lets them train an epoch
 at a time, side by side; they exchange what they must among themselves (trainables/training/distributed.py). One that
 fails, or is lost, takes the others with it. Ray Train is not used: its trainer takes many seconds a trial to start
 its workers, and does not give their placement group back when a trial is stopped before its end, so that a search
@@ -18,7 +18,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from study.execution.worker import Told, Worker, Workplace, hung
+from study.execution.worker import StepReport, Worker, WorkerContext, hung
 from study.study import Study
 from study.trial import Trial
 
@@ -27,10 +27,10 @@ ANSWER_SECONDS = 30.0
 """A worker whose process lives answers within this; Ray itself takes about 13 seconds to see that a node is lost."""
 
 
-class TrialGroup(tune.Trainable):  # type: ignore[misc]
+class TrialWorkerGroup(tune.Trainable):  # type: ignore[misc]
     """A reused actor, as TrialWorker is, of trials with several workers."""
 
-    def setup(self, config: dict[str, Any], study: Study, workplace: Workplace) -> None:
+    def setup(self, config: dict[str, Any], study: Study, workplace: WorkerContext) -> None:
         self._study, self._workplace = study, workplace
         self._members: list[Any] = []
         self.reset_config(config)
@@ -46,7 +46,7 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         Raises RayError if one of them is lost, which Tune counts as this actor's own end: the trial starts again.
         """
         if not self._begun and (reason := hung(self._workplace.checkpoint(self._trial.id))):
-            return Told(failure=reason).message()
+            return StepReport(failure=reason).message()
         try:
             told = self._epoch(self._together())
         except RayError:
@@ -84,12 +84,12 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
             for rank, bundle in enumerate(bundles)
         ]
 
-    def _epoch(self, members: list[Any]) -> Told:
+    def _epoch(self, members: list[Any]) -> StepReport:
         steps = [member.step.remote() for member in members]
         waiting = steps
         while waiting:
             (done,), waiting = ray.wait(waiting)
-            told: Told = ray.get(done)
+            told: StepReport = ray.get(done)
             if told.failure or told.halt:
                 # a worker whose peer is lost fails first, by the connection that broke: then it is no failure
                 ray.get([member.lives.remote() for member in members], timeout=ANSWER_SECONDS)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from study.trial import Row, Trial, TrialState
+from study.trial import EpochResult, Trial, TrialState
 
 
 @dataclass
-class Run:
+class RunningTrial:
     """A trial under way: what its next row adds to."""
 
     trial: Trial
@@ -26,13 +26,13 @@ class Run:
     start_over: bool = False
     """Its checkpoint is of no use: its last epoch is what failed."""
 
-    def add(self, row: Row, worker: str) -> None:
+    def add(self, row: EpochResult, worker: str) -> None:
         self.epochs_done = row["epoch"]
         self.seconds += row["seconds"]
         self.metrics, self.worker = row["metrics"], worker
 
 
-def epoch_row(trial: Trial, row: Row) -> dict[str, Any]:
+def epoch_row(trial: Trial, row: EpochResult) -> dict[str, Any]:
     return {
         "trial_id": trial.id,
         "cell": trial.cell,
@@ -44,7 +44,7 @@ def epoch_row(trial: Trial, row: Row) -> dict[str, Any]:
     } | row["metrics"]
 
 
-def trial_row(run: Run, state: TrialState, reason: str, ended: datetime | None = None) -> dict[str, Any]:
+def trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datetime | None = None) -> dict[str, Any]:
     """`ended` is now, unless it is only found out now that the trial has ended."""
     trial = run.trial
     row = {

@@ -65,7 +65,7 @@ def held(folder: Path) -> Iterator[None]:
     with _at_last(folder) as free:
         if not free:
             raise InputError(f"{shown(folder)} is being run by another process of this machine: wait for it")
-        keeper = Keeper(mirror, folder.name, _taken(mirror, folder.name))
+        keeper = SyncThread(mirror, folder.name, _taken(mirror, folder.name))
         keeper.start()
         try:
             yield
@@ -75,7 +75,7 @@ def held(folder: Path) -> Iterator[None]:
                 raise StorageError(keeper.problem)
 
 
-class Keeper(threading.Thread):
+class SyncThread(threading.Thread):
     """Pushes what the driver writes, renews its lease, hears requests to stop and removes forgotten checkpoints."""
 
     def __init__(self, mirror: Mirror, study: str, mark: str):
@@ -99,7 +99,7 @@ class Keeper(threading.Thread):
             try:
                 self._round()
                 self._answered = time.monotonic()
-            except LostError:
+            except LeaseLostError:
                 lost = True
             except Exception:  # whatever it is: the study must not go on for long as if its rows were kept
                 lost = time.monotonic() - self._answered > PATIENCE_SECONDS
@@ -130,7 +130,7 @@ class Keeper(threading.Thread):
     def _renew(self) -> None:
         lease = lease_of(self._mirror, self._study)
         if lease is not None and lease.mark != self._mark:
-            raise LostError(f"{shown(self._folder)} is now run by {lease.by or 'somebody else'}")
+            raise LeaseLostError(f"{shown(self._folder)} is now run by {lease.by or 'somebody else'}")
         _write_lease(self._mirror, self._study, _self(), self._mark)
         self._renewed = time.monotonic()
 
@@ -147,7 +147,7 @@ class Keeper(threading.Thread):
                 _write_lease(self._mirror, self._study, "", self._mark)
                 self.problem = ""
                 return
-            except LostError as error:
+            except LeaseLostError as error:
                 self.problem = f"{error}: it goes on from what had arrived by then; the rest is in {self._folder}"
                 return
             except Exception as error:
@@ -163,7 +163,7 @@ class Keeper(threading.Thread):
         return (self._folder / name).is_dir()
 
 
-class LostError(StorageError):
+class LeaseLostError(StorageError):
     """Somebody else has the lease."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from study.storage.locations import mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror, StorageError
-from study.trial import Job, Task
+from study.trial import Task, TrialContext
 
 PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 120.0, 16.0
 
@@ -41,7 +41,7 @@ def fetch_names(storage: Path) -> None:
         mirror.pull(*(f"{name}/study.json" for name in mirror.names()))
 
 
-def fetch(mirror: Mirror, job: Job) -> None:
+def fetch(mirror: Mirror, job: TrialContext) -> None:
     """Let this node have the trial's checkpoint as it was last left, and what its task shares with all trials.
 
     Raises StorageError if the storage does not answer, however often it is asked.
@@ -57,7 +57,7 @@ def fetch(mirror: Mirror, job: Job) -> None:
         insisting(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
 
 
-def leave(mirror: Mirror, job: Job, whole: bool) -> None:
+def leave(mirror: Mirror, job: TrialContext, whole: bool) -> None:
     """Keep the trial's checkpoint there; of a preparation that is `whole` also what it has made, and no more what it
     has removed or made again.
 

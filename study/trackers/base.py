@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Protocol
 
 from study.errors import InputError
-from study.trial import Row, Trial, TrialState
+from study.trial import EpochResult, Trial, TrialState
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 CLOSE_SECONDS = 60.0
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 class Tracker(Protocol):
     """What hears of a study while it runs."""
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         """A trial has told an epoch, its next one."""
 
     def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
@@ -45,7 +45,7 @@ def tracked(names: Sequence[str], folder: Path, question: str, say: Say) -> Iter
 
     Raises InputError if a package or an account is missing.
     """
-    trackers = [Aside(name, _opened(name, folder, question), say) for name in dict.fromkeys(names)]
+    trackers = [BackgroundTracker(name, _opened(name, folder, question), say) for name in dict.fromkeys(names)]
     seconds = CLOSE_SECONDS
     try:
         yield list(trackers)
@@ -75,7 +75,7 @@ def _opened(name: str, folder: Path, question: str) -> Tracker:
         raise InputError(f'--log {name}: {error}; install it with: pip install -e ".[{name}]"') from None
 
 
-class Aside:
+class BackgroundTracker:
     """A tracker in a thread of its own: whatever it does, the study neither stops nor waits for it before its end."""
 
     def __init__(self, name: str, tracker: Tracker, say: Say):
@@ -85,7 +85,7 @@ class Aside:
         self._thread = Thread(target=self._work, name=f"log {name}", daemon=True)
         self._thread.start()
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         if self._on:
             self._calls.put(lambda: self._tracker.epoch(trial, row))
 

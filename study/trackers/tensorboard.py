@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import InputError
-from study.trial import Row, Trial, TrialState
+from study.trial import EpochResult, Trial, TrialState
 
 MLFLOW_STATUS = {TrialState.FAILED: "FAILED", TrialState.INTERRUPTED: "KILLED"}
 """All else is FINISHED: it did what the study asked of it, and its tag `state` says what that was."""
@@ -33,7 +33,7 @@ class TensorBoard:
         self._folder, self._new_writer = folder / "tensorboard", SummaryWriter
         self._writers: dict[str, Any] = {}
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         writer = self._writer(trial, row["epoch"])
         for name, value in _values(row).items():
             writer.add_scalar(name, value, row["epoch"])
@@ -82,7 +82,7 @@ class Mlflow:
         self._runs: dict[str, tuple[str, int]] = {}
         """Of each trial under way: its run, and the last epoch that an earlier study process sent."""
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         run_id, sent = self._run(trial)
         if row["epoch"] > sent:
             now, values = round(1000 * time.time()), _values(row)
@@ -157,7 +157,7 @@ class WandB:
         if self._service.settings.mode == "online" and not wandb.login(prompt=False, verify=False):
             raise InputError("--log wandb: no account on this machine: run `wandb login`, or set WANDB_MODE=offline")
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         self._run(trial).log(_values(row), step=row["epoch"])
 
     def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
@@ -194,7 +194,7 @@ class WandB:
         return self._runs[trial.id]
 
 
-def _values(row: Row) -> dict[str, float]:
+def _values(row: EpochResult) -> dict[str, float]:
     schedules = {f"schedule/{name}": value for name, value in row["schedules"].items()}
     return {**row["metrics"], **schedules, "seconds": row["seconds"]}
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from study import driver as drive
-from study.driver import Place
-from study.engine.coordinator import Flow
+from study.driver import RunOptions
+from study.engine.coordinator import Coordinator
 from study.records.segments import read_study
 from study.space_file import Space
 from tests.study import toy
@@ -22,7 +22,7 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
     study = toy.toy()
     space, inputs = Space(study, types.ModuleType("toy"), Path("toy.py"), "", ""), {"data": {"fingerprint": "none"}}
 
-    def train(flow: Flow, *_: object) -> str:
+    def train(flow: Coordinator, *_: object) -> str:
         assert toy.drive(flow, tmp_path)
         flow.flush()
         return ""
@@ -32,7 +32,7 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
 
     def run() -> drive.Outcome:
         command, console = "python -m study.run toy.py", Console(quiet=True)
-        return drive.drive(study, space, inputs, Place(tmp_path), command, console)
+        return drive.drive(study, space, inputs, RunOptions(tmp_path), command, console)
 
     monkeypatch.setattr(drive, "_train", train)
     with monkeypatch.context() as busy:

@@ -9,12 +9,12 @@ from pathlib import Path
 import optuna
 
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from study.engine.coordinator import Flow, Run
+from study.engine.coordinator import Coordinator, RunningTrial
 from study.engine.replay import replay
 from study.records.segments import Records
 from study.space.domains import resolve_params
 from study.study import Study as StudyType
-from study.trial import Job, Row
+from study.trial import EpochResult, TrialContext
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
 BASELINE = Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)
@@ -39,9 +39,9 @@ def open_flow(
     folder: Path,
     journal: optuna.storages.BaseStorage | None = None,
     retry_failed: bool = False,
-) -> Flow:
+) -> Coordinator:
     """A Flow over whatever the folder holds."""
-    flow = Flow(
+    flow = Coordinator(
         study,
         Records(folder / study.name, study.task.metrics),
         journal or optuna.storages.InMemoryStorage(),
@@ -53,10 +53,10 @@ def open_flow(
     return flow
 
 
-def job_of(study: StudyType, run: Run, folder: Path) -> Job:
+def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
     prepare = trial.phase == "prepare"
-    return Job(
+    return TrialContext(
         trial=trial,
         task=study.task,
         student=None if prepare else study.student(trial.student),
@@ -71,7 +71,12 @@ def job_of(study: StudyType, run: Run, folder: Path) -> Job:
     )
 
 
-def drive(flow: Flow, folder: Path, rows: int | None = None, each: Callable[[Run, Row], None] | None = None) -> bool:
+def drive(
+    flow: Coordinator,
+    folder: Path,
+    rows: int | None = None,
+    each: Callable[[RunningTrial, EpochResult], None] | None = None,
+) -> bool:
     """Run trials one after the other, at most `rows` epochs; True if the flow came to its end."""
     while (run := flow.next()) is not None:
         job = job_of(flow.study, run, folder)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from study.trial import Job, Plan, Row, Trial
+from study.trial import EpochResult, Plan, Trial, TrialContext
 from trainables.data.digits import Digits
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Drops, Stages
+from trainables.training.schedules import MultiStep, Staircase
 from trainables.training.views import CropFlip
 
-LP = DKD(pruning=Stages(0.0, 0.4, stages=3))
-RECIPE = Recipe(batch_size=32, learning_rate=Drops(0.05))
+LP = DKD(pruning=Staircase(0.0, 0.4, stages=3))
+RECIPE = Recipe(batch_size=32, learning_rate=MultiStep(0.05))
 TASK = Classification(
     data=Digits(train=100),
     teacher=Teacher(ResNet(8), RECIPE, epochs=2),
@@ -29,9 +29,9 @@ PLAN = Plan(((7, "train"), (8, "train+val")), epochs=4)
 
 def job(
     task, storage, folder, *, phase="search", epochs=3, loss=LP, seed=7, recorded=0, train_on="train", number=0
-) -> Job:
+) -> TrialContext:
     confirm = phase == "confirm"
-    return Job(
+    return TrialContext(
         trial=Trial(phase, "resnet8w4", "arm", number, seed, epochs, {}, {}),
         task=task,
         student=ResNet(8, width=4),
@@ -46,7 +46,7 @@ def job(
     )
 
 
-def prepared(task, storage: Path, plan: Plan = PLAN) -> list[tuple[str, list[Row]]]:
+def prepared(task, storage: Path, plan: Plan = PLAN) -> list[tuple[str, list[EpochResult]]]:
     """Do every preparation, stage by stage; returns the steps with the rows they told."""
     done = []
     while steps := task.preparations(storage, plan):
@@ -57,5 +57,5 @@ def prepared(task, storage: Path, plan: Plan = PLAN) -> list[tuple[str, list[Row
     return done
 
 
-def metrics(rows: list[Row]) -> list[dict[str, float]]:
+def metrics(rows: list[EpochResult]) -> list[dict[str, float]]:
     return [row["metrics"] for row in rows]

@@ -11,7 +11,7 @@ from trainables.task import DistillationLoss, Outputs
 from trainables.training.schedules import Progress
 
 
-class RunningLoss(Protocol):
+class LossState(Protocol):
     """What the training loop calls."""
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor: ...
@@ -25,15 +25,15 @@ class RunningLoss(Protocol):
 
 
 @runtime_checkable
-class LearningLoss(Protocol):
+class StatefulLoss(Protocol):
     """A loss with parts of its own that learn beside the student."""
 
-    def begin(self, device: str) -> RunningLoss:
+    def begin(self, device: str) -> LossState:
         """For one training. Called where the random generator is seeded, so that initial weights follow from it."""
 
 
 @dataclass(frozen=True)
-class FixedLoss:
+class StatelessLoss:
     """A loss without parts of its own, running."""
 
     loss: DistillationLoss
@@ -51,6 +51,6 @@ class FixedLoss:
         pass
 
 
-def begun(loss: DistillationLoss, device: str) -> RunningLoss:
+def begun(loss: DistillationLoss, device: str) -> LossState:
     """`loss`, ready for one training."""
-    return loss.begin(device) if isinstance(loss, LearningLoss) else FixedLoss(loss)
+    return loss.begin(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)

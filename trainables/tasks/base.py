@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import nn
 
-from study.trial import Job, Plan, Preparation, Rehearsal, Row
+from study.trial import EpochResult, Plan, Preparation, TrialContext, TrialProfile
 from trainables.distill import distill
 from trainables.export.cost import cost
 from trainables.task import TrainableTask, blank, parameters
@@ -47,7 +47,7 @@ class Taught:
     def with_live_teacher(self: Task) -> Task:
         return replace(self, teacher_store=False)
 
-    def teacher_net(self: TaughtTask, job: Job) -> nn.Module:
+    def teacher_net(self: TaughtTask, job: TrialContext) -> nn.Module:
         """What the teacher's training starts from."""
         return self.build(self.teacher.model)
 
@@ -64,15 +64,15 @@ class Taught:
     def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
         return preparing.preparations(self, storage, plan)
 
-    def prepare(self: TaughtTask, job: Job) -> Iterator[Row]:
+    def prepare(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
         return kept_to_share(job, preparing.prepare(self, job))
 
-    def train(self: TaughtTask, job: Job) -> Iterator[Row]:
+    def train(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
         with within_share(job):
             teacher = preparing.teacher_outputs(self, job)
             yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
 
-    def rehearse(self: TaughtTask, job: Job, batches: int) -> Rehearsal:
+    def rehearse(self: TaughtTask, job: TrialContext, batches: int) -> TrialProfile:
         return measuring.rehearse(self, job, batches, lambda: self.untrained(self.teacher.model))
 
     def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Classification(Taught):
         }
 
     @property
-    def selects_by(self) -> str:
+    def selection_metric(self) -> str:
         return "val/accuracy"
 
     def check(
@@ -159,7 +159,7 @@ class Classification(Taught):
         return digest(images.fingerprint, images.mean, images.std)
 
     @property
-    def stored_bytes(self) -> int | None:
+    def stored_output_bytes(self) -> int | None:
         return 2 * load(self.data).classes if self.teacher_store else None  # float16 logits
 
     def positions(self, split: Split) -> Tensor:

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from study.trial import Job, Rehearsal, Row
+from study.trial import EpochResult, TrialContext, TrialProfile
 from trainables.distill import TeacherOutputs, no_teacher, on_device, start, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.task import Batch, Examples, Outputs, TrainableTask
 from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import ASKED_AT_ONCE
-from trainables.training.distributed import ALONE
+from trainables.training.distributed import SINGLE_PROCESS
 
 GIB = 2**30
 CONTEXT_BYTES = 3 * GIB // 4
@@ -34,14 +34,14 @@ FULL = ("out of memory", "ALLOC_FAILED")
 """In what CUDA and its libraries say of a full GPU, where torch has not asked for the memory itself."""
 
 
-def kept_to_share(job: Job, rows: Iterator[Row]) -> Iterator[Row]:
+def kept_to_share(job: TrialContext, rows: Iterator[EpochResult]) -> Iterator[EpochResult]:
     """The rows of a job, which may use no more of its GPU's memory than its share of the GPU."""
     with within_share(job):
         yield from rows
 
 
 @contextmanager
-def within_share(job: Job) -> Iterator[None]:
+def within_share(job: TrialContext) -> Iterator[None]:
     """Limit what torch takes of the GPU to share · memory − CONTEXT_BYTES, in a job that has no whole one.
 
     Raises MemoryError, naming the share and the way out, where what is done within runs out of memory.
@@ -86,7 +86,7 @@ def too_large(share: float, there: int) -> str:
 # -- a rehearsal -------------------------------------------------------------------------------------------------------
 
 
-def rehearse(task: TrainableTask, job: Job, batches: int, untrained: Callable[[], nn.Module]) -> Rehearsal:
+def rehearse(task: TrainableTask, job: TrialContext, batches: int, untrained: Callable[[], nn.Module]) -> TrialProfile:
     """Train and evaluate on so many batches, twice, and time the second; `untrained` makes the net of the teacher.
 
     What a reused worker comes to hold is held here, too: all splits, and the teacher or its stored outputs. A job
@@ -101,7 +101,7 @@ def rehearse(task: TrainableTask, job: Job, batches: int, untrained: Callable[[]
         for split in ("train", "val", "test"):
             task.examples(split, job.device)  # nothing is asked of them: they take room
         few = First(train, min(len(train), batches * recipe.batch_size))
-        training = start(job, ALONE, build, recipe, loss)
+        training = start(job, SINGLE_PROCESS, build, recipe, loss)
         teacher = _stand_in(task, job, train, untrained) if loss.needs_teacher else no_teacher
         for epoch in range(2):
             began = time.perf_counter()
@@ -110,7 +110,7 @@ def rehearse(task: TrainableTask, job: Job, batches: int, untrained: Callable[[]
             share = _evaluate(task, training.net, job.device, len(few) / len(train))
             evaluated = time.perf_counter()
         seconds = (trained - began) * len(train) / len(few) + (evaluated - trained) / share
-        return Rehearsal(seconds, math.ceil(len(train) / recipe.batch_size), *_memory(job.device))
+        return TrialProfile(seconds, math.ceil(len(train) / recipe.batch_size), *_memory(job.device))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class First:
 
 
 @dataclass(frozen=True)
-class StandIn:
+class DummyTeacher:
     """Stored outputs that nobody has computed yet: as many and as large, gathered on the device as a store's are."""
 
     outputs: Tensor
@@ -138,16 +138,18 @@ class StandIn:
         return lambda batch: Outputs(self.outputs[batch.samples])
 
 
-def _stand_in(task: TrainableTask, job: Job, train: Examples, untrained: Callable[[], nn.Module]) -> TeacherOutputs:
+def _stand_in(
+    task: TrainableTask, job: TrialContext, train: Examples, untrained: Callable[[], nn.Module]
+) -> TeacherOutputs:
     net = on_device(untrained(), job.device).eval().requires_grad_(False)
-    if task.stored_bytes is None:
-        return teachers.Live(net, task.outputs)
+    if task.stored_output_bytes is None:
+        return teachers.LiveTeacher(net, task.outputs)
     # so many at once are asked about where outputs are stored, by a process that then trains
     first = torch.zeros(max(task.evaluation_batch(job.device), ASKED_AT_ONCE), dtype=torch.int64, device=job.device)
     with torch.no_grad():
         views = task.views.draw(job.trial.seed, 0, first)  # the untouched image may be larger than what is trained on
         said = task.outputs(net, train.batch(first, views)).prediction[:1].half()
-    return StandIn(said.repeat(len(train), *[1] * (said.dim() - 1)))
+    return DummyTeacher(said.repeat(len(train), *[1] * (said.dim() - 1)))
 
 
 @torch.no_grad()

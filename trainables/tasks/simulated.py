@@ -19,7 +19,18 @@ from typing import Any, ClassVar, Literal, get_args
 
 from study.errors import InputError
 from study.space.domains import Choice, Domain, Value, resolve
-from study.trial import SPLITS, Direction, Job, Plan, Preparation, Rehearsal, Row, Split, Trial, TrialNote
+from study.trial import (
+    SPLITS,
+    Direction,
+    EpochResult,
+    Plan,
+    Preparation,
+    Split,
+    Trial,
+    TrialContext,
+    TrialNote,
+    TrialProfile,
+)
 
 BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}  # where a score is highest, each field by itself
 FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
@@ -153,22 +164,22 @@ class Simulated:
         step = Preparation("teacher", self.teacher_epochs, {}, note="a simulated teacher")
         return [step] if plan.runs and self.teacher_epochs and not kept else []
 
-    def prepare(self, job: Job) -> Iterator[Row]:
+    def prepare(self, job: TrialContext) -> Iterator[EpochResult]:
         for row in self._curve(job, self.teacher):
             if row["epoch"] == job.trial.epochs:  # nobody asks for more after the last row
                 (job.storage / "teachers" / "simulated").mkdir(parents=True, exist_ok=True)
                 (job.storage / "teachers" / "simulated" / "made").touch()  # where folders are nothing by themselves
             yield row
 
-    def train(self, job: Job) -> Iterator[Row]:
+    def train(self, job: TrialContext) -> Iterator[EpochResult]:
         return self._curve(job, job.loss)
 
-    def rehearse(self, job: Job, batches: int) -> Rehearsal:
+    def rehearse(self, job: TrialContext, batches: int) -> TrialProfile:
         """An epoch, of which each batch takes 1 MiB of 1 GiB."""
         time.sleep(self.seconds_per_epoch)
         if job.loss is not None and job.loss.fault is not None:
             job.loss.fault.strike()
-        return Rehearsal(self.seconds_per_epoch, 10, batches * 2**20, 0, 2**30)
+        return TrialProfile(self.seconds_per_epoch, 10, batches * 2**20, 0, 2**30)
 
     def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {"teacher": None, "students": {}}
@@ -176,7 +187,7 @@ class Simulated:
     def cost(self, student: Any, storage: Path) -> dict[str, Any]:
         return {}
 
-    def _curve(self, job: Job, loss: SimulatedLoss) -> Iterator[Row]:
+    def _curve(self, job: TrialContext, loss: SimulatedLoss) -> Iterator[EpochResult]:
         """Rows of the epochs that are not on record; an epoch is in the checkpoint before it is told."""
         fault = loss.fault if loss.fault is not None and loss.fault.hits(job.trial) else None
         drift = self.seed_effect * random.Random(f"{job.trial.seed} seed").gauss(0, 1)
@@ -193,7 +204,7 @@ class Simulated:
                 lost = fault is not None and fault.kind == "nan" and epoch >= fault.epoch
                 yield self._row(job, epoch, math.nan if lost else loss.score, loss.cost, drift)
 
-    def _row(self, job: Job, epoch: int, score: float, cost: float, drift: float) -> Row:
+    def _row(self, job: TrialContext, epoch: int, score: float, cost: float, drift: float) -> EpochResult:
         jitter = random.Random(f"{job.trial.seed} {job.trial.cell} {epoch}")
         way = 1 - math.exp(-epoch / 3)
         accuracy = score * way + drift + self.noise * jitter.gauss(0, 1)
@@ -203,7 +214,7 @@ class Simulated:
             metrics |= {"val/accuracy": accuracy, "val/cost": cost}
         if job.test and epoch == job.trial.epochs:
             metrics |= {"test/accuracy": accuracy, "test/cost": cost}
-        return Row(epoch=epoch, metrics=metrics, schedules={}, seconds=self.seconds_per_epoch)
+        return EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=self.seconds_per_epoch)
 
 
 def _load(path: Path) -> int:

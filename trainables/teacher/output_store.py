@@ -163,7 +163,7 @@ def check_disk(folder: Path, bytes_needed: int) -> None:
         )
 
 
-class Stored:
+class StoredTeacher:
     """A teacher's outputs from a store, for one split: `samples` (N,) are its positions in the pool.
 
     `epoch` raises DamagedShardError if it needs a view that a shard held which cannot be used, LookupError if it needs

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import Job, Plan, Preparation, Row, Split
+from study.trial import EpochResult, Plan, Preparation, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, on_device
 from trainables.losses.none import NoDistillation
@@ -48,7 +48,7 @@ def preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Prepara
 
 def artifacts(task: TrainableTask) -> tuple[str, ...]:
     """Where the teacher and its outputs lie below the storage."""
-    stored = () if task.stored_bytes is None else (f"outputs/{_store_key(task)}",)
+    stored = () if task.stored_output_bytes is None else (f"outputs/{_store_key(task)}",)
     return (f"teachers/{task.teacher_key}", *stored)
 
 
@@ -57,18 +57,18 @@ def sound(path: Path) -> bool:
     return store.sound(path) if path.parent.parent.name == "outputs" else teachers.sound(path)
 
 
-def prepare(task: TrainableTask, job: Job) -> Iterator[Row]:
+def prepare(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
     """Do one step."""
     if job.trial.arm == TEACHER:
         return _import_teacher(task, job) if task.teacher.weights else _train_teacher(task, job)
     return _store_outputs(task, job)
 
 
-def teacher_outputs(task: TrainableTask, job: Job) -> TeacherOutputs:
+def teacher_outputs(task: TrainableTask, job: TrialContext) -> TeacherOutputs:
     """Where a trial's teacher outputs come from: nowhere, the store, or the net itself."""
     if not job.loss.needs_teacher:
         return no_teacher
-    if task.stored_bytes is None:
+    if task.stored_output_bytes is None:
         return _live(task, job.storage, job.device)
     return _stored(task, job.storage, job.train_on, job.device)
 
@@ -84,7 +84,7 @@ def _teacher_step(task: TrainableTask) -> Preparation:
     return Preparation(TEACHER, epochs, {"teacher": describe(teacher), "key": task.teacher_key}, stage=0, note=note)
 
 
-def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
+def _train_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
     teacher = task.teacher
     rows = distill(task, job, lambda: task.teacher_net(job), teacher.recipe, NoDistillation(), no_teacher)
     for row in rows:
@@ -97,18 +97,18 @@ def _train_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
         yield row
 
 
-def _import_teacher(task: TrainableTask, job: Job) -> Iterator[Row]:
+def _import_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
     net = task.build(blank(task.teacher.model))
     net = on_device(teachers.load_weights(net, task.teacher.weights), job.device)
     metrics = evaluate(task, net, "val", job.device)
-    row = Row(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
+    row = EpochResult(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
     _keep(task, job, net, row, f"file {task.teacher.weights.name}")
     yield row
 
 
-def _keep(task: TrainableTask, job: Job, net: nn.Module, row: Row, source: str) -> None:
+def _keep(task: TrainableTask, job: TrialContext, net: nn.Module, row: EpochResult, source: str) -> None:
     """Store the teacher with its scores; its test score is for the report's reference row and selects nothing."""
     row["metrics"] |= evaluate(task, net, "test", job.device)
     record = {
@@ -128,14 +128,16 @@ def _keep(task: TrainableTask, job: Job, net: nn.Module, row: Row, source: str) 
 
 def _store_steps(task: TrainableTask, storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
     """A step for each block of samples of which some view of this teacher is not stored yet."""
-    if task.stored_bytes is None:
+    if task.stored_output_bytes is None:
         return []
     folder = store_folder(task, storage)
     drawn = drawn_views(task, plan)
     shards, unusable = store.usable_shards(folder, teacher)
     missing = drawn & ~store.held(shards, range(len(drawn)), task.views.count)
-    blocks = [block for block in store.blocks(drawn, task.stored_bytes) if missing[block.start : block.stop].any()]
-    size = int(missing.sum()) * (task.stored_bytes + store.CODE_BYTES)
+    blocks = [
+        block for block in store.blocks(drawn, task.stored_output_bytes) if missing[block.start : block.stop].any()
+    ]
+    size = int(missing.sum()) * (task.stored_output_bytes + store.CODE_BYTES)
     replaced = {path: why for path, why in unusable.items() if any(_begins_in(task, block, path) for block in blocks)}
     store.check_disk(folder, size - sum(path.stat().st_size for path in replaced))
     again = [f"computed again: {complaint}" for complaint in store.complaints(replaced)]
@@ -150,7 +152,7 @@ def _block_config(task: TrainableTask, block: range, plan: Plan) -> dict[str, An
     return {"store": _store_key(task), "block": [block.start, block.stop], "plan": describe(plan)}
 
 
-def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
+def _store_outputs(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
     """Ask the teacher about every view of a block of samples that the plan draws and no shard holds."""
     started = time.perf_counter()
     config, count = job.trial.config, task.views.count
@@ -166,7 +168,7 @@ def _store_outputs(task: TrainableTask, job: Job) -> Iterator[Row]:
     if len(samples):
         samples += block.start
         store.write_shard(folder, samples * count + views, _ask(task, job, samples, views), teacher)
-    yield Row(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
+    yield EpochResult(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
 
 def _begins_in(task: TrainableTask, block: range, path: Path) -> bool:
@@ -174,7 +176,7 @@ def _begins_in(task: TrainableTask, block: range, path: Path) -> bool:
 
 
 @torch.no_grad()
-def _ask(task: TrainableTask, job: Job, samples: Tensor, views: Tensor) -> Tensor:
+def _ask(task: TrainableTask, job: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
     """The teacher's float16 outputs for these samples of the pool at these views.
 
     Raises InputError if one is not finite.
@@ -227,7 +229,7 @@ def _teacher_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
 
 
 def _live(task: TrainableTask, storage: Path, device: str) -> TeacherOutputs:
-    return teachers.Live(_teacher_net(task, storage, device), task.outputs)
+    return teachers.LiveTeacher(_teacher_net(task, storage, device), task.outputs)
 
 
 def _stored(task: TrainableTask, storage: Path, split: Split, device: str) -> TeacherOutputs:
@@ -248,4 +250,4 @@ def _opened_net(task: TrainableTask, storage: Path, teacher: str, device: str) -
 @lru_cache(maxsize=2)
 def _opened_store(task: TrainableTask, storage: Path, teacher: str, split: Split, device: str) -> TeacherOutputs:
     pool, folder = len(task.positions("train+val")), store_folder(task, storage)
-    return store.Stored(folder, teacher, task.positions(split), pool, task.views.count, device)
+    return store.StoredTeacher(folder, teacher, task.positions(split), pool, task.views.count, device)

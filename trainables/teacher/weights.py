@@ -101,7 +101,7 @@ def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[s
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveTeacher:
     """Teacher outputs from the net itself, rounded to float16 as a store keeps them: both give the same training.
 
     Features come as they are; only losses of tasks whose teacher is never stored may read them.

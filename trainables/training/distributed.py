@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from study.trial import Job
+from study.trial import TrialContext
 
 PATIENCE = timedelta(days=7)
 """How long a worker waits for the others: no worker's silence counts here, the engine ends what hangs."""
@@ -40,7 +40,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """The workers of a training, seen from one of them. This is the form for one alone: there is nothing to share."""
 
     rank: int = 0
@@ -74,7 +74,7 @@ class Ranks:
         """Give each worker's net the running statistics of the first one's."""
 
 
-class SeveralRanks(Ranks):
+class DistributedGroup(ProcessGroup):
     """Two workers or more, whose torch processes have found each other."""
 
     def wrapped(self, net: nn.Module) -> nn.Module:
@@ -105,24 +105,24 @@ class SeveralRanks(Ranks):
             dist.broadcast(buffer, 0)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined(job: Job) -> Iterator[Ranks]:
+def joined(job: TrialContext) -> Iterator[ProcessGroup]:
     """The workers of a trial, once all of them have come, until its training ends or is given up.
 
     While they are joined, meters of torchmetrics compute over all of them by themselves.
     """
     if job.workers == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     host, _, port = job.meeting.rpartition(":")
     store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=PATIENCE)
     backend = _backend(store, job)
     dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=PATIENCE)
     try:
-        yield SeveralRanks(job.rank, job.workers)
+        yield DistributedGroup(job.rank, job.workers)
     except Exception:
         # not parted: the others would fail by the lost connection, and might be heard before the cause
         raise
@@ -132,7 +132,7 @@ def joined(job: Job) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def _backend(store: TCPStore, job: Job) -> str:
+def _backend(store: TCPStore, job: TrialContext) -> str:
     """What carries tensors between workers: NCCL, which needs a GPU for each, else gloo."""
     if job.device == "cpu":
         return "gloo"

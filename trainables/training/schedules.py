@@ -45,7 +45,7 @@ Number = float | Schedule
 
 
 @dataclass(frozen=True)
-class Stages:
+class Staircase:
     """From `start` to `end` in n = `stages` equal plateaus of the run: value(i) = start + (end − start)·f(i/(n−1)).
 
     f(x) is x for "linear", (1 − cos πx)/2 for "cosine"; for "step" it is 0 in the first half of the stages and 1 in the
@@ -85,7 +85,7 @@ def _bent(x: float, shape: str) -> float:
 
 
 @dataclass(frozen=True)
-class Drops:
+class MultiStep:
     """`start`, multiplied by `factor` at each of the given shares of the run: the field's step schedule."""
 
     start: float
@@ -122,7 +122,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Poly:
+class Polynomial:
     """From `start` to 0, moving at every step: start·(1 − fraction)^power, the schedule of segmentation's recipes.
 
     Source: Chen et al. 2018 (DeepLab), section 4.1, whose power is 0.9.
@@ -142,11 +142,11 @@ class Poly:
 
 
 @dataclass(frozen=True)
-class WarmRestarts:
+class CosineWarmRestarts:
     """`cycles` half cosines from `start` to `end`, each `factor` times as long as the one before, the run in all.
 
     Within a cycle, at share x of it: end + (start − end)·(1 + cos πx)/2, moving at every step.
-    WarmRestarts(1e-4, 1e-6, cycles=5) over 310 epochs restarts after 10, 30, 70 and 150 of them.
+    CosineWarmRestarts(1e-4, 1e-6, cycles=5) over 310 epochs restarts after 10, 30, 70 and 150 of them.
     Raises InputError for fewer than one cycle, a factor below 1, or ends that are not finite.
     Source: Loshchilov & Hutter 2017, equation 5, with T_0 and T_mult.
     """

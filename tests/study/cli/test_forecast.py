@@ -16,7 +16,7 @@ from study import Arm, Budget, Never, Study, SuccessiveHalving, uniform
 from study.cli.epoch_times import Pace, assumed, measured
 from study.cli.forecast import Forecast, duration, forecast, lines
 from study.identity import describe
-from study.records.rows import Run, trial_row
+from study.records.rows import RunningTrial, trial_row
 from study.records.segments import Records, write_study
 from study.search.samplers import CmaEs, Grid, Sampler, Tpe
 from study.trial import Trial, TrialState
@@ -135,7 +135,7 @@ def on_record(
     }
     records = Records(storage / study.name, study.task.metrics)
     for trial, each in zip(trials, seconds, strict=True):
-        run = Run(trial, NOW, trial.epochs, each * trial.epochs, resources={"device": device})
+        run = RunningTrial(trial, NOW, trial.epochs, each * trial.epochs, resources={"device": device})
         records.trials.append(trial_row(run, TrialState.COMPLETE, ""))
     records.flush()
     write_study(storage / study.name, described | changes)

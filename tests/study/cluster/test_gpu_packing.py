@@ -16,12 +16,12 @@ from study.cli import doctor
 from study.cli.run import main
 from study.cluster import gpu_profiling as rehearsal
 from study.cluster.gpu_packing import GAIN, GIB, MOST, Need, lines, pack
-from study.cluster.gpu_profiling import Part, Rehearser, rehearsed, share_of_gpu
+from study.cluster.gpu_profiling import Part, Profiler, rehearsed, share_of_gpu
 from study.cluster.resources import GPU_PARTS, Node, allot
 from study.errors import InputError
-from study.execution.worker import Worker, Workplace
+from study.execution.worker import Worker, WorkerContext
 from study.study import Study
-from study.trial import Rehearsal
+from study.trial import TrialProfile
 from tests.study import toy
 from tests.study.cli.test_main import called
 from trainables.tasks.simulated import Fault, SimulatedLoss
@@ -107,7 +107,7 @@ def test_a_cluster_without_cpus_is_not_told_to_lower_its_gpus() -> None:
 
 def test_a_workers_share_reaches_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.execution.worker.ray.get_gpu_ids", lambda: [0])
-    worker = Worker(toy.toy(), Workplace(tmp_path, tmp_path), 0.25)
+    worker = Worker(toy.toy(), WorkerContext(tmp_path, tmp_path), 0.25)
     run = toy.open_flow(toy.toy(), tmp_path).next()
     assert run is not None
     worker.begin({"trial": json.dumps(asdict(run.trial)), "epochs_done": 0})
@@ -213,13 +213,13 @@ def test_why_no_more_are_tried_is_told(
 def test_a_part_that_fails_is_told_and_one_that_does_not_fit_ends_the_rehearsal() -> None:
     study = toy.toy()
     fails, full = (SimulatedLoss(fault=Fault(kind)) for kind in ("exception", "memory"))
-    process = Rehearser(study, "cpu")
+    process = Profiler(study, "cpu")
     failed, fine, teacher = process.rehearse(
         [Part("student", "plain", fails), Part("student", "searched", SimulatedLoss()), Part("", "teacher", None)]
     )
     assert failed == "student / plain: ValueError: planted failure in epoch 1"
-    assert isinstance(fine, Rehearsal)
-    assert isinstance(teacher, Rehearsal)
+    assert isinstance(fine, TrialProfile)
+    assert isinstance(teacher, TrialProfile)
     with pytest.raises(MemoryError):
         process.rehearse([Part("student", "plain", full)])
 

@@ -61,14 +61,14 @@ study = Study(
 DEATHS_TOLD = """
 from study import deaths
 
-add = deaths.Deaths.add
+add = deaths.RetryPolicy.add
 
 def told(self, trial_id, death):
     with open({path!r}, "a") as file:
         file.write(f"{{death.of_node}} {{death.announced}} {{death.reason}}\\n")
     add(self, trial_id, death)
 
-deaths.Deaths.add = told
+deaths.RetryPolicy.add = told
 """
 
 

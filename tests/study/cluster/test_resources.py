@@ -8,7 +8,7 @@ import pytest
 
 from study.cluster import resources as cluster
 from study.cluster.resources import Node, allot
-from study.driver import Place, resources_of
+from study.driver import RunOptions, resources_of
 from study.errors import InputError
 from tests.study.toy import toy
 
@@ -67,7 +67,7 @@ def test_forecast_and_run_are_told_of_as_many_trials_as_workers_allow(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 7)
     monkeypatch.setattr("study.driver.gpu_names", list)
-    allotted = {workers: resources_of(Place(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)}
+    allotted = {workers: resources_of(RunOptions(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)}
     assert [allotted[workers].concurrent for workers in (1, 2, 3)] == [7, 3, 2]
 
 

@@ -10,18 +10,18 @@ import optuna
 import pytest
 
 from study import Arm, Budget, Never, uniform
-from study.engine.coordinator import Flow
+from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.trial import TrialState
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
 
 
-def trials(flow: Flow) -> list[dict]:
+def trials(flow: Coordinator) -> list[dict]:
     return flow.records.trials.rows()
 
 
-def epochs(flow: Flow) -> list[dict]:
+def epochs(flow: Coordinator) -> list[dict]:
     return flow.records.epochs.rows()
 
 
@@ -89,7 +89,7 @@ def test_a_cell_goes_to_confirm_while_another_still_searches(tmp_path: Path) -> 
     assert ("confirm", "quick") in order[:13]
 
 
-def drive_one(flow: Flow, run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def drive_one(flow: Coordinator, run, folder: Path) -> None:  # type: ignore[no-untyped-def]
     from tests.study.toy import job_of
 
     job = job_of(flow.study, run, folder)
@@ -136,7 +136,7 @@ def test_resumed_study_equals_one_never_interrupted(tmp_path: Path, stop_after: 
     assert optuna_view(cut_journal) == optuna_view(whole_journal)
 
 
-def outcome(flow: Flow) -> tuple:
+def outcome(flow: Coordinator) -> tuple:
     kept = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "epochs_done", "val/accuracy")
     # what is prepared is kept by content: killed between making and telling, a study does not need it any more
     rows = sorted(tuple(row[name] for name in kept) for row in trials(flow) if row["phase"] != "prepare")

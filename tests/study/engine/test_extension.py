@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from study import Arm, Budget, Never, uniform
-from study.engine.coordinator import Flow
+from study.engine.coordinator import Coordinator
 from study.engine.usage import gpu_seconds, used_up, wall_seconds
 from study.errors import InputError
 from study.records.segments import write_study
@@ -30,11 +30,11 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = {"train/loss": 0.5, "val/accuracy": 0.5, "val/cost": 0.5, "test/accuracy": 0.5, "test/cost": 0.5}
 
 
-def trials(flow: Flow) -> list[dict[str, Any]]:
+def trials(flow: Coordinator) -> list[dict[str, Any]]:
     return flow.records.trials.rows()
 
 
-def counting(flow: Flow) -> list[tuple[Any, ...]]:
+def counting(flow: Coordinator) -> list[tuple[Any, ...]]:
     """The rows that count, without the times."""
     kept = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "epochs_done", "val/accuracy")
     rows = [row for row in trials(flow) if row["state"] != "SUPERSEDED"]

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from study import Arm, Budget, CmaEs, Never, Study, Tpe, WarmStart, choice, uniform
-from study.engine.coordinator import Flow
+from study.engine.coordinator import Coordinator
 from study.engine.replay import replay
 from study.engine.warm_start import warm_points
 from study.errors import InputError
@@ -72,7 +72,7 @@ def test_best_completed_configurations_of_the_same_cell_are_tried_first(earlier:
 def proposed(study: Study, folder: Path, rows: int | None = None, warm: Any = None) -> list[dict[str, Any]]:
     records = Records(folder / study.name, study.task.metrics)
     points = warm_points(study) if warm is None else warm
-    flow = Flow(study, records, optuna.storages.InMemoryStorage(), [], {"data": "simulated"}, points)
+    flow = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {"data": "simulated"}, points)
     flow.flush_seconds = 0.0
     replay(flow)
     drive(flow, folder, rows)
@@ -140,7 +140,7 @@ def test_resumed_study_proposes_the_same_though_the_earlier_one_is_gone(
 def test_configurations_carry_over_and_scores_do_not(earlier: Path, tmp_path: Path) -> None:
     study = warmed(earlier, SEARCHED)
     storage = optuna.storages.InMemoryStorage()
-    Flow(study, Records(tmp_path / "new", TASK.metrics), storage, [], {}, warm_points(study))
+    Coordinator(study, Records(tmp_path / "new", TASK.metrics), storage, [], {}, warm_points(study))
     assert optuna.load_study(study_name="student / searched", storage=storage).trials == []
 
 

@@ -11,78 +11,80 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
-from study.engine.coordinator import Flow
-from study.execution.retries import NODE_LOSSES, WORKER_RETRIES, Death
+from study.engine.coordinator import Coordinator
+from study.execution.retries import NODE_LOSSES, WORKER_RETRIES, WorkerFailure
 from study.execution.tune import _as_death, death_of
-from study.execution.tune_bridge import Door
-from study.execution.worker import Told, Workplace
+from study.execution.tune_bridge import TuneBridge
+from study.execution.worker import StepReport, WorkerContext
 from study.trial import TrialState
 from tests.study.toy import open_flow, toy
 from trainables.tasks.simulated import Simulated
 
 
-def door_of(flow: Flow, folder: Path, say: Callable[[str], None] = print, room: Callable[[], int] = lambda: 9) -> Door:
-    return Door(flow, Workplace(folder, folder), lambda: "", say, room)
+def door_of(
+    flow: Coordinator, folder: Path, say: Callable[[str], None] = print, room: Callable[[], int] = lambda: 9
+) -> TuneBridge:
+    return TuneBridge(flow, WorkerContext(folder, folder), lambda: "", say, room)
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Door:
+def door(tmp_path: Path) -> TuneBridge:
     return door_of(open_flow(toy(), tmp_path), tmp_path)
 
 
-def opened(door: Door, tune_id: str) -> str:
+def opened(door: TuneBridge, tune_id: str) -> str:
     """Hand out a trial under Tune's id, and return its own."""
     run = door.open(tune_id)
     assert run is not None
     return run.trial.id
 
 
-def last_state(flow: Flow, trial_id: str) -> tuple[str, str]:
+def last_state(flow: Coordinator, trial_id: str) -> tuple[str, str]:
     row = [row for row in flow.records.trials.rows() if row["trial_id"] == trial_id][-1]
     return row["state"], row["reason"]
 
 
-def test_trial_given_up_after_one_death_is_started_again(door: Door) -> None:
+def test_trial_given_up_after_one_death_is_started_again(door: TuneBridge) -> None:
     trial = opened(door, "a")
-    door.died("a", Death())
+    door.died("a", WorkerFailure())
     door.lost("a")
     assert trial not in door.flow.running
     assert opened(door, "b") == trial
     assert last_state(door.flow, trial)[0] == TrialState.RUNNING
 
 
-def test_trial_whose_workers_die_again_and_again_has_failed(door: Door) -> None:
+def test_trial_whose_workers_die_again_and_again_has_failed(door: TuneBridge) -> None:
     trial = opened(door, "a")
     for number in range(WORKER_RETRIES + 1):
-        door.died("a", Death("the machine\nhas no memory left", f"actor {number}"))
+        door.died("a", WorkerFailure("the machine\nhas no memory left", f"actor {number}"))
     door.lost("a")
     state, reason = last_state(door.flow, trial)
     assert state == TrialState.FAILED
     assert reason == "its worker died 4 times without an epoch, last with has no memory left"
 
 
-def test_death_that_is_told_twice_counts_once(door: Door) -> None:
+def test_death_that_is_told_twice_counts_once(door: TuneBridge) -> None:
     """Tune does so where a worker dies just as it turns to its next trial."""
     trial = opened(door, "0")
     for number in range(WORKER_RETRIES):
         for _ in range(2):
-            door.died(str(number), Death("gone", f"actor {number}"))
+            door.died(str(number), WorkerFailure("gone", f"actor {number}"))
         door.lost(str(number))
         assert opened(door, str(number + 1)) == trial
 
 
 @pytest.mark.parametrize(("announced", "bound"), [(False, NODE_LOSSES), (True, None)])
 def test_lost_nodes_are_forgiven_more_often_and_announced_ones_always(
-    door: Door, announced: bool, bound: int | None
+    door: TuneBridge, announced: bool, bound: int | None
 ) -> None:
     trial = opened(door, "a")
     for number in range(NODE_LOSSES - 1):
-        door.died("a", Death("its node has died\nspot", f"actor {number}", of_node=True, announced=announced))
-    door.died("a", Death("a worker", "worker"))
+        door.died("a", WorkerFailure("its node has died\nspot", f"actor {number}", of_node=True, announced=announced))
+    door.died("a", WorkerFailure("a worker", "worker"))
     door.lost("a")
     assert opened(door, "b") == trial
     for number in range(NODE_LOSSES, NODE_LOSSES + 10):
-        door.died("b", Death("its node has died\nspot", f"actor {number}", of_node=True, announced=announced))
+        door.died("b", WorkerFailure("its node has died\nspot", f"actor {number}", of_node=True, announced=announced))
     door.lost("b")
     if bound is None:
         assert opened(door, "c") == trial
@@ -92,7 +94,7 @@ def test_lost_nodes_are_forgiven_more_often_and_announced_ones_always(
     assert reason == "its node was lost 29 times without an epoch, last with spot"
 
 
-def test_trial_given_up_again_and_again_has_failed_whatever_was_heard_of_deaths(door: Door) -> None:
+def test_trial_given_up_again_and_again_has_failed_whatever_was_heard_of_deaths(door: TuneBridge) -> None:
     trial = opened(door, "1")
     for number in range(1, NODE_LOSSES):
         door.lost(str(number))
@@ -101,15 +103,15 @@ def test_trial_given_up_again_and_again_has_failed_whatever_was_heard_of_deaths(
     assert last_state(door.flow, trial)[0] == TrialState.FAILED
 
 
-def test_trial_that_got_further_is_forgiven(door: Door) -> None:
+def test_trial_that_got_further_is_forgiven(door: TuneBridge) -> None:
     trial = opened(door, "a")
     for number in range(WORKER_RETRIES):
-        door.died("a", Death("gone", f"actor {number}"))
+        door.died("a", WorkerFailure("gone", f"actor {number}"))
     row = {"epoch": 1, "metrics": {"val/accuracy": 0.5}, "schedules": {}, "seconds": 1.0}
-    _, got_on = door.hear("a", json.dumps(asdict(Told(rows=[row]))))
+    _, got_on = door.hear("a", json.dumps(asdict(StepReport(rows=[row]))))
     assert got_on
     door.forgive("a")
-    door.died("a", Death("gone", "another"))
+    door.died("a", WorkerFailure("gone", "another"))
     door.lost("a")
     assert opened(door, "b") == trial
 
@@ -167,6 +169,6 @@ def test_user_is_told_once_that_nothing_is_placed(tmp_path: Path, monkeypatch: p
     assert said == ["no worker for any of the trials yet, 1 waiting: no node is free"]
     door.placed("a")
     door.tick()
-    door.died("a", Death())
+    door.died("a", WorkerFailure())
     door.tick()
     assert len(said) == 2

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study import Arm, Budget, CmaEs, Grid, Never, Random, Tpe, choice, integer, log_uniform, uniform
-from study.engine.coordinator import Flow
+from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.search.cma import decode, encode, numbers
 from study.search.searcher import CellSearch
@@ -53,12 +53,12 @@ def searching(name: str, **changes: Any) -> Study:
     return toy((BASELINE, arm), sampler=sampler, task=TASK, budget=budget, **changes)
 
 
-def proposals(flow: Flow, arm: str = "searched") -> list[dict[str, Any]]:
+def proposals(flow: Coordinator, arm: str = "searched") -> list[dict[str, Any]]:
     rows = [row for row in flow.records.trials.rows() if row["phase"] == "search" and row["arm"] == arm]
     return [json.loads(row["params"]) for row in sorted(rows, key=lambda row: row["number"])]
 
 
-def driven(study: Study, folder: Path, storage: optuna.storages.BaseStorage | None = None) -> Flow:
+def driven(study: Study, folder: Path, storage: optuna.storages.BaseStorage | None = None) -> Coordinator:
     flow = open_flow(study, folder, storage)
     flow.flush_seconds = 60.0  # nobody cuts this one
     assert drive(flow, folder)

@@ -19,7 +19,7 @@ from reports.compare import main as compare
 from study.cli import list_studies as listing
 from study.cli.main import main
 from study.cli.resume import words_to_go_on
-from study.engine.coordinator import Flow
+from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.records.segments import Records, write_study
 from study.records.study_json import document, stop_requested
@@ -50,7 +50,7 @@ def rows(storage: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return records.trials.rows(), records.epochs.rows()
 
 
-def run(storage: Path, count: int | None = None) -> Flow:
+def run(storage: Path, count: int | None = None) -> Coordinator:
     """A run of the toy study, of so many epochs."""
     flow = open_flow(toy(), storage)
     flow.flush_seconds = 60.0
@@ -90,8 +90,8 @@ def killed(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with held(storage / "toy"):
         run(storage, 5)
     with monkeypatch.context() as cut:
-        cut.setattr(lease.Keeper, "_round", lambda keeper: None)
-        cut.setattr(lease.Keeper, "_end", lambda keeper: None)
+        cut.setattr(lease.SyncThread, "_round", lambda keeper: None)
+        cut.setattr(lease.SyncThread, "_end", lambda keeper: None)
         with held(storage / "toy"):
             run(storage, 3)
 

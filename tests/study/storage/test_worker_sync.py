@@ -7,7 +7,7 @@ from pathlib import Path
 from study.engine.coordinator import preparation_trial
 from study.storage import worker_sync as exchange
 from study.storage.locations import mirror_of
-from study.trial import Job, Preparation
+from study.trial import Preparation, TrialContext
 from tests.study import s3
 from tests.study.s3 import Copy
 from trainables.tasks.simulated import Simulated
@@ -20,10 +20,10 @@ class Storing(Simulated):
         return ("outputs/k",)
 
 
-def preparing(here: Path) -> Job:
+def preparing(here: Path) -> TrialContext:
     trial = preparation_trial(Preparation("outputs", 1, {}))
     checkpoint = here / "toy" / "checkpoints" / trial.id
-    return Job(trial, Storing(), None, None, checkpoint, here, "cpu", 0, "train", True, False)
+    return TrialContext(trial, Storing(), None, None, checkpoint, here, "cpu", 0, "train", True, False)
 
 
 def test_what_was_replaced_does_not_come_back_and_what_others_made_stays(

@@ -18,7 +18,7 @@ import pytest
 from study.errors import InputError
 from study.trackers import base as trackers
 from study.trackers.base import tracked
-from study.trial import Phase, Row, Trial, TrialState
+from study.trial import EpochResult, Phase, Trial, TrialState
 
 COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED
 
@@ -34,9 +34,9 @@ def trial(number: int = 0, phase: Phase = "search", arm: str = "DKD + LP") -> Tr
     return Trial(phase, "resnet8", arm, number, 70 + number, 3, params, {"number": number})
 
 
-def row(epoch: int, score: float = 0.5) -> Row:
+def row(epoch: int, score: float = 0.5) -> EpochResult:
     metrics = {"train/loss": 1 / epoch, "val/accuracy": score + epoch / 10}
-    return Row(epoch=epoch, metrics=metrics, schedules={"temperature": 4.0 - epoch}, seconds=0.25)
+    return EpochResult(epoch=epoch, metrics=metrics, schedules={"temperature": 4.0 - epoch}, seconds=0.25)
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ class Broken:
     def __init__(self) -> None:
         self.epochs, self.closed = 0, 0
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         self.epochs += 1
         if self.epochs == 2:
             raise ConnectionError("no answer\nfrom the server")
@@ -257,7 +257,7 @@ class Hanging(Broken):
         super().__init__()
         self.answer = threading.Event()
 
-    def epoch(self, trial: Trial, row: Row) -> None:
+    def epoch(self, trial: Trial, row: EpochResult) -> None:
         self.answer.wait(20)
 
 

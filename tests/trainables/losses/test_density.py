@@ -15,7 +15,7 @@ from study.space.domains import corners, uniform
 from trainables.losses.density import DensityDistillation, map_error, sum_pooled
 from trainables.losses.none import NoDistillation
 from trainables.task import Outputs
-from trainables.training.schedules import Cosine, Progress, Stages, at, scheduled
+from trainables.training.schedules import Cosine, Progress, Staircase, at, scheduled
 
 START = Progress(0, 10)
 
@@ -93,7 +93,7 @@ def test_teacher_gets_no_gradient_and_half_precision_is_widened() -> None:
 
 
 def test_weights_of_a_scheduled_alpha_sum_to_one_and_only_alpha_is_on_record() -> None:
-    loss = DensityDistillation(Stages(0.7, 0.0, stages=5))
+    loss = DensityDistillation(Staircase(0.7, 0.0, stages=5))
     for epoch in range(10):
         progress = Progress(epoch, 10)
         assert at(loss.alpha, progress) + at(loss.task_weight, progress) == pytest.approx(1)
@@ -102,7 +102,7 @@ def test_weights_of_a_scheduled_alpha_sum_to_one_and_only_alpha_is_on_record() -
 
 
 @pytest.mark.parametrize(
-    "alpha", [-0.1, 1.1, math.nan, math.inf, Stages(0.5, 1.5, stages=3), Cosine(-0.2, 0.5), "0.5", True]
+    "alpha", [-0.1, 1.1, math.nan, math.inf, Staircase(0.5, 1.5, stages=3), Cosine(-0.2, 0.5), "0.5", True]
 )
 def test_alpha_outside_zero_to_one_is_refused(alpha: object) -> None:
     with pytest.raises(InputError, match="alpha is"):

@@ -26,10 +26,10 @@ from trainables.losses.dkd import DKD, tckd_nckd
 from trainables.losses.kd import KD, kd
 from trainables.losses.none import NoDistillation
 from trainables.task import Outputs
-from trainables.training.schedules import Cosine, Progress, Stages, at
+from trainables.training.schedules import Cosine, Progress, Staircase, at
 
-MOVING = Stages(5.6, 2.4, stages=8)
-PUBLISHED_PRUNING = Stages(0.0, 0.4, stages=4)
+MOVING = Staircase(5.6, 2.4, stages=8)
+PUBLISHED_PRUNING = Staircase(0.0, 0.4, stages=4)
 # Shares that pick samples of batches of 3, and changes large enough to be seen.
 ADAPTIVE = DataAdaptiveTemperature(upper_fraction=0.4, lower_fraction=0.35, upper_change=0.4, lower_change=-0.3)
 ADDONS = {
@@ -55,8 +55,8 @@ LOSSES |= {
     "KD, DAT ranked by other logits": KD(adaptive=replace(ADAPTIVE, ranked_at=0.5)),
     "KD, standardised as published": KD(standardise=True, temperature=2.0, weight=9.0),
     "DKD, no warm-up": DKD(temperature=2.0, alpha=0.5, beta=8.0, warmup=0.0, pruning=0.35),
-    "DKD, beta moves": DKD(temperature=MOVING, beta=Stages(1.0, 4.0, stages=3), pruning=PUBLISHED_PRUNING),
-    "DKD, shares of DAT move": DKD(adaptive=replace(ADAPTIVE, upper_fraction=Stages(0.0, 0.5, stages=3))),
+    "DKD, beta moves": DKD(temperature=MOVING, beta=Staircase(1.0, 4.0, stages=3), pruning=PUBLISHED_PRUNING),
+    "DKD, shares of DAT move": DKD(adaptive=replace(ADAPTIVE, upper_fraction=Staircase(0.0, 0.5, stages=3))),
 }
 MIDDLE = Progress(epoch=45, epochs=80, within=0.25)
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -330,10 +330,10 @@ def test_two_classes_are_refused(loss):
         ("temperature", 0.0),
         ("temperature", -1.0),
         ("temperature", float("inf")),
-        ("temperature", Stages(4.0, 0.0, stages=2)),
+        ("temperature", Staircase(4.0, 0.0, stages=2)),
         ("pruning", 1.0),
         ("pruning", -0.1),
-        ("pruning", Stages(0.0, 1.0, stages=4)),
+        ("pruning", Staircase(0.0, 1.0, stages=4)),
         ("task_weight", -0.5),
         ("task_weight", float("nan")),
         ("standardise", 1),
@@ -349,7 +349,7 @@ def test_setting_out_of_range_is_refused(loss, setting, value):
 
 @every_loss
 def test_domain_is_checked_at_its_ends(loss):
-    searched = replace(loss, pruning=Stages(0.0, uniform(0.1, 1.0), stages=4))
+    searched = replace(loss, pruning=Staircase(0.0, uniform(0.1, 1.0), stages=4))
     with pytest.raises(InputError, match="pruning is 1"):
         list(corners(searched))
     assert len(list(corners(replace(loss, pruning=uniform(0.0, 0.5))))) == 2
@@ -362,7 +362,7 @@ def test_loss_describes_all_its_settings(loss):
     assert loss.needs_teacher
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), Stages(1.0, -0.1, stages=2)])
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), Staircase(1.0, -0.1, stages=2)])
 @pytest.mark.parametrize(
     ("loss", "setting"), [(KD(), "weight"), (DKD(), "alpha"), (DKD(), "beta"), (DKD(), "warmup")], ids=str
 )

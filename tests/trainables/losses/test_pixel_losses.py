@@ -24,13 +24,13 @@ from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd import PixelKD
 from trainables.losses.pixel_kd_std import PixelKDStd
 from trainables.task import Outputs
-from trainables.training.schedules import Progress, Stages, at, scheduled
+from trainables.training.schedules import Progress, Staircase, at, scheduled
 
-MOVING = Stages(4.0, 1.0, stages=4)
+MOVING = Staircase(4.0, 1.0, stages=4)
 LOSSES = {
     "KD": PixelKD(),
     "KD, warm": PixelKD(temperature=4.0, weight=0.3),
-    "KD, moving": PixelKD(temperature=MOVING, weight=Stages(1.0, 0.1, stages=2)),
+    "KD, moving": PixelKD(temperature=MOVING, weight=Staircase(1.0, 0.1, stages=2)),
     "KD, student's resolution": PixelKD(temperature=2.0, resolution="student"),
     "KD-STD": PixelKDStd(),
     "KD-STD, biased": PixelKDStd(temperature=2.0, unbiased=False),
@@ -295,7 +295,7 @@ def test_half_precision_teacher_gives_nearly_the_same_loss(loss):
     ("setting", "value"),
     [
         ("temperature", 0.0),
-        ("temperature", Stages(4.0, 0.0, stages=2)),
+        ("temperature", Staircase(4.0, 0.0, stages=2)),
         ("temperature", float("inf")),
         ("weight", -1.0),
         ("task_weight", float("nan")),

@@ -21,13 +21,13 @@ from trainables.losses.adversarial_features import AdversarialFeatures, PatchDis
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.common.pixel import NORMS, error, require_norm
 from trainables.losses.feature_matching import FeatureMatching
-from trainables.losses.state import LearningLoss, begun
+from trainables.losses.state import StatefulLoss, begun
 from trainables.models.backbones import vgg19
 from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
 from trainables.task import Outputs, parameters
 from trainables.tasks.face_sr.perceptual import perceptual_error
 from trainables.tasks.preflight import probe
-from trainables.training.schedules import Progress, Stages, scheduled
+from trainables.training.schedules import Progress, Staircase, scheduled
 
 START = Progress(0, 10)
 SMALL = PatchDiscriminator(in_channels=3, width=4, layers=2)
@@ -167,7 +167,7 @@ def reference_judgement(net: nn.Module, features: np.ndarray) -> np.ndarray:
     return x
 
 
-@pytest.mark.parametrize("weight", [1e-3, Stages(0.5, 2.0, stages=2)])
+@pytest.mark.parametrize("weight", [1e-3, Staircase(0.5, 2.0, stages=2)])
 def test_adversarial_loss_equals_numpy(weight):
     made = exact(replace(ADVERSARIAL, weight=weight))
     student, progress = maps(), Progress(9, 10)
@@ -179,7 +179,7 @@ def test_adversarial_loss_equals_numpy(weight):
 
 
 def test_discriminator_takes_one_step_of_adam_down_its_own_loss():
-    made = exact(replace(ADVERSARIAL, learning_rate=Stages(0.5, 0.01, stages=2)))
+    made = exact(replace(ADVERSARIAL, learning_rate=Staircase(0.5, 0.01, stages=2)))
     student, teacher = maps(), maps(seed=1)
     twin = copy.deepcopy(made.discriminator)
     fake, real = (reference_judgement(twin, features.numpy()) for features in (student, teacher))
@@ -272,7 +272,7 @@ def test_training_resumed_from_its_state_equals_one_never_stopped(loss):
 
 @every_loss
 def test_parts_of_a_loss_follow_from_the_generator(loss):
-    assert isinstance(loss, LearningLoss)
+    assert isinstance(loss, StatefulLoss)
     assert same(running(loss, 1).state_dict(), running(loss, 1).state_dict())
     assert not same(running(loss, 1).state_dict(), running(loss, 2).state_dict())
     assert type(begun(loss, "cpu")) is type(running(loss))
@@ -346,7 +346,7 @@ def test_adapter_makes_features_of_another_width_fit():
         (lambda: PatchDiscriminator(layers=0), "layers"),
         (lambda: PatchDiscriminator(in_channels=0), "in_channels"),
         (lambda: FeatureMatching(norm="l2"), "norm"),
-        (lambda: FeatureMatching(weight=Stages(0.0, -1.0, stages=2)), "weight"),
+        (lambda: FeatureMatching(weight=Staircase(0.0, -1.0, stages=2)), "weight"),
         (lambda: FeatureMatching(adapter=16), "adapter"),
         (lambda: Adapter(0, 3), "student_channels"),
     ],
@@ -388,5 +388,5 @@ def test_settings_of_a_loss_can_be_searched_and_scheduled():
         weight=uniform(1e-4, 1e-1), discriminator=replace(SMALL, width=choice(4, 8)), betas=(choice(0.5, 0.9), 0.999)
     )
     assert {loss.discriminator.width for loss in corners(searched)} == {4, 8}
-    moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Stages(1.0, 0.0, stages=2)))
+    moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Staircase(1.0, 0.0, stages=2)))
     assert scheduled(moving, START) == {"adapter.learning_rate": 1.0}

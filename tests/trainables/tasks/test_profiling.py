@@ -173,7 +173,7 @@ def test_stored_outputs_are_stood_in_for_at_their_full_size(tmp_path: Path) -> N
     train = small.TASK.examples("train", "cpu")
     stands = measuring._stand_in(small.TASK, made, train, lambda: small.TASK.build(small.TASK.teacher.model))
     assert stands.outputs.shape == (len(train), 10)
-    assert stands.outputs.nbytes == len(train) * small.TASK.stored_bytes
+    assert stands.outputs.nbytes == len(train) * small.TASK.stored_output_bytes
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from study import choice, uniform
 from study.errors import InputError
 from study.space.domains import domains, resolve
-from study.trial import Job, Plan, Row, Trial, TrialNote
+from study.trial import EpochResult, Plan, Trial, TrialContext, TrialNote
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, optimum
 
@@ -32,8 +32,8 @@ unit = st.floats(0, 1)
 
 def job_of(
     loss: SimulatedLoss, folder: Path, task: Simulated = QUIET, seed: int = 0, arm: str = "arm", number: int = 0
-) -> Job:
-    return Job(
+) -> TrialContext:
+    return TrialContext(
         trial=Trial("confirm", "student", arm, number, seed, 8, {}, {}),
         task=task,
         student=SimulatedStudent(),
@@ -48,7 +48,7 @@ def job_of(
     )
 
 
-def rows_of(job: Job) -> list[Row]:
+def rows_of(job: TrialContext) -> list[EpochResult]:
     return list(job.task.train(job))
 
 
@@ -190,9 +190,9 @@ def test_teacher_is_kept_once_its_last_row_is_told(tmp_path: Path) -> None:
 # -- planted failures --------------------------------------------------------------------------------------------------
 
 
-def told_before(failure: type[BaseException], job: Job) -> list[int]:
+def told_before(failure: type[BaseException], job: TrialContext) -> list[int]:
     """The epochs told before the failure."""
-    told: list[Row] = []
+    told: list[EpochResult] = []
     with pytest.raises(failure):
         told.extend(job.task.train(job))
     return [row["epoch"] for row in told]

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed, nn
 
-from study.trial import Job
+from study.trial import TrialContext
 from tests.trainables import small_crowds
 from tests.trainables.small import TASK, job, metrics
 from trainables.distill import evaluate, seeded
 from trainables.models.resnet_cifar import ResNet
 from trainables.training import checkpoint
-from trainables.training.distributed import ALONE, Ranks, SeveralRanks, joined
+from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup, ProcessGroup, joined
 from trainables.training.recipe import Recipe
 
 WORKERS = 2
@@ -54,16 +54,16 @@ class NanInOne:
 UNEVEN = dataclasses.replace(TASK, recipe=Recipe(batch_size=79, learning_rate=0.05))
 
 
-def normless(storage: Path, folder: Path, **settings: Any) -> Job:
+def normless(storage: Path, folder: Path, **settings: Any) -> TrialContext:
     return dataclasses.replace(job(UNEVEN, storage, folder, **settings), student=Normless())
 
 
-def confirm(storage: Path, folder: Path) -> Job:
+def confirm(storage: Path, folder: Path) -> TrialContext:
     """With batch norm, validation kept apart, test read at the end."""
     return job(TASK, storage, folder, phase="confirm", train_on="train", epochs=2)
 
 
-def scores(ranks: Ranks = ALONE) -> list[dict[str, float]]:
+def scores(ranks: ProcessGroup = SINGLE_PROCESS) -> list[dict[str, float]]:
     """Of one net on val, which is a single batch, and on test, and of a net that counts."""
     classifier = seeded(lambda: TASK.build(ResNet(8, width=4)), 3)
     counter = seeded(lambda: small_crowds.TASK.build(small_crowds.STUDENT), 3)
@@ -93,7 +93,7 @@ def a_worker(rank: int, storage: Path, folder: Path, meetings: list[str]) -> dic
     torch.set_num_threads(1)
     place = iter(meetings)
 
-    def mine(made: Job) -> Job:
+    def mine(made: TrialContext) -> TrialContext:
         return dataclasses.replace(made, rank=rank, workers=WORKERS, meeting=next(place))
 
     seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
@@ -178,7 +178,7 @@ def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, meeti
 @given(batch=st.integers(1, 40), workers=st.integers(2, 9))
 def test_parts_cover_a_batch_once_and_no_worker_is_idle(batch: int, workers: int) -> None:
     whole = torch.randperm(batch)
-    parts = [SeveralRanks(rank, workers).part(whole) for rank in range(workers)]
+    parts = [DistributedGroup(rank, workers).part(whole) for rank in range(workers)]
     assert torch.equal(torch.cat([part.samples for part in parts if part.weight]), whole)
     assert sum(part.weight for part in parts) == pytest.approx(1)
     assert all(len(part.samples) for part in parts)
@@ -189,5 +189,5 @@ def test_parts_cover_a_batch_once_and_no_worker_is_idle(batch: int, workers: int
 @given(batches=st.integers(0, 20), workers=st.integers(2, 9))
 def test_batches_to_evaluate_are_each_one_workers(batches: int, workers: int) -> None:
     split = torch.arange(3 * batches).split(3)[:batches]
-    shared = [SeveralRanks(rank, workers).turns(split) for rank in range(workers)]
+    shared = [DistributedGroup(rank, workers).turns(split) for rank in range(workers)]
     assert sorted(int(batch[0]) for turns in shared for batch in turns) == [3 * number for number in range(batches)]

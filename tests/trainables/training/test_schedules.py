@@ -12,18 +12,28 @@ from hypothesis import strategies as st
 
 from study.errors import InputError
 from study.space.domains import integer, uniform
-from trainables.training.schedules import Cosine, Drops, Poly, Progress, Stages, WarmRestarts, at, require, scheduled
+from trainables.training.schedules import (
+    Cosine,
+    CosineWarmRestarts,
+    MultiStep,
+    Polynomial,
+    Progress,
+    Staircase,
+    at,
+    require,
+    scheduled,
+)
 
 runs = st.integers(1, 300).flatmap(
     lambda epochs: st.builds(Progress, st.integers(0, epochs - 1), st.just(epochs), st.floats(0, 1, exclude_max=True))
 )
 number = st.floats(-100, 100)
 schedules = st.one_of(
-    st.builds(Stages, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine", "step"])),
-    st.builds(Drops, st.floats(0, 100), st.floats(0, 1)),
+    st.builds(Staircase, number, number, st.integers(1, 12), st.sampled_from(["linear", "cosine", "step"])),
+    st.builds(MultiStep, st.floats(0, 100), st.floats(0, 1)),
     st.builds(Cosine, number, number),
-    st.builds(Poly, number, st.floats(0.1, 3)),
-    st.builds(WarmRestarts, number, number, st.integers(1, 6), st.floats(1, 3)),
+    st.builds(Polynomial, number, st.floats(0.1, 3)),
+    st.builds(CosineWarmRestarts, number, number, st.integers(1, 6), st.floats(1, 3)),
 )
 
 
@@ -42,7 +52,7 @@ def test_fraction_is_the_share_of_the_run_that_is_done(progress):
 
 def test_published_temperatures_of_resnet8():
     # P1: T0 = 4, r = 40 %, plateaus of 10 epochs in 80 (methods-cifar.md).
-    stages = Stages(5.6, 2.4, stages=8)
+    stages = Staircase(5.6, 2.4, stages=8)
     plateaus = [5.600, 5.143, 4.686, 4.229, 3.771, 3.314, 2.857, 2.400]
     for epoch in range(80):
         assert stages.at(Progress(epoch, 80)) == pytest.approx(plateaus[epoch // 10], abs=5e-4)
@@ -50,21 +60,21 @@ def test_published_temperatures_of_resnet8():
 
 def test_published_pruning_of_resnet8():
     # P1: 0 to 40 % in four stages of 20 epochs.
-    stages = Stages(0.0, 0.4, stages=4)
+    stages = Staircase(0.0, 0.4, stages=4)
     for epoch in range(80):
         assert stages.at(Progress(epoch, 80)) == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4][epoch // 20])
 
 
 def test_stage_does_not_move_within_an_epoch():
-    stages = Stages(0.0, 1.0, stages=8)
+    stages = Staircase(0.0, 1.0, stages=8)
     assert stages.at(Progress(9, 80, within=0.99)) == stages.at(Progress(0, 80)) == 0.0
     assert stages.at(Progress(10, 80)) == pytest.approx(1 / 7)
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 4, 5, 7, 30, 239])
 def test_stages_end_at_their_end_whatever_the_length(epochs):
-    assert Stages(1.0, 3.0, stages=4).at(Progress(0, epochs)) == 1.0
-    assert Stages(1.0, 3.0, stages=4).at(Progress(epochs - 1, epochs)) == 3.0
+    assert Staircase(1.0, 3.0, stages=4).at(Progress(0, epochs)) == 1.0
+    assert Staircase(1.0, 3.0, stages=4).at(Progress(epochs - 1, epochs)) == 3.0
 
 
 def test_poly_is_torchs_at_each_epochs_start():
@@ -72,13 +82,13 @@ def test_poly_is_torchs_at_each_epochs_start():
     optimizer = torch.optim.SGD([parameter], lr=0.01)
     peer = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=20, power=0.9)
     for epoch in range(20):
-        assert Poly(0.01).at(Progress(epoch, 20)) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
+        assert Polynomial(0.01).at(Progress(epoch, 20)) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
         optimizer.step()
         peer.step()
 
 
 @pytest.mark.parametrize("end", [math.nan, math.inf])
-@pytest.mark.parametrize("schedule", [partial(Stages, stages=3), Cosine, WarmRestarts])
+@pytest.mark.parametrize("schedule", [partial(Staircase, stages=3), Cosine, CosineWarmRestarts])
 def test_end_that_is_no_number_is_refused(schedule, end):
     with pytest.raises(InputError, match=f"end is {end}; allowed is a finite number"):
         schedule(4.0, end)
@@ -87,11 +97,11 @@ def test_end_that_is_no_number_is_refused(schedule, end):
 
 
 def test_single_stage_is_its_end():
-    assert Stages(0.0, 0.4, stages=1).at(Progress(0, 80)) == 0.4
+    assert Staircase(0.0, 0.4, stages=1).at(Progress(0, 80)) == 0.4
 
 
 def test_cosine_stages_are_slow_at_both_ends():
-    values = [Stages(0.0, 1.0, stages=5, shape="cosine").at(Progress(epoch, 5)) for epoch in range(5)]
+    values = [Staircase(0.0, 1.0, stages=5, shape="cosine").at(Progress(epoch, 5)) for epoch in range(5)]
     assert values == pytest.approx([0, 0.5 - math.sqrt(0.125), 0.5, 0.5 + math.sqrt(0.125), 1])
 
 
@@ -99,7 +109,7 @@ def test_cosine_stages_are_slow_at_both_ends():
     ("stages", "values"), [(1, [2]), (2, [1, 2]), (3, [1, 2, 2]), (4, [1, 1, 2, 2]), (8, [1] * 4 + [2] * 4)]
 )
 def test_step_stages_are_the_start_then_the_end(stages, values):
-    step = Stages(1.0, 2.0, stages, shape="step")
+    step = Staircase(1.0, 2.0, stages, shape="step")
     assert [step.at(Progress(epoch, stages)) for epoch in range(stages)] == values
 
 
@@ -107,7 +117,7 @@ def test_step_stages_are_the_start_then_the_end(stages, values):
     ("epoch", "rate"), [(0, 0.05), (149, 0.05), (150, 0.005), (180, 0.0005), (210, 0.00005), (239, 0.00005)]
 )
 def test_learning_rate_drops_at_150_180_and_210_of_240(epoch, rate):
-    assert Drops(0.05).at(Progress(epoch, 240)) == pytest.approx(rate)
+    assert MultiStep(0.05).at(Progress(epoch, 240)) == pytest.approx(rate)
 
 
 def test_cosine_moves_at_every_step():
@@ -122,7 +132,7 @@ def test_warm_restarts_are_torchs_stepped_at_every_batch(cycles, factor, epochs)
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1e-4)
     theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=factor, eta_min=1e-6)
-    ours = WarmRestarts(1e-4, 1e-6, cycles, factor)
+    ours = CosineWarmRestarts(1e-4, 1e-6, cycles, factor)
     for epoch in range(epochs):
         for step in range(4):
             theirs.step(epoch + step / 4)
@@ -131,7 +141,7 @@ def test_warm_restarts_are_torchs_stepped_at_every_batch(cycles, factor, epochs)
 
 @pytest.mark.parametrize("epochs", [7, 10, 70, 311])
 def test_warm_restarts_fill_a_run_of_any_length(epochs):
-    schedule = WarmRestarts(1.0, 0.0, cycles=3)
+    schedule = CosineWarmRestarts(1.0, 0.0, cycles=3)
     assert schedule.at(Progress(0, epochs)) == 1.0
     assert schedule.at(Progress(epochs - 1, epochs, within=1 - 1e-9)) == pytest.approx(0, abs=1e-6)
     values = [schedule.at(Progress(epoch, epochs, step / 20)) for epoch in range(epochs) for step in range(20)]
@@ -141,11 +151,11 @@ def test_warm_restarts_fill_a_run_of_any_length(epochs):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Stages(0.0, 1.0, stages=0), "stages is 0"),
-        (lambda: Stages(0.0, 1.0, stages=3, shape="quadratic"), "linear, cosine"),
-        (lambda: WarmRestarts(1.0, cycles=0), "cycles is 0"),
-        (lambda: WarmRestarts(1.0, cycles=2.5), "cycles is 2.5"),
-        (lambda: WarmRestarts(1.0, factor=0.5), "factor is 0.5"),
+        (lambda: Staircase(0.0, 1.0, stages=0), "stages is 0"),
+        (lambda: Staircase(0.0, 1.0, stages=3, shape="quadratic"), "linear, cosine"),
+        (lambda: CosineWarmRestarts(1.0, cycles=0), "cycles is 0"),
+        (lambda: CosineWarmRestarts(1.0, cycles=2.5), "cycles is 2.5"),
+        (lambda: CosineWarmRestarts(1.0, factor=0.5), "factor is 0.5"),
     ],
 )
 def test_wrong_schedule_is_refused(make, message):
@@ -156,17 +166,17 @@ def test_wrong_schedule_is_refused(make, message):
 def test_number_and_schedule_are_read_alike():
     assert at(4, Progress(3, 10)) == 4.0
     assert isinstance(at(4, Progress(3, 10)), float)
-    assert at(Stages(1.0, 2.0, stages=2), Progress(9, 10)) == 2.0
+    assert at(Staircase(1.0, 2.0, stages=2), Progress(9, 10)) == 2.0
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.1, math.nan, math.inf, -math.inf, Stages(0.5, 1.0, stages=2)])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.1, math.nan, math.inf, -math.inf, Staircase(0.5, 1.0, stages=2)])
 def test_require_refuses_what_is_outside(value):
     with pytest.raises(InputError, match=r"share is .*; allowed is a finite number > 0 and < 1"):
         require("share", value, above=0, below=1)
 
 
 @pytest.mark.parametrize(
-    "value", [0, 1.0, 0.5, Cosine(1.0, 0.0), uniform(-5, 5), Stages(0.0, uniform(0, 5), stages=integer(1, 4))]
+    "value", [0, 1.0, 0.5, Cosine(1.0, 0.0), uniform(-5, 5), Staircase(0.0, uniform(0, 5), stages=integer(1, 4))]
 )
 def test_require_takes_what_is_inside_and_leaves_domains_for_later(value):
     require("share", value, low=0, high=1)
@@ -186,7 +196,7 @@ class Setting:
 
 
 def test_scheduled_names_every_schedule_with_its_value():
-    setting = Setting(Stages(4.0, 2.0, stages=2), Inner(Cosine(1.0)))
+    setting = Setting(Staircase(4.0, 2.0, stages=2), Inner(Cosine(1.0)))
     assert scheduled(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
     assert scheduled(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}
 
@@ -194,12 +204,12 @@ def test_scheduled_names_every_schedule_with_its_value():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Stages(1.0, 2.0, stages=2.5), "whole number"),
-        (lambda: Stages(1.0, 2.0, stages=0), "stages is 0"),
-        (lambda: Stages(1.0, 2.0, 4, shape="bent"), "allowed are linear, cosine, step"),
-        (lambda: Drops(0.1, factor=float("nan")), "factor is nan"),
-        (lambda: Drops(0.1, factor=-0.5), "factor is -0.5"),
-        (lambda: Drops(0.1, shares=(0.5, 1.5)), "shares of the run"),
+        (lambda: Staircase(1.0, 2.0, stages=2.5), "whole number"),
+        (lambda: Staircase(1.0, 2.0, stages=0), "stages is 0"),
+        (lambda: Staircase(1.0, 2.0, 4, shape="bent"), "allowed are linear, cosine, step"),
+        (lambda: MultiStep(0.1, factor=float("nan")), "factor is nan"),
+        (lambda: MultiStep(0.1, factor=-0.5), "factor is -0.5"),
+        (lambda: MultiStep(0.1, shares=(0.5, 1.5)), "shares of the run"),
         (lambda: require("temperature", "4"), "temperature is '4'"),
         (lambda: require("temperature", None), "temperature is None"),
         (lambda: require("temperature", True), "temperature is True"),
@@ -211,6 +221,6 @@ def test_what_is_no_schedule_or_number_is_refused(make, message):
 
 
 def test_schedule_with_domains_is_checked_when_it_is_resolved():
-    require("pruning", Stages(0.0, uniform(0.5, 2.0), stages=integer(1, 4)), low=0, below=1)
+    require("pruning", Staircase(0.0, uniform(0.5, 2.0), stages=integer(1, 4)), low=0, below=1)
     with pytest.raises(InputError, match="pruning is 2"):
-        require("pruning", Stages(0.0, 2.0, stages=1), low=0, below=1)
+        require("pruning", Staircase(0.0, 2.0, stages=1), low=0, below=1)

@@ -21,7 +21,7 @@ PUBLISHED_RANGE = 255
 """RCAN and SRFBN compute on pixels from 0 to 255."""
 
 
-class Restored(NamedTuple):
+class SROutput(NamedTuple):
     """What a net makes of a batch of small images, at `scale` times their size."""
 
     image: Tensor
@@ -42,19 +42,19 @@ class Bicubic:
     name: str = "bicubic"
 
     def build(self, scale: int) -> nn.Module:
-        return Enlarging(scale)
+        return BicubicUpsampler(scale)
 
 
-class Enlarging(nn.Module):
+class BicubicUpsampler(nn.Module):
     """Images (B, 3, h, w) → the same at `scale` times the size; the image stands in for features."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
 
-    def forward(self, low: Tensor, boxes: Tensor | None = None) -> Restored:
+    def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         image = enlarged(low, self.scale)
-        return Restored(image, image)
+        return SROutput(image, image)
 
 
 def enlarged(images: Tensor, scale: int) -> Tensor:

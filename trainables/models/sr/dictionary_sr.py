@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.models.backbones.vgg19 import BEFORE_RELU, Vgg19
-from trainables.models.sr.common import Restored, enlarged
+from trainables.models.sr.common import SROutput, enlarged
 from trainables.models.sr.component_transfer import COMPONENTS, ComponentTransfer, Dictionary, Part
 
 STRIDES = (2, 4, 8, 16)
@@ -82,7 +82,7 @@ class VggNet(nn.Module):
         self.last = nn.Sequential(_conv(64, 64), nn.LeakyReLU(0.2), Residual(64), Residual(64))
         self.rgb = _conv(64, 3)
 
-    def forward(self, low: Tensor, boxes: Tensor | None = None) -> Restored:
+    def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         with torch.no_grad():
             taps = self.vgg(enlarged(low, self.scale))
         x = self.dilated(taps[-1])
@@ -91,7 +91,7 @@ class VggNet(nn.Module):
         for up, tap in zip(self.ups, reversed(taps), strict=True):
             x = up(x, tap)
         features = self.last(x)
-        return Restored((torch.tanh(self.rgb(features)) + 1) / 2, features)
+        return SROutput((torch.tanh(self.rgb(features)) + 1) / 2, features)
 
     def _improved(self, taps: list[Tensor], dictionary: Dictionary, boxes: Tensor | None) -> list[Tensor]:
         boxes = required(boxes, dictionary)

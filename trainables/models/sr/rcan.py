@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, Restored, require_scale
+from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, require_scale
 
 SCALES = (2, 4, 8)
 PUBLISHED = {"groups": 10, "blocks": 20, "width": 64}
@@ -62,10 +62,10 @@ class ResidualChannelAttention(nn.Module):
         self.upsampling = nn.Sequential(*doublings)
         self.rgb = _conv(w, 3)
 
-    def forward(self, low: Tensor, boxes: Tensor | None = None) -> Restored:
+    def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         x = PUBLISHED_RANGE * (low - self.mean)
         features = self.upsampling(self.body(self.head(x)))
-        return Restored(self.rgb(features) / PUBLISHED_RANGE + self.mean, features)
+        return SROutput(self.rgb(features) / PUBLISHED_RANGE + self.mean, features)
 
 
 class Residual(nn.Sequential):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.models.sr.common import Restored, enlarged
+from trainables.models.sr.common import SROutput, enlarged
 from trainables.models.sr.component_transfer import COMPONENTS, ComponentTransfer, Dictionary, Part
 from trainables.models.sr.dictionary_sr import require_dictionary, required
 
@@ -69,7 +69,7 @@ class SmallNet(nn.Module):
         self.dictionary = Dictionary(parts) if parts else None
         self.transfers = nn.ModuleList(ComponentTransfer(*pair) for pair in ((w, 2), (2 * w, 4)) if parts)
 
-    def forward(self, low: Tensor, boxes: Tensor | None = None) -> Restored:
+    def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         image = enlarged(low, self.scale)
         half, quarter = self._encoded(image)
         x = _doubled(self.from_eighth(self.to_eighth(quarter)))
@@ -78,7 +78,7 @@ class SmallNet(nn.Module):
         x = _doubled(self.from_quarter(torch.cat([x, quarter], dim=1)))
         x = _doubled(self.from_half(torch.cat([x, half], dim=1)))
         features = self.last(x)
-        return Restored(image + self.rgb(F.leaky_relu(features, 0.2)) / 2, features)
+        return SROutput(image + self.rgb(F.leaky_relu(features, 0.2)) / 2, features)
 
     def _encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [0, 1] at 1/2 and 1/4 of their size."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, Restored, require_scale
+from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, require_scale
 
 PUBLISHED = {"width": 64, "groups": 6, "steps": 4}
 
@@ -72,7 +72,7 @@ class FeedbackNet(nn.Module):
         self.upsampling = _up(w, scale)
         self.rgb = nn.Conv2d(w, 3, kernel_size=3, padding=1)
 
-    def forward(self, low: Tensor, boxes: Tensor | None = None) -> Restored:
+    def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         x = PUBLISHED_RANGE * (low - self.mean)
         skip = F.interpolate(x, scale_factor=self.scale, mode="bilinear")
         shallow = self.head(x)
@@ -84,9 +84,9 @@ class FeedbackNet(nn.Module):
         made = [self._restored(state, skip) for state in states[1:]]
         return made[-1]._replace(steps=torch.stack([step.image for step in made], dim=1))
 
-    def _restored(self, state: Tensor, skip: Tensor) -> Restored:
+    def _restored(self, state: Tensor, skip: Tensor) -> SROutput:
         features = self.upsampling(state)
-        return Restored((self.rgb(features) + skip) / PUBLISHED_RANGE + self.mean, features)
+        return SROutput((self.rgb(features) + skip) / PUBLISHED_RANGE + self.mean, features)
 
 
 class FeedbackBlock(nn.Module):

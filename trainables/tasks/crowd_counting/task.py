@@ -105,7 +105,7 @@ class CrowdCounting(Taught):
         return dict.fromkeys([*(f"train/{name}" for name in names), *scored, "best_val_epoch"], "min")
 
     @property
-    def selects_by(self) -> str:
+    def selection_metric(self) -> str:
         return "val/mae"
 
     def check(
@@ -179,7 +179,7 @@ class CrowdCounting(Taught):
         return digest(crowds.fingerprint, crowds.mean, crowds.std, MULTIPLE)
 
     @property
-    def stored_bytes(self) -> int | None:
+    def stored_output_bytes(self) -> int | None:
         return 2 * (self.views.size // STRIDE) ** 2 if self.teacher_store else None  # a float16 map
 
     def positions(self, split: Split) -> Tensor:

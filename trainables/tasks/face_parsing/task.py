@@ -86,7 +86,7 @@ class FaceParsing(Taught):
         return directions | dict.fromkeys(scored, "max")
 
     @property
-    def selects_by(self) -> str:
+    def selection_metric(self) -> str:
         return "val/f1"
 
     def check(
@@ -155,7 +155,7 @@ class FaceParsing(Taught):
         return digest(faces.fingerprint, faces.mean, faces.std)
 
     @property
-    def stored_bytes(self) -> int | None:
+    def stored_output_bytes(self) -> int | None:
         if not self.teacher_store:
             return None
         side = -(-self._side // int(self.teacher.model.stride))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from study.atomic import replacing
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Job, Plan, Preparation, Row, Split
+from study.trial import SPLITS, Direction, EpochResult, Plan, Preparation, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import error, require_norm
 from trainables.models.sr.component_transfer import COMPONENTS, dictionary_of, fill_dictionary
@@ -109,7 +109,7 @@ class FaceSR(Taught):
         return directions
 
     @property
-    def selects_by(self) -> str:
+    def selection_metric(self) -> str:
         return "val/psnr"
 
     def with_live_teacher(self) -> FaceSR:
@@ -160,7 +160,7 @@ class FaceSR(Taught):
         config = {"pool": self.pool_key, "model": describe(model), "seed": self.dictionary_seed}
         return [Preparation(DICTIONARY, 1, config, stage=-1, note=note), *steps]
 
-    def prepare(self, job: Job) -> Iterator[Row]:
+    def prepare(self, job: TrialContext) -> Iterator[EpochResult]:
         step = self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
         return kept_to_share(job, step)
 
@@ -203,7 +203,7 @@ class FaceSR(Taught):
     def build(self, model: SrNetSpec) -> nn.Module:
         return model.build(self.scale)
 
-    def teacher_net(self, job: Job) -> nn.Module:
+    def teacher_net(self, job: TrialContext) -> nn.Module:
         net = super().teacher_net(job)
         if not has_dictionary(self.teacher.model):
             return net
@@ -225,19 +225,19 @@ class FaceSR(Taught):
         return digest(load(self.data).fingerprint)
 
     @property
-    def stored_bytes(self) -> None:
+    def stored_output_bytes(self) -> None:
         """Features of 64 channels at 256 × 256 pixels are 8 MB a face and view: the teacher is asked live."""
         return None
 
     def positions(self, split: Split) -> Tensor:
         return torch.arange(*load(self.data).bounds(split))
 
-    def _dictionary_step(self, job: Job) -> Iterator[Row]:
+    def _dictionary_step(self, job: TrialContext) -> Iterator[EpochResult]:
         started = time.perf_counter()
         self._build_dictionary(job)
-        yield Row(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
+        yield EpochResult(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
-    def _build_dictionary(self, job: Job) -> None:
+    def _build_dictionary(self, job: TrialContext) -> None:
         faces = load(self.data).train
         assert faces.boxes is not None
         with warnings.catch_warnings():

@@ -17,7 +17,7 @@ from trainables.losses.common.logits import compared
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.task import Outputs
-from trainables.training.schedules import Progress, Stages
+from trainables.training.schedules import Progress, Staircase
 
 MIDDLE = Progress(40, 80)
 
@@ -80,7 +80,7 @@ def test_temperature_follows_the_sample_wherever_it_stands(divergence):
 
 
 def test_shares_and_changes_may_be_schedules():
-    rule = DataAdaptiveTemperature(Stages(0.0, 0.5, stages=2), 0.0, upper_change=Stages(0.5, 1.0, stages=2))
+    rule = DataAdaptiveTemperature(Staircase(0.0, 0.5, stages=2), 0.0, upper_change=Staircase(0.5, 1.0, stages=2))
     assert temperatures(rule, [1.0, 2.0], Progress(0, 10)) == [4.0, 4.0]
     assert temperatures(rule, [1.0, 2.0], Progress(9, 10)) == [4.0, 8.0]
 
@@ -102,7 +102,7 @@ def sides(seed: int = 0) -> tuple[Outputs, Outputs, Tensor]:
 @pytest.mark.parametrize("base", [KD, DKD])
 @pytest.mark.parametrize("addons", [{}, {"standardise": True}, {"pruning": 0.4}])
 def test_loss_ranks_by_kl_of_what_it_compares_at_the_epochs_temperature(base, addons):
-    loss = base(temperature=Stages(1.0, 6.0, stages=2), adaptive=DataAdaptiveTemperature(), **addons)
+    loss = base(temperature=Staircase(1.0, 6.0, stages=2), adaptive=DataAdaptiveTemperature(), **addons)
     student, teacher, temperature = compared(loss, *sides(), Progress(9, 10))
     p_s, p_t = (torch.softmax(z / 6.0, dim=1) for z in (student, teacher))
     ranked = (p_t * (p_t / p_s).log()).sum(dim=1).argsort()
@@ -128,11 +128,11 @@ def test_changes_of_0_leave_the_loss_as_it_is(base):
         ("upper_fraction", -0.1),
         ("lower_fraction", 0.6),
         ("lower_fraction", math.nan),
-        ("lower_fraction", Stages(0.1, 0.7, stages=3)),
+        ("lower_fraction", Staircase(0.1, 0.7, stages=3)),
         ("upper_change", -1.0),
         ("upper_change", math.inf),
         ("lower_change", -1.5),
-        ("lower_change", Stages(0.0, -1.0, stages=2)),
+        ("lower_change", Staircase(0.0, -1.0, stages=2)),
         ("lower_change", "5 %"),
     ],
 )

@@ -60,7 +60,7 @@ def test_stored_maps_are_the_live_ones(storage):
     stored = preparing._stored(TASK, storage, "train+val", "cpu").epoch(views)(batch).prediction
     assert stored.dtype == torch.float16
     assert stored.shape == (16, 1, 16, 16)
-    assert stored.nbytes == 16 * TASK.stored_bytes
+    assert stored.nbytes == 16 * TASK.stored_output_bytes
     torch.testing.assert_close(stored, live, rtol=2e-3, atol=2e-3)
 
 

@@ -10,7 +10,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from study.errors import InputError
-from study.trial import Job, Plan
+from study.trial import Plan, TrialContext
 from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_decoding import CLASSES
@@ -24,7 +24,7 @@ from trainables.task import Batch, Outputs
 from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores
 from trainables.tasks.face_parsing.task import FaceParsing, load
 from trainables.teacher import weights as teachers
-from trainables.teacher.output_store import Stored
+from trainables.teacher.output_store import StoredTeacher
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Adam, Recipe
 from trainables.training.schedules import Cosine
@@ -38,7 +38,7 @@ PLAN = Plan(((7, "train"), (8, "train+val")), epochs=3)
 NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
-def job(task, storage, folder, **settings) -> Job:
+def job(task, storage, folder, **settings) -> TrialContext:
     return dataclasses.replace(small.job(task, storage, folder, **({"loss": LDT()} | settings)), student=STUDENT)
 
 
@@ -132,7 +132,7 @@ def test_stored_logits_are_the_teachers_of_the_face_and_of_its_mirror_image(stor
     pool = TASK.examples("train+val", "cpu")
     samples = torch.arange(len(pool))
     folder, teacher = store_folder(TASK, storage), teachers.identity(storage, TASK.teacher_key)
-    stored = Stored(folder, teacher, TASK.positions("train+val"), len(pool), TASK.views.count, "cpu")
+    stored = StoredTeacher(folder, teacher, TASK.positions("train+val"), len(pool), TASK.views.count, "cpu")
     # which views are stored is what the plan's trainings draw: those of this epoch are
     views = TASK.views.draw(8, 0, samples)
     assert set(views.tolist()) == {0, 1}
@@ -141,7 +141,7 @@ def test_stored_logits_are_the_teachers_of_the_face_and_of_its_mirror_image(stor
     with torch.no_grad():
         torch.testing.assert_close(kept.float(), net(batch.inputs), rtol=2e-3, atol=2e-3)
     assert kept.shape[1:] == (len(CLASSES), 10, 10)
-    assert kept[0].nbytes == TASK.stored_bytes
+    assert kept[0].nbytes == TASK.stored_output_bytes
 
 
 def test_trial_resumed_after_an_epoch_equals_one_never_stopped(storage, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from study.errors import InputError
-from study.trial import Job
+from study.trial import TrialContext
 from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_sr import SrFaces
@@ -18,7 +18,7 @@ from trainables.losses.adversarial_features import AdversarialFeatures, PatchDis
 from trainables.losses.common.pixel import error
 from trainables.losses.feature_matching import FeatureMatching
 from trainables.losses.none import NoDistillation
-from trainables.models.sr.common import Restored
+from trainables.models.sr.common import SROutput
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
 from trainables.task import Batch, Outputs
@@ -38,7 +38,7 @@ TASK = FaceSR(
 ADVERSARY = AdversarialFeatures(1e-2, PatchDiscriminator(in_channels=2, width=4, layers=2))
 
 
-def job(task, storage, folder, *, student=STUDENT, **settings) -> Job:
+def job(task, storage, folder, *, student=STUDENT, **settings) -> TrialContext:
     return dataclasses.replace(small.job(task, storage, folder, **({"loss": ADVERSARY} | settings)), student=student)
 
 
@@ -79,7 +79,7 @@ def test_plain_teacher_needs_no_dictionary(tmp_path):
 
 
 def test_teacher_is_never_stored():
-    assert TASK.stored_bytes is None
+    assert TASK.stored_output_bytes is None
     assert TASK.with_live_teacher() is TASK
 
 
@@ -150,7 +150,7 @@ def panels(storage):
 def test_caption_of_a_restored_face_is_its_psnr(storage):
     batch = TASK.examples("test", "cpu").batch(torch.tensor([0]), torch.tensor([0]))
     truth = batch.targets.image
-    restored = Restored((truth + 0.1).clamp(0, 1), truth)
+    restored = SROutput((truth + 0.1).clamp(0, 1), truth)
     outputs = Outputs(restored.image)
     meter = SrScores("cpu", lpips=None, psnr_only=True)
     meter.update(outputs, Batch(batch.inputs, batch.targets, batch.samples, batch.views))
