@@ -25,7 +25,7 @@ import click
 from benchmarks.reporting import machine, result, table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
-from study.driver import RunOptions, resumed
+from study.driver import RunOptions, restore_coordinator
 from study.execution import tune as executor
 from study.execution.worker import WorkerContext
 from study.trial import EpochResult, Trial, TrialState
@@ -63,7 +63,7 @@ def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
     """Run a study on the Ray that is up, `concurrent` trials at a time."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
-        flow = resumed(measured, {"data": {"fingerprint": "none"}}, RunOptions(storage))
+        flow = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, RunOptions(storage))
         flow.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
         resources = cluster.Resources(cpus, 0.0, concurrent)
         clock = Clock()

@@ -26,7 +26,7 @@ from benchmarks.reporting import machine, result, spread, table
 from benchmarks.side_by_side import SEED, by_processes, by_streams, job_of, task_of
 from benchmarks.untrained import keep_untrained_teacher
 from study.trial import Plan, TrialContext
-from trainables.distill import on_device
+from trainables.distill import to_device
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import Outputs
@@ -85,7 +85,7 @@ def alone(task: Classification, folder: Path, students: list[ResNet], device: st
 
 def step_of(task: Classification, student: ResNet, device: str) -> Callable[[], None]:
     """A step of the training on one batch that stays where it is."""
-    net = on_device(task.build(student), device).train()
+    net = to_device(task.build(student), device).train()
     optimizer = task.recipe.optimizer.build(net.parameters())
     samples = torch.arange(task.recipe.batch_size, device=device)
     batch = task.examples("train+val", device).batch(samples, samples % task.views.count)

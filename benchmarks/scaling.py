@@ -27,7 +27,7 @@ import click
 from benchmarks.engine import study
 from benchmarks.reporting import machine, result, table
 from study.cluster import resources as cluster
-from study.driver import RunOptions, resumed
+from study.driver import RunOptions, restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
 from study.execution.worker import WorkerContext
@@ -124,7 +124,7 @@ def measured(address: str, slots: int, epoch_seconds: float, seconds: float) -> 
     asleep = study(CELL_TRIALS, round(TRIAL_SECONDS / epoch_seconds), epoch_seconds, trials // CELL_TRIALS + 1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         storage = Path(folder)
-        flow = resumed(asleep, {"data": {"fingerprint": "none"}}, RunOptions(storage))
+        flow = restore_coordinator(asleep, {"data": {"fingerprint": "none"}}, RunOptions(storage))
         window = Window(flow, slots, seconds)
         flow.trackers = [window]
         resources = cluster.Resources(1, 0.0, slots)

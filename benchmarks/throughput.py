@@ -34,7 +34,7 @@ from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
 from study.trial import Phase, Plan, Trial, TrialContext
-from trainables.distill import seeded
+from trainables.distill import build_seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification, load
@@ -123,7 +123,7 @@ def _field(task: Classification, student: ResNet, folder: Path) -> Iterator[Any]
     images, train, val = load(task.data), task.positions("train").numpy(), task.positions("val").numpy()
     weights = teachers.folder(folder, task.teacher_key) / "weights.safetensors"
     return field_loop.train(
-        student=seeded(lambda: task.build(student), SEED),
+        student=build_seeded(lambda: task.build(student), SEED),
         teacher=teachers.load_weights(task.build(task.teacher.model), weights),
         train_set=field_loop.Images(
             images.train_images[train], images.train_labels[train], field_loop.augmented(images.mean, images.std)

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainables.distill import seeded
+from trainables.distill import build_seeded
 from trainables.task import TrainableTask
 from trainables.teacher import weights as teachers
 
 
 def keep_untrained_teacher(task: TrainableTask, folder: Path, images: int = 64, seed: int = 0) -> None:
     """Put a teacher there; its batch norm is set by so many images, or its logits would overflow."""
-    net = seeded(lambda: task.build(task.teacher.model), seed)
+    net = build_seeded(lambda: task.build(task.teacher.model), seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # statistics become those of the images, not a mixture with the initial ones

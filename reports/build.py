@@ -17,7 +17,7 @@ import click
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from reports.analysis.comparison import Comparison, compare, frame
+from reports.analysis.comparison import Comparison, compare, to_dataframe
 from reports.examples.images import galleries
 from reports.examples.panels import exhibitions
 from reports.figures import comparison as figures
@@ -39,8 +39,8 @@ from reports.tables.per_class import class_table
 from reports.text import summary as headline
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage.locations import shown
-from study.storage.remote import keep_report, study_at
+from study.storage.locations import display_path
+from study.storage.remote import locate_study, push_report
 
 PAGE = Path(__file__).parent / "page"
 
@@ -109,10 +109,10 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "planned": _planned(records),
         "budget": budget_table(records),
         "readings": records.study.get("readings") or [],
-        "settings": settings({key: part for key, part in records.part("study").items() if key != "readings"}),
+        "settings": settings({key: part for key, part in records.section("study").items() if key != "readings"}),
         "provenance": tables.provenance_table(records),
-        "source": records.part("space").get("source"),
-        "source_name": records.part("space").get("path") or "source",
+        "source": records.section("space").get("source"),
+        "source_name": records.section("space").get("path") or "source",
         "failures": tables.failures_table(records),
     }
 
@@ -122,7 +122,7 @@ def write_tables(records: StudyRecords) -> None:
     folder = records.folder / "tables"
     folder.mkdir(exist_ok=True)
     comparisons = compare(records)
-    frame(comparisons).to_csv(folder / "comparison.csv", index=False)
+    to_dataframe(comparisons).to_csv(folder / "comparison.csv", index=False)
     compared = [tables.comparison_table(comparison) for comparison in comparisons]
     (folder / "comparison.md").write_text("\n".join(map(to_markdown, compared)), encoding="utf-8")
     (folder / "comparison.tex").write_text("\n".join(map(to_tex, compared)), encoding="utf-8")
@@ -209,10 +209,10 @@ def main(studies: tuple[str, ...], images: str | None) -> None:
     """
     for study in studies:
         try:
-            name, storage = study_at(study, "")
+            name, storage = locate_study(study, "")
             page = build(storage / name, images)
-            keep_report(storage / name)
-            print(f"{shown(page.parent)}/{page.name}")
+            push_report(storage / name)
+            print(f"{display_path(page.parent)}/{page.name}")
         except (RecordsError, InputError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

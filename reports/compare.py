@@ -16,7 +16,7 @@ import click
 import jinja2
 
 from reports.analysis.cross_study import Student, compare_studies
-from reports.format.metrics import brief, shorten
+from reports.format.metrics import format_value, shorten
 from reports.format.table import Table, to_text
 from reports.load import StudyRecords, load
 from reports.tables import study_differences as compare_settings
@@ -24,7 +24,7 @@ from reports.tables.cross_study import Strip, answer, cells_table, labels_of, li
 from reports.text.summary import missing
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage.remote import study_at
+from study.storage.remote import locate_study
 
 PAGE = Path(__file__).parent / "page"
 
@@ -113,7 +113,7 @@ def find(study: str, storage: Path) -> Path:
 
 
 def _sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[Section, ...]:
-    described = all(records.part("study") for records in studies)
+    described = all(records.section("study") for records in studies)
     none = "No setting differs." if described else "Not every study.json describes its study."
     return (
         Section("settings", compare_settings.settings_table(studies, labels), none),
@@ -125,9 +125,13 @@ def _sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[S
 
 def _differing(studies: Sequence[StudyRecords], sections: Sequence[Section]) -> str:
     """What a difference of results may come from, in one line."""
-    facts = [(word, [r.part("budget").get(name) for r in studies]) for name, word in _DECIDING]
+    facts = [(word, [r.section("budget").get(name) for r in studies]) for name, word in _DECIDING]
     facts.append(("study seed", [records.study.get("seed") for records in studies]))
-    parts = [f"{word} {listed([brief(v) for v in values])}" for word, values in facts if len(set(map(str, values))) > 1]
+    parts = [
+        f"{word} {listed([format_value(v) for v in values])}"
+        for word, values in facts
+        if len(set(map(str, values))) > 1
+    ]
     for section, word in zip(sections, ("settings", "data and teacher", "code, versions and machine"), strict=False):
         if count := len(section.table.rows):
             parts.append(f"{word} ({count} {'entry' if count == 1 else 'entries'} below)")
@@ -149,7 +153,7 @@ def _alone(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
 
 
 def _loaded(names: Sequence[str], storage: str) -> list[StudyRecords]:
-    folders = [find(*study_at(name, storage)) for name in names]
+    folders = [find(*locate_study(name, storage)) for name in names]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"{', '.join(names)}: one study is given twice; name two or more different ones")
     return [load(folder) for folder in folders]

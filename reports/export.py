@@ -20,13 +20,13 @@ import pandas as pd
 from reports.compare import find
 from reports.format.metrics import metric, shorten
 from reports.format.table import file_stem
-from reports.load import Cell, StudyRecords, load, values
+from reports.load import Cell, StudyRecords, load, parse_json_object
 from reports.text.model_card import card
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.dataset import data_folder
 from study.storage.locations import mirror_of
-from study.storage.remote import fetched_checkpoint, study_at
+from study.storage.remote import fetch_checkpoint, locate_study
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
     from trainables.export.restore import Trained
 
     run = confirm_run(records, choice.cell, number)
-    config = values(run["config"])
+    config = parse_json_object(run["config"])
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
     own = Path("export") / records.name if mirror_of(records.folder.parent).uri else records.folder / "export"
     folder = out or own / file_stem(f"{choice.cell.name}-seed{number}")
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
-    checkpoint = fetched_checkpoint(records.folder, str(run["trial_id"]))
+    checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
     written = export_net(trained, data_folder(data_dir or _recorded_data_dir(records)), folder, about)
     text = card(records, choice.cell, choice.because, run, config, written)
@@ -143,7 +143,7 @@ def _named(cells: tuple[Cell, ...]) -> str:
 
 def _recorded_data_dir(records: StudyRecords) -> str | None:
     """What the study's last command gave as --data-dir, from where it was given."""
-    provenance = records.part("provenance")
+    provenance = records.section("provenance")
     try:
         words = shlex.split(str(provenance.get("command") or ""))
     except ValueError:
@@ -177,7 +177,7 @@ def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, o
     Test scores choose nothing: neither the cell nor the seed.
     """
     try:
-        records = load(find(*study_at(study, storage_path)))
+        records = load(find(*locate_study(study, storage_path)))
         choice = choose(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
         print(export(records, choice, seed_number, data_dir, out))

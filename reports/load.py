@@ -67,7 +67,7 @@ class StudyRecords:
 
     def direction_of(self, metric: str) -> Direction:
         """Which way a metric is better; the study's own direction where it does not say."""
-        declared = self.part("metrics").get(metric) or self.study.get("direction")
+        declared = self.section("metrics").get(metric) or self.study.get("direction")
         return "min" if declared == "min" else "max"
 
     @property
@@ -76,9 +76,9 @@ class StudyRecords:
 
     @property
     def data_name(self) -> str:
-        return str(self.part("inputs", "data").get("name") or "data that study.json does not name")
+        return str(self.section("inputs", "data").get("name") or "data that study.json does not name")
 
-    def part(self, *path: str) -> dict[str, Any]:
+    def section(self, *path: str) -> dict[str, Any]:
         """A nested object of study.json; empty where it is missing or something else."""
         found: Any = self.study
         for key in path:
@@ -87,7 +87,7 @@ class StudyRecords:
 
     def budget(self, name: str) -> int:
         """Planned `trials`, `epochs` or `seeds`; 0 if not recorded."""
-        value = self.part("budget").get(name)
+        value = self.section("budget").get(name)
         return value if isinstance(value, int) else 0
 
     @cached_property
@@ -139,7 +139,7 @@ def load(folder: Path) -> StudyRecords:
     return StudyRecords(folder, study, trials, epochs, warnings)
 
 
-def values(text: Any) -> dict[str, Any]:
+def parse_json_object(text: Any) -> dict[str, Any]:
     """The object in a JSON column (`params`, `schedules`); empty where there is none."""
     try:
         found = json.loads(text) if isinstance(text, str) else {}

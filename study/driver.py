@@ -37,8 +37,8 @@ from study.space.domains import corners
 from study.space.params import Params
 from study.space_file import Space
 from study.storage.dataset import DataSet
-from study.storage.locations import mirror_of, shown
-from study.storage.remote import gather
+from study.storage.locations import display_path, mirror_of
+from study.storage.remote import pull_artifacts
 from study.storage.worker_sync import fetch_artifacts
 from study.study import Study
 from study.trackers.base import Tracker, tracked
@@ -74,7 +74,7 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
     return checked
 
 
-def check_place(place: RunOptions, study: Study) -> None:
+def check_run_options(place: RunOptions, study: Study) -> None:
     """Raises InputError if the storage cannot be written, or this machine has not what one trial asks for."""
     check_writable(place.storage)
     if place.address is None:
@@ -90,11 +90,11 @@ def resources_of(place: RunOptions, study: Study) -> Resources:
 
     if place.address is None:
         here = cluster.Node(os.cpu_count() or 1, len(gpu_names()))
-        return cluster.allot([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        return cluster.allocate([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
     cluster.connect(place.address)
     try:
-        nodes = cluster.nodes() + cluster.coming()
-        return cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        nodes = cluster.nodes() + cluster.pending_nodes()
+        return cluster.allocate(nodes, place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
     finally:
         cluster.disconnect()
 
@@ -119,17 +119,17 @@ def drive(
     with locked(folder), _heard(folder), tracked(place.logs, folder, study.question, say) as trackers:
         earlier = check_same(folder, study, inputs)
         listeners = [*trackers, *([ConsoleTracker(say)] if place.verbose else [])]
-        warm = warm_of(study, earlier)
-        flow = resumed(study, inputs, place, warm, runs_of(earlier), listeners)
+        warm = pinned_warm_start(study, earlier)
+        flow = restore_coordinator(study, inputs, place, warm, runs_of(earlier), listeners)
         if flow.done and earlier is not None and earlier["finished"]:
-            say(f"{shown(folder)} is finished: nothing to train, reporting again")
+            say(f"{display_path(folder)} is finished: nothing to train, reporting again")
             return Outcome([])
         seen = (folder / "report.html").is_file()
         written = document(study, space, inputs, earlier, command, results_known=seen) | {"warm_start": warm}
-        say(opening(flow, folder))
+        say(opening_line(flow, folder))
         stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
         fetch_artifacts(place.storage, study.task)
-        gather(folder)
+        pull_artifacts(folder)
         summary = study.task.summary(study.students, place.storage)
         if flow.done:  # finished is written after the costs: a run that is cut short here leaves them to the next
             write_study(folder, {**written, **summary})
@@ -150,7 +150,7 @@ def _heard(folder: Path) -> Iterator[None]:
         withdraw_stop(folder)
 
 
-def resumed(
+def restore_coordinator(
     study: Study,
     inputs: Mapping[str, Any],
     place: RunOptions,
@@ -169,20 +169,20 @@ def resumed(
     return flow
 
 
-def warm_of(study: Study, earlier: Mapping[str, Any] | None) -> dict[str, list[Params]]:
+def pinned_warm_start(study: Study, earlier: Mapping[str, Any] | None) -> dict[str, list[Params]]:
     """The points of a warm start, as they were when the study began: what they come from may have gone on since."""
     pinned: dict[str, list[Params]] = earlier.get("warm_start") or {} if earlier else warm_points(study)
     return pinned
 
 
-def opening(flow: Coordinator, folder: Path) -> str:
+def opening_line(flow: Coordinator, folder: Path) -> str:
     """The first line of a run: what it is about, where it writes, and how far it already is."""
     study = flow.study
     searches = sum(cell.trials for cell in flow.cells.values())
     trials = searches + len(flow.cells) * study.budget.seeds
     ended = sum(len(cell.searched) + sum(bool(s) for s in cell.confirmed.values()) for cell in flow.cells.values())
     goes_on = f", goes on with {ended} trials done" if ended or flow.resumable else ""
-    return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {shown(folder)}"
+    return f"{study.name}: {len(flow.cells)} cells, {trials} trials{goes_on} → {display_path(folder)}"
 
 
 def _train(
@@ -201,16 +201,16 @@ def _train(
     from study.execution.worker import WorkerContext
 
     folder = place.storage / flow.study.name
-    for note in notes(flow.preparations):
+    for note in preparation_lines(flow.preparations):
         say(note)
     cluster.connect(place.address)
     try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
         check_shared(place.storage)
         write_study(folder, written)  # once there is a cluster to run it on
         with _written_whatever_happens(flow, written):
-            nodes = cluster.nodes() + (cluster.coming() if place.address else [])
+            nodes = cluster.nodes() + (cluster.pending_nodes() if place.address else [])
             workers = flow.study.workers_per_trial
-            resources = cluster.allot(nodes, place.gpus_per_trial, place.max_concurrent, workers)
+            resources = cluster.allocate(nodes, place.gpus_per_trial, place.max_concurrent, workers)
             flow.resources = resources.as_row()
             display = Display(flow, console, resources.concurrent)
 
@@ -220,7 +220,7 @@ def _train(
                 return asked or flow.problem or flow.over_budget
 
             def room() -> int:
-                return cluster.room(resources, place.max_concurrent) if place.address else resources.concurrent
+                return cluster.max_trials(resources, place.max_concurrent) if place.address else resources.concurrent
 
             with display.shown():
                 theirs = software() if place.address else {}
@@ -234,7 +234,7 @@ def _train(
         cluster.disconnect()
 
 
-def notes(preparations: list[Preparation]) -> list[str]:
+def preparation_lines(preparations: list[Preparation]) -> list[str]:
     """What there is to prepare, in a line each; steps that share a note in one."""
     grouped: dict[str, int] = {}
     for step in preparations:

@@ -11,7 +11,7 @@ from study.search.cma import CmaEs
 from study.search.halving import Never
 from study.search.samplers import Grid, WarmStart, check_sampler
 from study.space.domains import corners
-from study.space.params import same
+from study.space.params import equal_points
 
 if TYPE_CHECKING:
     from study.study import Arm, Study
@@ -138,7 +138,7 @@ def _check_search(study: Study, arm: Arm) -> None:
         points = arm.first_points
     except InputError as error:
         raise InputError(f"arm {arm.name!r}: a first point lies outside its search space: {error}") from None
-    if any(same(point, other) for number, point in enumerate(points) for other in points[:number]):
+    if any(equal_points(point, other) for number, point in enumerate(points) for other in points[:number]):
         raise InputError(f"arm {arm.name!r}: two first points are the same; leave one out")
     if arm.searched:
         check_sampler(study.sampler, arm.name, arm.loss, points, study.budget.trials)

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from study.identity import derived_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
-from trainables.losses.state import LossState, begun
+from trainables.losses.state import LossState, make_loss_state
 from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
 from trainables.training import checkpoint
-from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, joined
+from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Progress, at, scheduled
+from trainables.training.schedules import Progress, schedule_values, value_at
 
 
 class TeacherOutputs(Protocol):
@@ -64,9 +64,9 @@ def distill(
     yield rows; those of the first are the trial's.
     Raises FloatingPointError when the training loss is not finite.
     """
-    with joined(job) as ranks:
+    with join_group(job) as ranks:
         train = task.examples(job.train_on, job.device)
-        training = start(job, ranks, build, recipe, loss)
+        training = start_training(job, ranks, build, recipe, loss)
         yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
 
         for epoch in range(training.epoch, job.trial.epochs):
@@ -112,19 +112,19 @@ def train_epoch(
     batches = order.split(recipe.batch_size)
     for step, whole in enumerate(batches):
         progress = Progress(epoch, job.trial.epochs, step / len(batches))
-        part = ranks.part(whole)
+        part = ranks.shard_batch(whole)
         batch = train.batch(part.samples, views[part.samples])
         with torch.autocast(job.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             student_outputs = task.outputs(net, batch)
         task_loss = task.task_loss(student_outputs, batch)
         taught = teacher_outputs(batch)
         distill_loss = training.loss(student_outputs, taught, batch.targets, progress)
-        total = at(loss.task_weight, progress) * task_loss + distill_loss
+        total = value_at(loss.task_weight, progress) * task_loss + distill_loss
 
-        optimizer.param_groups[0]["lr"] = at(recipe.learning_rate, progress)
+        optimizer.param_groups[0]["lr"] = value_at(recipe.learning_rate, progress)
         optimizer.zero_grad(set_to_none=True)
         (part.weight * total).backward()
-        ranks.add_gradients(net)
+        ranks.all_reduce_gradients(net)
         optimizer.step()
         training.loss.learn(student_outputs, taught, progress)
 
@@ -134,8 +134,8 @@ def train_epoch(
         sums += means * (part.weight * len(whole))
         if part.weight:
             meters.update(student_outputs, batch)
-    ranks.follow_first(net)
-    total_loss, task_part, distill_part, teacher_distance = (ranks.summed(sums) / len(train)).tolist()
+    ranks.broadcast_buffers(net)
+    total_loss, task_part, distill_part, teacher_distance = (ranks.all_reduce_sum(sums) / len(train)).tolist()
     if not math.isfinite(total_loss):
         raise FloatingPointError(f"training loss is {total_loss} in epoch {epoch + 1}")
     losses = {"loss": total_loss, "task_loss": task_part, "distill_loss": distill_part}
@@ -158,7 +158,7 @@ def evaluate(
     """The task's metrics on a split, views untouched, by `split/name`; all workers get the same."""
     net.eval()
     examples, meters = task.examples(split, device), task.meters(device, split)
-    for samples in ranks.turns(torch.arange(len(examples), device=device).split(task.evaluation_batch(device))):
+    for samples in ranks.shard_batches(torch.arange(len(examples), device=device).split(task.evaluation_batch(device))):
         batch = examples.batch(samples, torch.zeros_like(samples))
         meters.update(task.outputs(net, batch), batch)
     return {f"{split}/{name}": value for name, value in meters.compute().items()}
@@ -177,7 +177,7 @@ no_teacher = _NoTeacher()
 Built = TypeVar("Built")
 
 
-def seeded(build: Callable[[], Built], seed: int) -> Built:
+def build_seeded(build: Callable[[], Built], seed: int) -> Built:
     """What `build` returns, whose initial weights follow from the seed alone, the CPU's generator left as it was.
 
     Those of GPUs stay seeded so; every epoch seeds all of them anew.
@@ -187,7 +187,7 @@ def seeded(build: Callable[[], Built], seed: int) -> Built:
         return build()
 
 
-def on_device(net: nn.Module, device: str) -> nn.Module:
+def to_device(net: nn.Module, device: str) -> nn.Module:
     """`net` on the device, its weights laid out as convolutions there are fastest: channels last.
 
     On GPUs, float32 is float32 (TF32 errs as much as the float16 in which a teacher's outputs are stored), and
@@ -198,12 +198,12 @@ def on_device(net: nn.Module, device: str) -> nn.Module:
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def start(
+def start_training(
     job: TrialContext, ranks: ProcessGroup, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss
 ) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
-    net = ranks.wrapped(on_device(seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
-    running = seeded(lambda: begun(loss, job.device), derived_seed(job.trial.seed, "loss"))
+    net = ranks.prepare_model(to_device(build_seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
+    running = build_seeded(lambda: make_loss_state(loss, job.device), derived_seed(job.trial.seed, "loss"))
     training = Training(ranks, net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
     state = checkpoint.load(job.checkpoint)
     if state is not None:
@@ -227,7 +227,7 @@ def _save(job: TrialContext, training: Training, row: EpochResult) -> None:
         "best_row": training.best_row,
         "best_state": training.best_state,
     }
-    if training.ranks.first:
+    if training.ranks.is_main:
         checkpoint.save(job.checkpoint, state)
 
 
@@ -237,7 +237,7 @@ def _order(seed: int, epoch: int, samples: int) -> Tensor:
 
 
 def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> dict[str, float]:
-    return {"learning_rate": at(recipe.learning_rate, progress), **scheduled(loss, progress)}
+    return {"learning_rate": value_at(recipe.learning_rate, progress), **schedule_values(loss, progress)}
 
 
 def _keep_best(task: TrainableTask, training: Training, row: EpochResult) -> None:
@@ -257,7 +257,7 @@ def _test(task: TrainableTask, training: Training, job: TrialContext) -> dict[st
     """
     ranks = training.ranks
     metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device, ranks)
-    if job.trial.number == 0 and ranks.first:
+    if job.trial.number == 0 and ranks.is_main:
         exhibits.write(task, training.net, job.checkpoint, job.device)
     if training.best_row is None or training.best_state is None:
         return metrics

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from trainables.task import Panel, TrainableTask
 
 EXHIBITED = 4
@@ -39,7 +39,7 @@ def write(task: TrainableTask, net: nn.Module, folder: Path, device: str) -> Non
             key = f"{example}/{position}"
             arrays[key] = _array(panel)
             about.append({"key": key, "example": example} | _described(panel))
-    with replacing(folder / FILE) as aside, aside.open("wb") as file:
+    with atomic_write(folder / FILE) as aside, aside.open("wb") as file:
         np.savez_compressed(file, about=np.array(json.dumps(about)), allow_pickle=False, **arrays)
 
 

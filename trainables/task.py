@@ -167,11 +167,11 @@ class TrainableTask(Protocol):
         """What there is to see of a batch of one test example; nothing where pictures tell nothing."""
 
 
-def blank(model: Any) -> Any:
+def without_pretrained(model: Any) -> Any:
     """The model without weights of ImageNet, for a net whose own weights follow: none need to be there for it."""
     return replace(model, imagenet=False) if getattr(model, "imagenet", False) else model
 
 
-def parameters(net: nn.Module) -> int:
+def count_parameters(net: nn.Module) -> int:
     """How many parameters a net has."""
     return sum(parameter.numel() for parameter in net.parameters())

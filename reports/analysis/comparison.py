@@ -83,7 +83,7 @@ def compare(records: StudyRecords) -> tuple[Comparison, ...]:
     return tuple(_compare_student(records, student) for student in records.students)
 
 
-def frame(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
+def to_dataframe(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
     """All comparisons as numbers, in the metric's own unit (accuracies as fractions): comparison.csv."""
     return pd.DataFrame([_flat(comparison, row) for comparison in comparisons for row in comparison.rows])
 
@@ -92,7 +92,7 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
     cells = records.cells_of(student)
     tested = by_seed(records, records.test_metric)
     rows = [_measure(records, cell, tested) for cell in cells]
-    parameters = records.part("students", student).get("parameters")
+    parameters = records.section("students", student).get("parameters")
     return Comparison(
         student=student,
         parameters=parameters if isinstance(parameters, int) else None,
@@ -106,7 +106,7 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
 
 def protocol(records: StudyRecords) -> str:
     """The paper that a study follows to the letter; empty if none, or if images of its data are missing or added."""
-    return records.protocol if records.part("inputs", "data").get("complete", True) else ""
+    return records.protocol if records.section("inputs", "data").get("complete", True) else ""
 
 
 def by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
@@ -174,10 +174,10 @@ def _published(records: StudyRecords, cell: Cell) -> Published | None:
 
 
 def _reference(records: StudyRecords) -> Reference | None:
-    teacher = records.part("teacher")
+    teacher = records.section("teacher")
     if not teacher:
         return None
-    name, value = str(teacher.get("name") or "teacher"), records.part("teacher", "metrics").get(records.test_metric)
+    name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
     written = metric(records.test_metric)
     found = published.find(protocol(records), name, "teacher")
     parameters = teacher.get("parameters")

@@ -117,7 +117,7 @@ def incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
 
 def _measure(records: StudyRecords) -> str:
     """What a metric of one name is of, where the task tells it: the scale and channel of a PSNR."""
-    told = records.part("inputs", "data", "measure")
+    told = records.section("inputs", "data", "measure")
     return ", ".join(f"{name} {value}" for name, value in told.items()) or "the metric's usual one"
 
 
@@ -215,22 +215,25 @@ def _data(records: StudyRecords) -> str:
 
 
 def _fingerprint(records: StudyRecords) -> str:
-    return str(records.part("inputs", "data").get("fingerprint") or "")
+    return str(records.section("inputs", "data").get("fingerprint") or "")
 
 
 def _trained_on(records: StudyRecords) -> str:
     """What confirm trained on; of the training split alone, how much that is."""
     split = str(records.study.get("confirm_on") or "train+val")
-    size = records.part("inputs", "data").get("train") if split == "train" else None
+    size = records.section("inputs", "data").get("train") if split == "train" else None
     return f"{split}, {size} samples" if size else split
 
 
 def _description(records: StudyRecords, student: str) -> Any:
     """What a student of this name is: its settings, as far as study.json holds them, and its size."""
-    described = records.part("study").get("students")
+    described = records.section("study").get("students")
     position = records.students.index(student)
     known = isinstance(described, list) and len(described) == len(records.students)
-    return [described[position] if known and described else None, records.part("students", student).get("parameters")]
+    return [
+        described[position] if known and described else None,
+        records.section("students", student).get("parameters"),
+    ]
 
 
 def _same_trials(one: StudyRecords, other: StudyRecords, cell: str) -> bool:

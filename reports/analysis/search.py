@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from reports.load import Cell, StudyRecords, values
+from reports.load import Cell, StudyRecords, parse_json_object
 
 
 def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
@@ -30,5 +30,5 @@ def parameter_names(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
     """Searched parameters, as the study declares them, and any further one a trial has."""
     seen = dict.fromkeys(cell.parameters)
     for text in trials["params"]:
-        seen.update(dict.fromkeys(values(text)))
+        seen.update(dict.fromkeys(parse_json_object(text)))
     return tuple(seen)

@@ -18,7 +18,7 @@ from PIL import Image
 from plotly.colors import hex_to_rgb, qualitative, sequential
 
 from reports.examples.panels import Exhibition, Panel
-from reports.format.metrics import brief
+from reports.format.metrics import format_value
 
 PIXELS = 1_500_000
 """Of all pictures of a page together: beyond, they are made smaller."""
@@ -96,7 +96,7 @@ def _example(exhibition: Exhibition, number: int, side: int) -> Example:
 
 
 def _scale(scale: str, low: float, high: float) -> str:
-    return f"{scale}: dark {brief(low)} or less, bright {brief(high)} or more"
+    return f"{scale}: dark {format_value(low)} or less, bright {format_value(high)} or more"
 
 
 def _ranges(panels: Iterable[Panel]) -> dict[str, Range]:

@@ -84,7 +84,7 @@ def _exhibition(records: StudyRecords, student: str) -> Exhibition:
 
 def _files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path]]:
     """The teacher's file, then each arm's, of those that are there."""
-    teacher = records.part("teacher")
+    teacher = records.section("teacher")
     folders = [
         (f"teacher: {teacher.get('name')}", records.folder.parent / "teachers" / str(teacher.get("fingerprint")))
     ]

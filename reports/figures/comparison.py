@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.statistics import Interval
-from reports.figures.style import GREY, Drawn, canvas, faint, look, plain, rounded, whole_steps
+from reports.figures.style import GREY, Drawn, escape_plotly, line_style, new_figure, rounded, whole_steps, with_alpha
 from reports.format.metrics import Metric, metric
 from reports.load import StudyRecords
 
@@ -64,7 +64,9 @@ def difference_data(comparison: Comparison) -> list[Difference]:
 def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
     """Means with whiskers over the single seeds' dots, one line an arm, the first on top."""
     unit = comparison.metric.difference_unit
-    figure = canvas(f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data))
+    figure = new_figure(
+        f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data)
+    )
     figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
     figure.update_xaxes(showgrid=True, rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5)
     for line, difference in enumerate(reversed(data)):
@@ -139,7 +141,7 @@ def _over(data: pd.DataFrame) -> str:
 
 
 def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
-    figure = canvas("epoch", label, hovermode="x unified")
+    figure = new_figure("epoch", label, hovermode="x unified")
     figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
     arms = [data[data["arm"] == cell.arm] for cell in records.cells_of(student)]
     shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
@@ -151,12 +153,12 @@ def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Met
 
 
 def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> None:
-    colour, mean, interval = look(difference.position).colour, difference.mean, difference.interval
+    colour, mean, interval = line_style(difference.position).colour, difference.mean, difference.interval
     figure.add_scatter(
         x=rounded(difference.seeds),
         y=[line] * len(difference.seeds),
         mode="markers",
-        marker={"color": faint(colour, 0.4), "size": 9},
+        marker={"color": with_alpha(colour, 0.4), "size": 9},
         hovertemplate="one seed: %{x:+.3g}<extra></extra>",
     )
     figure.add_scatter(
@@ -164,13 +166,14 @@ def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> No
         y=[line],
         mode="markers",
         marker={"color": colour, "size": 12, "symbol": "diamond"},
-        hovertemplate=f"{plain(difference.arm)}: mean %{{x:+.3g}}<extra></extra>",
+        hovertemplate=f"{escape_plotly(difference.arm)}: mean %{{x:+.3g}}<extra></extra>",
     )
     if interval:
         ends = {"array": rounded([interval.high - mean]), "arrayminus": rounded([mean - interval.low])}
         figure.data[-1].error_x = {**ends, "thickness": 2.5, "width": 7}
+    arm, versus = escape_plotly(difference.arm, 30), escape_plotly(difference.versus, 20)
     figure.add_annotation(
-        text=f"<b>{plain(difference.arm, 30)}</b><br>against {plain(difference.versus, 20)}: {difference.verdict}",
+        text=f"<b>{arm}</b><br>against {versus}: {difference.verdict}",
         **{"x": 0, "xref": "paper", "xanchor": "left", "y": line, "yshift": 24, "align": "left", "showarrow": False},
     )
 
@@ -179,18 +182,18 @@ def _draw_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Me
     epochs, scale = data["epoch"].tolist(), written.factor
     edge = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
     edge["legendgroup"] = f"arm{position}"
-    fill = {"fill": "tonexty", "fillcolor": faint(look(position).colour, opacity)}
+    fill = {"fill": "tonexty", "fillcolor": with_alpha(line_style(position).colour, opacity)}
     figure.add_scatter(x=epochs, y=rounded(data["low"] * scale), **edge)
     figure.add_scatter(x=epochs, y=rounded(data["high"] * scale), **fill, **edge)
 
 
 def _draw_mean(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric) -> None:
-    style, epochs = look(position), data["epoch"].tolist()
+    style, epochs = line_style(position), data["epoch"].tolist()
     figure.add_scatter(
         x=epochs,
         y=rounded(data["mean"] * written.factor),
         mode="lines" if len(epochs) > 1 else "markers",
-        name=plain(data["arm"].iloc[0]),
+        name=escape_plotly(data["arm"].iloc[0]),
         legendgroup=f"arm{position}",
         line={"color": style.colour, "dash": style.dash, "width": 2},
         hovertemplate=f"%{{y:.{written.digits}f}}",

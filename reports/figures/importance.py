@@ -23,9 +23,9 @@ from optuna.distributions import (
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from reports.analysis.search import rank
-from reports.figures.style import PALETTE, Drawn, canvas, plain, rounded
+from reports.figures.style import PALETTE, Drawn, escape_plotly, new_figure, rounded
 from reports.format.settings import domains
-from reports.load import Cell, StudyRecords, values
+from reports.load import Cell, StudyRecords, parse_json_object
 
 FEWEST_TRIALS = 30
 FEWEST_BEST, BEST_SHARE = 12, 0.2
@@ -63,7 +63,7 @@ def ended(records: StudyRecords, cell: Cell) -> pd.DataFrame:
 
 def distributions_of(records: StudyRecords, cell: Cell) -> dict[str, BaseDistribution]:
     """What a cell searches, by the names under which trials record it, as Optuna's distributions."""
-    arms = records.part("study").get("arms")
+    arms = records.section("study").get("arms")
     losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
     return {
         name or WHOLE: distribution
@@ -77,7 +77,9 @@ def importance_data(trials: pd.DataFrame, distributions: dict[str, BaseDistribut
     """Each setting's share of the importance of all, the largest first; `trials` are in the order of their rank."""
     study = _silent_study()
     for place, text in enumerate(trials["params"]):
-        params = {name: value for name, value in values(text).items() if _holds(distributions.get(name), value)}
+        params = {
+            name: value for name, value in parse_json_object(text).items() if _holds(distributions.get(name), value)
+        }
         known = {name: distributions[name] for name in params}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=known, value=float(place)))
     share = max(BEST_SHARE, FEWEST_BEST / len(trials))
@@ -90,7 +92,7 @@ def importance_data(trials: pd.DataFrame, distributions: dict[str, BaseDistribut
 def draw_importance(found: dict[str, float], cell: Cell, trials: int) -> Drawn:
     """A bar per setting, its name above it, the largest on top."""
     names = list(found)[::-1]
-    figure = canvas("share of importance, %", "", 80 + 44 * len(names), showlegend=False)
+    figure = new_figure("share of importance, %", "", 80 + 44 * len(names), showlegend=False)
     figure.update_xaxes(showgrid=True, range=[0, max(100 * value for value in found.values()) * 1.05])
     figure.update_yaxes(range=[-0.6, len(names) - 0.2], showgrid=False, showticklabels=False)
     figure.add_bar(
@@ -99,12 +101,12 @@ def draw_importance(found: dict[str, float], cell: Cell, trials: int) -> Drawn:
         orientation="h",
         width=0.36,
         marker={"color": PALETTE[0]},
-        customdata=[plain(name) for name in names],
+        customdata=[escape_plotly(name) for name in names],
         hovertemplate="%{customdata}: %{x:.0f} %<extra></extra>",
     )
     label: dict[str, Any] = {"x": 0, "xref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False}
     for line, name in enumerate(names):
-        text = f"{plain(name, 36)}: {100 * found[name]:.0f} %"
+        text = f"{escape_plotly(name, 36)}: {100 * found[name]:.0f} %"
         figure.add_annotation(text=text, y=line + 0.18, **label)
     best = max(FEWEST_BEST, math.ceil(BEST_SHARE * trials))
     return Drawn(

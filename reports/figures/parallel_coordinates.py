@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain
-from reports.format.metrics import Metric, brief, number, shorten
-from reports.load import values
+from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, escape_plotly, new_figure, with_alpha
+from reports.format.metrics import Metric, format_value, number, shorten
+from reports.load import parse_json_object
 
 MOST_PATHS = 100
 """Trials drawn: the best ones, and an even sample of the others."""
@@ -70,18 +70,18 @@ def chosen_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
 
 def setting_line(trials: pd.DataFrame, name: str, logarithmic: bool) -> Line | None:
     """Where each trial crosses a setting's scale; None for a setting that no trial has."""
-    given = [values(text).get(name) for text in trials["params"]]
+    given = [parse_json_object(text).get(name) for text in trials["params"]]
     had = [value for value in given if value is not None]
     if not had:
         return None
     kind = axis_of(had, logarithmic)["type"]
     if kind == "category":
-        words = sorted({brief(value) for value in had})
+        words = sorted({format_value(value) for value in had})
         at = {word: (place + 0.5) / len(words) for place, word in enumerate(words)}
-        places = tuple(None if value is None else at[brief(value)] for value in given)
+        places = tuple(None if value is None else at[format_value(value)] for value in given)
         return Line(name, places, tuple((place, word) for word, place in at.items()))
     scaled = [None if value is None else math.log(value) if kind == "log" else float(value) for value in given]
-    ends = ((0.0, brief(min(had))), (1.0, brief(max(had))))
+    ends = ((0.0, format_value(min(had))), (1.0, format_value(max(had))))
     return Line(name, _between_ends(scaled), ends)
 
 
@@ -95,15 +95,15 @@ def score_line(trials: pd.DataFrame, written: Metric) -> Line:
 
 def draw_parallel(trials: pd.DataFrame, lines: list[Line], total: int, title: str, lower: bool) -> Drawn:
     """Scales from top to bottom, then paths, the best trial's last and in colour."""
-    figure = canvas("", "", 70 + 66 * len(lines))
+    figure = new_figure("", "", 70 + 66 * len(lines))
     figure.update_xaxes(range=[-0.02, 1.02], showline=False, showticklabels=False)
     ticks = {"tickmode": "array", "tickvals": list(range(len(lines))), "ticktext": [_broken(x.name) for x in lines]}
     figure.update_yaxes(**ticks, range=[len(lines) - 0.55, -0.35], showgrid=False, showline=False)
     stopped = trials["third"] == ""
-    _paths(figure, trials[stopped], lines, "stopped", {"color": faint(GREY, 0.45), "width": 1})
+    _paths(figure, trials[stopped], lines, "stopped", {"color": with_alpha(GREY, 0.45), "width": 1})
     for third, alpha in zip(THIRDS, (0.38, 0.6, 0.95), strict=True):
         among = trials[(trials["third"] == third) & (trials.index != trials.index[-1])]
-        _paths(figure, among, lines, third, {"color": faint(PALETTE[0], alpha), "width": 1.4})
+        _paths(figure, among, lines, third, {"color": with_alpha(PALETTE[0], alpha), "width": 1.4})
     _paths(figure, trials.tail(1), lines, "best", {"color": BEST, "width": 3})
     for place, line in enumerate(lines):
         _scale(figure, line, place)
@@ -146,7 +146,13 @@ def _scale(figure: go.Figure, line: Line, place: int) -> None:
     for across, text in line.marks:
         anchor = "left" if across == 0 else "right" if across == 1 else "center"
         figure.add_annotation(
-            text=plain(text, 18), x=across, y=place, xanchor=anchor, yshift=-10, showarrow=False, font={"size": 11}
+            text=escape_plotly(text, 18),
+            x=across,
+            y=place,
+            xanchor=anchor,
+            yshift=-10,
+            showarrow=False,
+            font={"size": 11},
         )
 
 
@@ -157,4 +163,4 @@ def _broken(name: str) -> str:
         if lines[-1] and len(lines[-1]) + len(part.strip()) > LABEL:
             lines.append("")
         lines[-1] += part
-    return "<br>".join(plain(line) for line in lines)
+    return "<br>".join(escape_plotly(line) for line in lines)

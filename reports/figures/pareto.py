@@ -9,9 +9,9 @@ import pandas as pd
 
 from reports.analysis.pareto import pareto
 from reports.analysis.search import winner
-from reports.figures.style import BEST, GREY, PALETTE, Drawn, canvas, faint, plain, rounded
-from reports.format.metrics import brief, metric
-from reports.load import Cell, StudyRecords, values
+from reports.figures.style import BEST, GREY, PALETTE, Drawn, escape_plotly, new_figure, rounded, with_alpha
+from reports.format.metrics import format_value, metric
+from reports.load import Cell, StudyRecords, parse_json_object
 
 MOST_BEATEN = 1000
 """Points off the front that are drawn, an even sample."""
@@ -51,12 +51,12 @@ def front_data(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[st
 def draw_front(data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int, lower: bool) -> Drawn:
     """All complete trials, those of the front joined, the confirmed one marked."""
     across, up = metric(further), metric(objectives[0])
-    figure = canvas(across.label, up.label, 360)
+    figure = new_figure(across.label, up.label, 360)
     figure.update_xaxes(showgrid=True)
     front = data[data["front"]].sort_values([further, objectives[0]])
     beaten = data[~data["front"]]
     shown = beaten.iloc[np.unique(np.linspace(0, len(beaten) - 1, min(MOST_BEATEN, len(beaten))).astype(int))]
-    open_circle = {"color": faint(GREY, 0.8), "size": 7, "symbol": "circle-open"}
+    open_circle = {"color": with_alpha(GREY, 0.8), "size": 7, "symbol": "circle-open"}
     joined = "lines+markers" if len(objectives) == 2 else "markers"  # with more, no curve in this plane is the front
     star = {"color": BEST, "size": 15, "symbol": "star"}
     shape = "hv" if lower else "vh"  # between two trials the worse of both is what is had
@@ -84,6 +84,6 @@ def draw_front(data: pd.DataFrame, objectives: list[str], further: str, cell: Ce
 
 
 def _told(row: object) -> str:
-    params = values(getattr(row, "params", ""))
-    listed = ", ".join(f"{name} {brief(value)}" for name, value in params.items())
-    return plain(f"trial {getattr(row, 'number', '')} ({listed})", 200)
+    params = parse_json_object(getattr(row, "params", ""))
+    listed = ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
+    return escape_plotly(f"trial {getattr(row, 'number', '')} ({listed})", 200)

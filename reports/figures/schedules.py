@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.figures.style import BEST, GREY, Drawn, canvas, faint, plain, rounded, whole_steps
-from reports.load import Cell, StudyRecords, values
+from reports.figures.style import BEST, GREY, Drawn, escape_plotly, new_figure, rounded, whole_steps, with_alpha
+from reports.load import Cell, StudyRecords, parse_json_object
 
 MOST_TRIED = 40
 """Other trials whose schedules are drawn beside the winner's, an even sample over the search."""
@@ -19,7 +19,7 @@ def schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[Drawn]
     data = schedule_data(records, cell, str(best["trial_id"]))
     drawn = []
     for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
-        figure = canvas("epoch", plain(str(name)), 260, showlegend=False)
+        figure = new_figure("epoch", escape_plotly(str(name)), 260, showlegend=False)
         figure.update_xaxes(**whole_steps(int(rows["epoch"].max())))
         _draw_tried(figure, rows[~rows["best"]])
         winners = rows[rows["best"]]
@@ -46,7 +46,7 @@ def schedule_data(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFra
     entries = [
         (name, number, epoch, float(value), trial_id == best_id)
         for trial_id, epoch, text, number in rows.itertuples(index=False)
-        for name, value in values(text).items()
+        for name, value in parse_json_object(text).items()
         if isinstance(value, int | float)
     ]
     data = pd.DataFrame(entries, columns=["schedule", "number", "epoch", "value", "best"])
@@ -67,6 +67,6 @@ def _draw_tried(figure: Any, rows: pd.DataFrame) -> None:
             y += [*line, None]
             numbers += [number] * (len(line) + 1)
     if x:
-        figure.add_scatter(x=x, y=y, mode="lines", line={"color": faint(GREY, 0.55), "width": 1, "shape": "hvh"})
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": with_alpha(GREY, 0.55), "width": 1, "shape": "hvh"})
         figure.data[-1].update(customdata=numbers, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}")
         figure.data[-1].hovertemplate += "<extra></extra>"

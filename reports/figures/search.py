@@ -18,10 +18,21 @@ from reports.figures.importance import importance
 from reports.figures.parallel_coordinates import parallel
 from reports.figures.pareto import front_figures
 from reports.figures.schedules import schedules
-from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, canvas, faint, plain, rounded, whole_steps
-from reports.format.metrics import Metric, brief, metric
+from reports.figures.style import (
+    BEST,
+    GREY,
+    PALETTE,
+    Drawn,
+    axis_of,
+    escape_plotly,
+    new_figure,
+    rounded,
+    whole_steps,
+    with_alpha,
+)
+from reports.format.metrics import Metric, format_value, metric
 from reports.format.settings import domains
-from reports.load import Cell, StudyRecords, values
+from reports.load import Cell, StudyRecords, parse_json_object
 
 MOST_POINTS = 2000
 """Trials drawn in a scatter, the best and an even sample of the rest."""
@@ -85,7 +96,7 @@ def thinned(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
 
 def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lower_is_better: bool) -> Drawn:
     """Scores in the order of trials, and the best complete one so far."""
-    figure = canvas("trial", written.label, 340)
+    figure = new_figure("trial", written.label, 340)
     figure.update_xaxes(**whole_steps(int(data["number"].max())))
     known = data["score"].dropna()
     worst = float(known.max() if lower_is_better else known.min()) if len(known) else 0.0
@@ -123,11 +134,15 @@ def curve_data(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.Da
 
 def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cell: Cell, total: int) -> Drawn:
     """Validation over epochs of each search trial; the best one stands out."""
-    figure = canvas("epoch", written.label, 340)
+    figure = new_figure("epoch", written.label, 340)
     figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
     number = int(best["number"]) if best is not None else -1
     others = data[data["number"] != number]
-    for state, colour in (("PRUNED", faint(GREY, 0.7)), ("FAILED", PALETTE[3]), ("COMPLETE", faint(PALETTE[0], 0.75))):
+    for state, colour in (
+        ("PRUNED", with_alpha(GREY, 0.7)),
+        ("FAILED", PALETTE[3]),
+        ("COMPLETE", with_alpha(PALETTE[0], 0.75)),
+    ):
         _lines(figure, others[others["state"] == state], STATES[state][0], {"color": colour, "width": 1.2}, written)
     _lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, written)
     caption = f"{_shown(data['number'].nunique(), total)} The best one stands out."
@@ -137,7 +152,7 @@ def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cel
 def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[Drawn]:
     """The score against each searched parameter, one small figure each."""
     scored = thinned(trials[trials["score"].notna()], MOST_SLICED)
-    params = [values(text) for text in scored["params"]]
+    params = [parse_json_object(text) for text in scored["params"]]
     logarithmic = _logarithmic(records, cell)
     drawn = []
     for index, name in enumerate(parameter_names(cell, scored)):
@@ -150,10 +165,10 @@ def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Met
 
 
 def _slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
-    figure = canvas(plain(name), written.label, 260, showlegend=False)
+    figure = new_figure(escape_plotly(name), written.label, 260, showlegend=False)
     figure.update_xaxes(**axis_of(settings, logarithmic))
     if figure.layout.xaxis.type == "category":
-        settings = [plain(brief(value)) for value in settings]
+        settings = [escape_plotly(format_value(value)) for value in settings]
     for state, (word, marker) in STATES.items():
         here = [i for i, found in enumerate(rows["state"]) if found == state]
         if here:
@@ -176,7 +191,7 @@ def _scatter(
 ) -> None:
     if rows.empty:
         return
-    details = [plain(text, 200) for text in _details(rows)]
+    details = [escape_plotly(text, 200) for text in _details(rows)]
     figure.add_scatter(x=x, y=rounded(scores), mode="markers", name=word, marker=marker, customdata=details)
     score = f"<br>{written.words}: %{{y:.{written.digits}f}}" if rows["score"].notna().all() else ""
     figure.data[-1].hovertemplate = f"%{{customdata}}, {word}{score}<extra></extra>"
@@ -184,7 +199,7 @@ def _scatter(
 
 def _details(rows: pd.DataFrame) -> Iterator[str]:
     for number, state, why, text in rows[["number", "state", "reason", "params"]].astype(object).to_numpy():
-        params = ", ".join(f"{name} {brief(value)}" for name, value in values(text).items())
+        params = ", ".join(f"{name} {format_value(value)}" for name, value in parse_json_object(text).items())
         yield f"trial {number} ({params})" + (f": {why}" if state == "FAILED" and why else "")
 
 
@@ -209,6 +224,6 @@ def _shown(count: int, total: int) -> str:
 
 def _logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
     """Names of the cell's parameters that are searched on a logarithmic scale."""
-    arms = records.part("study").get("arms")
+    arms = records.section("study").get("arms")
     losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
     return {name for loss in losses for name, domain in domains(loss) if domain.get("log") is True}

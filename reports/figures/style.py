@@ -46,23 +46,23 @@ class Look:
     dash: str
 
 
-def look(position: int) -> Look:
+def line_style(position: int) -> Look:
     """By position in the study; lines that lie on each other stay apart by their dashes."""
     return Look(PALETTE[position % len(PALETTE)], DASHES[position % len(DASHES)])
 
 
-def faint(colour: str, alpha: float) -> str:
+def with_alpha(colour: str, alpha: float) -> str:
     """A #rrggbb colour as rgba."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
 
 
-def plain(text: str, length: int = 40) -> str:
+def escape_plotly(text: str, length: int = 40) -> str:
     """A name as text that plotly shows as it is: no tags, no %{…} of its hover templates, not too long."""
     return html.escape(shorten(text, length)).replace("%{", "%&#123;")
 
 
-def canvas(x_title: str, y_title: str, height: int = 380, **layout: Any) -> go.Figure:
+def new_figure(x_title: str, y_title: str, height: int = 380, **layout: Any) -> go.Figure:
     """An empty figure in the report's style."""
     figure = go.Figure(layout={"template": "none", "height": height, **layout})
     figure.update_layout(

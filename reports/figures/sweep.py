@@ -17,8 +17,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from reports.analysis import statistics
-from reports.figures.style import BEST, GREY, Drawn, Look, canvas, faint, look, plain, rounded
-from reports.format.metrics import Metric, brief, metric
+from reports.figures.style import BEST, GREY, Drawn, Look, escape_plotly, line_style, new_figure, rounded, with_alpha
+from reports.format.metrics import Metric, format_value, metric
 from reports.format.settings import CLASS
 from reports.load import Cell, StudyRecords
 
@@ -69,7 +69,7 @@ def setting_figures(records: StudyRecords, student: str) -> list[Drawn]:
 
 def sweep(records: StudyRecords) -> Sweep | None:
     """The setting by which most arms differ from each other, and by which alone; None if fewer than FEWEST do."""
-    listed = records.part("study").get("arms")
+    listed = records.section("study").get("arms")
     losses = {
         str(arm.get("name")): dict(_leaves(arm.get("loss")))
         for arm in (listed if isinstance(listed, list) else [])
@@ -99,7 +99,7 @@ def setting_data(records: StudyRecords, student: str, found: Sweep, name: str) -
 
 def draw_setting(points: list[Point], found: Sweep, written: Metric, student: str, direction: str) -> Drawn:
     """Means with intervals over the seeds' dots, a line through the fixed ones; levels across the whole width."""
-    figure = canvas(plain(found.name), written.label, 360)
+    figure = new_figure(escape_plotly(found.name), written.label, 360)
     fixed = sorted((point for point in points if point.arm in found.fixed), key=lambda point: point.x or 0.0)
     placed = [point.x for point in points if point.x is not None]
     wide = min(placed) > 0 and max(placed) / min(placed) > 50
@@ -108,10 +108,10 @@ def draw_setting(points: list[Point], found: Sweep, written: Metric, student: st
     aside = partial(_aside, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
     for point in levels:
         _draw_level(figure, point, written, (low, high), controls=point.arm not in found.others)
-    _draw_points(figure, fixed, written, f"fixed {plain(found.path[-1], 20)}", look(0), "circle", aside)
+    _draw_points(figure, fixed, written, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", aside)
     for point in points:
         if point.x is not None and point.arm not in found.fixed:
-            label = f"{plain(point.arm, 30)}, chosen {brief(point.x)}"
+            label = f"{escape_plotly(point.arm, 30)}, chosen {format_value(point.x)}"
             _draw_points(figure, [point], written, label, Look(BEST, "solid"), "star", aside)
     figure.update_xaxes(type="log" if wide else "linear", range=None if wide else [low, high])
     better = "lower" if direction == "min" else "higher"
@@ -176,22 +176,22 @@ def _seeds(points: list[Point]) -> str:
 
 
 def _draw_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[float, float], *, controls: bool) -> None:
-    colour, dash = (GREY, "7px,3px") if controls else (look(2).colour, "2px,3px")
+    colour, dash = (GREY, "7px,3px") if controls else (line_style(2).colour, "2px,3px")
     kind = "control" if controls else "moving"
     mean, interval = point.mean.mean, point.mean.interval
     if interval and controls:
         band = [*rounded([interval.low] * 2), *rounded([interval.high] * 2)]
         figure.add_scatter(
-            x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=faint(colour, 0.15), mode="none"
+            x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=with_alpha(colour, 0.15), mode="none"
         )
         figure.data[-1].update(showlegend=False, hoverinfo="skip")
     figure.add_scatter(
         x=[ends[0], sum(ends) / 2, ends[1]],
         y=rounded([mean] * 3),
         mode="lines",
-        name=f"{plain(point.arm, 30)} ({kind})",
+        name=f"{escape_plotly(point.arm, 30)} ({kind})",
         line={"color": colour, "dash": dash, "width": 2},
-        hovertemplate=f"{plain(point.arm)}: %{{y:.{written.digits}f}}<extra></extra>",
+        hovertemplate=f"{escape_plotly(point.arm)}: %{{y:.{written.digits}f}}<extra></extra>",
     )
 
 
@@ -209,7 +209,7 @@ def _draw_points(
         x=rounded(aside(point.x) for point in points if point.x is not None for _ in point.seeds),
         y=rounded(value for point in points for value in point.seeds),
         mode="markers",
-        marker={"color": faint(style.colour, 0.35), "size": 6},
+        marker={"color": with_alpha(style.colour, 0.35), "size": 6},
         showlegend=False,
         hovertemplate=f"one seed: %{{y:.{written.digits}f}}<extra></extra>",
     )
@@ -220,7 +220,7 @@ def _draw_points(
         name=name,
         line={"color": style.colour, "width": 1.5},
         marker={"color": style.colour, "size": 14 if symbol == "star" else 9, "symbol": symbol},
-        customdata=[plain(point.arm) for point in points],
+        customdata=[escape_plotly(point.arm) for point in points],
         hovertemplate=f"%{{customdata}}: %{{y:.{written.digits}f}}<extra></extra>",
     )
     half = [point.mean.interval.high - point.mean.mean if point.mean.interval else 0.0 for point in points]

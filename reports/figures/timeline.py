@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.figures.style import GREY, PALETTE, Drawn, canvas, plain
+from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, new_figure
 from reports.format.metrics import duration
 from reports.load import StudyRecords
 
@@ -119,7 +119,7 @@ def draw_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) ->
     count = int(stretches["lane"].max()) + 1
     whole = float(shown["end"].max())
     unit, seconds = ("hours", 3600) if whole > 5400 else ("minutes", 60) if whole > 180 else ("seconds", 1)
-    figure = canvas(f"{unit} of work", "worker", min(900, 130 + max(3, count) * (26 if count <= 12 else 14)))
+    figure = new_figure(f"{unit} of work", "worker", min(900, 130 + max(3, count) * (26 if count <= 12 else 14)))
     figure.update_xaxes(range=[0, 1.005 * whole / seconds], showgrid=True)
     every = max(1, count // 12)
     ticks = {"tickmode": "array", "tickvals": list(range(0, count, every))}
@@ -155,8 +155,10 @@ def _bars(figure: go.Figure, rows: pd.DataFrame, whole: float, seconds: int, wor
 
 def _told(row: Any, word: str) -> str:
     if row.count > 1:
-        return plain(f"{row.count} trials, {word}")
-    return plain(f"{row.cell}, {row.phase} {row.number}: {word}, {duration(row.end - row.begin)}, {row.worker}", 140)
+        return escape_plotly(f"{row.count} trials, {word}")
+    return escape_plotly(
+        f"{row.cell}, {row.phase} {row.number}: {word}, {duration(row.end - row.begin)}, {row.worker}", 140
+    )
 
 
 def _caption(stretches: pd.DataFrame, shown: pd.DataFrame, breaks: list[tuple[float, float]], count: int) -> str:

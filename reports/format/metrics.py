@@ -82,7 +82,7 @@ def number(value: float, digits: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def brief(value: object) -> str:
+def format_value(value: object) -> str:
     """A setting's value: numbers at four significant digits, everything else as text."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reports.format.metrics import brief
+from reports.format.metrics import format_value
 
 LINE = 90
 """Characters up to which a setting is written on one line instead of as a list of its parts."""
@@ -68,7 +68,7 @@ def line(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(line(item) for item in value) or "none"
     if not isinstance(value, dict):
-        return brief(value) if value != "" else "–"
+        return format_value(value) if value != "" else "–"
     kind, fields = value.get("is"), {key: item for key, item in value.items() if key not in CLASS}
     if kind in ("Uniform", "Integer"):
         scale = ", logarithmic" if fields.get("log") else ""
@@ -82,7 +82,9 @@ def line(value: Any) -> str:
 
 def _options(choice: dict[str, Any]) -> str:
     pairs = zip(choice.get("labels", ()), choice.get("options", ()), strict=False)
-    return ", ".join(brief(label) + (f" = {_nested(option)}" if option != label else "") for label, option in pairs)
+    return ", ".join(
+        format_value(label) + (f" = {_nested(option)}" if option != label else "") for label, option in pairs
+    )
 
 
 def _nested(value: Any) -> str:

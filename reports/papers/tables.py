@@ -99,7 +99,7 @@ def _own_names(records: StudyRecords, layout: Layout) -> dict[str, tuple[Line, .
     """This study's nets by role, titled as in the paper where it has them too."""
     titles = {line.model: line for lines in layout.names.values() for line in lines}
     fixed = {version.model for line in layout.rows if line.model for version in _versions(records, line)}
-    teacher, students = records.part("teacher").get("name"), [s for s in records.students if s not in fixed]
+    teacher, students = records.section("teacher").get("name"), [s for s in records.students if s not in fixed]
     own = {"teacher": [str(teacher)] if teacher else [], "student": students}
     return {role: tuple(titles.get(name, Line(name, model=name)) for name in names) for role, names in own.items()}
 
@@ -128,7 +128,7 @@ def _measured(records: StudyRecords, layout: Layout, place: Line) -> str:
 
 def _no_result(records: StudyRecords, place: Line) -> str:
     """Why nothing was measured, where the study's inputs tell it: an absent file of weights, say."""
-    return f"– {records.part('inputs', 'data', 'absent').get(place.metric, 'no result')}"
+    return f"– {records.section('inputs', 'data', 'absent').get(place.metric, 'no result')}"
 
 
 def _figures(records: StudyRecords, place: Line, cell: Cell, base: Cell | None, column: str) -> tuple[str, int]:
@@ -163,18 +163,18 @@ def _cell(records: StudyRecords, layout: Layout, place: Line, method: str) -> Ce
 
 
 def _teacher(records: StudyRecords, place: Line) -> str:
-    if records.part("teacher").get("name") != place.model:
+    if records.section("teacher").get("name") != place.model:
         return ABSENT
-    value = records.part("teacher", "metrics").get(f"test/{place.metric}")
+    value = records.section("teacher", "metrics").get(f"test/{place.metric}")
     written = replace(metric(f"test/{place.metric}"), digits=place.digits)
     return f"{written.text(float(value))} (n = 1)" if isinstance(value, int | float) else _no_result(records, place)
 
 
 def _of_net(records: StudyRecords, place: Line) -> str:
     """What a net has and takes, whatever it was trained by."""
-    teacher = records.part("teacher")
+    teacher = records.section("teacher")
     of_teacher = place.method == "teacher" and teacher.get("name") == place.model
-    net = Net(place.model, of_teacher, teacher if of_teacher else records.part("students", place.model))
+    net = Net(place.model, of_teacher, teacher if of_teacher else records.section("students", place.model))
     parameters = net.number("parameters")
     if parameters is None:
         return ABSENT
@@ -195,7 +195,7 @@ def _quoted(found: Published, letters: dict[str, str]) -> str:
 
 def _concerns(records: StudyRecords, layout: Layout) -> bool:
     """Whether the study measures what the table does, under a method that is in it."""
-    measured = {records.test_metric, *records.part("metrics")}
+    measured = {records.test_metric, *records.section("metrics")}
     methods = {line.method for line in (*layout.rows, *layout.columns) if line.method}
     named = [cell.published.lower() for cell in records.cells if cell.published]
     found = any(name == method or name.startswith(f"{method} ") for name in named for method in methods)

@@ -15,7 +15,7 @@ from reports.analysis import statistics
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare
 from reports.analysis.published import Published
 from reports.analysis.statistics import Mean, Paired
-from reports.format.metrics import Metric, brief, shorten
+from reports.format.metrics import Metric, format_value, shorten
 from reports.format.table import Table, to_text
 from reports.load import StudyRecords, load
 from reports.text import summary as headline
@@ -84,9 +84,9 @@ def failures_table(records: StudyRecords) -> Table:
 
 def provenance_table(records: StudyRecords) -> Table:
     """Where the numbers come from."""
-    provenance, inputs = records.part("provenance"), records.part("inputs")
+    provenance, inputs = records.section("provenance"), records.section("inputs")
     commit = provenance.get("commit")
-    space = records.part("space")
+    space = records.section("space")
     facts: dict[str, Any] = {
         "command": provenance.get("command"),
         "commit": f"{commit}, with uncommitted changes" if commit and provenance.get("dirty") else commit,
@@ -99,11 +99,11 @@ def provenance_table(records: StudyRecords) -> Table:
         "record schema": records.study.get("schema"),
     }
     sections = (
-        ("teacher", records.part("teacher")),
-        ("machine", records.part("provenance", "machine")),
+        ("teacher", records.section("teacher")),
+        ("machine", records.section("provenance", "machine")),
         *inputs.items(),
     )
-    for name, section in (*sections, ("version of", records.part("provenance", "versions"))):
+    for name, section in (*sections, ("version of", records.section("provenance", "versions"))):
         facts |= dict(_flattened(section, name))
     rows = tuple((name, _fact(value)) for name, value in facts.items() if value not in (None, "", [], {}))
     return Table("provenance", "Provenance", ("what", "value"), "ll", rows)
@@ -204,7 +204,7 @@ def _flattened(value: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def _fact(value: Any) -> str:
-    return ", ".join(_fact(item) for item in value) if isinstance(value, list) else brief(value)
+    return ", ".join(_fact(item) for item in value) if isinstance(value, list) else format_value(value)
 
 
 def _wrapped(text: str, width: int) -> str:

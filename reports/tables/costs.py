@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from reports.analysis import statistics
 from reports.analysis.comparison import by_seed
 from reports.analysis.pareto import pareto
-from reports.figures.style import GREY, PALETTE, Drawn, canvas, look, plain, rounded
+from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, line_style, new_figure, rounded
 from reports.format.metrics import Metric, metric
 from reports.format.table import Table
 from reports.load import StudyRecords
@@ -58,9 +58,9 @@ class Scored:
 
 def nets(records: StudyRecords) -> list[Net]:
     """The teacher, if there is one, and the students in the study's order."""
-    teacher = records.part("teacher")
+    teacher = records.section("teacher")
     first = [Net(str(teacher.get("name") or "teacher"), True, teacher)] if teacher else []
-    return first + [Net(name, False, records.part("students", name)) for name in records.students]
+    return first + [Net(name, False, records.section("students", name)) for name in records.students]
 
 
 def cost_table(records: StudyRecords) -> Table | None:
@@ -153,7 +153,7 @@ def scored(records: StudyRecords) -> list[Scored]:
         mean = statistics.mean_interval([value * written.factor for value in values])
         half = mean.interval.high - mean.mean if mean.interval else 0.0
         found.append(Scored(by_name[cell.student], cell.arm, arms.index(cell.arm), mean.mean, half))
-    of_teacher = records.part("teacher", "metrics").get(records.test_metric)
+    of_teacher = records.section("teacher", "metrics").get(records.test_metric)
     teacher = next((net for net in nets(records) if net.teacher), None)
     if teacher is not None and isinstance(of_teacher, int | float):
         found.append(Scored(teacher, "", len(arms), of_teacher * written.factor, 0.0))
@@ -172,7 +172,7 @@ def draw_costs(
 ) -> Drawn:
     """A mark for each cell, the arms in their colours, the teacher a star; the front as a stepped line."""
     arms = list(dict.fromkeys(one.arm for one in data))
-    figure = canvas(label, written.label, 260 + 20 * len(arms))
+    figure = new_figure(label, written.label, 260 + 20 * len(arms))
     figure.update_xaxes(showgrid=True)
     best = front(data, key, direction)
     figure.add_scatter(x=_across(best, key, factor), y=rounded(one.score for one in best), mode="lines")
@@ -190,13 +190,13 @@ def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: flo
     arm, position = points[0].arm, points[0].position
     figure.add_scatter(x=_across(points, key, factor), y=rounded(one.score for one in points), mode="markers")
     star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
-    marker = {"color": look(position).colour, "size": 9} if arm else star
+    marker = {"color": line_style(position).colour, "size": 9} if arm else star
     value = f"{written.words}: %{{y:.{written.digits}f}}"
     across = ".4g" if key == "latency_seconds" else ".4s"  # milliseconds are no unit to be prefixed once more
     bars = {"type": "data", "array": rounded(one.half for one in points), "thickness": 1, "width": 3}
-    figure.data[-1].update(name=plain(arm) if arm else "teacher", marker=marker, error_y=bars)
+    figure.data[-1].update(name=escape_plotly(arm) if arm else "teacher", marker=marker, error_y=bars)
     figure.data[-1].update(
-        customdata=[plain(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in points],
+        customdata=[escape_plotly(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in points],
         hovertemplate=f"%{{customdata}}<br>%{{x:{across}}}<br>{value}<extra></extra>",
     )
 

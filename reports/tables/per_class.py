@@ -17,12 +17,12 @@ def class_table(records: StudyRecords, student: str) -> Table | None:
     """
     test = metric(records.test_metric)
     prefix = records.test_metric.removesuffix(test.bare) + f"{CLASS}{test.bare}_"
-    names = [name for name in records.part("metrics") if name.startswith(prefix) and name in records.confirmed]
+    names = [name for name in records.section("metrics") if name.startswith(prefix) and name in records.confirmed]
     names = [name for name in names if records.confirmed[name].notna().any()]
     if not names:
         return None
     cells = records.cells_of(student)
-    teacher = records.part("teacher", "metrics")
+    teacher = records.section("teacher", "metrics")
     rows = tuple(
         (
             name.removeprefix(prefix),

@@ -11,9 +11,9 @@ import pandas as pd
 
 from reports.analysis.pareto import pareto
 from reports.analysis.search import parameter_names, rank
-from reports.format.metrics import Metric, brief, metric
+from reports.format.metrics import Metric, format_value, metric
 from reports.format.table import Table
-from reports.load import Cell, StudyRecords, values
+from reports.load import Cell, StudyRecords, parse_json_object
 
 TOP_TRIALS = 10
 STATE_WORDS = {"PRUNED": "stopped"}
@@ -30,7 +30,7 @@ def search_table(records: StudyRecords, cell: Cell) -> Table:
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
         complete = trial["state"] == "COMPLETE"
-        proposed = _proposed(values(trial["params"]), names)
+        proposed = _proposed(parse_json_object(trial["params"]), names)
         score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
@@ -61,7 +61,7 @@ def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     names, written = parameter_names(cell, trials), [metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.direction_of(records.metric) == "min")
     rows = [
-        (str(trial["number"]), *_proposed(values(trial["params"]), names), *_scores(trial, written))
+        (str(trial["number"]), *_proposed(parse_json_object(trial["params"]), names), *_scores(trial, written))
         for _, trial in shown.iterrows()
     ]
     few = len(names) <= MOST_COLUMNS
@@ -83,5 +83,5 @@ def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
 def _proposed(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
     """A trial's settings: a column each, or all in one where there are many."""
     if len(names) <= MOST_COLUMNS:
-        return tuple(brief(params[name]) if name in params else "–" for name in names)
-    return (", ".join(f"{name} {brief(params[name])}" for name in names if name in params),)
+        return tuple(format_value(params[name]) if name in params else "–" for name in names)
+    return (", ".join(f"{name} {format_value(params[name])}" for name in names if name in params),)

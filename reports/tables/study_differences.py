@@ -26,13 +26,13 @@ def studies_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Tab
             "question": records.study.get("question"),
             "state": "finished" if records.finished else "unfinished",
             "data": records.data_name,
-            "fingerprint of the data": records.part("inputs", "data").get("fingerprint"),
+            "fingerprint of the data": records.section("inputs", "data").get("fingerprint"),
             "protocol": records.protocol or "no paper's",
             "metric": records.test_metric,
             "confirmed on": records.study.get("confirm_on"),
             "study seed": records.study.get("seed"),
-            "started": str(records.part("provenance").get("created") or "")[:16].replace("T", " "),
-            "command": records.part("provenance").get("command"),
+            "started": str(records.section("provenance").get("created") or "")[:16].replace("T", " "),
+            "command": records.section("provenance").get("command"),
         }
         for records in studies
     ]
@@ -44,27 +44,28 @@ def studies_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Tab
 def settings_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """Settings that differ, by their place in the space file's Study."""
     described = [
-        {key: value for key, value in records.part("study").items() if key not in NOT_SETTINGS} for records in studies
+        {key: value for key, value in records.section("study").items() if key not in NOT_SETTINGS}
+        for records in studies
     ]
     return _side_by_side("settings", "Settings that differ", "setting", labels, list(varying(described)))
 
 
 def inputs_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What differs in data and teachers."""
-    found = [records.part("inputs") | {"teacher": _teacher(records)} for records in studies]
+    found = [records.section("inputs") | {"teacher": _teacher(records)} for records in studies]
     return _side_by_side("inputs", "Data and teachers that differ", "what", labels, list(varying(found)))
 
 
 def versions_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What differs in code, versions and machines."""
     kept = ("commit", "dirty", "versions", "machine")
-    found = [{key: records.part("provenance").get(key, ABSENT) for key in kept} for records in studies]
+    found = [{key: records.section("provenance").get(key, ABSENT) for key in kept} for records in studies]
     return _side_by_side("versions", "Code, versions and machines that differ", "what", labels, list(varying(found)))
 
 
 def budget_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What each study was given and took, equal or not."""
-    planned = [(word, [r.part("budget").get(name) for r in studies]) for name, word in _PLANNED]
+    planned = [(word, [r.section("budget").get(name) for r in studies]) for name, word in _PLANNED]
     return _side_by_side("budget", "Budget", "budget", labels, planned + _spent(studies))
 
 
@@ -118,8 +119,8 @@ def _alike(values: Sequence[Any]) -> bool:
 
 def _teacher(records: StudyRecords) -> dict[str, Any]:
     """What tells teachers apart, and what they score; how one was trained is among the settings."""
-    teacher = records.part("inputs", "teacher") | records.part("teacher")
-    teacher |= {records.test_metric: records.part("teacher", "metrics").get(records.test_metric)}
+    teacher = records.section("inputs", "teacher") | records.section("teacher")
+    teacher |= {records.test_metric: records.section("teacher", "metrics").get(records.test_metric)}
     kept = ("name", "parameters", "source", "fingerprint", records.test_metric)
     return {key: teacher[key] for key in kept if teacher.get(key) is not None}
 

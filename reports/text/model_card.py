@@ -12,10 +12,10 @@ import numpy as np
 
 from reports.analysis.comparison import compare, protocol
 from reports.analysis.statistics import mean_interval
-from reports.format.metrics import brief, metric
+from reports.format.metrics import format_value, metric
 from reports.format.settings import line
 from reports.format.table import Table, to_markdown
-from reports.load import Cell, StudyRecords, values
+from reports.load import Cell, StudyRecords, parse_json_object
 
 if TYPE_CHECKING:
     from trainables.export.cost import Latency
@@ -77,7 +77,7 @@ def _feeding(config: Mapping[str, Any], written: Exported) -> list[tuple[str, st
 def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
     """Every metric that the cell's confirm runs measured outside of training, test first."""
     runs = records.confirmed[records.confirmed["cell"] == cell.name]
-    names = [name for name in records.part("metrics") if "/" in name and not name.startswith("train/")]
+    names = [name for name in records.section("metrics") if "/" in name and not name.startswith("train/")]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
         measured = runs[name].to_numpy(dtype=float) if name in runs else np.array([])
@@ -130,15 +130,19 @@ def _milliseconds(measured: Latency) -> str:
 def _origin(
     records: StudyRecords, cell: Cell, because: str, run: Any, config: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    data, teacher, provenance = records.part("inputs", "data"), records.part("teacher"), records.part("provenance")
-    machine = records.part("provenance", "machine")
-    params = values(run["params"])
+    data, teacher, provenance = (
+        records.section("inputs", "data"),
+        records.section("teacher"),
+        records.section("provenance"),
+    )
+    machine = records.section("provenance", "machine")
+    params = parse_json_object(run["params"])
     facts: dict[str, Any] = {
         "study": records.name,
         "chosen": because,
         "arm": cell.arm,
         "loss": line(config.get("loss")),
-        "searched values": ", ".join(f"{name} {brief(value)}" for name, value in params.items()),
+        "searched values": ", ".join(f"{name} {format_value(value)}" for name, value in params.items()),
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",
         "trained on": f"{config.get('train_on')} of {records.data_name}",
         "note on the data": data.get("note"),
@@ -146,12 +150,12 @@ def _origin(
         "protocol": f"{protocol(records)}'s" if protocol(records) else "not that of any paper",
         "teacher": teacher.get("name"),
         "fingerprint of the teacher": teacher.get("fingerprint")
-        or records.part("inputs", "teacher").get("fingerprint"),
+        or records.section("inputs", "teacher").get("fingerprint"),
         "task": line(config.get("task")),
         "commit": f"{provenance.get('commit')}{', with uncommitted changes' if provenance.get('dirty') else ''}",
         "command": provenance.get("command"),
         "trained with": ", ".join(
-            f"{name} {version}" for name, version in records.part("provenance", "versions").items()
+            f"{name} {version}" for name, version in records.section("provenance", "versions").items()
         ),
         "doubts": "; ".join(records.warnings),
         "trained by": f"{run['device']}; {machine.get('system')}, {machine.get('cpu')}",

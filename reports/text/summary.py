@@ -14,7 +14,7 @@ from reports.load import StudyRecords
 
 def data_line(records: StudyRecords) -> str:
     """The first line under the title: which data, and whether under a paper's protocol."""
-    data = records.part("inputs", "data")
+    data = records.section("inputs", "data")
     sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
     of = f": {_listed(sizes)} samples" if sizes else ""
     said = str(data.get("note") or "").rstrip(".")
@@ -29,7 +29,7 @@ def data_line(records: StudyRecords) -> str:
 
 def altered(records: StudyRecords) -> str:
     """Why the data are not those of the study's declared protocol."""
-    why = records.part("inputs", "data").get("why_incomplete")
+    why = records.section("inputs", "data").get("why_incomplete")
     return str(why) if why else "images are missing or added"
 
 

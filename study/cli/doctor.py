@@ -24,7 +24,7 @@ from rich.text import Text
 
 from study.cli import hardware
 from study.cli.hardware import Finding, Level
-from study.driver import check_inputs, notes
+from study.driver import check_inputs, preparation_lines
 from study.errors import InputError
 from study.records.study_json import gpu_names
 from study.space_file import load_space
@@ -174,7 +174,7 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
         yield Finding("ok", f"{path}{profile}: {study.name}, {len(study.cells)} cells")
         data = check_inputs(study, wish.storage).get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
-        to_prepare = notes(study.task.preparations(wish.storage, study.plan))
+        to_prepare = preparation_lines(study.task.preparations(wish.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:
         yield Finding("fails", str(error))

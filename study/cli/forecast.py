@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from study.cli.epoch_times import Pace, assumed
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay
-from study.engine.usage import HOUR, used_up
+from study.engine.usage import HOUR, exhausted_cap
 from study.errors import InputError
 from study.records.rows import RunningTrial
 from study.records.segments import Records, read_segments
@@ -126,7 +126,7 @@ def _simulated(flow: Coordinator, pace: Pace | None, concurrent: int, draw: rand
         concurrent=concurrent,
         recorded=recorded,
         source=pace.source if pace else "",
-        over=used_up(budget, flow.wall_seconds_before + wall_seconds, flow.gpu_seconds) if pace else "",
+        over=exhausted_cap(budget, flow.wall_seconds_before + wall_seconds, flow.gpu_seconds) if pace else "",
         problem=flow.problem,
     )
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from study.errors import InputError
 from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_segments, read_study, segments
-from study.storage.locations import shown
+from study.storage.locations import display_path
 from study.storage.remote import driver
 from study.trial import TrialState
 
@@ -63,7 +63,7 @@ def find(study: str, storage: Path) -> Path:
         raise InputError(f"study {study!r} is just being started: try again in a few seconds")
     there = [folder.name for folder in _folders(storage)] if storage.is_dir() else []
     known = f"there are: {', '.join(there)}" if there else "there is none"
-    below = shown(storage)
+    below = display_path(storage)
     raise InputError(f"no study {study!r} below {below} ({known}): give a name, a path, or another --storage-path")
 
 

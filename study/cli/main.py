@@ -29,7 +29,7 @@ from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage import remote as elsewhere
 from study.storage.dataset import data_folder
-from study.storage.locations import located
+from study.storage.locations import local_path
 
 EXAMPLES = """
 \b
@@ -81,7 +81,7 @@ def in_json(value: Any) -> str:
 def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
     """Print what this very command answers on the head of the cluster there, and end as it does."""
     context = click.get_current_context()
-    words = [str(context.info_name), *jobs.given(context, "watch")]
+    words = [str(context.info_name), *jobs.command_words(context, "watch")]
 
     def told(answer: str) -> str:
         return answer if {"--json", "--space"} & set(words) else jobs.from_here(answer, address)  # texts for machines
@@ -172,7 +172,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             raise InputError("--watch needs a terminal: use --json, and ask again")
         if address is not None:
             answer_from(address, study, watch)
-        folder = listing.find(*elsewhere.study_at(study, storage_path))
+        folder = listing.find(*elsewhere.locate_study(study, storage_path))
         if space:
             click.echo(resuming.source_of(folder, listing.described(folder)), nl=False)
         elif as_json:
@@ -180,7 +180,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
         elif not watch:
             screen().print(showing.drawn(standing.standing(folder)), soft_wrap=True)
         else:
-            showing.watch(lambda: showing.drawn(standing.standing(elsewhere.refreshed(folder))), screen())
+            showing.watch(lambda: showing.drawn(standing.standing(elsewhere.refresh_copy(folder))), screen())
 
 
 @main.command(
@@ -197,7 +197,7 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     Failed trials are run again only if --retry-failed is among them.
     """
     with in_one_line():
-        resuming.go_on(listing.find(*elsewhere.study_at(study, storage_path)), options)
+        resuming.go_on(listing.find(*elsewhere.locate_study(study, storage_path)), options)
 
 
 @main.command(
@@ -217,10 +217,10 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
     if address is not None:
         answer_from(address, study)
     with in_one_line():
-        folder = listing.find(*elsewhere.study_at(study, storage_path))
+        folder = listing.find(*elsewhere.locate_study(study, storage_path))
         running, began = listing.holder(folder), time.monotonic()
         still = resuming.stop(folder, wait)
-        finished = listing.described(elsewhere.refreshed(folder))["finished"]
+        finished = listing.described(elsewhere.refresh_copy(folder))["finished"]
     go_on = "it is finished" if finished else f"go on with: python -m study resume {standing.said(folder)}"
     if still:
         click.echo(f"{folder.name} was asked to stop, and {still} still runs it after {wait:g} s", err=True)
@@ -249,7 +249,7 @@ def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_
     that can be lived with.
     """
     with in_one_line():
-        storage = located(storage_path)
+        storage = local_path(storage_path)
         share = gpus_per_trial if isinstance(gpus_per_trial, float) else None  # auto is at most one, and one by default
         wish = doctor.Wish(storage, space, profile, data_folder(data_dir), share, address, workers_per_trial)
         healthy = doctor.examine(wish, screen())

@@ -19,7 +19,7 @@ from study.cli.list_studies import described, holder
 from study.cli.status import said
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage.locations import mirror_of, shown
+from study.storage.locations import display_path, mirror_of
 from study.storage.remote import ask_to_stop
 
 STARTS = (["python", "-m", "study.run"], ["python", "-m", "study", "run"], ["kdstudy", "run"])
@@ -68,7 +68,7 @@ def words_to_go_on(folder: Path, study: Mapping[str, Any], more: Sequence[str]) 
         recorded, added = _anchored(recorded, there), _anchored(added, Path.cwd())
     given = there / Path(recorded.get("storage_path", "runs")).expanduser()
     if mirror_of(folder.parent).uri or given.resolve() != folder.parent:
-        recorded["storage_path"] = shown(folder.parent)  # the study was moved, or is no path
+        recorded["storage_path"] = display_path(folder.parent)  # the study was moved, or is no path
     merged = recorded | added
     return [merged.pop("space"), *(word for name, value in merged.items() for word in _words(name, value))]
 

@@ -19,16 +19,16 @@ import click
 from rich.console import Console
 
 from study.cluster import addresses, jobs
-from study.driver import Outcome, RunOptions, check_inputs, check_place, drive, notes, resources_of
+from study.driver import Outcome, RunOptions, check_inputs, check_run_options, drive, preparation_lines, resources_of
 from study.engine.warm_start import warm_points
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.records.study_json import beside
 from study.space_file import Space, capped, in_precision, load_space, overridden
-from study.storage.dataset import DataSet, copied
-from study.storage.lease import held
-from study.storage.locations import located, shown
-from study.storage.remote import refreshed
+from study.storage.dataset import DataSet, fetch_dataset
+from study.storage.lease import acquire_lease
+from study.storage.locations import display_path, local_path
+from study.storage.remote import refresh_copy
 from study.storage.worker_sync import fetch_artifacts, fetch_names
 from study.study import Study
 from study.trackers.base import TRACKERS
@@ -142,14 +142,14 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
     try:
         if address is not None:
             addresses.check(address)
-        if addresses.through_jobs(address):
+        if addresses.uses_job_api(address):
             named = checked_here(space, folder, lambda: asked_for()[1].name)
-            words = jobs.given(click.get_current_context(), "space")
+            words = jobs.command_words(click.get_current_context(), "space")
             sys.exit(jobs.submit(str(address), space, words, storage_path, "" if fresh else named, lasting=not dry_run))
-        if data := copied(data_dir):
+        if data := fetch_dataset(data_dir):
             folder = data.mirror.here
         loaded, study = asked_for()
-        storage = located(storage_path)
+        storage = local_path(storage_path)
         fetch_artifacts(storage, study.task)
         inputs = check_inputs(study, storage)
         if fresh:
@@ -160,16 +160,16 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
             gpus_per_trial = measured_share(study, storage, loaded, address, data, heard)
         place = RunOptions(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
         if dry_run:
-            refreshed(storage / study.name)
+            refresh_copy(storage / study.name)
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
             console.print("\n".join(said), markup=False, soft_wrap=True)
             return
-        check_place(place, study)
+        check_run_options(place, study)
         progress = Console(highlight=False, quiet=quiet)
-        with held(storage / study.name):
+        with acquire_lease(storage / study.name):
             outcome = drive(study, loaded, inputs, place, command_for(study), progress)
             page = report(storage / study.name, console)
-        console.print(f"report: {shown(storage / study.name)}/{page.name}", markup=False, soft_wrap=True)
+        console.print(f"report: {display_path(storage / study.name)}/{page.name}", markup=False, soft_wrap=True)
         code = ended(outcome, study)
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
@@ -227,7 +227,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
     ]
-    lines += notes(study.task.preparations(storage, study.plan))
+    lines += preparation_lines(study.task.preparations(storage, study.plan))
     lines.append("cells:")
     for cell, trials in zip(study.cells, searches, strict=True):
         search = f"search {trials} trials, then " if trials else ""

@@ -17,7 +17,7 @@ from typing import Any
 from study.cli.list_studies import State, described, epoch_rows, holder, slots, state_of, to_search, trial_rows
 from study.engine.usage import HOUR, wall_seconds
 from study.records.study_json import runs_of
-from study.storage.locations import shown
+from study.storage.locations import display_path
 from study.trial import TrialState
 
 
@@ -196,13 +196,15 @@ def _next(folder: Path, state: State) -> str:
     if state == "running":
         return f"stop it: python -m study stop {said(folder)}"
     if state == "finished":
-        return f"report: {page}" if page.is_file() else f"write its report: python -m reports.build {shown(folder)}"
+        return (
+            f"report: {page}" if page.is_file() else f"write its report: python -m reports.build {display_path(folder)}"
+        )
     return f"go on with it: python -m study resume {said(folder)}"
 
 
 def said(folder: Path) -> str:
     """How a study is named on a command line given here: its name where that is enough."""
-    return folder.name if folder.parent.resolve() == Path("runs").resolve() else shown(folder)
+    return folder.name if folder.parent.resolve() == Path("runs").resolve() else display_path(folder)
 
 
 def _finite(value: float | None) -> bool:

@@ -27,7 +27,7 @@ ANSWER_BYTES = 10_000
 CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
-def through_jobs(address: str | None) -> bool:
+def uses_job_api(address: str | None) -> bool:
     """Whether this is a dashboard's address, to which studies are submitted."""
     return address is not None and address.startswith(("http://", "https://"))
 
@@ -37,7 +37,7 @@ def check(address: str, found: bool = False) -> None:
 
     What 'auto' stands for is Ray's to find; what it has `found` is then checked here.
     """
-    if through_jobs(address):
+    if uses_job_api(address):
         check_dashboard(address)
     elif re.fullmatch(r"[^\s/]+:\d{1,5}", address):
         _check_head(address, found)

@@ -61,7 +61,7 @@ class Profiler:
     def rehearse(self, parts: Sequence[Part]) -> list[TrialProfile | str]:
         """What each part took, or why it failed; raises MemoryError for what does not fit."""
         if self._data is not None:
-            exchange.insisting(self._data.fetch)
+            exchange.retry_with_backoff(self._data.fetch)
         return [self._tried(part) for part in parts]
 
     def _tried(self, part: Part) -> TrialProfile | str:
@@ -112,7 +112,7 @@ def share_of_gpu(
     cluster.connect(address)
     try:
         nodes = [node for node in cluster.nodes() if node.gpus]
-        if not nodes and any(node.gpus for node in cluster.coming()):
+        if not nodes and any(node.gpus for node in cluster.pending_nodes()):
             raise InputError("--gpus-per-trial auto: no machine with a GPU is up yet: wait for one, or give a number")
         if not nodes:
             say(NO_GPU)

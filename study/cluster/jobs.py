@@ -26,7 +26,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from study.cluster.addresses import check_dashboard, through_jobs
+from study.cluster.addresses import check_dashboard, uses_job_api
 from study.errors import InputError
 
 OURS = {"study", "trainables", "reports"}
@@ -94,7 +94,7 @@ def from_here(answer: str, address: str) -> str:
     return re.sub(r"python -m study resume \S+", "the command that it was submitted with", answer)
 
 
-def given(context: click.Context, *without: str) -> list[str]:
+def command_words(context: click.Context, *without: str) -> list[str]:
     """What the command line gave, as words for another one; without --address, and `without`."""
     words: list[str] = []
     for parameter in context.command.params:
@@ -114,7 +114,7 @@ def given(context: click.Context, *without: str) -> list[str]:
 
 
 def _client(address: str) -> Any:
-    if not through_jobs(address):
+    if not uses_job_api(address):
         raise InputError(f"address {address!r}: allowed is http://HOST:PORT of a dashboard; on the head, leave it out")
     theirs = check_dashboard(address)
     if theirs != (ours := version("ray")):

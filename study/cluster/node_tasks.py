@@ -19,7 +19,7 @@ def training_nodes() -> dict[str, str]:
     return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive}
 
 
-def answers(questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+def ask_every_node(questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     """What each node answers to its question, by its id; a RayError where that fails, GetTimeoutError where none comes.
 
     A question asks on its node and nowhere else, once, and needs no free CPU.

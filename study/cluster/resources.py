@@ -95,7 +95,7 @@ def connect(address: str | None) -> None:
 
 def _join(address: str, options: dict[str, Any]) -> None:
     where = _found() if address == "auto" else address
-    if addresses.through_jobs(where):
+    if addresses.uses_job_api(where):
         raise InputError(f"address {where!r}: here allowed are {addresses.FORMS}")
     addresses.check(where, found=address == "auto")
     try:
@@ -138,15 +138,15 @@ def gpu_kinds() -> list[str]:
     return sorted(name.removeprefix(GPU_KIND) for name in named if name.startswith(GPU_KIND))
 
 
-def coming() -> list[Node]:
+def pending_nodes() -> list[Node]:
     """The nodes that the cluster's autoscaler may still add."""
     present = Counter(node["Labels"].get(NODE_TYPE, "") for node in ray.nodes() if node["Alive"])
     return [_node(resources) for resources in autoscaling.coming(present)]
 
 
-def room(resources: Resources, max_concurrent: int | None) -> int:
+def max_trials(resources: Resources, max_concurrent: int | None) -> int:
     """How many such trials may be under way at once; at least one, which then waits for a node."""
-    places = sum(node.workers(resources.gpus) for node in nodes() + coming())
+    places = sum(node.workers(resources.gpus) for node in nodes() + pending_nodes())
     return max(1, min(places // resources.workers, max_concurrent or places))
 
 
@@ -154,7 +154,9 @@ def _node(resources: Mapping[str, float]) -> Node:
     return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
-def allot(there: list[Node], gpus_per_trial: float | None, max_concurrent: int | None, workers: int = 1) -> Resources:
+def allocate(
+    there: list[Node], gpus_per_trial: float | None, max_concurrent: int | None, workers: int = 1
+) -> Resources:
     """What each trial gets, and how many fit; one GPU a worker if there is any and nothing else was asked for.
 
     A worker is placed on one node, the workers of a trial on any.

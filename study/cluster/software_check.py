@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
-from study.cluster.node_tasks import answers, training_nodes
+from study.cluster.node_tasks import ask_every_node, training_nodes
 from study.errors import InputError
 
 WAY_OUT = "install the same on every node, then start it again"
@@ -16,7 +16,7 @@ WAY_OUT = "install the same on every node, then start it again"
 def check_installed() -> None:
     """Raises InputError naming the nodes that lack what trials need, or have another version of it."""
     nodes, here = training_nodes(), software()
-    told = answers(dict.fromkeys(nodes, _looking()))
+    told = ask_every_node(dict.fromkeys(nodes, _looking()))
     amiss = [f"{nodes[node]} {problem}" for node, answer in told.items() if (problem := _amiss(answer, here))]
     if amiss:
         more = f"; and {len(amiss) - 3} more nodes" if len(amiss) > 3 else ""

@@ -14,9 +14,9 @@ from pathlib import Path
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from study.cluster.node_tasks import answers, training_nodes
+from study.cluster.node_tasks import ask_every_node, training_nodes
 from study.errors import InputError
-from study.storage.locations import mirror_of, shown
+from study.storage.locations import display_path, mirror_of
 from study.storage.mirror import Mirror, StorageError
 
 TOKEN = "token"
@@ -32,7 +32,7 @@ def check_shared(storage: Path) -> None:
     mirror, place, token = mirror_of(storage), f"round-trip-{uuid.uuid4().hex}", uuid.uuid4().hex
     try:
         _write(mirror, f"{place}/{TOKEN}", token)
-        told = answers({node: partial(answer, mirror, place, token, node) for node in nodes})
+        told = ask_every_node({node: partial(answer, mirror, place, token, node) for node in nodes})
         problems = {node: _problem(said) for node, said in told.items() if said}
         well = nodes.keys() - problems.keys()
         problems |= {node: UNHEARD for node in well if _read(mirror, f"{place}/{node}") is None}
@@ -48,8 +48,8 @@ def refusal(storage: Path, problems: Mapping[str, str]) -> str:
     """Which nodes do not share the storage, and the ways out."""
     told = "; ".join(f"{node} {problem}" for node, problem in problems.items())
     return (
-        f"storage {shown(storage)} is not shared by all nodes ({told}): give a --storage-path that every node has "
-        "mounted in the same place (NFS), or s3://BUCKET/PREFIX"
+        f"storage {display_path(storage)} is not shared by all nodes ({told}): give a --storage-path that every node "
+        "has mounted in the same place (NFS), or s3://BUCKET/PREFIX"
     )
 
 

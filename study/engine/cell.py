@@ -11,7 +11,7 @@ from study.records.rows import RunningTrial
 from study.search.halving import Rungs
 from study.search.searcher import CellSearch
 from study.space.domains import Value
-from study.space.params import Params, tried_first
+from study.space.params import Params, merge_first_points
 from study.study import Cell, Study, needs_teacher
 from study.trial import Trial, TrialState
 
@@ -47,12 +47,12 @@ class CellProgress:
         )
         if cell.arm.searched:
             seeds = [derived_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
-            directions, first = [*study.targets.values()], tried_first(cell.arm.first_points, warm)
+            directions, first = [*study.targets.values()], merge_first_points(cell.arm.first_points, warm)
             self._search = CellSearch(cell.name, cell.arm.loss, study.sampler, directions, seeds, journal, first)
 
     # -- trials of either phase ------------------------------------------------------------------------------------
 
-    def ended(self, run: RunningTrial, state: TrialState, reason: str) -> None:
+    def end_trial(self, run: RunningTrial, state: TrialState, reason: str) -> None:
         """A trial of this cell is over."""
         trial = run.trial
         if trial.phase == "search":
@@ -107,7 +107,7 @@ class CellProgress:
         self.params[number] = self._search.ask(number)
         return number, self.params[number]
 
-    def saw_epoch(self, run: RunningTrial) -> str | None:
+    def report_epoch(self, run: RunningTrial) -> str | None:
         """Note a search trial's last epoch; the reason to stop it, if there is one."""
         number, epoch, value = run.trial.number, run.epochs_done, run.metrics[self._study.metric]
         self._search.report(number, epoch, value)
@@ -151,7 +151,7 @@ class CellProgress:
         )
 
     @property
-    def hopeless(self) -> str:
+    def fail_fast_reason(self) -> str:
         """Why this cell is not worth going on with: its first trials all failed before their first epoch."""
         if self.got_going or self._failed_at_once < HOPELESS:
             return ""

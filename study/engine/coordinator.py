@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 
 from study.engine.cell import CellProgress
-from study.engine.usage import used_up
+from study.engine.usage import exhausted_cap
 from study.errors import InputError
 from study.identity import describe
 from study.records.rows import RunningTrial, epoch_row, trial_row
@@ -112,7 +112,7 @@ class Coordinator:
         self._record_epoch(run, row, worker)
         fault, reason = self.fault(run), None
         if trial.phase == "search" and not fault:
-            reason = self.cells[trial.cell].saw_epoch(run)
+            reason = self.cells[trial.cell].report_epoch(run)
         if fault:
             self.end(run, TrialState.FAILED, fault)
         elif row["epoch"] == trial.epochs:
@@ -138,7 +138,7 @@ class Coordinator:
         self.end(run, TrialState.FAILED, reason)
         self.flush_if_due()
 
-    def again(self, trial_id: str) -> None:
+    def requeue(self, trial_id: str) -> None:
         """Start a trial anew that is no longer under way, from its checkpoint."""
         self.resumable.append(self.running.pop(trial_id))
 
@@ -151,9 +151,9 @@ class Coordinator:
             self._preparation_ended(trial, state, reason)
             return
         cell = self.cells[trial.cell]
-        cell.ended(run, state, reason)
-        self.problem = self.problem or cell.hopeless
-        self.settle(cell)
+        cell.end_trial(run, state, reason)
+        self.problem = self.problem or cell.fail_fast_reason
+        self.reconcile_confirms(cell)
 
     def interrupt(self, reason: str) -> None:
         """The study stops here; what runs is resumed by the next run."""
@@ -174,7 +174,7 @@ class Coordinator:
     @property
     def over_budget(self) -> str:
         """Which cap of the budget is reached; empty while the study may go on."""
-        return used_up(self.study.budget, self.wall_seconds_before + self.wall_seconds, self.gpu_seconds)
+        return exhausted_cap(self.study.budget, self.wall_seconds_before + self.wall_seconds, self.gpu_seconds)
 
     @property
     def wall_seconds(self) -> float:
@@ -256,7 +256,7 @@ class Coordinator:
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def settle(self, cell: CellProgress) -> None:
+    def reconcile_confirms(self, cell: CellProgress) -> None:
         """Once a cell's search is done: its earlier confirm trials count if they had the configuration now chosen."""
         if not cell.search_done:
             return

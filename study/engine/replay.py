@@ -62,8 +62,8 @@ def replay(flow: Coordinator, retry_failed: bool = False, runs: Sequence[Mapping
         elif not one.state.ended:  # what is prepared is found where it is kept, not in the rows
             flow.record(one.run, TrialState.SUPERSEDED, "not needed any more, or not in this form", one.at)
     for cell in flow.cells.values():
-        flow.settle(cell)
-        flow.problem = flow.problem or cell.hopeless
+        flow.reconcile_confirms(cell)
+        flow.problem = flow.problem or cell.fail_fast_reason
     flow.flush()
 
 

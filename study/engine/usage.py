@@ -38,7 +38,7 @@ def gpu_seconds(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[st
     return float(sum(row["seconds"] * shares.get(row["trial_id"], 0.0) for row in epochs))
 
 
-def used_up(budget: Budget, wall: float, gpu: float) -> str:
+def exhausted_cap(budget: Budget, wall: float, gpu: float) -> str:
     """Which cap is reached, in seconds of wall clock and GPU; empty while the study may go on."""
     for name, cap, spent in (("wall_hours", budget.wall_hours, wall), ("gpu_hours", budget.gpu_hours, gpu)):
         if cap is not None and spent >= cap * HOUR:

@@ -18,7 +18,7 @@ from study.errors import InputError
 from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments, read_study
 from study.search.samplers import WarmStart
 from study.space.domains import domains
-from study.space.params import Params, fits, tried_first
+from study.space.params import Params, is_point_of, merge_first_points
 from study.study import Cell, Study
 
 Rows = Sequence[Mapping[str, Any]]
@@ -82,8 +82,8 @@ def _best(cell: Cell, source: str | None, earlier: Mapping[str, Any], rows: Rows
     best: list[Params] = []
     for row in sorted(complete, key=lambda row: (sign * row[metric], row["number"])):
         params = json.loads(row["params"])
-        if fits(cell.arm.loss, params):
-            best = tried_first(best, [params])
+        if is_point_of(cell.arm.loss, params):
+            best = merge_first_points(best, [params])
     return best[: settings.points]
 
 

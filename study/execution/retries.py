@@ -54,7 +54,7 @@ class RetryPolicy:
         """Tune starts the trial again no more: that may be after a single death, and is bounded by itself."""
         self._given_up[trial_id] = self._given_up.get(trial_id, 0) + 1
 
-    def forgive(self, trial_id: str) -> None:
+    def reset(self, trial_id: str) -> None:
         """The trial got further."""
         self._deaths.pop(trial_id, None)
         self._given_up.pop(trial_id, None)
@@ -74,7 +74,6 @@ class RetryPolicy:
         if len(nodes) >= NODE_LOSSES:
             return f"its node was lost {len(nodes)} times without an epoch, last with {nodes[-1].reason}"
         if self._given_up.get(trial_id, 0) >= NODE_LOSSES:
-            return (
-                f"it was given up {NODE_LOSSES} times without an epoch, last with {WorkerFailure(self.text(trial_id)).reason}"
-            )
+            reason = WorkerFailure(self.text(trial_id)).reason
+            return f"it was given up {NODE_LOSSES} times without an epoch, last with {reason}"
         return ""

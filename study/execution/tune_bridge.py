@@ -127,7 +127,7 @@ class TuneBridge:
 
     def forgive(self, tune_id: str) -> None:
         """A trial got further: what it lost before does not count."""
-        self._deaths.forgive(self._ids[tune_id])
+        self._deaths.reset(self._ids[tune_id])
 
     def died(self, tune_id: str, death: WorkerFailure) -> None:
         """A worker died, or could not start."""
@@ -143,7 +143,7 @@ class TuneBridge:
         self._deaths.given_up(trial_id)
         reason = self._deaths.failure(trial_id)
         if not reason:
-            self.flow.again(trial_id)
+            self.flow.requeue(trial_id)
             return
         with _out_of_tune():
             self._workplace.explain(trial_id, self._deaths.text(trial_id))

@@ -72,7 +72,7 @@ class WorkerContext:
     def fetch(self, job: TrialContext) -> None:
         """Let this node have what the trial needs."""
         if self.data is not None:
-            exchange.insisting(self.data.fetch)
+            exchange.retry_with_backoff(self.data.fetch)
         exchange.fetch(self.mirror, job)
 
     def explain(self, trial_id: str, text: str) -> None:
@@ -80,7 +80,7 @@ class WorkerContext:
         self.checkpoint(trial_id).mkdir(parents=True, exist_ok=True)
         path = self.checkpoint(trial_id) / TRACEBACK
         path.write_text(text, encoding="utf-8")
-        exchange.tell(self.mirror, path)
+        exchange.push_traceback(self.mirror, path)
 
     def forget(self, trial_id: str) -> None:
         """Remove the checkpoint of a trial that has ended; elsewhere it goes once that is known there."""
@@ -122,7 +122,7 @@ class Worker:
 
     def begin(self, config: dict[str, Any], meeting: str = "") -> None:
         """Turn to this trial; several workers find each other at `meeting`."""
-        exchange.tidy(self._workplace.mirror, self._left)
+        exchange.drop_local_copy(self._workplace.mirror, self._left)
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded = int(config["epochs_done"])
         self._meeting = meeting
@@ -138,8 +138,8 @@ class Worker:
             return StepReport(halt=self._problem)
         told = StepReport()
         alone = self._workers == 1  # several write over what was left while one of them would read it
-        if alone and self._rows is None and (reason := hung(self._workplace.checkpoint(self._trial.id))):
-            exchange.tell(self._workplace.mirror, self._workplace.checkpoint(self._trial.id) / TRACEBACK)
+        if alone and self._rows is None and (reason := read_hang_report(self._workplace.checkpoint(self._trial.id))):
+            exchange.push_traceback(self._workplace.mirror, self._workplace.checkpoint(self._trial.id) / TRACEBACK)
             told.failure = reason
             return told
         with warnings.catch_warnings(record=True) as caught:
@@ -179,7 +179,7 @@ class Worker:
         if self._workplace.mirror.uri and not told.halt:
             whole = bool(told.rows) and told.rows[-1]["epoch"] == self._trial.epochs
             try:
-                exchange.leave(self._workplace.mirror, self._job(), whole)
+                exchange.push_checkpoint(self._workplace.mirror, self._job(), whole)
             except StorageError as error:
                 told.halt, told.rows = f"{error}; then run the command again", []
 
@@ -247,7 +247,7 @@ class StepReport:
         return {"message": json.dumps(asdict(self))}
 
 
-def hung(checkpoint: Path) -> str:
+def read_hang_report(checkpoint: Path) -> str:
     """Where an earlier process hung in this trial, told once; empty if none did."""
     paths = sorted(checkpoint.glob(HUNG.format(rank="*")))
     text = next(filter(None, [path.read_text() for path in paths]), "")

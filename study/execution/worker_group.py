@@ -1,7 +1,7 @@
 """Trials of several workers: each worker a process in the trial's placement group, all of them kept for the next trial.
 
-`TrialWorkerGroup` is the actor that Tune knows. It asks for nothing itself, holds the workers, and lets them train an epoch
-at a time, side by side; they exchange what they must among themselves (trainables/training/distributed.py). One that
+`TrialWorkerGroup` is the actor that Tune knows. It asks for nothing itself, holds the workers, and lets them train an
+epoch at a time, side by side; they exchange what they must among themselves (trainables/training/distributed.py). One that
 fails, or is lost, takes the others with it. Ray Train is not used: its trainer takes many seconds a trial to start
 its workers, and does not give their placement group back when a trial is stopped before its end, so that a search
 would starve.
@@ -18,7 +18,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from study.execution.worker import StepReport, Worker, WorkerContext, hung
+from study.execution.worker import StepReport, Worker, WorkerContext, read_hang_report
 from study.study import Study
 from study.trial import Trial
 
@@ -45,7 +45,7 @@ class TrialWorkerGroup(tune.Trainable):  # type: ignore[misc]
 
         Raises RayError if one of them is lost, which Tune counts as this actor's own end: the trial starts again.
         """
-        if not self._begun and (reason := hung(self._workplace.checkpoint(self._trial.id))):
+        if not self._begun and (reason := read_hang_report(self._workplace.checkpoint(self._trial.id))):
             return StepReport(failure=reason).message()
         try:
             told = self._epoch(self._together())

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 
 SCHEMA_VERSION = 1
 
@@ -178,7 +178,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _write(path: Path, table: pa.Table) -> None:
     try:
-        with replacing(path) as aside:
+        with atomic_write(path) as aside:
             pq.write_table(table, aside, compression="zstd")
     except OSError as error:
         raise RecordsError(
@@ -199,7 +199,7 @@ def write_study(folder: Path, study: Mapping[str, Any]) -> None:
     """Write study.json, complete or not at all."""
     text = json.dumps(study, indent=1, ensure_ascii=False)
     try:
-        with replacing(folder / "study.json") as aside:
+        with atomic_write(folder / "study.json") as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecordsError(f"{folder / 'study.json'} cannot be written ({error.strerror or error})") from None

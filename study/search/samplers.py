@@ -20,7 +20,7 @@ from study.errors import InputError
 from study.identity import LOCATION
 from study.search.cma import CmaEs
 from study.space.domains import Choice, domains
-from study.space.params import Params, grid, grid_size, same
+from study.space.params import Params, equal_points, grid, grid_size
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -87,7 +87,7 @@ class Grid:
 
     def order(self, space: Any, first: Sequence[Params], seed: int) -> list[Params]:
         """The grid's points without those of `first`, shuffled: successive halving needs a fair mix."""
-        rest: list[Params] = [p for p in grid(space, self.points) if not any(same(p, known) for known in first)]
+        rest: list[Params] = [p for p in grid(space, self.points) if not any(equal_points(p, known) for known in first)]
         random.Random(seed).shuffle(rest)
         return rest
 

@@ -87,7 +87,7 @@ def checked(domain: Domain, value: Any, name: str) -> Value:
     return int(value) if whole else float(value)
 
 
-def fits(space: Any, params: Params) -> bool:
+def is_point_of(space: Any, params: Params) -> bool:
     """Whether `params` are a point of `space`: all that it asks for, each in its domain, and nothing else."""
     asked: set[str] = set()
 
@@ -104,14 +104,14 @@ def fits(space: Any, params: Params) -> bool:
     return asked == params.keys()
 
 
-def same(one: Params, other: Params) -> bool:
+def equal_points(one: Params, other: Params) -> bool:
     """Whether two points are equal, numbers to within rounding."""
     return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
 
 
-def tried_first(first: Sequence[Params], further: Sequence[Params]) -> list[Params]:
+def merge_first_points(first: Sequence[Params], further: Sequence[Params]) -> list[Params]:
     """`first`, then those of `further` that are not among them."""
-    return [*first, *(point for point in further if not any(same(point, known) for known in first))]
+    return [*first, *(point for point in further if not any(equal_points(point, known) for known in first))]
 
 
 def _equal(one: Value, other: Value) -> bool:

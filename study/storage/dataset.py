@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.identity import digest
-from study.storage.locations import located, mirror_of
+from study.storage.locations import local_path, mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror
 
 SEAL = ".whole"
@@ -36,21 +36,21 @@ class DataSet:
         self.mirror.fetch([""], self._is_as_it_was, sweep=True)
         if missing := sorted(name for name in self.sums if not (self.mirror.here / name).is_file()):
             raise DamagedCopyError(f"{self.mirror.uri}/{missing[0]} is gone since the study began: put it back")
-        with replacing(seal) as aside:
+        with atomic_write(seal) as aside:
             aside.write_text(key)
 
     def _is_as_it_was(self, path: Path) -> bool:
         return self.sums.get(str(path.relative_to(self.mirror.here))) == _sha256(path)
 
 
-def copied(address: str | None) -> DataSet | None:
+def fetch_dataset(address: str | None) -> DataSet | None:
     """The data set at s3://…, with this machine's copy of it; None for one in a folder, and for none.
 
     Raises StorageError if it cannot be fetched.
     """
     if address is None or "://" not in address:
         return None
-    mirror = mirror_of(located(address, "data"))
+    mirror = mirror_of(local_path(address, "data"))
     mirror.pull("", sweep=True)
     files = mirror.files("")
     return DataSet(mirror, {str(path.relative_to(mirror.here)): _sha256(path) for path in files})
@@ -61,7 +61,7 @@ def data_folder(address: str | None) -> Path | None:
 
     Raises StorageError if it cannot be fetched.
     """
-    if data := copied(address):
+    if data := fetch_dataset(address):
         return data.mirror.here
     return Path(address) if address else None
 

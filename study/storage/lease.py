@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from study.records.study_json import request_stop
-from study.storage.locations import mirror_of, shown
+from study.storage.locations import display_path, mirror_of
 from study.storage.mirror import Mirror, StorageError
 from study.storage.worker_sync import FORGOTTEN
 
@@ -52,7 +52,7 @@ class Lease:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def acquire_lease(folder: Path) -> Iterator[None]:
     """Be the only driver of this study, begin with its folder as it is on S3, and keep it there as it becomes here.
 
     Raises InputError if somebody else drives it, and in the end StorageError if not all could be kept there.
@@ -64,7 +64,7 @@ def held(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with _at_last(folder) as free:
         if not free:
-            raise InputError(f"{shown(folder)} is being run by another process of this machine: wait for it")
+            raise InputError(f"{display_path(folder)} is being run by another process of this machine: wait for it")
         keeper = SyncThread(mirror, folder.name, _taken(mirror, folder.name))
         keeper.start()
         try:
@@ -130,7 +130,7 @@ class SyncThread(threading.Thread):
     def _renew(self) -> None:
         lease = lease_of(self._mirror, self._study)
         if lease is not None and lease.mark != self._mark:
-            raise LeaseLostError(f"{shown(self._folder)} is now run by {lease.by or 'somebody else'}")
+            raise LeaseLostError(f"{display_path(self._folder)} is now run by {lease.by or 'somebody else'}")
         _write_lease(self._mirror, self._study, _self(), self._mark)
         self._renewed = time.monotonic()
 
@@ -191,7 +191,7 @@ def _taken(mirror: Mirror, study: str) -> str:
     if not ahead:
         shutil.rmtree(mirror.here / study / FORGOTTEN, ignore_errors=True)  # of trials that may go on elsewhere by now
         take_over(mirror, study)
-        with replacing(mirror.here / study / MARK) as aside:
+        with atomic_write(mirror.here / study / MARK) as aside:
             aside.write_text(mark)
     return mark
 

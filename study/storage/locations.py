@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from study.storage.mirror import SCHEME, Mirror
 
@@ -18,7 +18,7 @@ NOTE = ".mirror"
 """In a copy: what it is a copy of."""
 
 
-def located(address: str, kind: str = "storage") -> Path:
+def local_path(address: str, kind: str = "storage") -> Path:
     """Where this machine has what lies at a path or a URI: a folder itself, of s3://… a copy, still empty at first.
 
     Raises StorageError if the storage is not there, InputError for other kinds of storages.
@@ -34,7 +34,7 @@ def located(address: str, kind: str = "storage") -> Path:
     mirror = Mirror(_cache() / kind / key, uri, endpoint)
     mirror = replace(mirror, region=_region(mirror, bucket))
     mirror.check()
-    with replacing(mirror.here / NOTE) as aside:
+    with atomic_write(mirror.here / NOTE) as aside:
         aside.write_text(json.dumps(asdict(mirror) | {"here": ""}), encoding="utf-8")
     return mirror.here
 
@@ -46,7 +46,7 @@ def mirror_of(folder: Path) -> Mirror:
     return Mirror(**said | {"here": folder})
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A storage, or a study's folder in it, as the user knows it."""
     for above in (path, path.parent):
         if uri := mirror_of(above).uri:

@@ -24,7 +24,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 
 SCHEME = "s3://"
@@ -154,7 +154,7 @@ class Mirror:
                 path.unlink(missing_ok=True)
 
     def _fetch(self, info: Any, path: Path) -> None:
-        with replacing(path) as aside:
+        with atomic_write(path) as aside:
             with self._fs.open_input_stream(info.path) as source, aside.open("wb") as target:
                 shutil.copyfileobj(source, target, CHUNK_BYTES)
             os.utime(aside, ns=(info.mtime_ns, info.mtime_ns))
@@ -201,7 +201,7 @@ class Mirror:
         now = {path: [path.stat().st_size, path.stat().st_mtime_ns] for place in places for path in self.files(place)}
         damaged = [path for path, state in now.items() if verified.get(str(path)) != state and not sound(path)]
         verified |= {str(path): state for path, state in now.items() if path not in damaged}
-        with replacing(note) as aside:
+        with atomic_write(note) as aside:
             aside.write_text(json.dumps(verified))
         return damaged
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from study.records.study_json import request_stop
 from study.storage.lease import STALE_SECONDS, at_work, lease_of, own_mark, take_over
-from study.storage.locations import located, mirror_of
+from study.storage.locations import local_path, mirror_of
 from study.storage.worker_sync import fetch_names
 
 LOOKED_AT = ("exhibits.npz", "traceback.txt")
@@ -22,25 +22,25 @@ def storage_at(address: str) -> Path:
     """A storage, with the studies in it as they are there. Raises StorageError if it does not answer."""
     if "://" not in address:
         return Path(address)
-    storage = located(address)
+    storage = local_path(address)
     for name in mirror_of(storage).names():
-        refreshed(storage / name)
+        refresh_copy(storage / name)
     return storage
 
 
-def study_at(study: str, address: str) -> tuple[str, Path]:
+def locate_study(study: str, address: str) -> tuple[str, Path]:
     """A study's name or path, and its storage; if that is on S3, with the study as it is there."""
     if "://" in study:
         address, _, study = study.rstrip("/").rpartition("/")
     if "://" not in address:
         return study, Path(address)
-    storage = located(address)
-    if not (refreshed(storage / study) / "study.json").is_file():
+    storage = local_path(address)
+    if not (refresh_copy(storage / study) / "study.json").is_file():
         fetch_names(storage)  # to say which there are
     return study, storage
 
 
-def refreshed(folder: Path) -> Path:
+def refresh_copy(folder: Path) -> Path:
     """A study's folder, as it is there."""
     mirror = mirror_of(folder.parent)
     if mirror.uri:
@@ -49,22 +49,22 @@ def refreshed(folder: Path) -> Path:
             lease = lease_of(mirror, folder.name)
             if alone and (lease is None or lease.mark != own_mark(folder)):
                 take_over(mirror, folder.name)
-        gather(folder)
+        pull_artifacts(folder)
     return folder
 
 
-def gather(folder: Path) -> None:
+def pull_artifacts(folder: Path) -> None:
     """Fetch what a report shows of what workers on other nodes have left."""
     mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", only=LOOKED_AT)
 
 
-def fetched_checkpoint(folder: Path, trial_id: str) -> Path:
+def fetch_checkpoint(folder: Path, trial_id: str) -> Path:
     """The checkpoint of a trial, as it is there."""
     mirror_of(folder.parent).pull(f"{folder.name}/checkpoints/{trial_id}")
     return folder / "checkpoints" / trial_id
 
 
-def keep_report(folder: Path) -> None:
+def push_report(folder: Path) -> None:
     """Put a report there that was written here."""
     mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in ("report.html", "tables", "figures")))
 

@@ -48,16 +48,16 @@ def fetch(mirror: Mirror, job: TrialContext) -> None:
     """
     if not mirror.uri:
         return
-    insisting(lambda: mirror.pull(_place(mirror, job.checkpoint), sweep=True))
+    retry_with_backoff(lambda: mirror.pull(_place(mirror, job.checkpoint), sweep=True))
     if job.trial.phase == "prepare":
-        insisting(lambda: mirror.pull(*job.task.artifacts()))
+        retry_with_backoff(lambda: mirror.pull(*job.task.artifacts()))
         job.checkpoint.mkdir(parents=True, exist_ok=True)
         (job.checkpoint / FETCHED).write_text(json.dumps(_times(mirror, job.task.artifacts())))
     elif job.loss.needs_teacher:
-        insisting(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
+        retry_with_backoff(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
 
 
-def leave(mirror: Mirror, job: TrialContext, whole: bool) -> None:
+def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
     """Keep the trial's checkpoint there; of a preparation that is `whole` also what it has made, and no more what it
     has removed or made again.
 
@@ -66,9 +66,11 @@ def leave(mirror: Mirror, job: TrialContext, whole: bool) -> None:
     if mirror.uri and job.rank == 0:
         made = job.task.artifacts() if whole and job.trial.phase == "prepare" else ()
         for place in _replaced(mirror, job.checkpoint, made):
-            insisting(partial(mirror.discard, place))  # else it would come back
-        insisting(lambda: mirror.pull(*made))  # what another study has made meanwhile stays: its trials may be using it
-        insisting(lambda: mirror.push(_place(mirror, job.checkpoint), *made))
+            retry_with_backoff(partial(mirror.discard, place))  # else it would come back
+        retry_with_backoff(
+            lambda: mirror.pull(*made)
+        )  # what another study has made meanwhile stays: its trials may be using it
+        retry_with_backoff(lambda: mirror.push(_place(mirror, job.checkpoint), *made))
 
 
 def _times(mirror: Mirror, places: Sequence[str]) -> dict[str, int]:
@@ -85,13 +87,13 @@ def _replaced(mirror: Mirror, checkpoint: Path, made: Sequence[str]) -> list[str
     return [place for place, time in fetched.items() if now.get(place) != time]
 
 
-def tidy(mirror: Mirror, checkpoint: Path | None) -> None:
+def drop_local_copy(mirror: Mirror, checkpoint: Path | None) -> None:
     """Remove this node's copy of a checkpoint that is kept there."""
     if mirror.uri and checkpoint is not None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def tell(mirror: Mirror, traceback: Path) -> None:
+def push_traceback(mirror: Mirror, traceback: Path) -> None:
     """Keep a traceback there, if that can be done."""
     with suppress(StorageError):
         mirror.push(_place(mirror, traceback))
@@ -107,14 +109,14 @@ def forget(mirror: Mirror, checkpoint: Path) -> None:
 
 def clear(mirror: Mirror, checkpoint: Path) -> None:
     """Remove a checkpoint there now. Raises StorageError if the storage does not answer."""
-    insisting(lambda: mirror.remove(_place(mirror, checkpoint)))
+    retry_with_backoff(lambda: mirror.remove(_place(mirror, checkpoint)))
 
 
 def _place(mirror: Mirror, folder: Path) -> str:
     return str(folder.relative_to(mirror.here)) if mirror.uri else ""
 
 
-def insisting(move: Callable[[], None]) -> None:
+def retry_with_backoff(move: Callable[[], None]) -> None:
     """Do it, again and again while the storage does not answer, up to a point."""
     until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
     while True:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.storage.locations import located
+from study.storage.locations import local_path
 from tests.study import s3
 from tests.study.s3 import Copy
 
@@ -26,6 +26,6 @@ def copy(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy
 
     def of_machine(machine: str = "here") -> Path:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-        return located(f"s3://{s3.BUCKET}/{tmp_path.name}")
+        return local_path(f"s3://{s3.BUCKET}/{tmp_path.name}")
 
     return of_machine

@@ -12,7 +12,7 @@ from study.errors import InputError
 from study.trial import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
-from trainables.distill import evaluate, seeded
+from trainables.distill import build_seeded, evaluate
 from trainables.losses.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
@@ -98,7 +98,9 @@ def test_confirm_with_validation_apart_also_records_the_best_validation_epoch(st
 
 
 def test_arms_of_one_seed_start_from_the_same_weights(storage):
-    first, second, other = (seeded(lambda: ResNet(8, width=4).build(1, 10), seed).state_dict() for seed in (3, 3, 4))
+    first, second, other = (
+        build_seeded(lambda: ResNet(8, width=4).build(1, 10), seed).state_dict() for seed in (3, 3, 4)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 

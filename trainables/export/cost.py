@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.task import TrainableTask, parameters
+from trainables.task import TrainableTask, count_parameters
 
 WARM_UP, RUNS, SECONDS = 5, 100, 5.0
 """Of a latency: untimed passes, then timed ones, as many as the seconds allow but `WARM_UP` at least."""
@@ -45,7 +45,7 @@ def cost(task: TrainableTask, net: nn.Module) -> dict[str, Any]:
         once = time.perf_counter() - began
         took = brief_latency(lambda: task.outputs(net, batch), once)
     return {
-        "parameters": parameters(net),
+        "parameters": count_parameters(net),
         "macs": counted,
         "input": list(batch.inputs.shape[1:]),
         "latency_seconds": took.median_seconds,

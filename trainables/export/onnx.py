@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from trainables.export.cost import Latency, latency, macs, one_thread
 from trainables.export.restore import Student, Trained, rebuild
@@ -64,7 +64,7 @@ def export(trained: Trained, data_dir: Path | None, out: Path, about: dict[str, 
     tensors = {name: tensor.contiguous() for name, tensor in student.net.net.state_dict().items()}
     files = {"model.safetensors": safetensors.torch.save(tensors, about), "model.onnx": graph}
     for name, content in files.items():
-        with replacing(out / name) as aside:
+        with atomic_write(out / name) as aside:
             aside.write_bytes(content)
     with torch.inference_mode(), one_thread():
         return Exported(

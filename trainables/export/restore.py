@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.trial import TrialNote
-from trainables.task import Batch, TrainableTask, blank, parameters
+from trainables.task import Batch, TrainableTask, count_parameters, without_pretrained
 from trainables.training import checkpoint
 
 
@@ -75,7 +75,7 @@ def rebuild(trained: Trained, data_dir: Path | None) -> Student:
     recorded, here = config["inputs"]["data"], task.data.load().fingerprint
     if here != recorded:
         raise InputError(f"the data has fingerprint {here}, the study was run on {recorded}: give its --data-dir")
-    net = task.build(blank(model))
+    net = task.build(without_pretrained(model))
     try:
         net.load_state_dict(_weights(trained))
     except RuntimeError:  # torch lists every tensor
@@ -83,7 +83,7 @@ def rebuild(trained: Trained, data_dir: Path | None) -> Student:
     examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
     return Student(
         net=Prediction(task, net).eval(),
-        size=parameters(net),
+        size=count_parameters(net),
         image=examples.batch(first, first).inputs.contiguous(),
         mean=tuple(round(float(value), 6) for value in examples.mean),
         std=tuple(round(float(value), 6) for value in examples.std),

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
-from trainables.losses.common.feature_maps import Adapter, RunningAdapter, compared, fresh
-from trainables.losses.common.logits import full_precision, require_one_of
+from trainables.losses.common.feature_maps import Adapter, RunningAdapter, fresh, match_features
+from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at, is_open, require
+from trainables.training.schedules import Number, Progress, check_range, is_unresolved, value_at
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PatchDiscriminator:
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "width", "layers"):
-            require(f"discriminator's {name}", getattr(self, name), low=1)
+            check_range(f"discriminator's {name}", getattr(self, name), low=1)
 
     def build(self) -> nn.Sequential:
         """Features (B, C, H, W) → (B, 1, H/2^layers, W/2^layers); fresh weights from torch's default generator."""
@@ -76,12 +76,12 @@ class AdversarialFeatures:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require("weight", self.weight, low=0)
-        require("task_weight", self.task_weight, low=0)
-        require("learning_rate", self.learning_rate, low=0)
-        require_one_of("discriminator", self.discriminator, PatchDiscriminator, "PatchDiscriminator(…)")
-        require_one_of("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
-        if not is_open(self.betas) and not all(0 <= beta < 1 for beta in self.betas):
+        check_range("weight", self.weight, low=0)
+        check_range("task_weight", self.task_weight, low=0)
+        check_range("learning_rate", self.learning_rate, low=0)
+        check_type("discriminator", self.discriminator, PatchDiscriminator, "PatchDiscriminator(…)")
+        check_type("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
+        if not is_unresolved(self.betas) and not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas is {self.betas}; allowed are two numbers from 0 to below 1")
 
     def begin(self, device: str) -> RunningAdversary:
@@ -103,18 +103,18 @@ class RunningAdversary:
         self.adapter = RunningAdapter(loss.adapter, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        with full_precision(student), _frozen(self.discriminator):
+        with autocast_disabled(student), _frozen(self.discriminator):
             fake, _ = self._compared(student, teacher)
             judged: Tensor = self.discriminator(fake)
-            return at(self.loss.weight, progress) * (judged - 1).square().mean()
+            return value_at(self.loss.weight, progress) * (judged - 1).square().mean()
 
     def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         """A step of the discriminator, then one of the adapter."""
-        with full_precision(student):
+        with autocast_disabled(student):
             fake, real = self._compared(student, teacher)
             judged_real, judged_fake = self.discriminator(real), self.discriminator(fake.detach())
             loss = (judged_real - 1).square().mean() + judged_fake.square().mean()
-        self.optimizer.param_groups[0]["lr"] = at(self.loss.learning_rate, progress)
+        self.optimizer.param_groups[0]["lr"] = value_at(self.loss.learning_rate, progress)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -134,7 +134,7 @@ class RunningAdversary:
 
     def _compared(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """As `compared`. Raises InputError also for features that the discriminator cannot read."""
-        f_s, f_t = compared("AdversarialFeatures", self.adapter, student, teacher)
+        f_s, f_t = match_features("AdversarialFeatures", self.adapter, student, teacher)
         described, (channels, *size) = self.loss.discriminator, f_t.shape[1:]
         if channels != described.in_channels:
             raise InputError(f"{described} on features of {channels} channels: give in_channels={channels}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, Schedule, at, require
+from trainables.training.schedules import Number, Progress, Schedule, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DensityDistillation:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require("alpha", self.alpha, low=0, high=1)
+        check_range("alpha", self.alpha, low=0, high=1)
 
     @property
     def task_weight(self) -> Number:
@@ -38,7 +38,7 @@ class DensityDistillation:
         return 1 - self.alpha if isinstance(self.alpha, int | float) else Rest(self.alpha)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        return at(self.alpha, progress) * map_error(student.prediction, teacher.prediction.detach())
+        return value_at(self.alpha, progress) * map_error(student.prediction, teacher.prediction.detach())
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Rest:
 
 def map_error(density: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of two density maps at the resolution of `density`: (B, 1, h, w), (B, 1, H, W) → ()."""
-    return F.mse_loss(density.float(), sum_pooled(target.float(), density))
+    return F.mse_loss(density.float(), sum_pool(target.float(), density))
 
 
-def sum_pooled(density: Tensor, like: Tensor) -> Tensor:
+def sum_pool(density: Tensor, like: Tensor) -> Tensor:
     """A density map at the coarser resolution of `like`: each pixel the sum of those it covers, so that counts stay.
 
     Raises ValueError unless H and W are the same whole multiple of those of `like`.

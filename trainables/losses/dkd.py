@@ -10,9 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.common.logits import check, compared, divergence, full_precision, log_divergence
+from trainables.losses.common.logits import (
+    autocast_disabled,
+    check_logit_loss,
+    kl_divergence,
+    kl_divergence_from_logs,
+    select_logits,
+)
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at, require
+from trainables.training.schedules import Number, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,20 @@ class DKD:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self)
-        require("alpha", self.alpha, low=0)
-        require("beta", self.beta, low=0)
-        require("warmup", self.warmup, low=0, high=1)
+        check_logit_loss(self)
+        check_range("alpha", self.alpha, low=0)
+        check_range("beta", self.beta, low=0)
+        check_range("warmup", self.warmup, low=0, high=1)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        with full_precision(student):
-            tckd, nckd = tckd_nckd(*compared(self, student, teacher, targets, progress))
-            loss = at(self.alpha, progress) * tckd + at(self.beta, progress) * nckd
+        with autocast_disabled(student):
+            tckd, nckd = tckd_nckd(*select_logits(self, student, teacher, targets, progress))
+            loss = value_at(self.alpha, progress) * tckd + value_at(self.beta, progress) * nckd
             return self._warmth(progress) * loss.mean()
 
     def _warmth(self, progress: Progress) -> float:
         # A warm-up of at most one epoch, 0 included, is over in the first.
-        return min((progress.epoch + 1) / max(at(self.warmup, progress) * progress.epochs, 1.0), 1.0)
+        return min((progress.epoch + 1) / max(value_at(self.warmup, progress) * progress.epochs, 1.0), 1.0)
 
 
 def tckd_nckd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +72,8 @@ def tckd_nckd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> 
     Source: Zhao et al. 2022, eq. 5 and 6, in log space so that any finite logits give finite values.
     """
     student, teacher = student / temperature, teacher / temperature
-    tckd = log_divergence(_log_binary(student), _log_binary(teacher))
-    nckd = divergence(student[:, 1:], teacher[:, 1:])
+    tckd = kl_divergence_from_logs(_log_binary(student), _log_binary(teacher))
+    nckd = kl_divergence(student[:, 1:], teacher[:, 1:])
     return temperature**2 * tckd, temperature**2 * nckd
 
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.feature_maps import Adapter, RunningAdapter, compared, fresh
-from trainables.losses.common.logits import full_precision, require_one_of
-from trainables.losses.common.pixel import error, require_norm
+from trainables.losses.common.feature_maps import Adapter, RunningAdapter, fresh, match_features
+from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.pixel import check_norm, pixel_error
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at, require
+from trainables.training.schedules import Number, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class FeatureMatching:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require("weight", self.weight, low=0)
-        require("task_weight", self.task_weight, low=0)
-        require_norm("norm", self.norm)
-        require_one_of("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
+        check_range("weight", self.weight, low=0)
+        check_range("task_weight", self.task_weight, low=0)
+        check_norm("norm", self.norm)
+        check_type("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
 
     def begin(self, device: str) -> RunningMatching:
         return RunningMatching(self, device)
@@ -54,9 +54,9 @@ class RunningMatching:
         self.adapter = RunningAdapter(loss.adapter, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        with full_precision(student):
-            f_s, f_t = compared("FeatureMatching", self.adapter, student, teacher)
-            return at(self.loss.weight, progress) * error(self.loss.norm, f_s, f_t)
+        with autocast_disabled(student):
+            f_s, f_t = match_features("FeatureMatching", self.adapter, student, teacher)
+            return value_at(self.loss.weight, progress) * pixel_error(self.loss.norm, f_s, f_t)
 
     def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         self.adapter.learn(progress)

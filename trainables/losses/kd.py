@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.common.logits import check, compared, divergence, full_precision
+from trainables.losses.common.logits import autocast_disabled, check_logit_loss, kl_divergence, select_logits
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at, require
+from trainables.training.schedules import Number, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,14 @@ class KD:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self)
-        require("weight", self.weight, low=0)
+        check_logit_loss(self)
+        check_range("weight", self.weight, low=0)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        with full_precision(student):
-            return at(self.weight, progress) * kd(*compared(self, student, teacher, targets, progress)).mean()
+        with autocast_disabled(student):
+            return (
+                value_at(self.weight, progress) * kd(*select_logits(self, student, teacher, targets, progress)).mean()
+            )
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
@@ -47,4 +49,4 @@ def kd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
 
     T² keeps the gradient's size as T changes. `temperature` is a float or (B, 1, …).
     """
-    return temperature**2 * divergence(student / temperature, teacher / temperature)
+    return temperature**2 * kl_divergence(student / temperature, teacher / temperature)

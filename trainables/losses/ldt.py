@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.logits import full_precision, require_one_of
-from trainables.losses.common.per_pixel import check, compared
-from trainables.losses.common.standardisation import deviation, standardised
+from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
+from trainables.losses.common.standardisation import deviation, standardise
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at
+from trainables.training.schedules import Number, Progress, value_at
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class LDT:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self)
-        require_one_of("detach_statistics", self.detach_statistics, bool, "True, False, or choice(False, True)")
+        check_pixel_loss(self)
+        check_type("detach_statistics", self.detach_statistics, bool, "True, False, or choice(False, True)")
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        with full_precision(student):
-            z_s, z_t = compared(self, student, teacher, targets)
-            transformed = standardised(z_s, detached=self.detach_statistics) * deviation(z_t)
-            return at(self.weight, progress) * kd(transformed, z_t, at(self.temperature, progress)).mean()
+        with autocast_disabled(student):
+            z_s, z_t = match_resolution(self, student, teacher, targets)
+            transformed = standardise(z_s, detached=self.detach_statistics) * deviation(z_t)
+            return value_at(self.weight, progress) * kd(transformed, z_t, value_at(self.temperature, progress)).mean()

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.logits import full_precision
-from trainables.losses.common.per_pixel import check, compared
+from trainables.losses.common.logits import autocast_disabled
+from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at
+from trainables.training.schedules import Number, Progress, value_at
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class PixelKD:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self)
+        check_pixel_loss(self)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        with full_precision(student):
-            z_s, z_t = compared(self, student, teacher, targets)
-            return at(self.weight, progress) * kd(z_s, z_t, at(self.temperature, progress)).mean()
+        with autocast_disabled(student):
+            z_s, z_t = match_resolution(self, student, teacher, targets)
+            return value_at(self.weight, progress) * kd(z_s, z_t, value_at(self.temperature, progress)).mean()

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.logits import full_precision, require_one_of
-from trainables.losses.common.per_pixel import check, compared
-from trainables.losses.common.standardisation import standardised
+from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
+from trainables.losses.common.standardisation import standardise
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at
+from trainables.training.schedules import Number, Progress, value_at
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class PixelKDStd:
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self)
-        require_one_of("unbiased", self.unbiased, bool, "True, False, or choice(False, True)")
+        check_pixel_loss(self)
+        check_type("unbiased", self.unbiased, bool, "True, False, or choice(False, True)")
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        with full_precision(student):
-            z_s, z_t = (standardised(z, self.unbiased) for z in compared(self, student, teacher, targets))
-            return at(self.weight, progress) * kd(z_s, z_t, at(self.temperature, progress)).mean()
+        with autocast_disabled(student):
+            z_s, z_t = (standardise(z, self.unbiased) for z in match_resolution(self, student, teacher, targets))
+            return value_at(self.weight, progress) * kd(z_s, z_t, value_at(self.temperature, progress)).mean()

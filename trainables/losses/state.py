@@ -51,6 +51,6 @@ class StatelessLoss:
         pass
 
 
-def begun(loss: DistillationLoss, device: str) -> LossState:
+def make_loss_state(loss: DistillationLoss, device: str) -> LossState:
     """`loss`, ready for one training."""
     return loss.begin(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)

@@ -12,9 +12,9 @@ from torch import nn
 from study.trial import EpochResult, Plan, Preparation, TrialContext, TrialProfile
 from trainables.distill import distill
 from trainables.export.cost import cost
-from trainables.task import TrainableTask, blank, parameters
+from trainables.task import TrainableTask, count_parameters, without_pretrained
 from trainables.tasks import profiling as measuring
-from trainables.tasks.profiling import kept_to_share, within_share
+from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
 from trainables.training.recipe import Recipe
@@ -53,7 +53,7 @@ class Taught:
 
     def untrained(self: TaughtTask, model: Any) -> nn.Module:
         """A net whose weights do not matter, to be tried or measured."""
-        return self.build(blank(model))
+        return self.build(without_pretrained(model))
 
     def artifacts(self: TaughtTask) -> tuple[str, ...]:
         return preparing.artifacts(self)
@@ -65,10 +65,10 @@ class Taught:
         return preparing.preparations(self, storage, plan)
 
     def prepare(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
-        return kept_to_share(job, preparing.prepare(self, job))
+        return limit_to_gpu_share(job, preparing.prepare(self, job))
 
     def train(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
-        with within_share(job):
+        with gpu_memory_share(job):
             teacher = preparing.teacher_outputs(self, job)
             yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
 
@@ -78,7 +78,7 @@ class Taught:
     def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {
             "teacher": teachers.kept(storage, self.teacher_key),
-            "students": {student.name: {"parameters": parameters(self.build(student))} for student in students},
+            "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
         }
 
     def cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from study.errors import InputError
 from study.identity import describe, digest
 from study.trial import SPLITS, Direction, Split
 from trainables.data.arrays.splits import ImageSet, stratified_split
-from trainables.losses.common.logits import divergence
+from trainables.losses.common.logits import kl_divergence
 from trainables.task import Batch, DistillationLoss, Outputs, Panel
 from trainables.tasks.base import Taught
-from trainables.tasks.preflight import probe
+from trainables.tasks.preflight import check_loss
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
@@ -134,7 +134,7 @@ class Classification(Taught):
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """KL(teacher ‖ student) of the untempered probabilities, mean over the batch."""
-        return divergence(student.prediction.float(), teacher.prediction.float()).mean()
+        return kl_divergence(student.prediction.float(), teacher.prediction.float()).mean()
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         return ()  # an answer of one word is no picture
@@ -230,4 +230,4 @@ def _probe(loss: DistillationLoss, classes: int) -> None:
     """Try a loss on a small batch of this many classes."""
     logits = torch.linspace(-1, 1, 2 * classes).view(2, classes)
     targets = torch.zeros(2, dtype=torch.int64)
-    probe(loss, Outputs(logits), Outputs(logits.half()), targets, f"two samples of {classes} classes")
+    check_loss(loss, Outputs(logits), Outputs(logits.half()), targets, f"two samples of {classes} classes")

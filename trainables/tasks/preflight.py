@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.trial import Split
-from trainables.task import Batch, DistillationLoss, Outputs, TrainableTask, blank
+from trainables.task import Batch, DistillationLoss, Outputs, TrainableTask, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import Progress
 
 
-def try_out(
+def check_students(
     task: TrainableTask,
     students: Sequence[Any],
     losses: Sequence[DistillationLoss],
@@ -41,10 +41,10 @@ def try_out(
         shapes = [tuple(outputs.prediction.shape) for outputs in (said, teacher)]
         for loss in losses:
             told = Outputs(teacher.prediction.half(), teacher.features)
-            probe(loss, said, told, empty.targets, f"outputs of the student {shapes[0]} and teacher {shapes[1]}")
+            check_loss(loss, said, told, empty.targets, f"outputs of the student {shapes[0]} and teacher {shapes[1]}")
 
 
-def probe(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, samples: str) -> None:
+def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, samples: str) -> None:
     """Try a loss on a few samples before a study starts, for what only the data can show to be wrong.
 
     Raises InputError, telling it by `samples` what these were.
@@ -68,11 +68,11 @@ def _tried_teacher(task: TrainableTask, storage: Path, empty: Batch, build: Call
     """As `_tried`; where the teacher is to be trained, with what that needs beside the net."""
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
-        teachers.load_weights(task.build(blank(model)), weights)
+        teachers.load_weights(task.build(without_pretrained(model)), weights)
     elif teachers.kept(storage, task.teacher_key) is None:
         _check_last_batch(task, model, task.teacher.recipe, "train", empty, build)
         return _tried(task, build(model), empty)
-    return _tried(task, build(blank(model)), empty)
+    return _tried(task, build(without_pretrained(model)), empty)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def _check_last_batch(
     if (samples - 1) % batch:
         return
     try:
-        task.outputs(build(blank(model)).train(), empty)
+        task.outputs(build(without_pretrained(model)).train(), empty)
     except ValueError:
         raise InputError(
             f"{model.name} trains on {samples} samples in batches of {batch}: the last batch is one sample, too few "

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from study.trial import EpochResult, TrialContext, TrialProfile
-from trainables.distill import TeacherOutputs, no_teacher, on_device, start, train_epoch
+from trainables.distill import TeacherOutputs, no_teacher, start_training, to_device, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.task import Batch, Examples, Outputs, TrainableTask
 from trainables.teacher import weights as teachers
@@ -34,14 +34,14 @@ FULL = ("out of memory", "ALLOC_FAILED")
 """In what CUDA and its libraries say of a full GPU, where torch has not asked for the memory itself."""
 
 
-def kept_to_share(job: TrialContext, rows: Iterator[EpochResult]) -> Iterator[EpochResult]:
+def limit_to_gpu_share(job: TrialContext, rows: Iterator[EpochResult]) -> Iterator[EpochResult]:
     """The rows of a job, which may use no more of its GPU's memory than its share of the GPU."""
-    with within_share(job):
+    with gpu_memory_share(job):
         yield from rows
 
 
 @contextmanager
-def within_share(job: TrialContext) -> Iterator[None]:
+def gpu_memory_share(job: TrialContext) -> Iterator[None]:
     """Limit what torch takes of the GPU to share · memory − CONTEXT_BYTES, in a job that has no whole one.
 
     Raises MemoryError, naming the share and the way out, where what is done within runs out of memory.
@@ -96,12 +96,12 @@ def rehearse(task: TrainableTask, job: TrialContext, batches: int, untrained: Ca
     of_teacher = job.student is None
     recipe, loss = (task.teacher.recipe, NoDistillation()) if of_teacher else (task.recipe, job.loss)
     build = untrained if of_teacher else lambda: task.build(job.student)
-    with within_share(job):
+    with gpu_memory_share(job):
         train = task.examples(job.train_on, job.device)
         for split in ("train", "val", "test"):
             task.examples(split, job.device)  # nothing is asked of them: they take room
         few = First(train, min(len(train), batches * recipe.batch_size))
-        training = start(job, SINGLE_PROCESS, build, recipe, loss)
+        training = start_training(job, SINGLE_PROCESS, build, recipe, loss)
         teacher = _stand_in(task, job, train, untrained) if loss.needs_teacher else no_teacher
         for epoch in range(2):
             began = time.perf_counter()
@@ -141,7 +141,7 @@ class DummyTeacher:
 def _stand_in(
     task: TrainableTask, job: TrialContext, train: Examples, untrained: Callable[[], nn.Module]
 ) -> TeacherOutputs:
-    net = on_device(untrained(), job.device).eval().requires_grad_(False)
+    net = to_device(untrained(), job.device).eval().requires_grad_(False)
     if task.stored_output_bytes is None:
         return teachers.LiveTeacher(net, task.outputs)
     # so many at once are asked about where outputs are stored, by a process that then trains

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from trainables.task import Batch, Outputs
 
@@ -60,7 +60,7 @@ def write_shard(folder: Path, codes: Tensor, outputs: Tensor, teacher: str) -> P
     path = folder / f"{int(codes[0]):012d}-{int(codes[-1]):012d}-{contents}.safetensors"
     # one entry: safetensors writes several in any order, and two who store the same shall write the same file
     metadata = {"sha256": f"{_sha256(*tensors.values())} {teacher}"}
-    with replacing(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(safetensors.torch.save(tensors, metadata=metadata))
     return path
 

@@ -18,9 +18,9 @@ from study.errors import InputError
 from study.identity import describe, digest
 from study.trial import EpochResult, Plan, Preparation, Split, TrialContext
 from trainables import sample_panels as exhibits
-from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, on_device
+from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, to_device
 from trainables.losses.none import NoDistillation
-from trainables.task import TrainableTask, blank, parameters
+from trainables.task import TrainableTask, count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.training import checkpoint
@@ -91,7 +91,7 @@ def _train_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResu
         if row["epoch"] == job.trial.epochs:
             state = checkpoint.load(job.checkpoint)
             assert state is not None
-            net = on_device(task.build(blank(teacher.model)), job.device)
+            net = to_device(task.build(without_pretrained(teacher.model)), job.device)
             net.load_state_dict(state["net"])
             _keep(task, job, net, row, "trained here")
         yield row
@@ -100,8 +100,8 @@ def _train_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResu
 def _import_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
-    net = task.build(blank(task.teacher.model))
-    net = on_device(teachers.load_weights(net, task.teacher.weights), job.device)
+    net = task.build(without_pretrained(task.teacher.model))
+    net = to_device(teachers.load_weights(net, task.teacher.weights), job.device)
     metrics = evaluate(task, net, "val", job.device)
     row = EpochResult(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
     _keep(task, job, net, row, f"file {task.teacher.weights.name}")
@@ -113,7 +113,7 @@ def _keep(task: TrainableTask, job: TrialContext, net: nn.Module, row: EpochResu
     row["metrics"] |= evaluate(task, net, "test", job.device)
     record = {
         "name": task.teacher.model.name,
-        "parameters": parameters(net),
+        "parameters": count_parameters(net),
         "source": source,
         "metrics": row["metrics"],
         "fingerprint": task.teacher_key,
@@ -243,7 +243,7 @@ def _stored(task: TrainableTask, storage: Path, split: Split, device: str) -> Te
 @lru_cache(maxsize=2)
 def _opened_net(task: TrainableTask, storage: Path, teacher: str, device: str) -> nn.Module:
     weights = teachers.folder(storage, task.teacher_key) / "weights.safetensors"
-    net = on_device(teachers.load_weights(task.build(blank(task.teacher.model)), weights), device)
+    net = to_device(teachers.load_weights(task.build(without_pretrained(task.teacher.model)), weights), device)
     return net.eval().requires_grad_(False)
 
 

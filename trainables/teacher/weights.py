@@ -19,12 +19,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import LOCATION, describe, digest
 from trainables.task import Batch, Outputs
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import require
+from trainables.training.schedules import check_range
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Teacher:
     def __post_init__(self) -> None:
         if self.weights is not None:  # absolute: a worker does not run in the folder the command was given in
             object.__setattr__(self, "weights", Path(self.weights).expanduser().resolve())
-        require("teacher's epochs", self.epochs, low=1)
+        check_range("teacher's epochs", self.epochs, low=1)
 
     def key(self, inputs: Any) -> str:
         """What identifies the teacher and its scores, given a description of data, split and views."""
@@ -94,9 +94,9 @@ def keep(storage: Path, key: str, state: Mapping[str, Tensor], record: Mapping[s
     if kept(storage, key) is not None:
         return
     weights = folder(storage, key) / "weights.safetensors"
-    with replacing(weights) as aside:
+    with atomic_write(weights) as aside:
         aside.write_bytes(safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in state.items()}))
-    with replacing(folder(storage, key) / "teacher.json") as aside:
+    with atomic_write(folder(storage, key) / "teacher.json") as aside:
         aside.write_text(json.dumps({**record, "sha256": file_digest(weights)}, indent=1), encoding="utf-8")
 
 

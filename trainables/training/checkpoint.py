@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.trial import TrialNote
 
 
@@ -18,7 +18,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` to the folder, replacing what was there in one step."""
     written = io.BytesIO()
     torch.save(state, written)
-    with replacing(folder / "state.pt") as aside:
+    with atomic_write(folder / "state.pt") as aside:
         aside.write_bytes(written.getbuffer())  # of a full disk torch only says "unexpected pos"
 
 

@@ -47,60 +47,60 @@ class ProcessGroup:
     count: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this worker is the one that writes."""
         return self.rank == 0
 
-    def wrapped(self, net: nn.Module) -> nn.Module:
+    def prepare_model(self, net: nn.Module) -> nn.Module:
         """The net, ready to be trained by all; its state is still called the same."""
         return net
 
-    def part(self, whole: Tensor) -> Part:
+    def shard_batch(self, whole: Tensor) -> Part:
         """This worker's part of a batch (B,)."""
         return Part(whole, 1.0)
 
-    def turns(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+    def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         """The batches that this worker evaluates: whole ones, so that a net says of them what it says to one alone."""
         return batches
 
-    def add_gradients(self, net: nn.Module) -> None:
+    def all_reduce_gradients(self, net: nn.Module) -> None:
         """Give each worker's net the sum of all their gradients."""
 
-    def summed(self, numbers: Tensor) -> Tensor:
+    def all_reduce_sum(self, numbers: Tensor) -> Tensor:
         """The sum over all workers."""
         return numbers
 
-    def follow_first(self, net: nn.Module) -> None:
+    def broadcast_buffers(self, net: nn.Module) -> None:
         """Give each worker's net the running statistics of the first one's."""
 
 
 class DistributedGroup(ProcessGroup):
     """Two workers or more, whose torch processes have found each other."""
 
-    def wrapped(self, net: nn.Module) -> nn.Module:
+    def prepare_model(self, net: nn.Module) -> nn.Module:
         on_gpu = next(net.parameters()).is_cuda
         return nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else net
 
-    def part(self, whole: Tensor) -> Part:
+    def shard_batch(self, whole: Tensor) -> Part:
         if len(whole) < self.count:  # too few for all: each computes all, as batch norm is the same over copies
-            return Part(whole, float(self.first))
+            return Part(whole, float(self.is_main))
         samples = whole.tensor_split(self.count)[self.rank]
         return Part(samples, len(samples) / len(whole))
 
-    def turns(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+    def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         return batches[self.rank :: self.count]
 
-    def add_gradients(self, net: nn.Module) -> None:
+    def all_reduce_gradients(self, net: nn.Module) -> None:
         gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-        flat = self.summed(torch.cat([gradient.flatten() for gradient in gradients]))
+        flat = self.all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, added in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(added.view_as(gradient))
 
-    def summed(self, numbers: Tensor) -> Tensor:
+    def all_reduce_sum(self, numbers: Tensor) -> Tensor:
         dist.all_reduce(numbers)
         return numbers
 
-    def follow_first(self, net: nn.Module) -> None:
+    def broadcast_buffers(self, net: nn.Module) -> None:
         for buffer in net.buffers():
             dist.broadcast(buffer, 0)
 
@@ -109,7 +109,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined(job: TrialContext) -> Iterator[ProcessGroup]:
+def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
     """The workers of a trial, once all of them have come, until its training ends or is given up.
 
     While they are joined, meters of torchmetrics compute over all of them by themselves.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from study.errors import InputError
-from trainables.training.schedules import MultiStep, Number, require
+from trainables.training.schedules import MultiStep, Number, check_range
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -60,5 +60,5 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r}; allowed are {', '.join(PRECISIONS)}")
-        require("batch_size", self.batch_size, low=1)
-        require("learning_rate", self.learning_rate, low=0.0)
+        check_range("batch_size", self.batch_size, low=1)
+        check_range("learning_rate", self.learning_rate, low=0.0)

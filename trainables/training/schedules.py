@@ -62,10 +62,10 @@ class Staircase:
 
     def __post_init__(self) -> None:
         _require_finite_ends(self)
-        require("stages", self.stages, low=1)
+        check_range("stages", self.stages, low=1)
         if is_number(self.stages) and self.stages != int(self.stages):
             raise InputError(f"stages is {self.stages}; allowed is a whole number, such as integer(1, 8)")
-        if not is_open(self.shape) and self.shape not in SHAPES:
+        if not is_unresolved(self.shape) and self.shape not in SHAPES:
             raise InputError(f"shape {self.shape!r} of a schedule: allowed are {', '.join(SHAPES)}")
 
     def at(self, progress: Progress) -> float:
@@ -93,8 +93,8 @@ class MultiStep:
     shares: tuple[float, ...] = (5 / 8, 6 / 8, 7 / 8)
 
     def __post_init__(self) -> None:
-        require("factor", self.factor, low=0, high=1)
-        if not is_open(self.shares) and not all(0 < share < 1 for share in self.shares):
+        check_range("factor", self.factor, low=0, high=1)
+        if not is_unresolved(self.shares) and not all(0 < share < 1 for share in self.shares):
             raise InputError(f"shares is {self.shares}; allowed are shares of the run between 0 and 1")
 
     def at(self, progress: Progress) -> float:
@@ -132,7 +132,7 @@ class Polynomial:
     power: float = 0.9
 
     def __post_init__(self) -> None:
-        require("power", self.power, above=0)
+        check_range("power", self.power, above=0)
 
     def at(self, progress: Progress) -> float:
         return float(self.start * (1 - progress.fraction) ** self.power)
@@ -158,8 +158,8 @@ class CosineWarmRestarts:
 
     def __post_init__(self) -> None:
         _require_finite_ends(self)
-        require("cycles", self.cycles, low=1)
-        require("factor", self.factor, low=1)
+        check_range("cycles", self.cycles, low=1)
+        check_range("factor", self.factor, low=1)
         if is_number(self.cycles) and self.cycles != int(self.cycles):
             raise InputError(f"cycles is {self.cycles}; allowed is a whole number, such as integer(1, 5)")
 
@@ -178,16 +178,16 @@ class CosineWarmRestarts:
 
 def _require_finite_ends(schedule: Any) -> None:
     # here and not where a setting's range is checked: min and max may hide one that is not a number
-    require("start", schedule.start)
-    require("end", schedule.end)
+    check_range("start", schedule.start)
+    check_range("end", schedule.end)
 
 
-def at(value: Number, progress: Progress) -> float:
+def value_at(value: Number, progress: Progress) -> float:
     """A number as it is, a schedule's value at `progress`."""
     return float(value) if isinstance(value, int | float) else value.at(progress)
 
 
-def require(
+def check_range(
     name: str,
     value: Any,
     *,
@@ -201,7 +201,7 @@ def require(
     What contains a domain passes: the engine resolves it at its ends before a study starts, and asks again then.
     Raises InputError naming the setting, its value and what is allowed.
     """
-    if is_open(value):
+    if is_unresolved(value):
         return
     if not is_number(value) and not hasattr(value, "ends"):
         raise InputError(f"{name} is {value!r}; allowed are a number, a schedule, or a domain of numbers")
@@ -216,16 +216,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_open(value: Any) -> bool:
+def is_unresolved(value: Any) -> bool:
     """Whether `value` is or contains a domain, so that it cannot be checked or used before it is resolved."""
     return next(domains(value), None) is not None
 
 
-def scheduled(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
+def schedule_values(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
     """Every schedule within a (resolved) dataclass, by dotted name, with its value at `progress`."""
     if hasattr(setting, "at"):
         return {path: setting.at(progress)}
     values: dict[str, float] = {}
     for field in fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ():
-        values |= scheduled(getattr(setting, field.name), progress, f"{path}.{field.name}" if path else field.name)
+        values |= schedule_values(
+            getattr(setting, field.name), progress, f"{path}.{field.name}" if path else field.name
+        )
     return values

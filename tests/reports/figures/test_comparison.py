@@ -11,7 +11,7 @@ from reports.analysis.comparison import compare
 from reports.analysis.search import winner
 from reports.figures import comparison as figures
 from reports.figures import search as search_figures
-from reports.figures.style import Drawn, axis_of, canvas, plain, rounded, script_safe, whole_steps
+from reports.figures.style import Drawn, axis_of, escape_plotly, new_figure, rounded, script_safe, whole_steps
 from reports.load import load
 from tests.reports.fake_study import DKD, EPOCHS, METRICS, NONE, Writer
 
@@ -149,7 +149,7 @@ def test_figures_of_a_search_without_any_completed_trial(writer: Writer) -> None
 
 @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<!-- x", "a & b", "\u2028"])
 def test_figure_json_can_neither_end_nor_open_an_element(hostile: str) -> None:
-    drawn = Drawn("name", "", "", canvas(hostile, "y"))
+    drawn = Drawn("name", "", "", new_figure(hostile, "y"))
     for text in (drawn.json, script_safe(json.dumps(hostile, ensure_ascii=False))):
         assert not set(text) & set("<>&\u2028")
     assert json.loads(drawn.json)["layout"]["xaxis"]["title"]["text"] == hostile
@@ -157,8 +157,8 @@ def test_figure_json_can_neither_end_nor_open_an_element(hostile: str) -> None:
 
 
 def test_names_in_figures_stay_text() -> None:
-    assert plain('<b>"x"</b> %{y} & co') == "&lt;b&gt;&quot;x&quot;&lt;/b&gt; %&#123;y} &amp; co"
-    assert len(plain("ü" * 300)) == 40
+    assert escape_plotly('<b>"x"</b> %{y} & co') == "&lt;b&gt;&quot;x&quot;&lt;/b&gt; %&#123;y} &amp; co"
+    assert len(escape_plotly("ü" * 300)) == 40
 
 
 @pytest.mark.parametrize(("last", "step"), [(1, 1), (10, 1), (11, 2), (40, 5), (100, 10), (1000, 100)])

@@ -10,7 +10,7 @@ import pytest
 
 from study.cluster import resources as cluster
 from study.cluster.autoscaling import coming
-from study.cluster.resources import Node, Resources, room
+from study.cluster.resources import Node, Resources, max_trials
 
 HEAD, CPU, GPU = {"CPU": 0}, {"CPU": 8}, {"CPU": 4, "GPU": 1}
 TYPES = {
@@ -68,4 +68,4 @@ def test_room_follows_the_nodes_and_is_never_none(
     nodes: dict[str, Any] = {"nodes": lambda: there[:1], "coming": lambda: there[1:]}
     for name, found in nodes.items():
         monkeypatch.setattr(cluster, name, found)
-    assert room(Resources(1, 1.0, 1, workers), max_concurrent) == open_at_once
+    assert max_trials(Resources(1, 1.0, 1, workers), max_concurrent) == open_at_once

@@ -17,7 +17,7 @@ from study.cli.run import main
 from study.cluster import gpu_profiling as rehearsal
 from study.cluster.gpu_packing import GAIN, GIB, MOST, Need, lines, pack
 from study.cluster.gpu_profiling import Part, Profiler, rehearsed, share_of_gpu
-from study.cluster.resources import GPU_PARTS, Node, allot
+from study.cluster.resources import GPU_PARTS, Node, allocate
 from study.errors import InputError
 from study.execution.worker import Worker, WorkerContext
 from study.study import Study
@@ -65,10 +65,10 @@ def _taken(gpus: tuple[int, ...], parts: int) -> list[list[int]]:
 def test_as_many_trials_run_at_once_as_brute_force_can_place(nodes: list[Node], share: float, workers: int) -> None:
     fitting = brute_force(nodes, int(share * GPU_PARTS)) // workers
     if fitting:
-        assert allot(nodes, share, None, workers).concurrent == fitting
+        assert allocate(nodes, share, None, workers).concurrent == fitting
     else:
         with pytest.raises(InputError, match=r"there are .*; (lower|give)"):
-            allot(nodes, share, None, workers)
+            allocate(nodes, share, None, workers)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_as_many_trials_run_at_once_as_brute_force_can_place(nodes: list[Node], 
     [(0.3, 6), (1 / 3, 6), (0.16667, 12), (0.14286, 14)],
 )
 def test_shares_are_counted_as_ray_counts_them(share: float, fitting: int) -> None:
-    assert allot([Node(40, 2)], share, None).concurrent == fitting
+    assert allocate([Node(40, 2)], share, None).concurrent == fitting
 
 
 @pytest.mark.parametrize(
@@ -92,17 +92,17 @@ def test_shares_are_counted_as_ray_counts_them(share: float, fitting: int) -> No
 )
 def test_shares_that_are_none_are_refused(share: float, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        allot([Node(16, 4)], share, None)
+        allocate([Node(16, 4)], share, None)
 
 
 def test_refusal_counts_nodes_that_are_alike() -> None:
     with pytest.raises(InputError, match="on one node, there are 90 × 0 CPU and 1 GPU, 4 CPU and 0 GPU: no trial fits"):
-        allot([*[Node(0, 1)] * 90, Node(4, 0)], 1, None)
+        allocate([*[Node(0, 1)] * 90, Node(4, 0)], 1, None)
 
 
 def test_a_cluster_without_cpus_is_not_told_to_lower_its_gpus() -> None:
     with pytest.raises(InputError, match="no trial fits; give the nodes CPUs"):
-        allot([Node(0, 0)], 0, None)
+        allocate([Node(0, 0)], 0, None)
 
 
 def test_a_workers_share_reaches_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_doctor_asks_for_room_for_all_workers(
     ],
 )
 def test_room_is_told_in_words(nodes: list[Node], share: float | None, workers: int, said: str) -> None:
-    assert str(allot(nodes, share, None, workers)) == said
+    assert str(allocate(nodes, share, None, workers)) == said
 
 
 # -- how many share a GPU ------------------------------------------------------------------------------------------

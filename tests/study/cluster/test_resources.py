@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from study.cluster import resources as cluster
-from study.cluster.resources import Node, allot
+from study.cluster.resources import Node, allocate
 from study.driver import RunOptions, resources_of
 from study.errors import InputError
 from tests.study.toy import toy
@@ -26,7 +26,7 @@ from tests.study.toy import toy
     ],
 )
 def test_trials_fit_node_by_node(nodes: list[Node], gpus_each: float | None, fitting: int) -> None:
-    assert allot(nodes, gpus_each, None).concurrent == fitting
+    assert allocate(nodes, gpus_each, None).concurrent == fitting
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_trials_fit_node_by_node(nodes: list[Node], gpus_each: float | None, fit
 def test_workers_of_a_trial_fit_on_any_nodes(
     nodes: list[Node], gpus_each: float | None, workers: int, fitting: int
 ) -> None:
-    allotted = allot(nodes, gpus_each, None, workers)
+    allotted = allocate(nodes, gpus_each, None, workers)
     assert (allotted.concurrent, allotted.as_row()["cpus"]) == (fitting, workers)
     assert allotted.as_row()["gpus"] == allotted.gpus * workers
 
@@ -59,7 +59,7 @@ def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
     nodes: list[Node], gpus_each: float | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        allot(nodes, gpus_each, None, 3)
+        allocate(nodes, gpus_each, None, 3)
 
 
 def test_forecast_and_run_are_told_of_as_many_trials_as_workers_allow(
@@ -72,13 +72,13 @@ def test_forecast_and_run_are_told_of_as_many_trials_as_workers_allow(
 
 
 def test_at_most_as_many_as_asked_for() -> None:
-    assert allot([Node(16, 0)], None, 3).concurrent == 3
+    assert allocate([Node(16, 0)], None, 3).concurrent == 3
 
 
 @pytest.mark.parametrize(("nodes", "gpus_each"), [([Node(4, 0)], 1), ([Node(4, 0)], 0.5)])
 def test_what_fits_on_no_node_is_refused_with_the_arithmetic(nodes: list[Node], gpus_each: float) -> None:
     with pytest.raises(InputError, match=rf"1 CPU and {gpus_each:g} GPU on one node, there are .* no trial fits"):
-        allot(nodes, gpus_each, None)
+        allocate(nodes, gpus_each, None)
 
 
 def test_auto_where_no_cluster_runs_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from study import Arm, Budget, Never, uniform
 from study.engine.coordinator import Coordinator
-from study.engine.usage import gpu_seconds, used_up, wall_seconds
+from study.engine.usage import exhausted_cap, gpu_seconds, wall_seconds
 from study.errors import InputError
 from study.records.segments import write_study
 from study.records.study_json import check_same, document
@@ -265,9 +265,9 @@ def test_what_replay_writes_down_is_no_sign_of_life(tmp_path: Path) -> None:
 
 def test_cap_is_named_when_it_is_reached() -> None:
     budget = Budget(1, 1, 1, wall_hours=2, gpu_hours=1)
-    assert used_up(budget, wall=7199, gpu=3599) == ""
-    assert used_up(budget, wall=7200, gpu=0) == "wall_hours 2 used up (2 h)"
-    assert used_up(budget, wall=0, gpu=3600) == "gpu_hours 1 used up (1 h)"
+    assert exhausted_cap(budget, wall=7199, gpu=3599) == ""
+    assert exhausted_cap(budget, wall=7200, gpu=0) == "wall_hours 2 used up (2 h)"
+    assert exhausted_cap(budget, wall=0, gpu=3600) == "gpu_hours 1 used up (1 h)"
 
 
 @pytest.mark.parametrize("hours", [0, -1, float("inf"), float("nan"), "3"])

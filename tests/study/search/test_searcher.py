@@ -23,7 +23,7 @@ from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.search.cma import decode, encode, numbers
 from study.search.searcher import CellSearch
-from study.space.params import fits, grid, same
+from study.space.params import equal_points, grid, is_point_of
 from study.study import Study
 from study.trial import TrialState
 from tests.study.toy import BASELINE, drive, open_flow, toy
@@ -105,7 +105,7 @@ def optuna_view(storage: optuna.storages.InMemoryStorage) -> list[Any]:
 def test_every_proposal_lies_in_the_space_and_all_states_occur(name: str) -> None:
     study = searching(name)
     found, _, rows = uninterrupted(study)
-    assert all(fits(study.arm("searched").loss, params) for params in found)
+    assert all(is_point_of(study.arm("searched").loss, params) for params in found)
     assert {row["state"] for row in rows} == {"COMPLETE", "PRUNED", "FAILED"}
 
 
@@ -229,10 +229,10 @@ DOMAINS = st.one_of(
 def test_cube_holds_every_value_of_a_domain_and_none_beside_it(domain: Any, share: float) -> None:
     space = numbers({"x": domain})
     params = decode(space, np.array([share]))
-    assert fits({"x": domain}, params)
+    assert is_point_of({"x": domain}, params)
     (again,) = encode(space, params)
     assert 0 <= again <= 1
-    assert same(decode(space, np.array([again])), params)
+    assert equal_points(decode(space, np.array([again])), params)
 
 
 def test_whole_numbers_get_equal_shares_of_the_cube() -> None:
@@ -266,7 +266,7 @@ def test_grid_leaves_out_what_is_tried_first(tmp_path: Path) -> None:
     found = proposals(driven(study, tmp_path))
     assert study.trials(arm) == len(found) == 21
     assert [params["x"] for params in found[:2]] == [1 / 3, 0.35]
-    assert not any(same(one, other) for number, one in enumerate(found) for other in found[:number])
+    assert not any(equal_points(one, other) for number, one in enumerate(found) for other in found[:number])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from study import choice, integer, log_uniform, uniform
 from study.errors import InputError
 from study.space.domains import resolve_params
-from study.space.params import fits, grid, grid_size, levels, params_of, same
+from study.space.params import equal_points, grid, grid_size, is_point_of, levels, params_of
 from tests.study.space.test_domains import Inner, Outer
 
 SPACE = Outer(
@@ -38,7 +38,7 @@ def test_point_is_read_off_a_concrete_object(given: Outer, expected: dict[str, A
     found = params_of(SPACE, given)
     assert found == expected
     assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
-    assert fits(SPACE, found)
+    assert is_point_of(SPACE, found)
 
 
 def test_true_is_not_one_nor_false_zero() -> None:
@@ -46,7 +46,7 @@ def test_true_is_not_one_nor_false_zero() -> None:
     assert params_of(space, Outer(inner=True)) == {"inner": True}
     with pytest.raises(InputError, match="inner is 1; allowed is one of False, True"):
         params_of(space, Outer(inner=1))
-    assert not fits(space, {"inner": 0})
+    assert not is_point_of(space, {"inner": 0})
 
 
 def test_point_of_a_choice_between_whole_losses_is_read() -> None:
@@ -98,7 +98,7 @@ def test_object_of_the_only_option_of_its_class_is_refused_by_its_field() -> Non
     ],
 )
 def test_params_fit_if_they_are_all_that_is_asked_and_inside(params: dict[str, Any], is_point: bool) -> None:
-    assert fits(SPACE, params) is is_point
+    assert is_point_of(SPACE, params) is is_point
 
 
 # -- grids -------------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_grid_is_exactly_the_product_with_each_options_own() -> None:
     ]
     found = grid(space, 3)
     assert len(found) == len(expected) == grid_size(space, 3)
-    assert all(any(same(point, other) for other in found) for point in expected)
+    assert all(any(equal_points(point, other) for other in found) for point in expected)
 
 
 NUMBERS = st.one_of(
@@ -148,7 +148,7 @@ def test_grid_has_its_size_no_point_twice_and_only_points_that_can_be_read_back(
     assert len(found) == grid_size(tree, points)
     assert len({tuple(sorted(point.items())) for point in found}) == len(found)
     for point in found:
-        assert fits(tree, point)
+        assert is_point_of(tree, point)
         resolved = resolve_params(tree, point)
         assert resolve_params(tree, params_of(tree, resolved)) == resolved
 

@@ -27,8 +27,8 @@ from study.space_file import Space
 from study.storage import lease
 from study.storage import remote as elsewhere
 from study.storage import worker_sync as exchange
-from study.storage.lease import held
-from study.storage.locations import located, mirror_of
+from study.storage.lease import acquire_lease
+from study.storage.locations import local_path, mirror_of
 from study.storage.mirror import Mirror, StorageError
 from study.study import Study
 from tests.study import s3
@@ -71,28 +71,28 @@ def test_second_driver_is_refused_for_as_long_as_the_lease_is_fresh(
     copy: Copy,
 ) -> None:
     here = copy()
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         run(here, 5)
         other = copy("other")
         refused = pytest.raises(InputError, match=r"s3://.*/toy is being run by .*:\d+: .* wait 1[12]\d s")
-        with refused, held(other / "toy"):
+        with refused, acquire_lease(other / "toy"):
             pass
         assert elsewhere.driver(other / "toy")
-        with pytest.raises(InputError, match="by another process of this machine"), held(here / "toy"):
+        with pytest.raises(InputError, match="by another process of this machine"), acquire_lease(here / "toy"):
             pass
     assert not elsewhere.driver(other / "toy")
-    with held(other / "toy"):
+    with acquire_lease(other / "toy"):
         assert rows(other) == rows(here)
 
 
 def killed(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs, of which the second one is killed before anything of it has arrived."""
-    with held(storage / "toy"):
+    with acquire_lease(storage / "toy"):
         run(storage, 5)
     with monkeypatch.context() as cut:
         cut.setattr(lease.SyncThread, "_round", lambda keeper: None)
         cut.setattr(lease.SyncThread, "_end", lambda keeper: None)
-        with held(storage / "toy"):
+        with acquire_lease(storage / "toy"):
             run(storage, 3)
 
 
@@ -104,10 +104,10 @@ def test_driver_that_was_killed_goes_on_at_once_where_it_was_with_rows_that_neve
     killed(here, monkeypatch)
     kept = rows(here)
     assert len(kept[1]) == 8
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         assert rows(here) == kept
     other = copy("other")
-    with held(other / "toy"):
+    with acquire_lease(other / "toy"):
         assert rows(other) == kept
 
 
@@ -118,15 +118,15 @@ def test_driver_that_was_killed_is_followed_elsewhere_when_its_lease_is_over(
     here = copy()
     killed(here, monkeypatch)
     other = copy("other")
-    with pytest.raises(InputError, match="is being run by"), held(other / "toy"):
+    with pytest.raises(InputError, match="is being run by"), acquire_lease(other / "toy"):
         pass
     with monkeypatch.context() as later:
         later.setattr(lease, "STALE_SECONDS", 0.0)
-        with held(other / "toy"):
+        with acquire_lease(other / "toy"):
             assert len(rows(other)[1]) == 5
             run(other, 2)
     whole = rows(other)
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         assert rows(here) == whole, "another machine has gone on: what never arrived counts no more"
 
 
@@ -137,7 +137,7 @@ def test_driver_whose_lease_was_taken_stops_and_writes_nothing_more(
     here = copy()
     monkeypatch.setattr(lease, "RENEWED_SECONDS", 0.0)
     lost = pytest.raises(StorageError, match="toy is now run by other:1")
-    with lost, held(here / "toy"):
+    with lost, acquire_lease(here / "toy"):
         mirror_of(here).write("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
         waited(lambda: stop_requested(here / "toy"))
         put(here, toy__report="mine")
@@ -147,7 +147,7 @@ def test_driver_whose_lease_was_taken_stops_and_writes_nothing_more(
 @pytest.mark.usefixtures("hurried")
 def test_driver_hears_a_request_to_stop_from_elsewhere(copy: Copy) -> None:
     here = copy()
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         elsewhere.ask_to_stop(copy("other") / "toy")
         waited(lambda: stop_requested(here / "toy"))
     assert mirror_of(here).read("toy/stop") is None
@@ -162,12 +162,12 @@ def test_storage_that_answers_no_more_stops_the_study_and_what_is_here_goes_ther
     monkeypatch.setattr(lease, "LAST_SECONDS", 0.1)
     with monkeypatch.context() as broken:
         ended = pytest.raises(StorageError, match=r"takes no more .*no answer.*all rows are in")
-        with ended, held(here / "toy"):
+        with ended, acquire_lease(here / "toy"):
             broken.setattr(Mirror, "_send", lambda self, path: (_ for _ in ()).throw(OSError("curlCode: 7")))
             run(here, 5)
             waited(lambda: stop_requested(here / "toy"))
         kept = rows(here)
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         pass
     assert rows(here) == kept
     assert "study.json" in s3.objects(endpoint, f"{tmp_path.name}/toy")
@@ -182,21 +182,21 @@ def test_interrupted_study_whose_rows_did_not_arrive_says_so(copy: Copy, monkeyp
         raise ValueError("nonsense")
 
     monkeypatch.setattr(Mirror, "push", out_of_reach)
-    with pytest.raises(StorageError, match=r"\(nonsense\); all rows are in"), held(here / "toy"):
+    with pytest.raises(StorageError, match=r"\(nonsense\); all rows are in"), acquire_lease(here / "toy"):
         raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("hurried")
 def test_rows_that_never_arrived_stay_aside_when_another_machine_has_gone_on(copy: Copy) -> None:
     here = copy()
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         run(here, 1)
     (here / "toy" / "epochs" / "00000099.parquet").write_bytes(b"never arrived")
     there = copy("there")
-    with held(there / "toy"):
+    with acquire_lease(there / "toy"):
         run(there, 1)
     copy()
-    elsewhere.refreshed(here / "toy")
+    elsewhere.refresh_copy(here / "toy")
     assert not (here / "toy" / "epochs" / "00000099.parquet").exists()
     (kept,) = (here / "toy").glob(".left-*/epochs/00000099.parquet")
     assert kept.read_bytes() == b"never arrived"
@@ -225,8 +225,8 @@ def test_trial_goes_on_from_its_checkpoint_on_another_node(copy: Copy, endpoint:
         for row, _ in zip(
             job.task.prepare(job) if run is teacher else job.task.train(job), range(epochs), strict=False
         ):
-            exchange.leave(mirror, job, whole=row["epoch"] == run.trial.epochs)
-        exchange.tidy(mirror, job.checkpoint)
+            exchange.push_checkpoint(mirror, job, whole=row["epoch"] == run.trial.epochs)
+        exchange.drop_local_copy(mirror, job.checkpoint)
         assert not job.checkpoint.exists()
     there = s3.objects(endpoint, tmp_path.name)
     assert there == {
@@ -253,7 +253,7 @@ def test_checkpoint_of_a_trial_that_has_ended_goes_once_that_is_known_there(
     mirror = mirror_of(here)
     mirror.push("toy/checkpoints")
     exchange.forget(mirror, here / "toy" / "checkpoints" / "on")  # before this machine drove: it may go on elsewhere
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         exchange.forget(mirror, here / "toy" / "checkpoints" / "over")
         assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 2
     assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state"}
@@ -269,7 +269,7 @@ def test_commands_look_at_a_study_from_another_machine(copy: Copy, endpoint: str
     here = copy()
     address = f"s3://{s3.BUCKET}/{tmp_path.name}"
     call = CliRunner().invoke
-    with held(here / "toy"):
+    with acquire_lease(here / "toy"):
         run(here)
         waited(lambda: mirror_of(here).read("toy/study.json") is not None)
         copy("other")
@@ -281,7 +281,7 @@ def test_commands_look_at_a_study_from_another_machine(copy: Copy, endpoint: str
         waited(lambda: stop_requested(here / "toy"))
     told = json.loads(call(main, ["show", f"{address}/toy", "--json"]).stdout)
     assert (told["state"], told["next"]) == ("finished", f"write its report: python -m reports.build {address}/toy")
-    folder = located(address) / "toy"
+    folder = local_path(address) / "toy"
     assert words_to_go_on(folder, listing.described(folder), []) == ["toy.py", "--storage-path", address]
     page = call(build, [f"{address}/toy"])
     assert page.stdout == f"{address}/toy/report.html\n", page.output
@@ -337,6 +337,6 @@ def test_storage_that_cannot_be_used_is_told_in_a_line_and_soon(
         monkeypatch.setenv("AWS_ENDPOINT_URL", refusing if server == "refusing" else server)
     began = time.monotonic()
     with pytest.raises(InputError, match=message) as told:
-        located(address)
+        local_path(address)
     assert "\n" not in str(told.value)
     assert time.monotonic() - began < 15

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from study.cli.main import main
 from study.records.segments import Records
-from study.storage.dataset import DataSet, copied
-from study.storage.locations import located, mirror_of, shown
+from study.storage.dataset import DataSet, fetch_dataset
+from study.storage.locations import display_path, local_path, mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror, StorageError
 from tests.study import s3
 from tests.study.records.test_segments import epoch_row
@@ -34,14 +34,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_storage_path_of_a_folder_is_that_folder_and_its_mirror_moves_nothing(tmp_path: Path) -> None:
-    assert located(str(tmp_path / "x" / ".." / "runs")) == tmp_path / "runs"
+    assert local_path(str(tmp_path / "x" / ".." / "runs")) == tmp_path / "runs"
     mirror = mirror_of(tmp_path)
     put(tmp_path, a="1")
     mirror.push("", sweep=True)
     mirror.pull("", sweep=True)
     mirror.remove("a")
     assert content(tmp_path) == {"a": b"1"}
-    assert shown(tmp_path / "a") == str(tmp_path / "a")
+    assert display_path(tmp_path / "a") == str(tmp_path / "a")
 
 
 def test_files_are_the_same_on_another_machine(copy: Copy, endpoint: str, tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def data(copy: Copy, tmp_path: Path) -> DataSet:
     """As the driver has read it, on its way to a node that has nothing of it."""
     copy()
     address = f"s3://{s3.BUCKET}/{tmp_path.name}-data"
-    put(located(address, "data"), train__a="1", train__b="2", note="3")
-    mirror_of(located(address, "data")).push("")
-    found = copied(address)
+    put(local_path(address, "data"), train__a="1", train__b="2", note="3")
+    mirror_of(local_path(address, "data")).push("")
+    found = fetch_dataset(address)
     assert found is not None
     shutil.rmtree(found.mirror.here)
     return pickle.loads(pickle.dumps(found))
@@ -268,7 +268,7 @@ def test_profile_of_a_data_set_on_s3_gets_a_folder_and_nothing_is_downloaded_for
         words = ["run", str(space), "--data-dir", given, "--storage-path", str(tmp_path / "runs"), "--dry-run"]
         said = CliRunner().invoke(main, words)
         assert "question: 3" in said.output, said.output
-    assert copied(str(data.mirror.here)) is None
+    assert fetch_dataset(str(data.mirror.here)) is None
 
 
 PROFILES = """

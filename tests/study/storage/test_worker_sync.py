@@ -39,7 +39,7 @@ def test_what_was_replaced_does_not_come_back_and_what_others_made_stays(
     (here / "outputs/k/damaged").write_text("mended")
     (here / "outputs/k/new").write_text("new")
     mirror.write("outputs/k/another", "another study's")
-    exchange.leave(mirror, job, whole=True)
+    exchange.push_checkpoint(mirror, job, whole=True)
     there = {name: content.decode() for name, content in s3.objects(endpoint, f"{tmp_path.name}/outputs/k").items()}
     assert there == {"damaged": "mended", "kept": "kept", "new": "new", "another": "another study's"}
     assert {path.name for path in (here / "outputs/k").iterdir()} == set(there)
@@ -52,6 +52,6 @@ def test_part_of_a_preparation_leaves_its_checkpoint_alone(copy: Copy, endpoint:
     (here / "outputs/k").mkdir(parents=True)
     (here / "outputs/k/new").write_text("half")
     (job.checkpoint / "state").write_text("state")
-    exchange.leave(mirror, job, whole=False)
+    exchange.push_checkpoint(mirror, job, whole=False)
     assert s3.objects(endpoint, f"{tmp_path.name}/outputs") == {}
     assert s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints/{job.trial.id}") == {"state": b"state"}

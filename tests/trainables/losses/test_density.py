@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from study.errors import InputError
 from study.space.domains import corners, uniform
-from trainables.losses.density import DensityDistillation, map_error, sum_pooled
+from trainables.losses.density import DensityDistillation, map_error, sum_pool
 from trainables.losses.none import NoDistillation
 from trainables.task import Outputs
-from trainables.training.schedules import Cosine, Progress, Staircase, at, scheduled
+from trainables.training.schedules import Cosine, Progress, Staircase, schedule_values, value_at
 
 START = Progress(0, 10)
 
@@ -29,14 +29,14 @@ def total(alpha, student, truth, teacher, progress=START) -> torch.Tensor:
     """As the training loop adds it up."""
     loss = DensityDistillation(alpha)
     said = loss(Outputs(student), Outputs(teacher), None, progress)
-    return at(loss.task_weight, progress) * map_error(student, truth) + said
+    return value_at(loss.task_weight, progress) * map_error(student, truth) + said
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
 def test_sum_pooling_keeps_every_count(factor: int, height: int, width: int, seed: int) -> None:
     fine, coarse = maps((height * factor, width * factor), (height, width), seed=seed)
-    pooled = sum_pooled(fine, coarse)
+    pooled = sum_pool(fine, coarse)
     assert pooled.shape == coarse.shape
     torch.testing.assert_close(pooled.sum(dim=(1, 2, 3)), fine.sum(dim=(1, 2, 3)))
 
@@ -44,13 +44,13 @@ def test_sum_pooling_keeps_every_count(factor: int, height: int, width: int, see
 def test_sum_pooling_adds_up_the_pixels_it_covers() -> None:
     fine = torch.arange(16.0).view(1, 1, 4, 4)
     expected = fine.numpy().reshape(2, 2, 2, 2).sum(axis=(1, 3))
-    assert np.array_equal(sum_pooled(fine, torch.zeros(1, 1, 2, 2))[0, 0].numpy(), expected)
+    assert np.array_equal(sum_pool(fine, torch.zeros(1, 1, 2, 2))[0, 0].numpy(), expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (8, 8), (2, 1)])
 def test_maps_whose_sizes_do_not_divide_are_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="cannot be summed"):
-        sum_pooled(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, *shape))
+        sum_pool(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, *shape))
 
 
 @settings(max_examples=40, deadline=None)
@@ -61,7 +61,7 @@ def test_alpha_blends_the_targets_and_nothing_else(alpha: float, seed: int) -> N
     student.requires_grad_()
     apart = total(alpha, student, truth, teacher)
     blended = map_error(student.double(), (1 - alpha) * truth + alpha * teacher)
-    rest = alpha * (1 - alpha) * (sum_pooled(truth, student) - sum_pooled(teacher, student)).square().mean()
+    rest = alpha * (1 - alpha) * (sum_pool(truth, student) - sum_pool(teacher, student)).square().mean()
     assert float(apart.detach()) == pytest.approx(float((blended + rest).detach()), rel=1e-5)
     (ours,) = torch.autograd.grad(apart, student)
     (theirs,) = torch.autograd.grad(blended, student)
@@ -96,8 +96,8 @@ def test_weights_of_a_scheduled_alpha_sum_to_one_and_only_alpha_is_on_record() -
     loss = DensityDistillation(Staircase(0.7, 0.0, stages=5))
     for epoch in range(10):
         progress = Progress(epoch, 10)
-        assert at(loss.alpha, progress) + at(loss.task_weight, progress) == pytest.approx(1)
-        assert scheduled(loss, progress) == {"alpha": at(loss.alpha, progress)}
+        assert value_at(loss.alpha, progress) + value_at(loss.task_weight, progress) == pytest.approx(1)
+        assert schedule_values(loss, progress) == {"alpha": value_at(loss.alpha, progress)}
     assert loss.task_weight.ends() == pytest.approx((0.3, 1.0))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.losses.test_pixel_losses import of_one_size, value_and_gradient, value_of
-from trainables.losses.common.standardisation import deviation, standardised
+from trainables.losses.common.standardisation import deviation, standardise
 from trainables.losses.kd import kd
 from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd_std import PixelKDStd
@@ -39,7 +39,7 @@ def test_unbiased_deviation_is_a_higher_temperature():
 @pytest.mark.parametrize(("temperature", "bound"), [(1.0, 0.8128), (2.0, 0.3294)])
 def test_standardised_teacher_is_never_sure(temperature, bound):
     # the largest of 19 standardised logits is at most 18/√19 = 4.13, where all others are equal
-    z = standardised(F.one_hot(torch.tensor([0]), 19).double() * 50)
+    z = standardise(F.one_hot(torch.tensor([0]), 19).double() * 50)
     assert z.max().item() == pytest.approx(18 / math.sqrt(19), rel=1e-6)
     assert torch.softmax(z / temperature, dim=1).max().item() == pytest.approx(bound, abs=1e-4)
 

@@ -20,13 +20,13 @@ from study.errors import InputError
 from study.identity import describe
 from study.space.domains import corners, uniform
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.common.logits import compared
-from trainables.losses.common.pruning import kept_classes
+from trainables.losses.common.logits import select_logits
+from trainables.losses.common.pruning import select_kept_classes
 from trainables.losses.dkd import DKD, tckd_nckd
 from trainables.losses.kd import KD, kd
 from trainables.losses.none import NoDistillation
 from trainables.task import Outputs
-from trainables.training.schedules import Cosine, Progress, Staircase, at
+from trainables.training.schedules import Cosine, Progress, Staircase, value_at
 
 MOVING = Staircase(5.6, 2.4, stages=8)
 PUBLISHED_PRUNING = Staircase(0.0, 0.4, stages=4)
@@ -101,7 +101,7 @@ def reference_logits(loss, student, teacher, targets, progress):
     """Per sample the student's and the teacher's kept logits, the target first, standardised if the loss is."""
     pairs = []
     for z_s, z_t, y in zip(student.numpy(), teacher.numpy(), targets.tolist(), strict=True):
-        kept = reference_kept(z_t, y, at(loss.pruning, progress))
+        kept = reference_kept(z_t, y, value_at(loss.pruning, progress))
         pair = [z[kept] for z in (z_s, z_t)]
         if loss.standardise:
             pair = [(z - z.mean()) / (z.std(ddof=1) + 1e-7) for z in pair]
@@ -110,16 +110,16 @@ def reference_logits(loss, student, teacher, targets, progress):
 
 
 def reference_temperatures(loss, pairs, progress):
-    temperature, batch = at(loss.temperature, progress), len(pairs)
+    temperature, batch = value_at(loss.temperature, progress), len(pairs)
     temperatures = [temperature] * batch
     if (rule := loss.adaptive) is not None:
-        ranked_at = temperature if rule.ranked_at is None else at(rule.ranked_at, progress)
+        ranked_at = temperature if rule.ranked_at is None else value_at(rule.ranked_at, progress)
         apart = [kl(softmax(z_t / ranked_at), softmax(z_s / ranked_at)) for z_s, z_t in pairs]
         ranked = sorted(range(batch), key=lambda i: (apart[i], i))
-        for i in ranked[: int(at(rule.lower_fraction, progress) * batch + 1e-9)]:
-            temperatures[i] = temperature * (1 + at(rule.lower_change, progress))
-        for i in ranked[::-1][: int(at(rule.upper_fraction, progress) * batch + 1e-9)]:
-            temperatures[i] = temperature * (1 + at(rule.upper_change, progress))
+        for i in ranked[: int(value_at(rule.lower_fraction, progress) * batch + 1e-9)]:
+            temperatures[i] = temperature * (1 + value_at(rule.lower_change, progress))
+        for i in ranked[::-1][: int(value_at(rule.upper_fraction, progress) * batch + 1e-9)]:
+            temperatures[i] = temperature * (1 + value_at(rule.upper_change, progress))
     return temperatures
 
 
@@ -130,14 +130,14 @@ def reference(loss, student, teacher, targets, progress):
     for (z_s, z_t), temperature in zip(pairs, reference_temperatures(loss, pairs, progress), strict=True):
         p_s, p_t = softmax(z_s / temperature), softmax(z_t / temperature)
         if isinstance(loss, KD):
-            value = at(loss.weight, progress) * kl(p_t, p_s)
+            value = value_at(loss.weight, progress) * kl(p_t, p_s)
         else:
             binary_s, binary_t = (np.array([p[0], p[1:].sum()]) for p in (p_s, p_t))
             others_s, others_t = (p[1:] / p[1:].sum() for p in (p_s, p_t))
-            value = at(loss.alpha, progress) * kl(binary_t, binary_s)
-            value += at(loss.beta, progress) * kl(others_t, others_s)
-            if at(loss.warmup, progress) > 0:
-                value *= min((progress.epoch + 1) / (at(loss.warmup, progress) * progress.epochs), 1)
+            value = value_at(loss.alpha, progress) * kl(binary_t, binary_s)
+            value += value_at(loss.beta, progress) * kl(others_t, others_s)
+            if value_at(loss.warmup, progress) > 0:
+                value *= min((progress.epoch + 1) / (value_at(loss.warmup, progress) * progress.epochs), 1)
         values.append(temperature**2 * value)
     return np.mean(values)
 
@@ -287,9 +287,9 @@ def test_loss_under_autocast_is_float32_and_exact(loss):
 @every_loss
 def test_stored_half_precision_teacher_keeps_the_same_classes(loss):
     student, teacher, targets = logits(batch=64, classes=100, spread=0.5)
-    share = at(loss.pruning, MIDDLE)
+    share = value_at(loss.pruning, MIDDLE)
     live, stored = teacher.float(), teacher.half()
-    assert torch.equal(kept_classes(live, targets, share), kept_classes(stored, targets, share))
+    assert torch.equal(select_kept_classes(live, targets, share), select_kept_classes(stored, targets, share))
     live_loss, stored_loss = (loss(Outputs(student), Outputs(z), targets, MIDDLE) for z in (live, stored))
     assert stored_loss.item() == pytest.approx(live_loss.item(), rel=1e-2)
 
@@ -298,7 +298,7 @@ def test_stored_half_precision_teacher_keeps_the_same_classes(loss):
 def test_pruned_classes_have_no_influence(loss):
     loss = replace(loss, pruning=0.4)
     student, teacher, targets = logits(batch=8, classes=10)
-    columns = torch.cat((targets[:, None], kept_classes(teacher, targets, 0.4)), dim=1)
+    columns = torch.cat((targets[:, None], select_kept_classes(teacher, targets, 0.4)), dim=1)
     value, gradient = value_and_gradient(loss, student, teacher, targets)
     kept = torch.zeros(8, 10, dtype=torch.bool).scatter(1, columns, True)
     assert torch.equal(gradient != 0, kept)
@@ -310,7 +310,7 @@ def test_pruned_classes_have_no_influence(loss):
 def test_pruning_equals_the_plain_loss_on_gathered_kept_classes(loss):
     student, teacher, targets = logits(batch=8, classes=10)
     pruned = replace(loss, pruning=0.4)(Outputs(student), Outputs(teacher), targets, MIDDLE)
-    columns = torch.cat((targets[:, None], kept_classes(teacher, targets, 0.4)), dim=1)
+    columns = torch.cat((targets[:, None], select_kept_classes(teacher, targets, 0.4)), dim=1)
     kept = (Outputs(z.gather(1, columns)) for z in (student, teacher))
     plain = replace(loss, pruning=0.0)(*kept, torch.zeros_like(targets), MIDDLE)
     assert pruned.item() == pytest.approx(plain.item(), rel=1e-14)
@@ -390,7 +390,7 @@ def test_ranking_at_no_temperature_is_refused():
 def test_kd_is_tckd_plus_the_rest_of_nckd(names, seed, classes):
     # Zhao et al. 2022, eq. 5: KD = TCKD + (1 − p_t,y)·NCKD, whatever the add-ons make of logits and temperature.
     student, teacher, targets = logits(batch=4, classes=classes, seed=seed)
-    *pair, temperature = compared(KD(**combined(names)), Outputs(student), Outputs(teacher), targets, MIDDLE)
+    *pair, temperature = select_logits(KD(**combined(names)), Outputs(student), Outputs(teacher), targets, MIDDLE)
     tckd, nckd = tckd_nckd(*pair, temperature)
     p_target = torch.softmax(pair[1] / temperature, dim=1)[:, :1]
     torch.testing.assert_close(kd(*pair, temperature), tckd + (1 - p_target) * nckd, rtol=1e-11, atol=1e-12)
@@ -401,7 +401,7 @@ def test_what_is_compared_has_the_target_first_and_no_gradient_but_the_students(
     student, teacher, targets = logits()
     student.requires_grad_()
     teacher.requires_grad_()
-    z_s, z_t, temperature = compared(
+    z_s, z_t, temperature = select_logits(
         replace(loss, standardise=False), *map(Outputs, (student, teacher)), targets, MIDDLE
     )
     assert torch.equal(z_t[:, :1], teacher.gather(1, targets[:, None]))
@@ -454,5 +454,5 @@ def test_no_distillation_adds_zero_without_a_teacher():
     assert value.shape == ()
     assert value.item() == 0
     assert not loss.needs_teacher
-    assert at(loss.task_weight, MIDDLE) == 1.0
+    assert value_at(loss.task_weight, MIDDLE) == 1.0
     assert describe(loss)["is"] == "NoDistillation"

@@ -18,13 +18,13 @@ from torch import Tensor
 from study.errors import InputError
 from study.identity import describe
 from study.space.domains import choice, corners, uniform
-from trainables.losses.common.per_pixel import upsampled
+from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.kd import KD, kd
 from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd import PixelKD
 from trainables.losses.pixel_kd_std import PixelKDStd
 from trainables.task import Outputs
-from trainables.training.schedules import Progress, Staircase, at, scheduled
+from trainables.training.schedules import Progress, Staircase, schedule_values, value_at
 
 MOVING = Staircase(4.0, 1.0, stages=4)
 LOSSES = {
@@ -108,13 +108,13 @@ def reference_sides(loss, z_s, z_t):
 
 def reference(loss, student, teacher, labels, progress=MIDDLE):
     size = tuple(labels.shape[1:]) if loss.resolution == "full" else tuple(student.shape[2:])
-    temperature, values = at(loss.temperature, progress), []
+    temperature, values = value_at(loss.temperature, progress), []
     for z_s, z_t in zip(student.double().numpy(), teacher.double().numpy(), strict=True):
         pixels = (reference_upsampled(z, size).reshape(len(z), -1).T for z in (z_s, z_t))
         for pair in zip(*pixels, strict=True):
             p_s, p_t = (softmax(z / temperature) for z in reference_sides(loss, *pair))
             values.append(kl(p_t, p_s))
-    return at(loss.weight, progress) * temperature**2 * np.mean(values)
+    return value_at(loss.weight, progress) * temperature**2 * np.mean(values)
 
 
 # -- upsampling
@@ -125,22 +125,22 @@ def reference(loss, student, teacher, labels, progress=MIDDLE):
 def test_upsampled_logits_equal_numpy_at_any_two_sizes(small, large):
     z = torch.randn(2, 3, *small, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = np.stack([reference_upsampled(one, large) for one in z.numpy()])
-    torch.testing.assert_close(upsampled(z, large), torch.from_numpy(expected), rtol=0, atol=1e-14)
+    torch.testing.assert_close(upsample_logits(z, large), torch.from_numpy(expected), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_upsampled_logits_are_the_same_bits_in_any_layout_and_wide(layout):
     z = torch.randn(2, 19, 16, 16).half()
-    large = upsampled(z.contiguous(memory_format=layout), (512, 512))
+    large = upsample_logits(z.contiguous(memory_format=layout), (512, 512))
     assert large.dtype == torch.float32
-    assert torch.equal(large, upsampled(z.float(), (512, 512)))
+    assert torch.equal(large, upsample_logits(z.float(), (512, 512)))
     expected = F.interpolate(z.float(), size=(512, 512), mode="bilinear", align_corners=False)
     torch.testing.assert_close(large, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_upsampling_to_their_own_size_changes_nothing():
     z = torch.randn(2, 19, 7, 5)
-    assert torch.equal(upsampled(z, (7, 5)), z)
+    assert torch.equal(upsample_logits(z, (7, 5)), z)
 
 
 # -- every loss
@@ -327,7 +327,7 @@ def test_loss_describes_all_its_settings_and_what_moves(loss):
     assert set(describe(loss)) >= {"is", *(field.name for field in fields(loss))}
     assert loss.needs_teacher
     moving = {name for name in ("temperature", "weight") if not isinstance(getattr(loss, name), float)}
-    assert set(scheduled(loss, MIDDLE)) == moving
+    assert set(schedule_values(loss, MIDDLE)) == moving
 
 
 # -- KD

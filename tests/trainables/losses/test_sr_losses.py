@@ -19,15 +19,15 @@ from study.identity import describe
 from study.space.domains import choice, corners, uniform
 from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.common.feature_maps import Adapter
-from trainables.losses.common.pixel import NORMS, error, require_norm
+from trainables.losses.common.pixel import NORMS, check_norm, pixel_error
 from trainables.losses.feature_matching import FeatureMatching
-from trainables.losses.state import StatefulLoss, begun
+from trainables.losses.state import StatefulLoss, make_loss_state
 from trainables.models.backbones import vgg19
 from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
-from trainables.task import Outputs, parameters
+from trainables.task import Outputs, count_parameters
 from trainables.tasks.face_sr.perceptual import perceptual_error
-from trainables.tasks.preflight import probe
-from trainables.training.schedules import Progress, Staircase, scheduled
+from trainables.tasks.preflight import check_loss
+from trainables.training.schedules import Progress, Staircase, schedule_values
 
 START = Progress(0, 10)
 SMALL = PatchDiscriminator(in_channels=3, width=4, layers=2)
@@ -75,20 +75,20 @@ def test_pixel_error_equals_numpy(norm):
         "l1": np.abs(a - b).mean(),
         "l2norm": np.mean([np.linalg.norm((x - y).ravel()) for x, y in zip(a, b, strict=True)]),
     }[norm]
-    assert error(norm, image, target).item() == pytest.approx(expected, rel=1e-12)
+    assert pixel_error(norm, image, target).item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_pixel_error_of_steps_is_the_mean_over_them(norm):
     steps, target = torch.rand(2, 4, 3, 5, 6), torch.rand(2, 3, 5, 6)
-    each = [error(norm, steps[:, step], target) for step in range(4)]
-    torch.testing.assert_close(error(norm, steps, target[:, None]), torch.stack(each).mean())
+    each = [pixel_error(norm, steps[:, step], target) for step in range(4)]
+    torch.testing.assert_close(pixel_error(norm, steps, target[:, None]), torch.stack(each).mean())
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_pixel_error_of_equal_images_is_zero_and_its_gradient_finite(norm):
     image = torch.rand(2, 3, 4, 4, requires_grad=True)
-    value = error(norm, image, image.detach())
+    value = pixel_error(norm, image, image.detach())
     value.backward()
     assert value == 0
     assert torch.isfinite(image.grad).all()
@@ -96,13 +96,13 @@ def test_pixel_error_of_equal_images_is_zero_and_its_gradient_finite(norm):
 
 def test_unknown_norm_is_refused():
     with pytest.raises(InputError, match="pixel_norm is 'l2'; allowed are 'mse', 'l2norm', 'l1'"):
-        require_norm("pixel_norm", "l2")
-    require_norm("pixel_norm", choice("mse", "l1"))
+        check_norm("pixel_norm", "l2")
+    check_norm("pixel_norm", choice("mse", "l1"))
 
 
 def test_half_precision_images_are_compared_in_single():
     image, target = torch.rand(2, 2, 3, 8, 8).bfloat16()
-    assert error("mse", image, target).dtype == torch.float32
+    assert pixel_error("mse", image, target).dtype == torch.float32
 
 
 # -- perceptual
@@ -275,14 +275,14 @@ def test_parts_of_a_loss_follow_from_the_generator(loss):
     assert isinstance(loss, StatefulLoss)
     assert same(running(loss, 1).state_dict(), running(loss, 1).state_dict())
     assert not same(running(loss, 1).state_dict(), running(loss, 2).state_dict())
-    assert type(begun(loss, "cpu")) is type(running(loss))
+    assert type(make_loss_state(loss, "cpu")) is type(running(loss))
 
 
 @every_loss
 def test_check_of_a_loss_is_one_number_that_draws_nothing(loss):
     student, teacher = (outputs(maps(channels, dtype=torch.float32)) for channels in (student_channels(loss), 3))
     before = torch.random.get_rng_state()
-    probe(loss, student, teacher, None, "noise")
+    check_loss(loss, student, teacher, None, "noise")
     values = {loss(student, teacher, None, START).item() for _ in range(2)}
     assert len(values) == 1
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -302,7 +302,7 @@ def test_published_discriminator_halves_four_times():
         net = PatchDiscriminator().build()
         assert net(torch.empty(1, 64, 256, 256)).shape == (1, 1, 16, 16)
         # 16·64·64 + 64, and so on by doubled widths; 512·9 + 1
-        assert parameters(net) == 65_600 + 131_200 + 524_544 + 2_097_664 + 4_609
+        assert count_parameters(net) == 65_600 + 131_200 + 524_544 + 2_097_664 + 4_609
 
 
 # -- feature matching
@@ -374,7 +374,7 @@ def nothing(channels: int) -> Outputs:
 )
 def test_features_that_do_not_fit_are_refused_before_training(loss, student, teacher, words):
     with pytest.raises(InputError, match=words):
-        probe(loss, student, teacher, None, "noise")
+        check_loss(loss, student, teacher, None, "noise")
 
 
 @every_loss
@@ -389,4 +389,4 @@ def test_settings_of_a_loss_can_be_searched_and_scheduled():
     )
     assert {loss.discriminator.width for loss in corners(searched)} == {4, 8}
     moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Staircase(1.0, 0.0, stages=2)))
-    assert scheduled(moving, START) == {"adapter.learning_rate": 1.0}
+    assert schedule_values(moving, START) == {"adapter.learning_rate": 1.0}

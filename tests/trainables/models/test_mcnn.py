@@ -13,7 +13,7 @@ from study.errors import InputError
 from trainables.models import msfanet
 from trainables.models.mcnn import MCNN
 from trainables.models.msfanet import Context, Decoder, MSFANet
-from trainables.task import parameters
+from trainables.task import count_parameters
 
 # Golden counts: computed by hand from the layers of the two papers (0.512, 0.535 and 91.6 MB in float32).
 EXACT = [(MCNN(), 1, 127_953), (MCNN(), 3, 133_705), (MSFANet(), 3, 22_904_388)]
@@ -21,12 +21,12 @@ EXACT = [(MCNN(), 1, 127_953), (MCNN(), 3, 133_705), (MSFANet(), 3, 22_904_388)]
 
 @pytest.mark.parametrize(("model", "channels", "count"), EXACT)
 def test_published_nets_have_their_parameters_to_the_unit(model, channels, count):
-    assert parameters(model.build(channels)) == count
+    assert count_parameters(model.build(channels)) == count
 
 
 def test_parts_of_msfanet_have_their_parameters_to_the_unit():
     net = MSFANet().build(3)
-    parts = {name: parameters(part) for name, part in net.named_children()}
+    parts = {name: count_parameters(part) for name, part in net.named_children()}
     assert parts == {
         "vgg": 14_723_136,
         "context": 1_836_032,
@@ -57,8 +57,8 @@ def test_density_is_linear_and_attention_a_share():
 def test_widths_make_names_and_narrower_nets():
     assert [MCNN().name, MCNN(0.35).name] == ["mcnn", "mcnn-0.35"]
     assert [MSFANet().name, MSFANet(8).name] == ["m_sfanet", "m_sfanet-8"]
-    assert parameters(MCNN(0.35).build(3)) == 18_880
-    assert parameters(MSFANet(8).build(3)) == 360_524
+    assert count_parameters(MCNN(0.35).build(3)) == 18_880
+    assert count_parameters(MSFANet(8).build(3)) == 360_524
 
 
 @pytest.mark.parametrize(

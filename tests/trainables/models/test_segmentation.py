@@ -18,10 +18,10 @@ from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from study.errors import InputError
 from study.identity import describe
-from trainables.losses.common.per_pixel import upsampled
+from trainables.losses.common.per_pixel import upsample_logits
 from trainables.models import segmentation
 from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
-from trainables.task import blank, parameters
+from trainables.task import count_parameters, without_pretrained
 
 CLASSES = 19
 # Golden counts: torchvision's nets at 19 classes without auxiliary heads, small ones by hand from their layers.
@@ -54,7 +54,7 @@ def test_nets_have_their_names_strides_and_parameters_to_the_unit(name):
     model, count, stride = EXACT[name]
     net = model.build(CLASSES).eval()
     assert model.name == name
-    assert parameters(net) == count
+    assert count_parameters(net) == count
     assert model.stride == stride
     with torch.no_grad():
         logits = net(torch.zeros(1, 3, 64, 40))
@@ -89,7 +89,7 @@ def test_torchvisions_forward_is_ours_upsampled(model):
     images = torch.randn(1, 3, 64, 48)
     expected, logits = theirs(images)["out"], ours(images)
     assert torch.equal(F.interpolate(logits, (64, 48), mode="bilinear", align_corners=False), expected)
-    torch.testing.assert_close(upsampled(logits, (64, 48)), expected)
+    torch.testing.assert_close(upsample_logits(logits, (64, 48)), expected)
     assert expected.std() > 0.01
 
 
@@ -174,8 +174,8 @@ def test_missing_imagenet_weights_are_named_with_their_folder_and_source(checkpo
 
 @every_backbone
 def test_blank_net_needs_no_file_and_asks_no_network(checkpoints, model, weights):
-    assert not blank(model).imagenet
-    blank(model).build(CLASSES)
+    assert not without_pretrained(model).imagenet
+    without_pretrained(model).build(CLASSES)
     assert not checkpoints.exists()
 
 

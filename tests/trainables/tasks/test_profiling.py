@@ -18,9 +18,9 @@ from tests.trainables import small, small_crowds
 from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from trainables.losses.none import NoDistillation
-from trainables.task import parameters
+from trainables.task import count_parameters
 from trainables.tasks import profiling as measuring
-from trainables.tasks.profiling import CONTEXT_BYTES, GIB, allowed, kept_to_share, rehearse, within_share
+from trainables.tasks.profiling import CONTEXT_BYTES, GIB, allowed, gpu_memory_share, limit_to_gpu_share, rehearse
 from trainables.training.recipe import Recipe
 
 
@@ -53,7 +53,7 @@ def job(**changes: Any) -> Any:
 def test_torch_is_limited_to_the_share_less_the_context(
     share: float, limit: float, pretended: dict[str, float]
 ) -> None:
-    with within_share(job(gpus=share)):
+    with gpu_memory_share(job(gpus=share)):
         pass
     assert pretended == {"share": pytest.approx(limit), "device": 0}
 
@@ -73,7 +73,7 @@ def test_too_large_a_trial_fails_by_its_share_and_the_way_out(
         yield "a row"
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    told = kept_to_share(job(gpus=share), rows())
+    told = limit_to_gpu_share(job(gpus=share), rows())
     assert next(told) == "a row"
     with pytest.raises(MemoryError, match=said):
         next(told)
@@ -88,13 +88,19 @@ def test_too_large_a_trial_fails_by_its_share_and_the_way_out(
     ],
 )
 def test_full_gpu_is_told_from_other_faults(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
-    with pytest.raises(becomes, match=r"share of the GPU" if becomes is MemoryError else error), within_share(job()):
+    with (
+        pytest.raises(becomes, match=r"share of the GPU" if becomes is MemoryError else error),
+        gpu_memory_share(job()),
+    ):
         raise RuntimeError(error)
 
 
 def test_gpu_that_torch_cannot_use_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-trial 0"), within_share(job()):
+    with (
+        pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-trial 0"),
+        gpu_memory_share(job()),
+    ):
         pass
 
 
@@ -106,7 +112,7 @@ def test_training_and_preparing_are_kept_to_the_share(work: str, pretended: dict
 
 
 def test_nothing_is_limited_on_a_cpu(pretended: dict[str, float]) -> None:
-    with within_share(job(device="cpu")):
+    with gpu_memory_share(job(device="cpu")):
         pass
     assert not pretended
 
@@ -144,10 +150,10 @@ def test_rehearsal_without_a_student_trains_the_teacher_by_its_own_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[tuple[int, int]] = []
-    start = measuring.start
+    start = measuring.start_training
 
     def noted(job: Any, ranks: Any, build: Any, recipe: Any, loss: Any) -> Any:
-        trained.append((parameters(build()), recipe.batch_size))
+        trained.append((count_parameters(build()), recipe.batch_size))
         return start(job, ranks, build, recipe, loss)
 
     monkeypatch.setattr(measuring, "start", noted)
@@ -155,7 +161,7 @@ def test_rehearsal_without_a_student_trains_the_teacher_by_its_own_recipe(
     task = dataclasses.replace(small.TASK, teacher=own)
     made = dataclasses.replace(small.job(task, tmp_path, tmp_path, loss=None), student=None)
     assert task.rehearse(made, 1).epoch_batches == 80 / 20
-    assert trained == [(parameters(task.build(own.model)), 20)]
+    assert trained == [(count_parameters(task.build(own.model)), 20)]
 
 
 def test_epoch_is_told_whole_from_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +185,8 @@ def test_stored_outputs_are_stood_in_for_at_their_full_size(tmp_path: Path) -> N
 @pytest.mark.gpu
 def test_a_trial_larger_than_its_share_fails_itself_and_leaves_its_neighbour_room() -> None:
     there = torch.cuda.get_device_properties(0).total_memory
-    with pytest.raises(MemoryError, match=r"its share of the GPU is 0\.1,"), within_share(job(gpus=0.1)):
+    with pytest.raises(MemoryError, match=r"its share of the GPU is 0\.1,"), gpu_memory_share(job(gpus=0.1)):
         torch.empty(there // 5, dtype=torch.uint8, device="cuda")
-    with within_share(job(gpus=0.5)):
+    with gpu_memory_share(job(gpus=0.5)):
         assert torch.empty(there // 5, dtype=torch.uint8, device="cuda").is_cuda
     torch.cuda.set_per_process_memory_fraction(1.0)  # for the tests that come after

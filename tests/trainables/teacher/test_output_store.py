@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from study.errors import InputError
 from study.trial import Plan
 from tests.trainables.small import PLAN, TASK, job, metrics, prepared
-from trainables.losses.common.pruning import kept_classes
+from trainables.losses.common.pruning import select_kept_classes
 from trainables.task import Outputs
 from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store
@@ -46,7 +46,7 @@ def test_stored_outputs_and_pruned_classes_are_the_live_ones(storage):
     stored = preparing._stored(TASK, storage, "train+val", "cpu").epoch(views)(batch).prediction
     assert stored.dtype == live.dtype == torch.float16
     torch.testing.assert_close(stored, live, rtol=2e-3, atol=2e-3)
-    kept = [kept_classes(outputs, batch.targets, 0.4).sort().values for outputs in (stored, live)]
+    kept = [select_kept_classes(outputs, batch.targets, 0.4).sort().values for outputs in (stored, live)]
     assert torch.equal(*kept)
 
 

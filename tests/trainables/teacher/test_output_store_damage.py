@@ -12,7 +12,7 @@ import torch
 from study.errors import InputError
 from study.trial import Plan
 from tests.trainables.small import PLAN, TASK, job, prepared
-from trainables.distill import seeded
+from trainables.distill import build_seeded
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
@@ -43,7 +43,7 @@ def spoil(path: Path, how: str = "truncate") -> bytes:
 def another_teacher(storage: Path) -> None:
     """Let a teacher of the same key have other weights, as one that was lost and trained again elsewhere."""
     shutil.rmtree(teachers.folder(storage, TASK.teacher_key))
-    net = seeded(lambda: TASK.build(TASK.teacher.model), 5)
+    net = build_seeded(lambda: TASK.build(TASK.teacher.model), 5)
     teachers.keep(storage, TASK.teacher_key, net.state_dict(), {"metrics": {}})
 
 

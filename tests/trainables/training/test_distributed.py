@@ -19,10 +19,10 @@ from torch import distributed, nn
 from study.trial import TrialContext
 from tests.trainables import small_crowds
 from tests.trainables.small import TASK, job, metrics
-from trainables.distill import evaluate, seeded
+from trainables.distill import build_seeded, evaluate
 from trainables.models.resnet_cifar import ResNet
 from trainables.training import checkpoint
-from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup, ProcessGroup, joined
+from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup, ProcessGroup, join_group
 from trainables.training.recipe import Recipe
 
 WORKERS = 2
@@ -65,8 +65,8 @@ def confirm(storage: Path, folder: Path) -> TrialContext:
 
 def scores(ranks: ProcessGroup = SINGLE_PROCESS) -> list[dict[str, float]]:
     """Of one net on val, which is a single batch, and on test, and of a net that counts."""
-    classifier = seeded(lambda: TASK.build(ResNet(8, width=4)), 3)
-    counter = seeded(lambda: small_crowds.TASK.build(small_crowds.STUDENT), 3)
+    classifier = build_seeded(lambda: TASK.build(ResNet(8, width=4)), 3)
+    counter = build_seeded(lambda: small_crowds.TASK.build(small_crowds.STUDENT), 3)
     splits = [evaluate(TASK, classifier, split, "cpu", ranks) for split in ("val", "test")]
     return [*splits, evaluate(small_crowds.TASK, counter, "test", "cpu", ranks)]
 
@@ -103,7 +103,7 @@ def a_worker(rank: int, storage: Path, folder: Path, meetings: list[str]) -> dic
     tail = UNEVEN.train(mine(normless(storage, folder / "cut", recorded=1)))
     seen["resumed"] = metrics(head + list(tail))
     seen["confirm"] = metrics(list(TASK.train(mine(confirm(storage, folder / "confirm")))))
-    with joined(mine(normless(storage, folder))) as ranks:
+    with join_group(mine(normless(storage, folder))) as ranks:
         seen["scores"] = scores(ranks)
     try:
         list(TASK.train(mine(job(TASK, storage, folder / "nan", loss=NanInOne()))))
@@ -178,7 +178,7 @@ def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, meeti
 @given(batch=st.integers(1, 40), workers=st.integers(2, 9))
 def test_parts_cover_a_batch_once_and_no_worker_is_idle(batch: int, workers: int) -> None:
     whole = torch.randperm(batch)
-    parts = [DistributedGroup(rank, workers).part(whole) for rank in range(workers)]
+    parts = [DistributedGroup(rank, workers).shard_batch(whole) for rank in range(workers)]
     assert torch.equal(torch.cat([part.samples for part in parts if part.weight]), whole)
     assert sum(part.weight for part in parts) == pytest.approx(1)
     assert all(len(part.samples) for part in parts)
@@ -189,5 +189,5 @@ def test_parts_cover_a_batch_once_and_no_worker_is_idle(batch: int, workers: int
 @given(batches=st.integers(0, 20), workers=st.integers(2, 9))
 def test_batches_to_evaluate_are_each_one_workers(batches: int, workers: int) -> None:
     split = torch.arange(3 * batches).split(3)[:batches]
-    shared = [DistributedGroup(rank, workers).turns(split) for rank in range(workers)]
+    shared = [DistributedGroup(rank, workers).shard_batches(split) for rank in range(workers)]
     assert sorted(int(batch[0]) for turns in shared for batch in turns) == [3 * number for number in range(batches)]

@@ -19,9 +19,9 @@ from trainables.training.schedules import (
     Polynomial,
     Progress,
     Staircase,
-    at,
-    require,
-    scheduled,
+    check_range,
+    schedule_values,
+    value_at,
 )
 
 runs = st.integers(1, 300).flatmap(
@@ -164,22 +164,22 @@ def test_wrong_schedule_is_refused(make, message):
 
 
 def test_number_and_schedule_are_read_alike():
-    assert at(4, Progress(3, 10)) == 4.0
-    assert isinstance(at(4, Progress(3, 10)), float)
-    assert at(Staircase(1.0, 2.0, stages=2), Progress(9, 10)) == 2.0
+    assert value_at(4, Progress(3, 10)) == 4.0
+    assert isinstance(value_at(4, Progress(3, 10)), float)
+    assert value_at(Staircase(1.0, 2.0, stages=2), Progress(9, 10)) == 2.0
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.1, math.nan, math.inf, -math.inf, Staircase(0.5, 1.0, stages=2)])
 def test_require_refuses_what_is_outside(value):
     with pytest.raises(InputError, match=r"share is .*; allowed is a finite number > 0 and < 1"):
-        require("share", value, above=0, below=1)
+        check_range("share", value, above=0, below=1)
 
 
 @pytest.mark.parametrize(
     "value", [0, 1.0, 0.5, Cosine(1.0, 0.0), uniform(-5, 5), Staircase(0.0, uniform(0, 5), stages=integer(1, 4))]
 )
 def test_require_takes_what_is_inside_and_leaves_domains_for_later(value):
-    require("share", value, low=0, high=1)
+    check_range("share", value, low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ class Setting:
 
 def test_scheduled_names_every_schedule_with_its_value():
     setting = Setting(Staircase(4.0, 2.0, stages=2), Inner(Cosine(1.0)))
-    assert scheduled(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
-    assert scheduled(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}
+    assert schedule_values(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
+    assert schedule_values(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_scheduled_names_every_schedule_with_its_value():
         (lambda: MultiStep(0.1, factor=float("nan")), "factor is nan"),
         (lambda: MultiStep(0.1, factor=-0.5), "factor is -0.5"),
         (lambda: MultiStep(0.1, shares=(0.5, 1.5)), "shares of the run"),
-        (lambda: require("temperature", "4"), "temperature is '4'"),
-        (lambda: require("temperature", None), "temperature is None"),
-        (lambda: require("temperature", True), "temperature is True"),
+        (lambda: check_range("temperature", "4"), "temperature is '4'"),
+        (lambda: check_range("temperature", None), "temperature is None"),
+        (lambda: check_range("temperature", True), "temperature is True"),
     ],
 )
 def test_what_is_no_schedule_or_number_is_refused(make, message):
@@ -221,6 +221,6 @@ def test_what_is_no_schedule_or_number_is_refused(make, message):
 
 
 def test_schedule_with_domains_is_checked_when_it_is_resolved():
-    require("pruning", Staircase(0.0, uniform(0.5, 2.0), stages=integer(1, 4)), low=0, below=1)
+    check_range("pruning", Staircase(0.0, uniform(0.5, 2.0), stages=integer(1, 4)), low=0, below=1)
     with pytest.raises(InputError, match="pruning is 2"):
-        require("pruning", Staircase(0.0, 2.0, stages=1), low=0, below=1)
+        check_range("pruning", Staircase(0.0, 2.0, stages=1), low=0, below=1)

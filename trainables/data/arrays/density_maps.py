@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
 from study.trial import TrialNote
@@ -94,7 +94,7 @@ def density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tens
         return kept
     maps = [_half(density_map(scene.heads, scene.image.shape[1:], kernels)) for scene in scenes]
     try:
-        with replacing(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(safetensors.torch.save({str(number): density for number, density in enumerate(maps)}))
     except OSError as error:
         note = f"density maps cannot be kept in {path.parent} ({error.strerror}); XDG_CACHE_HOME names another place"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.training.schedules import Number, Progress, at, require
+from trainables.training.schedules import Number, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class DataAdaptiveTemperature:
     """The temperature at which the nets are compared to rank the samples; None is the epoch's own."""
 
     def __post_init__(self) -> None:
-        require("upper_fraction", self.upper_fraction, low=0, high=0.5)
-        require("lower_fraction", self.lower_fraction, low=0, high=0.5)
-        require("upper_change", self.upper_change, above=-1)
-        require("lower_change", self.lower_change, above=-1)
+        check_range("upper_fraction", self.upper_fraction, low=0, high=0.5)
+        check_range("lower_fraction", self.lower_fraction, low=0, high=0.5)
+        check_range("upper_change", self.upper_change, above=-1)
+        check_range("lower_change", self.lower_change, above=-1)
         if self.ranked_at is not None:
-            require("ranked_at", self.ranked_at, above=0)
+            check_range("ranked_at", self.ranked_at, above=0)
 
     def temperatures(self, divergence: Tensor, temperature: float, progress: Progress) -> Tensor:
         """The temperature of each sample, given how far the nets are apart on it: (B, 1) → (B, 1).
@@ -47,12 +47,14 @@ class DataAdaptiveTemperature:
         across the edge of a share, the order of the batch therefore matters. No step waits for the device.
         """
         batch = len(divergence)
-        upper, lower = (_count(at(share, progress), batch) for share in (self.upper_fraction, self.lower_fraction))
+        upper, lower = (
+            _count(value_at(share, progress), batch) for share in (self.upper_fraction, self.lower_fraction)
+        )
         # By rank first, then to each rank's sample: sizes and values are known without looking at the data. A quantile
         # would pick none or all of a batch of ties.
         by_rank = torch.full_like(divergence, temperature)
-        by_rank[:lower] = temperature * (1 + at(self.lower_change, progress))
-        by_rank[batch - upper :] = temperature * (1 + at(self.upper_change, progress))
+        by_rank[:lower] = temperature * (1 + value_at(self.lower_change, progress))
+        by_rank[batch - upper :] = temperature * (1 + value_at(self.upper_change, progress))
         order = divergence.sort(dim=0, stable=True).indices
         return torch.empty_like(by_rank).scatter(0, order, by_rank)
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.losses.common.logits import widened
+from trainables.losses.common.logits import as_float32
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, at, require
+from trainables.training.schedules import Number, Progress, check_range, value_at
 
 LAST = "last"
 """The name of the features that are compared: those of a net's last layer before its prediction."""
@@ -33,9 +33,9 @@ class Adapter:
     learning_rate: Number = 1e-3
 
     def __post_init__(self) -> None:
-        require("adapter's student_channels", self.student_channels, low=1)
-        require("adapter's teacher_channels", self.teacher_channels, low=1)
-        require("adapter's learning_rate", self.learning_rate, low=0)
+        check_range("adapter's student_channels", self.student_channels, low=1)
+        check_range("adapter's teacher_channels", self.teacher_channels, low=1)
+        check_range("adapter's learning_rate", self.learning_rate, low=0)
 
 
 class RunningAdapter:
@@ -55,7 +55,7 @@ class RunningAdapter:
     def learn(self, progress: Progress) -> None:
         """A step by the gradients that the student's backward pass left here."""
         if self.adapter:
-            self.optimizer.param_groups[0]["lr"] = at(self.adapter.learning_rate, progress)
+            self.optimizer.param_groups[0]["lr"] = value_at(self.adapter.learning_rate, progress)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -67,14 +67,14 @@ class RunningAdapter:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def compared(name: str, adapter: RunningAdapter, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+def match_features(name: str, adapter: RunningAdapter, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """Both nets' features (B, C, H, W), the student's adapted, float32 or wider; the teacher's carry no gradient.
 
     Raises InputError, for a loss of this name, where nets tell no features, or of different shapes.
     """
     if LAST not in student.features or LAST not in teacher.features:
         raise InputError(f"{name} compares features that these nets do not tell; those of super-resolution do")
-    f_s, f_t = adapter(widened(student.features[LAST])), widened(teacher.features[LAST].detach())
+    f_s, f_t = adapter(as_float32(student.features[LAST])), as_float32(teacher.features[LAST].detach())
     if f_s.shape != f_t.shape:
         shapes = " and ".join(str(tuple(features.shape[1:])) for features in (f_s, f_t))
         raise InputError(

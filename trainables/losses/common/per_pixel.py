@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
-from trainables.losses.common.logits import widened
+from trainables.losses.common.logits import as_float32
 from trainables.task import Outputs
-from trainables.training.schedules import Number, is_open, require
+from trainables.training.schedules import Number, check_range, is_unresolved
 
 RESOLUTIONS = ("full", "student")
 
@@ -36,30 +36,30 @@ class PixelLoss(Protocol):
     def task_weight(self) -> Number: ...
 
 
-def check(loss: PixelLoss) -> None:
+def check_pixel_loss(loss: PixelLoss) -> None:
     """Raises InputError for one of these settings, or an end of a schedule, out of range."""
-    require("temperature", loss.temperature, above=0)
-    require("weight", loss.weight, low=0)
-    require("task_weight", loss.task_weight, low=0)
-    if not is_open(loss.resolution) and loss.resolution not in RESOLUTIONS:
+    check_range("temperature", loss.temperature, above=0)
+    check_range("weight", loss.weight, low=0)
+    check_range("task_weight", loss.task_weight, low=0)
+    if not is_unresolved(loss.resolution) and loss.resolution not in RESOLUTIONS:
         raise InputError(f"resolution is {loss.resolution!r}; allowed are {', '.join(map(repr, RESOLUTIONS))}")
 
 
-def compared(loss: PixelLoss, student: Outputs, teacher: Outputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+def match_resolution(loss: PixelLoss, student: Outputs, teacher: Outputs, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Both nets' logits where `loss` compares them, at the labels' (B, H, W) or at the student's own resolution.
 
     Logits (B, K, h, w), of any two h × w, become float32 or wider; the teacher's carry no gradient.
     """
     map_of_size = labels if loss.resolution == "full" else student.prediction
     size = map_of_size.shape[-2], map_of_size.shape[-1]
-    return upsampled(student.prediction, size), upsampled(teacher.prediction.detach(), size)
+    return upsample_logits(student.prediction, size), upsample_logits(teacher.prediction.detach(), size)
 
 
-def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (B, K, h, w) → (B, K, *size), float32 or wider: bilinear, as torchvision's segmentation nets end.
 
     What is finer than `size` is sampled bilinearly too, without averaging over what lies between.
     """
     # in the layout of what nets return, and stored outputs too: the same bits live and stored, and half the time
-    logits = widened(logits).contiguous(memory_format=torch.channels_last)
+    logits = as_float32(logits).contiguous(memory_format=torch.channels_last)
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -17,7 +17,7 @@ FEWEST_CLASSES = 3
 """The target and two others: fewer leave nothing to compare among the non-target classes."""
 
 
-def kept_classes(teacher: Tensor, targets: Tensor, share: float) -> Tensor:
+def select_kept_classes(teacher: Tensor, targets: Tensor, share: float) -> Tensor:
     """The non-target classes that stay when the teacher's lowest `share` of all classes is pruned.
 
     ⌊share·K⌋ classes of each sample go, those with the lowest teacher logits; of equal ones the lower class

@@ -11,7 +11,7 @@ EPSILON = 1e-7
 """Keeps a sample whose logits are all equal finite: it becomes all zeros."""
 
 
-def standardised(logits: Tensor, unbiased: bool = True, detached: bool = False) -> Tensor:
+def standardise(logits: Tensor, unbiased: bool = True, detached: bool = False) -> Tensor:
     """(z − mean)/(std + 1e-7) over the classes of each sample, or pixel: (B, M, …) → (B, M, …), M ≥ 2.
 
     An unbiased std divides by M − 1. Gradients flow through it, as in the paper's code, unless it is `detached`;

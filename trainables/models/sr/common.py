@@ -53,17 +53,17 @@ class BicubicUpsampler(nn.Module):
         self.scale = scale
 
     def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
-        image = enlarged(low, self.scale)
+        image = upsample_bicubic(low, self.scale)
         return SROutput(image, image)
 
 
-def enlarged(images: Tensor, scale: int) -> Tensor:
+def upsample_bicubic(images: Tensor, scale: int) -> Tensor:
     """Bicubic: (B, C, h, w) → (B, C, scale·h, scale·w), with overshoot at edges."""
     # antialias changes nothing where images grow but the kernel: a = −0.5 as in PIL and MATLAB, in place of −0.75
     return F.interpolate(images, scale_factor=scale, mode="bicubic", antialias=True)
 
 
-def require_scale(name: str, scale: int, allowed: tuple[int, ...]) -> None:
+def check_scale(name: str, scale: int, allowed: tuple[int, ...]) -> None:
     """Raises InputError unless a net has this scale."""
     if scale not in allowed:
         raise InputError(f"{name} at scale {scale}; allowed are {', '.join(map(str, allowed))}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.models.backbones.vgg19 import BEFORE_RELU, Vgg19
-from trainables.models.sr.common import SROutput, enlarged
+from trainables.models.sr.common import SROutput, upsample_bicubic
 from trainables.models.sr.component_transfer import COMPONENTS, ComponentTransfer, Dictionary, Part
 
 STRIDES = (2, 4, 8, 16)
@@ -84,7 +84,7 @@ class VggNet(nn.Module):
 
     def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         with torch.no_grad():
-            taps = self.vgg(enlarged(low, self.scale))
+            taps = self.vgg(upsample_bicubic(low, self.scale))
         x = self.dilated(taps[-1])
         if self.dictionary is not None:
             taps = self._improved(taps, self.dictionary, boxes)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, require_scale
+from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, check_scale
 
 SCALES = (2, 4, 8)
 PUBLISHED = {"groups": 10, "blocks": 20, "width": 64}
@@ -43,7 +43,7 @@ class RCAN:
 
         Raises InputError for a scale other than 2, 4 or 8.
         """
-        require_scale(self.name, scale, SCALES)
+        check_scale(self.name, scale, SCALES)
         return ResidualChannelAttention(self, scale)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.models.sr.common import SROutput, enlarged
+from trainables.models.sr.common import SROutput, upsample_bicubic
 from trainables.models.sr.component_transfer import COMPONENTS, ComponentTransfer, Dictionary, Part
 from trainables.models.sr.dictionary_sr import require_dictionary, required
 
@@ -70,7 +70,7 @@ class SmallNet(nn.Module):
         self.transfers = nn.ModuleList(ComponentTransfer(*pair) for pair in ((w, 2), (2 * w, 4)) if parts)
 
     def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
-        image = enlarged(low, self.scale)
+        image = upsample_bicubic(low, self.scale)
         half, quarter = self._encoded(image)
         x = _doubled(self.from_eighth(self.to_eighth(quarter)))
         if self.dictionary is not None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, require_scale
+from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, check_scale
 
 PUBLISHED = {"width": 64, "groups": 6, "steps": 4}
 
@@ -50,7 +50,7 @@ class SRFBN:
 
         Raises InputError for a scale other than 2, 4 or 8.
         """
-        require_scale(self.name, scale, tuple(KERNELS))
+        check_scale(self.name, scale, tuple(KERNELS))
         return FeedbackNet(self, scale)
 
 

@@ -23,7 +23,7 @@ from study.trial import SPLITS, Direction, Split
 from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, density_maps
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.shanghaitech import CrowdSet
-from trainables.losses.density import map_error, sum_pooled
+from trainables.losses.density import map_error, sum_pool
 from trainables.task import Batch, Outputs, Panel
 from trainables.tasks.base import Taught
 from trainables.tasks.crowd_counting.examples import (
@@ -34,10 +34,10 @@ from trainables.tasks.crowd_counting.examples import (
     density_panels,
     resident,
 )
-from trainables.tasks.preflight import empty_batch, try_out
+from trainables.tasks.preflight import check_students, empty_batch
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import require
+from trainables.training.schedules import check_range
 from trainables.training.views import GridCrops, pixels
 
 CHANNELS = 3
@@ -91,8 +91,8 @@ class CrowdCounting(Taught):
     """Whether the teacher's maps are stored for the views that trials draw, or computed anew at every step."""
 
     def __post_init__(self) -> None:
-        require("density_scale", self.density_scale, above=0)
-        require("attention_weight", self.attention_weight, low=0)
+        check_range("density_scale", self.density_scale, above=0)
+        check_range("attention_weight", self.attention_weight, low=0)
         if self.views.size % MULTIPLE:
             raise InputError(f"crops of {self.views.size} pixels; allowed are multiples of {MULTIPLE}")
 
@@ -114,7 +114,7 @@ class CrowdCounting(Taught):
         crowds, key = load(self.data), self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val")}
         crop = torch.zeros(1, CHANNELS, self.views.size, self.views.size)
-        try_out(self, students, losses, storage, trained_on, empty_batch(crop, None))
+        check_students(self, students, losses, storage, trained_on, empty_batch(crop, None))
         return {
             "data": {
                 "name": crowds.name,
@@ -149,7 +149,7 @@ class CrowdCounting(Taught):
         if "attention" not in outputs.features:
             return loss
         attention = outputs.features["attention"].float()
-        people = (sum_pooled(density, attention) > ATTENDED * self.density_scale).float()
+        people = (sum_pool(density, attention) > ATTENDED * self.density_scale).float()
         return loss + self.attention_weight * self.density_scale * F.binary_cross_entropy(attention, people)
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.arrays.face_decoding import CLASSES
-from trainables.losses.common.per_pixel import upsampled
+from trainables.losses.common.per_pixel import upsample_logits
 from trainables.task import Batch, Outputs, Panel
 
 BACKGROUND = 0
@@ -45,7 +45,7 @@ class ParsingScores:
 
 def predicted(outputs: Outputs, labels: Tensor) -> Tensor:
     """The likeliest class of each pixel at the labels' resolution: (B, K, h, w), (B, H, W) → (B, H, W)."""
-    return upsampled(outputs.prediction.detach(), (labels.shape[1], labels.shape[2])).argmax(dim=1)
+    return upsample_logits(outputs.prediction.detach(), (labels.shape[1], labels.shape[2])).argmax(dim=1)
 
 
 def parsing_panels(outputs: Outputs, batch: Batch, images: Tensor) -> list[Panel]:

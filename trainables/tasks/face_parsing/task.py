@@ -20,13 +20,13 @@ from study.identity import describe, digest
 from study.trial import SPLITS, Direction, Split
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import FaceSet
-from trainables.losses.common.logits import divergence
-from trainables.losses.common.per_pixel import upsampled
+from trainables.losses.common.logits import kl_divergence
+from trainables.losses.common.per_pixel import upsample_logits
 from trainables.task import Batch, Outputs, Panel
 from trainables.tasks.base import Taught
 from trainables.tasks.face_parsing.examples import FaceExamples, face_examples
 from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores, parsing_panels
-from trainables.tasks.preflight import empty_batch, try_out
+from trainables.tasks.preflight import check_students, empty_batch
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
 from trainables.training.views import Flips, pixels
@@ -96,7 +96,7 @@ class FaceParsing(Taught):
         side = min(self._side, TRIED_PIXELS)
         labels = torch.zeros(1, side, side, dtype=torch.int64)
         empty = empty_batch(torch.zeros(1, 3, side, side), labels)
-        try_out(self, students, losses, storage, trained_on, empty)
+        check_students(self, students, losses, storage, trained_on, empty)
         train, val, test = faces.sizes
         return {
             "data": {
@@ -126,12 +126,14 @@ class FaceParsing(Taught):
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Cross-entropy of the upsampled logits, mean over all pixels of the batch."""
         labels = batch.targets
-        return F.cross_entropy(upsampled(outputs.prediction, (labels.shape[1], labels.shape[2])), labels)
+        return F.cross_entropy(upsample_logits(outputs.prediction, (labels.shape[1], labels.shape[2])), labels)
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """KL(teacher ‖ student) of the probabilities at the student's own resolution, mean over its pixels."""
         size = (student.prediction.shape[2], student.prediction.shape[3])
-        return divergence(upsampled(student.prediction, size), upsampled(teacher.prediction, size)).mean()
+        return kl_divergence(
+            upsample_logits(student.prediction, size), upsample_logits(teacher.prediction, size)
+        ).mean()
 
     def meters(self, device: str, split: Split) -> ParsingScores:
         return ParsingScores(device, by_class=split != "train")

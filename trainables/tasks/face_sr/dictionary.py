@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
 from study.trial import TrialNote
@@ -100,7 +100,7 @@ def _crops(encoder: nn.Module, images: Tensor, boxes: Tensor, part: Part) -> Ten
 
 def _keep(path: Path, atoms: Tensor) -> None:
     try:
-        with replacing(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(safetensors.torch.save({"atoms": atoms.contiguous()}))
     except OSError as error:
         note = f"dictionaries cannot be kept in {path.parent} ({error.strerror}); XDG_CACHE_HOME names another place"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from study.errors import InputError
 from trainables.data.arrays.face_sr import SrFaces
-from trainables.models.sr.common import enlarged
+from trainables.models.sr.common import upsample_bicubic
 from trainables.task import Batch
 from trainables.training.views import Flips
 
@@ -82,7 +82,7 @@ def reduced(images: Tensor, scale: int) -> Tensor:
 
 def bicubic(low: Tensor, scale: int) -> Tensor:
     """`scale` times the size with nothing learned, what every net is to surpass: (B, 3, h, w) → (B, 3, H, W)."""
-    return enlarged(low, scale).clamp_(0, 1)
+    return upsample_bicubic(low, scale).clamp_(0, 1)
 
 
 def flipped_boxes(boxes: Tensor, views: Tensor, width: int) -> Tensor:

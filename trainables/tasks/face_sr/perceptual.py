@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from study.errors import InputError
-from trainables.losses.common.logits import widened
-from trainables.losses.common.pixel import error
+from trainables.losses.common.logits import as_float32
+from trainables.losses.common.pixel import pixel_error
 from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
 
 
@@ -24,9 +24,9 @@ def perceptual_error(vgg: Vgg19, image: Tensor, target: Tensor, norm: str = "mse
     Source: Johnson et al. 2016, section 3.2. P2 names neither layers nor norm.
     """
     with torch.no_grad():
-        expected = vgg(widened(target))
-    pairs = zip(vgg(widened(image)), expected, strict=True)
-    return torch.stack([error(norm, seen, wanted) for seen, wanted in pairs]).sum()
+        expected = vgg(as_float32(target))
+    pairs = zip(vgg(as_float32(image)), expected, strict=True)
+    return torch.stack([pixel_error(norm, seen, wanted) for seen, wanted in pairs]).sum()
 
 
 @lru_cache(maxsize=2)

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.atomic import replacing
+from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import describe, digest
 from study.trial import SPLITS, Direction, EpochResult, Plan, Preparation, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
-from trainables.losses.common.pixel import error, require_norm
+from trainables.losses.common.pixel import check_norm, pixel_error
 from trainables.models.sr.component_transfer import COMPONENTS, dictionary_of, fill_dictionary
 from trainables.task import Batch, Outputs, Panel
 from trainables.tasks.base import Taught
@@ -32,13 +32,13 @@ from trainables.tasks.face_sr.examples import SrExamples, SrTargets, sr_examples
 from trainables.tasks.face_sr.metrics import SCORES, Channel, LpipsNet, SrScores, lpips_lacks
 from trainables.tasks.face_sr.panels import sr_panels
 from trainables.tasks.face_sr.perceptual import perceptual_error, perceptual_vgg
-from trainables.tasks.preflight import empty_batch, try_out
-from trainables.tasks.profiling import kept_to_share
+from trainables.tasks.preflight import check_students, empty_batch
+from trainables.tasks.profiling import limit_to_gpu_share
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import require
+from trainables.training.schedules import check_range
 from trainables.training.views import Flips
 
 EVALUATION_BATCH = {"cpu": 8, "cuda": 32}
@@ -92,9 +92,9 @@ class FaceSR(Taught):
     dictionary_seed: int = 0
 
     def __post_init__(self) -> None:
-        require_norm("pixel_norm", self.pixel_norm)
-        require("pixel_weight", self.pixel_weight, low=0)
-        require("perceptual_weight", self.perceptual_weight, low=0)
+        check_norm("pixel_norm", self.pixel_norm)
+        check_range("pixel_weight", self.pixel_weight, low=0)
+        check_range("perceptual_weight", self.perceptual_weight, low=0)
 
     # -- for the engine --------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class FaceSR(Taught):
                 raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
         if self.perceptual_weight:
             perceptual_vgg("cpu")
-        try_out(self, students, losses, storage, trained_on, self._empty_face(), self.untrained)
+        check_students(self, students, losses, storage, trained_on, self._empty_face(), self.untrained)
         train, val, test = faces.sizes
         absent = lpips_lacks(self.lpips) if self.lpips else ""
         return {
@@ -162,7 +162,7 @@ class FaceSR(Taught):
 
     def prepare(self, job: TrialContext) -> Iterator[EpochResult]:
         step = self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
-        return kept_to_share(job, step)
+        return limit_to_gpu_share(job, step)
 
     # -- for the training loop -------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class FaceSR(Taught):
         truth = batch.targets.image
         steps = outputs.features.get("steps")
         pixels = (outputs.prediction, truth) if steps is None else (steps, truth[:, None])
-        loss = self.pixel_weight * error(self.pixel_norm, *pixels)
+        loss = self.pixel_weight * pixel_error(self.pixel_norm, *pixels)
         if self.perceptual_weight:
             vgg = perceptual_vgg(str(truth.device))
             loss = loss + self.perceptual_weight * perceptual_error(vgg, outputs.prediction, truth)
@@ -245,7 +245,7 @@ class FaceSR(Taught):
             images, boxes = torch.from_numpy(faces.images), torch.from_numpy(faces.boxes)
         net = self.build(self.teacher.model)
         atoms = build_dictionary(net, images, boxes, self.dictionary_seed, job.device)
-        with replacing(self._dictionary(job.storage)) as aside:
+        with atomic_write(self._dictionary(job.storage)) as aside:
             safetensors.torch.save_file({name: part.contiguous() for name, part in atoms.items()}, aside)
 
     def _dictionary(self, storage: Path) -> Path:

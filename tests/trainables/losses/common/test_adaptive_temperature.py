@@ -13,7 +13,7 @@ from torch import Tensor
 from study.errors import InputError
 from study.space.domains import corners, uniform
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.common.logits import compared
+from trainables.losses.common.logits import select_logits
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.task import Outputs
@@ -103,7 +103,7 @@ def sides(seed: int = 0) -> tuple[Outputs, Outputs, Tensor]:
 @pytest.mark.parametrize("addons", [{}, {"standardise": True}, {"pruning": 0.4}])
 def test_loss_ranks_by_kl_of_what_it_compares_at_the_epochs_temperature(base, addons):
     loss = base(temperature=Staircase(1.0, 6.0, stages=2), adaptive=DataAdaptiveTemperature(), **addons)
-    student, teacher, temperature = compared(loss, *sides(), Progress(9, 10))
+    student, teacher, temperature = select_logits(loss, *sides(), Progress(9, 10))
     p_s, p_t = (torch.softmax(z / 6.0, dim=1) for z in (student, teacher))
     ranked = (p_t * (p_t / p_s).log()).sum(dim=1).argsort()
     assert sorted(ranked[-2:].tolist()) == (temperature[:, 0] > 6).nonzero()[:, 0].tolist()

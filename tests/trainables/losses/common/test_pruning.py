@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.errors import InputError
-from trainables.losses.common.pruning import kept_classes
+from trainables.losses.common.pruning import select_kept_classes
 
 
 def rule(teacher: np.ndarray, target: int, share: float) -> list[int]:
@@ -30,7 +30,7 @@ def test_kept_classes_equal_the_rule_written_out(data):
     rows = st.lists(st.integers(-2, 2), min_size=classes, max_size=classes)
     teacher = torch.tensor(data.draw(st.lists(rows, min_size=batch, max_size=batch)), dtype=torch.float32)
     targets = torch.tensor(data.draw(st.lists(st.integers(0, classes - 1), min_size=batch, max_size=batch)))
-    kept = kept_classes(teacher, targets, share)
+    kept = select_kept_classes(teacher, targets, share)
     for row, z, y in zip(kept.tolist(), teacher.numpy(), targets.tolist(), strict=True):
         assert sorted(row) == rule(z, y, share)
         assert y not in row
@@ -41,37 +41,37 @@ def test_kept_classes_equal_the_rule_written_out(data):
     [(0.0, 0), (0.009, 0), (0.01, 1), (0.29, 29), (0.57, 57), (0.4 / 3, 13), (0.4, 40), (0.97, 97), (0.999, 97)],
 )
 def test_pruned_count_is_the_share_rounded_down(share, pruned):
-    assert kept_classes(torch.zeros(16, 100), torch.arange(16), share).shape == (16, 99 - pruned)
+    assert select_kept_classes(torch.zeros(16, 100), torch.arange(16), share).shape == (16, 99 - pruned)
 
 
 def test_target_is_never_pruned_and_not_counted_among_the_pruned():
     teacher = torch.arange(10.0).repeat(2, 1)
-    kept = kept_classes(teacher, torch.tensor([0, 9]), 0.3)
+    kept = select_kept_classes(teacher, torch.tensor([0, 9]), 0.3)
     assert sorted(kept[0].tolist()) == [4, 5, 6, 7, 8, 9]
     assert sorted(kept[1].tolist()) == [3, 4, 5, 6, 7, 8]
 
 
 def test_tied_classes_are_pruned_from_the_lowest():
-    kept = kept_classes(torch.zeros(1, 6), torch.tensor([1]), 0.5)
+    kept = select_kept_classes(torch.zeros(1, 6), torch.tensor([1]), 0.5)
     assert sorted(kept[0].tolist()) == [4, 5]
 
 
 def test_logits_that_are_equal_in_half_precision_are_ties():
     # 1 + 2**-12 is 1 in fp16: class 2, not class 0, would be lower in fp32.
     teacher = torch.tensor([[1 + 2**-12, 5.0, 1.0, 5.0, 5.0]])
-    assert sorted(kept_classes(teacher, torch.tensor([4]), 0.2)[0].tolist()) == [1, 2, 3]
+    assert sorted(select_kept_classes(teacher, torch.tensor([4]), 0.2)[0].tolist()) == [1, 2, 3]
 
 
 def test_logits_beyond_half_precision_do_not_displace_the_target():
     teacher = torch.tensor([[1e6, 1e6, 1e6, 1e6, -1e6]])
-    assert sorted(kept_classes(teacher, torch.tensor([0]), 0.2)[0].tolist()) == [1, 2, 3]
+    assert sorted(select_kept_classes(teacher, torch.tensor([0]), 0.2)[0].tolist()) == [1, 2, 3]
 
 
 def test_share_beyond_all_but_two_keeps_two():
-    assert kept_classes(torch.zeros(1, 3), torch.tensor([0]), 0.9).tolist() == [[1, 2]]
+    assert select_kept_classes(torch.zeros(1, 3), torch.tensor([0]), 0.9).tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_two_classes_are_refused_even_without_pruning(share):
     with pytest.raises(InputError, match="2 classes"):
-        kept_classes(torch.zeros(1, 2), torch.tensor([0]), share)
+        select_kept_classes(torch.zeros(1, 2), torch.tensor([0]), share)

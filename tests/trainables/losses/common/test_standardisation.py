@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.losses.common.standardisation import standardised
+from trainables.losses.common.standardisation import standardise
 from trainables.losses.dkd import DKD
 from trainables.losses.kd import KD
 from trainables.task import Outputs
@@ -19,7 +19,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_standardised_logits_have_mean_0_and_unbiased_deviation_1():
-    z = standardised(7 * normal(16, 100) + 3)
+    z = standardise(7 * normal(16, 100) + 3)
     torch.testing.assert_close(z.mean(dim=1), torch.zeros(16, dtype=torch.float64), rtol=0, atol=1e-14)
     # Sun et al. 2024 divide by K − 1; by K the deviation would be 0.995 here.
     torch.testing.assert_close(z.square().sum(dim=1), torch.full((16,), 99.0, dtype=torch.float64), rtol=1e-6, atol=0)
@@ -56,7 +56,7 @@ def test_gradient_moves_neither_offset_nor_size(loss):
 @pytest.mark.parametrize("level", [0.0, 0.1, -3.0, 6e4])
 def test_equal_logits_stay_equal_and_finite(dtype, level):
     z = torch.full((2, 7), level, dtype=dtype, requires_grad=True)
-    out = standardised(z)
+    out = standardise(z)
     (out.log_softmax(dim=1) * normal(2, 7).to(dtype)).sum().backward()
     assert (out == out[:, :1]).all()
     assert torch.isfinite(out).all()

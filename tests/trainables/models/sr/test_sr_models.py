@@ -17,7 +17,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from study.errors import InputError
 from trainables.models.backbones import vgg19
 from trainables.models.backbones.vgg19 import AFTER_RELU, BEFORE_RELU, Vgg19
-from trainables.models.sr.common import Bicubic, enlarged
+from trainables.models.sr.common import Bicubic, upsample_bicubic
 from trainables.models.sr.component_transfer import (
     COMPONENTS,
     ComponentTransfer,
@@ -32,7 +32,7 @@ from trainables.models.sr.dictionary_sr import Dilated, ModulatedUp, VggSR, blur
 from trainables.models.sr.rcan import RCAN, ChannelAttention
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
-from trainables.task import parameters
+from trainables.task import count_parameters
 from trainables.tasks.face_sr.perceptual import perceptual_vgg
 
 # Golden counts: RCAN and SRFBN as in the public implementations (SRFBN's authors give 3,631 and 483 thousand at scale
@@ -59,7 +59,7 @@ BOXES = torch.tensor([[[3, 5, 19, 20], [30, 5, 47.5, 21], [15, 20, 31, 36], [12.
 def test_nets_have_their_parameters_to_the_unit(model, scale, count):
     # nothing is computed, except in confidences, whose spectral norms begin with it
     with torch.device("cpu" if getattr(model, "atoms", 0) else "meta"):
-        assert parameters(model.build(scale)) == count
+        assert count_parameters(model.build(scale)) == count
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def trained(net: nn.Module) -> int:
 def test_parts_of_the_vgg_net_have_their_parameters_to_the_unit(vgg_net):
     # as counted in the published generator: 20.02 million frozen, 28.32 in dilated convolutions, 21.13 in the four
     # doublings, 0.19 in the tail, 43.66 in confidences, which the student does not have
-    parts = {name: parameters(part) for name, part in vgg_net.named_children()}
+    parts = {name: count_parameters(part) for name, part in vgg_net.named_children()}
     assert parts == {
         "vgg": 20_024_384,
         "dictionary": 0,
@@ -86,10 +86,10 @@ def test_parts_of_the_vgg_net_have_their_parameters_to_the_unit(vgg_net):
         "last": 184_640,
         "rgb": 1_731,
     }
-    assert (parameters(vgg_net), trained(vgg_net)) == (113_313_987, 93_289_603)
+    assert (count_parameters(vgg_net), trained(vgg_net)) == (113_313_987, 93_289_603)
     with torch.device("meta"):
         student = VggSR(imagenet=False).build(8)
-    assert (parameters(student), trained(student)) == (69_655_747, 49_631_363)
+    assert (count_parameters(student), trained(student)) == (69_655_747, 49_631_363)
 
 
 def filled(net: nn.Module, seed: int = 1) -> nn.Module:
@@ -167,7 +167,7 @@ def test_settings_make_names():
 def test_enlargement_is_that_of_pillow():
     low = torch.rand(1, 1, 7, 9, generator=torch.Generator().manual_seed(0))
     theirs = Image.fromarray(low[0, 0].numpy()).resize((9 * 8, 7 * 8), Image.Resampling.BICUBIC)
-    np.testing.assert_allclose(enlarged(low, 8)[0, 0].numpy(), np.asarray(theirs), atol=1e-5)
+    np.testing.assert_allclose(upsample_bicubic(low, 8)[0, 0].numpy(), np.asarray(theirs), atol=1e-5)
 
 
 def test_channel_attention_is_one_factor_a_channel():

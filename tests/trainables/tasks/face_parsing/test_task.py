@@ -15,7 +15,7 @@ from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.synthetic.faces import DrawnFaces
-from trainables.losses.common.per_pixel import upsampled
+from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.ldt import LDT
 from trainables.losses.none import NoDistillation
 from trainables.losses.pixel_kd import PixelKD
@@ -68,7 +68,7 @@ def guesses(seed=0, classes=19, side=24):
 
 def test_scores_are_those_of_a_count_by_hand():
     logits, labels = guesses()
-    said = upsampled(logits, (24, 24)).argmax(1).numpy()
+    said = upsample_logits(logits, (24, 24)).argmax(1).numpy()
     true = labels.numpy()
     f1 = []
     for number in range(len(CLASSES)):
@@ -84,7 +84,7 @@ def test_scores_are_those_of_a_count_by_hand():
 
 def test_scores_are_torchmetrics_own():
     logits, labels = guesses(1)
-    said = upsampled(logits, (24, 24)).argmax(1)
+    said = upsample_logits(logits, (24, 24)).argmax(1)
     f1 = MulticlassF1Score(len(CLASSES), average="none")(said, labels)
     scores = scored(logits, labels)
     assert scores["f1"] == pytest.approx(float(f1[1:].mean()), abs=1e-6)

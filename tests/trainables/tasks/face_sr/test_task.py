@@ -15,7 +15,7 @@ from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_sr import SrFaces
 from trainables.data.synthetic.sr_faces import DrawnSrFaces
 from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
-from trainables.losses.common.pixel import error
+from trainables.losses.common.pixel import pixel_error
 from trainables.losses.feature_matching import FeatureMatching
 from trainables.losses.none import NoDistillation
 from trainables.models.sr.common import SROutput
@@ -121,7 +121,7 @@ def test_recurrent_net_is_trained_by_the_mean_over_its_steps(storage, tmp_path):
     batch = TASK.examples("train", "cpu").batch(torch.arange(2), torch.zeros(2, dtype=torch.int64))
     outputs = TASK.outputs(net, batch)
     steps = outputs.features["steps"].detach()
-    by_step = torch.stack([error("mse", steps[:, step], batch.targets.image) for step in range(3)])
+    by_step = torch.stack([pixel_error("mse", steps[:, step], batch.targets.image) for step in range(3)])
     assert by_step.unique().numel() > 1
     assert TASK.task_loss(outputs, batch).item() == pytest.approx(by_step.mean().item(), rel=1e-6)
     assert "steps" not in TASK.outputs(net.eval(), batch).features
