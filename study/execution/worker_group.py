@@ -1,8 +1,8 @@
 """Trials of several workers: each worker a process in the trial's placement group, all of them kept for the next trial.
 
 `TrialWorkerGroup` is the actor that Tune knows. It asks for nothing itself, holds the workers, and lets them train an
-epoch at a time, side by side; they exchange what they must among themselves (trainables/training/distributed.py). One that
-fails, or is lost, takes the others with it. Ray Train is not used: its trainer takes many seconds a trial to start
+epoch at a time, side by side; they exchange what they must among themselves (trainables/training/distributed.py). One
+that fails, or is lost, takes the others with it. Ray Train is not used: its trainer takes many seconds a trial to start
 its workers, and does not give their placement group back when a trial is stopped before its end, so that a search
 would starve.
 """
