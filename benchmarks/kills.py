@@ -33,7 +33,7 @@ from trainables.tasks.simulated import Simulated
 
 SPACE = """
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 study = Study(
     name="killed",

@@ -8,14 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.data.cifar import Cifar
-from trainables.data.digits import Digits
-from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification
-from trainables.teacher.weights import Teacher
-from trainables.training.recipe import Recipe
-from trainables.training.schedules import Cosine
-from trainables.training.views import CropFlip
+from trainables import Cifar, Classification, Cosine, CropFlip, Digits, Recipe, ResNet, Teacher
 
 DIGITS_STUDENTS = (ResNet(8, width=4),)
 CIFAR10_STUDENTS = (ResNet(8),)

@@ -20,17 +20,22 @@ torchvision's ImageNet weights of VGG-16, which must lie where torchvision keeps
 from pathlib import Path
 
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables.data.shanghaitech import ShanghaiTech
-from trainables.data.synthetic.crowds import DrawnCrowds
-from trainables.losses.density import DensityDistillation
-from trainables.losses.none import NoDistillation
-from trainables.models.mcnn import MCNN
-from trainables.models.msfanet import MSFANet
-from trainables.tasks.crowd_counting.task import CrowdCounting
-from trainables.teacher.weights import Teacher
-from trainables.training.recipe import Adam, Recipe
-from trainables.training.schedules import Cosine, CosineWarmRestarts, Staircase
-from trainables.training.views import GridCrops
+from trainables import (
+    MCNN,
+    Adam,
+    Cosine,
+    CosineWarmRestarts,
+    CrowdCounting,
+    DensityDistillation,
+    DrawnCrowds,
+    GridCrops,
+    MSFANet,
+    NoDistillation,
+    Recipe,
+    ShanghaiTech,
+    Staircase,
+    Teacher,
+)
 
 QUESTION = "How much of a crowd-counting teacher's density map should its student learn from, and does any of it help?"
 READINGS = (

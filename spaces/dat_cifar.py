@@ -16,10 +16,7 @@ from pathlib import Path
 import cifar_profiles as profiles
 
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
-from trainables.losses.none import NoDistillation
+from trainables import DKD, KD, DataAdaptiveTemperature, NoDistillation
 
 QUESTION = "Does a data-adaptive temperature help DKD, as published and with its shares and changes searched?"
 READINGS = (profiles.DAT_READING, profiles.DKD_READING)

@@ -17,10 +17,7 @@ from pathlib import Path
 import cifar_profiles as profiles
 
 from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, uniform
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
-from trainables.losses.none import NoDistillation
-from trainables.training.schedules import Staircase
+from trainables import DKD, KD, NoDistillation, Staircase
 
 QUESTION = "Does an epoch-adaptive temperature help DKD, as published and with its schedule searched?"
 READINGS = (profiles.EAT_READING, profiles.DKD_READING)

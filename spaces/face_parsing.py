@@ -18,17 +18,24 @@ start from torchvision's ImageNet weights, which must lie where torchvision keep
 from pathlib import Path
 
 from study import Arm, Budget, Study, SuccessiveHalving, log_uniform
-from trainables.data.celebamask import CelebAMaskHQ
-from trainables.data.synthetic.faces import DrawnFaces
-from trainables.losses.ldt import LDT
-from trainables.losses.none import NoDistillation
-from trainables.losses.pixel_kd import PixelKD
-from trainables.losses.pixel_kd_std import PixelKDStd
-from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
-from trainables.tasks.face_parsing.task import FaceParsing
-from trainables.teacher.weights import Teacher
-from trainables.training.recipe import Adam, Recipe, Sgd
-from trainables.training.schedules import Cosine, Polynomial
+from trainables import (
+    LDT,
+    Adam,
+    CelebAMaskHQ,
+    Cosine,
+    DeepLabV3MobileNet,
+    DrawnFaces,
+    FaceParsing,
+    FCNResNet,
+    NoDistillation,
+    PixelKD,
+    PixelKDStd,
+    Polynomial,
+    Recipe,
+    Sgd,
+    SmallFCN,
+    Teacher,
+)
 
 QUESTION = (
     "Does giving the student's logits the teacher's spread at each pixel help face parsing, over plain distillation?"

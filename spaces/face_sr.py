@@ -19,19 +19,24 @@ where torchvision keeps them; LPIPS appears if AlexNet's do, too. SRFBN takes so
 from pathlib import Path
 
 from study import Arm, Budget, Study, SuccessiveHalving, integer, log_uniform
-from trainables.data.synthetic.sr_faces import DrawnSrFaces
-from trainables.data.vggface2 import VGGFace2
-from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
-from trainables.losses.feature_matching import FeatureMatching
-from trainables.losses.none import NoDistillation
-from trainables.models.sr.dictionary_sr import VggSR
-from trainables.models.sr.rcan import RCAN
-from trainables.models.sr.small_sr import SmallSR
-from trainables.models.sr.srfbn import SRFBN
-from trainables.tasks.face_sr.task import FaceSR
-from trainables.teacher.weights import Teacher
-from trainables.training.recipe import Adam, Recipe
-from trainables.training.schedules import Cosine, Staircase
+from trainables import (
+    RCAN,
+    SRFBN,
+    Adam,
+    AdversarialFeatures,
+    Cosine,
+    DrawnSrFaces,
+    FaceSR,
+    FeatureMatching,
+    NoDistillation,
+    PatchDiscriminator,
+    Recipe,
+    SmallSR,
+    Staircase,
+    Teacher,
+    VGGFace2,
+    VggSR,
+)
 
 QUESTION = "Does an adversary on features pass a dictionary teacher's faces on to a student without the dictionary?"
 READINGS = (

@@ -19,11 +19,7 @@ from pathlib import Path
 import cifar_profiles as profiles
 
 from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, uniform
-from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
-from trainables.losses.none import NoDistillation
-from trainables.training.schedules import Staircase
+from trainables import DKD, KD, DataAdaptiveTemperature, NoDistillation, Staircase
 
 QUESTION = (
     "Do EAT, DAT and LP together help DKD, and do settings searched over three base losses beat the published ones?"

@@ -1,24 +1,8 @@
-"""The engine. `from study import …` gives what a space file needs."""
+"""The engine: `from study import …` gives what a space file needs.
 
-from study.search.cma import CmaEs
-from study.search.halving import Never, SuccessiveHalving
-from study.search.samplers import Grid, Random, Tpe, WarmStart
-from study.space.domains import choice, integer, log_uniform, uniform
-from study.study import Arm, Budget, Study
+__init__.pyi lists the names; each module is imported when its first name is used.
+"""
 
-__all__ = [
-    "Arm",
-    "Budget",
-    "CmaEs",
-    "Grid",
-    "Never",
-    "Random",
-    "Study",
-    "SuccessiveHalving",
-    "Tpe",
-    "WarmStart",
-    "choice",
-    "integer",
-    "log_uniform",
-    "uniform",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

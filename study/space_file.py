@@ -21,6 +21,15 @@ from study.errors import InputError
 from study.identity import SOURCE, digest
 from study.study import Study
 
+RENAMED = {
+    "Stages": "Staircase",
+    "Drops": "MultiStep",
+    "Poly": "Polynomial",
+    "WarmRestarts": "CosineWarmRestarts",
+    "readings": "assumptions",
+}
+"""Names that space files used before version 0.2."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -112,9 +121,21 @@ def _blamed_on(path: Path) -> Iterator[None]:
     except SyntaxError as error:
         raise InputError(f"{error.filename} is no valid Python: {error.msg}, line {error.lineno}") from None
     except Exception as error:
+        hint = _renaming_hint(error)
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f", line {frames[-1]}" if frames else ""
-        raise InputError(f"{path}{line}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path}{line}: {type(error).__name__}: {error}{hint}") from error
+
+
+def _renaming_hint(error: Exception) -> str:
+    """Return the new word where a space file uses a name of before version 0.2; empty for any other error."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("study", "trainables"):
+        return f"; import from `{str(error.name).split('.')[0]}` itself: from trainables import KD, ResNet, Teacher, …"
+    if isinstance(error, ImportError | TypeError):
+        for old, new in RENAMED.items():
+            if f"'{old}'" in str(error):
+                return f"; it is now called {new!r}"
+    return ""
 
 
 def _import(path: Path) -> ModuleType:

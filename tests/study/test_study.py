@@ -106,7 +106,7 @@ def test_arms_are_compared_with_the_first_baseline_unless_they_say_otherwise() -
 
 SPACE = """
 from study import Arm, Budget, Study
-from trainables.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Extra, Simulated, SimulatedLoss, SimulatedStudent
 
 def small(data_dir):
     return Study("s", "?", Simulated(), (SimulatedStudent(),), (Arm("a", SimulatedLoss(), baseline=True),),
@@ -154,7 +154,7 @@ def test_missing_space_file_is_refused_with_its_neighbours(space: Path) -> None:
 
 OWN_LOSS = """
 from dataclasses import dataclass
-from trainables.simulated import SimulatedLoss
+from trainables import SimulatedLoss
 
 @dataclass(frozen=True)
 class Mine(SimulatedLoss):

@@ -40,7 +40,7 @@ COMMAND = "python -m study.run toy.py --trials 9 --retry-failed --max-concurrent
 SPACE = """
 # a study on the simulated task
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 study = Study(
     name="toy", question="Does the gain show?", task=Simulated(seconds_per_epoch=0.2),

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 
 SPACE = """
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 study = Study(
     name="toy",
@@ -205,7 +205,7 @@ def test_lost_worker_is_not_the_trials_failure(folder: Folder) -> None:
 FAILING = """
 import dataclasses, os
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 POISONED = False
 

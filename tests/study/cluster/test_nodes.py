@@ -32,7 +32,7 @@ EPOCHS = 6
 NOTED = """
 import dataclasses, os
 from study import Arm, Budget, Never, Random, Study, uniform
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 @dataclasses.dataclass(frozen=True)
 class Noted(Simulated):

@@ -35,7 +35,7 @@ SPACE = """
 import socket, time
 from dataclasses import dataclass
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 @dataclass(frozen=True)
 class Together(Simulated):

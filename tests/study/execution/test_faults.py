@@ -13,7 +13,7 @@ from tests.study.cli.test_run import Folder, is_whole, wait_for
 
 FAULTY = """
 from study import Arm, Budget, Study
-from trainables.simulated import Fault, Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Fault, Simulated, SimulatedLoss, SimulatedStudent
 
 def bad(kind):
     return Arm(kind, SimulatedLoss(needs_teacher=False, fault=Fault(kind, epoch=2)))
@@ -38,7 +38,7 @@ REASONS = {
 FULL_DISK = """
 import dataclasses, errno
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 @dataclasses.dataclass(frozen=True)
 class Full(Simulated):

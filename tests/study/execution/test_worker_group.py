@@ -36,13 +36,13 @@ from typing import ClassVar
 from torch import distributed
 
 from study import Arm, Budget, Study
-from trainables.cifar import Classification
+from trainables import Classification
 from trainables.data.digits import Digits
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
-from trainables.recipe import Recipe
-from trainables.teachers import Teacher
-from trainables.views import CropFlip
+from trainables import Recipe
+from trainables import Teacher
+from trainables import CropFlip
 
 @dataclass(frozen=True)
 class Fails:

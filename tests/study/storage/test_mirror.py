@@ -273,7 +273,7 @@ def test_profile_of_a_data_set_on_s3_gets_a_folder_and_nothing_is_downloaded_for
 
 PROFILES = """
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 study = {"read": lambda data_dir: Study(
     name="toy", question="question: " + (data_dir / "note").read_text(), task=Simulated(),

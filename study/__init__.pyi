@@ -1,0 +1,14 @@
+from .search.cma import CmaEs as CmaEs
+from .search.halving import Never as Never
+from .search.halving import SuccessiveHalving as SuccessiveHalving
+from .search.samplers import Grid as Grid
+from .search.samplers import Random as Random
+from .search.samplers import Tpe as Tpe
+from .search.samplers import WarmStart as WarmStart
+from .space.domains import choice as choice
+from .space.domains import integer as integer
+from .space.domains import log_uniform as log_uniform
+from .space.domains import uniform as uniform
+from .study import Arm as Arm
+from .study import Budget as Budget
+from .study import Study as Study
