@@ -19,7 +19,7 @@ SEAL = ".whole"
 
 
 @dataclass(frozen=True)
-class DataSet:
+class RemoteDataset:
     """A copy of a data set, and the SHA-256 of each of its files by name."""
 
     mirror: Mirror
@@ -30,20 +30,20 @@ class DataSet:
 
         Raises StorageError if the storage does not answer, DamagedCopyError if another data set lies there by now.
         """
-        seal, key = self.mirror.here / SEAL, digest(dict(self.sums))
+        seal, key = self.mirror.folder / SEAL, digest(dict(self.sums))
         if seal.is_file() and seal.read_text() == key:
             return
-        self.mirror.fetch([""], self._is_as_it_was, sweep=True)
-        if missing := sorted(name for name in self.sums if not (self.mirror.here / name).is_file()):
+        self.mirror.pull_verified([""], self._is_as_it_was, sweep=True)
+        if missing := sorted(name for name in self.sums if not (self.mirror.folder / name).is_file()):
             raise DamagedCopyError(f"{self.mirror.uri}/{missing[0]} is gone since the study began: put it back")
         with atomic_write(seal) as aside:
             aside.write_text(key)
 
     def _is_as_it_was(self, path: Path) -> bool:
-        return self.sums.get(str(path.relative_to(self.mirror.here))) == _sha256(path)
+        return self.sums.get(str(path.relative_to(self.mirror.folder))) == _sha256(path)
 
 
-def fetch_dataset(address: str | None) -> DataSet | None:
+def fetch_dataset(address: str | None) -> RemoteDataset | None:
     """The data set at s3://…, with this machine's copy of it; None for one in a folder, and for none.
 
     Raises StorageError if it cannot be fetched.
@@ -52,17 +52,17 @@ def fetch_dataset(address: str | None) -> DataSet | None:
         return None
     mirror = mirror_of(local_path(address, "data"))
     mirror.pull("", sweep=True)
-    files = mirror.files("")
-    return DataSet(mirror, {str(path.relative_to(mirror.here)): _sha256(path) for path in files})
+    files = mirror.list_files("")
+    return RemoteDataset(mirror, {str(path.relative_to(mirror.folder)): _sha256(path) for path in files})
 
 
-def data_folder(address: str | None) -> Path | None:
+def resolve_data_dir(address: str | None) -> Path | None:
     """Where the data set of a --data-dir lies on this machine; of one at s3://… a copy.
 
     Raises StorageError if it cannot be fetched.
     """
     if data := fetch_dataset(address):
-        return data.mirror.here
+        return data.mirror.folder
     return Path(address) if address else None
 
 

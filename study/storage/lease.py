@@ -30,13 +30,13 @@ from study.storage.mirror import Mirror, StorageError
 from study.storage.worker_sync import FORGOTTEN
 
 RENEWED_SECONDS, STALE_SECONDS = 30.0, 120.0
-SETTLED_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
 """Of two drivers that start at one moment the one that writes last has the lease; after this both know."""
 PUSH_SECONDS = 1.0
 PATIENCE_SECONDS, LAST_SECONDS = 180.0, 30.0
 """How long a storage may not answer: while the study runs, and once it has ended."""
 
-LOOKING_SECONDS = 10.0
+LOCK_WAIT_SECONDS = 10.0
 """So long a driver waits for commands that bring this machine's copy up to date."""
 
 LEASE, CLOCK, MARK = ".lease", ".clock", ".mark"
@@ -83,7 +83,7 @@ class SyncThread(threading.Thread):
         self.problem = ""
         """Why the storage takes no more."""
         self._mirror, self._study, self._mark = mirror, study, mark
-        self._folder = mirror.here / study
+        self._folder = mirror.folder / study
         self._closing = threading.Event()
         self._pushed: list[int] = []
         self._renewed = self._answered = time.monotonic()
@@ -115,8 +115,8 @@ class SyncThread(threading.Thread):
         if changed != self._pushed:
             self._push_rows()
             self._pushed = changed
-        if self._mirror.read(f"{self._study}/stop") is not None:
-            self._mirror.discard(f"{self._study}/stop")
+        if self._mirror.read_text(f"{self._study}/stop") is not None:
+            self._mirror.delete_object(f"{self._study}/stop")
             request_stop(self._folder)
 
     def _push_rows(self) -> None:
@@ -124,11 +124,11 @@ class SyncThread(threading.Thread):
         over = list((self._folder / FORGOTTEN).glob("*"))
         self._mirror.push(*(f"{self._study}/{name}" for name in ("epochs", "trials", "study.json")), sweep=True)
         for mark in over:
-            self._mirror.remove(f"{self._study}/checkpoints/{mark.name}")
+            self._mirror.delete_folder(f"{self._study}/checkpoints/{mark.name}")
             mark.unlink()
 
     def _renew(self) -> None:
-        lease = lease_of(self._mirror, self._study)
+        lease = read_lease(self._mirror, self._study)
         if lease is not None and lease.mark != self._mark:
             raise LeaseLostError(f"{display_path(self._folder)} is now run by {lease.by or 'somebody else'}")
         _write_lease(self._mirror, self._study, _self(), self._mark)
@@ -142,7 +142,7 @@ class SyncThread(threading.Thread):
                 self._push_rows()
                 names = sorted({path.name for path in self._folder.glob("[!.]*")} - {"checkpoints", "stop"})
                 self._mirror.push(*(f"{self._study}/{name}" for name in names))
-                self._mirror.discard(f"{self._study}/stop")
+                self._mirror.delete_object(f"{self._study}/stop")
                 self._renew()
                 _write_lease(self._mirror, self._study, "", self._mark)
                 self.problem = ""
@@ -169,12 +169,12 @@ class LeaseLostError(StorageError):
 
 def _taken(mirror: Mirror, study: str) -> str:
     """Take the lease and, unless this copy has gone furthest, the study's folder as it is there; returns the mark."""
-    own, lease = own_mark(mirror.here / study), lease_of(mirror, study)
+    own, lease = read_copy_id(mirror.folder / study), read_lease(mirror, study)
     # whoever wrote that on this machine has let go of the lock; a copy of this copy on another one has not
     here = lease is not None and lease.by.split(":")[0] in ("", platform.node())
     ahead = lease is not None and lease.mark == own and here
-    mirror.write(f"{study}/{CLOCK}", "")
-    clock = mirror.read(f"{study}/{CLOCK}")
+    mirror.write_text(f"{study}/{CLOCK}", "")
+    clock = mirror.read_text(f"{study}/{CLOCK}")
     left = STALE_SECONDS - (clock[1] - lease.at) if lease is not None and clock is not None else 0.0
     if lease is not None and lease.by and not ahead and left > 0:
         raise InputError(
@@ -183,39 +183,41 @@ def _taken(mirror: Mirror, study: str) -> str:
         )
     mark = own if ahead else uuid.uuid4().hex
     _write_lease(mirror, study, _self(), mark)
-    time.sleep(SETTLED_SECONDS)
-    lease = lease_of(mirror, study)
+    time.sleep(SETTLE_SECONDS)
+    lease = read_lease(mirror, study)
     if lease is None or lease.mark != mark:
         raise InputError(f"{mirror.uri}/{study} was started elsewhere at the same moment: wait for it")
-    mirror.discard(f"{study}/stop")
+    mirror.delete_object(f"{study}/stop")
     if not ahead:
-        shutil.rmtree(mirror.here / study / FORGOTTEN, ignore_errors=True)  # of trials that may go on elsewhere by now
-        take_over(mirror, study)
-        with atomic_write(mirror.here / study / MARK) as aside:
+        shutil.rmtree(
+            mirror.folder / study / FORGOTTEN, ignore_errors=True
+        )  # of trials that may go on elsewhere by now
+        pull_study(mirror, study)
+        with atomic_write(mirror.folder / study / MARK) as aside:
             aside.write_text(mark)
     return mark
 
 
-def take_over(mirror: Mirror, study: str) -> None:
+def pull_study(mirror: Mirror, study: str) -> None:
     """Let the rows be here as they are there; those of a driver of this machine that had gone further stay aside."""
-    folder = mirror.here / study
-    aside = folder / f".left-{own_mark(folder)}"
-    for name in ("trials", "epochs") if own_mark(folder) and not aside.exists() else ():
+    folder = mirror.folder / study
+    aside = folder / f".left-{read_copy_id(folder)}"
+    for name in ("trials", "epochs") if read_copy_id(folder) and not aside.exists() else ():
         shutil.copytree(folder / name, aside / name, dirs_exist_ok=True)
     # trials first: of each that has ended, all epochs are there by then
     mirror.pull(*(f"{study}/{name}" for name in ("study.json", "report.html", "trials", "epochs")), sweep=True)
 
 
-def lease_of(mirror: Mirror, study: str) -> Lease | None:
-    found = mirror.read(f"{study}/{LEASE}")
+def read_lease(mirror: Mirror, study: str) -> Lease | None:
+    found = mirror.read_text(f"{study}/{LEASE}")
     return Lease(**json.loads(found[0]), at=found[1]) if found else None
 
 
 def _write_lease(mirror: Mirror, study: str, by: str, mark: str) -> None:
-    mirror.write(f"{study}/{LEASE}", json.dumps({"by": by, "mark": mark}))
+    mirror.write_text(f"{study}/{LEASE}", json.dumps({"by": by, "mark": mark}))
 
 
-def own_mark(folder: Path) -> str:
+def read_copy_id(folder: Path) -> str:
     return (folder / MARK).read_text() if (folder / MARK).is_file() else ""
 
 
@@ -226,9 +228,9 @@ def _self() -> str:
 @contextmanager
 def _at_last(folder: Path) -> Iterator[bool]:
     """As `at_work`, with patience for those who only look."""
-    until = time.monotonic() + LOOKING_SECONDS
+    until = time.monotonic() + LOCK_WAIT_SECONDS
     while True:
-        with at_work(folder) as free:
+        with try_lock(folder) as free:
             if free or time.monotonic() > until:
                 yield free
                 return
@@ -236,7 +238,7 @@ def _at_last(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[bool]:
+def try_lock(folder: Path) -> Iterator[bool]:
     """Whether nobody else of this machine is at work in this copy."""
     with (folder / ".mirror.lock").open("a") as file:
         try:

@@ -33,17 +33,17 @@ def local_path(address: str, kind: str = "storage") -> Path:
     key = hashlib.sha256(f"{endpoint} {uri}".encode()).hexdigest()[:16]
     mirror = Mirror(_cache() / kind / key, uri, endpoint)
     mirror = replace(mirror, region=_region(mirror, bucket))
-    mirror.check()
-    with atomic_write(mirror.here / NOTE) as aside:
-        aside.write_text(json.dumps(asdict(mirror) | {"here": ""}), encoding="utf-8")
-    return mirror.here
+    mirror.check_access()
+    with atomic_write(mirror.folder / NOTE) as aside:
+        aside.write_text(json.dumps(asdict(mirror) | {"folder": ""}), encoding="utf-8")
+    return mirror.folder
 
 
 def mirror_of(folder: Path) -> Mirror:
     """The mirror of a folder that `located` has named."""
     note = folder / NOTE
     said = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-    return Mirror(**said | {"here": folder})
+    return Mirror(**said | {"folder": folder})
 
 
 def display_path(path: Path) -> str:
@@ -59,7 +59,7 @@ def _region(mirror: Mirror, bucket: str) -> str:
     given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
     if given or mirror.endpoint:
         return given
-    with mirror.in_one_line():
+    with mirror.translate_errors():
         return str(fs.resolve_s3_region(bucket))
 
 

@@ -36,7 +36,7 @@ AT_ONCE = 16
 ATTEMPTS = 20
 """So often a folder is listed anew of which files vanish while they are moved: a driver merges them."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the system says of a folder that takes no more."""
 
 VERIFIED = ".verified"
@@ -65,7 +65,7 @@ class DamagedCopyError(StorageError):
 class Mirror:
     """What lies at `uri`, and its copy in the folder `here`; without a URI the folder is all there is."""
 
-    here: Path
+    folder: Path
     uri: str = ""
     endpoint: str = ""
     """The server, if it is not AWS's own; it goes with the mirror, and so does the region: nodes need not know them."""
@@ -90,13 +90,13 @@ class Mirror:
         if self.uri:
             self._again_while_it_changes(partial(self._push, places, sweep))
 
-    def remove(self, place: str) -> None:
+    def delete_folder(self, place: str) -> None:
         """Remove a folder there, with all that is in it."""
         if self.uri:
-            with self.in_one_line(), suppress(FileNotFoundError):
+            with self.translate_errors(), suppress(FileNotFoundError):
                 self._fs.delete_dir(self._key(place))
 
-    def fetch(self, places: Sequence[str], sound: Callable[[Path], bool], sweep: bool = False) -> None:
+    def pull_verified(self, places: Sequence[str], sound: Callable[[Path], bool], sweep: bool = False) -> None:
         """Let this node have its copy of what all trials share: of several processes one fetches and verifies it, once.
 
         Raises DamagedCopyError for a file that is not `sound` even when it is fetched again.
@@ -107,50 +107,50 @@ class Mirror:
             self.pull(*places, sweep=sweep)
             for path in self._unsound(places, sound):
                 path.unlink()
-                self.pull(str(path.relative_to(self.here)))
+                self.pull(str(path.relative_to(self.folder)))
             if damaged := self._unsound(places, sound):
-                there = f"{self.uri}/{damaged[0].relative_to(self.here)}"
+                there = f"{self.uri}/{damaged[0].relative_to(self.folder)}"
                 raise DamagedCopyError(f"{there} is damaged: delete it there; what studies need is made again")
 
-    def names(self) -> list[str]:
+    def list_folders(self) -> list[str]:
         """The folders at the top of the storage, without those that a node keeps for itself."""
-        with self.in_one_line():
+        with self.translate_errors():
             found = self._fs.get_file_info(fs.FileSelector(self._key(""), allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
-    def check(self) -> None:
+    def check_access(self) -> None:
         """Raises StorageError if there is no such bucket, no access to it, or no answer."""
-        with self.in_one_line():
+        with self.translate_errors():
             (bucket,) = self._fs.get_file_info([self._key("").split("/")[0]])
             if bucket.type == fs.FileType.NotFound:
                 raise OSError("NO_SUCH_BUCKET")
 
-    def read(self, place: str) -> tuple[str, float] | None:
+    def read_text(self, place: str) -> tuple[str, float] | None:
         """A short text that lies there, and when it was put there by the server's clock; None if there is none."""
-        with self.in_one_line(), suppress(FileNotFoundError):
+        with self.translate_errors(), suppress(FileNotFoundError):
             with self._fs.open_input_stream(self._key(place)) as source:
                 text = source.read().decode()
             (info,) = self._fs.get_file_info([self._key(place)])
             return text, info.mtime_ns / 1e9 if info.mtime_ns else 0.0
         return None
 
-    def write(self, place: str, text: str) -> None:
+    def write_text(self, place: str, text: str) -> None:
         """Put a short text there, in one step."""
-        with self.in_one_line(), self._fs.open_output_stream(self._key(place)) as target:
+        with self.translate_errors(), self._fs.open_output_stream(self._key(place)) as target:
             target.write(text.encode())
 
-    def discard(self, place: str) -> None:
+    def delete_object(self, place: str) -> None:
         """Remove one object there."""
-        with self.in_one_line(), suppress(FileNotFoundError):
+        with self.translate_errors(), suppress(FileNotFoundError):
             self._fs.delete_file(self._key(place))
 
     def _pull(self, place: str, sweep: bool, only: Sequence[str]) -> None:
         there = {name: info for name, info in self._there(place).items() if not only or Path(name).name in only}
-        missing = [(info, self.here / name) for name, info in there.items() if not _same(self.here / name, info)]
+        missing = [(info, self.folder / name) for name, info in there.items() if not _same(self.folder / name, info)]
         with ThreadPoolExecutor(AT_ONCE) as threads:
             list(threads.map(self._fetch, *zip(*missing, strict=True)) if missing else ())
-        for path in self.files(place) if sweep else ():
-            if str(path.relative_to(self.here)) not in there:
+        for path in self.list_files(place) if sweep else ():
+            if str(path.relative_to(self.folder)) not in there:
                 path.unlink(missing_ok=True)
 
     def _fetch(self, info: Any, path: Path) -> None:
@@ -160,18 +160,18 @@ class Mirror:
             os.utime(aside, ns=(info.mtime_ns, info.mtime_ns))
 
     def _push(self, places: Sequence[str], sweep: bool) -> None:
-        here = {place: self.files(place) for place in reversed(places)}
+        here = {place: self.list_files(place) for place in reversed(places)}
         for place in places:
             there = self._there(place)
             for path in sorted(here[place], key=lambda path: path.stat().st_mtime_ns):
-                info = there.pop(str(path.relative_to(self.here)), None)
+                info = there.pop(str(path.relative_to(self.folder)), None)
                 if info is None or not _same(path, info):
                     self._send(path)
             for name in sorted(there, reverse=True) if sweep else ():  # newest first, as rows are merged here
-                self.discard(name)
+                self.delete_object(name)
 
     def _send(self, path: Path) -> None:
-        key = self._key(str(path.relative_to(self.here)))
+        key = self._key(str(path.relative_to(self.folder)))
         with path.open("rb") as file:
             with self._fs.open_output_stream(key) as target:
                 shutil.copyfileobj(file, target, CHUNK_BYTES)
@@ -188,17 +188,19 @@ class Mirror:
         top = len(self._key("")) + 1
         return {info.path[top:]: info for info in found if info.is_file and not _hidden(info.path[top:])}
 
-    def files(self, place: str) -> list[Path]:
+    def list_files(self, place: str) -> list[Path]:
         """What is here of a place, without what stays."""
-        path = self.here / place
+        path = self.folder / place
         found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        return [path for path in found if path.is_file() and not _hidden(str(path.relative_to(self.here)))]
+        return [path for path in found if path.is_file() and not _hidden(str(path.relative_to(self.folder)))]
 
     def _unsound(self, places: Sequence[str], sound: Callable[[Path], bool]) -> list[Path]:
         """The files here that are damaged, of those that were not verified before."""
-        note = self.here / VERIFIED
+        note = self.folder / VERIFIED
         verified = json.loads(note.read_text()) if note.is_file() else {}
-        now = {path: [path.stat().st_size, path.stat().st_mtime_ns] for place in places for path in self.files(place)}
+        now = {
+            path: [path.stat().st_size, path.stat().st_mtime_ns] for place in places for path in self.list_files(place)
+        }
         damaged = [path for path, state in now.items() if verified.get(str(path)) != state and not sound(path)]
         verified |= {str(path): state for path, state in now.items() if path not in damaged}
         with atomic_write(note) as aside:
@@ -214,20 +216,20 @@ class Mirror:
 
     def _again_while_it_changes(self, move: Callable[[], None]) -> None:
         for _ in range(ATTEMPTS):
-            with self.in_one_line(), suppress(FileNotFoundError):
+            with self.translate_errors(), suppress(FileNotFoundError):
                 return move()
         raise StorageError(f"{self.uri} changes faster than it can be copied: try again when its study does not run")
 
     @contextmanager
-    def in_one_line(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
             raise
         except OSError as error:
             said = str(error)
-            if error.errno in FULL or (error.errno is not None and error.filename):  # of this machine's copy
-                path = error.filename or self.here
+            if error.errno in DISK_FULL or (error.errno is not None and error.filename):  # of this machine's copy
+                path = error.filename or self.folder
                 raise StorageError(f"{path} cannot be written ({error.strerror}): make room there") from None
             known = (cause for words, cause in CAUSES.items() if any(word in said for word in words))
             cause = next(known, said.splitlines()[0])
@@ -236,13 +238,13 @@ class Mirror:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Be the only process of this node that is in here. The system lifts the lock when a process ends."""
-        self.here.mkdir(parents=True, exist_ok=True)
-        with (self.here / ".fetching").open("a") as file:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".fetching").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
-FOLDER = Mirror(Path())
+NO_MIRROR = Mirror(Path())
 """Of a storage that is a folder."""
 
 

@@ -10,20 +10,20 @@ import time
 from pathlib import Path
 
 from study.records.study_json import request_stop
-from study.storage.lease import STALE_SECONDS, at_work, lease_of, own_mark, take_over
+from study.storage.lease import STALE_SECONDS, pull_study, read_copy_id, read_lease, try_lock
 from study.storage.locations import local_path, mirror_of
-from study.storage.worker_sync import fetch_names
+from study.storage.worker_sync import fetch_study_names
 
-LOOKED_AT = ("exhibits.npz", "traceback.txt")
+REPORT_FILES = ("exhibits.npz", "traceback.txt")
 """What reports show of checkpoints and teachers."""
 
 
-def storage_at(address: str) -> Path:
+def open_storage(address: str) -> Path:
     """A storage, with the studies in it as they are there. Raises StorageError if it does not answer."""
     if "://" not in address:
         return Path(address)
     storage = local_path(address)
-    for name in mirror_of(storage).names():
+    for name in mirror_of(storage).list_folders():
         refresh_copy(storage / name)
     return storage
 
@@ -36,7 +36,7 @@ def locate_study(study: str, address: str) -> tuple[str, Path]:
         return study, Path(address)
     storage = local_path(address)
     if not (refresh_copy(storage / study) / "study.json").is_file():
-        fetch_names(storage)  # to say which there are
+        fetch_study_names(storage)  # to say which there are
     return study, storage
 
 
@@ -45,17 +45,17 @@ def refresh_copy(folder: Path) -> Path:
     mirror = mirror_of(folder.parent)
     if mirror.uri:
         folder.mkdir(parents=True, exist_ok=True)
-        with at_work(folder) as alone:
-            lease = lease_of(mirror, folder.name)
-            if alone and (lease is None or lease.mark != own_mark(folder)):
-                take_over(mirror, folder.name)
+        with try_lock(folder) as alone:
+            lease = read_lease(mirror, folder.name)
+            if alone and (lease is None or lease.mark != read_copy_id(folder)):
+                pull_study(mirror, folder.name)
         pull_artifacts(folder)
     return folder
 
 
 def pull_artifacts(folder: Path) -> None:
     """Fetch what a report shows of what workers on other nodes have left."""
-    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", only=LOOKED_AT)
+    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", only=REPORT_FILES)
 
 
 def fetch_checkpoint(folder: Path, trial_id: str) -> Path:
@@ -69,17 +69,17 @@ def push_report(folder: Path) -> None:
     mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in ("report.html", "tables", "figures")))
 
 
-def driver(folder: Path) -> str:
+def read_driver(folder: Path) -> str:
     """Who drives a study, as host:pid; empty if nobody does."""
     mirror = mirror_of(folder.parent)
-    lease = lease_of(mirror, folder.name) if mirror.uri else None
+    lease = read_lease(mirror, folder.name) if mirror.uri else None
     return lease.by if lease is not None and time.time() - lease.at < STALE_SECONDS else ""
 
 
-def ask_to_stop(folder: Path) -> None:
+def send_stop_request(folder: Path) -> None:
     """Ask whoever drives a study, wherever that is, to interrupt it."""
     mirror = mirror_of(folder.parent)
     if mirror.uri:
-        mirror.write(f"{folder.name}/stop", "")
+        mirror.write_text(f"{folder.name}/stop", "")
     else:
         request_stop(folder)

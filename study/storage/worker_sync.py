@@ -34,14 +34,14 @@ def fetch_artifacts(storage: Path, task: Task) -> None:
         mirror.pull(*task.artifacts())
 
 
-def fetch_names(storage: Path) -> None:
+def fetch_study_names(storage: Path) -> None:
     """Let the driver see which studies there are."""
     mirror = mirror_of(storage)
     if mirror.uri:
-        mirror.pull(*(f"{name}/study.json" for name in mirror.names()))
+        mirror.pull(*(f"{name}/study.json" for name in mirror.list_folders()))
 
 
-def fetch(mirror: Mirror, job: TrialContext) -> None:
+def fetch_trial_files(mirror: Mirror, job: TrialContext) -> None:
     """Let this node have the trial's checkpoint as it was last left, and what its task shares with all trials.
 
     Raises StorageError if the storage does not answer, however often it is asked.
@@ -54,7 +54,7 @@ def fetch(mirror: Mirror, job: TrialContext) -> None:
         job.checkpoint.mkdir(parents=True, exist_ok=True)
         (job.checkpoint / FETCHED).write_text(json.dumps(_times(mirror, job.task.artifacts())))
     elif job.loss.needs_teacher:
-        retry_with_backoff(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
+        retry_with_backoff(lambda: mirror.pull_verified(job.task.artifacts(), job.task.sound))
 
 
 def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
@@ -66,7 +66,7 @@ def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
     if mirror.uri and job.rank == 0:
         made = job.task.artifacts() if whole and job.trial.phase == "prepare" else ()
         for place in _replaced(mirror, job.checkpoint, made):
-            retry_with_backoff(partial(mirror.discard, place))  # else it would come back
+            retry_with_backoff(partial(mirror.delete_object, place))  # else it would come back
         retry_with_backoff(
             lambda: mirror.pull(*made)
         )  # what another study has made meanwhile stays: its trials may be using it
@@ -75,8 +75,8 @@ def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
 
 def _times(mirror: Mirror, places: Sequence[str]) -> dict[str, int]:
     """When each file here was last written."""
-    paths = [path for place in places for path in mirror.files(place)]
-    return {str(path.relative_to(mirror.here)): path.stat().st_mtime_ns for path in paths}
+    paths = [path for place in places for path in mirror.list_files(place)]
+    return {str(path.relative_to(mirror.folder)): path.stat().st_mtime_ns for path in paths}
 
 
 def _replaced(mirror: Mirror, checkpoint: Path, made: Sequence[str]) -> list[str]:
@@ -99,7 +99,7 @@ def push_traceback(mirror: Mirror, traceback: Path) -> None:
         mirror.push(_place(mirror, traceback))
 
 
-def forget(mirror: Mirror, checkpoint: Path) -> None:
+def mark_for_deletion(mirror: Mirror, checkpoint: Path) -> None:
     """Let the driver's thread remove a checkpoint there, once it is on record there that the trial has ended."""
     if mirror.uri:
         mark = checkpoint.parent.parent / FORGOTTEN / checkpoint.name
@@ -107,13 +107,13 @@ def forget(mirror: Mirror, checkpoint: Path) -> None:
         mark.touch()
 
 
-def clear(mirror: Mirror, checkpoint: Path) -> None:
+def delete_checkpoint(mirror: Mirror, checkpoint: Path) -> None:
     """Remove a checkpoint there now. Raises StorageError if the storage does not answer."""
-    retry_with_backoff(lambda: mirror.remove(_place(mirror, checkpoint)))
+    retry_with_backoff(lambda: mirror.delete_folder(_place(mirror, checkpoint)))
 
 
 def _place(mirror: Mirror, folder: Path) -> str:
-    return str(folder.relative_to(mirror.here)) if mirror.uri else ""
+    return str(folder.relative_to(mirror.folder)) if mirror.uri else ""
 
 
 def retry_with_backoff(move: Callable[[], None]) -> None:

@@ -77,10 +77,10 @@ def test_second_driver_is_refused_for_as_long_as_the_lease_is_fresh(
         refused = pytest.raises(InputError, match=r"s3://.*/toy is being run by .*:\d+: .* wait 1[12]\d s")
         with refused, acquire_lease(other / "toy"):
             pass
-        assert elsewhere.driver(other / "toy")
+        assert elsewhere.read_driver(other / "toy")
         with pytest.raises(InputError, match="by another process of this machine"), acquire_lease(here / "toy"):
             pass
-    assert not elsewhere.driver(other / "toy")
+    assert not elsewhere.read_driver(other / "toy")
     with acquire_lease(other / "toy"):
         assert rows(other) == rows(here)
 
@@ -138,7 +138,7 @@ def test_driver_whose_lease_was_taken_stops_and_writes_nothing_more(
     monkeypatch.setattr(lease, "RENEWED_SECONDS", 0.0)
     lost = pytest.raises(StorageError, match="toy is now run by other:1")
     with lost, acquire_lease(here / "toy"):
-        mirror_of(here).write("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
+        mirror_of(here).write_text("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
         waited(lambda: stop_requested(here / "toy"))
         put(here, toy__report="mine")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy")
@@ -148,9 +148,9 @@ def test_driver_whose_lease_was_taken_stops_and_writes_nothing_more(
 def test_driver_hears_a_request_to_stop_from_elsewhere(copy: Copy) -> None:
     here = copy()
     with acquire_lease(here / "toy"):
-        elsewhere.ask_to_stop(copy("other") / "toy")
+        elsewhere.send_stop_request(copy("other") / "toy")
         waited(lambda: stop_requested(here / "toy"))
-    assert mirror_of(here).read("toy/stop") is None
+    assert mirror_of(here).read_text("toy/stop") is None
 
 
 @pytest.mark.usefixtures("hurried")
@@ -221,7 +221,7 @@ def test_trial_goes_on_from_its_checkpoint_on_another_node(copy: Copy, endpoint:
     assert trial
     for run, epochs in ((teacher, 2), (trial, 3)):
         job = job_of(flow.study, run, node)
-        exchange.fetch(mirror, job)
+        exchange.fetch_trial_files(mirror, job)
         for row, _ in zip(
             job.task.prepare(job) if run is teacher else job.task.train(job), range(epochs), strict=False
         ):
@@ -237,10 +237,10 @@ def test_trial_goes_on_from_its_checkpoint_on_another_node(copy: Copy, endpoint:
     other = copy("other")
     job = job_of(flow.study, trial, other)
     put(other, **{f"toy__checkpoints__{trial.trial.id}__trained_epochs": "."})  # of an earlier visit
-    exchange.fetch(mirror_of(other), job)
+    exchange.fetch_trial_files(mirror_of(other), job)
     assert (job.checkpoint / "trained_epochs").read_bytes() == b"..."
-    exchange.clear(mirror, node / "toy" / "checkpoints" / trial.trial.id)
-    exchange.fetch(mirror_of(other), job)
+    exchange.delete_checkpoint(mirror, node / "toy" / "checkpoints" / trial.trial.id)
+    exchange.fetch_trial_files(mirror_of(other), job)
     assert not (job.checkpoint / "trained_epochs").exists(), "it is to start over"
 
 
@@ -252,12 +252,14 @@ def test_checkpoint_of_a_trial_that_has_ended_goes_once_that_is_known_there(
     put(here, toy__checkpoints__over__state="1", toy__checkpoints__on__state="2")
     mirror = mirror_of(here)
     mirror.push("toy/checkpoints")
-    exchange.forget(mirror, here / "toy" / "checkpoints" / "on")  # before this machine drove: it may go on elsewhere
+    exchange.mark_for_deletion(
+        mirror, here / "toy" / "checkpoints" / "on"
+    )  # before this machine drove: it may go on elsewhere
     with acquire_lease(here / "toy"):
-        exchange.forget(mirror, here / "toy" / "checkpoints" / "over")
+        exchange.mark_for_deletion(mirror, here / "toy" / "checkpoints" / "over")
         assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 2
     assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state"}
-    exchange.clear(mirror, here / "toy" / "checkpoints" / "on")
+    exchange.delete_checkpoint(mirror, here / "toy" / "checkpoints" / "on")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")
 
 
@@ -271,7 +273,7 @@ def test_commands_look_at_a_study_from_another_machine(copy: Copy, endpoint: str
     call = CliRunner().invoke
     with acquire_lease(here / "toy"):
         run(here)
-        waited(lambda: mirror_of(here).read("toy/study.json") is not None)
+        waited(lambda: mirror_of(here).read_text("toy/study.json") is not None)
         copy("other")
         (listed,) = json.loads(call(main, ["list", "--storage-path", address, "--json"]).stdout)
         assert (listed["name"], listed["state"], listed["done"]) == ("toy", "running", 15)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from study.cli.main import main
 from study.records.segments import Records
-from study.storage.dataset import DataSet, fetch_dataset
+from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.locations import display_path, local_path, mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror, StorageError
 from tests.study import s3
@@ -39,7 +39,7 @@ def test_storage_path_of_a_folder_is_that_folder_and_its_mirror_moves_nothing(tm
     put(tmp_path, a="1")
     mirror.push("", sweep=True)
     mirror.pull("", sweep=True)
-    mirror.remove("a")
+    mirror.delete_folder("a")
     assert content(tmp_path) == {"a": b"1"}
     assert display_path(tmp_path / "a") == str(tmp_path / "a")
 
@@ -168,7 +168,7 @@ def test_rows_written_during_a_push_never_end_a_trial_before_its_epochs(
         return listed
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Mirror, "files", busy(Mirror.files))
+        meanwhile.setattr(Mirror, "files", busy(Mirror.list_files))
         for _ in range(6):
             mirror_of(here).push(*ROWS, sweep=True)
     pushed = next(numbers)
@@ -194,7 +194,7 @@ def test_shared_files_are_fetched_and_verified_once(copy: Copy) -> None:
         return is_fine(path)
 
     mirror = mirror_of(other)
-    threads = [threading.Thread(target=mirror.fetch, args=(("outputs",), looked)) for _ in range(3)]
+    threads = [threading.Thread(target=mirror.pull_verified, args=(("outputs",), looked)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -217,16 +217,16 @@ def test_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(
             path.write_text("torn")
 
     monkeypatch.setattr(Mirror, "_fetch", torn)
-    mirror_of(other).fetch(("outputs",), is_fine)
+    mirror_of(other).pull_verified(("outputs",), is_fine)
     assert content(other) == {"outputs/a": b"fine"}
     put(here, outputs__a="damaged")
     mirror_of(here).push("outputs")
     with pytest.raises(DamagedCopyError, match=r"s3://bucket/.*/outputs/a is damaged: delete it there"):
-        mirror_of(other).fetch(("outputs",), is_fine)
+        mirror_of(other).pull_verified(("outputs",), is_fine)
 
 
 @pytest.fixture
-def data(copy: Copy, tmp_path: Path) -> DataSet:
+def data(copy: Copy, tmp_path: Path) -> RemoteDataset:
     """As the driver has read it, on its way to a node that has nothing of it."""
     copy()
     address = f"s3://{s3.BUCKET}/{tmp_path.name}-data"
@@ -234,41 +234,41 @@ def data(copy: Copy, tmp_path: Path) -> DataSet:
     mirror_of(local_path(address, "data")).push("")
     found = fetch_dataset(address)
     assert found is not None
-    shutil.rmtree(found.mirror.here)
+    shutil.rmtree(found.mirror.folder)
     return pickle.loads(pickle.dumps(found))
 
 
 def test_data_set_is_fetched_once_and_verified_against_what_the_driver_has_read(
-    data: DataSet, monkeypatch: pytest.MonkeyPatch
+    data: RemoteDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(data.mirror.here, train__c="of an earlier edition")
+    put(data.mirror.folder, train__c="of an earlier edition")
     data.fetch()
-    assert content(data.mirror.here) == {"train/a": b"1", "train/b": b"2", "note": b"3"}
+    assert content(data.mirror.folder) == {"train/a": b"1", "train/b": b"2", "note": b"3"}
     monkeypatch.setattr(Mirror, "_there", lambda self, place: pytest.fail("asked again"))
     data.fetch()
 
 
 @pytest.mark.parametrize(("change", "message"), [("9", "/note is damaged"), (None, "/note is gone since")])
 def test_data_set_that_has_changed_since_the_driver_has_read_it_is_refused(
-    data: DataSet, change: str | None, message: str
+    data: RemoteDataset, change: str | None, message: str
 ) -> None:
-    data.mirror.discard("note")
+    data.mirror.delete_object("note")
     if change:
-        data.mirror.write("note", change)
+        data.mirror.write_text("note", change)
     with pytest.raises(DamagedCopyError, match=message):
         data.fetch()
 
 
 def test_profile_of_a_data_set_on_s3_gets_a_folder_and_nothing_is_downloaded_for_one_in_a_folder(
-    data: DataSet, tmp_path: Path
+    data: RemoteDataset, tmp_path: Path
 ) -> None:
     space = tmp_path / "toy.py"
     space.write_text(PROFILES)
-    for given in (data.mirror.uri, str(data.fetch() or data.mirror.here)):
+    for given in (data.mirror.uri, str(data.fetch() or data.mirror.folder)):
         words = ["run", str(space), "--data-dir", given, "--storage-path", str(tmp_path / "runs"), "--dry-run"]
         said = CliRunner().invoke(main, words)
         assert "question: 3" in said.output, said.output
-    assert fetch_dataset(str(data.mirror.here)) is None
+    assert fetch_dataset(str(data.mirror.folder)) is None
 
 
 PROFILES = """
@@ -286,5 +286,5 @@ study = {"read": lambda data_dir: Study(
 def test_full_disk_here_is_not_blamed_on_the_server(tmp_path: Path) -> None:
     mirror = Mirror(tmp_path, "s3://bucket/x")
     message = f"^{tmp_path} cannot be written .No space left on device.: make room there$"
-    with pytest.raises(StorageError, match=message), mirror.in_one_line():
+    with pytest.raises(StorageError, match=message), mirror.translate_errors():
         raise OSError(errno.ENOSPC, "No space left on device")  # as copying says it, without a file's name
