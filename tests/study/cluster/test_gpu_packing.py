@@ -106,13 +106,14 @@ def test_a_cluster_without_cpus_gets_other_advice_than_to_lower_its_gpus() -> No
         allocate([Node(0, 0)], 0, None)
 
 
-def test_a_workers_share_reaches_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_of_a_gpu_reaches_the_trial_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.execution.worker.ray.get_gpu_ids", lambda: [0])
     worker = Worker(toy.toy(), WorkerContext(tmp_path, tmp_path), 0.25)
     run = toy.open_flow(toy.toy(), tmp_path).next()
     assert run is not None
     worker.start_trial({"trial": json.dumps(asdict(run.trial)), "epochs_done": 0})
-    assert (worker._job().device, worker._job().gpus) == ("cuda", 0.25)
+    context = worker._trial_context()
+    assert (context.device, context.gpus) == ("cuda", 0.25)
 
 
 @pytest.mark.parametrize(("option", "workers"), [((), "2"), (("--workers-per-trial", "3"), "3")])

@@ -40,8 +40,8 @@ from tests.study.toy import drive, job_of, open_flow, toy
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "SETTLED_SECONDS", 0.0)
-    monkeypatch.setattr(lease, "LOOKING_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "LOCK_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(lease, "PUSH_SECONDS", 0.05)
 
 

@@ -168,7 +168,7 @@ def test_rows_written_during_a_push_never_end_a_trial_before_its_epochs(
         return listed
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Mirror, "files", busy(Mirror.list_files))
+        meanwhile.setattr(Mirror, "list_files", busy(Mirror.list_files))
         for _ in range(6):
             mirror_of(here).push(*ROWS, sweep=True)
     pushed = next(numbers)
