@@ -109,7 +109,7 @@ class TrialContext:
     """Which of the trial's workers does this job, from 0. The rows of the first one count, and it alone writes."""
     workers: int = 1
     """How many train this trial together, each of them with the same job but for `rank`."""
-    meeting: str = ""
+    rendezvous_address: str = ""
     """HOST:PORT where several workers find each other."""
     gpus: float = 0.0
     """What this worker may use: a share of one GPU, whole ones, or none."""

@@ -218,7 +218,7 @@ class Worker:
             rank=self._rank,
             # one for a teacher: it is kept for studies of any number of workers, and must be the same for all
             workers=1 if trial.phase == "prepare" else self._workers,
-            meeting=self._meeting,
+            rendezvous_address=self._meeting,
             gpus=self._gpus,
         )
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
-from trainables.losses.common.feature_maps import Adapter, RunningAdapter, fresh, match_features
+from trainables.losses.common.feature_maps import Adapter, AdapterState, new_seeded_state, match_features
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, is_unresolved, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class AdversarialFeatures:
     neither the discriminator nor how it learns.
     """
 
-    weight: Number = 1e-3
+    weight: FloatOrSchedule = 1e-3
     discriminator: PatchDiscriminator = field(default_factory=PatchDiscriminator)
-    learning_rate: Number = 2e-4
+    learning_rate: FloatOrSchedule = 2e-4
     """The discriminator's."""
     betas: tuple[float, float] = (0.5, 0.999)
     adapter: Adapter | None = None
     """For nets of different width."""
-    task_weight: Number = 1.0
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
@@ -84,15 +84,15 @@ class AdversarialFeatures:
         if not is_unresolved(self.betas) and not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas is {self.betas}; allowed are two numbers from 0 to below 1")
 
-    def begin(self, device: str) -> RunningAdversary:
-        return RunningAdversary(self, device)
+    def new_state(self, device: str) -> AdversarialFeaturesState:
+        return AdversarialFeaturesState(self, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """With a discriminator that has learnt nothing: for checks."""
-        return fresh(self.begin, student)(student, teacher, targets, progress)
+        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class RunningAdversary:
+class AdversarialFeaturesState:
     """Adversarial feature distillation in one training, with its discriminator and that one's optimiser."""
 
     def __init__(self, loss: AdversarialFeatures, device: str) -> None:
@@ -100,7 +100,7 @@ class RunningAdversary:
         net = loss.discriminator.build()
         self.discriminator: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=0.0, betas=loss.betas, fused=True)
-        self.adapter = RunningAdapter(loss.adapter, device)
+        self.adapter = AdapterState(loss.adapter, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         with autocast_disabled(student), _frozen(self.discriminator):
@@ -108,7 +108,7 @@ class RunningAdversary:
             judged: Tensor = self.discriminator(fake)
             return value_at(self.loss.weight, progress) * (judged - 1).square().mean()
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         """A step of the discriminator, then one of the adapter."""
         with autocast_disabled(student):
             fake, real = self._compared(student, teacher)
@@ -118,7 +118,7 @@ class RunningAdversary:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.adapter.learn(progress)
+        self.adapter.step(progress)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, Schedule, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, Schedule, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DensityDistillation:
     Source: P4, section on crowd counting; the paper takes 0.1, 0.3, 0.5 and 0.7.
     """
 
-    alpha: Number = 0.5
+    alpha: FloatOrSchedule = 0.5
 
     needs_teacher: ClassVar[bool] = True
 
@@ -33,29 +33,29 @@ class DensityDistillation:
         check_range("alpha", self.alpha, low=0, high=1)
 
     @property
-    def task_weight(self) -> Number:
+    def task_weight(self) -> FloatOrSchedule:
         """1 − alpha, which moves as alpha does."""
-        return 1 - self.alpha if isinstance(self.alpha, int | float) else Rest(self.alpha)
+        return 1 - self.alpha if isinstance(self.alpha, int | float) else Complement(self.alpha)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        return value_at(self.alpha, progress) * map_error(student.prediction, teacher.prediction.detach())
+        return value_at(self.alpha, progress) * density_mse(student.prediction, teacher.prediction.detach())
 
 
 @dataclass(frozen=True)
-class Rest:
+class Complement:
     """What a schedule of shares leaves of 1."""
 
     share: Schedule
 
-    def at(self, progress: Progress) -> float:
-        return 1 - self.share.at(progress)
+    def value_at(self, progress: Progress) -> float:
+        return 1 - self.share.value_at(progress)
 
-    def ends(self) -> tuple[float, float]:
-        low, high = self.share.ends()
+    def bounds(self) -> tuple[float, float]:
+        low, high = self.share.bounds()
         return 1 - high, 1 - low
 
 
-def map_error(density: Tensor, target: Tensor) -> Tensor:
+def density_mse(density: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of two density maps at the resolution of `density`: (B, 1, h, w), (B, 1, H, W) → ()."""
     return F.mse_loss(density.float(), sum_pool(target.float(), density))
 

@@ -18,7 +18,7 @@ from trainables.losses.common.logits import (
     select_logits,
 )
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class DKD:
     Source: Zhao et al. 2022, eq. 7; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
 
-    temperature: Number = 4.0
-    alpha: Number = 1.0
-    beta: Number = 2.0
-    warmup: Number = 20 / 240
+    temperature: FloatOrSchedule = 4.0
+    alpha: FloatOrSchedule = 1.0
+    beta: FloatOrSchedule = 2.0
+    warmup: FloatOrSchedule = 20 / 240
     """Share of the run over which the loss grows to its full weight."""
-    pruning: Number = 0.0
+    pruning: FloatOrSchedule = 0.0
     """Share of the classes that is pruned."""
     standardise: bool = False
     adaptive: DataAdaptiveTemperature | None = None
-    task_weight: Number = 1.0
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 

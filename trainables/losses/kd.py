@@ -10,7 +10,7 @@ from torch import Tensor
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import autocast_disabled, check_logit_loss, kl_divergence, select_logits
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class KD:
     Source: Hinton et al. 2015, section 2; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
 
-    temperature: Number = 4.0
-    weight: Number = 0.9
-    task_weight: Number = 0.1
-    pruning: Number = 0.0
+    temperature: FloatOrSchedule = 4.0
+    weight: FloatOrSchedule = 0.9
+    task_weight: FloatOrSchedule = 0.1
+    pruning: FloatOrSchedule = 0.0
     """Share of the classes that is pruned."""
     standardise: bool = False
     adaptive: DataAdaptiveTemperature | None = None

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
-from trainables.losses.common.standardisation import deviation, standardise
+from trainables.losses.common.standardisation import std_over_classes, standardise
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class LDT:
     Source: P0, equation 6, which does not say where T stands; read here as dividing both sides.
     """
 
-    temperature: Number = 1.0
-    weight: Number = 1.0
+    temperature: FloatOrSchedule = 1.0
+    weight: FloatOrSchedule = 1.0
     detach_statistics: bool = False
     """Whether μ_s and σ_s are constants too; the paper does not say, the code it builds on lets gradients through."""
     resolution: str = "full"
     """Where the nets are compared: at the labels' resolution, or with "student" at that of the student's head."""
-    task_weight: Number = 1.0
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
@@ -43,5 +43,5 @@ class LDT:
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         with autocast_disabled(student):
             z_s, z_t = match_resolution(self, student, teacher, targets)
-            transformed = standardise(z_s, detached=self.detach_statistics) * deviation(z_t)
+            transformed = standardise(z_s, detached=self.detach_statistics) * std_over_classes(z_t)
             return value_at(self.weight, progress) * kd(transformed, z_t, value_at(self.temperature, progress)).mean()

@@ -11,7 +11,7 @@ from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class PixelKD:
     Source: Hinton et al. 2015, section 2, per pixel; P0, equations 1 and 2, which name neither T nor the weight.
     """
 
-    temperature: Number = 1.0
-    weight: Number = 1.0
+    temperature: FloatOrSchedule = 1.0
+    weight: FloatOrSchedule = 1.0
     resolution: str = "full"
     """Where the nets are compared: at the labels' resolution, or with "student" at that of the student's head."""
-    task_weight: Number = 1.0
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 

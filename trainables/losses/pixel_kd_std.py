@@ -12,7 +12,7 @@ from trainables.losses.common.per_pixel import check_pixel_loss, match_resolutio
 from trainables.losses.common.standardisation import standardise
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class PixelKDStd:
     Source: P0, equation 5; Sun et al. 2024, whose code has the unbiased σ. Statistics carry gradients, as there.
     """
 
-    temperature: Number = 1.0
-    weight: Number = 1.0
+    temperature: FloatOrSchedule = 1.0
+    weight: FloatOrSchedule = 1.0
     unbiased: bool = True
     """Whether σ² divides by K − 1, or by K: with K − 1 the KL is that at √(K/(K − 1)) times the temperature."""
     resolution: str = "full"
     """Where the nets are compared: at the labels' resolution, or with "student" at that of the student's head."""
-    task_weight: Number = 1.0
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 

@@ -16,7 +16,7 @@ class LossState(Protocol):
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor: ...
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         """One step of the loss's own parts, after the student's, on the same outputs."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -28,7 +28,7 @@ class LossState(Protocol):
 class StatefulLoss(Protocol):
     """A loss with parts of its own that learn beside the student."""
 
-    def begin(self, device: str) -> LossState:
+    def new_state(self, device: str) -> LossState:
         """For one training. Called where the random generator is seeded, so that initial weights follow from it."""
 
 
@@ -41,7 +41,7 @@ class StatelessLoss:
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         return self.loss(student, teacher, targets, progress)
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,4 +53,4 @@ class StatelessLoss:
 
 def make_loss_state(loss: DistillationLoss, device: str) -> LossState:
     """`loss`, ready for one training."""
-    return loss.begin(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)
+    return loss.new_state(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)

@@ -25,12 +25,12 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from study.trial import TrialContext
 
-PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(days=7)
 """How long a worker waits for the others: no worker's silence counts here, the engine ends what hangs."""
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchShard:
     """What one worker computes of a batch."""
 
     samples: Tensor
@@ -44,7 +44,7 @@ class ProcessGroup:
     """The workers of a training, seen from one of them. This is the form for one alone: there is nothing to share."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -55,9 +55,9 @@ class ProcessGroup:
         """The net, ready to be trained by all; its state is still called the same."""
         return net
 
-    def shard_batch(self, whole: Tensor) -> Part:
+    def shard_batch(self, whole: Tensor) -> BatchShard:
         """This worker's part of a batch (B,)."""
-        return Part(whole, 1.0)
+        return BatchShard(whole, 1.0)
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         """The batches that this worker evaluates: whole ones, so that a net says of them what it says to one alone."""
@@ -81,14 +81,14 @@ class DistributedGroup(ProcessGroup):
         on_gpu = next(net.parameters()).is_cuda
         return nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else net
 
-    def shard_batch(self, whole: Tensor) -> Part:
-        if len(whole) < self.count:  # too few for all: each computes all, as batch norm is the same over copies
-            return Part(whole, float(self.is_main))
-        samples = whole.tensor_split(self.count)[self.rank]
-        return Part(samples, len(samples) / len(whole))
+    def shard_batch(self, whole: Tensor) -> BatchShard:
+        if len(whole) < self.world_size:  # too few for all: each computes all, as batch norm is the same over copies
+            return BatchShard(whole, float(self.is_main))
+        samples = whole.tensor_split(self.world_size)[self.rank]
+        return BatchShard(samples, len(samples) / len(whole))
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        return batches[self.rank :: self.count]
+        return batches[self.rank :: self.world_size]
 
     def all_reduce_gradients(self, net: nn.Module) -> None:
         gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
@@ -117,10 +117,10 @@ def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
     if job.workers == 1:
         yield SINGLE_PROCESS
         return
-    host, _, port = job.meeting.rpartition(":")
-    store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=PATIENCE)
-    backend = _backend(store, job)
-    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=PATIENCE)
+    host, _, port = job.rendezvous_address.rpartition(":")
+    store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=TIMEOUT)
+    backend = _choose_backend(store, job)
+    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=TIMEOUT)
     try:
         yield DistributedGroup(job.rank, job.workers)
     except Exception:
@@ -132,7 +132,7 @@ def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
     dist.destroy_process_group()
 
 
-def _backend(store: TCPStore, job: TrialContext) -> str:
+def _choose_backend(store: TCPStore, job: TrialContext) -> str:
     """What carries tensors between workers: NCCL, which needs a GPU for each, else gloo."""
     if job.device == "cpu":
         return "gloo"

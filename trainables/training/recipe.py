@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from study.errors import InputError
-from trainables.training.schedules import MultiStep, Number, check_range
+from trainables.training.schedules import MultiStep, FloatOrSchedule, check_range
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -51,7 +51,7 @@ class Recipe:
     """
 
     batch_size: int = 64
-    learning_rate: Number = field(default_factory=lambda: MultiStep(0.05))
+    learning_rate: FloatOrSchedule = field(default_factory=lambda: MultiStep(0.05))
     optimizer: Sgd | Adam = field(default_factory=Sgd)
 
     precision: str = "float32"

@@ -35,13 +35,13 @@ class Progress:
 class Schedule(Protocol):
     """A number that depends on progress."""
 
-    def at(self, progress: Progress) -> float: ...
+    def value_at(self, progress: Progress) -> float: ...
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         """The smallest and largest value it takes, for range checks."""
 
 
-Number = float | Schedule
+FloatOrSchedule = float | Schedule
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,24 @@ class Staircase:
     shape: str = "linear"
 
     def __post_init__(self) -> None:
-        _require_finite_ends(self)
+        _check_finite_ends(self)
         check_range("stages", self.stages, low=1)
         if is_number(self.stages) and self.stages != int(self.stages):
             raise InputError(f"stages is {self.stages}; allowed is a whole number, such as integer(1, 8)")
         if not is_unresolved(self.shape) and self.shape not in SHAPES:
             raise InputError(f"shape {self.shape!r} of a schedule: allowed are {', '.join(SHAPES)}")
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         stages = min(self.stages, progress.epochs)
         stage = int(progress.epoch * stages / progress.epochs)
         x = stage / (stages - 1) if stages > 1 else 1.0
-        return self.start + (self.end - self.start) * _bent(x, self.shape)
+        return self.start + (self.end - self.start) * _shape_fraction(x, self.shape)
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
 
-def _bent(x: float, shape: str) -> float:
+def _shape_fraction(x: float, shape: str) -> float:
     if shape == "step":
         return float(x >= 0.5)
     return x if shape == "linear" else (1 - math.cos(math.pi * x)) / 2
@@ -97,10 +97,10 @@ class MultiStep:
         if not is_unresolved(self.shares) and not all(0 < share < 1 for share in self.shares):
             raise InputError(f"shares is {self.shares}; allowed are shares of the run between 0 and 1")
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         return self.start * self.factor ** sum(progress.epoch >= share * progress.epochs for share in self.shares)
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return self.start * self.factor ** len(self.shares), self.start
 
 
@@ -112,12 +112,12 @@ class Cosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_finite_ends(self)
+        _check_finite_ends(self)
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress.fraction)) / 2
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
 
@@ -134,10 +134,10 @@ class Polynomial:
     def __post_init__(self) -> None:
         check_range("power", self.power, above=0)
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         return float(self.start * (1 - progress.fraction) ** self.power)
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, 0.0), max(self.start, 0.0)
 
 
@@ -157,13 +157,13 @@ class CosineWarmRestarts:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        _require_finite_ends(self)
+        _check_finite_ends(self)
         check_range("cycles", self.cycles, low=1)
         check_range("factor", self.factor, low=1)
         if is_number(self.cycles) and self.cycles != int(self.cycles):
             raise InputError(f"cycles is {self.cycles}; allowed is a whole number, such as integer(1, 5)")
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         lengths = [self.factor**cycle for cycle in range(self.cycles)]
         ends = list(accumulate(lengths))
         done = progress.fraction * ends[-1]
@@ -172,19 +172,19 @@ class CosineWarmRestarts:
         x = 1 - (ends[cycle] - done) / lengths[cycle]
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * x)) / 2
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
 
-def _require_finite_ends(schedule: Any) -> None:
+def _check_finite_ends(schedule: Any) -> None:
     # here and not where a setting's range is checked: min and max may hide one that is not a number
     check_range("start", schedule.start)
     check_range("end", schedule.end)
 
 
-def value_at(value: Number, progress: Progress) -> float:
+def value_at(value: FloatOrSchedule, progress: Progress) -> float:
     """A number as it is, a schedule's value at `progress`."""
-    return float(value) if isinstance(value, int | float) else value.at(progress)
+    return float(value) if isinstance(value, int | float) else value.value_at(progress)
 
 
 def check_range(
@@ -207,7 +207,7 @@ def check_range(
         raise InputError(f"{name} is {value!r}; allowed are a number, a schedule, or a domain of numbers")
     limits = ((low, "≥"), (above, ">"), (high, "≤"), (below, "<"))
     allowed = " and ".join(f"{sign} {limit:g}" for limit, sign in limits if math.isfinite(limit))
-    for end in (float(value),) if is_number(value) else value.ends():
+    for end in (float(value),) if is_number(value) else value.bounds():
         if not (math.isfinite(end) and low <= end <= high and above < end < below):
             raise InputError(f"{name} is {end:g}; allowed is a finite number {allowed}".rstrip())
 
@@ -221,13 +221,13 @@ def is_unresolved(value: Any) -> bool:
     return next(domains(value), None) is not None
 
 
-def schedule_values(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
+def evaluate_schedules(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
     """Every schedule within a (resolved) dataclass, by dotted name, with its value at `progress`."""
     if hasattr(setting, "at"):
-        return {path: setting.at(progress)}
+        return {path: setting.value_at(progress)}
     values: dict[str, float] = {}
     for field in fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ():
-        values |= schedule_values(
+        values |= evaluate_schedules(
             getattr(setting, field.name), progress, f"{path}.{field.name}" if path else field.name
         )
     return values

@@ -39,7 +39,7 @@ class CropFlip:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """A view for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return _drawn(seed, epoch, samples, self.count)
+        return _draw_uniform(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """The given view of each image: uint8 (B, C, H, W) and (B,) → uint8 (B, C, H, W)."""
@@ -95,7 +95,7 @@ class GridCrops:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """A crop for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return 1 + _drawn(seed, epoch, samples, self.count - 1)
+        return 1 + _draw_uniform(seed, epoch, samples, self.count - 1)
 
     def apply(self, image: Tensor, view: int, stride: int = 1) -> Tensor:
         """A view of an image, or of its map at 1/`stride` of its size: (C, H, W) → (C, size, size) / stride.
@@ -105,14 +105,14 @@ class GridCrops:
         if view == 0:
             return image
         height, width = image.shape[1] * stride, image.shape[2] * stride
-        top, left, side = *self.corner(view, height, width), self.size // stride
+        top, left, side = *self.locate_crop(view, height, width), self.size // stride
         crop = image[:, top // stride :, left // stride :][:, :side, :side]
         return crop.flip(2) if self._mirrored(view) else crop
 
-    def corner(self, view: int, height: int, width: int) -> tuple[int, int]:
+    def locate_crop(self, view: int, height: int, width: int) -> tuple[int, int]:
         """The top row and the left column of a crop in an image of this size."""
         row, column = divmod((view - 1) % self._crops, self.columns)
-        return _place(row, self.rows, height - self.size), _place(column, self.columns, width - self.size)
+        return _crop_start(row, self.rows, height - self.size), _crop_start(column, self.columns, width - self.size)
 
     @property
     def _crops(self) -> int:
@@ -122,7 +122,7 @@ class GridCrops:
         return view > self._crops
 
 
-def _place(number: int, places: int, room: int) -> int:
+def _crop_start(number: int, places: int, room: int) -> int:
     """Where the crop of this number begins: evenly from 0 to `room`, in the middle if there is one place; even."""
     return (room * number // (places - 1) if places > 1 else room // 2) // 2 * 2
 
@@ -138,7 +138,7 @@ class Flips:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """A view for each sample, uniform, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return _drawn(seed, epoch, samples, self.count)
+        return _draw_uniform(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor, mirrored: Sequence[int] | None = None) -> Tensor:
         """The given view of each image (B, C, H, W), or of each map of labels (B, H, W).
@@ -156,16 +156,16 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return images.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
-def pixels(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def denormalise(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """What `normalise` was given: float32 (B, C, H, W) → uint8 (B, C, H, W)."""
     means, stds = (torch.tensor(values, device=inputs.device)[:, None, None] for values in (mean, std))
     return inputs.mul(stds).add_(means).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _drawn(seed: int, epoch: int, samples: Tensor, count: int) -> Tensor:
+def _draw_uniform(seed: int, epoch: int, samples: Tensor, count: int) -> Tensor:
     """A number below `count` for each sample: (B,) → (B,) int64."""
-    stream = _mix(_mix(torch.tensor(seed)) + epoch)
-    return (_mix(stream + samples * _GAMMA) & _LOW_63_BITS) % count
+    stream = _mix_bits(_mix_bits(torch.tensor(seed)) + epoch)
+    return (_mix_bits(stream + samples * _GAMMA) & _LOW_63_BITS) % count
 
 
 # SplitMix64 (Steele, Lea, Flood 2014; constants of Stafford's mix 13) on int64, whose overflow wraps around.
@@ -174,13 +174,13 @@ _FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 _LOW_63_BITS = 2**63 - 1
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _FACTORS[0]
-    x = (x ^ _shift(x, 27)) * _FACTORS[1]
-    return x ^ _shift(x, 31)
+def _mix_bits(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _FACTORS[0]
+    x = (x ^ _shift_right(x, 27)) * _FACTORS[1]
+    return x ^ _shift_right(x, 31)
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; that of int64 would copy the sign."""
     low_bits: int = 2 ** (64 - bits) - 1
     return (x >> bits) & low_bits

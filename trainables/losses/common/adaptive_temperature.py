@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class DataAdaptiveTemperature:
     the plain KL of the tempered softmaxes under any base loss, at `ranked_at`, rounded down.
     """
 
-    upper_fraction: Number = 0.1
-    lower_fraction: Number = 0.1
-    upper_change: Number = 0.05
-    lower_change: Number = -0.05
-    ranked_at: Number | None = None
+    upper_fraction: FloatOrSchedule = 0.1
+    lower_fraction: FloatOrSchedule = 0.1
+    upper_change: FloatOrSchedule = 0.05
+    lower_change: FloatOrSchedule = -0.05
+    ranked_at: FloatOrSchedule | None = None
     """The temperature at which the nets are compared to rank the samples; None is the epoch's own."""
 
     def __post_init__(self) -> None:

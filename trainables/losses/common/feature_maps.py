@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 LAST = "last"
 """The name of the features that are compared: those of a net's last layer before its prediction."""
@@ -30,7 +30,7 @@ class Adapter:
 
     student_channels: int
     teacher_channels: int
-    learning_rate: Number = 1e-3
+    learning_rate: FloatOrSchedule = 1e-3
 
     def __post_init__(self) -> None:
         check_range("adapter's student_channels", self.student_channels, low=1)
@@ -38,7 +38,7 @@ class Adapter:
         check_range("adapter's learning_rate", self.learning_rate, low=0)
 
 
-class RunningAdapter:
+class AdapterState:
     """An adapter in one training; without a description it leaves features as they are."""
 
     def __init__(self, adapter: Adapter | None, device: str) -> None:
@@ -52,7 +52,7 @@ class RunningAdapter:
             raise InputError(f"{self.adapter} on {features.shape[1]} channels of the student: name as many there")
         return self.conv(features)  # type: ignore[no-any-return]
 
-    def learn(self, progress: Progress) -> None:
+    def step(self, progress: Progress) -> None:
         """A step by the gradients that the student's backward pass left here."""
         if self.adapter:
             self.optimizer.param_groups[0]["lr"] = value_at(self.adapter.learning_rate, progress)
@@ -67,7 +67,7 @@ class RunningAdapter:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def match_features(name: str, adapter: RunningAdapter, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+def match_features(name: str, adapter: AdapterState, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """Both nets' features (B, C, H, W), the student's adapted, float32 or wider; the teacher's carry no gradient.
 
     Raises InputError, for a loss of this name, where nets tell no features, or of different shapes.
@@ -84,7 +84,7 @@ def match_features(name: str, adapter: RunningAdapter, student: Outputs, teacher
     return f_s, f_t
 
 
-def fresh(begin: Callable[[str], Begun], outputs: Outputs) -> Begun:
+def new_seeded_state(begin: Callable[[str], Begun], outputs: Outputs) -> Begun:
     """A loss begun for one look at some outputs, on their device: its weights are the same at each."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -16,17 +16,17 @@ from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperatur
 from trainables.losses.common.pruning import select_kept_classes
 from trainables.losses.common.standardisation import standardise
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, is_unresolved, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
 
 
 class LogitLoss(Protocol):
     """The settings that every loss on logits has, whatever it computes."""
 
     @property
-    def temperature(self) -> Number: ...
+    def temperature(self) -> FloatOrSchedule: ...
 
     @property
-    def pruning(self) -> Number:
+    def pruning(self) -> FloatOrSchedule:
         """Share of the classes that is pruned (pruning.py)."""
 
     @property
@@ -38,7 +38,7 @@ class LogitLoss(Protocol):
         """Which samples depart from the temperature (adaptive_temperature.py)."""
 
     @property
-    def task_weight(self) -> Number: ...
+    def task_weight(self) -> FloatOrSchedule: ...
 
 
 def check_logit_loss(loss: LogitLoss) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
 from trainables.task import Outputs
-from trainables.training.schedules import Number, check_range, is_unresolved
+from trainables.training.schedules import FloatOrSchedule, check_range, is_unresolved
 
 RESOLUTIONS = ("full", "student")
 
@@ -23,17 +23,17 @@ class PixelLoss(Protocol):
     """The settings that every loss on maps of logits has, whatever it computes."""
 
     @property
-    def temperature(self) -> Number: ...
+    def temperature(self) -> FloatOrSchedule: ...
 
     @property
-    def weight(self) -> Number: ...
+    def weight(self) -> FloatOrSchedule: ...
 
     @property
     def resolution(self) -> str:
         """Where the nets are compared: "full" at the labels' pixels, "student" at those of the student's head."""
 
     @property
-    def task_weight(self) -> Number: ...
+    def task_weight(self) -> FloatOrSchedule: ...
 
 
 def check_pixel_loss(loss: PixelLoss) -> None:

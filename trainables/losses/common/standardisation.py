@@ -22,7 +22,7 @@ def standardise(logits: Tensor, unbiased: bool = True, detached: bool = False) -
     return centred / (_deviation(centred.detach() if detached else centred, unbiased) + EPSILON)
 
 
-def deviation(logits: Tensor) -> Tensor:
+def std_over_classes(logits: Tensor) -> Tensor:
     """The unbiased standard deviation over the classes of each sample, or pixel: (B, M, …) → (B, 1, …), M ≥ 2."""
     return _deviation(_centred(logits), unbiased=True)
 
