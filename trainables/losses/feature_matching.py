@@ -1,4 +1,4 @@
-"""Feature matching: the student's last features are to be the teacher's. The plain form of feature distillation."""
+"""Feature matching, the plain form of feature distillation: the student's last features approach the teacher's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.feature_maps import Adapter, AdapterState, new_seeded_state, match_features
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.losses.common.pixel import check_norm, pixel_error
 from trainables.task import Outputs
@@ -16,18 +16,18 @@ from trainables.training.schedules import FloatOrSchedule, Progress, check_range
 
 @dataclass(frozen=True)
 class FeatureMatching:
-    """weight · mean |F_s − F_t|, or of squared differences, F the last features (B, C, H, W) of the nets.
+    """weight · mean |F_s − F_t|, or another `norm`, F the last features (B, C, H, W) of the nets.
 
-    The control of `AdversarialFeatures`, which compares what a discriminator makes of these features.
+    The control of `AdversarialFeatures`, which compares a discriminator's judgements of the same features.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: Romero et al. 2015, equation 3, for squared differences and an adapter.
     """
 
     weight: FloatOrSchedule = 1.0
     norm: str = "l1"
-    """"l1", "mse", or "l2norm": see `error` in pixel.py."""
+    """"l1", "mse", or "l2norm": see `pixel_error` in common/pixel.py."""
     adapter: Adapter | None = None
-    """For nets of different width."""
+    """Required for nets of different width."""
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
@@ -42,18 +42,19 @@ class FeatureMatching:
         return FeatureMatchingState(self, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """With an adapter that has learnt nothing: for checks."""
+        """Return the loss () with an untrained adapter, for checks before a study starts."""
         return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
 class FeatureMatchingState:
-    """Feature matching in one training, with its adapter."""
+    """Per-training state: the adapter and its optimizer."""
 
     def __init__(self, loss: FeatureMatching, device: str) -> None:
         self.loss = loss
         self.adapter = AdapterState(loss.adapter, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        """Return the loss (), given features (B, C, H, W)."""
         with autocast_disabled(student):
             f_s, f_t = match_features("FeatureMatching", self.adapter, student, teacher)
             return value_at(self.loss.weight, progress) * pixel_error(self.loss.norm, f_s, f_t)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.losses.test_pixel_losses import of_one_size, value_and_gradient, value_of
-from trainables.losses.common.standardisation import std_over_classes, standardise
+from trainables.losses.common.standardisation import standardise, std_over_classes
 from trainables.losses.kd import kd
 from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd_std import PixelKDStd

@@ -366,10 +366,10 @@ def nothing(channels: int) -> Outputs:
         (ADVERSARIAL, nothing(16), nothing(16), "give in_channels=16"),
         (ADVERSARIAL, nothing(8), nothing(3), r"adapter=Adapter\(8, 3\)"),
         (ADVERSARIAL, outputs(torch.zeros(1, 3, 2, 2)), outputs(torch.zeros(1, 3, 2, 2)), "give fewer layers"),
-        (ADVERSARIAL, Outputs(torch.zeros(1)), nothing(3), "do not tell"),
-        (FeatureMatching(), nothing(3), Outputs(torch.zeros(1)), "do not tell"),
+        (ADVERSARIAL, Outputs(torch.zeros(1)), nothing(3), "do not return"),
+        (FeatureMatching(), nothing(3), Outputs(torch.zeros(1)), "do not return"),
         (FeatureMatching(), nothing(3), outputs(torch.zeros(1, 3, 4, 4)), r"\(3, 8, 8\) and \(3, 4, 4\)"),
-        (MATCHING, nothing(5), nothing(3), "on 5 channels of the student"),
+        (MATCHING, nothing(5), nothing(3), "the student has 5 channels"),
     ],
 )
 def test_features_that_do_not_fit_are_refused_before_training(loss, student, teacher, words):
