@@ -156,7 +156,7 @@ def test_rehearsal_without_a_student_trains_the_teacher_by_its_own_recipe(
         trained.append((count_parameters(build()), recipe.batch_size))
         return start(job, ranks, build, recipe, loss)
 
-    monkeypatch.setattr(measuring, "start", noted)
+    monkeypatch.setattr(measuring, "start_training", noted)
     own = dataclasses.replace(small.TASK.teacher, recipe=Recipe(batch_size=20))
     task = dataclasses.replace(small.TASK, teacher=own)
     made = dataclasses.replace(small.job(task, tmp_path, tmp_path, loss=None), student=None)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from study.task import Plan
 from tests.trainables.small import TASK, prepared
-from trainables import store
+from trainables.teacher import output_store as store
 
 def told(*arguments):
     path = written(*arguments)
