@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Split
+from study.task import SPLITS
+from study.trial import Direction, Split
 from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, density_maps
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.shanghaitech import CrowdSet

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Split
+from study.task import SPLITS
+from study.trial import Direction, Split
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import FaceSet
 from trainables.losses.common.logits import kl_divergence
