@@ -27,7 +27,7 @@ from study.cli import status as standing
 from study.cluster import jobs
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage import remote as elsewhere
+from study.storage import remote
 from study.storage.dataset import resolve_data_dir
 from study.storage.locations import local_path
 
@@ -137,7 +137,7 @@ def list_(storage_path: str, address: str | None, as_json: bool) -> None:
     if address is not None:
         answer_from(address)
     with in_one_line():
-        listed = listing.overviews(elsewhere.open_storage(storage_path))
+        listed = listing.overviews(remote.open_storage(storage_path))
     if as_json:
         click.echo(in_json([asdict(study) for study in listed]))
         return
@@ -174,7 +174,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             raise InputError("--watch needs a terminal: use --json, and ask again")
         if address is not None:
             answer_from(address, study, watch)
-        folder = listing.find(*elsewhere.locate_study(study, storage_path))
+        folder = listing.find(*remote.locate_study(study, storage_path))
         if space:
             click.echo(resuming.source_of(folder, listing.described(folder)), nl=False)
         elif as_json:
@@ -182,7 +182,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
         elif not watch:
             screen().print(showing.drawn(standing.standing(folder)), soft_wrap=True)
         else:
-            showing.watch(lambda: showing.drawn(standing.standing(elsewhere.refresh_copy(folder))), screen())
+            showing.watch(lambda: showing.drawn(standing.standing(remote.refresh_copy(folder))), screen())
 
 
 @main.command(
@@ -199,7 +199,7 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     Failed trials are run again only if --retry-failed is among them.
     """
     with in_one_line():
-        resuming.go_on(listing.find(*elsewhere.locate_study(study, storage_path)), options)
+        resuming.go_on(listing.find(*remote.locate_study(study, storage_path)), options)
 
 
 @main.command(
@@ -219,10 +219,10 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
     if address is not None:
         answer_from(address, study)
     with in_one_line():
-        folder = listing.find(*elsewhere.locate_study(study, storage_path))
+        folder = listing.find(*remote.locate_study(study, storage_path))
         running, began = listing.holder(folder), time.monotonic()
         still = resuming.stop(folder, wait)
-        finished = listing.described(elsewhere.refresh_copy(folder))["finished"]
+        finished = listing.described(remote.refresh_copy(folder))["finished"]
     go_on = "it is finished" if finished else f"go on with: python -m study resume {standing.said(folder)}"
     if still:
         click.echo(f"{folder.name} was asked to stop, and {still} still runs it after {wait:g} s", err=True)

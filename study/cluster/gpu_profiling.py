@@ -28,7 +28,8 @@ from study.space.domains import corners
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
 from study.study import Arm, Study
-from study.trial import Trial, TrialContext, TrialProfile, cell_name
+from study.task import TrialProfile
+from study.trial import Trial, TrialContext, format_cell_name
 
 PROBE_BATCHES = 4
 """Enough to see a trial's memory and roughly how long a batch takes."""
@@ -67,11 +68,13 @@ class Profiler:
     def _profile_one(self, workload: Workload) -> TrialProfile | str:
         with tempfile.TemporaryDirectory(prefix="kdstudy-profile-") as scratch:
             try:
-                return self._study.task.rehearse(self._trial_context(workload, Path(scratch)), workload.batches)
+                return self._study.task.profile(self._trial_context(workload, Path(scratch)), workload.batches)
             except MemoryError:
                 raise
             except Exception as error:
-                return f"{cell_name(workload.student, workload.arm)}: {type(error).__name__}: {_first_line(error)}"
+                return (
+                    f"{format_cell_name(workload.student, workload.arm)}: {type(error).__name__}: {_first_line(error)}"
+                )
 
     def _trial_context(self, workload: Workload, scratch: Path) -> TrialContext:
         study = self._study
@@ -119,7 +122,7 @@ def measure_gpu_share(
             return 0.0
         if len(types := resources.list_gpu_types()) > 1:
             notify(f"the GPUs differ ({', '.join(types)}): only one is measured, a smaller one may need a number")
-        trains_teacher = any(step.name == TEACHER_STEP for step in study.task.preparations(storage, study.plan))
+        trains_teacher = any(step.name == TEACHER_STEP for step in study.task.list_preparations(storage, study.plan))
         fewest_cpus = min(nodes, key=lambda node: node.cpus // node.gpus)
         result = measure_packing(study, trains_teacher, space, "cuda", fewest_cpus, notify, data)
     finally:

@@ -17,7 +17,8 @@ from ray.exceptions import GetTimeoutError, RayError
 from study.cluster.node_tasks import list_training_nodes, run_on_nodes
 from study.errors import InputError
 from study.storage.locations import display_path, mirror_of
-from study.storage.mirror import Mirror, StorageError
+from study.storage.mirror import Mirror
+from study.storage.s3 import StorageError
 
 TOKEN_FILE = "token"
 UNREADABLE = "does not see what this machine writes there"

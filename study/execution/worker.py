@@ -27,9 +27,10 @@ from ray import tune
 from study.execution.worker_context import TRACEBACK, WorkerContext
 from study.space.domains import resolve_params
 from study.storage import worker_sync
-from study.storage.mirror import DISK_FULL, StorageError
+from study.storage.s3 import DISK_FULL, StorageError
 from study.study import Study
-from study.trial import EpochResult, Trial, TrialContext, TrialNote
+from study.task import TrialNote
+from study.trial import EpochResult, Trial, TrialContext
 
 REPORT_SECONDS = 0.1
 """Epochs are reported together until this much time has passed: a report costs the driver milliseconds."""
@@ -65,12 +66,12 @@ class Worker:
         # the ranks of a trial must end each step after the same epoch, whatever their clocks say
         self._report_seconds = REPORT_SECONDS if workers == 1 else 0.0
 
-    def start_trial(self, config: dict[str, Any], rendezvous: str = "") -> None:
-        """Prepare for a trial; `rendezvous` is the HOST:PORT at which the ranks of one trial meet."""
+    def start_trial(self, config: dict[str, Any], rendezvous_address: str = "") -> None:
+        """Prepare for a trial; `rendezvous_address` is the HOST:PORT at which the ranks of one trial meet."""
         worker_sync.drop_local_copy(self._context.mirror, self._last_checkpoint)
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded_epochs = int(config["epochs_done"])
-        self._rendezvous = rendezvous
+        self._rendezvous_address = rendezvous_address
         self._rows: Iterator[EpochResult] | None = None
 
     def step(self) -> StepReport:
@@ -160,7 +161,7 @@ class Worker:
             rank=self._rank,
             # one for a teacher: studies of any number of workers share it, and it must be the same for all
             workers=1 if prepare else self._workers,
-            meeting=self._rendezvous,
+            rendezvous_address=self._rendezvous_address,
             gpus=self._gpus,
         )
 

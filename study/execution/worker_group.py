@@ -65,8 +65,8 @@ class WorkerGroup(tune.Trainable):  # type: ignore[misc]
             self._workers = self._create_workers()
         workers = self._workers[:1] if self._trial.phase == "prepare" else self._workers
         if not self._started:
-            rendezvous = ray.get(workers[0].find_rendezvous.remote())
-            ray.get([worker.start_trial.remote(self._config, rendezvous) for worker in workers])
+            address = ray.get(workers[0].find_rendezvous_address.remote())
+            ray.get([worker.start_trial.remote(self._config, address) for worker in workers])
             self._started = True
         return workers
 
@@ -110,7 +110,7 @@ class GroupWorker(Worker):
     def ping(self) -> bool:
         return True
 
-    def find_rendezvous(self) -> str:
+    def find_rendezvous_address(self) -> str:
         """Return HOST:PORT at which the ranks can meet; the port was free when asked."""
         with socket.socket() as free:
             free.bind(("", 0))

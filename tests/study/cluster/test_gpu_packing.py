@@ -22,7 +22,7 @@ from study.errors import InputError
 from study.execution.worker import Worker
 from study.execution.worker_context import WorkerContext
 from study.study import Study
-from study.trial import TrialProfile
+from study.task import TrialProfile
 from tests.study import toy
 from tests.study.cli.test_main import called
 from trainables.tasks.simulated import Fault, SimulatedLoss

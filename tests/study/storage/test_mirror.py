@@ -18,7 +18,8 @@ from study.cli.main import main
 from study.records.segments import Records
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.locations import display_path, local_path, mirror_of
-from study.storage.mirror import DamagedCopyError, Mirror, StorageError
+from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.s3 import StorageError
 from tests.study import s3
 from tests.study.records.test_segments import epoch_row
 from tests.study.s3 import Copy, put
@@ -37,8 +38,8 @@ def test_storage_path_of_a_folder_is_that_folder_and_its_mirror_moves_nothing(tm
     assert local_path(str(tmp_path / "x" / ".." / "runs")) == tmp_path / "runs"
     mirror = mirror_of(tmp_path)
     put(tmp_path, a="1")
-    mirror.push("", sweep=True)
-    mirror.pull("", sweep=True)
+    mirror.push("", delete=True)
+    mirror.pull("", delete=True)
     mirror.delete_folder("a")
     assert content(tmp_path) == {"a": b"1"}
     assert display_path(tmp_path / "a") == str(tmp_path / "a")
@@ -57,7 +58,7 @@ def test_files_are_the_same_on_another_machine(copy: Copy, endpoint: str, tmp_pa
 
 def test_only_what_has_changed_is_moved(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     here, moved = copy(), []
-    for step in ("_send", "_fetch"):
+    for step in ("_upload", "_download"):
         original = getattr(Mirror, step)
         monkeypatch.setattr(Mirror, step, lambda self, *what, of=original: (moved.append(what[-1]), of(self, *what)))
     put(here, toy__a="1", toy__b="22")
@@ -78,11 +79,11 @@ def test_names_that_begin_with_a_dot_stay(copy: Copy, endpoint: str, tmp_path: P
     put(here / "toy", **{".lock": "me", ".deep__b": "2"})
     mirror_of(here).push("toy")
     assert set(s3.objects(endpoint, f"{tmp_path.name}/toy")) == {"a"}
-    mirror_of(here).pull("toy", sweep=True)
+    mirror_of(here).pull("toy", delete=True)
     assert (here / "toy" / ".lock").is_file()
 
 
-def test_sweep_removes_on_the_other_side_what_is_gone_on_this(copy: Copy) -> None:
+def test_delete_option_deletes_on_one_side_what_is_gone_on_the_other(copy: Copy) -> None:
     here = copy()
     put(here, toy__a="1", toy__b="2")
     mirror_of(here).push("toy")
@@ -90,10 +91,10 @@ def test_sweep_removes_on_the_other_side_what_is_gone_on_this(copy: Copy) -> Non
     mirror_of(other).pull("toy")
     (here / "toy" / "a").unlink()
     mirror_of(here).push("toy")
-    mirror_of(other).pull("toy", sweep=True)
+    mirror_of(other).pull("toy", delete=True)
     assert set(content(other)) == {"toy/a", "toy/b"}
-    mirror_of(here).push("toy", sweep=True)
-    mirror_of(other).pull("toy", sweep=True)
+    mirror_of(here).push("toy", delete=True)
+    mirror_of(other).pull("toy", delete=True)
     assert set(content(other)) == {"toy/b"}
 
 
@@ -111,7 +112,7 @@ def told(records: Records, number: int) -> None:
 
 def is_consistent(storage: Path, trials: int) -> None:
     """At least so many trials, and of each that has ended all epochs."""
-    mirror_of(storage).pull("toy", sweep=True)
+    mirror_of(storage).pull("toy", delete=True)
     records = Records(storage / "toy", ["val/accuracy"])
     ended = [row["trial_id"] for row in records.trials.rows() if row["state"] == "COMPLETE"]
     epochs = [(row["trial_id"], row["epoch"]) for row in records.epochs.rows()]
@@ -131,7 +132,7 @@ def test_push_that_is_cut_anywhere_leaves_all_rows_that_were_there(
     records, left = Records(here / "toy", ["val/accuracy"]), iter(range(steps))
     for number in range(3):
         told(records, number)
-    mirror_of(here).push(*ROWS, sweep=True)
+    mirror_of(here).push(*ROWS, delete=True)
     told(records, 3)
 
     def counted(of: Callable[..., None]) -> Callable[..., None]:
@@ -143,13 +144,13 @@ def test_push_that_is_cut_anywhere_leaves_all_rows_that_were_there(
         return step
 
     with monkeypatch.context() as cut:
-        for name in ("_send", "discard"):
+        for name in ("_upload", "delete_object"):
             cut.setattr(Mirror, name, counted(getattr(Mirror, name)))
         with suppress(KeyboardInterrupt) if steps < 14 else nullcontext():
-            mirror_of(here).push(*ROWS, sweep=True)
+            mirror_of(here).push(*ROWS, delete=True)
     assert next(left, None) is None, "these are all steps"
     is_consistent(copy("other"), 4 if steps == 14 else 3)
-    mirror_of(here).push(*ROWS, sweep=True)
+    mirror_of(here).push(*ROWS, delete=True)
     is_consistent(copy("third"), 4)
     assert len(list((here / "toy" / "epochs").iterdir())) == 1
 
@@ -170,7 +171,7 @@ def test_rows_written_during_a_push_never_end_a_trial_before_its_epochs(
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(Mirror, "list_files", busy(Mirror.list_files))
         for _ in range(6):
-            mirror_of(here).push(*ROWS, sweep=True)
+            mirror_of(here).push(*ROWS, delete=True)
     pushed = next(numbers)
     assert pushed >= 12
     is_consistent(copy("other"), pushed - 2)
@@ -209,14 +210,14 @@ def test_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(
     here = copy()
     put(here, outputs__a="fine")
     mirror_of(here).push("outputs")
-    other, fetch, broken = copy("other"), Mirror._fetch, iter(["once"])
+    other, fetch, broken = copy("other"), Mirror._download, iter(["once"])
 
     def torn(self: Mirror, info: Any, path: Path) -> None:
         fetch(self, info, path)
         if next(broken, None):
             path.write_text("torn")
 
-    monkeypatch.setattr(Mirror, "_fetch", torn)
+    monkeypatch.setattr(Mirror, "_download", torn)
     mirror_of(other).pull_verified(("outputs",), is_fine)
     assert content(other) == {"outputs/a": b"fine"}
     put(here, outputs__a="damaged")
@@ -244,7 +245,7 @@ def test_data_set_is_fetched_once_and_verified_against_what_the_driver_has_read(
     put(data.mirror.folder, train__c="of an earlier edition")
     data.fetch()
     assert content(data.mirror.folder) == {"train/a": b"1", "train/b": b"2", "note": b"3"}
-    monkeypatch.setattr(Mirror, "_there", lambda self, place: pytest.fail("asked again"))
+    monkeypatch.setattr(Mirror, "_list_objects", lambda self, place: pytest.fail("asked again"))
     data.fetch()
 
 
