@@ -276,10 +276,10 @@ def test_other_forms_of_addresses_are_refused_by_what_only_asks() -> None:
 
 OTHER_ON_NODES = """
 import os
-from study import installed
+from study.cluster import software_check
 
 here = os.getpid()
-installed._looking = lambda: lambda: (
+software_check._looking = lambda: lambda: (
     {"torch": "2.5", "ray": "2.60.0"} if os.getpid() == here else {"torch": "2.4", "ray": ""}
 )
 """
@@ -427,7 +427,7 @@ def test_token_that_is_wrong_is_one_line_before_a_study_starts(head: Head) -> No
     ("before", "message"),
     [
         (
-            "cluster.ray.__version__ = '2.54.0'",
+            "resources.ray.__version__ = '2.54.0'",
             r"cannot join the Ray cluster at .*: Version mismatch: .* Ray: 2\.\d+\.\d+ .* Ray: 2\.54\.0",
         ),
         (
@@ -437,7 +437,7 @@ def test_token_that_is_wrong_is_one_line_before_a_study_starts(head: Head) -> No
     ],
 )
 def test_other_versions_are_named_before_a_study_starts(head: Head, before: str, message: str) -> None:
-    code = f"from study import cluster\n{before}\ncluster.connect({head.address!r})"
+    code = f"from study.cluster import resources\n{before}\nresources.connect({head.address!r})"
     refused = head.run("-c", code)
     last = refused.stderr.strip().splitlines()[-1]
     assert re.search(rf"InputError: {message}", last), refused.stderr
