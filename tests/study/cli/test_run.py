@@ -285,7 +285,9 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
     [
         (["--profile", "paper"], "has no profiles"),
         (["--workers-per-trial", "4095", "--gpus-per-trial", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
-        pytest.param(["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and ", marks=pytest.mark.slow),
+        pytest.param(
+            ["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and ", marks=pytest.mark.slow
+        ),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],
 )
