@@ -123,8 +123,8 @@ class Study:
     confirm_on: Literal["train+val", "train"] = "train+val"
     """Confirm retrains on train + validation. With "train", validation stays apart and the best-validation
     epoch is recorded beside the last one."""
-    readings: tuple[str, ...] = ()
-    """How this study reads what its papers leave open, a sentence each; the report prints them."""
+    assumptions: tuple[str, ...] = ()
+    """How this study resolves what its papers leave open, one sentence each; the report prints them."""
     hang_seconds: float = field(default=3600.0, metadata=LIMIT)
     """A trial that tells no epoch for so long counts as hung, and fails."""
     protocol: str = ""

@@ -161,7 +161,7 @@ def document(
         "metrics": dict(study.task.metrics),
         "confirm_on": study.confirm_on,
         "protocol": study.protocol,
-        "readings": list(study.readings),
+        "assumptions": list(study.assumptions),
         "seed": study.seed,
         "budget": budget,
         "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],

@@ -43,21 +43,21 @@ def test_seeds_can_decide_all_comparisons_of_a_student(study: Study) -> None:
 
 @every_study
 def test_study_says_how_it_reads_its_paper(study: Study) -> None:
-    assert study.readings
-    for reading in study.readings:
+    assert study.assumptions
+    for assumption in study.assumptions:
         assert reading.endswith(".")
 
 
 @every_cifar_study
 def test_arms_are_as_the_readings_say(study: Study) -> None:
     losses = [loss for arm in study.arms for loss in corners(arm.loss) if loss.needs_teacher]
-    if profiles.DKD_READING in study.readings:
+    if profiles.DKD_READING in study.assumptions:
         assert {(loss.alpha, loss.beta, loss.warmup) for loss in losses if isinstance(loss, DKD)} == {(1, 2, 20 / 240)}
-    if profiles.DAT_READING in study.readings:
+    if profiles.DAT_READING in study.assumptions:
         assert {loss.adaptive.ranked_at for loss in losses if loss.adaptive} == {None}
-    if profiles.STANDARDISED_READING in study.readings:
+    if profiles.STANDARDISED_READING in study.assumptions:
         assert {loss.weight for loss in losses if loss.standardise} == {9}
-    if profiles.LP_STAGES_READING in study.readings:
+    if profiles.LP_STAGES_READING in study.assumptions:
         fixed = {loss.pruning for arm in study.arms if not arm.searched and (loss := arm.loss).needs_teacher}
         (published,) = fixed - {0.0}
         values = [published.at(Progress(epoch, 4)) for epoch in range(4)]
@@ -90,9 +90,9 @@ def test_paper_profile_shows_one_published_figure_for_each_student(method: str) 
 
 def test_joint_study_reads_the_paper_as_the_single_ones_do() -> None:
     folder = FILES[0].parent
-    joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.readings)
+    joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.assumptions)
     for method in ("eat", "dat", "lp"):
-        assert set(load_space(folder / f"{method}_cifar.py", "paper", None).study.readings) <= joint
+        assert set(load_space(folder / f"{method}_cifar.py", "paper", None).study.assumptions) <= joint
 
 
 def test_joint_study_publishes_what_the_single_ones_do() -> None:
