@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from study.errors import InputError
-from study.space.domains import domains
+from study.space.domains import find_domains
 
 SHAPES = ("linear", "cosine", "step")
 
@@ -218,7 +218,7 @@ def is_number(value: Any) -> bool:
 
 def is_unresolved(value: Any) -> bool:
     """Whether `value` is or contains a domain, so that it cannot be checked or used before it is resolved."""
-    return next(domains(value), None) is not None
+    return next(find_domains(value), None) is not None
 
 
 def schedule_values(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:

@@ -280,8 +280,8 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--trials", "0"], "trials is 0; it must be at least 1"),
-        (["--seeds", "0"], "seeds is 0; it must be at least 1"),
+        (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
+        (["--seeds", "0"], "seeds is 0; allowed is a whole number, at least 1"),
         (["--gpus-per-trial", "64"], "a share of one GPU, from 0 to 1"),
         (["--workers-per-trial", "4095", "--gpus-per-trial", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
         (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
