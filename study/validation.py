@@ -139,6 +139,8 @@ def _check_losses(arm: Arm) -> None:
         for loss in resolve_corners(arm.loss):
             if not hasattr(loss, "needs_teacher"):
                 raise InputError(f"{type(loss).__name__} has no 'needs_teacher': see \"Adding a loss\" in README.md")
+            if hasattr(loss, "begin") and not isinstance(loss, StatefulMethod):  # its name before version 0.2
+                raise InputError(f"{type(loss).__name__} defines begin(), which is now called new_state()")
     except InputError as error:
         raise InputError(f"arm {arm.name!r} at an end of its search space: {error}") from None
 
@@ -178,7 +180,7 @@ def _single_worker_reasons(loss: Any) -> Iterator[str]:
     if isinstance(loss, SingleWorkerMethod):
         if reason := loss.single_worker_reason():
             yield reason
-    elif isinstance(loss, StatefulMethod) or hasattr(loss, "begin"):
+    elif isinstance(loss, StatefulMethod):
         yield "it owns parts that are trained, and each worker would train them on its shard of a batch alone"
     else:
         for _, item in list_children(loss):

@@ -40,6 +40,13 @@ class Synchronized(Stateful):
         return ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Beginning(SimulatedLoss):
+    """A stateful loss written for version 0.1."""
+
+    def begin(self, device: str) -> Any: ...
+
+
 DAT = DataAdaptiveTemperature()
 TEN = tuple(SimulatedLoss(x=number / 10, gain=0.05) for number in range(10))
 CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Extra())))
@@ -86,6 +93,7 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         ({"arms": (BASELINE, first(*TEN))}, "arm 'searched' has 10 first points, budget.trials is 9"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, first=TEN[0]))}, "write a tuple of losses"),
         ({"arms": (dataclasses.replace(BASELINE, first=TEN),)}, "arm 'plain' has first points and nothing to search"),
+        ({"arms": (BASELINE, Arm("old", Beginning()))}, r"Beginning defines begin\(\), .* now called new_state\(\)"),
         ({"workers_per_trial": 0}, "workers_per_trial is 0; allowed is a whole number, at least 1"),
         ({"workers_per_trial": 1.5}, "workers_per_trial is 1.5"),
         (
