@@ -299,8 +299,8 @@ def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, optio
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--trials", "0"], "trials is 0; it must be at least 1"),
-        (["--seeds", "0"], "seeds is 0; it must be at least 1"),
+        (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
+        (["--seeds", "0"], "seeds is 0; allowed is a whole number, at least 1"),
         (["--gpus-per-trial", "64"], "a share of one GPU, from 0 to 1"),
         (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
         (["--name", "a/b"], "study name 'a/b'"),

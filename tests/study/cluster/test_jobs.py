@@ -177,7 +177,7 @@ def test_job_that_never_ran_is_told(client: Client, space: Path) -> None:
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--trials", "0"], "trials is 0; it must be at least 1"),
+        (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
         (["--name", "a/b"], "study name 'a/b'"),
     ],
 )
