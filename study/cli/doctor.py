@@ -48,15 +48,15 @@ print(json.dumps(versions | {"gpus": names}))
 
 RAY = """
 import sys
-from study import cluster
-cluster.connect(sys.argv[1] or None)
+from study.cluster import resources
+resources.connect(sys.argv[1] or None)
 try:
-    nodes = cluster.nodes()
-    assert cluster.ray.get(cluster.ray.remote(lambda: 42).remote()) == 42
-    room = cluster.allot(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
+    nodes = resources.list_nodes()
+    assert resources.ray.get(resources.ray.remote(lambda: 42).remote()) == 42
+    room = resources.allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
     print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {room}")
 finally:
-    cluster.disconnect()
+    resources.disconnect()
 """
 
 

@@ -24,7 +24,7 @@ from study.cluster.gpu_packing import MAX_TRIALS_PER_GPU, MemoryNeed, PackingRes
 from study.cluster.resources import Node
 from study.errors import InputError
 from study.records.study_json import gpu_names
-from study.space.domains import corners
+from study.space.domains import resolve_corners
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
 from study.study import Arm, Study
@@ -79,9 +79,9 @@ class Profiler:
     def _trial_context(self, workload: Workload, scratch: Path) -> TrialContext:
         study = self._study
         return TrialContext(
-            trial=Trial("search", workload.student, workload.arm, 0, study.trial_seed("search", 0), 2, {}, {}),
+            trial=Trial("search", workload.student, workload.arm, 0, study.derive_trial_seed("search", 0), 2, {}, {}),
             task=study.task,
-            student=study.student(workload.student) if workload.student else None,
+            student=study.find_student(workload.student) if workload.student else None,
             loss=workload.loss,
             checkpoint=scratch,
             storage=scratch,
@@ -216,7 +216,7 @@ def _get_profiles(pending: list[Any]) -> list[Any]:
 
 def _corner_losses(arm: Arm) -> list[Any]:
     """Return an arm's losses at the ends of its domains; one of them needs the most memory."""
-    losses = list(corners(arm.loss))
+    losses = list(resolve_corners(arm.loss))
     return [loss for number, loss in enumerate(losses) if loss not in losses[:number]]
 
 

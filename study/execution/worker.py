@@ -149,8 +149,8 @@ class Worker:
         return TrialContext(
             trial=trial,
             task=study.task,
-            student=None if prepare else study.student(trial.student),
-            loss=None if prepare else resolve_params(study.arm(trial.arm).loss, trial.params),
+            student=None if prepare else study.find_student(trial.student),
+            loss=None if prepare else resolve_params(study.find_arm(trial.arm).loss, trial.params),
             checkpoint=self._context.checkpoint_folder(trial.id),
             storage=self._context.storage,
             device="cuda" if ray.get_gpu_ids() else "cpu",

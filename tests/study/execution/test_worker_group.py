@@ -15,16 +15,16 @@ TWO = ("--workers-per-trial", "2", "--gpus-per-worker", "0")
 
 GROUPS_LEFT = """
 import json, pathlib
-from study.cluster import resources as cluster
+from study.cluster import resources
 
-disconnect = cluster.disconnect
+disconnect = resources.disconnect
 
 def note_and_disconnect():
-    table = cluster.ray.util.placement_group_table().values()
+    table = resources.ray.util.placement_group_table().values()
     pathlib.Path({path!r}).write_text(json.dumps([group["state"] for group in table]))
     disconnect()
 
-cluster.disconnect = note_and_disconnect
+resources.disconnect = note_and_disconnect
 """
 
 SECOND_WORKER_FAILS = """
