@@ -16,7 +16,7 @@ from pathlib import Path
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, SourceFile
-from trainables.data.arrays.face_parsing import FaceSet, decoded
+from trainables.data.arrays.face_parsing import FaceSet, load_faces
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -58,7 +58,7 @@ class CelebAMaskHQ:
         Raises InputError for a folder that is missing, an image without a row in the mapping or without a mask, a mask
         of an unknown part, and a file that cannot be read or has another size.
         """
-        return read(self._located(), self.name, SIZES, Resolution(self.size, MASK_SIZE))
+        return read_dataset(self._located(), self.name, SIZES, Resolution(self.size, MASK_SIZE))
 
     def _located(self) -> Path:
         remedy = "place the authors' CelebAMask-HQ archive there by hand and give its folder with --data-dir"
@@ -71,18 +71,18 @@ class CelebAMaskHQ:
         raise InputError(f"{self.name} ({IMAGES}/) is not in any of {', '.join(map(str, candidates))}; {remedy}")
 
 
-def read(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resolution) -> FaceSet:
+def read_dataset(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resolution) -> FaceSet:
     """The dataset in `folder`, laid out as CelebAMask-HQ, whose full splits have so many images.
 
     Raises InputError as `CelebAMaskHQ.load` does.
     """
-    images = _images(folder / IMAGES)
-    splits = _splits(folder / MAPPING, images)
+    images = _find_images(folder / IMAGES)
+    splits = _assign_splits(folder / MAPPING, images)
     found = (len(splits[0]), len(splits[1]), len(splits[2]))
     _check_sizes(folder, found, sizes)
-    masks = _masks(folder / MASKS, images)
+    masks = _find_masks(folder / MASKS, images)
     portraits = [[Portrait(images[number], masks[number]) for number in split] for split in splits]
-    faces, fingerprint = decoded(name, portraits, resolution)
+    faces, fingerprint = load_faces(name, portraits, resolution)
     notes = [
         f"{count:,} of {full:,} {split} images"
         for split, count, full in zip(SPLITS, found, sizes, strict=True)
@@ -91,18 +91,18 @@ def read(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resol
     return FaceSet(name, faces, found, fingerprint, "; ".join(notes), complete=not notes)
 
 
-def _images(folder: Path) -> dict[int, SourceFile]:
+def _find_images(folder: Path) -> dict[int, SourceFile]:
     found = {
-        int(match[1]): file for file in _listed(folder) if (match := re.fullmatch(r"(0|[1-9]\d*)\.jpg", file.name))
+        int(match[1]): file for file in _list_files(folder) if (match := re.fullmatch(r"(0|[1-9]\d*)\.jpg", file.name))
     }
     if not found:
         raise InputError(f"{folder} has no <number>.jpg: unpack the archive again")
     return found
 
 
-def _splits(path: Path, images: Mapping[int, SourceFile]) -> tuple[list[int], ...]:
+def _assign_splits(path: Path, images: Mapping[int, SourceFile]) -> tuple[list[int], ...]:
     """The numbers of the images of each split, ascending, by where their originals are in CelebA."""
-    originals = _originals(path)
+    originals = _read_mapping(path)
     splits: tuple[list[int], ...] = ([], [], [])
     for number in sorted(images):
         if number not in originals:
@@ -115,7 +115,7 @@ def _splits(path: Path, images: Mapping[int, SourceFile]) -> tuple[list[int], ..
 _ROWS = "expected is a line `idx orig_idx orig_file`, and below it rows such as `0 119613 119614.jpg`"
 
 
-def _originals(path: Path) -> dict[int, int]:
+def _read_mapping(path: Path) -> dict[int, int]:
     """By an image's number, that of its original in CelebA, from 0."""
     try:
         header, *rows = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
@@ -145,11 +145,11 @@ def _check_sizes(folder: Path, found: tuple[int, ...], sizes: tuple[int, ...]) -
         raise InputError(f"{folder} has {parts[0]} images: a study needs some of each; copy more from the archive")
 
 
-def _masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tuple[tuple[int, SourceFile], ...]]:
+def _find_masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tuple[tuple[int, SourceFile], ...]]:
     """By an image's number, its masks by class, ascending; masks of images that are not there are left out."""
     found: dict[int, dict[int, SourceFile]] = defaultdict(dict)
     for part in sorted({number // PER_FOLDER for number in images}):
-        for number, label, file in _masks_of_part(folder / str(part)):
+        for number, label, file in _list_masks(folder / str(part)):
             found[number][label] = file
     for number in sorted(images.keys() - found.keys()):
         raise InputError(
@@ -158,9 +158,9 @@ def _masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tuple[tu
     return {number: tuple(sorted(found[number].items())) for number in images}
 
 
-def _masks_of_part(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
+def _list_masks(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
     """The number, the class and the file of each mask in one of the folders 0, 1, …"""
-    for file in _listed(folder):
+    for file in _list_files(folder):
         match = re.fullmatch(r"(\d{5,})_(\w+)\.png", file.name, re.ASCII)
         if match is None:
             continue
@@ -174,7 +174,7 @@ def _masks_of_part(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
         yield number, CLASSES.index(part), file
 
 
-def _listed(folder: Path) -> list[SourceFile]:
+def _list_files(folder: Path) -> list[SourceFile]:
     try:
         with os.scandir(folder) as entries:  # in one pass, and no Path each: they are 400,000
             return [SourceFile(e.path, (about := e.stat()).st_size, about.st_mtime_ns) for e in entries]

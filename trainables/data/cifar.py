@@ -45,7 +45,7 @@ class _Edition(NamedTuple):
     test: str
 
 
-class _Kind(NamedTuple):
+class _Variant(NamedTuple):
     """What tells CIFAR-10 from CIFAR-100."""
 
     editions: tuple[_Edition, ...]
@@ -56,8 +56,8 @@ class _Kind(NamedTuple):
     std: tuple[float, ...]
 
 
-KINDS = {
-    10: _Kind(
+VARIANTS = {
+    10: _Variant(
         editions=(
             _Edition(
                 "cifar-10-binary.tar.gz",
@@ -77,7 +77,7 @@ KINDS = {
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
     ),
-    100: _Kind(
+    100: _Variant(
         editions=(
             _Edition("cifar-100-binary.tar.gz", "cifar-100-binary", ("train.bin",), "test.bin"),
             _Edition("cifar-100-python.tar.gz", "cifar-100-python", ("train",), "test"),
@@ -102,7 +102,7 @@ class Cifar:
     root: Path | str | None = field(default=None, metadata=LOCATION)
 
     def __post_init__(self) -> None:
-        if self.classes not in KINDS:
+        if self.classes not in VARIANTS:
             raise InputError(f"CIFAR with {self.classes} classes; there are CIFAR-10 and CIFAR-100")
         if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
             object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
@@ -116,12 +116,12 @@ class Cifar:
 
         Raises InputError for a file that is missing, of a wrong size, altered or with a label out of range.
         """
-        kind = KINDS[self.classes]
+        kind = VARIANTS[self.classes]
         folder, edition = self._located(kind.editions)
         names = [name for name in edition.train if (folder / name).is_file()]
         per_file = TRAIN_IMAGES // len(edition.train)
-        images, labels = zip(*(_read(folder / name, per_file, kind) for name in names), strict=True)
-        test_images, test_labels = _read(folder / edition.test, TEST_IMAGES, kind)
+        images, labels = zip(*(_read_file(folder / name, per_file, kind) for name in names), strict=True)
+        test_images, test_labels = _read_file(folder / edition.test, TEST_IMAGES, kind)
         return ImageSet(
             name=self.name,
             train_images=np.concatenate(images),
@@ -131,7 +131,7 @@ class Cifar:
             classes=self.classes,
             mean=kind.mean,
             std=kind.std,
-            note=_note(names, edition),
+            note=_note_missing(names, edition),
         )
 
     def check(self) -> ImageSet:
@@ -140,7 +140,7 @@ class Cifar:
     def _located(self, editions: tuple[_Edition, ...]) -> tuple[Path, _Edition]:
         """The first folder with files of an edition, if the test file and a training file are among them."""
         if self.root is None:
-            raise InputError(f"{self.name}: no data folder given; {_remedy(editions[0])}")
+            raise InputError(f"{self.name}: no data folder given; {_download_hint(editions[0])}")
         root = Path(self.root)
         for edition in editions:
             for folder in (root, root / edition.folder):
@@ -148,25 +148,25 @@ class Cifar:
                     self._require_both(folder, edition)
                     return folder, edition
         looked = ", ".join(str(path) for path in (root, *(root / edition.folder for edition in editions)))
-        raise InputError(f"{self.name} is not in any of {looked}; {_remedy(editions[0])}")
+        raise InputError(f"{self.name} is not in any of {looked}; {_download_hint(editions[0])}")
 
     def _require_both(self, folder: Path, edition: _Edition) -> None:
         for names in ((edition.test,), edition.train):
             if not any((folder / name).is_file() for name in names):
-                raise InputError(f"{self.name}: no {' or '.join(names)} in {folder}; {_remedy(edition)}")
+                raise InputError(f"{self.name}: no {' or '.join(names)} in {folder}; {_download_hint(edition)}")
 
 
-def _read(path: Path, count: int, kind: _Kind) -> tuple[Pixels, Labels]:
+def _read_file(path: Path, count: int, kind: _Variant) -> tuple[Pixels, Labels]:
     """The `count` images (N, 3, 32, 32) and classes (N,) of one file."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check permissions and disk") from error
-    images, labels = (_unpickled if path.name in MD5 else _records)(path, content, count, kind)
+    images, labels = (_unpickle if path.name in MD5 else _parse_binary)(path, content, count, kind)
     return images.reshape(count, *SHAPE), labels.astype(np.int64)
 
 
-def _records(path: Path, content: bytes, count: int, kind: _Kind) -> tuple[Pixels, Pixels]:
+def _parse_binary(path: Path, content: bytes, count: int, kind: _Variant) -> tuple[Pixels, Pixels]:
     """Pixels (N, 3072) and classes (N,) of a file of the binary version."""
     label_bytes = len(kind.label_limits)
     record_bytes = label_bytes + math.prod(SHAPE)
@@ -176,11 +176,11 @@ def _records(path: Path, content: bytes, count: int, kind: _Kind) -> tuple[Pixel
             f"{record_bytes:,}): truncated or another file; unpack {kind.editions[0].archive} again"
         )
     records = np.frombuffer(content, np.uint8).reshape(count, record_bytes)
-    _require_labels(path, records, kind)
+    _check_labels(path, records, kind)
     return records[:, label_bytes:], records[:, label_bytes - 1]
 
 
-def _require_labels(path: Path, records: Pixels, kind: _Kind) -> None:
+def _check_labels(path: Path, records: Pixels, kind: _Variant) -> None:
     wrong = records[:, : len(kind.label_limits)] >= np.array(kind.label_limits)
     if wrong.any():
         record, column = np.argwhere(wrong)[0]
@@ -190,7 +190,7 @@ def _require_labels(path: Path, records: Pixels, kind: _Kind) -> None:
         )
 
 
-def _unpickled(path: Path, content: bytes, count: int, kind: _Kind) -> tuple[Pixels, Labels]:
+def _unpickle(path: Path, content: bytes, count: int, kind: _Variant) -> tuple[Pixels, Labels]:
     """Pixels (N, 3072) and classes (N,) of a file of the Python version, if its checksum is right."""
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if checksum != MD5[path.name]:
@@ -203,14 +203,14 @@ def _unpickled(path: Path, content: bytes, count: int, kind: _Kind) -> tuple[Pix
     return batch[b"data"], np.array(batch[kind.pickled_labels])
 
 
-def _remedy(edition: _Edition) -> str:
+def _download_hint(edition: _Edition) -> str:
     return (
         f"download {edition.archive} from the CIFAR page (https://www.cs.toronto.edu/~kriz/cifar.html), "
         f"unpack it and give the folder {edition.folder} with --data-dir"
     )
 
 
-def _note(names: list[str], edition: _Edition) -> str:
+def _note_missing(names: list[str], edition: _Edition) -> str:
     if len(names) == len(edition.train):
         return ""
     found = TRAIN_IMAGES // len(edition.train) * len(names)

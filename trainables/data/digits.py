@@ -31,8 +31,8 @@ class Digits:
             )
 
     def load(self) -> ImageSet:
-        images, labels = _read()
-        pool = self._pool(labels[:POOL])
+        images, labels = _read_digits()
+        pool = self._choose_pool(labels[:POOL])
         scaled = images[pool] / 255
         return ImageSet(
             name="scikit-learn digits",
@@ -49,13 +49,13 @@ class Digits:
     def check(self) -> ImageSet:
         return self.load()
 
-    def _pool(self, labels: Labels) -> Labels:
+    def _choose_pool(self, labels: Labels) -> Labels:
         if self.train is None or self.train == POOL:
             return np.arange(POOL)
         return stratified_split(labels, self.train, _SUBSET_SEED)[1]
 
 
-def _read() -> tuple[Pixels, Labels]:
+def _read_digits() -> tuple[Pixels, Labels]:
     """All 1797 images (N, 1, 8, 8) and labels (N,), in the order of the official file."""
     # Imported late: it takes a second, and every space file that only mentions digits would pay for it.
     from sklearn.datasets import load_digits

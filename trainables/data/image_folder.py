@@ -13,8 +13,16 @@ from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.face_sr import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
-from trainables.data.arrays.landmarks import ORDER, POINTS, disorder, read_rows, within
+from trainables.data.arrays.face_sr import (
+    Photo,
+    Selection,
+    SrSet,
+    hash_to_fraction,
+    load_sr_faces,
+    read_image_header,
+    stat_file,
+)
+from trainables.data.arrays.landmarks import ORDER, POINTS, find_disorder, lie_inside, read_rows
 
 LANDMARKS = "landmarks.csv"
 """Beside the images: a row for each, its name below the folder without the suffix, and five points in its pixels."""
@@ -58,13 +66,15 @@ class ImageFolder:
         not in three colours or grey, or without landmarks where others have some, and landmarks in another order.
         """
         root = self._located()
-        files = sorted(_images(root))
+        files = sorted(_list_images(root))
         if not files:
             raise InputError(f"{root} has no {', '.join(SUFFIXES)}: give the folder of the images with --data-dir")
         table = [LANDMARKS] if (root / LANDMARKS).is_file() else []
-        key = [self.val, self.test, *(list(source(root, file)) for file in (*files, *table))]
+        key = [self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
         name = f"folder {root.name}"
-        return decoded(name, root, key, self.size, lambda: self._chosen(root, files, bool(table)), complete=False)
+        return load_sr_faces(
+            name, root, key, self.size, lambda: self._select_images(root, files, bool(table)), complete=False
+        )
 
     def _located(self) -> Path:
         if self.root is None:
@@ -74,13 +84,13 @@ class ImageFolder:
             raise InputError(f"{self.name}: {root} is no folder; give the folder of the images with --data-dir")
         return next((root / inner for inner in INNER if (root / inner).is_dir()), root)
 
-    def _chosen(self, root: Path, files: Sequence[str], with_landmarks: bool) -> Chosen:
+    def _select_images(self, root: Path, files: Sequence[str], with_landmarks: bool) -> Selection:
         points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
         splits: tuple[list[Photo], ...] = ([], [], [])
         greys = 0
         for file in files:
-            photo, grey = _photo(root, file, self.size, points)
-            splits[self._split(_name(file))].append(photo)
+            photo, grey = _read_photo(root, file, self.size, points)
+            splits[self._assign_split(_strip_suffix(file))].append(photo)
             greys += grey
         if not all(splits):
             found = ", ".join(
@@ -90,34 +100,34 @@ class ImageFolder:
                 f"{root} has {found} images: a study needs some of each; add images, or give larger shares"
             )
         note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "")
-        return Chosen((splits[0], splits[1], splits[2]), note)
+        return Selection((splits[0], splits[1], splits[2]), note)
 
-    def _split(self, name: str) -> int:
+    def _assign_split(self, name: str) -> int:
         """Of an image: 0 train, 1 val, 2 test. What is added to a folder moves no other image."""
-        share = hashed_share(name)
+        share = hash_to_fraction(name)
         return 2 if share < self.test else int(share < self.test + self.val)
 
 
-def _images(root: Path) -> Iterator[str]:
+def _list_images(root: Path) -> Iterator[str]:
     """All images below the folder, but for the shadow files that some systems leave."""
-    for folder, _, names in os.walk(root, onerror=_refuse):
+    for folder, _, names in os.walk(root, onerror=_raise_unreadable):
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield Path(folder, name).relative_to(root).as_posix()
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be read ({error.strerror}): check its permissions, or remove it")
 
 
-def _name(file: str) -> str:
+def _strip_suffix(file: str) -> str:
     return os.path.splitext(file)[0]  # noqa: PTH122 - a Path for each of many files takes longer
 
 
-def _photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[float]] | None) -> tuple[Photo, bool]:
+def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[float]] | None) -> tuple[Photo, bool]:
     """An image and whether it is grey."""
     path = root / file
-    width, height, grey = measured(path)
+    width, height, grey = read_image_header(path)
     if width != height or width < size:
         raise InputError(
             f"{path} has {width} × {height} pixels; allowed are squares of {size} pixels or more: "
@@ -126,13 +136,13 @@ def _photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[float
     whole = (0, 0, width, height)
     if points is None:
         return Photo(file, whole, None), grey
-    if _name(file) not in points:
-        raise InputError(f"{path} has no row {_name(file)} in {root / LANDMARKS}: add it, or remove the image")
-    five = points[_name(file)]
-    wrong = disorder(five) or ("" if within(five, whole) else "a landmark outside its image")
+    if _strip_suffix(file) not in points:
+        raise InputError(f"{path} has no row {_strip_suffix(file)} in {root / LANDMARKS}: add it, or remove the image")
+    five = points[_strip_suffix(file)]
+    wrong = find_disorder(five) or ("" if lie_inside(five, whole) else "a landmark outside its image")
     if wrong:
         raise InputError(
-            f"{root / LANDMARKS}: {_name(file)} has {wrong}: if others have too, the columns are in another order; "
+            f"{root / LANDMARKS}: {_strip_suffix(file)} has {wrong}: if others have too, the columns are in another order; "
             f"expected are {ORDER}"
         )
     return Photo(file, whole, five), grey

@@ -19,6 +19,7 @@ from scipy.io import loadmat
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.splits import Pixels
+from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 Points = npt.NDArray[np.float64]
 
@@ -27,7 +28,6 @@ TEST_IMAGES = 182
 SPELLINGS = ("part_A_final", "part_A")
 PARENTS = ("", "ShanghaiTech", "ShanghaiTech_Crowd_Counting_Dataset")
 TRUTHS = ("ground_truth", "ground-truth")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class ShanghaiTech:
         Raises InputError for a folder that is missing or is part B, an image without points or points without an
         image, and a file that cannot be read or says what cannot be.
         """
-        return read(self._located(), self.name, TRAIN_IMAGES, TEST_IMAGES)
+        return read_dataset(self._located(), self.name, TRAIN_IMAGES, TEST_IMAGES)
 
     def _located(self) -> Path:
         remedy = "place the authors' ShanghaiTech archive there by hand and give its folder with --data-dir"
@@ -109,12 +109,12 @@ class ShanghaiTech:
         raise InputError(f"{self.name} (train_data/) is not in any of {', '.join(map(str, candidates))}; {remedy}")
 
 
-def read(folder: Path, name: str, train: int, test: int) -> CrowdSet:
+def read_dataset(folder: Path, name: str, train: int, test: int) -> CrowdSet:
     """The dataset in `folder`, laid out as ShanghaiTech's parts, whose full splits have so many images.
 
     Raises InputError as `ShanghaiTech.load` does.
     """
-    splits = {split: _scenes(folder / f"{split}_data") for split in ("train", "test")}
+    splits = {split: _read_split(folder / f"{split}_data") for split in ("train", "test")}
     notes = [
         f"{len(splits[split])} of {full} {split} images"
         for split, full in (("train", train), ("test", test))
@@ -127,11 +127,11 @@ def read(folder: Path, name: str, train: int, test: int) -> CrowdSet:
     return CrowdSet(name, scenes["train"], scenes["test"], "; ".join(notes), complete=complete)
 
 
-def _scenes(folder: Path) -> list[tuple[Scene, int]]:
+def _read_split(folder: Path) -> list[tuple[Scene, int]]:
     """A split's scenes by number, each with how many of its heads lay outside."""
     # some copies have both spellings, one of them empty
-    truths = max((folder / spelling for spelling in TRUTHS), key=lambda path: len(_numbered(path, _TRUTH)))
-    images, points = _numbered(folder / "images", r"IMG_(\d+)\.jpg"), _numbered(truths, _TRUTH)
+    truths = max((folder / spelling for spelling in TRUTHS), key=lambda path: len(_find_numbered(path, _TRUTH)))
+    images, points = _find_numbered(folder / "images", r"IMG_(\d+)\.jpg"), _find_numbered(truths, _TRUTH)
     if not images:
         raise InputError(f"{folder / 'images'} has no IMG_<number>.jpg: unpack the archive again")
     for number in sorted(images.keys() - points.keys()):
@@ -140,19 +140,19 @@ def _scenes(folder: Path) -> list[tuple[Scene, int]]:
         )
     for number in sorted(points.keys() - images.keys()):
         raise InputError(f"{points[number]} has no image {folder}/images/IMG_{number}.jpg: add it or remove both")
-    return [_scene(images[number], points[number]) for number in sorted(images)]
+    return [_read_scene(images[number], points[number]) for number in sorted(images)]
 
 
 _TRUTH = r"GT_IMG_(\d+)\.mat"
 
 
-def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+def _find_numbered(folder: Path, pattern: str) -> dict[int, Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
     return {int(match[1]): path for path in paths if (match := re.fullmatch(pattern, path.name))}
 
 
-def _scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
-    image, points = _image(image_path), _points(points_path)
+def _read_scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
+    image, points = _read_image(image_path), _read_points(points_path)
     last = np.array(image.shape[:0:-1]) - 1
     heads = np.clip(points, 0, last)
     # by a few pixels heads do lie outside; farther than the image is large, they are not of this image
@@ -166,7 +166,7 @@ def _scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
     return Scene(image, heads), int((heads != points).any(axis=1).sum())
 
 
-def _image(path: Path) -> Pixels:
+def _read_image(path: Path) -> Pixels:
     """An image's pixels (3, H, W).
 
     Damage to a file's headers and a missing end are found. A JPEG has no checksum: changed bytes in its scan decode
@@ -184,7 +184,7 @@ def _image(path: Path) -> Pixels:
 _EXPECTED = "expected is image_info{1,1} with a numeric `location` (N, 2), as in the authors' files"
 
 
-def _points(path: Path) -> Points:
+def _read_points(path: Path) -> Points:
     """The annotated heads (N, 2), counted from 0 where MATLAB counts from 1, wherever they lie."""
     try:
         content = loadmat(path)
@@ -197,13 +197,13 @@ def _points(path: Path) -> Points:
         number = info["number"][0, 0].tolist() if "number" in info.dtype.names else None
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise InputError(f"{path} is of another structure ({error}); {_EXPECTED}") from None
-    points = _checked(path, location)
+    points = _check_points(path, location)
     if number not in (None, [[len(points)]]):
         raise InputError(f"{path} has {len(points)} heads, but number is {number}: copy it anew from the archive")
     return points - 1
 
 
-def _checked(path: Path, location: npt.NDArray[np.generic]) -> Points:
+def _check_points(path: Path, location: npt.NDArray[np.generic]) -> Points:
     shape, kind = location.shape, location.dtype.kind
     if kind not in "fiu" or (location.size and (len(shape) != 2 or shape[1] != 2)):
         raise InputError(f"{path} is of another structure (location is {location.dtype} {shape}); {_EXPECTED}")

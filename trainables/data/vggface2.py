@@ -13,8 +13,16 @@ from typing import NamedTuple
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.face_sr import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
-from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, disorder, read_rows, within
+from trainables.data.arrays.face_sr import (
+    Photo,
+    Selection,
+    SrSet,
+    hash_to_fraction,
+    load_sr_faces,
+    read_image_header,
+    stat_file,
+)
+from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, find_disorder, lie_inside, read_rows
 
 BOXES, LANDMARKS = "loose_bb_{}.csv", "loose_landmark_{}.csv"
 TABLES = ("bb_landmark", "meta/bb_landmark")
@@ -66,7 +74,7 @@ class VGGFace2:
         face without landmarks or whose image cannot be read, and fewer faces than were asked for.
         """
         # published figures do not say on which of its faces they are: never complete
-        return read(self._located(), self.name, self.size, self.sizes, HELD_OUT, complete=False)
+        return read_dataset(self._located(), self.name, self.size, self.sizes, HELD_OUT, complete=False)
 
     def _located(self) -> Path:
         remedy = "place the authors' archives there by hand and give their folder with --data-dir"
@@ -87,18 +95,22 @@ class _Tables(NamedTuple):
     landmarks: Path
 
 
-def read(folder: Path, name: str, size: int, sizes: tuple[int, int, int], held_out: float, complete: bool) -> SrSet:
+def read_dataset(
+    folder: Path, name: str, size: int, sizes: tuple[int, int, int], held_out: float, complete: bool
+) -> SrSet:
     """The dataset in `folder`, laid out as VGGFace2: so many faces a split, a share of the people held out.
 
     Raises InputError as `VGGFace2.load` does.
     """
-    tables = [_tables(folder, split) for split in ("train", "test")]
-    listed = [source(folder, str(path.relative_to(folder))) for _, *paths in tables for path in paths]
+    tables = [_find_tables(folder, split) for split in ("train", "test")]
+    listed = [stat_file(folder, str(path.relative_to(folder))) for _, *paths in tables for path in paths]
     key = [sizes, held_out, *(list(file) for file in listed)]
-    return decoded(name, folder, key, size, lambda: _chosen(folder, tables, size, sizes, held_out), complete)
+    return load_sr_faces(
+        name, folder, key, size, lambda: _select_faces(folder, tables, size, sizes, held_out), complete
+    )
 
 
-def _tables(folder: Path, split: str) -> _Tables:
+def _find_tables(folder: Path, split: str) -> _Tables:
     found = []
     for table in (BOXES, LANDMARKS):
         candidates = [folder / place / table.format(split) for place in TABLES]
@@ -109,20 +121,22 @@ def _tables(folder: Path, split: str) -> _Tables:
     return _Tables(split, *found)
 
 
-def _chosen(folder: Path, tables: Sequence[_Tables], size: int, sizes: tuple[int, int, int], held_out: float) -> Chosen:
-    pool, test = (_Faces(folder, each, size) for each in tables)
-    ranked = sorted(pool.people, key=hashed_share)
+def _select_faces(
+    folder: Path, tables: Sequence[_Tables], size: int, sizes: tuple[int, int, int], held_out: float
+) -> Selection:
+    pool, test = (_FacePool(folder, each, size) for each in tables)
+    ranked = sorted(pool.people, key=hash_to_fraction)
     held = set(ranked[: max(1, round(held_out * len(ranked)))])
-    apart = {kept: [name for name in pool.boxes if (_person(name) in held) is kept] for kept in (False, True)}
+    apart = {kept: [name for name in pool.boxes if (_parse_person(name) in held) is kept] for kept in (False, True)}
     splits = (
         pool.first(apart[False], sizes[0], "train"),
         pool.first(apart[True], sizes[1], "val"),
         test.first(test.boxes, sizes[2], "test"),
     )
-    return Chosen(splits, "; ".join(note for note in (pool.note(), test.note()) if note))
+    return Selection(splits, "; ".join(note for note in (pool.note(), test.note()) if note))
 
 
-class _Faces:
+class _FacePool:
     """The faces of one folder that are large enough by their boxes, of which some are taken."""
 
     def __init__(self, folder: Path, tables: _Tables, size: int):
@@ -130,16 +144,16 @@ class _Faces:
         self._folder, self._tables, self._size = folder, tables, size
         self._all = self._small = self._taken = self._grey = 0
         self._unfit: list[str] = []
-        self.boxes = read_rows(tables.boxes, BOX, wanted=self._large)
+        self.boxes = read_rows(tables.boxes, BOX, wanted=self._is_large)
         self._points = read_rows(tables.landmarks, POINTS, wanted=lambda name, _: name in self.boxes)
 
-    def first(self, names: Collection[str], count: int, split: str) -> list[Photo]:
+    def take(self, names: Collection[str], count: int, split: str) -> list[Photo]:
         """The first `count` of these faces, by the hash of their names, that can be taken."""
         photos: list[Photo] = []
-        for name in sorted(names, key=hashed_share):
+        for name in sorted(names, key=hash_to_fraction):
             if len(photos) == count:
                 break
-            photo = self._photo(name)
+            photo = self._read_photo(name)
             photos += [photo] if photo else []
         self._taken += len(photos)
         if len(self._unfit) > self._taken:
@@ -154,7 +168,7 @@ class _Faces:
             )
         return photos
 
-    def note(self) -> str:
+    def describe_selection(self) -> str:
         """How many of the faces were taken, and what is particular about these and the others."""
         particular = {
             f"with less than {self._size} pixels left out": self._small,
@@ -166,14 +180,14 @@ class _Faces:
             parts.insert(0, f"{self._taken:,} of {self._all:,} by the hash of their names")
         return f"{self._tables.split} faces: {', '.join(parts)}" if parts else ""
 
-    def _large(self, name: str, box: Sequence[float]) -> bool:
+    def _is_large(self, name: str, box: Sequence[float]) -> bool:
         self._all += 1
-        self.people.add(_person(name))
+        self.people.add(_parse_person(name))
         large = round(EXTENDED * max(box[2:])) >= self._size
         self._small += not large
         return large
 
-    def _photo(self, name: str) -> Photo | None:
+    def _read_photo(self, name: str) -> Photo | None:
         """The face, unless it cannot be taken."""
         file = f"{self._tables.split}/{name}.jpg"
         points = self._points.get(name)
@@ -181,23 +195,23 @@ class _Faces:
             raise InputError(
                 f"{self._folder / file} has no row {name} in {self._tables.landmarks}: copy the table anew"
             )
-        wrong = disorder(points)
+        wrong = find_disorder(points)
         if wrong:  # a few faces lie on their side; it is told before an image is looked at, since it may be all
             self._unfit.append(f"{name} has {wrong}")
             return None
-        width, height, grey = measured(self._folder / file)
-        crop = square(self.boxes[name], width, height)
+        width, height, grey = read_image_header(self._folder / file)
+        crop = crop_square(self.boxes[name], width, height)
         if crop[2] - crop[0] < self._size:
             self._small += 1
             return None
-        if not within(points, crop):
+        if not lie_inside(points, crop):
             self._unfit.append(f"{name} has a landmark outside the square about its box")
             return None
         self._grey += grey
         return Photo(file, crop, points)
 
 
-def square(box: Sequence[float], width: int, height: int) -> Crop:
+def crop_square(box: Sequence[float], width: int, height: int) -> Crop:
     """What is cut out about a face's box, x, y, width and height: moved into the image, made smaller if it must be."""
     side = min(round(EXTENDED * max(box[2:])), width, height)
     left, top = (
@@ -207,5 +221,5 @@ def square(box: Sequence[float], width: int, height: int) -> Crop:
     return left, top, left + side, top + side
 
 
-def _person(name: str) -> str:
+def _parse_person(name: str) -> str:
     return name.partition("/")[0]

@@ -13,7 +13,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import describe
 from tests.trainables.small_sr_faces import kept, picture, refused
-from trainables.data.arrays.face_sr import hashed_share
+from trainables.data.arrays.face_sr import hash_to_fraction
 from trainables.data.image_folder import LANDMARKS, ImageFolder
 
 FILES = [f"{number}.jpg" for number in range(30)] + ["more/1.PNG", "more/2.jpeg"]
@@ -37,7 +37,7 @@ def name(file: str) -> str:
 
 
 def split_of(file: str, val: float = 0.2, test: float = 0.3) -> str:
-    share = hashed_share(name(file))
+    share = hash_to_fraction(name(file))
     return "test" if share < test else "val" if share < test + val else "train"
 
 

@@ -20,7 +20,7 @@ _CHECKSUM = "sha256"
 """The file in a sealed folder that says what was put there."""
 
 
-def derived_folder(kind: str) -> Path:
+def get_cache_folder(kind: str) -> Path:
     """The folder for one kind of derived data, below $XDG_CACHE_HOME or ~/.cache; it may be deleted at any time.
 
     A relative $XDG_CACHE_HOME counts for nothing. Source: XDG Base Directory Specification 0.8, basics.
@@ -29,7 +29,7 @@ def derived_folder(kind: str) -> Path:
     return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy" / kind
 
 
-def made_once(folder: Path, name: str, read: Callable[[Path], Read | None], make: Callable[[Path], None]) -> Read:
+def load_or_make(folder: Path, name: str, read: Callable[[Path], Read | None], make: Callable[[Path], None]) -> Read:
     """What `read` finds in `folder`; where that is None, after `make` has filled a folder that takes its place.
 
     The folder is whole or absent. Of two processes that want it at once one makes it, and the other waits.
@@ -39,10 +39,10 @@ def made_once(folder: Path, name: str, read: Callable[[Path], Read | None], make
     if found is not None:
         return found
     try:
-        with _alone(folder, name):
+        with _lock_folder(folder, name):
             found = read(folder)
             if found is None:
-                _replaced(folder, make)
+                _replace_folder(folder, make)
                 found = read(folder)
     except OSError as error:
         raise InputError(
@@ -56,7 +56,7 @@ def made_once(folder: Path, name: str, read: Callable[[Path], Read | None], make
     return found
 
 
-def _replaced(folder: Path, make: Callable[[Path], None]) -> None:
+def _replace_folder(folder: Path, make: Callable[[Path], None]) -> None:
     # always the same name: what a killed process left is found and removed
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -70,7 +70,7 @@ def _replaced(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
+def _lock_folder(folder: Path, name: str) -> Iterator[None]:
     """Be the only process that makes this folder. The system lifts the lock when a process ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
@@ -82,20 +82,20 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def seal(folder: Path) -> None:
+def write_checksum(folder: Path) -> None:
     """Note what is in a folder, so that `sealed` knows it again."""
-    (folder / _CHECKSUM).write_bytes(checksum(folder))
+    (folder / _CHECKSUM).write_bytes(compute_checksum(folder))
 
 
-def sealed(folder: Path) -> Path | None:
+def verify_checksum(folder: Path) -> Path | None:
     """The folder, if all is there as it was sealed, unchanged; files that a crash left half written are not."""
     try:
-        return folder if (folder / _CHECKSUM).read_bytes() == checksum(folder) else None
+        return folder if (folder / _CHECKSUM).read_bytes() == compute_checksum(folder) else None
     except OSError:
         return None
 
 
-def checksum(folder: Path) -> bytes:
+def compute_checksum(folder: Path) -> bytes:
     """The SHA-256 of the names, sizes and contents of a folder's files, in hexadecimal digits."""
     content = hashlib.sha256()
     for path in sorted(folder.rglob("*.*")):  # but of the checksum, which has no suffix

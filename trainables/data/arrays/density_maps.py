@@ -24,7 +24,7 @@ from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
 from study.trial import TrialNote
-from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.shanghaitech import Points, Scene
 
 STRIDE = 2
@@ -61,7 +61,7 @@ class AdaptiveKernels:
                 f"{self}: beta must be above 0, neighbours ≥ 1, smallest ≥ {_NARROWEST} pixels and not above largest"
             )
 
-    def widths(self, heads: Points) -> npt.NDArray[np.float64]:
+    def compute_sigmas(self, heads: Points) -> npt.NDArray[np.float64]:
         """σ of each head: (N, 2) → (N,)."""
         known = min(self.neighbours, len(heads) - 1)
         if known < 1:
@@ -72,27 +72,27 @@ class AdaptiveKernels:
         return np.clip(self.beta * means, self.smallest, self.largest)
 
 
-def density_map(heads: Points, size: tuple[int, ...], kernels: AdaptiveKernels) -> npt.NDArray[np.float64]:
+def make_density_map(heads: Points, size: tuple[int, ...], kernels: AdaptiveKernels) -> npt.NDArray[np.float64]:
     """Σ_i G_σi(x − x_i) over the pixels of an image, each G normalised to sum 1 there: (N, 2) → (H, W)."""
     height, width = size
     density = np.zeros((height, width))
     for (x, y), sigma in zip(heads, kernels.widths(heads), strict=True):
-        rows, down = _kernel(y, sigma, height)
-        columns, across = _kernel(x, sigma, width)
+        rows, down = _sample_kernel(y, sigma, height)
+        columns, across = _sample_kernel(x, sigma, width)
         density[rows, columns] += np.outer(down, across)
     return density
 
 
-def density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tensor]:
+def load_density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tensor]:
     """The map of each scene at half its size, odd sizes rounded up: (1, ⌈H/2⌉, ⌈W/2⌉) float32 each.
 
     Where they cannot be kept, a TrialNote says so, and every process computes them again.
     """
-    path = derived_folder("density") / f"{_key(scenes, kernels)}.safetensors"
-    kept = _kept(path, scenes)
+    path = get_cache_folder("density") / f"{_cache_key(scenes, kernels)}.safetensors"
+    kept = _load_maps(path, scenes)
     if kept is not None:
         return kept
-    maps = [_half(density_map(scene.heads, scene.image.shape[1:], kernels)) for scene in scenes]
+    maps = [_sum_blocks(make_density_map(scene.heads, scene.image.shape[1:], kernels)) for scene in scenes]
     try:
         with atomic_write(path) as aside:
             aside.write_bytes(safetensors.torch.save({str(number): density for number, density in enumerate(maps)}))
@@ -102,7 +102,7 @@ def density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tens
     return maps
 
 
-def _kernel(centre: float, sigma: float, size: int) -> tuple[slice, npt.NDArray[np.float64]]:
+def _sample_kernel(centre: float, sigma: float, size: int) -> tuple[slice, npt.NDArray[np.float64]]:
     """Where a Gaussian lies on a line of pixels, and its values, which sum to 1."""
     reach = int(np.ceil(_REACH * sigma))
     start, stop = max(0, round(centre) - reach), min(size, round(centre) + reach + 1)
@@ -110,14 +110,14 @@ def _kernel(centre: float, sigma: float, size: int) -> tuple[slice, npt.NDArray[
     return slice(start, stop), values / values.sum()
 
 
-def _half(density: npt.NDArray[np.float64]) -> Tensor:
+def _sum_blocks(density: npt.NDArray[np.float64]) -> Tensor:
     height, width = density.shape
     even = np.pad(density, ((0, height % STRIDE), (0, width % STRIDE)))
     sums = even.reshape(even.shape[0] // STRIDE, STRIDE, -1, STRIDE).sum(axis=(1, 3))
     return torch.from_numpy(sums.astype(np.float32))[None]
 
 
-def _key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
+def _cache_key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
     digest = hashlib.sha256(canonical([_METHOD, kernels]).encode())
     for scene in scenes:
         digest.update(repr((scene.image.shape, scene.count)).encode())
@@ -125,7 +125,7 @@ def _key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
     return digest.hexdigest()[:16]
 
 
-def _kept(path: Path, scenes: Sequence[Scene]) -> list[Tensor] | None:
+def _load_maps(path: Path, scenes: Sequence[Scene]) -> list[Tensor] | None:
     """The maps in a file; None if there is none, or if they are not what they must be: the file is then made again."""
     try:
         tensors = safetensors.torch.load_file(path)

@@ -49,7 +49,7 @@ class Resolution(NamedTuple):
     mask_size: int
 
 
-def decode(portrait: Portrait, resolution: Resolution) -> tuple[Pixels, Pixels]:
+def decode_portrait(portrait: Portrait, resolution: Resolution) -> tuple[Pixels, Pixels]:
     """The image (3, H, W) and the labels (H, W) of a face, those at the nearest of the masks' pixels.
 
     Raises InputError for a file that cannot be decoded, an image that is not square or too small, a mask of another
@@ -58,18 +58,18 @@ def decode(portrait: Portrait, resolution: Resolution) -> tuple[Pixels, Pixels]:
     size, mask_size = resolution
     labels = np.zeros((mask_size, mask_size), dtype=np.uint8)
     for number, mask in portrait.masks:
-        labels[_mask(mask.path, mask_size)] = number
+        labels[_decode_mask(mask.path, mask_size)] = number
     nearest = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
-    image = _image(portrait.image.path, size)
+    image = _decode_image(portrait.image.path, size)
     return np.ascontiguousarray(image.transpose(2, 0, 1)), np.array(nearest)
 
 
-def _image(path: str, size: int) -> Pixels:
+def _decode_image(path: str, size: int) -> Pixels:
     """A square image (H, W, 3), reduced with Pillow's bilinear filter, which does not alias.
 
     A JPEG has no checksum: changed bytes in its scan decode silently, to other pixels.
     """
-    file = opened(path)
+    file = open_image(path)
     if file.width != file.height or file.width < size:
         raise InputError(
             f"{path} has {file.width} × {file.height} pixels; allowed are squares of {size} pixels or more: "
@@ -78,9 +78,9 @@ def _image(path: str, size: int) -> Pixels:
     return np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _mask(path: str, mask_size: int) -> npt.NDArray[np.bool_]:
+def _decode_mask(path: str, mask_size: int) -> npt.NDArray[np.bool_]:
     """Where a mask is not black: (H, W)."""
-    file = opened(path)
+    file = open_image(path)
     if file.size != (mask_size, mask_size):
         raise InputError(
             f"{path} has {file.width} × {file.height} pixels; allowed is {mask_size} × {mask_size}: "
@@ -103,7 +103,7 @@ def _mask(path: str, mask_size: int) -> npt.NDArray[np.bool_]:
     return part
 
 
-def opened(path: str, whole: bool = True) -> Image.Image:
+def open_image(path: str, whole: bool = True) -> Image.Image:
     """An image file; if not `whole`, its header alone. Raises InputError if it cannot be decoded."""
     try:
         file = Image.open(path)

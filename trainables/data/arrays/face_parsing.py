@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.arrays.cache import derived_folder, made_once
-from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, decode
+from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, decode_portrait
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.splits import InOrder, Pixels
-from trainables.data.shanghaitech import IMAGENET_MEAN, IMAGENET_STD
+from trainables.data.arrays.splits import OrderedSplits, Pixels
+from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 _METHOD = "bilinear images, nearest labels"
 """Part of what identifies kept arrays: to be changed with the decoding."""
@@ -43,7 +43,7 @@ class Faces:
 
 
 @dataclass(frozen=True, eq=False)
-class FaceSet(InOrder[Faces]):
+class FaceSet(OrderedSplits[Faces]):
     """Faces in the dataset's own splits."""
 
     name: str
@@ -62,7 +62,7 @@ class FaceSet(InOrder[Faces]):
     std: tuple[float, ...] = IMAGENET_STD
 
 
-def decoded(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:
+def load_faces(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:
     """The faces of all splits, one after the other, and their fingerprint; decoded now if they never were.
 
     Arrays are kept by names, sizes and times of change of their files, since to hash all their bytes would take minutes
@@ -72,16 +72,16 @@ def decoded(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolut
     """
     portraits = [portrait for split in splits for portrait in split]
     sizes = [len(split) for split in splits]
-    folder = derived_folder("faces") / _key(portraits, sizes, resolution)
-    return made_once(
+    folder = get_cache_folder("faces") / _cache_key(portraits, sizes, resolution)
+    return load_or_make(
         folder,
         f"decoded {name}",
-        read=lambda folder: _mapped(folder, len(portraits), resolution.size),
-        make=lambda folder: _write(name, folder, portraits, sizes, resolution),
+        read=lambda folder: _load_arrays(folder, len(portraits), resolution.size),
+        make=lambda folder: _write_arrays(name, folder, portraits, sizes, resolution),
     )
 
 
-def _key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolution) -> str:
+def _cache_key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolution) -> str:
     digest = hashlib.sha256(repr((_METHOD, sizes, resolution)).encode())
     for portrait in portraits:
         files = [portrait.image, *(file for _, file in portrait.masks)]
@@ -89,7 +89,7 @@ def _key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolu
     return digest.hexdigest()[:16]
 
 
-def _mapped(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
+def _load_arrays(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
     """Kept arrays and their fingerprint; None if they are not what they must be: they are then made again.
 
     Of damage within them only a label that is no class is looked for: a loss would stumble over it.
@@ -106,12 +106,12 @@ def _mapped(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
     return (Faces(images, labels), fingerprint) if sound else None
 
 
-def _write(
+def _write_arrays(
     name: str, folder: Path, portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolution
 ) -> None:
     """Write the arrays and their fingerprint to a folder."""
     count, size = len(portraits), resolution.size
     digest = hashlib.sha256(repr(sizes).encode())
     shapes = {_IMAGES: (count, 3, size, size), _LABELS: (count, size, size)}
-    write_arrays(name, folder, shapes, portraits, lambda portrait: decode(portrait, resolution), digest)
+    write_arrays(name, folder, shapes, portraits, lambda portrait: decode_portrait(portrait, resolution), digest)
     (folder / _FINGERPRINT).write_text(digest.hexdigest()[:16])

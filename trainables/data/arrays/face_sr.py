@@ -19,11 +19,11 @@ from PIL import Image
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import derived_folder, made_once
-from trainables.data.arrays.face_decoding import SourceFile, opened
-from trainables.data.arrays.landmarks import Boxes, Crop, component_boxes
+from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.face_decoding import SourceFile, open_image
+from trainables.data.arrays.landmarks import Boxes, Crop, compute_component_boxes
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.splits import InOrder, Pixels
+from trainables.data.arrays.splits import OrderedSplits, Pixels
 
 _METHOD = 1
 """Which version of choosing, cutting out and resizing kept arrays come from: to be changed with it."""
@@ -49,7 +49,7 @@ class SrFaces:
 
 
 @dataclass(frozen=True, eq=False)
-class SrSet(InOrder[SrFaces]):
+class SrSet(OrderedSplits[SrFaces]):
     """Faces in three splits."""
 
     name: str
@@ -84,37 +84,37 @@ class Photo(NamedTuple):
     """Five landmarks in pixels of the whole image, if there are any: x, y, x, y, …"""
 
 
-class Chosen(NamedTuple):
+class Selection(NamedTuple):
     """What a dataset's loader takes."""
 
     splits: tuple[Sequence[Photo], Sequence[Photo], Sequence[Photo]]
     note: str
 
 
-def decoded(name: str, root: Path, key: Any, size: int, choose: Callable[[], Chosen], complete: bool) -> SrSet:
+def load_sr_faces(name: str, root: Path, key: Any, size: int, choose: Callable[[], Selection], complete: bool) -> SrSet:
     """The faces that `choose` takes from `root`, resized to `size` pixels; chosen and decoded now if they never were.
 
     They are kept by `key`, which describes what the choice depends on, and as long as name, size and time of change of
     their files remain.
     Raises InputError as `choose` does, for a file that cannot be decoded, and if there is no room on the disk.
     """
-    folder = derived_folder("sr-faces") / digest(_METHOD, key, size)
-    faces, about = made_once(
+    folder = get_cache_folder("sr-faces") / digest(_METHOD, key, size)
+    faces, about = load_or_make(
         folder,
         f"decoded {name}",
-        read=lambda folder: _mapped(folder, root, size),
-        make=lambda folder: _write(name, folder, root, choose(), size),
+        read=lambda folder: _load_arrays(folder, root, size),
+        make=lambda folder: _write_arrays(name, folder, root, choose(), size),
     )
     train, val, test = about["sizes"]
     return SrSet(name, faces, (train, val, test), about["fingerprint"], about["note"], complete)
 
 
-def measured(path: Path) -> tuple[int, int, bool]:
+def read_image_header(path: Path) -> tuple[int, int, bool]:
     """Width and height of an image, and whether it is grey.
 
     Raises InputError if it cannot be opened or is neither grey nor in three colours.
     """
-    file = opened(str(path), whole=False)
+    file = open_image(str(path), whole=False)
     if file.mode not in ("RGB", "L") or "transparency" in file.info:
         raise InputError(
             f"{path} is of Pillow's mode {file.mode}{', with transparency' * ('transparency' in file.info)}; allowed "
@@ -123,7 +123,7 @@ def measured(path: Path) -> tuple[int, int, bool]:
     return file.width, file.height, file.mode == "L"
 
 
-def source(root: Path, file: str) -> SourceFile:
+def stat_file(root: Path, file: str) -> SourceFile:
     """A file as its folder lists it. Raises InputError if it is not there."""
     try:
         about = (root / file).stat()
@@ -132,13 +132,13 @@ def source(root: Path, file: str) -> SourceFile:
     return SourceFile(file, about.st_size, about.st_mtime_ns)
 
 
-def _mapped(folder: Path, root: Path, size: int) -> tuple[SrFaces, dict[str, Any]] | None:
+def _load_arrays(folder: Path, root: Path, size: int) -> tuple[SrFaces, dict[str, Any]] | None:
     """Kept faces; None if they are not what they must be, or their files have changed: they are then made again."""
     try:
         about = json.loads((folder / _ABOUT).read_text())
         images = np.load(folder / _IMAGES, mmap_mode="r")
         boxes = np.load(folder / _BOXES) if about["boxes"] else None
-        unchanged = all(source(root, file) == (file, *rest) for file, *rest in about["sources"])
+        unchanged = all(stat_file(root, file) == (file, *rest) for file, *rest in about["sources"])
     except (OSError, ValueError, EOFError, InputError):
         return None
     count = sum(about["sizes"])
@@ -151,33 +151,33 @@ def _mapped(folder: Path, root: Path, size: int) -> tuple[SrFaces, dict[str, Any
     return (SrFaces(images, boxes), about) if unchanged else None
 
 
-def _write(name: str, folder: Path, root: Path, chosen: Chosen, size: int) -> None:
+def _write_arrays(name: str, folder: Path, root: Path, chosen: Selection, size: int) -> None:
     """Write images, boxes and what is known of them to a folder."""
     photos = [photo for split in chosen.splits for photo in split]
     sizes = [len(split) for split in chosen.splits]
-    sources = [source(root, photo.file) for photo in photos]
+    sources = [stat_file(root, photo.file) for photo in photos]
     hashed = hashlib.sha256(repr(sizes).encode())
     shapes = {_IMAGES: (len(photos), 3, size, size)}
-    write_arrays(name, folder, shapes, photos, lambda photo: [_decoded(root, photo, size)], hashed)
+    write_arrays(name, folder, shapes, photos, lambda photo: [_decode_photo(root, photo, size)], hashed)
     points = [photo.points for photo in photos if photo.points is not None]
     if points:
-        boxes = component_boxes(points, [photo.crop for photo in photos], size)
+        boxes = compute_component_boxes(points, [photo.crop for photo in photos], size)
         hashed.update(boxes.data)
         np.save(folder / _BOXES, boxes)
     about = {"sizes": sizes, "note": chosen.note, "fingerprint": hashed.hexdigest()[:16], "boxes": bool(points)}
     (folder / _ABOUT).write_text(json.dumps(about | {"sources": sources}))
 
 
-def _decoded(root: Path, photo: Photo, size: int) -> Pixels:
+def _decode_photo(root: Path, photo: Photo, size: int) -> Pixels:
     """An image (3, S, S), cut out and reduced with Pillow's bicubic filter, which does not alias.
 
     A JPEG has no checksum: changed bytes in its scan decode silently, to other pixels.
     """
-    face = opened(os.fspath(root / photo.file)).convert("RGB").crop(photo.crop)
+    face = open_image(os.fspath(root / photo.file)).convert("RGB").crop(photo.crop)
     pixels = np.asarray(face.resize((size, size), Image.Resampling.BICUBIC))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def hashed_share(name: str) -> float:
+def hash_to_fraction(name: str) -> float:
     """A number in [0, 1) that follows from a name alone, on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48

@@ -49,8 +49,8 @@ def read_rows(
     """
     rows: dict[str, Sequence[float]] = {}
     count = 0
-    for line, row in _lines(path):
-        values = _values(row, numbers)
+    for line, row in _read_lines(path):
+        values = _parse_numbers(row, numbers)
         if values is None and line == 1:
             continue
         if values is None or row[0] in rows:
@@ -64,7 +64,7 @@ def read_rows(
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines that are not empty, each with its number."""
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path} is no table ({error}); copy it anew from the archive") from None
 
 
-def _values(row: list[str], numbers: int) -> Sequence[float] | None:
+def _parse_numbers(row: list[str], numbers: int) -> Sequence[float] | None:
     """A row's numbers; None if these are not what they should be."""
     try:
         values = array("d", map(float, row[1:]))  # not a list: a table may have millions of rows
@@ -85,7 +85,7 @@ def _values(row: list[str], numbers: int) -> Sequence[float] | None:
     return values if len(values) == numbers and all(map(math.isfinite, values)) else None
 
 
-def disorder(points: Sequence[float]) -> str:
+def find_disorder(points: Sequence[float]) -> str:
     """What shows that five points are no upright face's, or in another order; empty if nothing does."""
     xs, ys = points[0::2], points[1::2]
     if xs[LEFT_EYE] >= xs[RIGHT_EYE]:
@@ -95,13 +95,13 @@ def disorder(points: Sequence[float]) -> str:
     return ""
 
 
-def within(points: Sequence[float], crop: Crop) -> bool:
+def lie_inside(points: Sequence[float], crop: Crop) -> bool:
     left, top, right, bottom = crop
     xs, ys = points[0::2], points[1::2]
     return left <= min(xs) and max(xs) <= right and top <= min(ys) and max(ys) <= bottom
 
 
-def component_boxes(points: Sequence[Sequence[float]], crops: Sequence[Crop], size: int) -> Boxes:
+def compute_component_boxes(points: Sequence[Sequence[float]], crops: Sequence[Crop], size: int) -> Boxes:
     """Boxes (N, 4, 4) of COMPONENTS in N square crops resized to `size` pixels: left, top, right, bottom.
 
     Squares about both eyes, the tip of the nose and the middle of the mouth, their sides 0.9, 0.9, 0.7 and 1.2 times

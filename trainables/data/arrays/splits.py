@@ -48,16 +48,16 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
 
-class Sliced(Protocol):
+class Sliceable(Protocol):
     """Samples of which a run can be taken without copying them."""
 
     def part(self, start: int, stop: int) -> Self: ...
 
 
-Samples = TypeVar("Samples", bound=Sliced)
+Samples = TypeVar("Samples", bound=Sliceable)
 
 
-class InOrder(Generic[Samples]):
+class OrderedSplits(Generic[Samples]):
     """A base class without fields, for sets whose splits lie one after the other: train, val, test."""
 
     faces: Samples
@@ -108,14 +108,14 @@ def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels
     classes, sizes = np.unique(labels, return_counts=True)
     chosen = [
         generator.choice(np.flatnonzero(labels == label), part, replace=False)
-        for label, part in zip(classes, _apportioned(sizes, count), strict=True)
+        for label, part in zip(classes, _apportion(sizes, count), strict=True)
     ]
     held = np.zeros(total, dtype=bool)
     held[np.concatenate(chosen)] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _apportioned(sizes: Labels, count: int) -> Labels:
+def _apportion(sizes: Labels, count: int) -> Labels:
     """`count` shared out in proportion to `sizes`, in whole numbers, by the largest remainder."""
     parts, remainders = np.divmod(sizes * count, sizes.sum())
     largest = np.argsort(-remainders, kind="stable")[: count - parts.sum()]

@@ -20,8 +20,8 @@ from scipy.io import savemat
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import derived_folder
-from trainables.data.shanghaitech import CrowdSet, Points, read
+from trainables.data.arrays.cache import get_cache_folder
+from trainables.data.shanghaitech import CrowdSet, Points, read_dataset
 
 _DRAWING = 1
 """Which version of the drawing code the images come from: part of their folder's name."""
@@ -66,10 +66,10 @@ class DrawnCrowds:
 
         Raises InputError if they cannot be written.
         """
-        folder = derived_folder("crowds") / digest(_DRAWING, self)
+        folder = get_cache_folder("crowds") / digest(_DRAWING, self)
         if not _sound(folder):
             _in_one_step(self, folder)
-        return read(folder, self.name, self.train, self.test)
+        return read_dataset(folder, self.name, self.train, self.test)
 
 
 def _in_one_step(crowds: DrawnCrowds, folder: Path) -> None:
@@ -79,8 +79,8 @@ def _in_one_step(crowds: DrawnCrowds, folder: Path) -> None:
         for number, split in enumerate(("train", "test")):
             rng = np.random.default_rng([crowds.seed, number])
             for index in range(getattr(crowds, split)):
-                image, heads = draw(rng, crowds)
-                write(aside / f"{split}_data", index + 1, image, heads)
+                image, heads = draw_scene(rng, crowds)
+                write_scene(aside / f"{split}_data", index + 1, image, heads)
         (aside / _CHECKSUM).write_bytes(_checksum(aside))
         if not _sound(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +112,7 @@ def _checksum(folder: Path) -> bytes:
     return drawn.hexdigest().encode()
 
 
-def write(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
+def write_scene(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
     """An image and its heads (N, 2), counted from 0, as files of a split's folder."""
     for part in ("images", "ground_truth"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -122,26 +122,26 @@ def write(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
     savemat(folder / "ground_truth" / f"GT_IMG_{number}.mat", {"image_info": info})
 
 
-def draw(rng: np.random.Generator, crowds: DrawnCrowds) -> tuple[Image.Image, Points]:
+def draw_scene(rng: np.random.Generator, crowds: DrawnCrowds) -> tuple[Image.Image, Points]:
     """One scene and its heads, those behind first."""
     height, width = crowds.height, crowds.width
     horizon = rng.uniform(0.05, 0.35) * height
     near = rng.uniform(0.055, 0.11) * height
     far = near * rng.uniform(0.12, 0.35)
     people = round(math.exp(rng.uniform(math.log(crowds.fewest), math.log(crowds.most))))
-    heads = _positions(rng, people, horizon, height, width)
+    heads = _sample_heads(rng, people, horizon, height, width)
 
     picture = Image.new("RGB", (width * _FINER, height * _FINER))
     canvas = ImageDraw.Draw(picture)
-    _background(rng, canvas, horizon, height, width)
+    _draw_background(rng, canvas, horizon, height, width)
     for x, y in heads:
         depth = (y - horizon) / (height - horizon)
         radius = max(0.8, (far + (near - far) * depth) * rng.uniform(0.85, 1.15))
-        _person(rng, canvas, x, y, radius)
-    return _photographed(rng, picture.resize((width, height), Image.Resampling.BOX)), heads
+        _draw_person(rng, canvas, x, y, radius)
+    return _add_camera_noise(rng, picture.resize((width, height), Image.Resampling.BOX)), heads
 
 
-def _positions(rng: np.random.Generator, people: int, horizon: float, height: int, width: int) -> Points:
+def _sample_heads(rng: np.random.Generator, people: int, horizon: float, height: int, width: int) -> Points:
     """Heads in groups and alone on the ground plane, denser in the picture towards the horizon: (N, 2)."""
     groups = rng.uniform(0, 1, (rng.integers(1, 5), 2))
     found: list[tuple[float, float]] = []
@@ -154,35 +154,37 @@ def _positions(rng: np.random.Generator, people: int, horizon: float, height: in
     return np.array(sorted(found, key=lambda head: head[1]))
 
 
-def _background(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, horizon: float, height: int, width: int) -> None:
+def _draw_background(
+    rng: np.random.Generator, canvas: ImageDraw.ImageDraw, horizon: float, height: int, width: int
+) -> None:
     """Sky, ground, and things that are no people, some as round as heads."""
-    _box(canvas, 0, 0, width, horizon, _colour(rng, 90, 230))
-    _box(canvas, 0, horizon, width, height, _colour(rng, 50, 170))
+    _draw_shape(canvas, 0, 0, width, horizon, _sample_colour(rng, 90, 230))
+    _draw_shape(canvas, 0, horizon, width, height, _sample_colour(rng, 50, 170))
     for _ in range(rng.integers(4, 14)):
         x, y = rng.uniform(0, width), rng.uniform(0, 0.9 * height)
         w, h = rng.uniform(0.03, 0.3) * height, rng.uniform(0.03, 0.4) * height
-        _box(canvas, x, y, x + w, y + h, _colour(rng, 20, 230), round_one=rng.random() < 0.3)
+        _draw_shape(canvas, x, y, x + w, y + h, _sample_colour(rng, 20, 230), round_one=rng.random() < 0.3)
 
 
-def _person(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
+def _draw_person(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
     """Body, face and hair around a head at (x, y) with radius r."""
     skin = np.array([235, 200, 170]) * rng.uniform(0.35, 1.05)
     hair = np.array([1, 0.85, 0.7]) * rng.uniform(10, 90)
-    _box(canvas, x - 1.5 * r, y + 0.9 * r, x + 1.5 * r, y + 6 * r, _colour(rng, 10, 245), round_one=True)
-    _box(canvas, x - r, y - 1.1 * r, x + r, y + 1.2 * r, _whole(skin), round_one=True)
+    _draw_shape(canvas, x - 1.5 * r, y + 0.9 * r, x + 1.5 * r, y + 6 * r, _sample_colour(rng, 10, 245), round_one=True)
+    _draw_shape(canvas, x - r, y - 1.1 * r, x + r, y + 1.2 * r, _to_rgb(skin), round_one=True)
     left, right = rng.uniform(0, 40, 2)
     corners = [value * _FINER for value in (x - 1.05 * r, y - 1.2 * r, x + 1.05 * r, y + 0.9 * r)]
-    canvas.pieslice(corners, 180 - left, 360 + right, fill=_whole(hair))
+    canvas.pieslice(corners, 180 - left, 360 + right, fill=_to_rgb(hair))
 
 
-def _photographed(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _add_camera_noise(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     """Another exposure, and noise."""
     pixels = np.asarray(picture, dtype=np.float64)
     noise = rng.normal(0, rng.uniform(2, 8), pixels.shape)
     return Image.fromarray(np.clip(pixels * rng.uniform(0.6, 1.15) + noise, 0, 255).astype(np.uint8))
 
 
-def _box(
+def _draw_shape(
     canvas: ImageDraw.ImageDraw,
     left: float,
     top: float,
@@ -195,10 +197,10 @@ def _box(
     shape([left * _FINER, top * _FINER, right * _FINER, bottom * _FINER], fill=fill)
 
 
-def _colour(rng: np.random.Generator, low: float, high: float) -> Colour:
-    return _whole(rng.uniform(low, high, 3))
+def _sample_colour(rng: np.random.Generator, low: float, high: float) -> Colour:
+    return _to_rgb(rng.uniform(low, high, 3))
 
 
-def _whole(values: npt.NDArray[np.float64]) -> Colour:
+def _to_rgb(values: npt.NDArray[np.float64]) -> Colour:
     red, green, blue = np.clip(values, 0, 255).astype(int).tolist()
     return red, green, blue

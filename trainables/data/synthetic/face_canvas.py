@@ -34,7 +34,7 @@ class Person:
     """The colour of the glasses, if there are any."""
     enlarged: float
 
-    def turned(self, points: Floats, depth: float = 1.0) -> Floats:
+    def project(self, points: Floats, depth: float = 1.0) -> Floats:
         """Points on the front of the head, a cylinder, after it has turned; what stands out has a `depth` above 1."""
         angle = np.arcsin(np.clip(points[:, 0] / self.half_width, -1, 1)) + self.turn
         return np.stack([depth * self.half_width * np.sin(angle), points[:, 1]], axis=1)
@@ -61,7 +61,7 @@ class Canvas:
         placed = self.middle + self.unit * (points if upright else points @ self.rotation.T)
         corners = (placed * self.finer).ravel().tolist()
         picture, classes = self._drawing
-        picture.polygon(corners, fill=_whole(colour))
+        picture.polygon(corners, fill=_to_rgb(colour))
         if part is not None:
             classes.polygon(corners, fill=CLASSES.index(part))
         return placed
@@ -73,7 +73,7 @@ class Canvas:
         return np.asarray(self._classes)[middles, middles].copy()
 
 
-def ellipse(
+def make_ellipse(
     x: float, y: float, width: float, height: float, start: float = 0.0, stop: float = 2 * math.pi, power: float = 2.0
 ) -> Floats:
     """|dx/width|^power + |dy/height|^power = 1 from one angle to another, clockwise in the picture: (32, 2)."""
@@ -83,21 +83,21 @@ def ellipse(
     return shape
 
 
-def rectangle(left: float, top: float, right: float, bottom: float) -> Floats:
+def make_rectangle(left: float, top: float, right: float, bottom: float) -> Floats:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def band(columns: Floats, upper: Floats, lower: Floats) -> Floats:
+def make_band(columns: Floats, upper: Floats, lower: Floats) -> Floats:
     """What lies between two curves over the same columns."""
     return np.concatenate([np.stack([columns, upper], axis=1), np.stack([columns, lower], axis=1)[::-1]])
 
 
-def surrounding(*points: Floats) -> Floats:
+def compute_bounding_box(*points: Floats) -> Floats:
     """The box around points (N, 2): left, top, right, bottom."""
     corners = np.concatenate(points)
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
 
-def _whole(colour: Floats) -> tuple[int, int, int]:
+def _to_rgb(colour: Floats) -> tuple[int, int, int]:
     red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
     return red, green, blue

@@ -15,12 +15,12 @@ from PIL import Image
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import derived_folder, made_once, seal, sealed
+from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
 from trainables.data.arrays.face_decoding import CLASSES, Resolution
 from trainables.data.arrays.face_parsing import FaceSet
-from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read
+from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read_dataset
 from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Looks, draw_face
-from trainables.data.synthetic.face_features import COMPONENTS
+from trainables.models.sr.common import COMPONENTS
 
 BOXES = "component_boxes.csv"
 """Beside the mapping: a row for each image and component, `idx,component,left,top,right,bottom`, in pixels."""
@@ -60,33 +60,33 @@ class DrawnFaces:
 
         Raises InputError if they cannot be written.
         """
-        return read(self.folder(), self.name, self.sizes, Resolution(self.size, mask_size=self.size))
+        return read_dataset(self.ensure_drawn(), self.name, self.sizes, Resolution(self.size, mask_size=self.size))
 
-    def folder(self) -> Path:
+    def ensure_drawn(self) -> Path:
         """Where the faces lie, drawn now if they were not before, and beside them their boxes.
 
         Raises InputError if they cannot be written.
         """
-        folder = derived_folder("drawn-faces") / digest(_DRAWING, self)
-        return made_once(folder, self.name, read=sealed, make=self._write)
+        folder = get_cache_folder("drawn-faces") / digest(_DRAWING, self)
+        return load_or_make(folder, self.name, read=verify_checksum, make=self._draw_files)
 
-    def _write(self, folder: Path) -> None:
+    def _draw_files(self, folder: Path) -> None:
         rows, boxes, number = ["idx orig_idx orig_file"], [], 0
         for split, (count, first) in enumerate(zip(self.sizes, (0, FIRST_VAL, FIRST_TEST), strict=True)):
             rng = np.random.default_rng([self.seed, split])
             for original in range(first, first + count):
                 face = draw_face(rng, self.size, self.looks)
-                write(folder, number, face)
+                write_face(folder, number, face)
                 rows.append(f"{number} {original} {original + 1:06d}.jpg")
                 boxes += [(number, *row) for row in zip(COMPONENTS, *face.boxes.T.round(3).tolist(), strict=True)]
                 number += 1
         (folder / MAPPING).write_text("\n".join(rows) + "\n")
         with (folder / BOXES).open("w", newline="") as file:
             csv.writer(file).writerows([("idx", "component", "left", "top", "right", "bottom"), *boxes])
-        seal(folder)
+        write_checksum(folder)
 
 
-def write(folder: Path, number: int, face: DrawnFace) -> None:
+def write_face(folder: Path, number: int, face: DrawnFace) -> None:
     """A face as files of a dataset's folder: its image, and a mask for each part that is seen."""
     masks = folder / MASKS / str(number // PER_FOLDER)
     for parent in (folder / IMAGES, masks):

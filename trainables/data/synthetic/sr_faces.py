@@ -19,7 +19,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data import vggface2
-from trainables.data.arrays.cache import derived_folder, made_once, seal, sealed
+from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
 from trainables.data.arrays.face_sr import SrSet
 from trainables.data.arrays.landmarks import RAISED
 from trainables.data.synthetic.face_canvas import Floats
@@ -64,40 +64,40 @@ class DrawnSrFaces:
         Raises InputError if they cannot be written.
         """
         held_out = self.val / (self.train + self.val)
-        return vggface2.read(self.folder(), self.name, self.size, self.sizes, held_out, complete=True)
+        return vggface2.read_dataset(self.ensure_drawn(), self.name, self.size, self.sizes, held_out, complete=True)
 
-    def folder(self) -> Path:
+    def ensure_drawn(self) -> Path:
         """Where the faces lie, drawn now if they were not before.
 
         Raises InputError if they cannot be written.
         """
-        folder = derived_folder("drawn-sr-faces") / digest(_DRAWING, self)
-        return made_once(folder, self.name, read=sealed, make=self._write)
+        folder = get_cache_folder("drawn-sr-faces") / digest(_DRAWING, self)
+        return load_or_make(folder, self.name, read=verify_checksum, make=self._draw_files)
 
-    def _write(self, folder: Path) -> None:
+    def _draw_files(self, folder: Path) -> None:
         (folder / "bb_landmark").mkdir()
         people = 0
         for number, (split, count) in enumerate((("train", self.train + self.val), ("test", self.test))):
             rng = np.random.default_rng([self.seed, number])
             names = [f"n{person:06d}/0001_01" for person in range(people + 1, people + count + 1)]
             people += count
-            points = [self._draw(rng, folder / split / f"{name}.jpg") for name in names]
+            points = [self._draw_photo(rng, folder / split / f"{name}.jpg") for name in names]
             side = math.ceil(self.size / vggface2.EXTENDED)  # extended, it is the whole picture
             boxes = [((self.size - side) // 2,) * 2 + (side, side)] * count
             _write_table(folder, vggface2.BOXES.format(split), "X,Y,W,H", names, boxes)
             header = ",".join(f"P{point}{axis}" for point in range(1, 6) for axis in "XY")
             _write_table(folder, vggface2.LANDMARKS.format(split), header, names, points)
-        seal(folder)
+        write_checksum(folder)
 
-    def _draw(self, rng: np.random.Generator, path: Path) -> list[float]:
+    def _draw_photo(self, rng: np.random.Generator, path: Path) -> list[float]:
         """Draw the next face to a file, and return its landmarks."""
         face = draw_face(rng, self.size, self.looks)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(face.image).save(path, quality=95, subsampling=0)
-        return landmarks(face.boxes).round(3).ravel().tolist()
+        return invert_boxes(face.boxes).round(3).ravel().tolist()
 
 
-def landmarks(boxes: Floats) -> Floats:
+def invert_boxes(boxes: Floats) -> Floats:
     """Five points (5, 2) from which boxes follow that have the same middles as the given ones (4, 4)."""
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     middles[:, 1] += RAISED * np.linalg.norm(middles[1] - middles[0])

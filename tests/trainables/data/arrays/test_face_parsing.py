@@ -91,7 +91,7 @@ def test_kept_arrays_that_are_damaged_are_made_again(root, damage):
 
 
 def test_interrupted_decoding_leaves_nothing_and_starts_again(root, monkeypatch):
-    decode = face_arrays.decode
+    decode = face_arrays.decode_portrait
 
     def interrupted(portrait, resolution):
         if portrait.image.name == "2001.jpg":
@@ -117,7 +117,7 @@ def test_what_a_killed_process_left_is_removed(root):
 
 
 def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, capsys):
-    decode, begun, go_on, loaded = face_arrays.decode, threading.Event(), threading.Event(), []
+    decode, begun, go_on, loaded = face_arrays.decode_portrait, threading.Event(), threading.Event(), []
     calls = []
 
     def slow(portrait, resolution):
