@@ -11,15 +11,10 @@ are both shares and both changes, the published ones first, negative ones among 
 The profiles are those of lp_cifar.py. In batches of 32, as in `embedded`, a tenth is 3 samples.
 """
 
-from pathlib import Path
+import cifar_profiles
 
-import cifar_profiles as profiles
-
-from study import Arm, Budget, Study, SuccessiveHalving, uniform
+from study import Arm, uniform
 from trainables import DKD, KD, DataAdaptiveTemperature, NoDistillation
-
-QUESTION = "Does a data-adaptive temperature help DKD, as published and with its shares and changes searched?"
-READINGS = (profiles.DAT_READING, profiles.DKD_READING)
 
 PUBLISHED = DataAdaptiveTemperature(
     upper_fraction=0.1,
@@ -42,45 +37,9 @@ ARMS = (
     Arm("DKD + DAT, searched", DKD(adaptive=SEARCHED), versus="DKD", first=(DKD(adaptive=PUBLISHED),)),
 )
 
-
-def embedded(data_dir: Path | None) -> Study:
-    return Study(
-        name="dat_cifar",
-        question=QUESTION,
-        task=profiles.digits(),
-        students=profiles.DIGITS_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=12, epochs=25, seeds=10),
-        stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.DIGITS_READING),
-    )
-
-
-def cifar10(data_dir: Path | None) -> Study:
-    return Study(
-        name="dat_cifar-cifar10",
-        question=QUESTION,
-        task=profiles.cifar10(data_dir),
-        students=profiles.CIFAR10_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=12, epochs=30, seeds=8),
-        stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.CIFAR10_READING),
-    )
-
-
-def paper(data_dir: Path | None) -> Study:
-    return Study(
-        name="dat_cifar-paper",
-        question=QUESTION,
-        task=profiles.cifar100(data_dir),
-        students=profiles.CIFAR100_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=40, epochs=80, seeds=8),
-        stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, profiles.PAPER_READING),
-        protocol="P1",
-    )
-
-
-study = {"embedded": embedded, "cifar10": cifar10, "paper": paper}
+study = cifar_profiles.make_profiles(
+    "dat_cifar",
+    "Does a data-adaptive temperature help DKD, as published and with its shares and changes searched?",
+    ARMS,
+    assumptions=(cifar_profiles.DAT_ASSUMPTION, cifar_profiles.DKD_ASSUMPTION),
+)

@@ -17,15 +17,10 @@ seeds are the fewest that can decide four comparisons (2/2⁸ · 4 < 0.05); ten 
 80 epochs; the paper gives no optimiser settings, so the field's reference recipe stands in for them.
 """
 
-from pathlib import Path
+import cifar_profiles
 
-import cifar_profiles as profiles
-
-from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, uniform
+from study import Arm, choice, integer, uniform
 from trainables import DKD, KD, NoDistillation, Staircase
-
-QUESTION = "Does logits pruning help DKD, as published and with its schedule searched?"
-READINGS = (profiles.LP_READING, profiles.LP_STAGES_READING, profiles.DKD_READING)
 
 PUBLISHED = Staircase(0.0, 0.4, stages=4)
 SEARCHED = Staircase(
@@ -43,45 +38,9 @@ ARMS = (
     Arm("DKD + LP, searched", DKD(pruning=SEARCHED), versus="DKD", first=(DKD(pruning=PUBLISHED),)),
 )
 
-
-def embedded(data_dir: Path | None) -> Study:
-    return Study(
-        name="lp_cifar",
-        question=QUESTION,
-        task=profiles.digits(),
-        students=profiles.DIGITS_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=12, epochs=25, seeds=10),
-        stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.DIGITS_READING),
-    )
-
-
-def cifar10(data_dir: Path | None) -> Study:
-    return Study(
-        name="lp_cifar-cifar10",
-        question=QUESTION,
-        task=profiles.cifar10(data_dir),
-        students=profiles.CIFAR10_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=12, epochs=30, seeds=8),
-        stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.CIFAR10_READING),
-    )
-
-
-def paper(data_dir: Path | None) -> Study:
-    return Study(
-        name="lp_cifar-paper",
-        question=QUESTION,
-        task=profiles.cifar100(data_dir),
-        students=profiles.CIFAR100_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=40, epochs=80, seeds=8),
-        stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, profiles.PAPER_READING),
-        protocol="P1",
-    )
-
-
-study = {"embedded": embedded, "cifar10": cifar10, "paper": paper}
+study = cifar_profiles.make_profiles(
+    "lp_cifar",
+    "Does logits pruning help DKD, as published and with its schedule searched?",
+    ARMS,
+    assumptions=(cifar_profiles.LP_ASSUMPTION, cifar_profiles.LP_STAGES_ASSUMPTION, cifar_profiles.DKD_ASSUMPTION),
+)

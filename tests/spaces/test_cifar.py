@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cifar_profiles as profiles
+import cifar_profiles
 import pandas as pd
 import pytest
 
@@ -17,7 +17,7 @@ from study.study import Study
 from trainables.losses.dkd import DKD
 from trainables.training.schedules import Progress
 
-FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(profiles.__file__)})
+FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
 
 
 def studies(paths: list[Path], *profiles: str) -> pytest.MarkDecorator:
@@ -51,13 +51,13 @@ def test_study_says_how_it_reads_its_paper(study: Study) -> None:
 @every_cifar_study
 def test_arms_are_as_the_readings_say(study: Study) -> None:
     losses = [loss for arm in study.arms for loss in corners(arm.loss) if loss.needs_teacher]
-    if profiles.DKD_READING in study.readings:
+    if cifar_profiles.DKD_ASSUMPTION in study.readings:
         assert {(loss.alpha, loss.beta, loss.warmup) for loss in losses if isinstance(loss, DKD)} == {(1, 2, 20 / 240)}
-    if profiles.DAT_READING in study.readings:
+    if cifar_profiles.DAT_ASSUMPTION in study.readings:
         assert {loss.adaptive.ranked_at for loss in losses if loss.adaptive} == {None}
-    if profiles.STANDARDISED_READING in study.readings:
+    if cifar_profiles.STANDARDISED_ASSUMPTION in study.readings:
         assert {loss.weight for loss in losses if loss.standardise} == {9}
-    if profiles.LP_STAGES_READING in study.readings:
+    if cifar_profiles.LP_STAGES_ASSUMPTION in study.readings:
         fixed = {loss.pruning for arm in study.arms if not arm.searched and (loss := arm.loss).needs_teacher}
         (published,) = fixed - {0.0}
         values = [published.at(Progress(epoch, 4)) for epoch in range(4)]

@@ -110,8 +110,8 @@ def test_arrays_are_mapped_and_decoded_once(root, monkeypatch):
     first = load(root)
     assert isinstance(first.images, np.memmap)
     assert not first.images.flags.writeable
-    monkeypatch.setattr(vggface2, "measured", None)
-    monkeypatch.setattr(sr_arrays, "opened", None)
+    monkeypatch.setattr(vggface2, "read_image_header", None)
+    monkeypatch.setattr(sr_arrays, "open_image", None)
     again = load(root)
     assert again.fingerprint == first.fingerprint
     assert again.note == first.note == SUBSET
@@ -269,7 +269,7 @@ def test_grey_images_are_in_three_channels_and_counted(root):
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": 0}, {"size": 31}])
 def test_impossible_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 1 face or more a split, 32 pixels or more"):
+    with pytest.raises(InputError, match="allowed are 1 face or more per split, 32 pixels or more"):
         VGGFace2(**wrong)
 
 
@@ -285,18 +285,18 @@ def test_missing_folder_is_named_with_where_it_was_looked_for(root):
 def test_missing_table_is_named_with_where_it_was_looked_for(root, table, split):
     table_path(root, table, split).unlink()
     file = table.format(split)
-    refused(vgg(root), rf"neither .*/bb_landmark/{file} nor .*/meta/bb_landmark/{file} is there: add")
+    refused(vgg(root), rf"neither .*/bb_landmark/{file} nor .*/meta/bb_landmark/{file} exists: add")
 
 
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("n000001/0001_01,1,2,3", r"line 3, 'n000001/0001_01,1,2,3', is no name and 10 numbers; copy it anew"),
-        ("n000001/0001_01" + ",1" * 11, "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 9 + ",x", "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 9 + ",nan", "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 9 + ",1e999", "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 10 + "\nn000001/0001_01" + ",1" * 10, "line 4, .* is a second row of its image"),
+        ("n000001/0001_01,1,2,3", r"line 3, 'n000001/0001_01,1,2,3', is not a name and 10 numbers; copy it again"),
+        ("n000001/0001_01" + ",1" * 11, "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 9 + ",x", "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 9 + ",nan", "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 9 + ",1e999", "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 10 + "\nn000001/0001_01" + ",1" * 10, "line 4, .* is a second row for its image"),
     ],
 )
 def test_malformed_table_is_named_with_its_line(root, line, match):
@@ -321,7 +321,7 @@ def test_table_that_is_no_text_is_refused(root):
 def test_face_without_landmarks_is_named(root):
     name = chosen()[0][3]
     changed(root, LANDMARKS, "train", [name], None)
-    refused(vgg(root), rf"train/{name}\.jpg has no row {name} in .*/loose_landmark_train\.csv: copy the table anew")
+    refused(vgg(root), rf"train/{name}\.jpg has no row {name} in .*/loose_landmark_train\.csv: copy the table again")
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_landmarks_in_another_order_are_refused(root, split, points, what):
     changed(root, LANDMARKS, split, names, points)
     refused(
         vgg(root),
-        rf"loose_landmark_{split}\.csv: n0000\d\d/000\d_01 has {what}, and of \d+ faces \d+ are like it: the columns "
+        rf"loose_landmark_{split}\.csv: n0000\d\d/000\d_01 has {what}, and so for \d+ of \d+ faces: the columns "
         "are in another order; expected are x and y of left eye, right eye, nose",
     )
 
@@ -350,7 +350,7 @@ def test_corrupt_image_is_named(root, damage):
     path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture"}.get(damage, b""))
     if damage == "missing":
         path.unlink()
-    refused(vgg(root), rf"{path.name} cannot be decoded \(.*\): copy it anew")
+    refused(vgg(root), rf"{path.name} cannot be decoded \(.*\): copy it again")
 
 
 @pytest.mark.parametrize(("sizes", "split"), [((22, 2, 3), "train"), ((6, 4, 3), "val"), ((6, 2, 5), "test")])
@@ -460,5 +460,5 @@ def test_drawn_faces_that_are_damaged_are_drawn_again(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": 0}, {"size": 31}])
 def test_impossible_drawn_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 1 image or more a split, 32 pixels or more"):
+    with pytest.raises(InputError, match="allowed are 1 image or more per split, 32 pixels or more"):
         DrawnSrFaces(**wrong)

@@ -1,6 +1,6 @@
-"""One drawn face: its picture, the class of each pixel, and the boxes of eyes, nose and mouth, all of them exact.
+"""One drawn face: its image, the class of each pixel, and the boxes of eyes, nose and mouth, all of them exact.
 
-It is painted from back to front. Left out: what a photograph would be needed for, such as wrinkles and beards.
+It is painted from back to front. Not included: details that need photographs, such as wrinkles and beards.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ FRAMES = np.array([[22, 22, 24], [110, 66, 34], [150, 150, 156], [120, 24, 34]])
 METALS = np.array([[226, 190, 90], [205, 205, 212], [190, 60, 70]])
 
 HATS, BALD, BLURRED = 0.12, 0.08, 0.3
-"""The share of faces with a hat, of short hair that is none, and of pictures out of focus."""
+"""Shares of faces with a hat, of short-haired heads that are bald, and of images out of focus."""
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnFace:
-    """A picture and what is true of it."""
+    """An image with its ground truth."""
 
     image: Pixels
     """(H, W, 3)."""
     labels: Pixels
-    """(H, W), places in CLASSES."""
+    """(H, W), indices into CLASSES."""
     boxes: Floats
-    """(4, 4): left, top, right and bottom of each of COMPONENTS, with what glasses or hair hide of it; in pixels, the
-    first of which reaches from 0 to 1."""
+    """(4, 4): left, top, right and bottom of each of COMPONENTS, including parts hidden by glasses or hair. The first
+    pixel extends from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """How faces are drawn: true to life, or so that small pictures still show all classes.
+    """Proportions and accessories of faces: true to life, or such that small images still show all classes.
 
-    Raises InputError for an enlargement outside 1…2 and for what is no probability.
+    Raises InputError for an enlargement outside [1, 2] or a probability outside [0, 1].
     """
 
     enlarged: float = 1.0
-    """By how much eyes, brows, lips and what is worn are larger than life."""
+    """Size of eyes, brows, lips and accessories relative to life."""
     glasses: float = 0.2
-    """A probability, as are the next two."""
+    """Probability, as are `earrings` and `necklace`."""
     earrings: float = 0.3
     necklace: float = 0.25
 
@@ -59,11 +59,11 @@ class Looks:
 
 
 AT_64_PIXELS = Looks(enlarged=1.7, glasses=0.5, earrings=0.5, necklace=0.5)
-"""At this size eyes and lips of true size would be a pixel high."""
+"""Looks for images of 64 pixels, in which eyes and lips of true size would be one pixel high."""
 
 
 def draw_face(rng: np.random.Generator, size: int, looks: Looks) -> DrawnFace:
-    """A face in a square picture of `size` pixels, 32 or more; it follows from the generator's state alone."""
+    """Draw a face in a square image of `size` pixels, 32 or more; it depends on the generator's state alone."""
     canvas, person = Canvas(rng, size), _sample_person(rng, looks)
     _draw_background(rng, canvas, person)
     _draw_body(rng, canvas, person, looks.necklace)
@@ -94,7 +94,7 @@ def _sample_person(rng: np.random.Generator, looks: Looks) -> Person:
 
 
 def _draw_background(rng: np.random.Generator, canvas: Canvas, person: Person) -> None:
-    """A wall and things before it, some of them in the colours of skin and hair."""
+    """Draw a wall and distractors, some of them in the colours of skin and hair."""
     wall = rng.uniform(40, 225) + rng.normal(0, 22, 3)
     canvas.paint(make_rectangle(-3, -3, 3, 3), wall, "background", upright=True)
     for _ in range(rng.integers(2, 8)):
@@ -104,7 +104,7 @@ def _draw_background(rng: np.random.Generator, canvas: Canvas, person: Person) -
 
 
 def _draw_body(rng: np.random.Generator, canvas: Canvas, person: Person, necklace: float) -> None:
-    """Shoulders, long hair that falls on them, and the neck with what hangs there; only the hair leans as the head."""
+    """Draw shoulders, long hair on them, neck and necklace; of these only the hair leans with the head."""
     width, shoulders = person.half_width * rng.uniform(0.56, 0.68), rng.uniform(1.35, 1.85)
     collar = rng.uniform(1.2, 1.4)
     arc = make_ellipse(0, collar + 0.75, shoulders, 0.75, math.pi, 2 * math.pi, power=2.6)
@@ -132,7 +132,7 @@ def _draw_necklace(rng: np.random.Generator, canvas: Canvas, person: Person, wid
 
 
 def _draw_head(rng: np.random.Generator, canvas: Canvas, person: Person) -> None:
-    """Ears, unless long hair hides them, and the face without its features."""
+    """Draw the ears, unless long hair covers them, and the face without its features."""
     if not (person.long_hair and rng.random() < 0.6):
         for side, part in ((-1, "l_ear"), (1, "r_ear")):
             x, width = side * person.half_width, 0.13 * (1 - 1.4 * side * person.turn)
@@ -145,7 +145,7 @@ def _draw_head(rng: np.random.Generator, canvas: Canvas, person: Person) -> None
 
 
 def _draw_hair(rng: np.random.Generator, canvas: Canvas, person: Person) -> None:
-    """Hair over the skull, down to a hairline from temple to temple, which may be a fringe."""
+    """Draw hair over the skull down to a hairline from temple to temple, which may be a fringe."""
     top = rng.uniform(-0.42, -0.3) if rng.random() < 0.3 else rng.uniform(-0.72, -0.55)
     temple = rng.uniform(0.0, 0.35) if person.long_hair else rng.uniform(-0.15, 0.1)
     parting, across = rng.uniform(-0.5, 0.5) * person.half_width, np.linspace(1, -1, 25) * person.half_width
@@ -172,7 +172,7 @@ def _draw_hat(rng: np.random.Generator, canvas: Canvas, person: Person) -> None:
 
 
 def _render_photo(rng: np.random.Generator, canvas: Canvas, person: Person) -> Pixels:
-    """Light from one side, strands of hair, grain of skin, noise; some pictures out of focus."""
+    """Return pixels (H, W, 3) with light from one side, texture of hair and skin, and noise; some out of focus."""
     size, labels = canvas.size, canvas.labels
     pixels = np.asarray(canvas.picture.resize((size, size), Image.Resampling.BOX), dtype=np.float64)
     strands = Image.fromarray(rng.normal(0, 1, (size // 6 + 1, size)).astype(np.float32)).resize((size, size))
@@ -187,9 +187,9 @@ def _render_photo(rng: np.random.Generator, canvas: Canvas, person: Person) -> P
 
 
 def _compute_light(rng: np.random.Generator, canvas: Canvas, person: Person, labels: Pixels) -> Floats:
-    """How bright each pixel (H, W) is lit: the head as an ellipsoid, what lies behind it as a plane."""
-    middles = np.arange(canvas.size) + 0.5
-    offsets = np.stack(np.meshgrid(middles, middles), axis=2) - canvas.middle
+    """Return the brightness (H, W) of the light: on the head as an ellipsoid, on all behind it as a plane."""
+    centres = np.arange(canvas.size) + 0.5
+    offsets = np.stack(np.meshgrid(centres, centres), axis=2) - canvas.middle
     x, y = np.moveaxis(offsets @ canvas.rotation / canvas.unit / [1.3 * person.half_width, 1.25], 2, 0)
     facing = np.sqrt(np.clip(1 - x**2 - y**2, 0.08, 1))
     angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0.05, 0.3)

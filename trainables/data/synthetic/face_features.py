@@ -1,4 +1,4 @@
-"""Brows, eyes, nose, mouth and glasses of a drawn face, and the boxes around the first four."""
+"""Brows, eyes, nose, mouth and glasses of a drawn face, with the bounding boxes of COMPONENTS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ WHITE, TEETH, THROAT, PUPIL = np.array([[240.0, 238, 234], [236, 232, 222], [64,
 
 
 def draw_features(rng: np.random.Generator, canvas: Canvas, person: Person) -> Floats:
-    """Paint them, and return the boxes (4, 4) of COMPONENTS as drawn: left, top, right, bottom in pixels."""
+    """Draw all features; return the boxes (4, 4) of COMPONENTS: left, top, right, bottom in pixels.
+
+    An eye's box includes its brow, the mouth's its lips.
+    """
     distance, iris = rng.uniform(0.29, 0.34), rng.choice(IRISES) * rng.uniform(0.8, 1.2)
     openness, thickness = rng.uniform(0.75, 1.15), rng.uniform(0.75, 1.25)
     tilt, lift = rng.normal(0, 0.024), rng.normal(0, 0.015)
@@ -76,7 +79,7 @@ def _draw_nose(rng: np.random.Generator, canvas: Canvas, person: Person) -> Floa
     right = [[0.05, -0.02], [0.07, 0.14], [0.8 * wing, tip - 0.12], [wing, tip - 0.03], [0.6 * wing, tip + 0.03]]
     left = [[-x, y] for x, y in right[::-1]]
     outline = np.array([*right, [0, tip + 0.055], *left])
-    # the bridge lies on the head, the tip before it: a turn moves it farther
+    # the tip lies in front of the head, so that a turn moves it farther than the bridge
     forward = 0.35 * person.half_width * math.sin(person.turn)
     shift = np.array([forward, 0])
     drawn = canvas.paint(
@@ -91,7 +94,7 @@ def _draw_nose(rng: np.random.Generator, canvas: Canvas, person: Person) -> Floa
 
 
 def _draw_mouth(rng: np.random.Generator, canvas: Canvas, person: Person) -> tuple[Floats, Floats]:
-    """Both lips, which are returned, and between them, if it is open, the mouth with its teeth."""
+    """Draw both lips and, between them, an open mouth with teeth; return the corners of both lips."""
     across = np.linspace(-1, 1, 21)
     arch, bow = 1 - across**2, 1 - 0.3 * np.exp(-((across / 0.2) ** 2))
     columns, smile = rng.uniform(0.24, 0.32) * across, rng.normal(0.0175, 0.028)
@@ -110,7 +113,7 @@ def _draw_mouth(rng: np.random.Generator, canvas: Canvas, person: Person) -> tup
 
 
 def _draw_lenses(canvas: Canvas, person: Person, distance: float) -> None:
-    """What is seen through glasses is of their class too, but for the eyes, which are painted later."""
+    """Draw lenses, whose class also covers the skin behind them, but not the eyes, which are drawn later."""
     for side in (-1, 1):
         canvas.paint(person.project(_make_lens(person, side * distance)), person.skin * 0.7 + [60, 66, 72], "eye_g")
 

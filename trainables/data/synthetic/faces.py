@@ -1,7 +1,7 @@
-"""Drawn faces in CelebAMask-HQ's own layout, with exact masks and exact boxes of eyes, nose and mouth; no download.
+"""Drawn faces in CelebAMask-HQ's layout, with exact masks and boxes of eyes, nose and mouth; no download.
 
-They are written once and read by the dataset's own loader, so that whoever tries a study on them has also tried the
-files and code that real photographs take. They say nothing about real photographs.
+They are written once and read by the dataset's loader, so that a study on them exercises the same files and code as one
+on photographs. Results on them are no evidence about photographs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Look
 from trainables.models.sr.common import COMPONENTS
 
 BOXES = "component_boxes.csv"
-"""Beside the mapping: a row for each image and component, `idx,component,left,top,right,bottom`, in pixels."""
+"""A table with a row for each image and component: `idx,component,left,top,right,bottom`, in pixels."""
 
 _DRAWING = 1
-"""Which version of the drawing code the images come from: part of their folder's name."""
+"""Version of the drawing code, part of the cache key: change it with the images."""
 
 
 @dataclass(frozen=True)
 class DrawnFaces:
-    """Square pictures of `size` pixels.
+    """Square images of `size` pixels.
 
     Raises InputError for an empty split and fewer than 32 pixels.
     """
@@ -45,7 +45,7 @@ class DrawnFaces:
 
     def __post_init__(self) -> None:
         if min(self.sizes) < 1 or self.size < SMALLEST:
-            raise InputError(f"{self}: allowed are 1 image or more a split, {SMALLEST} pixels or more")
+            raise InputError(f"{self}: allowed are 1 image or more per split, {SMALLEST} pixels or more")
 
     @property
     def name(self) -> str:
@@ -56,19 +56,16 @@ class DrawnFaces:
         return self.train, self.val, self.test
 
     def load(self) -> FaceSet:
-        """Draw the faces, unless they lie there as they were drawn before, and read them.
-
-        Raises InputError if they cannot be written.
-        """
+        """Read the faces, which are drawn on first use. Raises InputError if they cannot be written."""
         return read_dataset(self.ensure_drawn(), self.name, self.sizes, Resolution(self.size, mask_size=self.size))
 
     def ensure_drawn(self) -> Path:
-        """Where the faces lie, drawn now if they were not before, and beside them their boxes.
+        """Return the folder of the faces and their boxes, which are drawn on first use.
 
         Raises InputError if they cannot be written.
         """
         folder = get_cache_folder("drawn-faces") / digest(_DRAWING, self)
-        return load_or_make(folder, self.name, read=verify_checksum, make=self._draw_files)
+        return load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
 
     def _draw_files(self, folder: Path) -> None:
         rows, boxes, number = ["idx orig_idx orig_file"], [], 0
@@ -87,7 +84,7 @@ class DrawnFaces:
 
 
 def write_face(folder: Path, number: int, face: DrawnFace) -> None:
-    """A face as files of a dataset's folder: its image, and a mask for each part that is seen."""
+    """Write a face as files of the dataset's folder: its image, and a mask for each visible part."""
     masks = folder / MASKS / str(number // PER_FOLDER)
     for parent in (folder / IMAGES, masks):
         parent.mkdir(parents=True, exist_ok=True)

@@ -170,7 +170,7 @@ def check_boxes(boxes: Tensor | None, dictionary: Dictionary) -> Tensor:
     """Return the boxes for a net with a dictionary. Raises InputError without boxes or with an empty dictionary."""
     if boxes is None:
         raise InputError("this net has a dictionary and needs the boxes of face components, which these data lack")
-    dictionary.require_full()
+    dictionary.check_filled()
     return boxes
 
 

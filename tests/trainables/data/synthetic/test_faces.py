@@ -133,7 +133,7 @@ def test_impossible_looks_are_refused(wrong):
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": 0}, {"size": 31}])
 def test_impossible_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 1 image or more a split, 32 pixels or more"):
+    with pytest.raises(InputError, match="allowed are 1 image or more per split, 32 pixels or more"):
         DrawnFaces(**wrong)
 
 
