@@ -86,28 +86,30 @@ def cifar100_task(root: Path | None) -> Classification:
 # -- assumptions about P1 ------------------------------------------------------------------------------------------
 
 EAT_ASSUMPTION = (
-    "EAT, from T0·(1 + r) to T0·(1 − r) changing every 10 of 80 epochs: linear over 8 equal plateaus of any run, both "
-    "ends reached, T0 = 4; the factor T² of the loss is kept, so that the schedule does not rescale the gradient."
+    "EAT, from T0·(1 + r) to T0·(1 − r) changing every 10 of 80 epochs: linear over 8 equal plateaus of a run of any "
+    "length, reaching both ends, T0 = 4; the factor T² of the loss is kept, so that the schedule does not rescale the "
+    "gradient."
 )
 DAT_ASSUMPTION = (
-    "DAT: samples are ranked within each batch by the plain KL of teacher and student at the epoch's temperature (the "
-    "setting ranked_at takes another), over the classes the loss compares and whatever the base loss; the top and the "
-    "bottom share are rounded down to whole samples, of equal ones the later in the batch ranks higher; each sample "
+    "DAT: samples are ranked within each batch by the plain KL divergence of teacher and student at the epoch's "
+    "temperature (or at the setting ranked_at), over the classes that the loss compares, for every base loss; top and "
+    "bottom share are rounded down to integers, and of equal samples the later in the batch ranks higher; each sample "
     "keeps the factor T² of its own T."
 )
 LP_ASSUMPTION = (
-    "LP: p % of all K classes, rounded down, taken among the non-target ones; the target is never pruned and two "
-    "others always stay; teacher logits are compared in half precision, of equal ones the lower class goes first."
+    "LP: p % of all K classes, rounded down, are pruned among the non-target ones; the target is never pruned and two "
+    "others always remain; teacher logits are compared in half precision, and of equal ones the lower class is pruned "
+    "first."
 )
 LP_STAGES_ASSUMPTION = (
-    '"0 to 40 % in four stages": 0, 13.3, 26.7, 40 %, each for a quarter of the run. It was best for ResNet-8; which '
-    "setting gave ResNet-20's figure is not known, and the same is taken."
+    '"0 to 40 % in four stages": 0, 13.3, 26.7 and 40 %, each for a quarter of the run. It was best for ResNet-8; the '
+    "setting behind ResNet-20's figure is not known, and the same is used."
 )
 STANDARDISED_ASSUMPTION = (
     "Standardised KD: logits are standardised over the classes that LP keeps, by the unbiased standard deviation; base "
     "temperature 2 and weight 9, as in Sun et al. 2024."
 )
-DKD_ASSUMPTION = "DKD: alpha 1, beta 2, warm-up over the same share of any run, 20 of 240 epochs."
+DKD_ASSUMPTION = "DKD: alpha 1, beta 2, warm-up over the same share of a run of any length, 20 of 240 epochs."
 DIGITS_ASSUMPTION = "Data, nets and optimiser settings of this profile are its own, not the paper's."
 CIFAR10_ASSUMPTION = (
     "Optimiser settings are not given by the paper: the field's CIFAR-100 recipe (SGD, batch 64, learning rate 0.05, "
@@ -116,5 +118,5 @@ CIFAR10_ASSUMPTION = (
 PAPER_ASSUMPTION = (
     "Optimiser settings and the teacher's epochs are not given by the paper: the field's reference recipe (SGD, batch "
     "64, learning rate 0.05, momentum 0.9, weight decay 5e-4, ×0.1 at 5/8, 6/8 and 7/8 of the epochs), teacher 240 "
-    "epochs on the training split. The search scores on 10 % of the training images, which confirm trains on as well."
+    "epochs on the training split. The search is scored on 10 % of the training images; confirm also trains on them."
 )

@@ -4,9 +4,10 @@
     python -m study.run spaces/dat_cifar.py --profile cifar10 --data-dir PATH           a night on 2 cores
     python -m study.run spaces/dat_cifar.py --profile paper --data-dir PATH             a GPU and a night
 
-Five arms, baselines among them, on the same seeds. The data-adaptive temperature (DAT) is 5 % higher for the tenth of
-each batch on which teacher and student differ most, and 5 % lower for the tenth on which they differ least. Searched
-are both shares and both changes, the published ones first, negative ones among the others: they reverse the rule.
+Five arms, baselines included, are compared on the same seeds. The data-adaptive temperature (DAT) is 5 % higher for the
+tenth of each batch in which teacher and student differ most, and 5 % lower for the tenth in which they differ least.
+The search covers both shares and both changes, beginning with the published values; changes of the opposite sign, which
+reverse the rule, are included.
 
 The profiles are those of lp_cifar.py. In batches of 32, as in `embedded`, a tenth is 3 samples.
 """

@@ -4,12 +4,12 @@
     python -m study.run spaces/eat_cifar.py --profile cifar10 --data-dir PATH           a night on 2 cores
     python -m study.run spaces/eat_cifar.py --profile paper --data-dir PATH             a GPU and a night
 
-Five arms, baselines among them, on the same seeds; in `paper` six. The epoch-adaptive temperature (EAT) falls from
-T0·(1 + r) to T0·(1 − r), T0 = 4, in eight plateaus; r = 40 % is published for ResNet-8 and 20 % for ResNet-20. Searched
-are its start and end, which may also rise, the number of plateaus and the shape, the published ones first.
+Five arms (six in `paper`), baselines included, are compared on the same seeds. The epoch-adaptive temperature (EAT)
+falls from T0·(1 + r) to T0·(1 − r), T0 = 4, in eight plateaus; r = 40 % is published for ResNet-8, 20 % for ResNet-20.
+The search covers start and end, which may also rise, number of plateaus and shape, beginning with the published values.
 
-The profiles are those of lp_cifar.py. In `paper` both students train under both ratios, and the published figure stands
-beside the ratio it was published for; eight seeds can decide its five comparisons a student (2/2⁸ · 5 < 0.05).
+The profiles are those of lp_cifar.py. In `paper` both students are trained with both ratios, and each published figure
+is shown for its own ratio; eight seeds can decide five comparisons per student (2/2⁸ · 5 < 0.05).
 """
 
 import cifar_profiles

@@ -4,14 +4,14 @@
     python -m study.run spaces/joint_cifar.py --profile cifar10 --data-dir PATH         a night on 2 cores
     python -m study.run spaces/joint_cifar.py --profile paper --data-dir PATH           a GPU and a night
 
-Four arms on the same seeds; in `paper` five, since EAT's published ratio depends on the student. P1 leaves to future
-work what is searched here: the three add-ons at once, their schedules and shares chosen freely, over KD, DKD or KD of
-standardised logits. The published settings are compared with DKD, the searched ones with the published ones of
-r = 40 %: whether searching helps is decided by their difference, not by two differences to DKD.
+Four arms (five in `paper`, since EAT's published ratio depends on the student) are compared on the same seeds. The
+search covers what P1 leaves to future work: all three add-ons at once, with free schedules and shares, over KD, DKD or
+KD of standardised logits. The published settings are compared with DKD, the searched ones with the published ones of r
+= 40 %: the benefit of searching is their difference, not the comparison of two differences to DKD.
 
-The profiles are those of lp_cifar.py. Each base loss has twelve settings of its own, searched only when it is chosen:
-the twelve trials of `embedded` and `cifar10` look at a few of them, the forty of `paper` at some. The published
-settings come first.
+The profiles are those of lp_cifar.py. Each base loss has twelve settings of its own, searched only when it is chosen,
+so that the twelve trials of `embedded` and `cifar10` and the forty of `paper` sample them sparsely, beginning with the
+published values.
 """
 
 import cifar_profiles
