@@ -2,7 +2,7 @@
 
 Shape letters, here and everywhere: B samples in a batch, N samples in a split, K classes, C channels, H × W
 pixels. A task that the training loop serves implements `TrainableTask`; the engine's own view of a task is
-`study.trial.Task`.
+`study.task.Task`.
 """
 
 from __future__ import annotations

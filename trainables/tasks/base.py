@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import nn
 
-from study.trial import EpochResult, Plan, Preparation, TrialContext, TrialProfile
+from study.task import Plan, Preparation, TrialProfile
+from study.trial import EpochResult, TrialContext
 from trainables.distill import distill
 from trainables.export.cost import cost
 from trainables.task import TrainableTask, count_parameters, without_pretrained
@@ -37,7 +38,7 @@ Task = TypeVar("Task", bound=TaughtTask)
 class Taught:
     """A base class without fields: a task's description stays its own. `teacher_store` is a field of each task."""
 
-    def shortened(self: Task, share: float) -> Task:
+    def with_shorter_preparations(self: Task, share: float) -> Task:
         epochs = max(1, round(self.teacher.epochs * share))
         return replace(self, teacher=replace(self.teacher, epochs=epochs))
 
@@ -55,13 +56,13 @@ class Taught:
         """A net whose weights do not matter, to be tried or measured."""
         return self.build(without_pretrained(model))
 
-    def artifacts(self: TaughtTask) -> tuple[str, ...]:
+    def list_artifacts(self: TaughtTask) -> tuple[str, ...]:
         return preparing.artifacts(self)
 
-    def sound(self, path: Path) -> bool:
+    def is_intact(self, path: Path) -> bool:
         return preparing.sound(path)
 
-    def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
+    def list_preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
         return preparing.preparations(self, storage, plan)
 
     def prepare(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
@@ -72,16 +73,16 @@ class Taught:
             teacher = preparing.teacher_outputs(self, job)
             yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
 
-    def rehearse(self: TaughtTask, job: TrialContext, batches: int) -> TrialProfile:
+    def profile(self: TaughtTask, job: TrialContext, batches: int) -> TrialProfile:
         return measuring.rehearse(self, job, batches, lambda: self.untrained(self.teacher.model))
 
-    def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def describe_models(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {
             "teacher": teachers.kept(storage, self.teacher_key),
             "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
         }
 
-    def cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:
+    def measure_cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:
         if student is None and teachers.kept(storage, self.teacher_key) is None:
             return {}
         return cost(self, self.untrained(self.teacher.model if student is None else student))

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Split
+from study.task import SPLITS
+from study.trial import Direction, Split
 from trainables.data.arrays.splits import ImageSet, stratified_split
 from trainables.losses.common.logits import kl_divergence
 from trainables.task import Batch, DistillationLoss, Outputs, Panel

@@ -27,7 +27,7 @@ from trainables.models.resnet_cifar import ResNet
 study = Study(
     name="small",
     question="Do the teacher and its outputs go by way of S3?",
-    task=cifar_profiles.digits_task().shortened(0.025),
+    task=cifar_profiles.digits_task().with_shorter_preparations(0.025),
     students=(ResNet(8, width=4),),
     arms=(Arm("none", NoDistillation(), baseline=True), Arm("KD", KD())),
     budget=Budget(trials=1, epochs=1, seeds=1),

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Split
+from study.task import SPLITS
+from study.trial import Direction, Split
 from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_density_maps
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.shanghaitech import CrowdSet
-from trainables.losses.density import map_error, sum_pool
+from trainables.losses.density import density_mse, sum_pool
 from trainables.task import Batch, Outputs, Panel
 from trainables.tasks.base import Taught
 from trainables.tasks.crowd_counting.examples import (
@@ -38,7 +39,7 @@ from trainables.tasks.preflight import check_students, empty_batch
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
-from trainables.training.views import GridCrops, pixels
+from trainables.training.views import GridCrops, denormalise
 
 CHANNELS = 3
 ATTENDED = 0.001
@@ -145,7 +146,7 @@ class CrowdCounting(Taught):
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Mean squared error of the map; of nets with attention also the cross-entropy of where people are."""
         density = batch.targets.density
-        loss = map_error(outputs.prediction, density)
+        loss = density_mse(outputs.prediction, density)
         if "attention" not in outputs.features:
             return loss
         attention = outputs.features["attention"].float()
@@ -154,14 +155,14 @@ class CrowdCounting(Taught):
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Mean squared difference of the maps, in the task's density scale."""
-        return map_error(student.prediction, teacher.prediction)
+        return density_mse(student.prediction, teacher.prediction)
 
     def meters(self, device: str, split: Split) -> CountErrors:
         return CountErrors(self.density_scale, device)
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         crowds = load(self.data)
-        return density_panels(outputs, batch, pixels(batch.inputs, crowds.mean, crowds.std), self.density_scale)
+        return density_panels(outputs, batch, denormalise(batch.inputs, crowds.mean, crowds.std), self.density_scale)
 
     # -- nets and inputs -------------------------------------------------------------------------------------------
 

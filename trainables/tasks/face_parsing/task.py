@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Split
+from study.task import SPLITS
+from study.trial import Direction, Split
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import FaceSet
 from trainables.losses.common.logits import kl_divergence
@@ -29,7 +30,7 @@ from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingSco
 from trainables.tasks.preflight import check_students, empty_batch
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
-from trainables.training.views import Flips, pixels
+from trainables.training.views import Flips, denormalise
 
 EVALUATION_BATCH = {"cpu": 8, "cuda": 16}
 """By device; at 512 × 512 pixels a batch's upsampled logits are 20 MB a face."""
@@ -140,7 +141,7 @@ class FaceParsing(Taught):
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         faces = load(self.data)
-        return parsing_panels(outputs, batch, pixels(batch.inputs, faces.mean, faces.std))
+        return parsing_panels(outputs, batch, denormalise(batch.inputs, faces.mean, faces.std))
 
     # -- nets and inputs -------------------------------------------------------------------------------------------
 

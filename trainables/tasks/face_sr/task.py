@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import SPLITS, Direction, EpochResult, Plan, Preparation, Split, TrialContext
+from study.task import SPLITS, Plan, Preparation
+from study.trial import Direction, EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import check_norm, pixel_error
 from trainables.models.sr.common import COMPONENTS
@@ -151,7 +152,7 @@ class FaceSR(Taught):
             "teacher": {"fingerprint": key},
         }
 
-    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+    def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         steps = preparing.preparations(self, storage, plan)
         model = self.teacher.model
         trained = any(step.name == preparing.TEACHER for step in steps) and self.teacher.weights is None

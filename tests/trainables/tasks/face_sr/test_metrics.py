@@ -172,7 +172,7 @@ def random_backbone(monkeypatch) -> _LPIPS:
     random = _LPIPS(net="alex", pnet_rand=True)
     monkeypatch.setattr("torchmetrics.image.lpip._NoTrainLpips", lambda net: random)
     monkeypatch.setattr(sr_scores, "lpips_lacks", lambda net: "")
-    monkeypatch.setattr(sr_scores, "imagenet_weights", lambda *names: {})
+    monkeypatch.setattr(sr_scores, "load_imagenet_weights", lambda *names: {})
     return random
 
 
