@@ -30,7 +30,7 @@ def make_profiles(
             arms=arms,
             budget=Budget(trials=12, epochs=25, seeds=10),
             stopping=SuccessiveHalving(min_epochs=8),
-            readings=(*assumptions, DIGITS_ASSUMPTION),
+            assumptions=(*assumptions, DIGITS_ASSUMPTION),
         )
 
     def cifar10(data_dir: Path | None) -> Study:
@@ -42,7 +42,7 @@ def make_profiles(
             arms=arms,
             budget=Budget(trials=12, epochs=30, seeds=8),
             stopping=SuccessiveHalving(min_epochs=8),
-            readings=(*assumptions, CIFAR10_ASSUMPTION),
+            assumptions=(*assumptions, CIFAR10_ASSUMPTION),
         )
 
     def paper(data_dir: Path | None) -> Study:
@@ -54,7 +54,7 @@ def make_profiles(
             arms=paper_arms or arms,
             budget=Budget(trials=40, epochs=80, seeds=8),
             stopping=SuccessiveHalving(min_epochs=10),
-            readings=(*assumptions, PAPER_ASSUMPTION),
+            assumptions=(*assumptions, PAPER_ASSUMPTION),
             protocol="P1",
         )
 

@@ -101,7 +101,7 @@ def embedded(data_dir: Path | None) -> Study:
         budget=Budget(trials=4, epochs=6, seeds=7),
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=2),
-        readings=(*ASSUMPTIONS, EMBEDDED_ASSUMPTION),
+        assumptions=(*ASSUMPTIONS, EMBEDDED_ASSUMPTION),
     )
 
 
@@ -123,7 +123,7 @@ def paper(data_dir: Path | None) -> Study:
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=10),
         hang_seconds=4 * 3600,  # an epoch of the largest net takes an hour and more on a GPU of 2017
-        readings=(*ASSUMPTIONS, PAPER_ASSUMPTION, TEACHER_ASSUMPTION),
+        assumptions=(*ASSUMPTIONS, PAPER_ASSUMPTION, TEACHER_ASSUMPTION),
         protocol="P2",
     )
 
