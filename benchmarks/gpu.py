@@ -25,7 +25,8 @@ from torch import Tensor
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.side_by_side import SEED, by_processes, by_streams, job_of, task_of
 from benchmarks.untrained import keep_untrained_teacher
-from study.trial import Plan, TrialContext
+from study.task import Plan
+from study.trial import TrialContext
 from trainables.distill import to_device
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet

@@ -33,7 +33,8 @@ from benchmarks.images import Images, cifar
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
-from study.trial import Phase, Plan, Trial, TrialContext
+from study.task import Plan
+from study.trial import Phase, Trial, TrialContext
 from trainables.distill import build_seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
@@ -140,7 +141,7 @@ def _store_outputs(task: Classification, folder: Path, plan: Plan) -> float:
     where = preparing.store_folder(task, folder)
     held = _held(where)
     started = time.perf_counter()
-    for step in task.preparations(folder, plan):
+    for step in task.list_preparations(folder, plan):
         list(task.prepare(_job(task, folder, "prepare", None, step.name, step.epochs, step.config)))
     seconds = time.perf_counter() - started
     return seconds / (_held(where) - held)

@@ -41,8 +41,9 @@ from study.storage.locations import display_path, mirror_of
 from study.storage.remote import pull_artifacts
 from study.storage.worker_sync import fetch_artifacts
 from study.study import Study
+from study.task import SPLITS, Preparation
 from study.trackers.base import Tracker, tracked
-from study.trial import SPLITS, Preparation, Split
+from study.trial import Split
 
 if TYPE_CHECKING:
     from study.cluster.resources import Resources
@@ -130,7 +131,7 @@ def drive(
         stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
         fetch_artifacts(place.storage, study.task)
         pull_artifacts(folder)
-        summary = study.task.summary(study.students, place.storage)
+        summary = study.task.describe_models(study.students, place.storage)
         if flow.done:  # finished is written after the costs: a run that is cut short here leaves them to the next
             write_study(folder, {**written, **summary})
             summary = with_costs(study, summary, place.storage, say)
@@ -161,7 +162,7 @@ def restore_coordinator(
     """The study as its folder has it: a new one, or one where it was left. `runs` are its earlier ones."""
     folder = place.storage / study.name
     records = Records(folder, study.task.metrics)
-    preparations = study.task.preparations(place.storage, study.plan)
+    preparations = study.task.list_preparations(place.storage, study.plan)
     journal = new_journal(folder / "optuna.journal")
     flow = Coordinator(study, records, journal, preparations, fingerprints(inputs), warm)
     flow.trackers = trackers

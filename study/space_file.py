@@ -94,7 +94,9 @@ def overridden(
         name=name or study.name,
         seed=study.seed if seed is None else seed,
         budget=changed,
-        task=study.task.shortened(changed.epochs / budget.epochs) if changed.epochs < budget.epochs else study.task,
+        task=study.task.with_shorter_preparations(changed.epochs / budget.epochs)
+        if changed.epochs < budget.epochs
+        else study.task,
         protocol=study.protocol if changed.epochs == budget.epochs else "",
     )
 

@@ -12,7 +12,8 @@ from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import Sampler, Tpe, WarmStart, trials_of
 from study.space.domains import Value, corners, domains
 from study.space.params import params_of
-from study.trial import Direction, Method, Phase, Plan, Task, cell_name
+from study.task import DistillationMethod, Plan, Task
+from study.trial import Direction, Phase, format_cell_name
 from study.validation import check
 
 
@@ -25,7 +26,7 @@ class Arm:
     """
 
     name: str
-    loss: Method
+    loss: DistillationMethod
     baseline: bool = False
     versus: str | None = None
     """The arm this one is compared with; without it, the study's first baseline."""
@@ -33,7 +34,7 @@ class Arm:
     """The name of this method in reports/analysis/published.csv, if a paper reports it."""
     students: tuple[str, ...] | None = None
     """The names of the students it is for; without them, all. A net that is only a yardstick needs one arm alone."""
-    first: tuple[Method, ...] = ()
+    first: tuple[DistillationMethod, ...] = ()
     """Losses to try before the search proposes its own, such as the published settings: whole ones, without domains,
     that lie in this arm's search space. They are its first trials, not further ones."""
 
@@ -89,7 +90,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return cell_name(self.student.name, self.arm.name)
+        return format_cell_name(self.student.name, self.arm.name)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
         yield Finding("ok", f"{path}{profile}: {study.name}, {len(study.cells)} cells")
         data = check_inputs(study, wish.storage).get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
-        to_prepare = preparation_lines(study.task.preparations(wish.storage, study.plan))
+        to_prepare = preparation_lines(study.task.list_preparations(wish.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:
         yield Finding("fails", str(error))

@@ -31,7 +31,8 @@ from study.records.segments import Records, read_segments
 from study.records.study_json import check_same, fingerprints, runs_of
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
-from study.trial import EpochResult, Preparation, TrialState
+from study.task import Preparation
+from study.trial import EpochResult, TrialState
 
 SIMULATED_TRIALS = 200
 """The figures are means over as many simulations as have so many trials: which ones halving stops is chance."""

@@ -193,7 +193,7 @@ def _overview(folder: Path) -> Overview:
         return Overview(folder.name, folder, "starting", by)
     try:
         study = described(folder)
-        ended = [row for row in slots(trial_rows(folder, study)).values() if TrialState(row["state"]).ended]
+        ended = [row for row in slots(trial_rows(folder, study)).values() if TrialState(row["state"]).is_finished]
         return Overview(
             name=folder.name,
             folder=folder,

@@ -227,7 +227,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
     ]
-    lines += preparation_lines(study.task.preparations(storage, study.plan))
+    lines += preparation_lines(study.task.list_preparations(storage, study.plan))
     lines.append("cells:")
     for cell, trials in zip(study.cells, searches, strict=True):
         search = f"search {trials} trials, then " if trials else ""
@@ -257,7 +257,7 @@ def price(study: Study, inputs: dict[str, Any], place: RunOptions, seconds_per_e
 
     resources = resources_of(place, study)
     pace = assumed(seconds_per_epoch) if seconds_per_epoch else measured(study, inputs, place.storage, resources.gpus)
-    steps = study.task.preparations(place.storage, study.plan)
+    steps = study.task.list_preparations(place.storage, study.plan)
     slots, gpus = resources.concurrent, resources.trial_gpus
     told = forecast(study, inputs, place.storage, steps, pace, slots, gpus, place.retry_failed)
     return lines(told, study.name)

@@ -29,7 +29,8 @@ from study.space.domains import corners
 from study.storage import worker_sync as exchange
 from study.storage.dataset import DataSet
 from study.study import Arm, Study
-from study.trial import Trial, TrialContext, TrialProfile, cell_name
+from study.task import TrialProfile
+from study.trial import Trial, TrialContext, format_cell_name
 
 FEW_BATCHES = 4
 """Enough to see a trial's memory and about how long a batch takes."""
@@ -67,11 +68,11 @@ class Profiler:
     def _tried(self, part: Part) -> TrialProfile | str:
         with tempfile.TemporaryDirectory(prefix="kdstudy-rehearsal-") as scratch:
             try:
-                return self._study.task.rehearse(self._job(part, Path(scratch)), part.batches)
+                return self._study.task.profile(self._job(part, Path(scratch)), part.batches)
             except MemoryError:
                 raise
             except Exception as error:
-                return f"{cell_name(part.student, part.arm)}: {type(error).__name__}: {_first_line(error)}"
+                return f"{format_cell_name(part.student, part.arm)}: {type(error).__name__}: {_first_line(error)}"
 
     def _job(self, part: Part, scratch: Path) -> TrialContext:
         study = self._study
@@ -119,7 +120,7 @@ def share_of_gpu(
             return 0.0
         if len(kinds := cluster.gpu_kinds()) > 1:
             say(f"the GPUs differ ({', '.join(kinds)}): one of them is measured, and a smaller one may need a number")
-        trains = any(step.name == TEACHER for step in study.task.preparations(storage, study.plan))
+        trains = any(step.name == TEACHER for step in study.task.list_preparations(storage, study.plan))
         tightest = min(nodes, key=lambda node: node.cpus // node.gpus)
         found = rehearsed(study, trains, space, "cuda", tightest, say, data)
     finally:

@@ -27,8 +27,9 @@ from study.records.segments import Records
 from study.space.domains import Value, resolve_params
 from study.space.params import Params
 from study.study import Study
+from study.task import Preparation
 from study.trackers.base import Tracker
-from study.trial import EpochResult, Phase, Preparation, Trial, TrialState
+from study.trial import EpochResult, Phase, Trial, TrialState
 
 FLUSH_SECONDS = 1.0
 """What a kill may cost: rows are written at least so often, and whenever nothing else is to be done."""
@@ -299,7 +300,7 @@ class Coordinator:
     def record(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Write down where a trial stands; `at` if it has stood there before now."""
         self.records.trials.append(trial_row(run, state, reason, at))
-        if state.ended:
+        if state.is_finished:
             for tracker in self.trackers:
                 tracker.ended(run.trial, state, reason)
 

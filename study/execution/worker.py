@@ -33,7 +33,8 @@ from study.storage import worker_sync as exchange
 from study.storage.dataset import DataSet
 from study.storage.mirror import FOLDER, FULL, Mirror, StorageError
 from study.study import Study
-from study.trial import EpochResult, Trial, TrialContext, TrialNote
+from study.task import TrialNote
+from study.trial import EpochResult, Trial, TrialContext
 
 SENDING_SECONDS = 0.1
 """Epochs faster than this are told together."""
@@ -218,7 +219,7 @@ class Worker:
             rank=self._rank,
             # one for a teacher: it is kept for studies of any number of workers, and must be the same for all
             workers=1 if trial.phase == "prepare" else self._workers,
-            meeting=self._meeting,
+            rendezvous_address=self._meeting,
             gpus=self._gpus,
         )
 

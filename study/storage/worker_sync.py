@@ -16,7 +16,8 @@ from pathlib import Path
 
 from study.storage.locations import mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror, StorageError
-from study.trial import Task, TrialContext
+from study.task import Task
+from study.trial import TrialContext
 
 PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 120.0, 16.0
 
@@ -31,7 +32,7 @@ def fetch_artifacts(storage: Path, task: Task) -> None:
     """Let the driver see what is there of teachers and their outputs. Raises StorageError if nobody answers."""
     mirror = mirror_of(storage)
     if mirror.uri:
-        mirror.pull(*task.artifacts())
+        mirror.pull(*task.list_artifacts())
 
 
 def fetch_names(storage: Path) -> None:
@@ -50,11 +51,11 @@ def fetch(mirror: Mirror, job: TrialContext) -> None:
         return
     retry_with_backoff(lambda: mirror.pull(_place(mirror, job.checkpoint), sweep=True))
     if job.trial.phase == "prepare":
-        retry_with_backoff(lambda: mirror.pull(*job.task.artifacts()))
+        retry_with_backoff(lambda: mirror.pull(*job.task.list_artifacts()))
         job.checkpoint.mkdir(parents=True, exist_ok=True)
-        (job.checkpoint / FETCHED).write_text(json.dumps(_times(mirror, job.task.artifacts())))
+        (job.checkpoint / FETCHED).write_text(json.dumps(_times(mirror, job.task.list_artifacts())))
     elif job.loss.needs_teacher:
-        retry_with_backoff(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
+        retry_with_backoff(lambda: mirror.fetch(job.task.list_artifacts(), job.task.is_intact))
 
 
 def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
@@ -64,7 +65,7 @@ def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
     Of several workers the first alone writes. Raises StorageError as above.
     """
     if mirror.uri and job.rank == 0:
-        made = job.task.artifacts() if whole and job.trial.phase == "prepare" else ()
+        made = job.task.list_artifacts() if whole and job.trial.phase == "prepare" else ()
         for place in _replaced(mirror, job.checkpoint, made):
             retry_with_backoff(partial(mirror.discard, place))  # else it would come back
         retry_with_backoff(

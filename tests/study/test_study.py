@@ -288,7 +288,7 @@ def test_mistake_in_an_own_loss_is_one_line(tmp_path: Path, mistake: str, messag
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
     (example,) = (block.split("```")[0] for block in readme.split("```python\n")[1:] if "class LogitMse" in block)
     own = """
-from trainables.losses.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.kd import KD
 
 class Whole(LogitMse):

@@ -45,7 +45,7 @@ def open_flow(
         study,
         Records(folder / study.name, study.task.metrics),
         journal or optuna.storages.InMemoryStorage(),
-        study.task.preparations(folder, study.plan),
+        study.task.list_preparations(folder, study.plan),
         {"data": "simulated"},
     )
     flow.flush_seconds = 0.0  # nothing is left in memory: where a test cuts, it cuts

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from study.trial import TrialNote
+from study.task import TrialNote
 from trainables.task import Batch, TrainableTask, count_parameters, without_pretrained
 from trainables.training import checkpoint
 

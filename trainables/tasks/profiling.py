@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from study.trial import EpochResult, TrialContext, TrialProfile
+from study.task import TrialProfile
+from study.trial import EpochResult, TrialContext
 from trainables.distill import TeacherOutputs, no_teacher, start_training, to_device, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.task import Batch, Examples, Outputs, TrainableTask

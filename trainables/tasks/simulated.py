@@ -19,18 +19,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from study.errors import InputError
 from study.space.domains import Choice, Domain, Value, resolve
-from study.trial import (
-    SPLITS,
-    Direction,
-    EpochResult,
-    Plan,
-    Preparation,
-    Split,
-    Trial,
-    TrialContext,
-    TrialNote,
-    TrialProfile,
-)
+from study.task import SPLITS, Plan, Preparation, TrialNote, TrialProfile
+from study.trial import Direction, EpochResult, Split, Trial, TrialContext
 
 BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}  # where a score is highest, each field by itself
 FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
@@ -144,7 +134,7 @@ class Simulated:
     ) -> dict[str, Any]:
         return {"data": {"name": "simulated", "fingerprint": "simulated"}}
 
-    def shortened(self, share: float) -> Simulated:
+    def with_shorter_preparations(self, share: float) -> Simulated:
         return replace(self, teacher_epochs=math.ceil(self.teacher_epochs * share))
 
     def with_precision(self, precision: str) -> Simulated:
@@ -153,13 +143,13 @@ class Simulated:
     def with_live_teacher(self) -> Simulated:
         return self
 
-    def artifacts(self) -> tuple[str, ...]:
+    def list_artifacts(self) -> tuple[str, ...]:
         return ("teachers/simulated",)
 
-    def sound(self, path: Path) -> bool:
+    def is_intact(self, path: Path) -> bool:
         return True
 
-    def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+    def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         kept = (storage / "teachers" / "simulated").exists()
         step = Preparation("teacher", self.teacher_epochs, {}, note="a simulated teacher")
         return [step] if plan.runs and self.teacher_epochs and not kept else []
@@ -174,17 +164,17 @@ class Simulated:
     def train(self, job: TrialContext) -> Iterator[EpochResult]:
         return self._curve(job, job.loss)
 
-    def rehearse(self, job: TrialContext, batches: int) -> TrialProfile:
+    def profile(self, job: TrialContext, batches: int) -> TrialProfile:
         """An epoch, of which each batch takes 1 MiB of 1 GiB."""
         time.sleep(self.seconds_per_epoch)
         if job.loss is not None and job.loss.fault is not None:
             job.loss.fault.strike()
         return TrialProfile(self.seconds_per_epoch, 10, batches * 2**20, 0, 2**30)
 
-    def summary(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def describe_models(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {"teacher": None, "students": {}}
 
-    def cost(self, student: Any, storage: Path) -> dict[str, Any]:
+    def measure_cost(self, student: Any, storage: Path) -> dict[str, Any]:
         return {}
 
     def _curve(self, job: TrialContext, loss: SimulatedLoss) -> Iterator[EpochResult]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import EpochResult, Plan, Preparation, Split, TrialContext
+from study.task import Plan, Preparation
+from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, to_device
 from trainables.losses.none import NoDistillation

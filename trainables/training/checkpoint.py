@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from study.atomic import atomic_write
-from study.trial import TrialNote
+from study.task import TrialNote
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:

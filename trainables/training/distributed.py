@@ -117,7 +117,7 @@ def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
     if job.workers == 1:
         yield SINGLE_PROCESS
         return
-    host, _, port = job.meeting.rpartition(":")
+    host, _, port = job.rendezvous_address.rpartition(":")
     store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=PATIENCE)
     backend = _backend(store, job)
     dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=PATIENCE)

@@ -31,7 +31,7 @@ FREE = SimulatedLoss(needs_teacher=False)
 def priced(
     study: Study, storage: Path = NOWHERE, pace: Pace | None = None, slots: int = 2, gpus: float = 0
 ) -> Forecast:
-    preparations = study.task.preparations(storage, study.plan)
+    preparations = study.task.list_preparations(storage, study.plan)
     return forecast(study, INPUTS, storage, preparations, pace or assumed(10.0), slots, gpus)
 
 

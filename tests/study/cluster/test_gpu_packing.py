@@ -21,7 +21,7 @@ from study.cluster.resources import GPU_PARTS, Node, allocate
 from study.errors import InputError
 from study.execution.worker import Worker, WorkerContext
 from study.study import Study
-from study.trial import TrialProfile
+from study.task import TrialProfile
 from tests.study import toy
 from tests.study.cli.test_main import called
 from trainables.tasks.simulated import Fault, SimulatedLoss

@@ -19,7 +19,7 @@ from study.records.segments import write_study
 from study.records.study_json import check_same, document
 from study.space_file import Space
 from study.study import Study
-from study.trial import Plan, Preparation
+from study.task import Plan, Preparation
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
 
@@ -146,7 +146,7 @@ def test_score_that_was_not_finite_is_trained_anew_from_the_start_when_asked(tmp
 def test_preparation_of_an_older_plan_is_not_resumed_and_ends_no_newer_one(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
     class Storing(Simulated):
-        def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+        def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
             return [Preparation("outputs 0–400", 3, {"runs": len(plan.runs)})]
 
     small, large = (toy(budget=Budget(trials, 6, 3), task=Storing()) for trials in (5, 12))

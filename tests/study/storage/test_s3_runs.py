@@ -26,7 +26,7 @@ from trainables.losses.none import NoDistillation
 study = Study(
     name="small",
     question="Do the teacher and its outputs go by way of S3?",
-    task=protocols.digits().shortened(0.025),
+    task=protocols.digits().with_shorter_preparations(0.025),
     students=protocols.DIGITS_STUDENTS,
     arms=(Arm("none", NoDistillation(), baseline=True), Arm("KD", KD())),
     budget=Budget(trials=1, epochs=1, seeds=1),

@@ -7,7 +7,8 @@ from pathlib import Path
 from study.engine.coordinator import preparation_trial
 from study.storage import worker_sync as exchange
 from study.storage.locations import mirror_of
-from study.trial import Preparation, TrialContext
+from study.task import Preparation
+from study.trial import TrialContext
 from tests.study import s3
 from tests.study.s3 import Copy
 from trainables.tasks.simulated import Simulated
@@ -16,7 +17,7 @@ from trainables.tasks.simulated import Simulated
 class Storing(Simulated):
     """Makes files in a folder of its own."""
 
-    def artifacts(self) -> tuple[str, ...]:
+    def list_artifacts(self) -> tuple[str, ...]:
         return ("outputs/k",)
 
 

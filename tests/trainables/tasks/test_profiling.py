@@ -138,7 +138,7 @@ def test_rehearsal_trains_as_many_batches_as_it_is_told_with_a_teacher_nobody_tr
     monkeypatch.setattr(
         type(task), "task_loss", lambda self, outputs, batch: seen.append(1) or task_loss(self, outputs, batch)
     )
-    rehearsed = task.rehearse(make(task, tmp_path, tmp_path), 2)
+    rehearsed = task.profile(make(task, tmp_path, tmp_path), 2)
     assert len(seen) == 2 * 2
     assert rehearsed.epoch_batches == math.ceil(len(task.positions("train")) / task.recipe.batch_size)
     assert rehearsed.epoch_seconds > 0
@@ -156,11 +156,11 @@ def test_rehearsal_without_a_student_trains_the_teacher_by_its_own_recipe(
         trained.append((count_parameters(build()), recipe.batch_size))
         return start(job, ranks, build, recipe, loss)
 
-    monkeypatch.setattr(measuring, "start", noted)
+    monkeypatch.setattr(measuring, "start_training", noted)
     own = dataclasses.replace(small.TASK.teacher, recipe=Recipe(batch_size=20))
     task = dataclasses.replace(small.TASK, teacher=own)
     made = dataclasses.replace(small.job(task, tmp_path, tmp_path, loss=None), student=None)
-    assert task.rehearse(made, 1).epoch_batches == 80 / 20
+    assert task.profile(made, 1).epoch_batches == 80 / 20
     assert trained == [(count_parameters(task.build(own.model)), 20)]
 
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from study import choice, uniform
 from study.errors import InputError
 from study.space.domains import domains, resolve
-from study.trial import EpochResult, Plan, Trial, TrialContext, TrialNote
+from study.task import Plan, TrialNote
+from study.trial import EpochResult, Trial, TrialContext
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, optimum
 
@@ -178,13 +179,13 @@ def test_row_without_seconds_costs_well_under_a_millisecond(tmp_path: Path) -> N
 
 def test_teacher_is_kept_once_its_last_row_is_told(tmp_path: Path) -> None:
     task, plan = Simulated(teacher_epochs=2), Plan(((0, "train"),), epochs=1)
-    (step,) = task.preparations(tmp_path, plan)
+    (step,) = task.list_preparations(tmp_path, plan)
     job = replace(job_of(SimulatedLoss(), tmp_path, task), trial=Trial("prepare", "", step.name, 0, 0, 2, {}, {}))
     rows = task.prepare(job)
     next(rows)
-    assert task.preparations(tmp_path, plan)
+    assert task.list_preparations(tmp_path, plan)
     next(rows)
-    assert not task.preparations(tmp_path, plan)
+    assert not task.list_preparations(tmp_path, plan)
 
 
 # -- planted failures --------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def a_worker(rank: int, storage: Path, folder: Path, meetings: list[str]) -> dic
     place = iter(meetings)
 
     def mine(made: TrialContext) -> TrialContext:
-        return dataclasses.replace(made, rank=rank, workers=WORKERS, meeting=next(place))
+        return dataclasses.replace(made, rank=rank, workers=WORKERS, rendezvous_address=next(place))
 
     seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
     rows = UNEVEN.train(mine(normless(storage, folder / "cut")))
@@ -171,7 +171,7 @@ def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path
 def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, meeting: str = "") -> list[dict[str, float]]:
     """With batch norm."""
     made = job(UNEVEN, storage, folder)
-    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, meeting=meeting)
+    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, rendezvous_address=meeting)
     return metrics(list(UNEVEN.train(mine)))
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
-from study.trial import TrialNote
+from study.task import TrialNote
 from trainables.data.arrays.cache import derived_folder
 from trainables.data.shanghaitech import Points, Scene
 

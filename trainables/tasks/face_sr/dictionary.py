@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
-from study.trial import TrialNote
+from study.task import TrialNote
 from trainables.data.arrays.cache import derived_folder
 from trainables.models.sr.component_transfer import Part, boxes_at, cut_out, dictionary_of
 

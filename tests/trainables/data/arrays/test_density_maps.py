@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 
 from study.errors import InputError
-from study.trial import TrialNote
+from study.task import TrialNote
 from tests.trainables.data.test_shanghaitech import scene
 from trainables.data.arrays import density_maps
 from trainables.data.arrays.cache import derived_folder

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from study.trial import Plan
+from study.task import Plan
 from tests.trainables.data.test_shanghaitech import part_a
 from tests.trainables.small import metrics, prepared
 from tests.trainables.small_crowds import FALLING, STUDENT, TASK, job

@@ -10,7 +10,8 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from study.errors import InputError
-from study.trial import Plan, TrialContext
+from study.task import Plan
+from study.trial import TrialContext
 from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_decoding import CLASSES

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from study.errors import InputError
-from study.trial import TrialNote
+from study.task import TrialNote
 from trainables.models.sr.component_transfer import COMPONENTS, Part, fill_dictionary
 from trainables.models.sr.component_transfer import Dictionary as Atoms
 from trainables.models.sr.small_sr import SmallSR

@@ -60,8 +60,8 @@ def storage(made):
 def test_dictionary_is_built_once_before_the_teacher_is_trained(made, tmp_path):
     _, steps = made
     assert [name for name, _ in steps] == ["dictionary", "teacher"]
-    assert TASK.preparations(made[0], small.PLAN) == []
-    assert [step.name for step in TASK.preparations(tmp_path, small.PLAN)] == ["dictionary", "teacher"]
+    assert TASK.list_preparations(made[0], small.PLAN) == []
+    assert [step.name for step in TASK.list_preparations(tmp_path, small.PLAN)] == ["dictionary", "teacher"]
 
 
 def test_teacher_carries_patches_of_its_training_faces(storage):
