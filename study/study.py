@@ -145,12 +145,12 @@ class Study:
 
     @property
     def direction(self) -> Direction:
-        return self.task.metrics[self.metric]
+        return self.task.metrics[self.metric].direction
 
     @property
     def targets(self) -> dict[str, Direction]:
         """What the search is told of a completed trial, by name: `metric` first, then `objectives`."""
-        return {name: self.task.metrics[name] for name in (self.metric, *self.objectives)}
+        return {name: self.task.metrics[name].direction for name in (self.metric, *self.objectives)}
 
     def trials(self, arm: Arm) -> int:
         """How many trials the search of a cell under this arm takes."""

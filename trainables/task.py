@@ -1,4 +1,4 @@
-"""The vocabulary of tasks, losses and the training loop: Batch, Outputs, Examples, DistillationLoss, ModelSpec, Dataset.
+"""The vocabulary of tasks, losses and the training loop: Batch, Outputs, DistillationLoss, ModelSpec, Dataset.
 
 Shape letters, here and everywhere: B samples in a batch, N samples in a split, K classes, C channels, H × W pixels.
 Tasks derive from `DistillationTask` (trainables/tasks/base.py); the engine's own interface is `study.task.Task`.

@@ -39,7 +39,7 @@ from trainables.task import (
     without_pretrained,
 )
 from trainables.tasks.preflight import check_students
-from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, rehearse
+from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, profile_trial
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
@@ -112,7 +112,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     @abstractmethod
     def positions(self, split: Split) -> Tensor:
-        """Return the positions (N,) int64 of a split's samples in the pool "train+val"; of "test", in the test split."""
+        """Return a split's positions (N,) int64 in the pool, which is "train+val"; those of "test" in the test split."""
 
     @abstractmethod
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -120,7 +120,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     @abstractmethod
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
-        """Return how far the student is from the teacher, a scalar (): one measure for all arms, whatever they learn."""
+        """Return how far the student is from the teacher, a scalar (): the same measure for all arms."""
 
     @abstractmethod
     def meters(self, device: str, split: Split) -> Meters:
@@ -171,7 +171,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
         loaded: LoadedT = load_dataset(self.data)
         return loaded
 
-    def examples(self, split: Split, device: str) -> Any:
+    def examples(self, split: Split, device: str) -> Examples:
         """Return a split on a device, made once a process."""
         return _load_examples(self, split, device)
 
@@ -253,12 +253,10 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         with gpu_memory_share(context):
             teacher = preparing.teacher_outputs(self, context)
-            yield from distill(
-                self, context, lambda: self.build(context.student), self.recipe, context.loss, teacher
-            )
+            yield from distill(self, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
 
     def profile(self, context: TrialContext, batches: int) -> TrialProfile:
-        return rehearse(self, context, batches)
+        return profile_trial(self, context, batches)
 
     def describe_models(self, students: tuple[ModelSpec, ...], storage: Path) -> dict[str, Any]:
         return {

@@ -63,6 +63,9 @@ class SrSet(InOrder[SrFaces]):
     """What a record must say of it, such as how many faces were left out; else empty."""
     complete: bool = True
     """Whether these are all images of the dataset; figures published for it are of these alone."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Inputs are shares of 1, without further normalisation."""
 
     @property
     def images(self) -> Pixels:

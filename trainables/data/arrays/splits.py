@@ -37,6 +37,8 @@ class ImageSet:
     std: tuple[float, ...]
     note: str = ""
     """What a record must say of it, such as that part of the training images is missing; else empty."""
+    complete: bool = True
+    """Whether the splits have as many images as the dataset; figures published for it are of these alone."""
 
     @cached_property
     def fingerprint(self) -> str:

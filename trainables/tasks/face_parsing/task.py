@@ -49,7 +49,9 @@ class FaceParsing(DistillationTask[FaceSet]):
 
     scores = (*MEANS, *F1_BY_CLASS)
     train_scores = MEANS
-    prediction = "class logits (B, K, h, w) at the head's resolution; enlarged bilinearly, the largest is a pixel's class"
+    prediction = (
+        "class logits (B, K, h, w) at the head's resolution; upsampled, the largest is a pixel's class"
+    )
     # at 512 × 512 pixels the upsampled logits are 20 MB a face
     evaluation_batch_sizes: ClassVar = {"cpu": 8, "cuda": 16}
 

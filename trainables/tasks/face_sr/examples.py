@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
-from trainables.data.arrays.face_sr import SrFaces, SrSet
+from trainables.data.arrays.face_sr import SrFaces
 from trainables.models.sr.common import upsample_bicubic
 from trainables.task import Batch
 from trainables.training.views import Flips
@@ -35,7 +35,10 @@ class SrTargets:
 
 @dataclass(frozen=True, eq=False)
 class SrExamples:
-    """A split of faces, read batch by batch; inputs are reduced images (B, 3, S/scale, S/scale)."""
+    """A split of faces, read batch by batch; inputs are reduced images (B, 3, S/scale, S/scale).
+
+    Raises InputError for a scale below 2, or one that does not divide the size of the faces.
+    """
 
     faces: SrFaces
     views: Flips
@@ -44,6 +47,13 @@ class SrExamples:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Inputs are shares of 1, without further normalisation."""
+
+    def __post_init__(self) -> None:
+        size = self.faces.images.shape[-1]
+        if self.scale < 2 or size % self.scale:
+            raise InputError(
+                f"faces of {size} pixels at scale {self.scale}; allowed is a divisor of their size, 2 or more"
+            )
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -58,13 +68,6 @@ class SrExamples:
             boxes = flip_boxes(torch.from_numpy(self.faces.boxes[rows]).to(self.device), views, image.shape[-1])
         inputs = reduce_bicubic(image, self.scale).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, SrTargets(image, boxes), samples, views)
-
-
-def check_scale(faces: SrSet, scale: int) -> None:
-    """Raise InputError for a scale below 2, or one that does not divide the size of the faces."""
-    size = faces.images.shape[-1]
-    if scale < 2 or size % scale:
-        raise InputError(f"faces of {size} pixels at scale {scale}; allowed is a divisor of their size, 2 or more")
 
 
 def reduce_bicubic(images: Tensor, scale: int) -> Tensor:

@@ -18,7 +18,7 @@ from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
 
 
 def perceptual_error(vgg: Vgg19, image: Tensor, target: Tensor, norm: str = "mse") -> Tensor:
-    """Return Σ_i error(f_i(image), f_i(target)), f_i the activations of VGG-19's tap i: (B, 3, H, W) in [0, 1] twice → ().
+    """Return Σ_i error(f_i(image), f_i(target)), f_i the activations of VGG-19's tap i: (B, 3, H, W) in [0, 1] → ().
 
     Gradients flow to `image` alone.
     Source: Johnson et al. 2016, section 3.2. P2 names neither layers nor norm.

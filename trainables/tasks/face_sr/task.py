@@ -29,7 +29,7 @@ from trainables.models.sr.component_transfer import COMPONENTS, dictionary_of, f
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.face_sr.dictionary import build_dictionary
-from trainables.tasks.face_sr.examples import SrExamples, SrTargets, check_scale
+from trainables.tasks.face_sr.examples import SrExamples, SrTargets
 from trainables.tasks.face_sr.metrics import SCORES, Channel, LpipsNet, SrScores, missing_lpips_weights
 from trainables.tasks.face_sr.panels import draw_sr_panels
 from trainables.tasks.face_sr.perceptual import load_perceptual_vgg, perceptual_error
@@ -80,7 +80,6 @@ class FaceSR(DistillationTask[SrSet]):
         return model.build(self.scale)
 
     def load_examples(self, split: Split, device: str) -> SrExamples:
-        check_scale(self.loaded, self.scale)
         return SrExamples(self.loaded.split(split), self.views, self.scale, device)
 
     def positions(self, split: Split) -> Tensor:
@@ -135,7 +134,7 @@ class FaceSR(DistillationTask[SrSet]):
         storage: Path,
         trained_on: tuple[Split, ...] = SPLITS,
     ) -> dict[str, Any]:
-        check_scale(self.loaded, self.scale)
+        self.examples("test", "cpu")  # raises for an impossible scale
         if has_dictionary(self.teacher.model) and self.loaded.boxes is None:
             raise InputError(
                 f"{self.teacher.model.name} needs boxes of eyes, nose and mouth, and {self.loaded.name} has no "
