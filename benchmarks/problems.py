@@ -64,7 +64,7 @@ class SmallNet:
         teacher, schedule = _teacher_logits(), Cosine(loss.learning_rate)
         for epoch in range(job.trial.epochs):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.at(Progress(epoch, job.trial.epochs))
+                group["lr"] = schedule.value_at(Progress(epoch, job.trial.epochs))
             for batch in _batches(len(images)):
                 logits, progress = net(images[batch]), Progress(epoch, job.trial.epochs)
                 value = kd(Outputs(logits), Outputs(teacher[batch]), targets[batch], progress)

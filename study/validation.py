@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 METHOD = ("needs_teacher",)
 """What the engine reads of a loss; its task asks for more."""
 
-LEARNS = "begin"
+LEARNS = "new_state"
 """What a loss has whose own parts learn beside the student, see trainables/losses/state.py."""
 
 

@@ -24,7 +24,7 @@ from trainables.task import Batch, DistillationLoss, Examples, Outputs
 from trainables.training import checkpoint
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Progress, schedule_values, value_at
+from trainables.training.schedules import Progress, evaluate_schedules, value_at
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
@@ -129,7 +129,7 @@ def train_epoch(
         (part.weight * total).backward()
         ranks.all_reduce_gradients(net)
         optimizer.step()
-        training.loss.learn(student_outputs, taught, progress)
+        training.loss.step(student_outputs, taught, progress)
 
         # summed on the device: reading a number back would wait for every step
         distance = _distance(task, loss, student_outputs, taught)
@@ -240,7 +240,7 @@ def _order(seed: int, epoch: int, samples: int) -> Tensor:
 
 
 def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> dict[str, float]:
-    return {"learning_rate": value_at(recipe.learning_rate, progress), **schedule_values(loss, progress)}
+    return {"learning_rate": value_at(recipe.learning_rate, progress), **evaluate_schedules(loss, progress)}
 
 
 def _keep_best(task: DistillationTask[Any], training: Training, row: EpochResult) -> None:

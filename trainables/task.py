@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from trainables.training.schedules import Number, Progress
+from trainables.training.schedules import FloatOrSchedule, Progress
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class DistillationLoss(Protocol):
     def needs_teacher(self) -> bool: ...
 
     @property
-    def task_weight(self) -> Number: ...
+    def task_weight(self) -> FloatOrSchedule: ...
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss of a batch, a scalar ()."""

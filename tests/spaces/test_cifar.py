@@ -60,7 +60,7 @@ def test_arms_are_as_the_readings_say(study: Study) -> None:
     if profiles.LP_STAGES_READING in study.readings:
         fixed = {loss.pruning for arm in study.arms if not arm.searched and (loss := arm.loss).needs_teacher}
         (published,) = fixed - {0.0}
-        values = [published.at(Progress(epoch, 4)) for epoch in range(4)]
+        values = [published.value_at(Progress(epoch, 4)) for epoch in range(4)]
         assert values == pytest.approx([0, 0.1333, 0.2667, 0.4], abs=1e-4)
 
 

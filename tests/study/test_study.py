@@ -29,7 +29,7 @@ def first(*losses: Any) -> Arm:
 class Learning(SimulatedLoss):
     """Would begin a discriminator of its own."""
 
-    def begin(self, device: str) -> Any: ...
+    def new_state(self, device: str) -> Any: ...
 
 
 DAT = DataAdaptiveTemperature()

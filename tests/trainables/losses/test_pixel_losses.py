@@ -24,7 +24,7 @@ from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd import PixelKD
 from trainables.losses.pixel_kd_std import PixelKDStd
 from trainables.task import Outputs
-from trainables.training.schedules import Progress, Staircase, schedule_values, value_at
+from trainables.training.schedules import Progress, Staircase, evaluate_schedules, value_at
 
 MOVING = Staircase(4.0, 1.0, stages=4)
 LOSSES = {
@@ -327,7 +327,7 @@ def test_loss_describes_all_its_settings_and_what_moves(loss):
     assert set(describe(loss)) >= {"is", *(field.name for field in fields(loss))}
     assert loss.needs_teacher
     moving = {name for name in ("temperature", "weight") if not isinstance(getattr(loss, name), float)}
-    assert set(schedule_values(loss, MIDDLE)) == moving
+    assert set(evaluate_schedules(loss, MIDDLE)) == moving
 
 
 # -- KD

@@ -20,7 +20,14 @@ from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from trainables.losses.none import NoDistillation
 from trainables.task import count_parameters
 from trainables.tasks import profiling
-from trainables.tasks.profiling import CONTEXT_BYTES, GIB, gpu_memory_share, limit_to_gpu_share, profile_trial, tensor_bytes
+from trainables.tasks.profiling import (
+    CONTEXT_BYTES,
+    GIB,
+    gpu_memory_share,
+    limit_to_gpu_share,
+    profile_trial,
+    tensor_bytes,
+)
 from trainables.training.recipe import Recipe
 
 

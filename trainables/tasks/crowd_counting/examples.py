@@ -70,7 +70,7 @@ class ResidentCrowds:
         heads, image = self.heads[sample], self.images[sample]
         if view == 0:
             return float(len(heads))
-        top, left = self.views.corner(view, *image.shape[1:])
+        top, left = self.views.locate_crop(view, *image.shape[1:])
         corner = torch.tensor([left, top])
         return float(((heads >= corner) & (heads < corner + self.views.size)).all(dim=1).sum())
 

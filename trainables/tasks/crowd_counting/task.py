@@ -20,14 +20,14 @@ from study.identity import digest
 from study.trial import Split
 from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, density_maps
 from trainables.data.shanghaitech import CrowdSet
-from trainables.losses.density import map_error, sum_pool
+from trainables.losses.density import density_mse, sum_pool
 from trainables.task import Batch, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask, split_pool
 from trainables.tasks.crowd_counting.examples import MULTIPLE, ResidentCrowds, make_resident
 from trainables.tasks.crowd_counting.metrics import COUNT_ERRORS, CountErrors, draw_density_panels
 from trainables.tasks.preflight import blank_batch
 from trainables.training.schedules import check_range
-from trainables.training.views import GridCrops, pixels
+from trainables.training.views import GridCrops, denormalise
 
 CHANNELS = 3
 ATTENDED = 0.001
@@ -94,7 +94,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Mean squared error of the map (B, 1, h, w); for nets with attention plus the cross-entropy of its map."""
         density = batch.targets.density
-        loss = map_error(outputs.prediction, density)
+        loss = density_mse(outputs.prediction, density)
         if "attention" not in outputs.features:
             return loss
         attention = outputs.features["attention"].float()
@@ -103,7 +103,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Mean squared difference of the maps (B, 1, h, w), in the task's density scale."""
-        return map_error(student.prediction, teacher.prediction)
+        return density_mse(student.prediction, teacher.prediction)
 
     def meters(self, device: str, split: Split) -> CountErrors:
         return CountErrors(self.density_scale, device)
@@ -112,7 +112,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
         return blank_batch(torch.zeros(1, CHANNELS, self.views.size, self.views.size), None)
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
-        images = pixels(batch.inputs, self.loaded.mean, self.loaded.std)
+        images = denormalise(batch.inputs, self.loaded.mean, self.loaded.std)
         return draw_density_panels(outputs, batch, images, self.density_scale)
 
     @property

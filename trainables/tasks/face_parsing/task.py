@@ -24,7 +24,7 @@ from trainables.tasks.base import DistillationTask
 from trainables.tasks.face_parsing.examples import FaceExamples
 from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores, draw_parsing_panels
 from trainables.tasks.preflight import blank_batch
-from trainables.training.views import Flips, pixels
+from trainables.training.views import Flips, denormalise
 
 SAMPLE_PIXELS = 64
 """Side of the blank face on which nets are tried, at most: the largest of their strides needs no more."""
@@ -49,9 +49,7 @@ class FaceParsing(DistillationTask[FaceSet]):
 
     scores = (*MEANS, *F1_BY_CLASS)
     train_scores = MEANS
-    prediction = (
-        "class logits (B, K, h, w) at the head's resolution; upsampled, the largest is a pixel's class"
-    )
+    prediction = "class logits (B, K, h, w) at the head's resolution; upsampled, the largest is a pixel's class"
     # at 512 × 512 pixels the upsampled logits are 20 MB a face
     evaluation_batch_sizes: ClassVar = {"cpu": 8, "cuda": 16}
 
@@ -86,7 +84,7 @@ class FaceParsing(DistillationTask[FaceSet]):
         return blank_batch(torch.zeros(1, 3, side, side), torch.zeros(1, side, side, dtype=torch.int64))
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
-        return draw_parsing_panels(outputs, batch, pixels(batch.inputs, self.loaded.mean, self.loaded.std))
+        return draw_parsing_panels(outputs, batch, denormalise(batch.inputs, self.loaded.mean, self.loaded.std))
 
     @property
     def output_bytes(self) -> int:

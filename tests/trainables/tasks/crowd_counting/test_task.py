@@ -16,7 +16,7 @@ from tests.trainables.small import metrics, prepared
 from tests.trainables.small_crowds import FALLING, STUDENT, TASK, job
 from trainables.data.shanghaitech import ShanghaiTech
 from trainables.distill import evaluate
-from trainables.losses.density import DensityDistillation, map_error
+from trainables.losses.density import DensityDistillation, density_mse
 from trainables.losses.none import NoDistillation
 from trainables.models.msfanet import MSFANet
 from trainables.task import Batch, Outputs
@@ -105,7 +105,7 @@ def test_teacher_learns_attention_too(storage):
     p = said.features["attention"].detach().double().numpy()
     entropy = -(people * np.log(p) + (1 - people) * np.log(1 - p)).mean()
     weight = TASK.attention_weight * TASK.density_scale
-    alone = map_error(said.prediction, batch.targets.density)
+    alone = density_mse(said.prediction, batch.targets.density)
     assert (both - alone).item() == pytest.approx(weight * entropy, rel=1e-4)
     assert 0 < people.mean() < 1
     assert teachers.kept(storage, TASK.teacher_key)["metrics"]["test/mae"] > 0
@@ -120,7 +120,7 @@ def test_attention_reaches_shared_layers_as_in_the_unscaled_recipe():
         torch.manual_seed(0)
         net = task.build(MSFANet(4))
         said = task.outputs(net, batch)
-        density = map_error(said.prediction, batch.targets.density)
+        density = density_mse(said.prediction, batch.targets.density)
         parts = density, task.task_loss(said, batch) - density
         shared = [*net.vgg.parameters(), *net.context.parameters(), *net.aspp.parameters()]
         gradients = [torch.autograd.grad(part, shared, retain_graph=True) for part in parts]
@@ -168,7 +168,7 @@ def test_crops_show_image_map_and_heads_of_the_same_place():
     whole = examples.batch(torch.tensor([0]), torch.tensor([0]))
     for view in range(1, TASK.views.count):
         crop = examples.batch(torch.tensor([0]), torch.tensor([view]))
-        top, left = TASK.views.corner(view, 48, 64)
+        top, left = TASK.views.locate_crop(view, 48, 64)
         window = whole.inputs[:, :, top : top + 32, left : left + 32]
         below = whole.targets.density[:, :, top // 2 : top // 2 + 16, left // 2 : left // 2 + 16]
         mirrored = view > 4

@@ -139,7 +139,10 @@ def test_lpips_without_its_weights_is_absent_and_told(net, weights):
     prediction, target = images(2)
     assert scored(SrScores("cpu", lpips=net), prediction, target).keys() == {"psnr", "ssim"}
     file, source = BACKBONES[net]
-    assert missing_lpips_weights(net) == f"no LPIPS: weights absent; put the file {file} of torchvision's {source} into {weights}"
+    assert (
+        missing_lpips_weights(net)
+        == f"no LPIPS: weights absent; put the file {file} of torchvision's {source} into {weights}"
+    )
 
 
 def test_lpips_that_was_not_asked_for_is_absent(weights):
