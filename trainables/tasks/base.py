@@ -112,7 +112,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     @abstractmethod
     def positions(self, split: Split) -> Tensor:
-        """Return a split's positions (N,) int64 in the pool, which is "train+val"; those of "test" in the test split."""
+        """Return a split's positions (N,) int64 in the pool, which is "train+val"; "test" has positions of its own."""
 
     @abstractmethod
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:

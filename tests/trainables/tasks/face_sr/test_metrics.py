@@ -15,7 +15,7 @@ from study.errors import InputError
 from trainables.task import Batch, Outputs
 from trainables.tasks.face_sr import metrics as sr_scores
 from trainables.tasks.face_sr.examples import SrTargets
-from trainables.tasks.face_sr.metrics import BACKBONES, SrScores, missing_lpips_weights, compute_luma
+from trainables.tasks.face_sr.metrics import BACKBONES, SrScores, compute_luma, missing_lpips_weights
 
 
 @pytest.fixture(autouse=True)
