@@ -138,7 +138,7 @@ def test_task_without_a_member_is_refused_by_the_members_name():
     class Unfinished(Ink):
         meters = DistillationTask.meters
 
-    with pytest.raises(TypeError, match="abstract method '?meters"):
+    with pytest.raises(TypeError, match=r"abstract method '?meters"):
         Unfinished(INK.data, INK.teacher, INK.recipe)
 
 
