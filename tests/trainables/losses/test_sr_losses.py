@@ -16,7 +16,7 @@ from torchvision.transforms.functional import normalize
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import choice, corners, uniform
+from study.space.domains import choice, resolve_corners, uniform
 from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.common.pixel import NORMS, check_norm, pixel_error
@@ -387,6 +387,6 @@ def test_settings_of_a_loss_can_be_searched_and_scheduled():
     searched = AdversarialFeatures(
         weight=uniform(1e-4, 1e-1), discriminator=replace(SMALL, width=choice(4, 8)), betas=(choice(0.5, 0.9), 0.999)
     )
-    assert {loss.discriminator.width for loss in corners(searched)} == {4, 8}
+    assert {loss.discriminator.width for loss in resolve_corners(searched)} == {4, 8}
     moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Staircase(1.0, 0.0, stages=2)))
     assert evaluate_schedules(moving, START) == {"adapter.learning_rate": 1.0}
