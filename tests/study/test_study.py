@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import cifar_profiles as profiles
+import cifar_profiles
 import numpy as np
 import pytest
 
@@ -238,7 +238,7 @@ def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it(
     assert teacher == {1: 7, 3: 20, 6: 40, 12: 40}
 
 
-SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(profiles.__file__)})
+SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)

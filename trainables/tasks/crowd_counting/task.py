@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.identity import digest
 from study.trial import Split
-from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, density_maps
+from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_density_maps
 from trainables.data.shanghaitech import CrowdSet
 from trainables.losses.density import density_mse, sum_pool
 from trainables.task import Batch, ModelSpec, Outputs, Panel
@@ -76,7 +76,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
             return cast(ResidentCrowds, self.examples("train+val", device)).select(self.positions(split))
         crowds = self.loaded
         scenes = crowds.test if split == "test" else crowds.train
-        maps = density_maps(scenes, self.kernels)
+        maps = load_density_maps(scenes, self.kernels)
         return make_resident(scenes, maps, crowds.mean, crowds.std, self.views, self.density_scale, device)
 
     def positions(self, split: Split) -> Tensor:

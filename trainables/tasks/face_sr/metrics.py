@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from study.task import Metric
-from trainables.models.backbones.pretrained import imagenet_weights
+from trainables.models.backbones.pretrained import load_imagenet_weights
 from trainables.task import Batch, Outputs
 
 SCORES = (
@@ -106,7 +106,7 @@ def _load_lpips(net: LpipsNet, device: str) -> Callable[[Tensor, Tensor], float]
     """Return a function that measures the mean distance of two batches; its weights are read once a process."""
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
-    imagenet_weights(*BACKBONES[net])  # torchvision would not notice a damaged file
+    load_imagenet_weights(*BACKBONES[net])  # torchvision would not notice a damaged file
     metric = LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True).to(device)
 
     def distance(image: Tensor, target: Tensor) -> float:

@@ -25,7 +25,8 @@ from study.task import SPLITS, Plan, Preparation
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import check_norm, pixel_error
-from trainables.models.sr.component_transfer import COMPONENTS, dictionary_of, fill_dictionary
+from trainables.models.sr.common import COMPONENTS
+from trainables.models.sr.component_transfer import fill_dictionary, get_dictionary
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.face_sr.dictionary import build_dictionary
@@ -181,7 +182,7 @@ class FaceSR(DistillationTask[SrSet]):
         net = self.build(model)
         if not has_dictionary(model):
             return net
-        return fill_dictionary(net, {part.name: torch.rand(part.shape) for part in dictionary_of(net).parts})
+        return fill_dictionary(net, {part.name: torch.rand(part.shape) for part in get_dictionary(net).parts})
 
     def _prepare_dictionary(self, context: TrialContext) -> Iterator[EpochResult]:
         started = time.perf_counter()
