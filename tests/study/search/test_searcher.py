@@ -273,7 +273,7 @@ def test_grid_leaves_out_what_is_tried_first(tmp_path: Path) -> None:
     ("trials", "first", "message"),
     [
         (10, (), r"the grid of arm 'searched' has 20 points, budget.trials is 10: raise it to 20"),
-        (20, (0.35,), r"has 20 points and 1 first ones beside it, budget.trials is 20: raise it to 21"),
+        (20, (0.35,), r"has 20 points and 1 first ones outside it, budget.trials is 20: raise it to 21"),
     ],
 )
 def test_grid_larger_than_the_budget_is_refused(trials: int, first: tuple[float, ...], message: str) -> None:
