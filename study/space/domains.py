@@ -201,8 +201,6 @@ def _check_range(domain: Uniform | Integer) -> None:
     if not (math.isfinite(domain.low) and math.isfinite(domain.high)):
         raise InputError(f"{call}: both ends must be finite numbers")
     if not domain.low < domain.high:
-        raise InputError(
-            f"{call} is empty or reversed: low must be below high; write a single value without a domain"
-        )
+        raise InputError(f"{call} is empty or reversed: low must be below high; write a single value without a domain")
     if domain.log and domain.low <= 0:
         raise InputError(f"{call} on a logarithmic scale: low must be above 0")
