@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cifar_profiles as profiles
+import cifar_profiles
 import pytest
 
 from study import Study
@@ -123,7 +123,7 @@ def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it(
     assert teacher == {1: 7, 3: 20, 6: 40, 12: 40}
 
 
-SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(profiles.__file__)})
+SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
