@@ -53,7 +53,7 @@ def gpu_memory_share(job: TrialContext) -> Iterator[None]:
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"torch {torch.__version__} cannot use this node's GPU: install a torch for the driver's CUDA "
-            "(pytorch.org), or give --gpus-per-trial 0"
+            "(pytorch.org), or give --gpus-per-worker 0"
         )
     there = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(allowed(job.gpus, there) / there, 0)
@@ -79,8 +79,8 @@ def too_large(share: float, there: int) -> str:
         )
     return (
         f"out of memory: its share of the GPU is {share:g}, which leaves {allowed(share, there) / GIB:.1f} of "
-        f"{there / GIB:.1f} GiB for tensors: give each trial more, --gpus-per-trial {min(1.0, 2 * share):g}, or let "
-        "--gpus-per-trial auto measure what it needs; then --retry-failed"
+        f"{there / GIB:.1f} GiB for tensors: give each trial more, --gpus-per-worker {min(1.0, 2 * share):g}, or let "
+        "--gpus-per-worker auto measure what it needs; then --retry-failed"
     )
 
 

@@ -61,8 +61,8 @@ def test_torch_is_limited_to_the_share_less_the_context(
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (0.25, r"share of the GPU is 0.25, which leaves 19.2 of 80.0 GiB .* --gpus-per-trial 0.5, or let .* auto"),
-        (0.7, r"--gpus-per-trial 1, or let"),
+        (0.25, r"share of the GPU is 0.25, which leaves 19.2 of 80.0 GiB .* --gpus-per-worker 0.5, or let .* auto"),
+        (0.7, r"--gpus-per-worker 1, or let"),
         (1.0, r"a GPU of 80.0 GiB is too small for this trial: .* --workers-per-trial 2"),
     ],
 )
@@ -98,7 +98,7 @@ def test_full_gpu_is_told_from_other_faults(error: str, becomes: type[Exception]
 def test_gpu_that_torch_cannot_use_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (
-        pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-trial 0"),
+        pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-worker 0"),
         gpu_memory_share(job()),
     ):
         pass

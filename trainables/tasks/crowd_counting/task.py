@@ -21,7 +21,7 @@ from study.errors import InputError
 from study.identity import describe, digest
 from study.task import SPLITS
 from study.trial import Direction, Split
-from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, density_maps
+from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_density_maps
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.shanghaitech import CrowdSet
 from trainables.losses.density import density_mse, sum_pool
@@ -204,5 +204,5 @@ def _resident(task: CrowdCounting, split: Split, device: str) -> ResidentCrowds:
         return _resident(task, "train+val", device).at(task.positions(split))
     crowds = load(task.data)
     scenes = crowds.test if split == "test" else crowds.train
-    maps = density_maps(scenes, task.kernels)
+    maps = load_density_maps(scenes, task.kernels)
     return resident(scenes, maps, crowds.mean, crowds.std, task.views, task.density_scale, device)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trainables.models.backbones.pretrained import imagenet_weights
+from trainables.models.backbones.pretrained import load_imagenet_weights
 from trainables.task import Batch, Outputs
 
 SCORES = ("psnr", "ssim", "lpips")
@@ -99,7 +99,7 @@ def _lpips(net: LpipsNet, device: str) -> Callable[[Tensor, Tensor], float]:
     """The mean distance of two batches, as a function; built once in a process, since its weights are read for it."""
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
-    imagenet_weights(*BACKBONES[net])  # torchvision would take a damaged file for sound
+    load_imagenet_weights(*BACKBONES[net])  # torchvision would take a damaged file for sound
     metric = LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True).to(device)
 
     def distance(image: Tensor, target: Tensor) -> float:

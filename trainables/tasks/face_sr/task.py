@@ -25,7 +25,8 @@ from study.task import SPLITS, Plan, Preparation
 from study.trial import Direction, EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import check_norm, pixel_error
-from trainables.models.sr.component_transfer import COMPONENTS, dictionary_of, fill_dictionary
+from trainables.models.sr.common import COMPONENTS
+from trainables.models.sr.component_transfer import fill_dictionary, get_dictionary
 from trainables.task import Batch, Outputs, Panel
 from trainables.tasks.base import Taught
 from trainables.tasks.face_sr.dictionary import build_dictionary
@@ -258,7 +259,7 @@ class FaceSR(Taught):
         net = self.build(model)
         if not has_dictionary(model):
             return net
-        return fill_dictionary(net, {part.name: torch.rand(part.shape) for part in dictionary_of(net).parts})
+        return fill_dictionary(net, {part.name: torch.rand(part.shape) for part in get_dictionary(net).parts})
 
     def _empty_face(self) -> Batch:
         side = min(int(load(self.data).images.shape[-1]), TRIED_PIXELS)

@@ -99,7 +99,7 @@ def test_unwritable_cache_is_told_by_the_check(tmp_path, monkeypatch):
 def imagenet(monkeypatch) -> CrowdCounting:
     """A task whose small teacher starts from weights of ImageNet, which are not there."""
     monkeypatch.setattr(msfanet, "PUBLISHED_WIDTH", 4)
-    monkeypatch.setattr(msfanet, "_imagenet_features", _missing)
+    monkeypatch.setattr(msfanet, "_load_imagenet_features", _missing)
     teacher = Teacher(MSFANet(4, imagenet=True), RECIPE, epochs=2)
     return dataclasses.replace(TASK, teacher=teacher, validation=5)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data.arrays.face_sr import SrFaces
-from trainables.data.arrays.landmarks import component_boxes
+from trainables.data.arrays.landmarks import compute_component_boxes
 from trainables.tasks.face_sr.examples import SrExamples, bicubic, flipped_boxes, reduced, sr_examples
 
 COUNT, SIZE = 6, 48
@@ -108,8 +108,8 @@ def test_flipped_boxes_are_the_boxes_of_flipped_landmarks(points):
     x, y = 64 - np.array(points[0::2]), np.array(points[1::2])
     mirrored = np.stack([x, y], axis=1)[[1, 0, 2, 4, 3]].ravel().tolist()
     crop = (0, 0, 64, 64)
-    expected = component_boxes([mirrored], [crop], 64)
-    boxes = torch.from_numpy(component_boxes([points], [crop], 64))
+    expected = compute_component_boxes([mirrored], [crop], 64)
+    boxes = torch.from_numpy(compute_component_boxes([points], [crop], 64))
     assert np.allclose(flipped_boxes(boxes, numbers(1), 64), expected, atol=1e-4)
     assert torch.equal(flipped_boxes(boxes, numbers(0), 64), boxes)
 
@@ -117,7 +117,7 @@ def test_flipped_boxes_are_the_boxes_of_flipped_landmarks(points):
 @settings(deadline=None)
 @given(points=points)
 def test_twice_flipped_boxes_are_where_they_were(points):
-    boxes = torch.from_numpy(component_boxes([points], [(0, 0, 64, 64)], 64))
+    boxes = torch.from_numpy(compute_component_boxes([points], [(0, 0, 64, 64)], 64))
     once = flipped_boxes(boxes, numbers(1), 64)
     assert torch.allclose(flipped_boxes(once, numbers(1), 64), boxes, atol=1e-4)
     assert (once[..., 2:] > once[..., :2]).all()

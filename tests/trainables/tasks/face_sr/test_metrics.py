@@ -153,7 +153,7 @@ def test_damaged_weights_of_lpips_are_refused_and_not_downloaded(net, weights, m
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     (weights / BACKBONES[net][0]).write_bytes(b"half a file")
     assert lpips_lacks(net) == ""
-    with pytest.raises(InputError, match=r"has SHA-256 .*, not what its name says: damaged"):
+    with pytest.raises(InputError, match=r"has SHA-256 .*, which is not the one in its name: the file is damaged"):
         SrScores("cpu", lpips=net)
 
 
@@ -172,7 +172,7 @@ def random_backbone(monkeypatch) -> _LPIPS:
     random = _LPIPS(net="alex", pnet_rand=True)
     monkeypatch.setattr("torchmetrics.image.lpip._NoTrainLpips", lambda net: random)
     monkeypatch.setattr(sr_scores, "lpips_lacks", lambda net: "")
-    monkeypatch.setattr(sr_scores, "imagenet_weights", lambda *names: {})
+    monkeypatch.setattr(sr_scores, "load_imagenet_weights", lambda *names: {})
     return random
 
 
