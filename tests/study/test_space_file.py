@@ -148,9 +148,9 @@ def test_readmes_example_of_a_loss_is_a_space_file_that_passes_every_check(tmp_p
     ("mistake", "message"),
     [
         ("KD(temprature=4)", r"mse\.py, line \d+: TypeError: .*'temprature'"),
-        ("LogitMse(weight='0.5')", "LogitMse raises AttributeError on two samples of 10 classes"),
-        ("Whole()", r"Whole returns a tensor of shape \(2, 10\); a loss is one number"),
-        ("Raises()", r"Raises raises ValueError on two samples of 10 classes: shapes differ"),
+        ("LogitMse(weight='0.5')", r"LogitMse raises AttributeError on outputs of the student \(1, 10\) and"),
+        ("Whole()", r"Whole returns a tensor of shape \(1, 10\); allowed is a scalar"),
+        ("Raises()", r"Raises raises ValueError on outputs of the student .* teacher \(1, 10\): shapes differ"),
         ("NoWeight()", "NoWeight has no 'task_weight': see \"Adding a loss\""),
         ("Unknown()", r"mse\.py, line \d+: NameError"),
     ],
