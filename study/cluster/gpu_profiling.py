@@ -42,6 +42,9 @@ TEACHER_STEP = "teacher"
 AUTO = "--gpus-per-worker auto"
 NO_GPU = f"{AUTO}: there is no GPU here, trials run on CPUs: 0"
 
+Notify = Callable[[str], None]
+"""Shows a line to the user."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -94,12 +97,7 @@ class Profiler:
 
 
 def measure_gpu_share(
-    study: Study,
-    storage: Path,
-    space: Any,
-    address: str | None,
-    notify: Callable[[str], None],
-    data: RemoteDataset | None = None,
+    study: Study, storage: Path, space: Any, address: str | None, notify: Notify, data: RemoteDataset | None = None
 ) -> float:
     """Measure and return the best share of a GPU for each trial; 0 if there is no GPU.
 
@@ -137,7 +135,7 @@ def measure_packing(
     space: Any,
     device: str,
     node: Node,
-    notify: Callable[[str], None],
+    notify: Notify,
     data: RemoteDataset | None = None,
 ) -> PackingResult:
     """Measure how trials of a study pack best on one GPU of such a node, with a running Ray.
@@ -175,7 +173,7 @@ def _time_concurrent(profilers: list[Any], new: list[Any], workloads: list[Workl
 
 
 def _profile_alone(
-    study: Study, trains_teacher: bool, profiler: Any, notify: Callable[[str], None]
+    study: Study, trains_teacher: bool, profiler: Any, notify: Notify
 ) -> tuple[MemoryNeed, list[Workload]]:
     """Return the memory of a process that trained everything, and each student's slowest workload, sized for timing."""
     workloads = [Workload("", TEACHER_STEP, None)] if trains_teacher else []
@@ -218,6 +216,7 @@ def _corner_losses(arm: Arm) -> list[Any]:
 
 
 def _count_batches(profile: TrialProfile) -> int:
+    """Return how many batches take about TIMED_SECONDS."""
     wanted = TIMED_SECONDS * profile.epoch_batches / max(profile.epoch_seconds, 1e-9)
     return max(1, min(profile.epoch_batches, round(wanted)))
 
