@@ -60,7 +60,7 @@ class SrSet(OrderedSplits[SrFaces]):
     note: str = ""
     """Remark for the record, such as the number of faces left out; else empty."""
     complete: bool = True
-    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @property
     def images(self) -> Pixels:
