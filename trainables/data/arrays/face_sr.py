@@ -61,6 +61,9 @@ class SrSet(OrderedSplits[SrFaces]):
     """Remark for the record, such as the number of faces left out; else empty."""
     complete: bool = True
     """False if images of the dataset are missing; published figures are shown for complete sets only."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Per channel, of pixels in [0, 1]: nets get them without normalisation."""
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     @property
     def images(self) -> Pixels:

@@ -37,6 +37,8 @@ class ImageSet:
     std: tuple[float, ...]
     note: str = ""
     """Remark for the record, such as missing training images; else empty."""
+    complete: bool = True
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @cached_property
     def fingerprint(self) -> str:

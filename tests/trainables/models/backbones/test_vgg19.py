@@ -14,7 +14,7 @@ from study.errors import InputError
 from trainables.models.backbones import vgg19
 from trainables.models.backbones.vgg19 import AFTER_RELU, BEFORE_RELU, Vgg19
 from trainables.models.sr.dictionary_sr import VggSR
-from trainables.tasks.face_sr.perceptual import perceptual_vgg
+from trainables.tasks.face_sr.perceptual import load_perceptual_vgg
 
 
 @pytest.mark.parametrize("taps", [BEFORE_RELU, AFTER_RELU])
@@ -39,12 +39,12 @@ def checkpoints(tmp_path, monkeypatch) -> Path:
     """torchvision's folder of weights, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    perceptual_vgg.cache_clear()
+    load_perceptual_vgg.cache_clear()
     yield tmp_path / "hub" / "checkpoints"
-    perceptual_vgg.cache_clear()
+    load_perceptual_vgg.cache_clear()
 
 
-@pytest.mark.parametrize("use", [lambda: VggSR().build(8), lambda: perceptual_vgg("cpu")])
+@pytest.mark.parametrize("use", [lambda: VggSR().build(8), lambda: load_perceptual_vgg("cpu")])
 def test_imagenet_weights_that_are_missing_are_named_with_their_folder(checkpoints, use):
     with pytest.raises(InputError, match=f"vgg19-dcbb9e9d.pth are not in {checkpoints}"):
         use()
@@ -57,7 +57,7 @@ def test_imagenet_weights_are_what_vgg_starts_from(checkpoints, monkeypatch, tmp
     checksum = hashlib.sha256((checkpoints / "aside").read_bytes()).hexdigest()
     monkeypatch.setattr(vgg19, "IMAGENET_FILE", f"vgg19-{checksum[:8]}.pth")
     (checkpoints / "aside").rename(checkpoints / vgg19.IMAGENET_FILE)
-    vgg = perceptual_vgg("cpu")
+    vgg = load_perceptual_vgg("cpu")
     assert all(torch.equal(tensor, state[name]) for name, tensor in vgg.state_dict().items())
     assert not any(parameter.requires_grad for parameter in vgg.parameters())
     elsewhere = tmp_path / "elsewhere"
