@@ -19,6 +19,7 @@ from reports.compare import main as compare
 from study.cli import list_studies as listing
 from study.cli.main import main
 from study.cli.resume import words_to_go_on
+from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.records.segments import Records, write_study
@@ -35,6 +36,9 @@ from tests.study.s3 import Copy, put
 from tests.study.toy import drive, job_of, open_flow, toy
 
 # -- who drives --------------------------------------------------------------------------------------------------------
+
+
+CODE = CodeVersion({"space file": "0" * 16})
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def run(storage: Path, count: int | None = None) -> Coordinator:
 
 
 def described(study: Study, finished: bool) -> dict[str, Any]:
-    space = Space(study, package, Path("toy.py"), "", "")
+    space = Space(study, package, Path("toy.py"), "", "", CODE)
     inputs = {"data": {"fingerprint": "simulated"}}
     return document(study, space, inputs, None, "python -m study.run toy.py") | {"finished": finished}
 
