@@ -149,7 +149,7 @@ def test_node_without_the_project_can_say_so() -> None:
 SPACE = '''
 from dataclasses import dataclass
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 from helper import bonus
 
 def factor(): return 1.0

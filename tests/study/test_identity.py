@@ -27,7 +27,7 @@ SPACE = """
 from dataclasses import dataclass
 from study import Arm, Budget, Study
 from helper import Theirs
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 @dataclass(frozen=True)
 class Mine(SimulatedLoss):
@@ -39,7 +39,7 @@ study = Study(name="x", question="?", task=Simulated(), students=(SimulatedStude
 
 HELPER = '''
 from dataclasses import dataclass
-from trainables.simulated import SimulatedLoss
+from trainables import SimulatedLoss
 
 def unused(): return 1
 

@@ -265,7 +265,7 @@ def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -
 OWN_LOSS = """
 from dataclasses import dataclass
 from study import Arm, Budget, Study
-from trainables.simulated import Simulated, SimulatedLoss, SimulatedStudent
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 def bonus():
     return 0.05
