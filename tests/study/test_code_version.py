@@ -121,7 +121,7 @@ def test_edit_of_a_package_file_is_another_version_wherever_the_package_lies(
     spec = lambda name: type("Spec", (), {"submodule_search_locations": [str(tmp_path / name)]})  # noqa: E731
     monkeypatch.setattr("importlib.util.find_spec", spec)
     assert package_files("trainables") == before
-    path = tmp_path / "trainables" / "simulated.py"
+    path = tmp_path / "trainables" / "tasks" / "simulated.py"
     path.write_text(path.read_text() + "\nX = 1\n")
     assert CodeVersion(package_files("trainables")).changes(before) == ["trainables/tasks/simulated.py"]
 
@@ -132,7 +132,7 @@ def test_changes_are_named_with_what_is_new_and_what_is_gone() -> None:
 
 
 def test_node_without_the_project_can_say_so() -> None:
-    question = cloudpickle.dumps(installed._looking())
+    question = cloudpickle.dumps(installed._make_reader())
     script = (
         "import sys\nsys.modules |= {name: None for name in ('study', 'trainables')}\n"
         "from ray import cloudpickle\nimport importlib.util, importlib.machinery\n"
