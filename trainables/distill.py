@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,14 @@ from study.identity import derived_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
+from trainables.task import Batch, DistillationLoss, Examples, Outputs
 from trainables.training import checkpoint
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import Progress, evaluate_schedules, value_at
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 
 class TeacherOutputs(Protocol):
@@ -50,7 +53,7 @@ class Training:
 
 
 def distill(
-    task: TrainableTask,
+    task: DistillationTask[Any],
     job: TrialContext,
     build: Callable[[], nn.Module],
     recipe: Recipe,
@@ -90,7 +93,7 @@ def distill(
 
 
 def train_epoch(
-    task: TrainableTask,
+    task: DistillationTask[Any],
     job: TrialContext,
     training: Training,
     train: Examples,
@@ -144,7 +147,7 @@ def train_epoch(
 
 
 @torch.no_grad()
-def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
+def _distance(task: DistillationTask[Any], loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
     """Of a batch; 0 where nobody asks the teacher."""
     if not loss.needs_teacher:
         return torch.zeros((), device=student.prediction.device)
@@ -153,7 +156,7 @@ def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, tea
 
 @torch.no_grad()
 def evaluate(
-    task: TrainableTask, net: nn.Module, split: Split, device: str, ranks: ProcessGroup = SINGLE_PROCESS
+    task: DistillationTask[Any], net: nn.Module, split: Split, device: str, ranks: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, float]:
     """The task's metrics on a split, views untouched, by `split/name`; all workers get the same."""
     net.eval()
@@ -240,17 +243,17 @@ def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> di
     return {"learning_rate": value_at(recipe.learning_rate, progress), **evaluate_schedules(loss, progress)}
 
 
-def _keep_best(task: TrainableTask, training: Training, row: EpochResult) -> None:
+def _keep_best(task: DistillationTask[Any], training: Training, row: EpochResult) -> None:
     """Remember the weights of the epoch that is best on validation, the earliest of equals."""
     name = task.selection_metric
-    sign = 1 if task.metrics[name] == "max" else -1
+    sign = 1 if task.metrics[name].direction == "max" else -1
     best = training.best_row
     if best is None or sign * row["metrics"][name] > sign * best["metrics"][name]:
         training.best_row = row
         training.best_state = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
 
 
-def _test(task: TrainableTask, training: Training, job: TrialContext) -> dict[str, Any]:
+def _test(task: DistillationTask[Any], training: Training, job: TrialContext) -> dict[str, Any]:
     """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation.
 
     The first of a cell's runs also keeps what its net makes of a few examples.
@@ -258,7 +261,7 @@ def _test(task: TrainableTask, training: Training, job: TrialContext) -> dict[st
     ranks = training.ranks
     metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device, ranks)
     if job.trial.number == 0 and ranks.is_main:
-        exhibits.write(task, training.net, job.checkpoint, job.device)
+        exhibits.write_panels(task, training.net, job.checkpoint, job.device)
     if training.best_row is None or training.best_state is None:
         return metrics
     last = {key: value.detach().clone() for key, value in training.net.state_dict().items()}

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,11 @@ import trainables
 from study.errors import InputError
 from study.identity import PUBLIC_NAME, public_name
 from study.task import TrialNote
-from trainables.task import Batch, TrainableTask, count_parameters, without_pretrained
+from trainables.task import Batch, count_parameters, without_pretrained
 from trainables.training import checkpoint
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Trained:
 class Prediction(nn.Module):
     """A net as its task reads it: of several outputs, the prediction."""
 
-    def __init__(self, task: TrainableTask, net: nn.Module):
+    def __init__(self, task: DistillationTask[Any], net: nn.Module):
         super().__init__()
         self.net, self._task = net, task
 

@@ -61,6 +61,9 @@ class SrSet(OrderedSplits[SrFaces]):
     """Remark for the record, such as the number of faces left out; else empty."""
     complete: bool = True
     """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Inputs are shares of 1, without further normalisation."""
 
     @property
     def images(self) -> Pixels:

@@ -37,6 +37,8 @@ class ImageSet:
     std: tuple[float, ...]
     note: str = ""
     """Remark for the record, such as missing training images; else empty."""
+    complete: bool = True
+    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
 
     @cached_property
     def fingerprint(self) -> str:

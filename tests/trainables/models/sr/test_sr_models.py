@@ -32,7 +32,7 @@ from trainables.models.sr.rcan import RCAN, ChannelAttention
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
 from trainables.task import count_parameters
-from trainables.tasks.face_sr.perceptual import perceptual_vgg
+from trainables.tasks.face_sr.perceptual import load_perceptual_vgg
 
 # Golden counts: RCAN and SRFBN as in the public implementations (SRFBN's authors give 3,631 and 483 thousand at scale
 # 4), the small nets as in the sketch that this repository's figures come from.
@@ -479,12 +479,12 @@ def checkpoints(tmp_path, monkeypatch) -> Path:
     """torchvision's folder of weights, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    perceptual_vgg.cache_clear()
+    load_perceptual_vgg.cache_clear()
     yield tmp_path / "hub" / "checkpoints"
-    perceptual_vgg.cache_clear()
+    load_perceptual_vgg.cache_clear()
 
 
-@pytest.mark.parametrize("use", [lambda: VggSR().build(8), lambda: perceptual_vgg("cpu")])
+@pytest.mark.parametrize("use", [lambda: VggSR().build(8), lambda: load_perceptual_vgg("cpu")])
 def test_imagenet_weights_that_are_missing_are_named_with_their_folder(checkpoints, use):
     with pytest.raises(InputError, match=f"vgg19-dcbb9e9d.pth are not in {checkpoints}"):
         use()
@@ -497,7 +497,7 @@ def test_imagenet_weights_are_what_vgg_starts_from(checkpoints, monkeypatch, tmp
     checksum = hashlib.sha256((checkpoints / "aside").read_bytes()).hexdigest()
     monkeypatch.setattr(vgg19, "IMAGENET_FILE", f"vgg19-{checksum[:8]}.pth")
     (checkpoints / "aside").rename(checkpoints / vgg19.IMAGENET_FILE)
-    vgg = perceptual_vgg("cpu")
+    vgg = load_perceptual_vgg("cpu")
     assert all(torch.equal(tensor, state[name]) for name, tensor in vgg.state_dict().items())
     assert not any(parameter.requires_grad for parameter in vgg.parameters())
     elsewhere = tmp_path / "elsewhere"
