@@ -1,7 +1,6 @@
-"""The base class of tasks: a subclass says what is learned and how it is scored, all else is done here.
+"""The base class of tasks: a subclass defines what is learned and how it is scored, the base class does all else.
 
-Importing upward, from distill.py to export/, is why it does not lie in trainables/task.py; lower modules import the
-class for type checking alone.
+It lies above distill.py, teacher/ and export/, which it calls; these import the class for type checking alone.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     evaluation_batch_sizes: ClassVar[Mapping[str, int]] = {"cpu": 8, "cuda": 32}
     """Samples evaluated at once, by device; 1 where images differ in size."""
 
-    # -- what a task must say ------------------------------------------------------------------------------------------
+    # -- what a task must define ---------------------------------------------------------------------------------------
 
     @property
     @abstractmethod

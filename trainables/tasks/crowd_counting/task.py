@@ -55,7 +55,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
 
     It is multiplied by density_scale s. The error's gradient at the output y is 2·(y − s·density)/pixels: for the small
     y of the first steps s times that of an unscaled map, and so is the gradient that reaches the layers that both maps
-    share. Later, as the weights that make y grow, the error counts up to s times more than beside an unscaled map.
+    share. Later, as the weights that make y grow, the error counts up to s times more than that of an unscaled map.
     """
 
     scores = COUNT_ERRORS
