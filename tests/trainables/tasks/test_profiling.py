@@ -94,9 +94,7 @@ def test_too_large_a_trial_fails_by_its_share_and_the_way_out(
         ("CUDA error: an illegal memory access was encountered", RuntimeError),
     ],
 )
-def test_full_gpu_is_distinguished_from_other_errors(
-    error: str, becomes: type[Exception], pretended: dict[str, float]
-) -> None:
+def test_full_gpu_is_no_other_error(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
     with (
         pytest.raises(becomes, match=r"share of the GPU" if becomes is MemoryError else error),
         gpu_memory_share(job()),
