@@ -38,7 +38,7 @@ class ImageSet:
     note: str = ""
     """Remark for the record, such as missing training images; else empty."""
     complete: bool = True
-    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @cached_property
     def fingerprint(self) -> str:
