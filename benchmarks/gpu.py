@@ -28,7 +28,8 @@ import torch
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.side_by_side import SEED, by_processes, job_of, task_of
 from benchmarks.untrained import keep_untrained_teacher
-from study.trial import Plan, TrialContext
+from study.task import Plan
+from study.trial import TrialContext
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store

@@ -21,7 +21,8 @@ import torch
 from benchmarks.reporting import machine, result, table
 from study.space_file import load_space
 from study.study import Arm, Study
-from study.trial import EpochResult, Plan, Trial, TrialContext
+from study.task import Plan
+from study.trial import EpochResult, Trial, TrialContext
 
 SEED = 0
 SPACE = Path(__file__).parents[1] / "spaces" / "lp_cifar.py"
@@ -39,7 +40,7 @@ def prepared(study: Study, folder: Path, device: str) -> list[list[str]]:
 
 
 def confirm_run(study: Study, folder: Path, device: str, arm: Arm, name: str) -> list[EpochResult]:
-    loss = arm.first[0] if arm.searched else arm.loss
+    loss = arm.first[0] if arm.is_searched else arm.loss
     student = study.students[0]
     trial = Trial("confirm", student.name, name, 0, SEED, study.budget.epochs, {}, {})
     return list(study.task.train(_job(study, folder, device, trial, student, loss)))
