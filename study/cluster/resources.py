@@ -35,6 +35,15 @@ GPU_RESOLUTION = 10_000
 """Parts into which Ray divides a GPU; requested shares are rounded down to whole parts."""
 
 
+WORKER_ENVIRONMENT = {
+    # one thread per trial, whatever the shell sets: threads change rounding and slow each other down
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+"""Environment variables of all processes that train, whatever a node of the cluster sets."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """Resources of each worker of a trial, and the number of concurrent trials."""
@@ -81,9 +90,8 @@ def connect(address: str | None) -> None:
 
     Raises InputError if no cluster answers there, refuses this shell, or has other software.
     """
-    # one thread per trial, whatever the shell sets: threads change rounding and slow each other down
-    threads = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": threads}
+    _check_train_version()
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": WORKER_ENVIRONMENT}}
     if address is None:
         # "local" and not None, with which Ray would join a cluster that happens to run on this machine
         ray.init(address="local", include_dashboard=False, **quiet)
@@ -91,6 +99,13 @@ def connect(address: str | None) -> None:
         _join(address, quiet)
     # replaces Ray's own handler: SIGTERM, as sent by batch systems, interrupts like Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _check_train_version() -> None:
+    """Raise InputError if Ray Train V2, in which all trials run, is switched off in this shell."""
+    given = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
+    if given.lower() not in ("1", "true"):
+        raise InputError(f"RAY_TRAIN_V2_ENABLED={given}: trials run in Ray Train V2; unset the variable or set it to 1")
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

@@ -18,13 +18,12 @@ from typing import Any
 
 from study.cluster.resources import Resources  # isort: skip  (first: it sets what Ray reads when it is imported)
 from ray import cloudpickle, tune
-from ray.air.execution._internal import RayActorManager
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
-from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.engine.coordinator import Coordinator
+from study.execution.ray_internals import RayActorManager, replace_actor_manager
 from study.execution.retries import MAX_WORKER_RETRIES, WorkerFailure
 from study.execution.tune_bridge import StopCheck, StopTuning, TuneBridge
 from study.execution.worker import TrialWorker
@@ -59,7 +58,7 @@ def execute(
     """
     # classes defined in a space file are pickled by value: workers cannot import it
     cloudpickle.register_pickle_by_value(space)
-    tune_controller.RayActorManager = ActorManager
+    replace_actor_manager(ActorManager)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="kdstudy-tune-"))
     bridge = TuneBridge(coordinator, context, check_stop, notify, max_trials or (lambda: resources.concurrent))

@@ -1,8 +1,9 @@
 """Worker process: trains one trial after another and keeps torch, its data and its models in memory between them.
 
-`TrialWorker` is the actor of one-worker trials. Tune reuses it, so that a trial costs milliseconds to start. It knows
-nothing of torch: a task is an iterator of rows, and rows travel to the driver as text. An exception inside a trial is
-reported as that trial's failure; whatever kills the process is not, and Ray restarts the trial elsewhere.
+`TrialWorker` is the actor of one-worker trials. Tune reuses it, so that a trial costs milliseconds to start, and each
+trial is a run of Ray Train inside it (study/execution/train_run.py). The actor knows nothing of torch: a task is an
+iterator of rows, and rows travel to the driver as text. An exception inside a trial is reported as that trial's
+failure; whatever kills the process is not, and Ray restarts the trial elsewhere.
 Trials of several workers run in study/execution/worker_group.py, where each rank is a `Worker` too.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.execution.train_run import TRAIN_FN, TrainRun, TrainThread
 from study.execution.worker_context import TRACEBACK, WorkerContext
 from study.space.domains import resolve_params
 from study.storage import worker_sync
@@ -53,6 +55,9 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, str]:
         return self._worker.step().to_message()
 
+    def cleanup(self) -> None:
+        self._worker.stop_trial()
+
 
 class Worker:
     """Trains trials in this process, one after another; of a trial of several workers, the share of `rank`."""
@@ -63,16 +68,24 @@ class Worker:
         self._node_problem = context.find_problem()
         self._last_checkpoint: Path | None = None
         """Checkpoint folder of the previous trial."""
+        self._rows: Iterator[EpochResult] | None = None
+        self._thread: TrainThread | None = None
         # the ranks of a trial must end each step after the same epoch, whatever their clocks say
         self._report_seconds = REPORT_SECONDS if workers == 1 else 0.0
 
     def start_trial(self, config: dict[str, Any], rendezvous_address: str = "") -> None:
         """Prepare for a trial; `rendezvous_address` is the HOST:PORT at which the ranks of one trial meet."""
+        self.stop_trial()
         worker_sync.drop_local_copy(self._context.mirror, self._last_checkpoint)
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded_epochs = int(config["epochs_done"])
         self._rendezvous_address = rendezvous_address
-        self._rows: Iterator[EpochResult] | None = None
+
+    def stop_trial(self) -> None:
+        """End the current trial's training after the last epoch that it reported."""
+        if isinstance(self._rows, TrainRun):
+            self._rows.stop()
+        self._rows = None
 
     def step(self) -> StepReport:
         """Train one epoch, or several short ones. Whether the trial has ended is for the driver to decide."""
@@ -100,10 +113,7 @@ class Worker:
         deadline = time.monotonic() + self._report_seconds
         try:
             if self._rows is None:
-                job = self._trial_context()
-                self._last_checkpoint = job.checkpoint
-                self._context.fetch_files(job)
-                self._rows = job.task.prepare(job) if job.trial.phase == "prepare" else job.task.train(job)
+                self._rows = self._start_training()
             while not report.rows or (not self._is_last(report) and time.monotonic() < deadline):
                 with self._abort_on_hang():
                     report.rows.append(next(self._rows))
@@ -117,6 +127,17 @@ class Worker:
                 report.halt = f"the storage takes no more ({full}): make room, then run the command again"
             else:
                 self._failed, report.failure = True, self._describe_failure(error)
+
+    def _start_training(self) -> Iterator[EpochResult]:
+        """Return the trial's rows. Raises StorageError if its files cannot be fetched."""
+        job = self._trial_context()
+        self._last_checkpoint = job.checkpoint
+        self._context.fetch_files(job)
+        train = job.task.prepare if job.trial.phase == "prepare" else job.task.train
+        if self._workers > 1:
+            return train(job)
+        self._thread = self._thread or TrainThread()
+        return self._thread.start(job.trial.id, lambda: train(job))
 
     def _is_last(self, report: StepReport) -> bool:
         return bool(report.rows) and report.rows[-1]["epoch"] == self._trial.epochs
@@ -201,6 +222,7 @@ def read_hang_report(checkpoint: Path) -> str:
         path.unlink()
     (checkpoint / TRACEBACK).write_text(text)
     threads = text.split("\n\n")
-    stack = next((thread for thread in threads if __file__ in thread), threads[0])
+    # the thread that trains, where a trial has one of its own: the one that waits for it stands in this file
+    stack = next((thread for mark in (TRAIN_FN, __file__) for thread in threads if mark in thread), threads[0])
     innermost = next((line.strip() for line in stack.splitlines() if line.startswith("  File ")), "a place unknown")
     return f"no epoch within {text.splitlines()[0].removeprefix('Timeout (').removesuffix(')!')} h: hung at {innermost}"

@@ -28,7 +28,7 @@ study = Study(
 """
 
 REASONS = {
-    "hang": r'no epoch within 0:00:02 h: hung at File ".*simulated\.py", line \d+ in strike',
+    "hang": r'no epoch within 0:00:02 h: hung at File ".*simulated\.py", line \d+ in trigger',
     "exception": r"ValueError: planted failure in epoch 2 \(simulated\.py:\d+\)",
     "nan": "test/accuracy is nan in epoch 3",
     "memory": r"MemoryError: planted failure in epoch 2 \(simulated\.py:\d+\)",
@@ -76,7 +76,7 @@ def test_each_fault_writes_one_failed_row_with_its_reason_and_the_study_continue
         assert re.match(reason, trials.reason[kind]), trials.reason[kind]
         assert f"student / {kind}, confirm 0: FAILED ({trials.reason[kind]})" in done.stdout
     hung = folder.study / "checkpoints" / trials.trial_id.hang / "traceback.txt"
-    assert "in strike" in hung.read_text()
+    assert "in trigger" in hung.read_text()
 
 
 @pytest.mark.slow
