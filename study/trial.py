@@ -110,7 +110,5 @@ class TrialContext:
     """Rank of this worker among the trial's workers. Rank 0 alone writes files, and its results are recorded."""
     workers: int = 1
     """Number of workers that train this trial together; their contexts differ in `rank` alone."""
-    rendezvous_address: str = ""
-    """HOST:PORT at which several workers form their process group."""
     gpus: float = 0.0
     """GPUs of this worker: a fraction of one, a whole number, or 0 for none."""

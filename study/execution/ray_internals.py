@@ -1,19 +1,24 @@
-"""The parts of Ray that are not public and that the engine needs; tests/study/execution/test_ray_internals.py.
+"""The parts of Ray that are not public and that the engine needs, the same from Ray 2.54 to 2.60.
 
-Each entry says what it is for and what the public way would cost. They are the same from Ray 2.54 to 2.60.
+Each function says what it is for and what the public way would cost. tests/study/execution/test_ray_internals.py names
+what a new Ray has moved.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import ray
 from ray.air.execution._internal import RayActorManager
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.tune.execution import tune_controller
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-__all__ = ["DataParallelTrainer", "RayActorManager", "replace_actor_manager"]
+__all__ = ["DataParallelTrainer", "RayActorManager", "lend_placement_group", "replace_actor_manager"]
 
-# DataParallelTrainer is the base class of TorchTrainer, for developers but not exported by ray.train. TorchTrainer
-# imports torch, seconds for a task without it, and its local mode joins a process group where a worker inherits
-# the environment of torchrun.
+# DataParallelTrainer is the base class of TorchTrainer: a documented developer API that ray.train does not export.
+# TorchTrainer imports torch, which takes seconds in a task without it, and its local mode joins a process group in a
+# worker that inherits torchrun's environment.
 
 
 def replace_actor_manager(manager: type[RayActorManager]) -> None:
@@ -23,3 +28,41 @@ def replace_actor_manager(manager: type[RayActorManager]) -> None:
     does not know, such as OutOfMemoryError.
     """
     tune_controller.RayActorManager = manager
+
+
+def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type[DataParallelTrainer]:
+    """Return this class of trainer with workers in the placement group `group`, which the trainer does not remove.
+
+    Publicly, a trainer reserves a placement group of its own, beside Tune's. It stays reserved when Tune ends the actor
+    that runs the trainer, until a cleaner has asked Ray's state API whether the trainer lives, which fails without a
+    dashboard; the next trial then waits for these resources for ever.
+    """
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.worker_group import WorkerGroup
+    from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+
+    class LentGroupHandle(DefaultPlacementGroupHandle):  # type: ignore[misc]
+        def shutdown(self) -> None:
+            """Leave the group to Tune."""
+
+    class LentWorkerGroup(WorkerGroup):  # type: ignore[misc]
+        def _create_placement_group(self, *_: Any) -> LentGroupHandle:
+            return LentGroupHandle(group)
+
+    class LentController(TrainController):  # type: ignore[misc]
+        worker_group_cls = LentWorkerGroup
+
+    class LentTrainer(trainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+        def _initialize_and_run_controller(self, **options: Any) -> Any:
+            # on this node, whose disk has the run's folder; owned by this actor, it ends with it
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            controller = ray.remote(num_cpus=0, scheduling_strategy=here)(LentController).remote(**options)
+            ray.get(controller.run.remote())
+            return ray.get(controller.get_result.remote())
+
+    return LentTrainer

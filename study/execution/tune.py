@@ -17,26 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from study.cluster.resources import Resources  # isort: skip  (first: it sets what Ray reads when it is imported)
+import ray
 from ray import cloudpickle, tune
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.engine.coordinator import Coordinator
 from study.execution.ray_internals import RayActorManager, replace_actor_manager
-from study.execution.retries import MAX_WORKER_RETRIES, WorkerFailure
+from study.execution.retries import MAX_WORKER_RETRIES
+from study.execution.slot_exchange import SlotExchange
+from study.execution.train_slot import TrainSlot
 from study.execution.tune_bridge import StopCheck, StopTuning, TuneBridge
 from study.execution.worker import TrialWorker
 from study.execution.worker_context import WorkerContext
-from study.execution.worker_group import WorkerGroup
+from study.execution.worker_failures import to_worker_failure
 from study.records.rows import RunningTrial
 from study.study import Study
 
 UNLIMITED_TRIALS = 1_000_000
 """Tune's own limit is fixed for a run; TuneBridge's follows the cluster and is the effective one."""
 
-NODE_DIED = "its node has died"
-"""Words in Ray's error by which a lost node differs from a worker that died alone; Ray gives no other sign."""
+EXCHANGE_CALLS = 10_000
+"""Calls that the exchange holds at once: one for each worker and one for each slot, most of them waiting."""
 
 KILLED_FOR_MEMORY = "an end by Ray, as its node's memory was nearly full: run fewer at once, --max-concurrent"
 """One line for the twenty that Ray prints."""
@@ -103,9 +107,17 @@ def _make_trainable(study: Study, context: WorkerContext, resources: Resources) 
     if resources.workers == 1:
         single = tune.with_parameters(TrialWorker, study=study, context=context, gpus=resources.gpus)
         return tune.with_resources(single, worker)
-    # an empty first bundle: the group's own actor takes nothing from its workers
+    # an empty first bundle: the slot's own actor takes nothing from its workers
     bundles = tune.PlacementGroupFactory([{}, *[worker] * resources.workers])
-    return tune.with_resources(tune.with_parameters(WorkerGroup, study=study, context=context), bundles)
+    slot = tune.with_parameters(TrainSlot, study=study, context=context, exchange=_start_exchange())
+    return tune.with_resources(slot, bundles)
+
+
+def _start_exchange() -> Any:
+    """Start the actor that connects slots with their workers, on the driver's own node, which is never a spot node."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_concurrency=EXCHANGE_CALLS, scheduling_strategy=here)(SlotExchange)
+    return actor.remote()
 
 
 class ActorManager(RayActorManager):  # type: ignore[misc]
@@ -199,15 +211,6 @@ def _read_error(trial: Any) -> Exception | None:
     # Tune stores errors only as pickles; this one is from this run, in a temporary folder of mode 0700
     error: Exception = cloudpickle.loads(Path(path).read_bytes())
     return error
-
-
-def to_worker_failure(error: Exception | None) -> WorkerFailure:
-    """Classify the error of a worker: it died alone, or its node was lost."""
-    if not isinstance(error, RayActorError):
-        return WorkerFailure(str(error)) if error else WorkerFailure()
-    # unavailable: the worker's host stopped answering, which Ray notices long before it declares the node dead
-    node_lost = error.preempted or isinstance(error, ActorUnavailableError) or NODE_DIED in error.error_msg
-    return WorkerFailure(str(error), error.actor_id or "", node_lost, error.preempted)
 
 
 def to_config(run: RunningTrial) -> dict[str, Any]:

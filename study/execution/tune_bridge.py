@@ -134,6 +134,8 @@ class TuneBridge:
                 self.coordinator.fail(trial_id, report.failure, report.worker)
             elif ended and run.trial.phase != "confirm":
                 self._ended.append((trial_id, time.monotonic()))  # only confirmed students' weights are worth keeping
+            elif report.lost:
+                ended = self._fail_after_loss(trial_id, WorkerFailure(**report.lost))
         progressed = run.epochs_done > epochs_before
         if progressed:
             self._retries.reset(trial_id)
@@ -153,13 +155,22 @@ class TuneBridge:
         """
         trial_id = self._trial_ids[tune_id]
         self._retries.record_give_up(trial_id)
-        reason = self._retries.failure_reason(trial_id)
-        if not reason:
-            self.coordinator.requeue(trial_id)
-            return
         with _leaving_tune():
+            if not self._fail_if_exhausted(trial_id):
+                self.coordinator.requeue(trial_id)
+
+    def _fail_after_loss(self, trial_id: str, failure: WorkerFailure) -> bool:
+        """Count a lost worker that Ray Train replaces; return whether the trial has failed by it."""
+        self._retries.record(trial_id, failure)
+        return self._fail_if_exhausted(trial_id)
+
+    def _fail_if_exhausted(self, trial_id: str) -> bool:
+        """Fail a trial whose retries are used up; return whether they are."""
+        reason = self._retries.failure_reason(trial_id)
+        if reason:
             self._context.write_traceback(trial_id, self._retries.last_failure(trial_id).text)
             self.coordinator.fail(trial_id, reason)
+        return bool(reason)
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 trial is a run of Ray Train inside it (study/execution/train_run.py). The actor knows nothing of torch: a task is an
 iterator of rows, and rows travel to the driver as text. An exception inside a trial is reported as that trial's
 failure; whatever kills the process is not, and Ray restarts the trial elsewhere.
-Trials of several workers run in study/execution/worker_group.py, where each rank is a `Worker` too.
+Trials of several workers run in study/execution/train_slot.py, where each rank is a `Worker` too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,13 +73,12 @@ class Worker:
         # the ranks of a trial must end each step after the same epoch, whatever their clocks say
         self._report_seconds = REPORT_SECONDS if workers == 1 else 0.0
 
-    def start_trial(self, config: dict[str, Any], rendezvous_address: str = "") -> None:
-        """Prepare for a trial; `rendezvous_address` is the HOST:PORT at which the ranks of one trial meet."""
+    def start_trial(self, config: Mapping[str, Any]) -> None:
+        """Prepare for a trial."""
         self.stop_trial()
         worker_sync.drop_local_copy(self._context.mirror, self._last_checkpoint)
         self._trial = Trial(**json.loads(config["trial"]))
         self._recorded_epochs = int(config["epochs_done"])
-        self._rendezvous_address = rendezvous_address
 
     def stop_trial(self) -> None:
         """End the current trial's training after the last epoch that it reported."""
@@ -96,7 +95,7 @@ class Worker:
         if self._node_problem:
             return StepReport(halt=self._node_problem)
         checkpoint = self._context.checkpoint_folder(self._trial.id)
-        # for several workers WorkerGroup does this: one rank would delete the reports while another reads them
+        # for several workers TrainSlot does this: one rank would delete the reports while another reads them
         if self._workers == 1 and self._rows is None and (hang := read_hang_report(checkpoint)):
             worker_sync.push_traceback(self._context.mirror, checkpoint / TRACEBACK)
             return StepReport(failure=hang)
@@ -182,7 +181,6 @@ class Worker:
             rank=self._rank,
             # one for a teacher: studies of any number of workers share it, and it must be the same for all
             workers=1 if prepare else self._workers,
-            rendezvous_address=self._rendezvous_address,
             gpus=self._gpus,
         )
 
@@ -203,6 +201,8 @@ class StepReport:
     """Why the trial failed after these rows."""
     halt: str = ""
     """Why this node cannot run any trial. Not the trial's fault; it ends the run."""
+    lost: dict[str, Any] = field(default_factory=dict)
+    """The fields of a WorkerFailure, if the trial lost a worker that Ray Train replaces; the trial continues."""
     notes: list[str] = field(default_factory=list)
     """Messages of the task to the user."""
     worker: str = f"{socket.gethostname()}:{os.getpid()}"

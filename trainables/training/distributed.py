@@ -6,9 +6,10 @@ samples or averages over some of their pixels, sees one shard at a time. Batch n
 (torch.nn.SyncBatchNorm), which torch does not offer on CPUs: there each worker normalises by its own shard, and rank
 0's running statistics are kept.
 
-Gradients are summed here and not by torch's DistributedDataParallel, which averages over workers regardless of shard
-sizes, waits for gradients of parameters that a loss may not use, and hides the net behind a wrapper. The price: DDP
-overlaps communication with the backward pass.
+Gradients are summed here, in the process group that Ray Train has initialised, and not by DistributedDataParallel, which
+`ray.train.torch.prepare_model` would wrap around the net: it averages over workers regardless of shard sizes, waits
+for gradients of parameters that a loss may not use, and changes the names in the net's state_dict. A hook on its
+buckets could weight the shards, not avoid the other two. The price: DDP overlaps communication with the backward pass.
 """
 
 from __future__ import annotations
@@ -16,17 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from study.trial import TrialContext
-
-TIMEOUT = timedelta(days=7)
-"""Bound of rendezvous and collectives: practically none, since the engine detects hanging workers and ends them."""
 
 
 @dataclass(frozen=True)
@@ -110,33 +106,18 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
-    """Wait for all workers of a trial, and yield their group until the training ends or is aborted.
+    """Yield the group of the workers that train this trial together.
 
-    Within the context, meters of torchmetrics reduce over all workers by themselves.
+    Ray Train has initialised torch.distributed in their processes, for all trials that they train one after the other.
+    Within the context, meters of torchmetrics reduce over all workers by themselves. A training by one worker leaves
+    such a group first, because meters would wait for workers that do not train; the engine then renews the processes.
+    Raises RuntimeError if the trial has several workers and torch.distributed is not initialised.
     """
     if job.workers == 1:
+        if dist.is_initialized():
+            dist.destroy_process_group()
         yield SINGLE_PROCESS
         return
-    host, _, port = job.rendezvous_address.rpartition(":")
-    store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=TIMEOUT)
-    backend = _choose_backend(store, job)
-    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=TIMEOUT)
-    try:
-        yield DistributedGroup(job.rank, job.workers)
-    except Exception:
-        # The group stays up: leaving it would make the others fail by a lost connection, which might be reported
-        # before the cause.
-        raise
-    except BaseException:
-        dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()
-
-
-def _choose_backend(store: TCPStore, job: TrialContext) -> str:
-    """Return "nccl" if every worker has a GPU of its own, which NCCL requires, else "gloo"."""
-    if job.device == "cpu":
-        return "gloo"
-    store.set(f"gpu {job.rank}", str(torch.cuda.get_device_properties(0).uuid))
-    gpus = {store.get(f"gpu {rank}") for rank in range(job.workers)}
-    return "nccl" if len(gpus) == job.workers else "gloo"
+    if not dist.is_initialized():
+        raise RuntimeError(f"a trial of {job.workers} workers needs torch.distributed, which Ray Train initialises")
+    yield DistributedGroup(job.rank, job.workers)

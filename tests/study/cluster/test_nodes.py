@@ -20,7 +20,7 @@ import pytest
 
 from study.space_file import load_space
 from tests.study.cli.test_run import Folder, is_whole, wait_for
-from tests.study.execution.test_worker_group import GROUPS_LEFT
+from tests.study.execution.test_train_slot import GROUPS_LEFT
 from tests.study.toy import drive, open_flow
 from trainables.tasks.simulated import Simulated
 

@@ -13,10 +13,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 
 from study.engine.coordinator import Coordinator
 from study.execution.retries import MAX_NODE_LOSSES, MAX_WORKER_RETRIES, WorkerFailure
-from study.execution.tune import _as_actor_death, to_worker_failure
+from study.execution.tune import _as_actor_death
 from study.execution.tune_bridge import TuneBridge
 from study.execution.worker import StepReport
 from study.execution.worker_context import WorkerContext
+from study.execution.worker_failures import to_worker_failure
 from study.trial import TrialState
 from tests.study.toy import open_flow, toy
 from trainables.tasks.simulated import Simulated

@@ -75,26 +75,23 @@ def scores(ranks: ProcessGroup = SINGLE_PROCESS) -> list[dict[str, float]]:
 def told(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of two workers' checkpoints, and what each of them saw."""
     folder = tmp_path_factory.mktemp("workers")
-    rendezvous_addresses = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    address = free_address()
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
-        workers = [pool.submit(a_worker, rank, storage, folder, rendezvous_addresses) for rank in range(WORKERS)]
+        workers = [pool.submit(a_worker, rank, storage, folder, address) for rank in range(WORKERS)]
         return folder, [worker.result(timeout=300) for worker in workers]
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
 
-def a_worker(rank: int, storage: Path, folder: Path, rendezvous_addresses: list[str]) -> dict[str, Any]:
+def a_worker(rank: int, storage: Path, folder: Path, address: str) -> dict[str, Any]:
     torch.set_num_threads(1)
-    addresses = iter(rendezvous_addresses)
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=WORKERS)
 
     def mine(made: TrialContext) -> TrialContext:
-        return dataclasses.replace(made, rank=rank, workers=WORKERS, rendezvous_address=next(addresses))
+        return dataclasses.replace(made, rank=rank, workers=WORKERS)
 
     seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
     rows = UNEVEN.train(mine(normless(storage, folder / "cut")))
@@ -109,6 +106,9 @@ def a_worker(rank: int, storage: Path, folder: Path, rendezvous_addresses: list[
         list(TASK.train(mine(job(TASK, storage, folder / "nan", loss=NanInOne()))))
     except FloatingPointError as error:
         seen["nan"] = str(error)
+    if rank == 0:  # a preparation: its meters must not wait for the second worker
+        alone = metrics(list(small_crowds.TASK.train(job(small_crowds.TASK, storage, folder / "alone"))))
+        seen["alone"] = (len(alone), distributed.is_initialized())
     return seen
 
 
@@ -156,10 +156,22 @@ def test_loss_that_is_not_finite_in_one_worker_fails_in_all(told):
         assert seen["nan"] == "training loss is nan in epoch 1"
 
 
+def test_training_by_one_of_two_workers_does_not_wait_for_the_other(told):
+    epochs, in_group = told[1][0]["alone"]
+    assert epochs
+    assert not in_group
+
+
+def test_several_workers_without_a_process_group_are_refused(storage, tmp_path):
+    alone = dataclasses.replace(normless(storage, tmp_path), workers=WORKERS)
+    with pytest.raises(RuntimeError, match=r"^a trial of 2 workers needs torch\.distributed"):
+        next(UNEVEN.train(alone))
+
+
 @pytest.mark.gpu
 def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path):
     """Gloo carries what they share, since NCCL wants a GPU for each; batch norm takes its statistics over both."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = free_address()
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
         workers = [pool.submit(on_a_gpu, storage, tmp_path, rank, WORKERS, address) for rank in range(WORKERS)]
         (first, second) = [worker.result(timeout=300) for worker in workers]
@@ -170,8 +182,10 @@ def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path
 
 def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, address: str = "") -> list[dict[str, float]]:
     """With batch norm."""
+    if workers > 1:
+        distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=workers)
     made = job(UNEVEN, storage, folder)
-    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, rendezvous_address=address)
+    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers)
     return metrics(list(UNEVEN.train(mine)))
 
 

@@ -11,6 +11,9 @@ import pytest
 
 from tests.study.cli.test_run import Folder, is_whole, wait_for
 
+START_SECONDS = 150
+"""Time for Ray Train to start a slot's workers, on a machine that does much else."""
+
 TWO = ("--workers-per-trial", "2", "--gpus-per-worker", "0")
 
 GROUPS_LEFT = """
@@ -82,9 +85,9 @@ def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder:
     left = folder.path / "left.json"
     folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
     process = folder.start(*TWO)
-    wait_for(lambda: bool(folder.epochs_recorded()) and bool(folder.worker_pid()), process)
+    wait_for(lambda: bool(folder.epochs_recorded()) and bool(folder.worker_pid()), process, START_SECONDS)
     os.kill(folder.worker_pid(), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=180)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     is_whole(folder)
     trials = folder.trials()
