@@ -78,15 +78,39 @@ def folder(tmp_path: Path) -> Folder:
     return folder
 
 
+def search_pid(folder: Folder) -> int:
+    """Return a process that has ended a search trial and trains the next one; a preparation's does not."""
+    trials = folder.trials()
+    ended = trials[(trials.phase == "search") & (trials.worker != "")].worker
+    return int(ended.iloc[-1].split(":")[1]) if len(ended) else 0
+
+
 @pytest.mark.slow
-def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder: Folder) -> None:
-    """A trial that kept its placement group would leave the next one on a full machine waiting for ever."""
-    folder.write(seconds=0.15)
+def test_many_early_stops_leave_no_placement_group(folder: Folder) -> None:
+    """Each trial in one slot, of two CPUs: where one kept its group, the next would wait for ever."""
+    folder.write(trials=70)
     left = folder.path / "left.json"
     folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
     process = folder.start(*TWO)
-    wait_for(lambda: bool(folder.epochs_recorded()) and bool(folder.worker_pid()), process, START_SECONDS)
-    os.kill(folder.worker_pid(), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    states = folder.trials().state.value_counts()
+    assert states["PRUNED"] >= 50
+    assert set(states.index) == {"PRUNED", "COMPLETE"}
+    groups = json.loads(left.read_text())
+    assert groups == ["REMOVED"] * len(groups)
+    assert 1 <= len(groups) <= 2, "trials share their slot's group"
+
+
+@pytest.mark.slow
+def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder: Folder) -> None:
+    """A trial that kept its placement group would leave the next one on a full machine waiting for ever."""
+    folder.write(seconds=0.3)
+    left = folder.path / "left.json"
+    folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
+    process = folder.start(*TWO)
+    wait_for(lambda: bool(folder.epochs_recorded()) and bool(search_pid(folder)), process, START_SECONDS)
+    os.kill(search_pid(folder), signal.SIGKILL)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     is_whole(folder)

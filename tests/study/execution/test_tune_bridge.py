@@ -124,6 +124,23 @@ def test_completed_epoch_resets_the_retries(bridge: TuneBridge) -> None:
     assert start_trial(bridge, "b") == trial
 
 
+def lose(bridge: TuneBridge, actor: int) -> bool:
+    """Report a worker that Ray Train replaces; return whether the trial has ended."""
+    lost = asdict(WorkerFailure("a signal", f"actor {actor}"))
+    return bridge.handle_report("a", json.dumps(asdict(StepReport(lost=lost))))[0]
+
+
+def test_workers_that_ray_train_replaces_count_like_those_that_tune_replaces(bridge: TuneBridge) -> None:
+    trial = start_trial(bridge, "a")
+    assert not any(lose(bridge, number) for number in range(MAX_WORKER_RETRIES))
+    assert last_state(bridge.coordinator, trial)[0] == TrialState.RUNNING
+    assert lose(bridge, MAX_WORKER_RETRIES)
+    assert last_state(bridge.coordinator, trial) == (
+        TrialState.FAILED,
+        "its worker died 4 times without an epoch, last with a signal",
+    )
+
+
 def died(message: str, preempted: bool = False) -> ActorDiedError:
     error = ActorDiedError()
     error.actor_id, error.error_msg, error._preempted = "1" * 32, message, preempted
