@@ -17,7 +17,7 @@ import click
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from reports.analysis.comparison import Comparison, compare, to_dataframe
+from reports.analysis.comparison import Comparison, compare_arms, to_dataframe
 from reports.examples.images import galleries
 from reports.examples.panels import exhibitions
 from reports.figures import comparison as figures
@@ -27,15 +27,15 @@ from reports.figures.importance import too_few
 from reports.figures.style import Drawn
 from reports.figures.sweep import setting_figures
 from reports.figures.timeline import timeline
-from reports.format.settings import settings
-from reports.format.table import Table, file_stem, to_csv, to_markdown, to_tex
-from reports.load import Cell, StudyRecords, load
-from reports.papers.tables import paper_tables
+from reports.format.settings import list_settings
+from reports.format.table import Table, make_file_stem, to_csv, to_markdown, to_tex
+from reports.load import Cell, StudyRecords, load_study
+from reports.papers.tables import make_tables
 from reports.tables import comparison as tables
 from reports.tables import search as search_results
-from reports.tables.budget import budget_table
-from reports.tables.costs import cost_figures, cost_table
-from reports.tables.per_class import class_table
+from reports.tables.budget import make_budget_table
+from reports.tables.costs import cost_figures, make_cost_table
+from reports.tables.per_class import make_class_table
 from reports.text import summary as headline
 from study.errors import InputError
 from study.records.segments import RecordsError
@@ -64,7 +64,7 @@ def build(folder: Path, images: str | None = None) -> Path:
     With `images`, svg or png, also `folder`/figures/. Raises RecordsError if `folder` is no study, and InputError if
     images cannot be drawn here.
     """
-    records = load(folder)
+    records = load_study(folder)
     write_tables(records)
     content = contents(records)
     path = folder / "report.html"
@@ -78,28 +78,28 @@ def build(folder: Path, images: str | None = None) -> Path:
 
 def contents(records: StudyRecords) -> dict[str, Any]:
     """What the page shows, by the names that page.html has for it."""
-    comparisons = compare(records)
+    comparisons = compare_arms(records)
     searches = [_search(records, cell) for cell in records.cells if cell.searched]
     curves = [drawn for student in records.students if (drawn := figures.curves(records, student))]
     curves += [drawn for student in records.students if (drawn := figures.distances(records, student))]
-    compared = [(tables.comparison_table(c), _beside(records, c)) for c in comparisons]
+    compared = [(tables.make_comparison_table(c), _beside(records, c)) for c in comparisons]
     ran, costs = timeline(records), cost_figures(records)
     every = [one for _, beside in compared for one in beside] + costs + curves + ([ran] if ran else [])
     every += [one for search in searches for one in (*search.wide, *search.slices, *search.schedules)]
     return {
         "records": records,
         "question": records.study.get("question"),
-        "data_line": headline.data_line(records),
-        "answers": headline.answers(comparisons),
-        "checks": [line for c in comparisons if (line := headline.baseline_check(c))],
+        "data_line": headline.describe_data(records),
+        "answers": headline.summarize_comparisons(comparisons),
+        "checks": [line for c in comparisons if (line := headline.summarize_baselines(c))],
         "notices": dict.fromkeys(
-            [*(line for c in comparisons if (line := headline.seeds_line(c))), *headline.missing(records)]
+            [*(line for c in comparisons if (line := headline.seeds_line(c))), *headline.list_problems(records)]
         ),
-        "published_line": headline.published_line(records),
+        "published_line": headline.explain_unpublished(records),
         "comparisons": compared,
-        "papers": paper_tables(records),
+        "papers": make_tables(records),
         "classes": _class_tables(records),
-        "nets": cost_table(records),
+        "nets": make_cost_table(records),
         "costs": costs,
         "curves": curves,
         "galleries": galleries(exhibitions(records)),
@@ -107,15 +107,15 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "timeline": ran,
         "drawn": every,
         "planned": _planned(records),
-        "budget": budget_table(records),
+        "budget": make_budget_table(records),
         "assumptions": records.study.get("assumptions") or records.study.get("readings") or [],
-        "settings": settings(
+        "settings": list_settings(
             {key: part for key, part in records.section("study").items() if key not in ("assumptions", "readings")}
         ),
-        "provenance": tables.provenance_table(records),
+        "provenance": tables.make_provenance_table(records),
         "source": records.section("space").get("source"),
         "source_name": records.section("space").get("path") or "source",
-        "failures": tables.failures_table(records),
+        "failures": tables.make_failures_table(records),
     }
 
 
@@ -123,30 +123,30 @@ def write_tables(records: StudyRecords) -> None:
     """tables/comparison.csv with unrounded numbers, and each table as CSV, Markdown and LaTeX."""
     folder = records.folder / "tables"
     folder.mkdir(exist_ok=True)
-    comparisons = compare(records)
+    comparisons = compare_arms(records)
     to_dataframe(comparisons).to_csv(folder / "comparison.csv", index=False)
-    compared = [tables.comparison_table(comparison) for comparison in comparisons]
+    compared = [tables.make_comparison_table(comparison) for comparison in comparisons]
     (folder / "comparison.md").write_text("\n".join(map(to_markdown, compared)), encoding="utf-8")
     (folder / "comparison.tex").write_text("\n".join(map(to_tex, compared)), encoding="utf-8")
     searched = [
         table
         for cell in records.cells
         if cell.searched
-        for table in (search_results.search_table(records, cell), search_results.pareto_table(records, cell))
+        for table in (search_results.make_search_table(records, cell), search_results.make_pareto_table(records, cell))
         if table is not None
     ]
-    nets = cost_table(records)
+    nets = make_cost_table(records)
     whole = (
         *([nets] if nets else []),
-        *paper_tables(records),
+        *make_tables(records),
         *_class_tables(records),
         *searched,
-        budget_table(records),
-        tables.failures_table(records),
+        make_budget_table(records),
+        tables.make_failures_table(records),
     )
     for table in whole:
         for ending, written in (("csv", to_csv), ("md", to_markdown), ("tex", to_tex)):
-            (folder / f"{file_stem(table.name)}.{ending}").write_text(written(table), encoding="utf-8")
+            (folder / f"{make_file_stem(table.name)}.{ending}").write_text(written(table), encoding="utf-8")
 
 
 def _beside(records: StudyRecords, comparison: Comparison) -> list[Drawn]:
@@ -158,8 +158,8 @@ def _beside(records: StudyRecords, comparison: Comparison) -> list[Drawn]:
 def _search(records: StudyRecords, cell: Cell) -> Search:
     drawn = search_figures.search_figures(records, cell)
     return Search(
-        table=search_results.search_table(records, cell),
-        front=search_results.pareto_table(records, cell),
+        table=search_results.make_search_table(records, cell),
+        front=search_results.make_pareto_table(records, cell),
         wide=tuple(one for one in drawn if not one.small),
         slices=tuple(one for one in drawn if one.name.startswith("slice")),
         schedules=tuple(one for one in drawn if one.name.startswith("schedule")),
@@ -168,7 +168,7 @@ def _search(records: StudyRecords, cell: Cell) -> Search:
 
 
 def _class_tables(records: StudyRecords) -> list[Table]:
-    return [table for student in records.students if (table := class_table(records, student)) is not None]
+    return [table for student in records.students if (table := make_class_table(records, student)) is not None]
 
 
 def _planned(records: StudyRecords) -> str:
@@ -177,7 +177,7 @@ def _planned(records: StudyRecords) -> str:
         ("epochs", "epochs per trial"),
         ("seeds", "confirm seeds per cell"),
     )
-    return ", ".join(f"{records.budget(name)} {word}" for name, word in words if records.budget(name))
+    return ", ".join(f"{records.get_budget(name)} {word}" for name, word in words if records.get_budget(name))
 
 
 def _render(content: dict[str, Any]) -> str:

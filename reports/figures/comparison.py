@@ -143,7 +143,7 @@ def _over(data: pd.DataFrame) -> str:
 def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
     figure = new_figure("epoch", label, hovermode="x unified")
     figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
-    arms = [data[data["arm"] == cell.arm] for cell in records.cells_of(student)]
+    arms = [data[data["arm"] == cell.arm] for cell in records.get_cells(student)]
     shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
     for position, rows in shown:  # all bands first, and the fainter the more there are: lines stay on top
         _draw_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))

@@ -22,9 +22,9 @@ from optuna.distributions import (
 )
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from reports.analysis.search import rank
+from reports.analysis.search import rank_trials
 from reports.figures.style import PALETTE, Drawn, escape_plotly, new_figure, rounded
-from reports.format.settings import domains
+from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
 FEWEST_TRIALS = 30
@@ -57,7 +57,7 @@ def too_few(records: StudyRecords, cell: Cell) -> str | None:
 
 def ended(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """A cell's complete and stopped search trials, best first."""
-    ranked = rank(records, cell)
+    ranked = rank_trials(records, cell)
     return ranked[ranked["state"].isin(["COMPLETE", "PRUNED"])]
 
 
@@ -68,7 +68,7 @@ def distributions_of(records: StudyRecords, cell: Cell) -> dict[str, BaseDistrib
     return {
         name or WHOLE: distribution
         for loss in losses
-        for name, domain in domains(loss)
+        for name, domain in find_domains(loss)
         if (distribution := _distribution(domain)) is not None
     }
 

@@ -18,7 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, escape_plotly, new_figure, with_alpha
-from reports.format.metrics import Metric, format_value, number, shorten
+from reports.format.metrics import Metric, format_number, format_value, shorten
 from reports.load import parse_json_object
 
 MOST_PATHS = 100
@@ -89,7 +89,7 @@ def score_line(trials: pd.DataFrame, written: Metric) -> Line:
     """Where each complete trial's score lies between the lowest and the highest."""
     scores = [score if third else None for score, third in zip(trials["score"], trials["third"], strict=True)]
     known = [score for score in scores if score is not None]
-    low, high = number(min(known), written.digits), number(max(known), written.digits)
+    low, high = format_number(min(known), written.digits), format_number(max(known), written.digits)
     return Line(written.label, _between_ends(scores), ((0.0, low), (1.0, high)))
 
 

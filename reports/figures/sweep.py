@@ -61,7 +61,7 @@ def setting_figures(records: StudyRecords, student: str) -> list[Drawn]:
     names.sort(key=lambda name: name != records.test_metric)
     data = [(records.get_metric(name), setting_data(records, student, found, name)) for name in names]
     return [
-        draw_setting(points, found, written, student, records.direction_of(written.name))
+        draw_setting(points, found, written, student, records.get_direction(written.name))
         for written, points in data
         if sum(point.x is not None for point in points) >= FEWEST
     ]
@@ -90,7 +90,7 @@ def sweep(records: StudyRecords) -> Sweep | None:
 
 def setting_data(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
     """A point for each arm of the sweep and for what these are compared with, in the study's order."""
-    cells = records.cells_of(student)
+    cells = records.get_cells(student)
     controls = {cell.versus for cell in cells if cell.arm in found.fixed}
     shown = {*found.fixed, *found.others, *controls}
     points = (_point(records, cell, found, name) for cell in cells if cell.arm in shown)
@@ -130,7 +130,7 @@ def _point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point 
     written = records.get_metric(name)
     seeds = [float(value) * written.factor for value in runs[name]]
     chosen = found.fixed.get(cell.arm, _configured(runs["config"].iloc[-1], found.path))
-    return Point(cell.arm, chosen, tuple(seeds), statistics.mean_interval(seeds))
+    return Point(cell.arm, chosen, tuple(seeds), statistics.compute_mean(seeds))
 
 
 def _configured(text: str, path: Path) -> float | None:
