@@ -22,6 +22,7 @@ from reports.examples.images import galleries
 from reports.examples.panels import exhibitions
 from reports.figures import comparison as figures
 from reports.figures import search as search_figures
+from reports.figures.costs import draw_costs
 from reports.figures.files import KINDS, write_images
 from reports.figures.importance import too_few
 from reports.figures.style import Drawn
@@ -30,12 +31,8 @@ from reports.figures.timeline import timeline
 from reports.format.settings import list_settings
 from reports.format.table import Table, make_file_stem, to_csv, to_markdown, to_tex
 from reports.load import Cell, StudyRecords, load_study
-from reports.papers.tables import make_tables
-from reports.tables import comparison as tables
-from reports.tables import search as search_results
-from reports.tables.budget import make_budget_table
-from reports.tables.costs import cost_figures, make_cost_table
-from reports.tables.per_class import make_class_table
+from reports.papers import tables as papers
+from reports.tables import budget, comparison, costs, failures, per_class, provenance, search
 from reports.text import summary as headline
 from study.errors import InputError
 from study.records.segments import RecordsError
@@ -43,6 +40,9 @@ from study.storage.locations import display_path
 from study.storage.remote import locate_study, push_report
 
 PAGE = Path(__file__).parent / "page"
+
+TABLES = (costs, papers, per_class, search, budget, failures)
+"""Modules whose tables are written to tables/; those of the comparison share a file."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ def contents(records: StudyRecords) -> dict[str, Any]:
     searches = [_search(records, cell) for cell in records.cells if cell.searched]
     curves = [drawn for student in records.students if (drawn := figures.curves(records, student))]
     curves += [drawn for student in records.students if (drawn := figures.distances(records, student))]
-    compared = [(tables.make_comparison_table(c), _beside(records, c)) for c in comparisons]
-    ran, costs = timeline(records), cost_figures(records)
-    every = [one for _, beside in compared for one in beside] + costs + curves + ([ran] if ran else [])
-    every += [one for search in searches for one in (*search.wide, *search.slices, *search.schedules)]
+    compared = [(comparison.make_comparison_table(c), _beside(records, c)) for c in comparisons]
+    ran, cost_figures = timeline(records), draw_costs(records)
+    every = [one for _, beside in compared for one in beside] + cost_figures + curves + ([ran] if ran else [])
+    every += [one for found in searches for one in (*found.wide, *found.slices, *found.schedules)]
     return {
         "records": records,
         "question": records.study.get("question"),
@@ -93,29 +93,32 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "answers": headline.summarize_comparisons(comparisons),
         "checks": [line for c in comparisons if (line := headline.summarize_baselines(c))],
         "notices": dict.fromkeys(
-            [*(line for c in comparisons if (line := headline.seeds_line(c))), *headline.list_problems(records)]
+            [
+                *(line for c in comparisons if (line := headline.warn_of_few_seeds(c.seeds, c.comparisons))),
+                *headline.list_problems(records),
+            ]
         ),
         "published_line": headline.explain_unpublished(records),
         "comparisons": compared,
-        "papers": make_tables(records),
-        "classes": _class_tables(records),
-        "nets": make_cost_table(records),
-        "costs": costs,
+        "papers": papers.make_tables(records),
+        "classes": per_class.make_tables(records),
+        "nets": costs.make_tables(records),
+        "costs": cost_figures,
         "curves": curves,
         "galleries": galleries(exhibitions(records)),
         "searches": searches,
         "timeline": ran,
         "drawn": every,
         "planned": _planned(records),
-        "budget": make_budget_table(records),
+        "budget": budget.make_tables(records),
         "assumptions": records.study.get("assumptions") or records.study.get("readings") or [],
         "settings": list_settings(
             {key: part for key, part in records.section("study").items() if key not in ("assumptions", "readings")}
         ),
-        "provenance": tables.make_provenance_table(records),
+        "provenance": provenance.make_tables(records),
         "source": records.section("space").get("source"),
         "source_name": records.section("space").get("path") or "source",
-        "failures": tables.make_failures_table(records),
+        "failures": failures.make_tables(records),
     }
 
 
@@ -123,52 +126,31 @@ def write_tables(records: StudyRecords) -> None:
     """tables/comparison.csv with unrounded numbers, and each table as CSV, Markdown and LaTeX."""
     folder = records.folder / "tables"
     folder.mkdir(exist_ok=True)
-    comparisons = compare_arms(records)
-    to_dataframe(comparisons).to_csv(folder / "comparison.csv", index=False)
-    compared = [tables.make_comparison_table(comparison) for comparison in comparisons]
+    to_dataframe(compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
+    compared = comparison.make_tables(records)
     (folder / "comparison.md").write_text("\n".join(map(to_markdown, compared)), encoding="utf-8")
     (folder / "comparison.tex").write_text("\n".join(map(to_tex, compared)), encoding="utf-8")
-    searched = [
-        table
-        for cell in records.cells
-        if cell.searched
-        for table in (search_results.make_search_table(records, cell), search_results.make_pareto_table(records, cell))
-        if table is not None
-    ]
-    nets = make_cost_table(records)
-    whole = (
-        *([nets] if nets else []),
-        *make_tables(records),
-        *_class_tables(records),
-        *searched,
-        make_budget_table(records),
-        tables.make_failures_table(records),
-    )
-    for table in whole:
+    for table in (table for module in TABLES for table in module.make_tables(records)):
         for ending, written in (("csv", to_csv), ("md", to_markdown), ("tex", to_tex)):
             (folder / f"{make_file_stem(table.name)}.{ending}").write_text(written(table), encoding="utf-8")
 
 
-def _beside(records: StudyRecords, comparison: Comparison) -> list[Drawn]:
+def _beside(records: StudyRecords, compared: Comparison) -> list[Drawn]:
     """The figures of one student's comparison."""
-    differences = figures.differences(comparison)
-    return [*([differences] if differences else []), *setting_figures(records, comparison.student)]
+    differences = figures.differences(compared)
+    return [*([differences] if differences else []), *setting_figures(records, compared.student)]
 
 
 def _search(records: StudyRecords, cell: Cell) -> Search:
     drawn = search_figures.search_figures(records, cell)
     return Search(
-        table=search_results.make_search_table(records, cell),
-        front=search_results.make_pareto_table(records, cell),
+        table=search.make_search_table(records, cell),
+        front=search.make_pareto_table(records, cell),
         wide=tuple(one for one in drawn if not one.small),
         slices=tuple(one for one in drawn if one.name.startswith("slice")),
         schedules=tuple(one for one in drawn if one.name.startswith("schedule")),
         note=too_few(records, cell),
     )
-
-
-def _class_tables(records: StudyRecords) -> list[Table]:
-    return [table for student in records.students if (table := make_class_table(records, student)) is not None]
 
 
 def _planned(records: StudyRecords) -> str:

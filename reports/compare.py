@@ -16,13 +16,12 @@ import click
 import jinja2
 
 from reports.analysis.cross_study import StudentComparison, compare_studies
-from reports.format.metrics import format_value, shorten
 from reports.format.table import Table, to_text
+from reports.format.values import format_value, join_words, shorten
 from reports.load import StudyRecords, load_study
 from reports.tables import study_differences as compare_settings
 from reports.tables.cross_study import (
     DotPlot,
-    join_words,
     make_cells_table,
     make_dot_plot,
     make_labels,

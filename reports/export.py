@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from reports.compare import find
-from reports.format.metrics import shorten
 from reports.format.table import make_file_stem
+from reports.format.values import shorten
 from reports.load import Cell, StudyRecords, load_study, parse_json_object
 from reports.text.model_card import make_model_card
 from study.errors import InputError

@@ -18,7 +18,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, escape_plotly, new_figure, with_alpha
-from reports.format.metrics import Metric, format_number, format_value, shorten
+from reports.format.metrics import Metric
+from reports.format.values import format_number, format_value, shorten
 from reports.load import parse_json_object
 
 MOST_PATHS = 100

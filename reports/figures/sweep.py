@@ -18,8 +18,9 @@ import plotly.graph_objects as go
 
 from reports.analysis import statistics
 from reports.figures.style import BEST, GREY, Drawn, Look, escape_plotly, line_style, new_figure, rounded, with_alpha
-from reports.format.metrics import Metric, format_value
+from reports.format.metrics import Metric
 from reports.format.settings import CLASS
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords
 
 FEWEST = 3
