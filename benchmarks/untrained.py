@@ -20,4 +20,6 @@ def keep_untrained_teacher(task: TrainableTask, folder: Path, images: int = 64, 
             module.momentum = None  # statistics become those of the images, not a mixture with the initial ones
     with torch.no_grad():
         net(task.examples("train", "cpu").batch(torch.arange(images), torch.zeros(images, dtype=torch.int64)).inputs)
-    teachers.keep(folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"})
+    teachers.save_teacher(
+        folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"}
+    )

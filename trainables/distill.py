@@ -27,10 +27,10 @@ from trainables.training.recipe import Recipe
 from trainables.training.schedules import Progress, evaluate_schedules, value_at
 
 
-class TeacherOutputs(Protocol):
+class FrozenTeacher(Protocol):
     """Where teacher outputs come from: the net itself, or a store of what it once said."""
 
-    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
         """The source for one epoch, in which the split's samples are seen at these views (N,)."""
 
 
@@ -55,7 +55,7 @@ def distill(
     build: Callable[[], nn.Module],
     recipe: Recipe,
     loss: DistillationLoss,
-    teacher: TeacherOutputs,
+    teacher: FrozenTeacher,
 ) -> Iterator[EpochResult]:
     """Train what `build` returns under `loss`, yielding a row an epoch; the last state stays in `job.checkpoint`.
 
@@ -96,14 +96,14 @@ def train_epoch(
     train: Examples,
     recipe: Recipe,
     loss: DistillationLoss,
-    teacher: TeacherOutputs,
+    teacher: FrozenTeacher,
     epoch: int,
 ) -> dict[str, float]:
     """One pass over the training split in a seeded order; returns its metrics."""
     seed, ranks, net, optimizer = job.trial.seed, training.ranks, training.net, training.optimizer
     order = _order(seed, epoch, len(train)).to(job.device)
     views = task.views.draw(seed, epoch, torch.arange(len(train), device=job.device))
-    teacher_outputs = teacher.epoch(views)
+    teacher_outputs = teacher.begin_epoch(views)
     # dropout draws from the global generator: seeded per epoch, a resumed trial draws what it would have drawn
     torch.manual_seed(derived_seed(seed, "epoch", epoch) + ranks.rank)
     net.train()
@@ -167,11 +167,11 @@ def evaluate(
 class _NoTeacher:
     """For losses that do not read the teacher's outputs."""
 
-    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
         return lambda batch: Outputs(torch.empty(0, device=batch.inputs.device))
 
 
-no_teacher = _NoTeacher()
+NO_TEACHER = _NoTeacher()
 
 
 Built = TypeVar("Built")

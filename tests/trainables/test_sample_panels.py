@@ -74,7 +74,7 @@ def test_only_the_first_of_a_cells_runs_keeps_exhibits_and_search_keeps_none(cro
 
 
 def test_teacher_keeps_exhibits_beside_its_weights(crowds):
-    about, _ = kept(teachers.folder(crowds, TASK.teacher_key))
+    about, _ = kept(teachers.teacher_folder(crowds, TASK.teacher_key))
     assert {panel["name"] for panel in about} == {"image", "true density", "predicted density"}
 
 

@@ -12,11 +12,12 @@ from torch import nn
 from study.task import Plan, Preparation, TrialProfile
 from study.trial import EpochResult, TrialContext
 from trainables.distill import distill
-from trainables.export.cost import cost
+from trainables.export.cost import measure_cost
 from trainables.task import TrainableTask, count_parameters, without_pretrained
 from trainables.tasks import profiling as measuring
 from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.training.recipe import Recipe
 
@@ -57,20 +58,20 @@ class Taught:
         return self.build(without_pretrained(model))
 
     def list_artifacts(self: TaughtTask) -> tuple[str, ...]:
-        return preparing.artifacts(self)
+        return preparing.artifact_folders(self)
 
     def is_intact(self, path: Path) -> bool:
-        return preparing.sound(path)
+        return preparing.is_intact(path)
 
     def list_preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
-        return preparing.preparations(self, storage, plan)
+        return preparing.list_preparations(self, storage, plan)
 
     def prepare(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
-        return limit_to_gpu_share(job, preparing.prepare(self, job))
+        return limit_to_gpu_share(job, preparing.run_preparation(self, job))
 
     def train(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
         with gpu_memory_share(job):
-            teacher = preparing.teacher_outputs(self, job)
+            teacher = sources.open_teacher(self, job)
             yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
 
     def profile(self: TaughtTask, job: TrialContext, batches: int) -> TrialProfile:
@@ -78,11 +79,11 @@ class Taught:
 
     def describe_models(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
         return {
-            "teacher": teachers.kept(storage, self.teacher_key),
+            "teacher": teachers.read_record(storage, self.teacher_key),
             "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
         }
 
     def measure_cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:
-        if student is None and teachers.kept(storage, self.teacher_key) is None:
+        if student is None and teachers.read_record(storage, self.teacher_key) is None:
             return {}
-        return cost(self, self.untrained(self.teacher.model if student is None else student))
+        return measure_cost(self, self.untrained(self.teacher.model if student is None else student))

@@ -152,7 +152,7 @@ class Classification(Taught):
     @property
     def teacher_key(self) -> str:
         inputs = [load(self.data).fingerprint, self.validation, self.split_seed, describe(self.views)]
-        return self.teacher.key(inputs)
+        return self.teacher.compute_key(inputs)
 
     @property
     def pool_key(self) -> str:

@@ -69,7 +69,7 @@ def _tried_teacher(task: TrainableTask, storage: Path, empty: Batch, build: Call
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
         teachers.load_weights(task.build(without_pretrained(model)), weights)
-    elif teachers.kept(storage, task.teacher_key) is None:
+    elif teachers.read_record(storage, task.teacher_key) is None:
         _check_last_batch(task, model, task.teacher.recipe, "train", empty, build)
         return _tried(task, build(model), empty)
     return _tried(task, build(without_pretrained(model)), empty)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from study.task import TrialProfile
 from study.trial import EpochResult, TrialContext
-from trainables.distill import TeacherOutputs, no_teacher, start_training, to_device, train_epoch
+from trainables.distill import NO_TEACHER, FrozenTeacher, start_training, to_device, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.task import Batch, Examples, Outputs, TrainableTask
 from trainables.teacher import weights as teachers
-from trainables.teacher.preparation import ASKED_AT_ONCE
+from trainables.teacher.preparation import MIN_BATCH
 from trainables.training.distributed import SINGLE_PROCESS
 
 GIB = 2**30
@@ -103,7 +103,7 @@ def rehearse(task: TrainableTask, job: TrialContext, batches: int, untrained: Ca
             task.examples(split, job.device)  # nothing is asked of them: they take room
         few = First(train, min(len(train), batches * recipe.batch_size))
         training = start_training(job, SINGLE_PROCESS, build, recipe, loss)
-        teacher = _stand_in(task, job, train, untrained) if loss.needs_teacher else no_teacher
+        teacher = _stand_in(task, job, train, untrained) if loss.needs_teacher else NO_TEACHER
         for epoch in range(2):
             began = time.perf_counter()
             train_epoch(task, job, training, few, recipe, loss, teacher, epoch)
@@ -135,18 +135,18 @@ class DummyTeacher:
     outputs: Tensor
     """(N, …) float16"""
 
-    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
         return lambda batch: Outputs(self.outputs[batch.samples])
 
 
 def _stand_in(
     task: TrainableTask, job: TrialContext, train: Examples, untrained: Callable[[], nn.Module]
-) -> TeacherOutputs:
+) -> FrozenTeacher:
     net = to_device(untrained(), job.device).eval().requires_grad_(False)
     if task.stored_output_bytes is None:
         return teachers.LiveTeacher(net, task.outputs)
     # so many at once are asked about where outputs are stored, by a process that then trains
-    first = torch.zeros(max(task.evaluation_batch(job.device), ASKED_AT_ONCE), dtype=torch.int64, device=job.device)
+    first = torch.zeros(max(task.evaluation_batch(job.device), MIN_BATCH), dtype=torch.int64, device=job.device)
     with torch.no_grad():
         views = task.views.draw(job.trial.seed, 0, first)  # the untouched image may be larger than what is trained on
         said = task.outputs(net, train.batch(first, views)).prediction[:1].half()

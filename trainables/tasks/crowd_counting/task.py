@@ -172,7 +172,7 @@ class CrowdCounting(Taught):
     @property
     def teacher_key(self) -> str:
         settings = [describe(self.views), self.density_scale, self.attention_weight, describe(self.kernels)]
-        return self.teacher.key([self.pool_key, self.validation, self.split_seed, *settings])
+        return self.teacher.compute_key([self.pool_key, self.validation, self.split_seed, *settings])
 
     @property
     def pool_key(self) -> str:

@@ -150,7 +150,7 @@ class FaceParsing(Taught):
 
     @property
     def teacher_key(self) -> str:
-        return self.teacher.key([self.pool_key, list(load(self.data).sizes), describe(self.views)])
+        return self.teacher.compute_key([self.pool_key, list(load(self.data).sizes), describe(self.views)])
 
     @property
     def pool_key(self) -> str:

@@ -152,7 +152,7 @@ class FaceSR(Taught):
         }
 
     def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
-        steps = preparing.preparations(self, storage, plan)
+        steps = preparing.list_preparations(self, storage, plan)
         model = self.teacher.model
         trained = any(step.name == preparing.TEACHER for step in steps) and self.teacher.weights is None
         if not trained or not has_dictionary(model) or self._dictionary(storage).is_file():
@@ -162,7 +162,7 @@ class FaceSR(Taught):
         return [Preparation(DICTIONARY, 1, config, stage=-1, note=note), *steps]
 
     def prepare(self, job: TrialContext) -> Iterator[EpochResult]:
-        step = self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.prepare(self, job)
+        step = self._dictionary_step(job) if job.trial.arm == DICTIONARY else preparing.run_preparation(self, job)
         return limit_to_gpu_share(job, step)
 
     # -- for the training loop -------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class FaceSR(Taught):
         # its scores are kept with it: those of another channel, or without LPIPS, are another teacher's
         scored = [self.channel, self.lpips, bool(self.lpips and lpips_lacks(self.lpips))]
         trained = [self.pool_key, list(load(self.data).sizes), describe(self.views), self.scale, *losses]
-        return self.teacher.key([*trained, self.dictionary_seed, *scored])
+        return self.teacher.compute_key([*trained, self.dictionary_seed, *scored])
 
     @property
     def pool_key(self) -> str:
@@ -251,7 +251,7 @@ class FaceSR(Taught):
 
     def _dictionary(self, storage: Path) -> Path:
         """Beside the teacher that it is for, where all nodes find it."""
-        return teachers.folder(storage, self.teacher_key) / "dictionary.safetensors"
+        return teachers.teacher_folder(storage, self.teacher_key) / "dictionary.safetensors"
 
     def untrained(self, model: SrNetSpec) -> nn.Module:
         """A net whose dictionary, if it has one, holds noise: enough to see that all fits together."""
