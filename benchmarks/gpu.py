@@ -27,7 +27,6 @@ from benchmarks.side_by_side import SEED, by_processes, by_streams, job_of, task
 from benchmarks.untrained import keep_untrained_teacher
 from study.task import Plan
 from study.trial import TrialContext
-from trainables.distill import to_device
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import Outputs
@@ -36,6 +35,7 @@ from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
+from trainables.training.nets import to_device
 from trainables.training.recipe import PRECISIONS
 from trainables.training.schedules import Progress
 

@@ -35,7 +35,6 @@ from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
 from study.task import Plan
 from study.trial import Phase, Trial, TrialContext
-from trainables.distill import build_seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification, load
@@ -43,6 +42,7 @@ from trainables.teacher import output_store as store
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
+from trainables.training.nets import build_seeded
 from trainables.training.recipe import PRECISIONS
 
 SEED = 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainables.distill import build_seeded
 from trainables.task import TrainableTask
 from trainables.teacher import weights as teachers
+from trainables.training.nets import build_seeded
 
 
 def keep_untrained_teacher(task: TrainableTask, folder: Path, images: int = 64, seed: int = 0) -> None:

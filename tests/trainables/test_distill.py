@@ -12,13 +12,14 @@ from study.errors import InputError
 from study.task import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
-from trainables.distill import build_seeded, evaluate
+from trainables.distill import evaluate
 from trainables.losses.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training import checkpoint
+from trainables.training.nets import build_seeded
 from trainables.training.recipe import Recipe
 
 

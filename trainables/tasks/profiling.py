@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from study.task import TrialProfile
 from study.trial import EpochResult, TrialContext
-from trainables.distill import NO_TEACHER, FrozenTeacher, start_training, to_device, train_epoch
+from trainables.distill import NO_TEACHER, FrozenTeacher, start_training, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.task import Batch, Examples, Outputs, TrainableTask
 from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import MIN_BATCH
 from trainables.training.distributed import SINGLE_PROCESS
+from trainables.training.nets import to_device
 
 GIB = 2**30
 CONTEXT_BYTES = 3 * GIB // 4

@@ -17,13 +17,14 @@ from study.identity import describe
 from study.task import Plan, Preparation
 from study.trial import EpochResult, TrialContext
 from trainables import sample_panels as exhibits
-from trainables.distill import NO_TEACHER, distill, evaluate, to_device
+from trainables.distill import NO_TEACHER, distill, evaluate
 from trainables.losses.none import NoDistillation
 from trainables.task import TrainableTask, count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.teacher.sources import OUTPUTS_FOLDER, open_net, store_folder, store_key
 from trainables.training import checkpoint
+from trainables.training.nets import to_device
 
 TEACHER = "teacher"
 """The name of the step that makes the teacher."""

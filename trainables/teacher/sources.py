@@ -12,10 +12,11 @@ from torch import nn
 
 from study.identity import describe, digest
 from study.trial import Split, TrialContext
-from trainables.distill import NO_TEACHER, FrozenTeacher, to_device
+from trainables.distill import NO_TEACHER, FrozenTeacher
 from trainables.task import TrainableTask, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
+from trainables.training.nets import to_device
 
 OUTPUTS_FOLDER = "outputs"
 

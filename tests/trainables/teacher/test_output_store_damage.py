@@ -12,11 +12,11 @@ import torch
 from study.errors import InputError
 from study.task import Plan
 from tests.trainables.small import PLAN, TASK, job, prepared
-from trainables.distill import build_seeded
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
+from trainables.training.nets import build_seeded
 
 
 @pytest.fixture
