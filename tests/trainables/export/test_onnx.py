@@ -99,8 +99,8 @@ def test_rebuilt_data_lies_where_it_is_said_to(tmp_path: Path) -> None:
         ({"from": "os", "is": "system"}, "not below trainables/"),
         ({"from": "trainables.models.gone"}, "no ResNet in trainables.models.gone"),
         ({"is": "Gone"}, "no Gone"),
-        ({"is": "CifarResNet"}, "no part that a study is made of"),
-        ({"is": "InputError"}, "no part that a study is made of"),
+        ({"is": "CifarResNet"}, "no dataclass of a study"),
+        ({"is": "InputError"}, "no dataclass of a study"),
         ({"height": 3}, "has changed since the study ran"),
     ],
 )
