@@ -79,10 +79,10 @@ class Clock:
     def __init__(self) -> None:
         self.ends: list[tuple[float, int]] = []
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         """Ends alone are timed."""
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
         self.ends.append((time.monotonic(), _memory()))
 
     def close(self) -> None:

@@ -81,11 +81,11 @@ class Window:
         self.driver = 0.0
         self.times: dict[str, list[float]] = defaultdict(list)
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         if self._opened:
             self.times[self._flow.running[trial.id].worker].append(time.monotonic())
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
         """Epochs alone are timed."""
 
     def close(self) -> None:

@@ -92,7 +92,7 @@ def embedded(data_dir: Path | None) -> Study:
         budget=Budget(trials=8, epochs=10, seeds=8),
         metric="val/mae",
         stopping=SuccessiveHalving(min_epochs=3),
-        readings=(*READINGS, EMBEDDED_READING),
+        assumptions=(*READINGS, EMBEDDED_READING),
     )
 
 
@@ -111,7 +111,7 @@ def paper(data_dir: Path | None) -> Study:
         budget=Budget(trials=20, epochs=310, seeds=8),
         metric="val/mae",
         stopping=SuccessiveHalving(min_epochs=30),
-        readings=(*READINGS, PAPER_READING, TEACHER_READING),
+        assumptions=(*READINGS, PAPER_READING, TEACHER_READING),
         protocol="P4",
     )
 

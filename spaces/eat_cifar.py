@@ -65,7 +65,7 @@ def embedded(data_dir: Path | None) -> Study:
         arms=ARMS,
         budget=Budget(trials=12, epochs=25, seeds=10),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.DIGITS_READING),
+        assumptions=(*READINGS, profiles.DIGITS_READING),
     )
 
 
@@ -78,7 +78,7 @@ def cifar10(data_dir: Path | None) -> Study:
         arms=ARMS,
         budget=Budget(trials=12, epochs=30, seeds=8),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.CIFAR10_READING),
+        assumptions=(*READINGS, profiles.CIFAR10_READING),
     )
 
 
@@ -91,7 +91,7 @@ def paper(data_dir: Path | None) -> Study:
         arms=PAPER_ARMS,
         budget=Budget(trials=40, epochs=80, seeds=8),
         stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, profiles.PAPER_READING),
+        assumptions=(*READINGS, profiles.PAPER_READING),
         protocol="P1",
     )
 

@@ -84,7 +84,7 @@ def embedded(data_dir: Path | None) -> Study:
         budget=Budget(trials=5, epochs=10, seeds=8),
         metric="val/f1",
         stopping=SuccessiveHalving(min_epochs=3),
-        readings=(*READINGS, EMBEDDED_READING),
+        assumptions=(*READINGS, EMBEDDED_READING),
     )
 
 
@@ -105,7 +105,7 @@ def paper(data_dir: Path | None) -> Study:
         confirm_on="train",
         stopping=SuccessiveHalving(min_epochs=10),
         hang_seconds=4 * 3600,  # an epoch of the largest net takes an hour and more on a GPU of 2017
-        readings=(*READINGS, PAPER_READING, SPLIT_READING),
+        assumptions=(*READINGS, PAPER_READING, SPLIT_READING),
         protocol="P0",
     )
 

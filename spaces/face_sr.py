@@ -97,7 +97,7 @@ def embedded(data_dir: Path | None) -> Study:
         budget=Budget(trials=4, epochs=6, seeds=7),
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=2),
-        readings=(*READINGS, EMBEDDED_READING),
+        assumptions=(*READINGS, EMBEDDED_READING),
     )
 
 
@@ -119,7 +119,7 @@ def paper(data_dir: Path | None) -> Study:
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=10),
         hang_seconds=4 * 3600,  # an epoch of the largest net takes an hour and more on a GPU of 2017
-        readings=(*READINGS, PAPER_READING, TEACHER_READING),
+        assumptions=(*READINGS, PAPER_READING, TEACHER_READING),
         protocol="P2",
     )
 

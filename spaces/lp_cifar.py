@@ -53,7 +53,7 @@ def embedded(data_dir: Path | None) -> Study:
         arms=ARMS,
         budget=Budget(trials=12, epochs=25, seeds=10),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.DIGITS_READING),
+        assumptions=(*READINGS, profiles.DIGITS_READING),
     )
 
 
@@ -66,7 +66,7 @@ def cifar10(data_dir: Path | None) -> Study:
         arms=ARMS,
         budget=Budget(trials=12, epochs=30, seeds=8),
         stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.CIFAR10_READING),
+        assumptions=(*READINGS, profiles.CIFAR10_READING),
     )
 
 
@@ -79,7 +79,7 @@ def paper(data_dir: Path | None) -> Study:
         arms=ARMS,
         budget=Budget(trials=40, epochs=80, seeds=8),
         stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, profiles.PAPER_READING),
+        assumptions=(*READINGS, profiles.PAPER_READING),
         protocol="P1",
     )
 

@@ -32,8 +32,8 @@ from study.records.study_json import (
     stop_requested,
     withdraw_stop,
 )
-from study.search.journal import new_journal
-from study.space.domains import corners
+from study.search.journal import create_journal
+from study.space.domains import resolve_corners
 from study.space.params import Params
 from study.space_file import Space
 from study.storage.dataset import DataSet
@@ -42,7 +42,7 @@ from study.storage.remote import pull_artifacts
 from study.storage.worker_sync import fetch_artifacts
 from study.study import Study
 from study.task import SPLITS, Preparation
-from study.trackers.base import Tracker, tracked
+from study.trackers.base import Tracker, open_trackers
 from study.trial import Split
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     trained_on: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
     for student in study.students:
-        losses = tuple(loss for cell in study.cells if cell.student is student for loss in corners(cell.arm.loss))
+        losses = tuple(
+            loss for cell in study.cells if cell.student is student for loss in resolve_corners(cell.arm.loss)
+        )
         checked |= study.task.check((student,), losses, storage, trained_on)
     return checked
 
@@ -117,7 +119,7 @@ def drive(
         console.print(line, markup=False, soft_wrap=True)
 
     folder = place.storage / study.name
-    with locked(folder), _heard(folder), tracked(place.logs, folder, study.question, say) as trackers:
+    with locked(folder), _heard(folder), open_trackers(place.logs, folder, study.question, say) as trackers:
         earlier = check_same(folder, study, inputs)
         listeners = [*trackers, *([ConsoleTracker(say)] if place.verbose else [])]
         warm = pinned_warm_start(study, earlier)
@@ -163,7 +165,7 @@ def restore_coordinator(
     folder = place.storage / study.name
     records = Records(folder, study.task.metrics)
     preparations = study.task.list_preparations(place.storage, study.plan)
-    journal = new_journal(folder / "optuna.journal")
+    journal = create_journal(folder / "optuna.journal")
     flow = Coordinator(study, records, journal, preparations, fingerprints(inputs), warm)
     flow.trackers = trackers
     replay(flow, place.retry_failed, runs)

@@ -1,5 +1,6 @@
-"""The one exception that means: the user gave something that cannot work."""
+"""The exception for input that cannot work."""
 
 
 class InputError(Exception):
-    """Bad input: what was given, what is allowed, the way out. Shown as one line, exit code 2."""
+    """Invalid input. The message states what was given, what is allowed and the way out; it is printed as one line,
+    and the process exits with code 2."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from study.trial import Direction, EpochResult, Split, TrialContext
 
@@ -144,3 +144,20 @@ class DistillationMethod(Protocol):
 
     @property
     def needs_teacher(self) -> bool: ...
+
+
+@runtime_checkable
+class SingleWorkerMethod(Protocol):
+    """A loss, or an object in one of its fields, that may need whole batches in one process."""
+
+    def single_worker_reason(self) -> str:
+        """Return why several workers cannot share a batch, as a clause for an error message; empty if they can."""
+
+
+@runtime_checkable
+class StatefulMethod(Protocol):
+    """A loss that owns trained parts, such as a discriminator. Needs a single worker unless it defines
+    `single_worker_reason`."""
+
+    def new_state(self, device: str) -> Any:
+        """Return the state of the loss in one training (trainables/losses/state.py)."""

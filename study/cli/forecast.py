@@ -158,7 +158,7 @@ def _row(study: Study, run: RunningTrial, final: float, seconds: float, draw: ra
     """
     epoch = run.epochs_done + 1
     score = final * (1 - math.exp(-3 * epoch / run.trial.epochs)) + NOISE * draw.gauss(0, 1)
-    metrics = dict.fromkeys([*study.targets, study.test_metric], score)
+    metrics = dict.fromkeys([*study.objective_directions, study.test_metric], score)
     return EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=seconds)
 
 

@@ -222,7 +222,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     from reports.text.summary import seeds_warning
 
     budget = study.budget
-    searches = [study.trials(cell.arm) for cell in study.cells]
+    searches = [study.count_trials(cell.arm) for cell in study.cells]
     lines = [
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",

@@ -25,7 +25,7 @@ from study.cluster import resources as cluster
 from study.cluster.gpu_packing import Need, PackingResult
 from study.errors import InputError
 from study.records.study_json import gpu_names
-from study.space.domains import corners
+from study.space.domains import resolve_corners
 from study.storage import worker_sync as exchange
 from study.storage.dataset import DataSet
 from study.study import Arm, Study
@@ -77,9 +77,9 @@ class Profiler:
     def _job(self, part: Part, scratch: Path) -> TrialContext:
         study = self._study
         return TrialContext(
-            trial=Trial("search", part.student, part.arm, 0, study.trial_seed("search", 0), 2, {}, {}),
+            trial=Trial("search", part.student, part.arm, 0, study.derive_trial_seed("search", 0), 2, {}, {}),
             task=study.task,
-            student=study.student(part.student) if part.student else None,
+            student=study.find_student(part.student) if part.student else None,
             loss=part.loss,
             checkpoint=scratch,
             storage=scratch,
@@ -212,7 +212,7 @@ def _answers(asked: list[Any]) -> list[Any]:
 def _demands(arm: Arm) -> list[Any]:
     """The losses that this arm may resolve to, at the ends of its domains: one of them demands most."""
     found: list[Any] = []
-    for loss in corners(arm.loss):
+    for loss in resolve_corners(arm.loss):
         if loss not in found:
             found.append(loss)
     return found

@@ -125,7 +125,9 @@ class Coordinator:
 
     def fault(self, run: RunningTrial) -> str:
         """What is wrong with the scores of a trial's last epoch; empty if they can be used."""
-        names = {"search": tuple(self.study.targets), "confirm": (self.study.test_metric,)}.get(run.trial.phase, ())
+        names = {"search": tuple(self.study.objective_directions), "confirm": (self.study.test_metric,)}.get(
+            run.trial.phase, ()
+        )
         if run.trial.phase == "confirm" and run.epochs_done < run.trial.epochs:
             return ""
         scores = {name: run.metrics.get(name, math.nan) for name in names}
@@ -225,7 +227,7 @@ class Coordinator:
         return None
 
     def _refuse(self, cell: CellProgress, number: int, params: Mapping[str, Value], reason: str) -> None:
-        student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.trial_seed("search", number)
+        student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.derive_trial_seed("search", number)
         trial = Trial("search", student, arm, number, seed, self.study.budget.epochs, params, {"refused": reason})
         self.running[trial.id] = run = RunningTrial(trial, datetime.now(UTC))
         self.end(run, TrialState.FAILED, reason)
@@ -252,7 +254,7 @@ class Coordinator:
             "train_on": study.confirm_on if phase == "confirm" else "train",
             "inputs": dict(self._fingerprints),
         } | ({"workers": study.workers_per_trial} if study.workers_per_trial > 1 else {})
-        seed = study.trial_seed(phase, number)
+        seed = study.derive_trial_seed(phase, number)
         return Trial(phase, cell.cell.student.name, arm.name, number, seed, study.budget.epochs, params, config)
 
     # -- rows ------------------------------------------------------------------------------------------------------
@@ -295,14 +297,14 @@ class Coordinator:
             self.cells[run.trial.cell].got_going = True
             self.epoch_seconds.append(row["seconds"])
         for tracker in self.trackers:
-            tracker.epoch(run.trial, row)
+            tracker.log_epoch(run.trial, row)
 
     def record(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Write down where a trial stands; `at` if it has stood there before now."""
         self.records.trials.append(trial_row(run, state, reason, at))
         if state.is_finished:
             for tracker in self.trackers:
-                tracker.ended(run.trial, state, reason)
+                tracker.finish_trial(run.trial, state, reason)
 
 
 def preparation_trial(step: Preparation) -> Trial:

@@ -207,8 +207,8 @@ class Worker:
         return TrialContext(
             trial=trial,
             task=study.task,
-            student=study.student(trial.student) if trial.phase != "prepare" else None,
-            loss=resolve_params(study.arm(trial.arm).loss, trial.params) if trial.phase != "prepare" else None,
+            student=study.find_student(trial.student) if trial.phase != "prepare" else None,
+            loss=resolve_params(study.find_arm(trial.arm).loss, trial.params) if trial.phase != "prepare" else None,
             checkpoint=self._workplace.checkpoint(trial.id),
             storage=self._workplace.storage,
             device="cuda" if ray.get_gpu_ids() else "cpu",

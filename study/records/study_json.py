@@ -20,7 +20,7 @@ from typing import IO, Any
 from study.errors import InputError
 from study.identity import describe, differences
 from study.records.segments import SCHEMA_VERSION, RecordsError, read_study
-from study.space.domains import domains
+from study.space.domains import find_domains
 from study.space_file import Space
 from study.study import Study
 
@@ -161,7 +161,7 @@ def document(
         "metrics": dict(study.task.metrics),
         "confirm_on": study.confirm_on,
         "protocol": study.protocol,
-        "readings": list(study.readings),
+        "assumptions": list(study.assumptions),
         "seed": study.seed,
         "budget": budget,
         "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],
@@ -249,16 +249,16 @@ def _cpu_name() -> str:
 
 
 def _cell(study: Study, student: str, arm_name: str, name: str) -> dict[str, Any]:
-    arm = study.arm(arm_name)
-    versus = study.versus(arm)
+    arm = study.find_arm(arm_name)
+    versus = study.find_comparison(arm)
     return {
         "cell": name,
         "student": student,
         "arm": arm_name,
         "baseline": arm.baseline,
         "versus": versus.name if versus else None,
-        "searched": arm.searched,
-        "trials": study.trials(arm),
+        "searched": arm.is_searched,
+        "trials": study.count_trials(arm),
         "published": arm.published,
-        "parameters": [name for name, _ in domains(arm.loss)],
+        "parameters": [name for name, _ in find_domains(arm.loss)],
     }

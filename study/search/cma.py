@@ -17,7 +17,7 @@ from cmaes import CMA  # type: ignore[import-untyped]
 from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import InputError
-from study.space.domains import Choice, Integer, Uniform, Value, domains
+from study.space.domains import Choice, Integer, Uniform, Value, find_domains
 from study.trial import Direction
 
 Vector = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class CmaEs:
         """The parameters of the next trial; `trials` are those that have ended, in order of number."""
         dimensions = len(domains)
         optimiser = CMA(
-            mean=np.full(dimensions, 0.5) if start is None else encode(domains, start),
+            mean=np.full(dimensions, 0.5) if start is None else to_unit_cube(domains, start),
             sigma=self.sigma,
             bounds=np.tile((0.0, 1.0), (dimensions, 1)),
             n_max_resampling=100,
@@ -67,18 +67,18 @@ class CmaEs:
         )
         size = optimiser.population_size
         for first in range(0, len(trials) - size + 1, size):
-            _step(optimiser, domains, trials[first : first + size], direction)
-        return decode(domains, optimiser.ask())
+            _tell_population(optimiser, domains, trials[first : first + size], direction)
+        return from_unit_cube(domains, optimiser.ask())
 
 
-def _step(optimiser: CMA, domains: Numbers, population: Sequence[FrozenTrial], direction: Direction) -> None:
+def _tell_population(optimiser: CMA, domains: Numbers, population: Sequence[FrozenTrial], direction: Direction) -> None:
     if all(trial.state == TrialState.FAIL for trial in population):
         return
-    ranked = sorted(population, key=lambda trial: _cost(trial, direction))
-    optimiser.tell([(encode(domains, trial.params), float(rank)) for rank, trial in enumerate(ranked)])
+    ranked = sorted(population, key=lambda trial: _ranking_key(trial, direction))
+    optimiser.tell([(to_unit_cube(domains, trial.params), float(rank)) for rank, trial in enumerate(ranked)])
 
 
-def _cost(trial: FrozenTrial, direction: Direction) -> tuple[float, ...]:
+def _ranking_key(trial: FrozenTrial, direction: Direction) -> tuple[float, ...]:
     if trial.state == TrialState.FAIL or trial.value is None:
         return (2.0,)
     score = -trial.value if direction == "max" else trial.value
@@ -87,38 +87,38 @@ def _cost(trial: FrozenTrial, direction: Direction) -> tuple[float, ...]:
     return 1.0, -float(trial.last_step or 0), score
 
 
-def numbers(space: Any) -> dict[str, Uniform | Integer]:
+def select_numeric_domains(space: Any) -> dict[str, Uniform | Integer]:
     """The numeric domains of a space without choices, by name."""
-    return {name: domain for name, domain in domains(space) if not isinstance(domain, Choice)}
+    return {name: domain for name, domain in find_domains(space) if not isinstance(domain, Choice)}
 
 
 # -- the unit cube -----------------------------------------------------------------------------------------------------
 
 
-def encode(domains: Numbers, params: Mapping[str, Value]) -> Vector:
+def to_unit_cube(domains: Numbers, params: Mapping[str, Value]) -> Vector:
     """A point as shares of its domains' widths, (D,) in [0, 1]."""
     shares = []
     for name, domain in domains.items():
-        low, high = _ends(domain)
+        low, high = _scaled_bounds(domain)
         value = float(params[name])  # type: ignore[arg-type]
         shares.append(((math.log(value) if domain.log else value) - low) / (high - low))
     return np.array(shares)
 
 
-def decode(domains: Numbers, shares: Vector) -> dict[str, Value]:
+def from_unit_cube(domains: Numbers, shares: Vector) -> dict[str, Value]:
     """The point at these shares."""
     return {name: _value(domain, share) for (name, domain), share in zip(domains.items(), shares.tolist(), strict=True)}
 
 
 def _value(domain: Uniform | Integer, share: float) -> float | int:
-    low, high = _ends(domain)
+    low, high = _scaled_bounds(domain)
     place = low + share * (high - low)
     value = math.exp(place) if domain.log else place
     inside = min(max(value, domain.low), domain.high)
     return round(inside) if isinstance(domain, Integer) else inside
 
 
-def _ends(domain: Uniform | Integer) -> tuple[float, float]:
+def _scaled_bounds(domain: Uniform | Integer) -> tuple[float, float]:
     # half a step more at both ends of whole numbers: the outermost ones get as much room as the others
     half = 0.5 if isinstance(domain, Integer) else 0.0
     low, high = domain.low - half, domain.high + half

@@ -18,7 +18,7 @@ from study.trial import Direction
 class Never:
     """Every search trial runs to its last epoch."""
 
-    def rungs(self, bracket: int, epochs: int) -> list[int]:
+    def list_rungs(self, bracket: int, epochs: int) -> list[int]:
         return []
 
     @property
@@ -43,7 +43,7 @@ class SuccessiveHalving:
             if getattr(self, name) < least:
                 raise InputError(f"stopping: {name} is {getattr(self, name)}; it must be at least {least}")
 
-    def rungs(self, bracket: int, epochs: int) -> list[int]:
+    def list_rungs(self, bracket: int, epochs: int) -> list[int]:
         """The epochs at which a trial of this bracket is judged: none in its second half, which saves little."""
         ladder, rung = [], self.min_epochs * self.reduction**bracket
         while 2 * rung <= epochs:
@@ -59,9 +59,9 @@ class Rungs:
         self._rule, self._direction, self._epochs, self._seed = rule, direction, epochs, seed
         self._seen: dict[int, list[float]] = {}
 
-    def verdict(self, number: int, epoch: int, value: float) -> str | None:
+    def report(self, number: int, epoch: int, value: float) -> str | None:
         """Note the trial's value; the reason to stop it if this epoch is a rung and others did better, else None."""
-        if epoch not in self._rule.rungs(self._bracket(number), self._epochs):
+        if epoch not in self._rule.list_rungs(self._bracket(number), self._epochs):
             return None
         seen = self._seen.setdefault(epoch, [])
         seen.append(value)

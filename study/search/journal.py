@@ -8,7 +8,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 
-def new_journal(path: Path) -> JournalStorage:
+def create_journal(path: Path) -> JournalStorage:
     """An empty journal at `path`, replacing an earlier one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (path, path.with_name(path.name + ".lock")):

@@ -19,8 +19,8 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from study.errors import InputError
 from study.identity import LOCATION
 from study.search.cma import CmaEs
-from study.space.domains import Choice, domains
-from study.space.params import Params, equal_points, grid, grid_size
+from study.space.domains import Choice, find_domains
+from study.space.params import Params, build_grid, count_grid_points, is_same_point
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -85,9 +85,11 @@ class Grid:
     def __post_init__(self) -> None:
         _check_whole("Grid", "points", self.points, 2)
 
-    def order(self, space: Any, first: Sequence[Params], seed: int) -> list[Params]:
+    def list_points(self, space: Any, first: Sequence[Params], seed: int) -> list[Params]:
         """The grid's points without those of `first`, shuffled: successive halving needs a fair mix."""
-        rest: list[Params] = [p for p in grid(space, self.points) if not any(equal_points(p, known) for known in first)]
+        rest: list[Params] = [
+            p for p in build_grid(space, self.points) if not any(is_same_point(p, known) for known in first)
+        ]
         random.Random(seed).shuffle(rest)
         return rest
 
@@ -124,7 +126,7 @@ def check_sampler(sampler: Sampler, arm: str, space: Any, first: Sequence[Params
 
 
 def _check_numeric(arm: str, space: Any) -> None:
-    choices = [name for name, domain in domains(space) if isinstance(domain, Choice)]
+    choices = [name for name, domain in find_domains(space) if isinstance(domain, Choice)]
     if choices:
         raise InputError(
             f"arm {arm!r}: CmaEs cannot search the choice {choices[0]!r}; write an arm for each option, "
@@ -133,9 +135,9 @@ def _check_numeric(arm: str, space: Any) -> None:
 
 
 def _check_grid(sampler: Grid, arm: str, space: Any, first: Sequence[Params], trials: int) -> None:
-    size = grid_size(space, sampler.points)
+    size = count_grid_points(space, sampler.points)
     # a grid that is too large is not laid out: it may have millions of points
-    beside = trials_of(sampler, space, first, trials) - size if size <= trials else 0
+    beside = count_search_trials(sampler, space, first, trials) - size if size <= trials else 0
     if size + beside > trials:
         raise InputError(
             f"the grid of arm {arm!r} has {size} points{f' and {beside} first ones beside it' if beside else ''}, "
@@ -143,9 +145,9 @@ def _check_grid(sampler: Grid, arm: str, space: Any, first: Sequence[Params], tr
         )
 
 
-def trials_of(sampler: Sampler, space: Any, first: Sequence[Params], trials: int) -> int:
+def count_search_trials(sampler: Sampler, space: Any, first: Sequence[Params], trials: int) -> int:
     """How many trials a search takes of the `trials` it may: all, or as many as its grid has points."""
-    return len(first) + len(sampler.order(space, first, 0)) if isinstance(sampler, Grid) else trials
+    return len(first) + len(sampler.list_points(space, first, 0)) if isinstance(sampler, Grid) else trials
 
 
 def _check_whole(owner: str, name: str, value: Any, least: int) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from study.search.cma import CmaEs, numbers
+from study.search.cma import CmaEs, select_numeric_domains
 from study.search.samplers import Grid, Random, Sampler, Tpe
-from study.space.domains import Choice, Domain, Integer, Value, visit
+from study.space.domains import Choice, Domain, Integer, Value, visit_domains
 from study.space.params import Params
 from study.trial import Direction, TrialState
 
@@ -27,7 +27,7 @@ _STATES = {
 }
 
 
-class CellSearch:
+class CellSearcher:
     """The search of one cell. Trials are known by their number; Optuna's own is the same unless rows were lost.
 
     `directions` are those of the selection metric and of further objectives, `first` the points to try first. With
@@ -48,7 +48,7 @@ class CellSearch:
         self._start = first[0] if first else None
         self._listed: list[Params] = [
             *first,
-            *(sampler.order(space, first, seeds[0]) if isinstance(sampler, Grid) else ()),
+            *(sampler.list_points(space, first, seeds[0]) if isinstance(sampler, Grid) else ()),
         ]
         self._open: dict[int, optuna.trial.Trial] = {}
         self._study = optuna.create_study(
@@ -72,7 +72,7 @@ class CellSearch:
         trial.set_user_attr("trial_id", trial_id)
         self._study.tell(trial, values if state is TrialState.COMPLETE else None, _STATES[state])
 
-    def replay(
+    def add_trial(
         self,
         trial_id: str,
         params: Params,
@@ -94,7 +94,7 @@ class CellSearch:
             )
         )
 
-    def reopen(self, number: int, params: Params, reported: Mapping[int, float]) -> None:
+    def reopen_trial(self, number: int, params: Params, reported: Mapping[int, float]) -> None:
         """Put back a trial that was still running when its study was left."""
         self._open_trial(number, params)
         for epoch, value in reported.items():
@@ -107,7 +107,7 @@ class CellSearch:
         if isinstance(self._sampler, CmaEs):
             ended = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
             return self._sampler.propose(
-                numbers(self._space), ended, self._directions[0], self._start, self._seed(number)
+                select_numeric_domains(self._space), ended, self._directions[0], self._start, self._seed(number)
             )
         return None
 
@@ -117,7 +117,7 @@ class CellSearch:
         if params is not None:
             self._study.enqueue_trial(dict(params))
         trial = self._study.ask()
-        visit(self._space, lambda name, domain: _suggest(trial, name, domain))
+        visit_domains(self._space, lambda name, domain: _suggest(trial, name, domain))
         self._open[number] = trial
         return dict(trial.params)
 
@@ -128,10 +128,10 @@ class CellSearch:
         used: dict[str, BaseDistribution] = {}
 
         def note(name: str, domain: Domain) -> Value:
-            used[name] = distribution(domain)
+            used[name] = to_distribution(domain)
             return params[name]
 
-        visit(self._space, note)
+        visit_domains(self._space, note)
         return used
 
 
@@ -153,7 +153,7 @@ def _optuna_values(
     return values if state is TrialState.COMPLETE else None
 
 
-def distribution(domain: Domain) -> BaseDistribution:
+def to_distribution(domain: Domain) -> BaseDistribution:
     """Optuna's name for a domain."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.labels)

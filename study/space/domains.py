@@ -16,7 +16,7 @@ from study.errors import InputError
 
 Value = float | int | str | bool | None
 
-WHOLE = "method"
+ROOT_CHOICE = "method"
 """The name of a choice that is not a field of anything: an arm that chooses between losses."""
 
 
@@ -93,40 +93,40 @@ def is_domain(value: Any) -> bool:
     return isinstance(value, Uniform | Integer | Choice)
 
 
-def domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
+def find_domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
     """Every domain in `tree` with its name, a dotted path of fields; conditional ones below their option."""
     if isinstance(tree, Choice):
-        yield path or WHOLE, tree
+        yield path or ROOT_CHOICE, tree
         for label, option in zip(tree.labels, tree.options, strict=True):
-            yield from domains(option, join(path, label))
+            yield from find_domains(option, join_path(path, label))
     elif is_domain(tree):
         yield path, tree
     else:
-        for key, item in children(tree):
-            yield from domains(item, join(path, key))
+        for key, item in list_children(tree):
+            yield from find_domains(item, join_path(path, key))
 
 
-def visit(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> None:
+def visit_domains(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> None:
     """Call `pick(name, domain)` for each domain in `tree`, following the options it picks; nothing is built."""
     if isinstance(tree, Choice):
-        label = pick(path or WHOLE, tree)
-        visit(tree.option(label), pick, join(path, label))
+        label = pick(path or ROOT_CHOICE, tree)
+        visit_domains(tree.option(label), pick, join_path(path, label))
     elif is_domain(tree):
         pick(path, tree)
     else:
-        for key, item in children(tree):
-            visit(item, pick, join(path, key))
+        for key, item in list_children(tree):
+            visit_domains(item, pick, join_path(path, key))
 
 
 def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> Any:
     """`tree` with each domain replaced by what `pick(name, domain)` returns; of a choice, by the option so labelled."""
     if isinstance(tree, Choice):
-        label = pick(path or WHOLE, tree)
-        return resolve(tree.option(label), pick, join(path, label))
+        label = pick(path or ROOT_CHOICE, tree)
+        return resolve(tree.option(label), pick, join_path(path, label))
     if is_domain(tree):
         return pick(path, tree)
-    items = {key: resolve(item, pick, join(path, key)) for key, item in children(tree)}
-    if not items or next(domains(tree), None) is None:
+    items = {key: resolve(item, pick, join_path(path, key)) for key, item in list_children(tree)}
+    if not items or next(find_domains(tree), None) is None:
         return tree
     if isinstance(tree, Mapping):
         return items
@@ -149,9 +149,9 @@ def resolve_params(tree: Any, params: Mapping[str, Value]) -> Any:
     return resolve(tree, recorded)
 
 
-def corners(tree: Any) -> Iterator[Any]:
+def resolve_corners(tree: Any) -> Iterator[Any]:
     """`tree` at both ends of its domains, under every option of every choice: what meets every range check."""
-    for labels in _covering(tree, ""):
+    for labels in _cover_options(tree, ""):
         for end in ("low", "high"):
 
             def at_end(name: str, domain: Domain, labels: dict[str, Value] = labels, end: str = end) -> Value:
@@ -160,21 +160,21 @@ def corners(tree: Any) -> Iterator[Any]:
             yield resolve(tree, at_end)
 
 
-def _covering(tree: Any, path: str) -> list[dict[str, Value]]:
+def _cover_options(tree: Any, path: str) -> list[dict[str, Value]]:
     """Labels for the choices in `tree`, by name, so that each option occurs; side by side, not in every combination."""
     if isinstance(tree, Choice):
         options = zip(tree.labels, tree.options, strict=True)
         return [
-            {path or WHOLE: label} | below
+            {path or ROOT_CHOICE: label} | below
             for label, option in options
-            for below in _covering(option, join(path, label))
+            for below in _cover_options(option, join_path(path, label))
         ]
-    parts = [_covering(item, join(path, key)) for key, item in children(tree)]
+    parts = [_cover_options(item, join_path(path, key)) for key, item in list_children(tree)]
     most = max((len(part) for part in parts), default=1)
     return [{name: label for part in parts for name, label in part[n % len(part)].items()} for n in range(most)]
 
 
-def children(tree: Any) -> list[tuple[Value, Any]]:
+def list_children(tree: Any) -> list[tuple[Value, Any]]:
     """What `tree` is made of, by name: fields, keys or positions; nothing for a leaf."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree) if field.init]
@@ -185,7 +185,7 @@ def children(tree: Any) -> list[tuple[Value, Any]]:
     return []
 
 
-def join(path: str, key: Value) -> str:
+def join_path(path: str, key: Value) -> str:
     """The path of what lies below `path`."""
     return f"{path}.{key}" if path else str(key)
 

@@ -15,17 +15,17 @@ import numpy as np
 
 from study.errors import InputError
 from study.space.domains import (
-    WHOLE,
+    ROOT_CHOICE,
     Choice,
     Domain,
     Integer,
     Uniform,
     Value,
-    children,
-    domains,
+    find_domains,
     is_domain,
-    join,
-    visit,
+    join_path,
+    list_children,
+    visit_domains,
 )
 
 Params = Mapping[str, Value]
@@ -34,7 +34,7 @@ Params = Mapping[str, Value]
 # -- reading a point ---------------------------------------------------------------------------------------------------
 
 
-def params_of(space: Any, given: Any, path: str = "") -> dict[str, Value]:
+def read_params(space: Any, given: Any, path: str = "") -> dict[str, Value]:
     """The parameters with which `resolve_params` makes the concrete object `given` of `space`.
 
     An option of a choice is known by its value, its label or its class and what is in it; of several that fit, the
@@ -43,15 +43,15 @@ def params_of(space: Any, given: Any, path: str = "") -> dict[str, Value]:
     if isinstance(space, Choice):
         return _params_of_choice(space, given, path)
     if is_domain(space):
-        return {path: checked(space, given, path)}
-    parts = dict(children(space))
-    if parts and (type(given) is not type(space) or dict(children(given)).keys() != parts.keys()):
+        return {path: check_value(space, given, path)}
+    parts = dict(list_children(space))
+    if parts and (type(given) is not type(space) or dict(list_children(given)).keys() != parts.keys()):
         raise InputError(f"{path or 'the loss'} is {given!r}; the search space has a {type(space).__name__} there")
     if not parts and (given != space or isinstance(given, bool) != isinstance(space, bool)):
         raise InputError(f"{path or 'the loss'} is {given!r}; the search space has {space!r} there, fixed")
     found: dict[str, Value] = {}
-    for key, below in children(given):
-        found |= params_of(parts[key], below, join(path, key))
+    for key, below in list_children(given):
+        found |= read_params(parts[key], below, join_path(path, key))
     return found
 
 
@@ -59,25 +59,25 @@ def _params_of_choice(space: Choice, given: Any, path: str) -> dict[str, Value]:
     near: list[InputError] = []
     for label, option in zip(space.labels, space.options, strict=True):
         try:
-            return {path or WHOLE: label} | params_of(option, given, join(path, label))
+            return {path or ROOT_CHOICE: label} | read_params(option, given, join_path(path, label))
         except InputError as error:
-            if type(option) is type(given) and children(option):
+            if type(option) is type(given) and list_children(option):
                 near.append(error)
-    if _is_one_of(given, space.labels) and next(domains(space.option(given)), None) is None:
-        return {path or WHOLE: checked(space, given, path)}
+    if _is_one_of(given, space.labels) and next(find_domains(space.option(given)), None) is None:
+        return {path or ROOT_CHOICE: check_value(space, given, path)}
     if len(near) == 1:
         raise near[0]
-    raise InputError(f"{path or 'the loss'} is {given!r}; allowed is one of {_listed(space.labels)}")
+    raise InputError(f"{path or 'the loss'} is {given!r}; allowed is one of {_join_labels(space.labels)}")
 
 
-def checked(domain: Domain, value: Any, name: str) -> Value:
+def check_value(domain: Domain, value: Any, name: str) -> Value:
     """`value` as the domain proposes it.
 
     Raises InputError if it lies outside.
     """
     if isinstance(domain, Choice):
         if not _is_one_of(value, domain.labels):
-            raise InputError(f"{name} is {value!r}; allowed is one of {_listed(domain.labels)}")
+            raise InputError(f"{name} is {value!r}; allowed is one of {_join_labels(domain.labels)}")
         return domain.labels[domain.labels.index(value)]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = isinstance(domain, Integer)
@@ -95,23 +95,23 @@ def is_point_of(space: Any, params: Params) -> bool:
         asked.add(name)
         if name not in params:
             raise InputError(f"no value for parameter {name!r}")
-        return checked(domain, params[name], name)
+        return check_value(domain, params[name], name)
 
     try:
-        visit(space, pick)
+        visit_domains(space, pick)
     except InputError:
         return False
     return asked == params.keys()
 
 
-def equal_points(one: Params, other: Params) -> bool:
+def is_same_point(one: Params, other: Params) -> bool:
     """Whether two points are equal, numbers to within rounding."""
     return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
 
 
 def merge_first_points(first: Sequence[Params], further: Sequence[Params]) -> list[Params]:
     """`first`, then those of `further` that are not among them."""
-    return [*first, *(point for point in further if not any(equal_points(point, known) for known in first))]
+    return [*first, *(point for point in further if not any(is_same_point(point, known) for known in first))]
 
 
 def _equal(one: Value, other: Value) -> bool:
@@ -125,37 +125,37 @@ def _is_one_of(value: Any, labels: tuple[Value, ...]) -> bool:
     return any(value == label and isinstance(value, bool) == isinstance(label, bool) for label in labels)
 
 
-def _listed(labels: tuple[Value, ...]) -> str:
+def _join_labels(labels: tuple[Value, ...]) -> str:
     return ", ".join(map(str, labels))
 
 
 # -- a grid ------------------------------------------------------------------------------------------------------------
 
 
-def grid(space: Any, points: int, path: str = "") -> list[dict[str, Value]]:
+def build_grid(space: Any, points: int, path: str = "") -> list[dict[str, Value]]:
     """Every combination of the domains' `levels`, each option of a choice with a grid of its own."""
     if isinstance(space, Choice):
         return [
-            {path or WHOLE: label} | below
+            {path or ROOT_CHOICE: label} | below
             for label, option in zip(space.labels, space.options, strict=True)
-            for below in grid(option, points, join(path, label))
+            for below in build_grid(option, points, join_path(path, label))
         ]
     if is_domain(space):
-        return [{path: level} for level in levels(space, points)]
-    parts = [grid(item, points, join(path, key)) for key, item in children(space)]
+        return [{path: level} for level in list_levels(space, points)]
+    parts = [build_grid(item, points, join_path(path, key)) for key, item in list_children(space)]
     return [{name: value for part in point for name, value in part.items()} for point in itertools.product(*parts)]
 
 
-def grid_size(space: Any, points: int) -> int:
+def count_grid_points(space: Any, points: int) -> int:
     """How many points `grid` has, without laying them out."""
     if isinstance(space, Choice):
-        return sum(grid_size(option, points) for option in space.options)
+        return sum(count_grid_points(option, points) for option in space.options)
     if is_domain(space):
-        return len(levels(space, points))
-    return math.prod(grid_size(item, points) for _, item in children(space))
+        return len(list_levels(space, points))
+    return math.prod(count_grid_points(item, points) for _, item in list_children(space))
 
 
-def levels(domain: Uniform | Integer, points: int) -> list[Value]:
+def list_levels(domain: Uniform | Integer, points: int) -> list[Value]:
     """`points` values evenly from end to end on the domain's scale; every whole number where there are no more."""
     if isinstance(domain, Integer) and domain.high - domain.low < points:
         return list(range(int(domain.low), int(domain.high) + 1))

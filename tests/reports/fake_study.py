@@ -138,7 +138,7 @@ STUDY: dict[str, Any] = {
     "metrics": METRICS,
     "confirm_on": "train+val",
     "protocol": "",
-    "readings": ["LP: p % of all K classes, rounded down."],
+    "assumptions": ["LP: p % of all K classes, rounded down."],
     "seed": 0,
     "budget": {"is": "Budget", "trials": TRIALS, "epochs": EPOCHS, "seeds": SEEDS},
     "inputs": {

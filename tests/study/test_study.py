@@ -26,10 +26,25 @@ def first(*losses: Any) -> Arm:
 
 
 @dataclasses.dataclass(frozen=True)
-class Learning(SimulatedLoss):
-    """Would begin a discriminator of its own."""
+class Stateful(SimulatedLoss):
+    """A loss with a discriminator of its own."""
 
     def new_state(self, device: str) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Synchronized(Stateful):
+    """A stateful loss whose state is kept equal across workers."""
+
+    def single_worker_reason(self) -> str:
+        return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning(SimulatedLoss):
+    """A stateful loss written for version 0.1."""
+
+    def begin(self, device: str) -> Any: ...
 
 
 DAT = DataAdaptiveTemperature()
@@ -54,14 +69,20 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         ({"arms": (dataclasses.replace(BASELINE, name="a / b"),)}, "arm name 'a / b'"),
         ({"arms": (BASELINE, Arm("array", SimulatedLoss(gain=np.float32(1))))}, "cannot be part of a study"),
         ({"name": "../elsewhere"}, "study name '../elsewhere'"),
-        ({"name": "teachers"}, "is taken"),
+        ({"name": "teachers"}, "is reserved"),
         ({"arms": (BASELINE, Arm("hot", KD(temperature=uniform(-1, 4))))}, "arm 'hot' at an end .* temperature is -1"),
-        ({"objectives": ("val/accuracy",)}, "objective 'val/accuracy': .* beside 'val/accuracy', once: val/cost"),
+        (
+            {"objectives": ("val/accuracy",)},
+            "objective 'val/accuracy': .* other than 'val/accuracy', each once: val/cost",
+        ),
         ({"objectives": ("test/cost",)}, "objective 'test/cost': allowed are validation metrics"),
-        ({"objectives": ("val/cost", "val/cost")}, "objective 'val/cost': .* once"),
+        ({"objectives": ("val/cost", "val/cost")}, "objective 'val/cost': .* each once"),
         ({"objectives": "val/cost"}, "write a tuple"),
-        ({"objectives": ("val/cost",)}, "it would stop by 'val/accuracy' alone .* use stopping=Never"),
-        ({"objectives": ("val/cost",), "stopping": Never(), "sampler": CmaEs()}, "CmaEs, which follows one score"),
+        ({"objectives": ("val/cost",)}, "it would prune by 'val/accuracy' alone, .* use stopping=Never"),
+        (
+            {"objectives": ("val/cost",), "stopping": Never(), "sampler": CmaEs()},
+            "CmaEs, which optimises a single metric",
+        ),
         ({"warm_start": "runs/earlier"}, "warm_start is 'runs/earlier'; write WarmStart"),
         ({"warm_start": WarmStart("runs/earlier"), "sampler": Grid()}, "a grid tries all its points anyway"),
         ({"arms": (BASELINE, CHOOSING), "sampler": CmaEs()}, "arm 'choosing': CmaEs cannot search the choice 'extra'"),
@@ -72,15 +93,16 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         ({"arms": (BASELINE, first(*TEN))}, "arm 'searched' has 10 first points, budget.trials is 9"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, first=TEN[0]))}, "write a tuple of losses"),
         ({"arms": (dataclasses.replace(BASELINE, first=TEN),)}, "arm 'plain' has first points and nothing to search"),
+        ({"arms": (BASELINE, Arm("old", Beginning()))}, r"Beginning defines begin\(\), .* now called new_state\(\)"),
         ({"workers_per_trial": 0}, "workers_per_trial is 0; allowed is a whole number, at least 1"),
         ({"workers_per_trial": 1.5}, "workers_per_trial is 1.5"),
         (
-            {"workers_per_trial": 2, "arms": (BASELINE, Arm("gan", Learning()))},
-            "arm 'gan': Learning has parts .* learn",
+            {"workers_per_trial": 2, "arms": (BASELINE, Arm("gan", Stateful()))},
+            "arm 'gan': Stateful cannot be trained by 2 workers: it owns parts .*; use workers_per_trial=1",
         ),
         (
             {"workers_per_trial": 2, "arms": (BASELINE, Arm("dat", KD(adaptive=choice(None, DAT))))},
-            "arm 'dat': KD ranks the samples of a batch, of which each of 2 workers sees a part; use workers_per_trial",
+            "arm 'dat': KD cannot be trained by 2 workers: its adaptive temperature ranks .*; use workers_per_trial=1",
         ),
     ],
 )
@@ -93,14 +115,19 @@ def test_study_that_cannot_be_fair_or_work_is_refused(change: dict[str, Any], me
 @pytest.mark.parametrize("name", ["trials", "epochs", "seeds"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_budget_of_nothing_is_refused(name: str, value: int) -> None:
-    with pytest.raises(InputError, match=f"{name} is {value}; it must be at least 1"):
+    with pytest.raises(InputError, match=f"{name} is {value}; allowed is a whole number, at least 1"):
         Budget(**({"trials": 1, "epochs": 1, "seeds": 1} | {name: value}))
+
+
+@pytest.mark.parametrize("loss", [SimulatedLoss(), KD(), Synchronized()])
+def test_losses_without_a_reason_may_be_split_over_workers(loss: Any) -> None:
+    assert toy((BASELINE, Arm("split", loss)), workers_per_trial=2).workers_per_trial == 2
 
 
 def test_arms_are_compared_with_the_first_baseline_unless_they_say_otherwise() -> None:
     second = Arm("second", SimulatedLoss(), baseline=True)
     study = toy((BASELINE, second, SEARCHED, Arm("other", SimulatedLoss(), versus="second")))
-    versus = {arm.name: found.name if (found := study.versus(arm)) else None for arm in study.arms}
+    versus = {arm.name: found.name if (found := study.find_comparison(arm)) else None for arm in study.arms}
     assert versus == {"plain": None, "second": "plain", "searched": "plain", "other": "second"}
 
 
@@ -145,6 +172,21 @@ def test_bad_space_file_is_refused(space: Path, content: str, profile: str | Non
     with pytest.raises(InputError, match=message) as error:
         load_space(space, profile, None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('protocol="P1"', 'readings=("Rounded down.",)', r"line \d+: .*'readings'; it is now called 'assumptions'"),
+        ("import Extra", "import Poly, Extra", r"line \d+: .*'Poly'.*; it is now called 'Polynomial'"),
+    ],
+)
+def test_renamed_word_in_a_space_file_is_refused_with_the_new_one(
+    space: Path, old: str, new: str, message: str
+) -> None:
+    space.write_text(SPACE.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load_space(space, None, None)
 
 
 def test_missing_space_file_is_refused_with_its_neighbours(space: Path) -> None:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 from study.errors import InputError
-from study.space.domains import domains
+from study.space.domains import find_domains
 
 SHAPES = ("linear", "cosine", "step")
 
@@ -227,7 +227,7 @@ def is_number(value: Any) -> bool:
 
 def is_unresolved(value: Any) -> bool:
     """Return whether `value` is or contains a domain, so that it must be resolved before it is checked or used."""
-    return next(domains(value), None) is not None
+    return next(find_domains(value), None) is not None
 
 
 def evaluate_schedules(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:

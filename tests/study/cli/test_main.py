@@ -420,6 +420,7 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.mark.slow
 def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: Path, runs: Path, shell: Shell) -> None:
     (tmp_path / "toy.py").write_text(SPACE)
     words = [sys.executable, "-m", "study", "run", "toy.py", "--max-concurrent", "2"]

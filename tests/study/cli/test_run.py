@@ -14,8 +14,12 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+import ray
+from click.testing import CliRunner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+
+from study.cli.run import main
 
 SPACE = """
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
@@ -280,27 +284,44 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--trials", "0"], "trials is 0; it must be at least 1"),
-        (["--seeds", "0"], "seeds is 0; it must be at least 1"),
-        (["--gpus-per-trial", "64"], "a share of one GPU, from 0 to 1"),
         (["--workers-per-trial", "4095", "--gpus-per-trial", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
-        (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
-        (["--name", "a/b"], "study name 'a/b'"),
-        (["--max-concurrent", "0"], "--max-concurrent"),
-        (["--gpus-per-trial", "1.5"], "a share of one GPU, from 0 to 1"),
-        (["--gpus-per-trial", "nan"], "a share of one GPU, from 0 to 1"),
-        (["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and "),
-        (["--address", "nowhere"], "allowed are 'auto'"),
-        (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
+        pytest.param(
+            ["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and ", marks=pytest.mark.slow
+        ),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],
 )
 def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, options: list[str], message: str) -> None:
     refused = folder.run(*options)
-    assert refused.returncode == 2
-    assert message in refused.stderr
-    if "Usage:" not in refused.stderr:
-        assert refused.stderr.count("\n") == 1
+    assert_refused(folder, refused.returncode, refused.stderr, message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
+        (["--seeds", "0"], "seeds is 0; allowed is a whole number, at least 1"),
+        (["--gpus-per-trial", "64"], "a share of one GPU, from 0 to 1"),
+        (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
+        (["--name", "a/b"], "study name 'a/b'"),
+        (["--max-concurrent", "0"], "--max-concurrent"),
+        (["--gpus-per-trial", "1.5"], "a share of one GPU, from 0 to 1"),
+        (["--gpus-per-trial", "nan"], "a share of one GPU, from 0 to 1"),
+        (["--address", "nowhere"], "allowed are 'auto'"),
+        (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
+    ],
+)
+def test_bad_option_is_refused_before_ray_is_started(folder: Folder, options: list[str], message: str) -> None:
+    refused = CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
+    assert not ray.is_initialized()
+    assert_refused(folder, refused.exit_code, refused.stderr, message)
+
+
+def assert_refused(folder: Folder, code: int, stderr: str, message: str) -> None:
+    assert code == 2
+    assert message in stderr
+    if "Usage:" not in stderr:
+        assert stderr.count("\n") == 1
     assert not (folder.study / "trials").exists() or not list((folder.study / "trials").glob("0*"))
 
 

@@ -59,16 +59,16 @@ study = Study(
 """
 
 DEATHS_TOLD = """
-from study import deaths
+from study.execution import retries
 
-add = deaths.RetryPolicy.add
+add = retries.RetryPolicy.add
 
 def told(self, trial_id, death):
     with open({path!r}, "a") as file:
         file.write(f"{{death.of_node}} {{death.announced}} {{death.reason}}\\n")
     add(self, trial_id, death)
 
-deaths.RetryPolicy.add = told
+retries.RetryPolicy.add = told
 """
 
 

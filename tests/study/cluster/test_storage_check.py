@@ -19,6 +19,8 @@ from tests.study import s3
 from tests.study.cli.test_run import Folder, is_whole
 from tests.study.storage.test_lease import waited
 
+pytestmark = pytest.mark.xdist_group("one cluster for all tests of shared storage")
+
 HIDDEN = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 """Runs a command for which a folder is another one than for everybody else: as on a machine of its own."""
 

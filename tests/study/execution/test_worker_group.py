@@ -15,16 +15,16 @@ TWO = ("--workers-per-trial", "2", "--gpus-per-trial", "0")
 
 GROUPS_LEFT = """
 import json, pathlib
-from study import cluster
+from study.cluster import resources
 
-disconnect = cluster.disconnect
+disconnect = resources.disconnect
 
 def noted():
-    table = cluster.ray.util.placement_group_table().values()
+    table = resources.ray.util.placement_group_table().values()
     pathlib.Path({path!r}).write_text(json.dumps([group["state"] for group in table]))
     disconnect()
 
-cluster.disconnect = noted
+resources.disconnect = noted
 """
 
 SECOND_WORKER_FAILS = """

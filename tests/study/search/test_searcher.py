@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from study import Arm, Budget, CmaEs, Grid, Never, Random, Tpe, choice, integer, log_uniform, uniform
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
-from study.search.cma import decode, encode, numbers
-from study.search.searcher import CellSearch
-from study.space.params import equal_points, grid, is_point_of
+from study.search.cma import from_unit_cube, select_numeric_domains, to_unit_cube
+from study.search.searcher import CellSearcher
+from study.space.params import build_grid, is_point_of, is_same_point
 from study.study import Study
 from study.trial import TrialState
 from tests.study.toy import BASELINE, drive, open_flow, toy
@@ -105,7 +105,7 @@ def optuna_view(storage: optuna.storages.InMemoryStorage) -> list[Any]:
 def test_every_proposal_lies_in_the_space_and_all_states_occur(name: str) -> None:
     study = searching(name)
     found, _, rows = uninterrupted(study)
-    assert all(is_point_of(study.arm("searched").loss, params) for params in found)
+    assert all(is_point_of(study.find_arm("searched").loss, params) for params in found)
     assert {row["state"] for row in rows} == {"COMPLETE", "PRUNED", "FAILED"}
 
 
@@ -114,13 +114,13 @@ def test_more_trials_later_go_on_as_if_they_had_been_planned(name: str) -> None:
     def searched(trials: int) -> list[Any]:
         sampler, arm = SAMPLERS[name]
         storage = optuna.storages.InMemoryStorage()
-        search = CellSearch("cell", arm.loss, sampler, ["max"], range(trials), storage, arm.first_points)
+        search = CellSearcher("cell", arm.loss, sampler, ["max"], range(trials), storage, arm.first_points)
         return [run_one(search, number) for number in range(trials)]
 
     assert searched(7) == searched(11)[:7]
 
 
-def run_one(search: CellSearch, number: int) -> dict[str, Any]:
+def run_one(search: CellSearcher, number: int) -> dict[str, Any]:
     params = search.ask(number)
     search.tell(number, f"id{number}", TrialState.COMPLETE, [-((params["x"] - 0.3) ** 2)])
     return params
@@ -133,7 +133,7 @@ def best_of_quadratic(sampler: CmaEs | Random, seed: int, trials: int = 50) -> f
     """The lowest (a − 0.3)² + (log10 b + 2)²/9 + 4·(a − 0.3)·(log10 b + 2)/9 + (c − 30)²/10000 found."""
     space = {"a": uniform(0, 1), "b": log_uniform(1e-4, 1e-1), "c": integer(1, 100)}
     seeds = [1000 * seed + number for number in range(trials)]
-    search = CellSearch("cell", space, sampler, ["min"], seeds, optuna.storages.InMemoryStorage())
+    search = CellSearcher("cell", space, sampler, ["min"], seeds, optuna.storages.InMemoryStorage())
     found = []
     for number in range(trials):
         params = search.ask(number)
@@ -166,9 +166,9 @@ def late_proposals(outcome: Any) -> list[float]:
     return found[-8:]
 
 
-def cma_over_x(trials: int, sampler: CmaEs | None = None, first: Sequence[dict[str, Any]] = ()) -> CellSearch:
+def cma_over_x(trials: int, sampler: CmaEs | None = None, first: Sequence[dict[str, Any]] = ()) -> CellSearcher:
     storage = optuna.storages.InMemoryStorage()
-    return CellSearch("cell", {"x": uniform(0, 1)}, sampler or CmaEs(), ["max"], range(trials), storage, first)
+    return CellSearcher("cell", {"x": uniform(0, 1)}, sampler or CmaEs(), ["max"], range(trials), storage, first)
 
 
 def test_cma_es_turns_away_from_failed_trials() -> None:
@@ -227,17 +227,17 @@ DOMAINS = st.one_of(
 
 @given(DOMAINS, st.floats(0, 1))
 def test_cube_holds_every_value_of_a_domain_and_none_beside_it(domain: Any, share: float) -> None:
-    space = numbers({"x": domain})
-    params = decode(space, np.array([share]))
+    space = select_numeric_domains({"x": domain})
+    params = from_unit_cube(space, np.array([share]))
     assert is_point_of({"x": domain}, params)
-    (again,) = encode(space, params)
+    (again,) = to_unit_cube(space, params)
     assert 0 <= again <= 1
-    assert equal_points(decode(space, np.array([again])), params)
+    assert is_same_point(from_unit_cube(space, np.array([again])), params)
 
 
 def test_whole_numbers_get_equal_shares_of_the_cube() -> None:
-    space = numbers({"x": integer(2, 5)})
-    found = [decode(space, np.array([share]))["x"] for share in np.linspace(0.001, 0.999, 4000)]
+    space = select_numeric_domains({"x": integer(2, 5)})
+    found = [from_unit_cube(space, np.array([share]))["x"] for share in np.linspace(0.001, 0.999, 4000)]
     assert [found.count(value) for value in (2, 3, 4, 5)] == pytest.approx([1000] * 4, abs=5)
 
 
@@ -246,16 +246,16 @@ def test_whole_numbers_get_equal_shares_of_the_cube() -> None:
 
 def test_grid_search_runs_each_point_once_and_no_more_trials() -> None:
     found = uninterrupted(searching("grid"))[0]
-    expected = grid(CONDITIONAL, 4)
+    expected = build_grid(CONDITIONAL, 4)
     assert len(expected) == 4 + 4 * 4
     assert len(found) == len(expected)
     assert all(point in found for point in expected)
 
 
 def test_grid_search_is_shuffled_by_seed() -> None:
-    orders = [SAMPLERS["grid"][0].order(CONDITIONAL, [], seed) for seed in (1, 1, 2)]  # type: ignore[union-attr]
+    orders = [SAMPLERS["grid"][0].list_points(CONDITIONAL, [], seed) for seed in (1, 1, 2)]  # type: ignore[union-attr]
     assert orders[0] == orders[1] != orders[2]
-    assert orders[0] != grid(CONDITIONAL, 4)
+    assert orders[0] != build_grid(CONDITIONAL, 4)
 
 
 def test_grid_leaves_out_what_is_tried_first(tmp_path: Path) -> None:
@@ -264,9 +264,9 @@ def test_grid_leaves_out_what_is_tried_first(tmp_path: Path) -> None:
     budget = Budget(trials=21, epochs=2, seeds=1)
     study = toy((BASELINE, arm), sampler=Grid(points=4), task=TASK, budget=budget)
     found = proposals(driven(study, tmp_path))
-    assert study.trials(arm) == len(found) == 21
+    assert study.count_trials(arm) == len(found) == 21
     assert [params["x"] for params in found[:2]] == [1 / 3, 0.35]
-    assert not any(equal_points(one, other) for number, one in enumerate(found) for other in found[:number])
+    assert not any(is_same_point(one, other) for number, one in enumerate(found) for other in found[:number])
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_search_of_two_objectives_finds_both_ends_of_the_front() -> None:
     """Accuracy is highest at x = 0.3, cost lowest at x = 0.7; a search for accuracy alone has no reason to go there."""
 
     def late(directions: list[Any]) -> list[float]:
-        search = CellSearch(
+        search = CellSearcher(
             "cell", {"x": uniform(0, 1)}, Tpe(), directions, range(60), optuna.storages.InMemoryStorage()
         )
         found = []

@@ -17,7 +17,7 @@ import pytest
 
 from study.errors import InputError
 from study.trackers import base as trackers
-from study.trackers.base import tracked
+from study.trackers.base import open_trackers
 from study.trial import EpochResult, Phase, Trial, TrialState
 
 COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED
@@ -48,9 +48,9 @@ def folder(tmp_path: Path) -> Path:
 def tell(folder: Path, name: str, *calls: tuple[Any, ...]) -> None:
     """One process of a study: an epoch is (trial, row), an end is (trial, state, reason)."""
     said: list[str] = []
-    with tracked([name], folder, "Does it help?", said.append) as (tracker,):
+    with open_trackers([name], folder, "Does it help?", said.append) as (tracker,):
         for call in calls:
-            tracker.epoch(*call) if len(call) == 2 else tracker.ended(*call)
+            tracker.log_epoch(*call) if len(call) == 2 else tracker.finish_trial(*call)
     assert said == []
 
 
@@ -214,7 +214,7 @@ def test_wandb_without_an_account_is_one_line_before_anything_starts(
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("NETRC", str(folder / "none"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    code = f"from pathlib import Path; from study.dashboards import WandB; WandB(Path({str(folder)!r}))"
+    code = f"from pathlib import Path; from study.trackers.wandb import WandB; WandB(Path({str(folder)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "InputError: --log wandb: no account on this machine" in done.stderr.splitlines()[-1]
 
@@ -228,12 +228,12 @@ class Broken:
     def __init__(self) -> None:
         self.epochs, self.closed = 0, 0
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         self.epochs += 1
         if self.epochs == 2:
             raise ConnectionError("no answer\nfrom the server")
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
         raise AssertionError("not told any more")
 
     def close(self) -> None:
@@ -243,12 +243,12 @@ class Broken:
 
 def test_tracker_that_fails_is_switched_off_with_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken, said = Broken(), []
-    monkeypatch.setattr(trackers, "_opened", lambda *_: broken)
-    with tracked(["mlflow"], folder, "", said.append) as (tracker,):
+    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: broken)
+    with open_trackers(["mlflow"], folder, "", said.append) as (tracker,):
         for epoch in (1, 2, 3):
-            tracker.epoch(trial(), row(epoch))
-        tracker.ended(trial(), COMPLETE, "")
-    assert said == ["--log mlflow is switched off, the study goes on: ConnectionError: no answer"]
+            tracker.log_epoch(trial(), row(epoch))
+        tracker.finish_trial(trial(), COMPLETE, "")
+    assert said == ["--log mlflow is switched off, the study continues: ConnectionError: no answer"]
     assert (broken.epochs, broken.closed) == (2, 1)
 
 
@@ -257,7 +257,7 @@ class Hanging(Broken):
         super().__init__()
         self.answer = threading.Event()
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         self.answer.wait(20)
 
 
@@ -266,15 +266,15 @@ def test_tracker_that_hangs_makes_no_epoch_wait_and_the_end_only_so_long(
 ) -> None:
     monkeypatch.setattr(trackers, "CLOSE_SECONDS", 0.2)
     hanging, said = Hanging(), []
-    monkeypatch.setattr(trackers, "_opened", lambda *_: hanging)
+    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: hanging)
     started = time.monotonic()
-    with tracked(["wandb"], folder, "", said.append) as (tracker,):
+    with open_trackers(["wandb"], folder, "", said.append) as (tracker,):
         for epoch in range(1, 1000):
-            tracker.epoch(trial(), row(epoch))
+            tracker.log_epoch(trial(), row(epoch))
         assert time.monotonic() - started < 0.2
     assert time.monotonic() - started < 5
     hanging.answer.set()
-    assert said == ["--log wandb: not done after 0.2 s, the rest of it is not logged"]
+    assert said == ["--log wandb: not finished after 0.2 s, the rest is not logged"]
 
 
 def test_interrupted_study_waits_for_all_its_trackers_together_a_few_seconds(
@@ -283,30 +283,30 @@ def test_interrupted_study_waits_for_all_its_trackers_together_a_few_seconds(
     assert trackers.INTERRUPTED_SECONDS <= 3
     monkeypatch.setattr(trackers, "INTERRUPTED_SECONDS", 1.0)
     hanging, said = Hanging(), []
-    monkeypatch.setattr(trackers, "_opened", lambda *_: hanging)
+    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: hanging)
     started = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(KeyboardInterrupt))
-        for tracker in stack.enter_context(tracked(["mlflow", "wandb"], folder, "", said.append)):
-            tracker.epoch(trial(), row(1))
+        for tracker in stack.enter_context(open_trackers(["mlflow", "wandb"], folder, "", said.append)):
+            tracker.log_epoch(trial(), row(1))
         raise KeyboardInterrupt
     assert 1 <= time.monotonic() - started < 1.9
     hanging.answer.set()
-    assert said == [f"--log {name}: not done after 1 s, the rest of it is not logged" for name in ("mlflow", "wandb")]
+    assert said == [f"--log {name}: not finished after 1 s, the rest is not logged" for name in ("mlflow", "wandb")]
 
 
 SILENT = """
 import os, socket, sys
 from pathlib import Path
-from study import trackers
+from study.trackers import base as trackers
 from tests.study.trackers.test_trackers import row, trial
 
 listening = socket.create_server(("127.0.0.1", 0))  # and says nothing
 os.environ["WANDB_BASE_URL"] = os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
 trackers.INTERRUPTED_SECONDS = 0.5
-with trackers.tracked(["mlflow", "wandb"], Path(sys.argv[1]), "", print) as opened:
+with trackers.open_trackers(["mlflow", "wandb"], Path(sys.argv[1]), "", print) as opened:
     for tracker in opened:
-        tracker.epoch(trial(), row(1))
+        tracker.log_epoch(trial(), row(1))
     raise KeyboardInterrupt
 """
 
@@ -321,7 +321,7 @@ def test_interrupted_process_ends_though_no_server_answers(folder: Path, monkeyp
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         for _ in ("mlflow", "wandb"):
-            assert "not done after 0.5 s, the rest of it is not logged" in process.stdout.readline()
+            assert "not finished after 0.5 s, the rest is not logged" in process.stdout.readline()
         assert process.wait(10) == -signal.SIGINT  # W&B itself waits for 20 s
 
 
@@ -333,14 +333,14 @@ def test_missing_package_is_one_line_with_the_way_out(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf'--log {name}: .*{package}.*; install it with: pip .* "\.\[{name}\]"$'):
-        tracked([name], folder, "", print).__enter__()
+        open_trackers([name], folder, "", print).__enter__()
 
 
 def test_trackers_close_when_the_study_breaks_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken, said = Broken(), []
-    monkeypatch.setattr(trackers, "_opened", lambda *_: broken)
+    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: broken)
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(KeyboardInterrupt))
-        stack.enter_context(tracked(["mlflow", "mlflow"], folder, "", said.append))
+        stack.enter_context(open_trackers(["mlflow", "mlflow"], folder, "", said.append))
         raise KeyboardInterrupt
     assert broken.closed == 2  # told once, and once more after it failed

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.errors import InputError
-from study.space.domains import corners, uniform
+from study.space.domains import resolve_corners, uniform
 from trainables.losses.density import DensityDistillation, density_mse, sum_pool
 from trainables.losses.none import NoDistillation
 from trainables.task import Outputs
@@ -110,6 +110,6 @@ def test_alpha_outside_zero_to_one_is_refused(alpha: object) -> None:
 
 
 def test_searched_alpha_is_refused_at_the_end_that_is_outside() -> None:
-    assert len(list(corners(DensityDistillation(uniform(0, 1))))) == 2
+    assert len(list(resolve_corners(DensityDistillation(uniform(0, 1))))) == 2
     with pytest.raises(InputError, match=r"alpha is 1\.5"):
-        list(corners(DensityDistillation(uniform(0, 1.5))))
+        list(resolve_corners(DensityDistillation(uniform(0, 1.5))))

@@ -12,7 +12,7 @@ from torch import nn
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import choice, corners, uniform
+from study.space.domains import choice, resolve_corners, uniform
 from tests.trainables.losses.feature_losses import (
     ADAPTED,
     ADVERSARIAL,
@@ -161,6 +161,6 @@ def test_settings_of_a_loss_can_be_searched_and_scheduled():
     searched = AdversarialFeatures(
         weight=uniform(1e-4, 1e-1), discriminator=replace(SMALL, width=choice(4, 8)), betas=(choice(0.5, 0.9), 0.999)
     )
-    assert {loss.discriminator.width for loss in corners(searched)} == {4, 8}
+    assert {loss.discriminator.width for loss in resolve_corners(searched)} == {4, 8}
     moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Staircase(1.0, 0.0, stages=2)))
     assert evaluate_schedules(moving, START) == {"adapter.learning_rate": 1.0}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import corners, uniform
+from study.space.domains import resolve_corners, uniform
 from tests.trainables.losses.logit_losses import (
     LOSSES,
     MIDDLE,
@@ -235,8 +235,8 @@ def test_setting_out_of_range_is_refused(loss, setting, value):
 def test_domain_is_checked_at_its_ends(loss):
     searched = replace(loss, pruning=Staircase(0.0, uniform(0.1, 1.0), stages=4))
     with pytest.raises(InputError, match="pruning is 1"):
-        list(corners(searched))
-    assert len(list(corners(replace(loss, pruning=uniform(0.0, 0.5))))) == 2
+        list(resolve_corners(searched))
+    assert len(list(resolve_corners(replace(loss, pruning=uniform(0.0, 0.5))))) == 2
 
 
 @every_loss

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import choice, corners, uniform
+from study.space.domains import choice, resolve_corners, uniform
 from tests.trainables.losses.pixel_losses import (
     LOSSES,
     MIDDLE,
@@ -198,9 +198,9 @@ def test_switch_that_is_no_truth_value_is_refused(loss, setting):
 @every_loss
 def test_settings_can_be_searched(loss):
     searched = replace(loss, temperature=uniform(1.0, 8.0), resolution=choice("full", "student"))
-    assert {corner.resolution for corner in corners(searched)} == {"full", "student"}
+    assert {corner.resolution for corner in resolve_corners(searched)} == {"full", "student"}
     with pytest.raises(InputError, match="temperature is 0"):
-        list(corners(replace(loss, temperature=uniform(0.0, 8.0))))
+        list(resolve_corners(replace(loss, temperature=uniform(0.0, 8.0))))
 
 
 @every_loss

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from study import choice, uniform
 from study.errors import InputError
-from study.space.domains import domains, resolve
+from study.space.domains import find_domains, resolve
 from study.task import Plan, TrialNote
 from study.trial import EpochResult, Trial, TrialContext
 from trainables.tasks import simulated
@@ -84,7 +84,7 @@ SPACES = [
 def test_optimum_is_the_best_that_a_space_holds(space: SimulatedLoss) -> None:
     """Against an oracle: every point of a grid that includes the best values and the domains' ends."""
     scores = []
-    named = dict(domains(space))
+    named = dict(find_domains(space))
     values = [
         domain.labels if hasattr(domain, "labels")
         else [v for v in (0.0, 0.2, 0.3, 0.5, 0.6, 0.9, 1.0) if domain.low <= v <= domain.high]

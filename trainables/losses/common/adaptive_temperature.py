@@ -40,6 +40,9 @@ class DataAdaptiveTemperature:
         if self.ranked_at is not None:
             check_range("ranked_at", self.ranked_at, above=0)
 
+    def single_worker_reason(self) -> str:
+        return "its adaptive temperature ranks the samples of a whole batch, and each worker has only its shard"
+
     def temperatures(self, divergence: Tensor, temperature: float, progress: Progress) -> Tensor:
         """Return each sample's temperature, given the divergence of the nets on it: (B, 1) → (B, 1).
 
