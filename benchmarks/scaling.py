@@ -30,7 +30,7 @@ from study.cluster import resources as cluster
 from study.driver import RunOptions, restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
-from study.execution.worker import WorkerContext
+from study.execution.worker_context import WorkerContext
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 

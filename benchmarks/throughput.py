@@ -37,7 +37,7 @@ from study.task import Plan
 from study.trial import Phase, Trial, TrialContext
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification, load
+from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
@@ -121,7 +121,7 @@ def _ours(task: Classification, student: ResNet, precision: str, epochs: int, fo
 
 
 def _field(task: Classification, student: ResNet, folder: Path) -> Iterator[Any]:
-    images, train, val = load(task.data), task.positions("train").numpy(), task.positions("val").numpy()
+    images, train, val = task.loaded, task.positions("train").numpy(), task.positions("val").numpy()
     weights = teachers.teacher_folder(folder, task.teacher_key) / "weights.safetensors"
     return field_loop.train(
         student=build_seeded(lambda: task.build(student), SEED),
@@ -197,7 +197,7 @@ def main(quick: bool, students: str, images: int, rounds: int, allocator: str, d
         nets = [ResNet(depth) for depth in _depths(students)]
         data = Images(round(images / (1 - VALIDATION)), cifar(data_dir) if data_dir else None)
         task = Classification(data, Teacher(ResNet(110)), validation=VALIDATION)
-        print("\n".join([*machine(), f"data     {load(data).name}, {len(task.positions('train')):,} trained on"]))
+        print("\n".join([*machine(), f"data     {task.loaded.name}, {len(task.positions('train')):,} trained on"]))
         with tempfile.TemporaryDirectory() as folder:
             _run(task, nets, rounds, Path(folder))
     except InputError as error:

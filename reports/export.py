@@ -24,7 +24,7 @@ from reports.load import Cell, StudyRecords, load, parse_json_object
 from reports.text.model_card import card
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage.dataset import data_folder
+from study.storage.dataset import resolve_data_dir
 from study.storage.locations import mirror_of
 from study.storage.remote import fetch_checkpoint, locate_study
 
@@ -71,7 +71,7 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
 
     Raises InputError if data, code or weights are not what the study had.
     """
-    from trainables.export.onnx import export_student as export_net
+    from trainables.export.onnx import export_student
     from trainables.export.restore import TrainedTrial
 
     run = confirm_run(records, choice.cell, number)
@@ -83,7 +83,7 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = TrainedTrial(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_net(trained, data_folder(data_dir or _recorded_data_dir(records)), folder, about)
+    written = export_student(trained, resolve_data_dir(data_dir or _recorded_data_dir(records)), folder, about)
     text = card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder

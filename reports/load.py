@@ -68,6 +68,7 @@ class StudyRecords:
     def direction_of(self, metric: str) -> Direction:
         """Which way a metric is better; the study's own direction where it does not say."""
         declared = self.section("metrics").get(metric) or self.study.get("direction")
+        declared = declared.get("direction") if isinstance(declared, dict) else declared  # schema 1 has the word alone
         return "min" if declared == "min" else "max"
 
     @property

@@ -36,7 +36,7 @@ from study.search.journal import create_journal
 from study.space.domains import resolve_corners
 from study.space.params import Params
 from study.space_file import Space
-from study.storage.dataset import DataSet
+from study.storage.dataset import RemoteDataset
 from study.storage.locations import display_path, mirror_of
 from study.storage.remote import pull_artifacts
 from study.storage.worker_sync import fetch_artifacts
@@ -55,13 +55,13 @@ class RunOptions:
 
     storage: Path
     address: str | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_worker: float | None = None
     max_concurrent: int | None = None
     retry_failed: bool = False
     logs: tuple[str, ...] = ()
     """Names of study/trackers/base.py."""
     verbose: bool = False
-    data: DataSet | None = None
+    data: RemoteDataset | None = None
     """The data set, if it does not lie in a folder."""
 
 
@@ -93,11 +93,11 @@ def resources_of(place: RunOptions, study: Study) -> Resources:
 
     if place.address is None:
         here = cluster.Node(os.cpu_count() or 1, len(gpu_names()))
-        return cluster.allocate([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        return cluster.allocate([here], place.gpus_per_worker, place.max_concurrent, study.workers_per_trial)
     cluster.connect(place.address)
     try:
-        nodes = cluster.nodes() + cluster.pending_nodes()
-        return cluster.allocate(nodes, place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        nodes = cluster.list_nodes() + cluster.list_pending_nodes()
+        return cluster.allocate(nodes, place.gpus_per_worker, place.max_concurrent, study.workers_per_trial)
     finally:
         cluster.disconnect()
 
@@ -198,23 +198,23 @@ def _train(
 ) -> str:
     """Run the flow; returns why it stopped before its end, if it did."""
     from study.cluster import resources as cluster
-    from study.cluster.software_check import software
-    from study.cluster.storage_check import check_shared
+    from study.cluster.software_check import read_versions
+    from study.cluster.storage_check import check_shared_storage
     from study.execution import tune as executor
-    from study.execution.worker import WorkerContext
+    from study.execution.worker_context import WorkerContext
 
     folder = place.storage / flow.study.name
     for note in preparation_lines(flow.preparations):
         say(note)
     cluster.connect(place.address)
     try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
-        check_shared(place.storage)
+        check_shared_storage(place.storage)
         write_study(folder, written)  # once there is a cluster to run it on
         with _written_whatever_happens(flow, written):
-            nodes = cluster.nodes() + (cluster.pending_nodes() if place.address else [])
+            nodes = cluster.list_nodes() + (cluster.list_pending_nodes() if place.address else [])
             workers = flow.study.workers_per_trial
-            resources = cluster.allocate(nodes, place.gpus_per_trial, place.max_concurrent, workers)
-            flow.resources = resources.as_row()
+            resources = cluster.allocate(nodes, place.gpus_per_worker, place.max_concurrent, workers)
+            flow.resources = resources.to_row()
             display = Display(flow, console, resources.concurrent)
 
             def watch() -> str:
@@ -226,7 +226,7 @@ def _train(
                 return cluster.max_trials(resources, place.max_concurrent) if place.address else resources.concurrent
 
             with display.shown():
-                theirs = software() if place.address else {}
+                theirs = read_versions() if place.address else {}
                 workplace = WorkerContext(folder, place.storage, mirror_of(place.storage), place.data, theirs)
                 stopped = executor.execute(flow, workplace, resources, space.module, watch, say, room)
             display.update()

@@ -143,12 +143,12 @@ class Study:
 
     @property
     def direction(self) -> Direction:
-        return self.task.metrics[self.metric]
+        return self.task.metrics[self.metric].direction
 
     @property
     def objective_directions(self) -> dict[str, Direction]:
         """The direction of each metric that the search optimises: `metric` first, then `objectives`."""
-        return {name: self.task.metrics[name] for name in (self.metric, *self.objectives)}
+        return {name: self.task.metrics[name].direction for name in (self.metric, *self.objectives)}
 
     @property
     def test_metric(self) -> str:

@@ -1,7 +1,7 @@
 """The protocols between the engine and the code it trains: a task, and the method that an arm trains with.
 
 The engine (study/) calls a task; a task is torch code, a simulation, anything that yields one EpochResult per epoch.
-Nothing here imports torch or ray. trainables/task.py holds the base class of tasks that the torch training loop runs.
+Nothing here imports torch or ray. trainables/tasks/base.py holds the base class of tasks for the torch training loop.
 """
 
 from __future__ import annotations
@@ -80,8 +80,12 @@ class Task(Protocol):
     """The interface that the engine requires of a task."""
 
     @property
-    def metrics(self) -> Mapping[str, Direction]:
-        """The better direction of every metric that a result may contain, by `split/name`."""
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric that a result may contain, by `split/name`."""
+
+    @property
+    def prediction(self) -> str:
+        """The output of a model, in one sentence for the record; empty where there is none."""
 
     def check(
         self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS

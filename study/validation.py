@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
-from study.search.cma import CmaEs
 from study.search.halving import Never
-from study.search.samplers import Grid, WarmStart, check_sampler
+from study.search.samplers import CmaEs, Grid, WarmStart, check_sampler
 from study.space.domains import list_children, resolve_corners
 from study.space.params import is_same_point
 from study.task import SingleWorkerMethod, StatefulMethod

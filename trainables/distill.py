@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ from study.identity import derived_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
+from trainables.task import Batch, DistillationLoss, Examples, Outputs
 from trainables.training import checkpoint
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.nets import build_seeded, to_device
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import Progress, evaluate_schedules, value_at
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 
 class FrozenTeacher(Protocol):
@@ -52,7 +55,7 @@ class Training:
 
 
 def distill(
-    task: TrainableTask,
+    task: DistillationTask[Any],
     context: TrialContext,
     build: Callable[[], nn.Module],
     recipe: Recipe,
@@ -94,7 +97,7 @@ def distill(
 
 
 def train_epoch(
-    task: TrainableTask,
+    task: DistillationTask[Any],
     context: TrialContext,
     training: Training,
     train: Examples,
@@ -137,7 +140,10 @@ def train_epoch(
         training.loss.step(student_outputs, teacher_outputs, progress)
 
         # added up on the device: reading a number back would wait for every step
-        distance = _teacher_distance(task, loss, student_outputs, teacher_outputs)
+        distance = torch.zeros((), device=device)
+        if loss.needs_teacher:
+            with torch.no_grad():
+                distance = task.teacher_distance(student_outputs, teacher_outputs)  # ()
         means = torch.stack([total_loss.detach(), task_loss.detach(), distill_loss.detach(), distance])
         sums += means * (shard.weight * len(samples))
         if shard.weight:
@@ -152,16 +158,8 @@ def train_epoch(
 
 
 @torch.no_grad()
-def _teacher_distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
-    """Return the distance of a batch's student and teacher outputs, (); 0 for a loss that needs no teacher."""
-    if not loss.needs_teacher:
-        return torch.zeros((), device=student.prediction.device)
-    return task.teacher_distance(student, teacher)
-
-
-@torch.no_grad()
 def evaluate(
-    task: TrainableTask, net: nn.Module, split: Split, device: str, group: ProcessGroup = SINGLE_PROCESS
+    task: DistillationTask[Any], net: nn.Module, split: Split, device: str, group: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, float]:
     """Return the task's metrics on a split's untouched images, by `split/name`; the same on all workers."""
     net.eval()
@@ -221,16 +219,16 @@ def _copy_state(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-def _keep_best(task: TrainableTask, training: Training, result: EpochResult) -> None:
+def _keep_best(task: DistillationTask[Any], training: Training, result: EpochResult) -> None:
     """Keep the weights of the epoch that is best on validation, the earliest among equals."""
     name = task.selection_metric
-    sign = 1 if task.metrics[name] == "max" else -1
+    sign = 1 if task.metrics[name].direction == "max" else -1
     best = training.best_result
     if best is None or sign * result["metrics"][name] > sign * best["metrics"][name]:
         training.best_result, training.best_state = result, _copy_state(training.net)
 
 
-def _test(task: TrainableTask, training: Training, context: TrialContext) -> dict[str, Any]:
+def _test(task: DistillationTask[Any], training: Training, context: TrialContext) -> dict[str, Any]:
     """Return the metrics on test of the last epoch, and of the best epoch on validation if there was a validation.
 
     The first run of a cell also writes panels of a few examples.
@@ -238,7 +236,7 @@ def _test(task: TrainableTask, training: Training, context: TrialContext) -> dic
     group, net = training.group, training.net
     metrics: dict[str, Any] = evaluate(task, net, "test", context.device, group)
     if context.trial.number == 0 and group.is_main:
-        exhibits.write(task, net, context.checkpoint, context.device)
+        exhibits.write_panels(task, net, context.checkpoint, context.device)
     if training.best_result is None or training.best_state is None:
         return metrics
     last_state = _copy_state(net)

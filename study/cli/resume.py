@@ -20,7 +20,7 @@ from study.cli.status import said
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.locations import display_path, mirror_of
-from study.storage.remote import ask_to_stop
+from study.storage.remote import send_stop_request
 
 STARTS = (["python", "-m", "study.run"], ["python", "-m", "study", "run"], ["kdstudy", "run"])
 """How recorded commands begin."""
@@ -107,7 +107,7 @@ def stop(folder: Path, wait_seconds: float) -> str:
     if not by:
         return ""
     try:
-        ask_to_stop(folder)
+        send_stop_request(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): stop it as the user who runs it") from None
     until = time.monotonic() + wait_seconds

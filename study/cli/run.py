@@ -25,11 +25,11 @@ from study.errors import InputError
 from study.records.segments import RecordsError
 from study.records.study_json import beside
 from study.space_file import Space, capped, in_precision, load_space, overridden
-from study.storage.dataset import DataSet, fetch_dataset
+from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
 from study.storage.remote import refresh_copy
-from study.storage.worker_sync import fetch_artifacts, fetch_names
+from study.storage.worker_sync import fetch_artifacts, fetch_study_names
 from study.study import Study
 from study.trackers.base import TRACKERS
 
@@ -54,6 +54,22 @@ class GpuShare(click.FloatRange):
         return AUTO if value == AUTO else super().convert(value, param, ctx)
 
 
+class RenamedOption(click.Option):
+    """An option of which --help lists the last name alone: its former ones keep working."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        names, self.opts = self.opts, self.opts[-1:]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = names
+
+
+def gpus_per_worker_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    names = ("--gpus-per-trial", "--gpus-per-worker", "gpus_per_worker")
+    return click.option(*names, cls=RenamedOption, type=GpuShare(min=0), metavar=f"FLOAT|{AUTO}", help=help_text)
+
+
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option("--profile", help="Which of the space file's profiles; the first one by default.")
@@ -75,12 +91,9 @@ class GpuShare(click.FloatRange):
 @click.option("--wall-hours", type=float, help="Stop after so many hours, all runs of this study together.")
 @click.option("--gpu-hours", type=float, help="Stop after so many hours of GPU time, all runs together.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="At most so many trials at once.")
-@click.option(
-    "--gpus-per-trial",
-    type=GpuShare(min=0),
-    metavar=f"FLOAT|{AUTO}",
-    help="Of a GPU for each trial, or each of its workers: at most 1, and 1 if there are any. 'auto' measures how many "
-    "trials one GPU serves best.",
+@gpus_per_worker_option(
+    "Share of a GPU for each worker of a trial: at most 1, and 1 if there are GPUs. 'auto' measures how many trials "
+    "one GPU serves best."
 )
 @click.option(
     "--workers-per-trial",
@@ -118,7 +131,7 @@ class GpuShare(click.FloatRange):
 def main(space: Path, profile: str | None, data_dir: str | None, storage_path: str, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None,
          wall_hours: float | None, gpu_hours: float | None, max_concurrent: int | None,
-         gpus_per_trial: float | Literal["auto"] | None, workers_per_trial: int | None, teacher_store: str,
+         gpus_per_worker: float | Literal["auto"] | None, workers_per_trial: int | None, teacher_store: str,
          precision: str | None, address: str | None, fresh: bool, retry_failed: bool, logs: tuple[str, ...],
          verbose: bool, quiet: bool, seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
@@ -141,24 +154,26 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
 
     try:
         if address is not None:
-            addresses.check(address)
+            addresses.check_address(address)
         if addresses.uses_job_api(address):
             named = checked_here(space, folder, lambda: asked_for()[1].name)
-            words = jobs.command_words(click.get_current_context(), "space")
-            sys.exit(jobs.submit(str(address), space, words, storage_path, "" if fresh else named, lasting=not dry_run))
+            words = jobs.collect_command_words(click.get_current_context(), "space")
+            sys.exit(
+                jobs.submit_study(str(address), space, words, storage_path, "" if fresh else named, trains=not dry_run)
+            )
         if data := fetch_dataset(data_dir):
-            folder = data.mirror.here
+            folder = data.mirror.folder
         loaded, study = asked_for()
         storage = local_path(storage_path)
         fetch_artifacts(storage, study.task)
         inputs = check_inputs(study, storage)
         if fresh:
-            fetch_names(storage)
+            fetch_study_names(storage)
             study = dataclasses.replace(study, name=beside(storage, study.name))
-        if gpus_per_trial == AUTO:
+        if gpus_per_worker == AUTO:
             heard = Console(highlight=False, quiet=quiet and not dry_run)
-            gpus_per_trial = measured_share(study, storage, loaded, address, data, heard)
-        place = RunOptions(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
+            gpus_per_worker = measured_share(study, storage, loaded, address, data, heard)
+        place = RunOptions(storage, address, gpus_per_worker, max_concurrent, retry_failed, logs, verbose, data)
         if dry_run:
             refresh_copy(storage / study.name)
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
@@ -181,16 +196,16 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
 
 
 def measured_share(
-    study: Study, storage: Path, space: Space, address: str | None, data: DataSet | None, console: Console
+    study: Study, storage: Path, space: Space, address: str | None, data: RemoteDataset | None, console: Console
 ) -> float:
-    """The share of a GPU that --gpus-per-trial auto gives each trial.
+    """The share of a GPU that --gpus-per-worker auto gives each trial.
 
     Raises InputError where it cannot be measured.
     """
-    from study.cluster.gpu_profiling import share_of_gpu
+    from study.cluster.gpu_profiling import measure_gpu_share
 
     say = partial(console.print, markup=False, soft_wrap=True)
-    return share_of_gpu(study, storage, space.module, address, say, data)
+    return measure_gpu_share(study, storage, space.module, address, say, data)
 
 
 def ended(outcome: Outcome, study: Study) -> int:

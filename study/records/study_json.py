@@ -23,6 +23,7 @@ from study.records.segments import SCHEMA_VERSION, RecordsError, read_study
 from study.space.domains import find_domains
 from study.space_file import Space
 from study.study import Study
+from study.task import Metric
 
 LOCK_ATTEMPTS = 4
 PROBE_BYTES = 2**16
@@ -158,7 +159,8 @@ def document(
         "test_metric": study.test_metric,
         "direction": study.direction,
         "objectives": list(study.objectives),
-        "metrics": dict(study.task.metrics),
+        "metrics": {name: describe_metric(metric) for name, metric in study.task.metrics.items()},
+        "prediction": study.task.prediction,
         "confirm_on": study.confirm_on,
         "protocol": study.protocol,
         "assumptions": list(study.assumptions),
@@ -190,6 +192,11 @@ def document(
         },
         "space": {"path": str(space.path), "profile": space.profile, "source": space.source},
     }
+
+
+def describe_metric(metric: Metric) -> dict[str, Any]:
+    """Return a metric as study.json holds it, without its name."""
+    return {name: value for name, value in dataclasses.asdict(metric).items() if name != "name"}
 
 
 def fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:

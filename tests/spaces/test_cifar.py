@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cifar_profiles as profiles
+import cifar_profiles
 import pandas as pd
 import pytest
 
@@ -17,7 +17,7 @@ from study.study import Study
 from trainables.losses.dkd import DKD
 from trainables.training.schedules import Progress
 
-FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(profiles.__file__)})
+FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
 
 
 def studies(paths: list[Path], *profiles: str) -> pytest.MarkDecorator:
@@ -51,13 +51,13 @@ def test_study_states_its_assumptions(study: Study) -> None:
 @every_cifar_study
 def test_arms_match_the_assumptions(study: Study) -> None:
     losses = [loss for arm in study.arms for loss in resolve_corners(arm.loss) if loss.needs_teacher]
-    if profiles.DKD_READING in study.assumptions:
+    if cifar_profiles.DKD_ASSUMPTION in study.assumptions:
         assert {(loss.alpha, loss.beta, loss.warmup) for loss in losses if isinstance(loss, DKD)} == {(1, 2, 20 / 240)}
-    if profiles.DAT_READING in study.assumptions:
+    if cifar_profiles.DAT_ASSUMPTION in study.assumptions:
         assert {loss.adaptive.ranked_at for loss in losses if loss.adaptive} == {None}
-    if profiles.STANDARDISED_READING in study.assumptions:
+    if cifar_profiles.STANDARDISED_ASSUMPTION in study.assumptions:
         assert {loss.weight for loss in losses if loss.standardise} == {9}
-    if profiles.LP_STAGES_READING in study.assumptions:
+    if cifar_profiles.LP_STAGES_ASSUMPTION in study.assumptions:
         fixed = {loss.pruning for arm in study.arms if not arm.is_searched and (loss := arm.loss).needs_teacher}
         (published,) = fixed - {0.0}
         values = [published.value_at(Progress(epoch, 4)) for epoch in range(4)]
@@ -88,7 +88,7 @@ def test_paper_profile_shows_one_published_figure_for_each_student(method: str) 
         assert found[0].method == f"dkd+{method}"
 
 
-def test_joint_study_reads_the_paper_as_the_single_ones_do() -> None:
+def test_joint_study_makes_the_assumptions_of_the_single_ones() -> None:
     folder = FILES[0].parent
     joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.assumptions)
     for method in ("eat", "dat", "lp"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from study.errors import InputError
-from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.celebamask import IMAGES, MAPPING, MASKS, CelebAMaskHQ
 
@@ -73,7 +73,7 @@ def load(root: Path, size: int = 32):
 
 def kept() -> list[Path]:
     """What is kept of decoded faces."""
-    return sorted(path for path in derived_folder("faces").iterdir() if path.suffix != ".lock")
+    return sorted(path for path in get_cache_folder("faces").iterdir() if path.suffix != ".lock")
 
 
 def refused(root: Path, match: str) -> None:
@@ -81,4 +81,4 @@ def refused(root: Path, match: str) -> None:
     with pytest.raises(InputError, match=match) as caught:
         load(root)
     assert "\n" not in str(caught.value)
-    assert not derived_folder("faces").exists() or not kept()
+    assert not get_cache_folder("faces").exists() or not kept()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data import vggface2
-from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.arrays.face_sr import SrSet
 
 SIZE = 32
@@ -75,7 +75,7 @@ def load(root: Path, sizes: tuple[int, int, int] = (6, 2, 3), size: int = SIZE) 
 
 def kept() -> list[Path]:
     """What is kept of decoded faces."""
-    return sorted(path for path in derived_folder("sr-faces").iterdir() if path.suffix != ".lock")
+    return sorted(path for path in get_cache_folder("sr-faces").iterdir() if path.suffix != ".lock")
 
 
 def refused(data: object, match: str) -> None:
@@ -83,4 +83,4 @@ def refused(data: object, match: str) -> None:
     with pytest.raises(InputError, match=match) as caught:
         data.load()
     assert "\n" not in str(caught.value)
-    assert not derived_folder("sr-faces").exists() or not kept()
+    assert not get_cache_folder("sr-faces").exists() or not kept()

@@ -12,15 +12,18 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
 from study.task import TrialNote
-from trainables.task import Batch, TrainableTask, count_parameters, without_pretrained
+from trainables.task import Batch, count_parameters, without_pretrained
 from trainables.training import checkpoint
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class TrainedTrial:
 class PredictionModel(nn.Module):
     """A net that returns its prediction only, as its task defines it."""
 
-    def __init__(self, task: TrainableTask, net: nn.Module):
+    def __init__(self, task: DistillationTask[Any], net: nn.Module):
         super().__init__()
         self.net, self._task = net, task
 

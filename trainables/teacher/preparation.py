@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,15 @@ from study.trial import EpochResult, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.distill import NO_TEACHER, distill, evaluate
 from trainables.losses.none import NoDistillation
-from trainables.task import TrainableTask, count_parameters, without_pretrained
+from trainables.task import count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.teacher.sources import OUTPUTS_FOLDER, open_net, store_folder, store_key
 from trainables.training import checkpoint
 from trainables.training.nets import to_device
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 TEACHER = "teacher"
 """The name of the step that makes the teacher."""
@@ -34,7 +38,7 @@ MIN_BATCH = 8
 views of a store have one size."""
 
 
-def list_preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Preparation]:
+def list_preparations(task: DistillationTask[Any], storage: Path, plan: Plan) -> list[Preparation]:
     """Return the steps still to do, the teacher's first; none for a plan without losses that need a teacher.
 
     Changes no file: damaged ones stay until a step replaces them.
@@ -48,7 +52,7 @@ def list_preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Pr
     return _store_steps(task, storage, plan, record["sha256"])
 
 
-def artifact_folders(task: TrainableTask) -> tuple[str, ...]:
+def artifact_folders(task: DistillationTask[Any]) -> tuple[str, ...]:
     """Return the folders of the teacher and its outputs, relative to the storage."""
     outputs = () if task.stored_output_bytes is None else (f"{OUTPUTS_FOLDER}/{store_key(task)}",)
     return (f"{teachers.FOLDER}/{task.teacher_key}", *outputs)
@@ -59,7 +63,7 @@ def is_intact(path: Path) -> bool:
     return store.is_intact(path) if path.parent.parent.name == OUTPUTS_FOLDER else teachers.is_intact(path)
 
 
-def run_preparation(task: TrainableTask, context: TrialContext) -> Iterator[EpochResult]:
+def run_preparation(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     """Do one step."""
     if context.trial.arm == TEACHER:
         return _import_teacher(task, context) if task.teacher.weights else _train_teacher(task, context)
@@ -69,7 +73,7 @@ def run_preparation(task: TrainableTask, context: TrialContext) -> Iterator[Epoc
 # -- the teacher -------------------------------------------------------------------------------------------------------
 
 
-def _teacher_step(task: TrainableTask) -> Preparation:
+def _teacher_step(task: DistillationTask[Any]) -> Preparation:
     teacher = task.teacher
     epochs = 1 if teacher.weights else teacher.epochs
     trained = f"train teacher {teacher.model.name}, epochs: {epochs}"
@@ -77,7 +81,7 @@ def _teacher_step(task: TrainableTask) -> Preparation:
     return Preparation(TEACHER, epochs, {"teacher": describe(teacher), "key": task.teacher_key}, stage=0, note=note)
 
 
-def _train_teacher(task: TrainableTask, context: TrialContext) -> Iterator[EpochResult]:
+def _train_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     teacher = task.teacher
     results = distill(task, context, lambda: task.teacher_net(context), teacher.recipe, NoDistillation(), NO_TEACHER)
     for result in results:
@@ -90,7 +94,7 @@ def _train_teacher(task: TrainableTask, context: TrialContext) -> Iterator[Epoch
         yield result
 
 
-def _import_teacher(task: TrainableTask, context: TrialContext) -> Iterator[EpochResult]:
+def _import_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
     net = task.build(without_pretrained(task.teacher.model))
@@ -102,7 +106,7 @@ def _import_teacher(task: TrainableTask, context: TrialContext) -> Iterator[Epoc
 
 
 def _test_and_save(
-    task: TrainableTask, context: TrialContext, net: nn.Module, result: EpochResult, source: str
+    task: DistillationTask[Any], context: TrialContext, net: nn.Module, result: EpochResult, source: str
 ) -> None:
     """Add test metrics, which select nothing: they are the report's reference row; and store the teacher with them."""
     result["metrics"] |= evaluate(task, net, "test", context.device)
@@ -114,14 +118,14 @@ def _test_and_save(
         "fingerprint": task.teacher_key,
         "description": describe(task.teacher),
     }
-    exhibits.write(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
+    exhibits.write_panels(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
     teachers.save_teacher(context.storage, task.teacher_key, net.state_dict(), record)
 
 
 # -- its outputs -------------------------------------------------------------------------------------------------------
 
 
-def _store_steps(task: TrainableTask, storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
+def _store_steps(task: DistillationTask[Any], storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
     """Return a step for each block of samples that lacks some view of this teacher; `teacher` is its digest."""
     if task.stored_output_bytes is None:
         return []
@@ -144,7 +148,7 @@ def _store_steps(task: TrainableTask, storage: Path, plan: Plan, teacher: str) -
     ]
 
 
-def _fill_store(task: TrainableTask, context: TrialContext) -> Iterator[EpochResult]:
+def _fill_store(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     """Compute and store the outputs of a block for all views that the plan draws and no shard contains."""
     started = time.perf_counter()
     config, count = context.trial.config, task.views.count
@@ -164,13 +168,13 @@ def _fill_store(task: TrainableTask, context: TrialContext) -> Iterator[EpochRes
     yield EpochResult(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
 
-def _starts_in(task: TrainableTask, block: range, path: Path) -> bool:
+def _starts_in(task: DistillationTask[Any], block: range, path: Path) -> bool:
     """Return whether a shard's first sample lies in a block."""
     return store.code_range(path).start // task.views.count in block
 
 
 @torch.no_grad()
-def _compute_outputs(task: TrainableTask, context: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
+def _compute_outputs(task: DistillationTask[Any], context: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
     """Return the teacher's outputs for samples of the pool at these views: (P,), (P,) → (P, …) float16.
 
     Raises InputError if one is not finite.
@@ -187,7 +191,7 @@ def _compute_outputs(task: TrainableTask, context: TrialContext, samples: Tensor
     return outputs
 
 
-def mark_drawn(task: TrainableTask, plan: Plan, block: range | None = None) -> Tensor:
+def mark_drawn(task: DistillationTask[Any], plan: Plan, block: range | None = None) -> Tensor:
     """Return which views of the pool's samples, or of a block of them, the plan draws: (samples, views) bool."""
     count = task.views.count
     block = range(len(task.positions("train+val"))) if block is None else block

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from study.identity import describe, digest
 from study.trial import Split, TrialContext
 from trainables.distill import NO_TEACHER, FrozenTeacher
-from trainables.task import TrainableTask, without_pretrained
+from trainables.task import without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.training.nets import to_device
 
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
+
 OUTPUTS_FOLDER = "outputs"
 
 
-def open_teacher(task: TrainableTask, context: TrialContext) -> FrozenTeacher:
+def open_teacher(task: DistillationTask[Any], context: TrialContext) -> FrozenTeacher:
     """Return the source of a trial's teacher outputs: none, the store, or the net itself."""
     if not context.loss.needs_teacher:
         return NO_TEACHER
@@ -30,15 +34,15 @@ def open_teacher(task: TrainableTask, context: TrialContext) -> FrozenTeacher:
     return open_stored_teacher(task, context.storage, context.train_on, context.device)
 
 
-def open_live_teacher(task: TrainableTask, storage: Path, device: str) -> FrozenTeacher:
+def open_live_teacher(task: DistillationTask[Any], storage: Path, device: str) -> FrozenTeacher:
     return teachers.LiveTeacher(open_net(task, storage, device), task.outputs)
 
 
-def open_stored_teacher(task: TrainableTask, storage: Path, split: Split, device: str) -> FrozenTeacher:
+def open_stored_teacher(task: DistillationTask[Any], storage: Path, split: Split, device: str) -> FrozenTeacher:
     return _cached_store(task, storage, teachers.weights_digest(storage, task.teacher_key), split, device)
 
 
-def open_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
+def open_net(task: DistillationTask[Any], storage: Path, device: str) -> nn.Module:
     return _cached_net(task, storage, teachers.weights_digest(storage, task.teacher_key), device)
 
 
@@ -46,23 +50,23 @@ def open_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
 
 
 @lru_cache(maxsize=2)
-def _cached_net(task: TrainableTask, storage: Path, teacher: str, device: str) -> nn.Module:
+def _cached_net(task: DistillationTask[Any], storage: Path, teacher: str, device: str) -> nn.Module:
     weights = teachers.teacher_folder(storage, task.teacher_key) / teachers.WEIGHTS_FILE
     net = to_device(teachers.load_weights(task.build(without_pretrained(task.teacher.model)), weights), device)
     return net.eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=2)
-def _cached_store(task: TrainableTask, storage: Path, teacher: str, split: Split, device: str) -> FrozenTeacher:
+def _cached_store(task: DistillationTask[Any], storage: Path, teacher: str, split: Split, device: str) -> FrozenTeacher:
     pool, folder = len(task.positions("train+val")), store_folder(task, storage)
     return store.StoredTeacher(folder, teacher, task.positions(split), pool, task.views.count, device)
 
 
-def store_folder(task: TrainableTask, storage: Path) -> Path:
+def store_folder(task: DistillationTask[Any], storage: Path) -> Path:
     return storage / OUTPUTS_FOLDER / store_key(task)
 
 
-def store_key(task: TrainableTask) -> str:
+def store_key(task: DistillationTask[Any]) -> str:
     """Return a hash of the teacher's key, the pool and its normalisation, and the views.
 
     The digest of the teacher's weights is in each shard instead: a teacher may have to be trained again.

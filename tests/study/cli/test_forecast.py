@@ -113,7 +113,7 @@ def test_grid_is_priced_by_its_points() -> None:
 @pytest.mark.parametrize("sampler", [Tpe(), CmaEs()])
 def test_proposals_cost_the_forecast_nothing(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Tpe, "build")
-    monkeypatch.delattr(CmaEs, "propose")
+    monkeypatch.delattr("study.search.searcher.propose_by_cma")
     assert priced(toy(sampler=sampler)).searches == 9
 
 

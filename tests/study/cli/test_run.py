@@ -284,7 +284,7 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--workers-per-trial", "4095", "--gpus-per-trial", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
+        (["--workers-per-trial", "4095", "--gpus-per-worker", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
         pytest.param(
             ["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and ", marks=pytest.mark.slow
         ),
@@ -301,12 +301,12 @@ def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, optio
     [
         (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
         (["--seeds", "0"], "seeds is 0; allowed is a whole number, at least 1"),
-        (["--gpus-per-trial", "64"], "a share of one GPU, from 0 to 1"),
+        (["--gpus-per-worker", "64"], "a share of one GPU, from 0 to 1"),
         (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
         (["--name", "a/b"], "study name 'a/b'"),
         (["--max-concurrent", "0"], "--max-concurrent"),
-        (["--gpus-per-trial", "1.5"], "a share of one GPU, from 0 to 1"),
-        (["--gpus-per-trial", "nan"], "a share of one GPU, from 0 to 1"),
+        (["--gpus-per-worker", "1.5"], "a share of one GPU, from 0 to 1"),
+        (["--gpus-per-worker", "nan"], "a share of one GPU, from 0 to 1"),
         (["--address", "nowhere"], "allowed are 'auto'"),
         (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
     ],
@@ -350,7 +350,7 @@ def test_dry_run_says_what_would_be_trained_and_writes_nothing(folder: Folder) -
 def test_help_has_examples(folder: Folder) -> None:
     said = subprocess.run([sys.executable, "-m", "study.run", "--help"], capture_output=True, text=True, check=True)
     for option in ("--profile", "--data-dir", "--storage-path", "--name", "--seed", "--trials", "--epochs", "--seeds",
-                   "--max-concurrent", "--gpus-per-trial", "--workers-per-trial", "--address", "--fresh",
+                   "--max-concurrent", "--gpus-per-worker", "--workers-per-trial", "--address", "--fresh",
                    "--dry-run"):  # fmt: skip
         assert option in said.stdout
     assert "python -m study.run spaces/lp_cifar.py --dry-run" in said.stdout

@@ -1,4 +1,4 @@
-"""Domains, conditional groups, and what they refuse."""
+"""Domains, conditional domains and their range checks."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_missing_parameter_is_named() -> None:
         resolve_params(Outer(uniform(0, 1)), {"height": 1})
 
 
-def test_corners_meet_both_ends_and_every_option() -> None:
+def test_corners_reach_both_ends_and_every_option() -> None:
     tree = Outer(uniform(0, 1), choice(None, Inner(integer(3, 7)), 5))
     met = list(resolve_corners(tree))
     assert {outer.width for outer in met} == {0, 1}
     assert {outer.inner for outer in met} == {None, Inner(3), Inner(7), 5}
 
 
-def test_corners_meet_options_within_options() -> None:
+def test_corners_reach_options_within_options() -> None:
     tree = choice(a=1, b=2, c=choice(p=3, q=Outer(uniform(4, 5), choice(6, 7))))
     assert {str(met) for met in resolve_corners(tree)} == {
         "1", "2", "3", *(str(Outer(width, inner)) for width, inner in ((4, 6), (5, 6), (4, 7), (5, 7)))
@@ -69,7 +69,7 @@ def test_corners_meet_options_within_options() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_uniform_takes_exactly_the_ranges_that_are_not_empty(low: float, high: float) -> None:
+def test_uniform_accepts_exactly_the_ranges_that_are_not_empty(low: float, high: float) -> None:
     if low < high:
         assert uniform(low, high).high == high
     else:

@@ -1,4 +1,4 @@
-"""Points read off concrete objects, grids, and Pareto sets."""
+"""Points read from concrete objects, and grids."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ SPACE = Outer(
         (Outer(0, "on", (1, 0.5)), {"width": 0.0, "inner": "on", "pair.0": 1}),
     ],
 )
-def test_point_is_read_off_a_concrete_object(given: Outer, expected: dict[str, Any]) -> None:
+def test_point_is_read_from_a_concrete_object(given: Outer, expected: dict[str, Any]) -> None:
     found = read_params(SPACE, given)
     assert found == expected
     assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
     assert is_point_of(SPACE, found)
 
 
-def test_true_is_not_one_nor_false_zero() -> None:
+def test_booleans_and_numbers_are_different_labels() -> None:
     space = Outer(inner=choice(False, True))
     assert read_params(space, Outer(inner=True)) == {"inner": True}
     with pytest.raises(InputError, match="inner is 1; allowed is one of False, True"):
@@ -97,14 +97,14 @@ def test_object_of_the_only_option_of_its_class_is_refused_by_its_field() -> Non
         ({}, False),
     ],
 )
-def test_params_fit_if_they_are_all_that_is_asked_and_inside(params: dict[str, Any], is_point: bool) -> None:
+def test_params_are_a_point_if_complete_and_inside(params: dict[str, Any], is_point: bool) -> None:
     assert is_point_of(SPACE, params) is is_point
 
 
 # -- grids -------------------------------------------------------------------------------------------------------------
 
 
-def test_grid_is_exactly_the_product_with_each_options_own() -> None:
+def test_grid_is_the_product_of_levels_with_a_grid_per_option() -> None:
     space = Outer(uniform(0, 1), choice(None, Inner(integer(1, 2))), (log_uniform(0.01, 1), 0.5))
     options: list[dict[str, Any]] = [
         {"inner": None},
@@ -143,7 +143,7 @@ TREES = st.recursive(
 
 
 @given(TREES, st.integers(2, 4))
-def test_grid_has_its_size_no_point_twice_and_only_points_that_can_be_read_back(tree: Any, points: int) -> None:
+def test_grid_points_are_distinct_and_as_many_as_counted_and_can_be_read_back(tree: Any, points: int) -> None:
     found = build_grid(tree, points)
     assert len(found) == count_grid_points(tree, points)
     assert len({tuple(sorted(point.items())) for point in found}) == len(found)

@@ -24,12 +24,11 @@ from study.errors import InputError
 from study.records.segments import Records, write_study
 from study.records.study_json import document, stop_requested
 from study.space_file import Space
-from study.storage import lease
-from study.storage import remote as elsewhere
-from study.storage import worker_sync as exchange
+from study.storage import lease, local_copy, remote, worker_sync
 from study.storage.lease import acquire_lease
 from study.storage.locations import local_path, mirror_of
-from study.storage.mirror import Mirror, StorageError
+from study.storage.mirror import Mirror
+from study.storage.s3 import StorageError
 from study.study import Study
 from tests.study import s3
 from tests.study.s3 import Copy, put
@@ -40,8 +39,8 @@ from tests.study.toy import drive, job_of, open_flow, toy
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "SETTLED_SECONDS", 0.0)
-    monkeypatch.setattr(lease, "LOOKING_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(local_copy, "LOCK_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(lease, "PUSH_SECONDS", 0.05)
 
 
@@ -77,10 +76,10 @@ def test_second_driver_is_refused_for_as_long_as_the_lease_is_fresh(
         refused = pytest.raises(InputError, match=r"s3://.*/toy is being run by .*:\d+: .* wait 1[12]\d s")
         with refused, acquire_lease(other / "toy"):
             pass
-        assert elsewhere.driver(other / "toy")
+        assert remote.read_driver(other / "toy")
         with pytest.raises(InputError, match="by another process of this machine"), acquire_lease(here / "toy"):
             pass
-    assert not elsewhere.driver(other / "toy")
+    assert not remote.read_driver(other / "toy")
     with acquire_lease(other / "toy"):
         assert rows(other) == rows(here)
 
@@ -90,8 +89,8 @@ def killed(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with acquire_lease(storage / "toy"):
         run(storage, 5)
     with monkeypatch.context() as cut:
-        cut.setattr(lease.SyncThread, "_round", lambda keeper: None)
-        cut.setattr(lease.SyncThread, "_end", lambda keeper: None)
+        cut.setattr(lease.SyncThread, "_sync", lambda thread: None)
+        cut.setattr(lease.SyncThread, "_finish", lambda thread: None)
         with acquire_lease(storage / "toy"):
             run(storage, 3)
 
@@ -135,10 +134,10 @@ def test_driver_whose_lease_was_taken_stops_and_writes_nothing_more(
     copy: Copy, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = copy()
-    monkeypatch.setattr(lease, "RENEWED_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.0)
     lost = pytest.raises(StorageError, match="toy is now run by other:1")
     with lost, acquire_lease(here / "toy"):
-        mirror_of(here).write("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
+        mirror_of(here).write_text("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
         waited(lambda: stop_requested(here / "toy"))
         put(here, toy__report="mine")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy")
@@ -148,9 +147,9 @@ def test_driver_whose_lease_was_taken_stops_and_writes_nothing_more(
 def test_driver_hears_a_request_to_stop_from_elsewhere(copy: Copy) -> None:
     here = copy()
     with acquire_lease(here / "toy"):
-        elsewhere.ask_to_stop(copy("other") / "toy")
+        remote.send_stop_request(copy("other") / "toy")
         waited(lambda: stop_requested(here / "toy"))
-    assert mirror_of(here).read("toy/stop") is None
+    assert mirror_of(here).read_text("toy/stop") is None
 
 
 @pytest.mark.usefixtures("hurried")
@@ -159,11 +158,11 @@ def test_storage_that_answers_no_more_stops_the_study_and_what_is_here_goes_ther
 ) -> None:
     here = copy()
     monkeypatch.setattr(lease, "PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(lease, "LAST_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "FINAL_PUSH_SECONDS", 0.1)
     with monkeypatch.context() as broken:
         ended = pytest.raises(StorageError, match=r"takes no more .*no answer.*all rows are in")
         with ended, acquire_lease(here / "toy"):
-            broken.setattr(Mirror, "_send", lambda self, path: (_ for _ in ()).throw(OSError("curlCode: 7")))
+            broken.setattr(Mirror, "_upload", lambda self, path: (_ for _ in ()).throw(OSError("curlCode: 7")))
             run(here, 5)
             waited(lambda: stop_requested(here / "toy"))
         kept = rows(here)
@@ -176,9 +175,9 @@ def test_storage_that_answers_no_more_stops_the_study_and_what_is_here_goes_ther
 @pytest.mark.usefixtures("hurried")
 def test_interrupted_study_whose_rows_did_not_arrive_says_so(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     here = copy()
-    monkeypatch.setattr(lease, "LAST_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "FINAL_PUSH_SECONDS", 0.0)
 
-    def out_of_reach(mirror: Mirror, *places: str, sweep: bool = False) -> None:
+    def out_of_reach(mirror: Mirror, *places: str, delete: bool = False) -> None:
         raise ValueError("nonsense")
 
     monkeypatch.setattr(Mirror, "push", out_of_reach)
@@ -196,7 +195,7 @@ def test_rows_that_never_arrived_stay_aside_when_another_machine_has_gone_on(cop
     with acquire_lease(there / "toy"):
         run(there, 1)
     copy()
-    elsewhere.refresh_copy(here / "toy")
+    remote.refresh_copy(here / "toy")
     assert not (here / "toy" / "epochs" / "00000099.parquet").exists()
     (kept,) = (here / "toy").glob(".left-*/epochs/00000099.parquet")
     assert kept.read_bytes() == b"never arrived"
@@ -221,12 +220,12 @@ def test_trial_goes_on_from_its_checkpoint_on_another_node(copy: Copy, endpoint:
     assert trial
     for run, epochs in ((teacher, 2), (trial, 3)):
         job = job_of(flow.study, run, node)
-        exchange.fetch(mirror, job)
+        worker_sync.fetch_trial_files(mirror, job)
         for row, _ in zip(
             job.task.prepare(job) if run is teacher else job.task.train(job), range(epochs), strict=False
         ):
-            exchange.push_checkpoint(mirror, job, whole=row["epoch"] == run.trial.epochs)
-        exchange.drop_local_copy(mirror, job.checkpoint)
+            worker_sync.push_checkpoint(mirror, job, complete=row["epoch"] == run.trial.epochs)
+        worker_sync.drop_local_copy(mirror, job.checkpoint)
         assert not job.checkpoint.exists()
     there = s3.objects(endpoint, tmp_path.name)
     assert there == {
@@ -237,10 +236,10 @@ def test_trial_goes_on_from_its_checkpoint_on_another_node(copy: Copy, endpoint:
     other = copy("other")
     job = job_of(flow.study, trial, other)
     put(other, **{f"toy__checkpoints__{trial.trial.id}__trained_epochs": "."})  # of an earlier visit
-    exchange.fetch(mirror_of(other), job)
+    worker_sync.fetch_trial_files(mirror_of(other), job)
     assert (job.checkpoint / "trained_epochs").read_bytes() == b"..."
-    exchange.clear(mirror, node / "toy" / "checkpoints" / trial.trial.id)
-    exchange.fetch(mirror_of(other), job)
+    worker_sync.delete_checkpoint(mirror, node / "toy" / "checkpoints" / trial.trial.id)
+    worker_sync.fetch_trial_files(mirror_of(other), job)
     assert not (job.checkpoint / "trained_epochs").exists(), "it is to start over"
 
 
@@ -252,12 +251,14 @@ def test_checkpoint_of_a_trial_that_has_ended_goes_once_that_is_known_there(
     put(here, toy__checkpoints__over__state="1", toy__checkpoints__on__state="2")
     mirror = mirror_of(here)
     mirror.push("toy/checkpoints")
-    exchange.forget(mirror, here / "toy" / "checkpoints" / "on")  # before this machine drove: it may go on elsewhere
+    worker_sync.mark_for_deletion(
+        mirror, here / "toy" / "checkpoints" / "on"
+    )  # before this machine drove: it may go on elsewhere
     with acquire_lease(here / "toy"):
-        exchange.forget(mirror, here / "toy" / "checkpoints" / "over")
+        worker_sync.mark_for_deletion(mirror, here / "toy" / "checkpoints" / "over")
         assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 2
     assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state"}
-    exchange.clear(mirror, here / "toy" / "checkpoints" / "on")
+    worker_sync.delete_checkpoint(mirror, here / "toy" / "checkpoints" / "on")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")
 
 
@@ -271,7 +272,7 @@ def test_commands_look_at_a_study_from_another_machine(copy: Copy, endpoint: str
     call = CliRunner().invoke
     with acquire_lease(here / "toy"):
         run(here)
-        waited(lambda: mirror_of(here).read("toy/study.json") is not None)
+        waited(lambda: mirror_of(here).read_text("toy/study.json") is not None)
         copy("other")
         (listed,) = json.loads(call(main, ["list", "--storage-path", address, "--json"]).stdout)
         assert (listed["name"], listed["state"], listed["done"]) == ("toy", "running", 15)

@@ -19,15 +19,16 @@ RUN = "from study import run; from study.storage import lease; lease.STALE_SECON
 
 DIGITS = """
 from study import Arm, Budget, Study
-import cifar_profiles as protocols
+import cifar_profiles
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
+from trainables.models.resnet_cifar import ResNet
 
 study = Study(
     name="small",
     question="Do the teacher and its outputs go by way of S3?",
-    task=protocols.digits().with_shorter_preparations(0.025),
-    students=protocols.DIGITS_STUDENTS,
+    task=cifar_profiles.digits_task().with_shorter_preparations(0.025),
+    students=(ResNet(8, width=4),),
     arms=(Arm("none", NoDistillation(), baseline=True), Arm("KD", KD())),
     budget=Budget(trials=1, epochs=1, seeds=1),
 )

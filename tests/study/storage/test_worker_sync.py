@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.engine.coordinator import preparation_trial
-from study.storage import worker_sync as exchange
+from study.storage import worker_sync
 from study.storage.locations import mirror_of
 from study.task import Preparation
 from study.trial import TrialContext
@@ -33,14 +33,14 @@ def test_what_was_replaced_does_not_come_back_and_what_others_made_stays(
     here = copy()
     mirror, job = mirror_of(here), preparing(here)
     for name in ("old", "damaged", "kept"):
-        mirror.write(f"outputs/k/{name}", name)
-    exchange.fetch(mirror, job)
+        mirror.write_text(f"outputs/k/{name}", name)
+    worker_sync.fetch_trial_files(mirror, job)
     (here / "outputs/k/old").unlink()
     (here / "outputs/k/damaged").unlink()
     (here / "outputs/k/damaged").write_text("mended")
     (here / "outputs/k/new").write_text("new")
-    mirror.write("outputs/k/another", "another study's")
-    exchange.push_checkpoint(mirror, job, whole=True)
+    mirror.write_text("outputs/k/another", "another study's")
+    worker_sync.push_checkpoint(mirror, job, complete=True)
     there = {name: content.decode() for name, content in s3.objects(endpoint, f"{tmp_path.name}/outputs/k").items()}
     assert there == {"damaged": "mended", "kept": "kept", "new": "new", "another": "another study's"}
     assert {path.name for path in (here / "outputs/k").iterdir()} == set(there)
@@ -49,10 +49,10 @@ def test_what_was_replaced_does_not_come_back_and_what_others_made_stays(
 def test_part_of_a_preparation_leaves_its_checkpoint_alone(copy: Copy, endpoint: str, tmp_path: Path) -> None:
     here = copy()
     mirror, job = mirror_of(here), preparing(here)
-    exchange.fetch(mirror, job)
+    worker_sync.fetch_trial_files(mirror, job)
     (here / "outputs/k").mkdir(parents=True)
     (here / "outputs/k/new").write_text("half")
     (job.checkpoint / "state").write_text("state")
-    exchange.push_checkpoint(mirror, job, whole=False)
+    worker_sync.push_checkpoint(mirror, job, complete=False)
     assert s3.objects(endpoint, f"{tmp_path.name}/outputs") == {}
     assert s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints/{job.trial.id}") == {"state": b"state"}

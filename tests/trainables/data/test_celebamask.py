@@ -148,7 +148,7 @@ def test_whole_set_that_is_split_otherwise_is_refused(root, monkeypatch, sizes):
 def test_empty_split_is_refused(root, split):
     for number in split:
         image_path(root, number).unlink()
-    with pytest.raises(InputError, match=r"images: a study needs some of each"):
+    with pytest.raises(InputError, match=r"images: every split needs at least one"):
         load(root)
 
 
@@ -188,14 +188,14 @@ def test_missing_mapping_is_named(root):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("", "begins with ''; expected is a line `idx orig_idx orig_file`"),
+        ("", "begins with ''; expected is a header `idx orig_idx orig_file`"),
         ("3 162770 162771.jpg\n", "begins with '3 162770 162771.jpg'"),
         ("<html>\n" + "x" * 500, "begins with '<html>'"),
-        ("idx orig_idx orig_file\n3 162770 162771.jpg\n7 zero 1.jpg\n", r"line 3, '7 zero 1\.jpg', is no such row"),
-        ("idx orig_idx orig_file\n3 162770\n", "line 2, '3 162770', is no such row"),
-        ("idx orig_idx orig_file\n3 -5 1.jpg\n", "line 2, .* is no such row"),
-        ("idx orig_idx orig_file\n3 ١٢ 1.jpg\n", "line 2, .* is no such row"),
-        ("idx orig_idx orig_file\n3 1 2.jpg\n3 200000 200001.jpg\n", "line 3, .* is a second row of its image"),
+        ("idx orig_idx orig_file\n3 162770 162771.jpg\n7 zero 1.jpg\n", r"line 3, '7 zero 1\.jpg', is malformed"),
+        ("idx orig_idx orig_file\n3 162770\n", "line 2, '3 162770', is malformed"),
+        ("idx orig_idx orig_file\n3 -5 1.jpg\n", "line 2, .* is malformed"),
+        ("idx orig_idx orig_file\n3 ١٢ 1.jpg\n", "line 2, .* is malformed"),
+        ("idx orig_idx orig_file\n3 1 2.jpg\n3 200000 200001.jpg\n", "line 3, .* is a second row for its image"),
     ],
 )
 def test_malformed_mapping_is_named_with_its_line(root, content, match):
@@ -227,7 +227,7 @@ def test_mask_of_an_unknown_part_is_named(root, part):
 
 def test_mask_in_another_part_folder_is_named(root):
     mask_path(root, 3, "skin").rename(root / MASKS / "1" / "00003_skin.png")
-    refused(root, r"1/00003_skin\.png belongs into folder 0")
+    refused(root, r"1/00003_skin\.png belongs in folder 0")
 
 
 def test_folder_that_cannot_be_listed_is_named(root):
@@ -242,18 +242,18 @@ def test_mask_of_another_size_is_named(root, size):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
-def test_mask_of_a_mode_that_says_two_things_is_named(root, mode):
+def test_mask_of_an_ambiguous_mode_is_refused(root, mode):
     Image.new(mode, (512, 512)).save(mask_path(root, 3, "skin"))
     refused(root, rf"00003_skin\.png is of Pillow's mode {mode}; allowed are 1, L, P, RGB")
 
 
 @pytest.mark.parametrize("palette", [[255] * 3 + [0] * 3, [0] * 6, [9] * 3 + [255] * 3])
-def test_palette_in_which_black_is_not_number_0_alone_is_named(root, palette):
+def test_palette_in_which_black_is_not_index_0_alone_is_refused(root, palette):
     image = Image.fromarray(mask("skin", 3) // 255)
     image.putpalette(palette)
     image.save(mask_path(root, 3, "skin"))
     assert Image.open(mask_path(root, 3, "skin")).mode == "P"
-    refused(root, r"00003_skin\.png has a palette in which black is not number 0 alone")
+    refused(root, r"00003_skin\.png has a palette in which black is not index 0 alone")
 
 
 @pytest.mark.parametrize("size", [(64, 65), (31, 31)])
@@ -268,4 +268,4 @@ def test_corrupt_file_is_named(root, kind, damage):
     path = image_path(root, 2001) if kind == "image" else mask_path(root, 2001, "hair")
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture", "empty": b""}[damage])
-    refused(root, rf"{path.name} cannot be decoded \(.*\): copy it anew")
+    refused(root, rf"{path.name} cannot be decoded \(.*\): copy it again")

@@ -46,7 +46,7 @@ def test_subset_of_all_is_all():
 
 def test_fingerprint_is_that_of_the_bundled_file():
     # Golden: scikit-learn 1.9.1; teachers are stored under it.
-    assert Digits().check().fingerprint == "0cb0344ee68010c0"
+    assert Digits().load().fingerprint == "0cb0344ee68010c0"
 
 
 @pytest.mark.parametrize("train", [0, 9, 899, -5])

@@ -13,7 +13,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import describe
 from tests.trainables.small_sr_faces import kept, picture, refused
-from trainables.data.arrays.face_sr import hashed_share
+from trainables.data.arrays.face_sr import hash_to_fraction
 from trainables.data.image_folder import LANDMARKS, ImageFolder
 
 FILES = [f"{number}.jpg" for number in range(30)] + ["more/1.PNG", "more/2.jpeg"]
@@ -37,7 +37,7 @@ def name(file: str) -> str:
 
 
 def split_of(file: str, val: float = 0.2, test: float = 0.3) -> str:
-    share = hashed_share(name(file))
+    share = hash_to_fraction(name(file))
     return "test" if share < test else "val" if share < test + val else "train"
 
 
@@ -116,7 +116,7 @@ def test_grey_images_are_in_three_channels_and_counted(root):
 
 def test_images_are_decoded_once(root, monkeypatch):
     first = folder(root).load()
-    monkeypatch.setattr("trainables.data.arrays.face_sr.opened", None)
+    monkeypatch.setattr("trainables.data.arrays.face_sr.open_image", None)
     assert folder(root).load().fingerprint == first.fingerprint
     assert len(kept()) == 1
 
@@ -136,7 +136,7 @@ def test_impossible_sets_are_refused(wrong):
 
 def test_missing_folder_is_named(root):
     refused(ImageFolder(), r"image folder: no data folder given; .*--data-dir")
-    refused(folder(root / "nowhere"), r"image folder: .*/nowhere is no folder; .*--data-dir")
+    refused(folder(root / "nowhere"), r"image folder: .*/nowhere is not a folder; .*--data-dir")
     (root / "empty").mkdir()
     refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
 
@@ -145,7 +145,7 @@ def test_empty_split_is_refused(root):
     for file in FILES:
         if split_of(file) == "val":
             (root / file).unlink()
-    refused(folder(root), r"has \d+ train, 0 val, \d+ test images: a study needs some of each")
+    refused(folder(root), r"has \d+ train, 0 val, \d+ test images: every split needs at least one")
 
 
 @pytest.mark.parametrize("size", [(31, 31), (40, 41), (64, 32)])
@@ -155,10 +155,10 @@ def test_image_that_is_too_small_or_not_square_is_named(root, size):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
-def test_image_of_a_mode_that_has_no_one_reading_is_named(root, mode):
+def test_image_of_a_mode_without_one_colour_a_pixel_is_refused(root, mode):
     path = root / ("7.png" if mode != "CMYK" else "7.jpg")
     Image.new(mode, (40, 40)).save(path)
-    refused(folder(root), rf"/{path.name} is of Pillow's mode {mode}; allowed are RGB and L, grey: .*save it as RGB")
+    refused(folder(root), rf"/{path.name} is of Pillow's mode {mode}; allowed are RGB and L \(grey\), .*save it as RGB")
 
 
 def test_colour_that_stands_for_transparency_is_refused(root):
@@ -174,7 +174,7 @@ def test_corrupt_image_is_named(root, damage):
     if damage == "link":
         path.unlink()
         path.symlink_to(root / "nowhere.jpg")
-    refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it anew")
+    refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it again")
 
 
 def test_image_without_landmarks_is_named(root):
@@ -201,7 +201,7 @@ def test_landmarks_that_are_no_upright_faces_are_refused(root, points, what):
 def test_malformed_landmarks_are_named(root, content):
     (root / LANDMARKS).write_text(content)
     refused(
-        folder(root), r"landmarks\.csv(: line 2, .* is no name and 10 numbers| has no rows of a name and 10 numbers)"
+        folder(root), r"landmarks\.csv(: line 2, .* is not a name and 10 numbers| has no rows of a name and 10 numbers)"
     )
 
 

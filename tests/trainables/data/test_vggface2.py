@@ -37,13 +37,13 @@ from tests.trainables.small_sr_faces import (
 )
 from trainables.data import vggface2
 from trainables.data.arrays import face_sr as sr_arrays
-from trainables.data.arrays.cache import derived_folder
-from trainables.data.arrays.face_sr import hashed_share
-from trainables.data.arrays.landmarks import component_boxes
+from trainables.data.arrays.cache import get_cache_folder
+from trainables.data.arrays.face_sr import hash_to_fraction
+from trainables.data.arrays.landmarks import compute_component_boxes
 from trainables.data.synthetic import sr_faces as drawn_sr_faces
 from trainables.data.synthetic.face_drawing import draw_face
 from trainables.data.synthetic.sr_faces import DrawnSrFaces
-from trainables.data.vggface2 import BOXES, LANDMARKS, VGGFace2, square
+from trainables.data.vggface2 import BOXES, LANDMARKS, VGGFace2, crop_square
 
 SUBSET = "train faces: 8 of 24 by the hash of their names; test faces: 3 of 4 by the hash of their names"
 DRAWN = DrawnSrFaces(train=5, val=2, test=3, size=48)
@@ -96,7 +96,7 @@ def test_faces_are_the_first_by_the_hash_of_their_names(root):
 
 def test_hash_is_the_same_on_every_machine():
     # printf n000001/0001_01 | sha256sum: the first 12 digits, by 16^12
-    assert hashed_share("n000001/0001_01") == int("f0659e6fd9d7", 16) / 16**12
+    assert hash_to_fraction("n000001/0001_01") == int("f0659e6fd9d7", 16) / 16**12
 
 
 def test_more_faces_are_the_same_and_others(root):
@@ -110,8 +110,8 @@ def test_arrays_are_mapped_and_decoded_once(root, monkeypatch):
     first = load(root)
     assert isinstance(first.images, np.memmap)
     assert not first.images.flags.writeable
-    monkeypatch.setattr(vggface2, "measured", None)
-    monkeypatch.setattr(sr_arrays, "opened", None)
+    monkeypatch.setattr(vggface2, "read_image_header", None)
+    monkeypatch.setattr(sr_arrays, "open_image", None)
     again = load(root)
     assert again.fingerprint == first.fingerprint
     assert again.note == first.note == SUBSET
@@ -199,7 +199,7 @@ def test_published_figures_are_of_other_faces(root):
     height=st.integers(20, 300),
 )
 def test_square_is_about_the_box_and_in_the_image(box, width, height):
-    left, top, right, bottom = square(box, width, height)
+    left, top, right, bottom = crop_square(box, width, height)
     side = right - left
     assert side == bottom - top == min(round(1.3 * max(box[2:])), width, height)
     assert min(left, top) >= 0
@@ -269,7 +269,7 @@ def test_grey_images_are_in_three_channels_and_counted(root):
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": 0}, {"size": 31}])
 def test_impossible_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 1 face or more a split, 32 pixels or more"):
+    with pytest.raises(InputError, match="allowed are 1 face or more per split, 32 pixels or more"):
         VGGFace2(**wrong)
 
 
@@ -285,18 +285,18 @@ def test_missing_folder_is_named_with_where_it_was_looked_for(root):
 def test_missing_table_is_named_with_where_it_was_looked_for(root, table, split):
     table_path(root, table, split).unlink()
     file = table.format(split)
-    refused(vgg(root), rf"neither .*/bb_landmark/{file} nor .*/meta/bb_landmark/{file} is there: add")
+    refused(vgg(root), rf"neither .*/bb_landmark/{file} nor .*/meta/bb_landmark/{file} exists: add")
 
 
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("n000001/0001_01,1,2,3", r"line 3, 'n000001/0001_01,1,2,3', is no name and 10 numbers; copy it anew"),
-        ("n000001/0001_01" + ",1" * 11, "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 9 + ",x", "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 9 + ",nan", "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 9 + ",1e999", "line 3, .* is no name and 10 numbers"),
-        ("n000001/0001_01" + ",1" * 10 + "\nn000001/0001_01" + ",1" * 10, "line 4, .* is a second row of its image"),
+        ("n000001/0001_01,1,2,3", r"line 3, 'n000001/0001_01,1,2,3', is not a name and 10 numbers; copy it again"),
+        ("n000001/0001_01" + ",1" * 11, "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 9 + ",x", "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 9 + ",nan", "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 9 + ",1e999", "line 3, .* is not a name and 10 numbers"),
+        ("n000001/0001_01" + ",1" * 10 + "\nn000001/0001_01" + ",1" * 10, "line 4, .* is a second row for its image"),
     ],
 )
 def test_malformed_table_is_named_with_its_line(root, line, match):
@@ -321,7 +321,7 @@ def test_table_that_is_no_text_is_refused(root):
 def test_face_without_landmarks_is_named(root):
     name = chosen()[0][3]
     changed(root, LANDMARKS, "train", [name], None)
-    refused(vgg(root), rf"train/{name}\.jpg has no row {name} in .*/loose_landmark_train\.csv: copy the table anew")
+    refused(vgg(root), rf"train/{name}\.jpg has no row {name} in .*/loose_landmark_train\.csv: copy the table again")
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_landmarks_in_another_order_are_refused(root, split, points, what):
     changed(root, LANDMARKS, split, names, points)
     refused(
         vgg(root),
-        rf"loose_landmark_{split}\.csv: n0000\d\d/000\d_01 has {what}, and of \d+ faces \d+ are like it: the columns "
+        rf"loose_landmark_{split}\.csv: n0000\d\d/000\d_01 has {what}, and so for \d+ of \d+ faces: the columns "
         "are in another order; expected are x and y of left eye, right eye, nose",
     )
 
@@ -350,7 +350,7 @@ def test_corrupt_image_is_named(root, damage):
     path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture"}.get(damage, b""))
     if damage == "missing":
         path.unlink()
-    refused(vgg(root), rf"{path.name} cannot be decoded \(.*\): copy it anew")
+    refused(vgg(root), rf"{path.name} cannot be decoded \(.*\): copy it again")
 
 
 @pytest.mark.parametrize(("sizes", "split"), [((22, 2, 3), "train"), ((6, 4, 3), "val"), ((6, 2, 5), "test")])
@@ -383,7 +383,7 @@ coordinates = st.floats(0, 100)
 @settings(max_examples=100, deadline=None)
 @given(points=st.lists(coordinates, min_size=10, max_size=10), size=st.sampled_from([32, 64, 256]))
 def test_boxes_lie_in_the_image_and_are_never_empty(points, size):
-    boxes = component_boxes([points], [(0, 0, 100, 100)], size)[0]
+    boxes = compute_component_boxes([points], [(0, 0, 100, 100)], size)[0]
     assert boxes.min() >= 0
     assert boxes.max() <= size
     assert ((boxes[:, 2:] - boxes[:, :2]) > size / 64).all()
@@ -391,7 +391,7 @@ def test_boxes_lie_in_the_image_and_are_never_empty(points, size):
 
 def test_boxes_of_a_profile_are_not_smaller_than_published():
     points = [50, 40, 50.1, 40, 50, 50, 50, 60, 50, 60]
-    boxes = component_boxes([points], [(0, 0, 100, 100)], 512)[0]
+    boxes = compute_component_boxes([points], [(0, 0, 100, 100)], 512)[0]
     # 16 pixels to each side at 512: the least half side of DFDNet's boxes
     assert np.allclose(boxes[:, 2:] - boxes[:, :2], 32, atol=1e-3)
 
@@ -420,15 +420,15 @@ def test_drawn_faces_are_read_back_as_they_were_drawn():
 def test_boxes_of_drawn_faces_cover_their_components():
     for seed in range(60):
         exact = draw_face(np.random.default_rng(seed), 64, drawn_sr_faces.LOOKS).boxes
-        points = drawn_sr_faces.landmarks(exact).ravel().tolist()
-        found = component_boxes([points], [(0, 0, 64, 64)], 64)[0].astype(float)
+        points = drawn_sr_faces.invert_boxes(exact).ravel().tolist()
+        found = compute_component_boxes([points], [(0, 0, 64, 64)], 64)[0].astype(float)
         common = np.minimum(found[:, 2:], exact[:, 2:]) - np.maximum(found[:, :2], exact[:, :2])
         covered = common.prod(axis=1) / (exact[:, 2:] - exact[:, :2]).prod(axis=1)
         assert (covered >= [0.99, 0.99, 0.75, 0.99]).all(), "of a long nose bridge and tip are cut"
 
 
 def test_layout_is_that_of_vggface2():
-    folder = DRAWN.folder()
+    folder = DRAWN.ensure_drawn()
     assert sorted(path.name for path in folder.iterdir()) == ["bb_landmark", "sha256", "test", "train"]
     assert (folder / "train/n000001/0001_01.jpg").is_file()
     assert (folder / "test/n000010/0001_01.jpg").is_file()
@@ -451,14 +451,14 @@ def test_faces_are_drawn_once_and_the_same_everywhere(monkeypatch, tmp_path):
 
 def test_drawn_faces_that_are_damaged_are_drawn_again(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first, folder = DRAWN.load().fingerprint, DRAWN.folder()
+    first, folder = DRAWN.load().fingerprint, DRAWN.ensure_drawn()
     shutil.rmtree(folder / "train" / "n000003")
     assert DRAWN.load().fingerprint == first
     assert (folder / "train" / "n000003").is_dir()
-    assert [path for path in derived_folder("drawn-sr-faces").iterdir() if path.suffix != ".lock"] == [folder]
+    assert [path for path in get_cache_folder("drawn-sr-faces").iterdir() if path.suffix != ".lock"] == [folder]
 
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": 0}, {"size": 31}])
 def test_impossible_drawn_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 1 image or more a split, 32 pixels or more"):
+    with pytest.raises(InputError, match="allowed are 1 image or more per split, 32 pixels or more"):
         DrawnSrFaces(**wrong)

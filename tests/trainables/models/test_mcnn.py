@@ -124,9 +124,9 @@ def checkpoints(tmp_path, monkeypatch) -> Path:
     """torchvision's folder of weights, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    msfanet._imagenet_features.cache_clear()
+    msfanet._load_imagenet_features.cache_clear()
     yield tmp_path / "hub" / "checkpoints"
-    msfanet._imagenet_features.cache_clear()
+    msfanet._load_imagenet_features.cache_clear()
 
 
 def test_imagenet_weights_that_are_missing_are_named_with_their_folder(checkpoints):
@@ -137,7 +137,7 @@ def test_imagenet_weights_that_are_missing_are_named_with_their_folder(checkpoin
 def test_imagenet_weights_that_are_damaged_are_refused(checkpoints):
     checkpoints.mkdir(parents=True)
     (checkpoints / msfanet.IMAGENET_FILE).write_bytes(b"no weights")
-    with pytest.raises(InputError, match="not what its name says"):
+    with pytest.raises(InputError, match="not the one in its name"):
         MSFANet(imagenet=True).build(3)
 
 

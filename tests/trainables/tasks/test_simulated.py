@@ -25,7 +25,7 @@ from study.space.domains import find_domains, resolve
 from study.task import Plan, TrialNote
 from study.trial import EpochResult, Trial, TrialContext
 from trainables.tasks import simulated
-from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, optimum
+from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, find_optimum
 
 QUIET = Simulated(noise=0.0, seed_effect=0.0)
 unit = st.floats(0, 1)
@@ -93,13 +93,13 @@ def test_optimum_is_the_best_that_a_space_holds(space: SimulatedLoss) -> None:
     for point in itertools.product(*values):
         params = dict(zip(named, point, strict=True))
         scores.append(resolve(space, lambda name, _: params[name]).score)  # noqa: B023
-    assert optimum(space) == pytest.approx(max(scores), abs=1e-12)
+    assert find_optimum(space) == pytest.approx(max(scores), abs=1e-12)
 
 
 @given(x=unit, y=unit, z=unit, on=st.booleans())
-def test_no_setting_beats_the_optimum(x: float, y: float, z: float, on: bool) -> None:
+def test_no_setting_beats_the_find_optimum(x: float, y: float, z: float, on: bool) -> None:
     space = SimulatedLoss(x=uniform(0, 1), y=uniform(0, 1), extra=choice(off=None, on=Extra(uniform(0, 1))))
-    assert SimulatedLoss(x, y, extra=Extra(z) if on else None).score <= optimum(space)
+    assert SimulatedLoss(x, y, extra=Extra(z) if on else None).score <= find_optimum(space)
 
 
 @given(first=unit, second=unit)
@@ -165,7 +165,7 @@ def test_damaged_checkpoint_is_named_and_costs_nothing_but_time(tmp_path: Path, 
     told = rows_of(job)
     (path,) = job.checkpoint.iterdir()
     path.write_bytes(damage)
-    with pytest.warns(TrialNote, match=rf"checkpoint {path} is damaged; the trial starts again from its first epoch"):
+    with pytest.warns(TrialNote, match=rf"checkpoint {path} is damaged; the trial restarts from its first epoch"):
         assert rows_of(job) == told
 
 

@@ -22,8 +22,8 @@ from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
 from study.task import TrialNote
-from trainables.data.arrays.cache import derived_folder
-from trainables.models.sr.component_transfer import Part, boxes_at, cut_out, dictionary_of
+from trainables.data.arrays.cache import get_cache_folder
+from trainables.models.sr.component_transfer import DictionaryPart, crop_boxes, get_dictionary, scale_boxes
 
 LARGEST_SAMPLE = 2048
 """From so many images at most a part is made: their features at 1/2 of 256 pixels are 0.8 GB for the mouth."""
@@ -45,7 +45,7 @@ def build_dictionary(
     VGG-19 sees them on `device`, once for each part: hours on a CPU. Where a part cannot be kept, a TrialNote says so.
     Raises InputError for a net without a dictionary, or fewer images than it has atoms.
     """
-    parts = dictionary_of(net).parts
+    parts = get_dictionary(net).parts
     atoms = parts[0].shape[0]
     if len(images) < atoms:
         raise InputError(f"dictionary of {atoms} atoms from {len(images)} images; allowed are as many or fewer atoms")
@@ -54,11 +54,11 @@ def build_dictionary(
     images, boxes = images[chosen], boxes[chosen]
     # a copy: the net stays on the device where it is
     encoder = copy.deepcopy(net.get_submodule("vgg")).to(device) if hasattr(net, "vgg") else nn.Identity()
-    folder = derived_folder("dictionaries") / _key(encoder, images, boxes, seed)
+    folder = get_cache_folder("dictionaries") / _key(encoder, images, boxes, seed)
     return {part.name: _atoms(folder, encoder, images, boxes[:, part.component], part, seed) for part in parts}
 
 
-def _atoms(folder: Path, encoder: nn.Module, images: Tensor, boxes: Tensor, part: Part, seed: int) -> Tensor:
+def _atoms(folder: Path, encoder: nn.Module, images: Tensor, boxes: Tensor, part: DictionaryPart, seed: int) -> Tensor:
     """One part, found or made: (K, C, s, s)."""
     path = folder / f"{part.name}-{part.shape[0]}-{part.shape[2]}.safetensors"
     kept = _kept(path, part)
@@ -87,14 +87,14 @@ def _nearest(vectors: Vectors, centres: Vectors) -> Tensor:
 
 
 @torch.no_grad()
-def _crops(encoder: nn.Module, images: Tensor, boxes: Tensor, part: Part) -> Tensor:
+def _crops(encoder: nn.Module, images: Tensor, boxes: Tensor, part: DictionaryPart) -> Tensor:
     """What the encoder sees of a box (N, 4) in each image (N, 3, H, W), float32 on the CPU: (N, C, s, s)."""
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     crops = []
     for pixels, box in zip(images.split(_AT_ONCE), boxes.split(_AT_ONCE), strict=True):
         seen = encoder(pixels.to(device).float() / 255)
         seen = seen if part.tap is None else seen[part.tap]
-        crops.append(cut_out(seen, boxes_at(box.to(seen), part.stride), part.shape[2]).cpu())
+        crops.append(crop_boxes(seen, scale_boxes(box.to(seen), part.stride), part.shape[2]).cpu())
     return torch.cat(crops)
 
 
@@ -107,7 +107,7 @@ def _keep(path: Path, atoms: Tensor) -> None:
         warnings.warn(note, TrialNote, stacklevel=2)
 
 
-def _kept(path: Path, part: Part) -> Tensor | None:
+def _kept(path: Path, part: DictionaryPart) -> Tensor | None:
     """The atoms in a file; None if there are none, or if they are not what they must be: they are then made again."""
     try:
         atoms = safetensors.torch.load_file(path)["atoms"]

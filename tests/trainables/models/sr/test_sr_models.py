@@ -17,23 +17,22 @@ from torchvision.models.vgg import cfgs, make_layers
 from study.errors import InputError
 from trainables.models.backbones import vgg19
 from trainables.models.backbones.vgg19 import AFTER_RELU, BEFORE_RELU, Vgg19
-from trainables.models.sr.common import Bicubic, upsample_bicubic
+from trainables.models.sr.common import COMPONENTS, Bicubic, upsample_bicubic
 from trainables.models.sr.component_transfer import (
-    COMPONENTS,
     ComponentTransfer,
-    boxes_at,
-    cut_out,
-    dictionary_of,
+    crop_boxes,
     fill_dictionary,
-    matched,
-    pasted,
+    get_dictionary,
+    match_atoms,
+    paste_patches,
+    scale_boxes,
 )
-from trainables.models.sr.dictionary_sr import Dilated, ModulatedUp, VggSR, blurred
+from trainables.models.sr.dictionary_sr import Dilated, ModulatedUp, VggSR, blur
 from trainables.models.sr.rcan import RCAN, ChannelAttention
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
 from trainables.task import count_parameters
-from trainables.tasks.face_sr.perceptual import perceptual_vgg
+from trainables.tasks.face_sr.perceptual import load_perceptual_vgg
 
 # Golden counts: RCAN and SRFBN as in the public implementations (SRFBN's authors give 3,631 and 483 thousand at scale
 # 4), the small nets as in the sketch that this repository's figures come from.
@@ -94,7 +93,7 @@ def test_parts_of_the_vgg_net_have_their_parameters_to_the_unit(vgg_net):
 
 def filled(net: nn.Module, seed: int = 1) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
-    parts = dictionary_of(net).parts
+    parts = get_dictionary(net).parts
     return fill_dictionary(net, {part.name: torch.rand(part.shape, generator=generator) for part in parts})
 
 
@@ -300,7 +299,7 @@ def test_each_region_finds_its_own_atom_whatever_its_brightness_and_contrast():
     torch.manual_seed(0)
     atoms = torch.randn(9, 4, 5, 5).double()
     regions = 3 * atoms[[7, 2]] - 5
-    chosen = matched(regions, atoms)
+    chosen = match_atoms(regions, atoms)
     # the chosen atom in the region's own statistics is that region
     torch.testing.assert_close(chosen, regions, rtol=1e-4, atol=1e-4)
 
@@ -308,7 +307,7 @@ def test_each_region_finds_its_own_atom_whatever_its_brightness_and_contrast():
 def test_patches_in_boxes_of_whole_pixels_are_interpolated_there_and_nowhere_else():
     patches = torch.rand(2, 3, 5, 5).double()
     box = torch.tensor([[2, 1, 9, 11], [0, 0, 3, 4]]).double()
-    made = pasted(patches, box, torch.zeros(2, 3, 12, 10))
+    made = paste_patches(patches, box, torch.zeros(2, 3, 12, 10))
     inside = F.interpolate(patches[:1], size=(10, 7), mode="bilinear")
     torch.testing.assert_close(made[:1, :, 1:11, 2:9], inside)
     made[:1, :, 1:11, 2:9] = 0
@@ -321,7 +320,7 @@ def test_box_without_extent_or_outside_the_image_harms_nothing():
     net = ComponentTransfer(3, stride=2)
     features = torch.rand(1, 3, 8, 8, requires_grad=True)
     strange = torch.tensor([[[4.0, 4, 4, 4], [9, 9, 5, 5], [-20, -20, -4, -4], [90, 90, 99, 99]]])
-    assert torch.equal(boxes_at(strange[0, :1], 2), torch.tensor([[2.0, 2, 3, 3]]))
+    assert torch.equal(scale_boxes(strange[0, :1], 2), torch.tensor([[2.0, 2, 3, 3]]))
     updated = net(features, strange, [torch.rand(2, 3, 4, 4) for _ in COMPONENTS])
     (gradient,) = torch.autograd.grad(updated.sum(), features)
     assert torch.isfinite(updated).all()
@@ -330,8 +329,8 @@ def test_box_without_extent_or_outside_the_image_harms_nothing():
 
 def test_a_region_that_is_one_box_wide_is_what_was_there():
     features = torch.arange(36.0).view(1, 1, 6, 6).double()
-    box = boxes_at(torch.tensor([[4.0, 2, 10, 8]]).double(), 2)
-    torch.testing.assert_close(cut_out(features, box, 3), features[:, :, 1:4, 2:5])
+    box = scale_boxes(torch.tensor([[4.0, 2, 10, 8]]).double(), 2)
+    torch.testing.assert_close(crop_boxes(features, box, 3), features[:, :, 1:4, 2:5])
 
 
 # -- nets with a dictionary
@@ -415,7 +414,7 @@ def test_vgg_net_restores_with_and_without_its_dictionary(vgg_net, monkeypatch):
 
 
 def test_parts_of_the_vgg_dictionary_are_the_sizes_at_each_tap(vgg_net):
-    shapes = {part.name: tuple(dictionary_of(vgg_net).atoms(part).shape) for part in dictionary_of(vgg_net).parts}
+    shapes = {part.name: tuple(get_dictionary(vgg_net).atoms(part).shape) for part in get_dictionary(vgg_net).parts}
     assert len(shapes) == 16
     assert shapes["left_eye_conv2_2"] == (2, 128, 20, 20)
     assert shapes["mouth_conv3_4"] == (2, 256, 14, 14)
@@ -444,15 +443,15 @@ def test_style_multiplies_and_shifts_what_is_doubled():
         last = [layer for layer in getattr(up, name) if isinstance(layer, nn.Conv2d)][-1]
         last.weight.data.zero_()
         last.bias.data.fill_(value)
-    expected = up.up(3 * up.conv(blurred(x)) + torch.sigmoid(torch.tensor(0.5)))
+    expected = up.up(3 * up.conv(blur(x)) + torch.sigmoid(torch.tensor(0.5)))
     torch.testing.assert_close(up(x, style), expected)
     assert expected.shape == (1, 4, 12, 10)
 
 
 def test_blur_is_binomial():
-    kernel = blurred(F.pad(torch.ones(1, 1, 1, 1), [2] * 4))[0, 0, 1:4, 1:4]
+    kernel = blur(F.pad(torch.ones(1, 1, 1, 1), [2] * 4))[0, 0, 1:4, 1:4]
     assert torch.equal(kernel, torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16)
-    assert torch.equal(blurred(torch.ones(1, 2, 3, 4)), torch.ones(1, 2, 3, 4))
+    assert torch.equal(blur(torch.ones(1, 2, 3, 4)), torch.ones(1, 2, 3, 4))
 
 
 # -- VGG-19 and its weights
@@ -466,7 +465,7 @@ def test_taps_are_those_of_torchvisions_layers(taps):
     ours = Vgg19(tuple(taps.values()))
     ours.load_state_dict({f"features.{name}": tensor for name, tensor in theirs.state_dict().items()}, strict=True)
     images = torch.rand(1, 3, 32, 32)
-    x = (images - torch.tensor(vgg19.MEAN)[:, None, None]) / torch.tensor(vgg19.STD)[:, None, None]
+    x = (images - torch.tensor(vgg19.IMAGENET_MEAN)[:, None, None]) / torch.tensor(vgg19.IMAGENET_STD)[:, None, None]
     for (name, number), told in zip(taps.items(), ours(images), strict=True):
         assert isinstance(theirs[number], nn.Conv2d if name.startswith("conv") else nn.ReLU)
         stage, place = int(name[4]), int(name[6])
@@ -480,12 +479,12 @@ def checkpoints(tmp_path, monkeypatch) -> Path:
     """torchvision's folder of weights, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    perceptual_vgg.cache_clear()
+    load_perceptual_vgg.cache_clear()
     yield tmp_path / "hub" / "checkpoints"
-    perceptual_vgg.cache_clear()
+    load_perceptual_vgg.cache_clear()
 
 
-@pytest.mark.parametrize("use", [lambda: VggSR().build(8), lambda: perceptual_vgg("cpu")])
+@pytest.mark.parametrize("use", [lambda: VggSR().build(8), lambda: load_perceptual_vgg("cpu")])
 def test_imagenet_weights_that_are_missing_are_named_with_their_folder(checkpoints, use):
     with pytest.raises(InputError, match=f"vgg19-dcbb9e9d.pth are not in {checkpoints}"):
         use()
@@ -498,7 +497,7 @@ def test_imagenet_weights_are_what_vgg_starts_from(checkpoints, monkeypatch, tmp
     checksum = hashlib.sha256((checkpoints / "aside").read_bytes()).hexdigest()
     monkeypatch.setattr(vgg19, "IMAGENET_FILE", f"vgg19-{checksum[:8]}.pth")
     (checkpoints / "aside").rename(checkpoints / vgg19.IMAGENET_FILE)
-    vgg = perceptual_vgg("cpu")
+    vgg = load_perceptual_vgg("cpu")
     assert all(torch.equal(tensor, state[name]) for name, tensor in vgg.state_dict().items())
     assert not any(parameter.requires_grad for parameter in vgg.parameters())
     elsewhere = tmp_path / "elsewhere"

@@ -20,8 +20,9 @@ from trainables.losses.density import DensityDistillation, density_mse
 from trainables.losses.none import NoDistillation
 from trainables.models.msfanet import MSFANet
 from trainables.task import Batch, Outputs
-from trainables.tasks.crowd_counting.examples import CountErrors, CrowdTargets
-from trainables.tasks.crowd_counting.task import CrowdCounting, load
+from trainables.tasks.crowd_counting.examples import CrowdTargets
+from trainables.tasks.crowd_counting.metrics import CountErrors
+from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.training.views import GridCrops
@@ -146,7 +147,7 @@ def test_store_asks_about_many_views_at_once(tmp_path, storage, monkeypatch):
 
 
 def test_whole_images_carry_every_annotated_head_and_all_of_its_density():
-    examples, scenes = TASK.examples("test", "cpu"), load(TASK.data).test
+    examples, scenes = TASK.examples("test", "cpu"), TASK.loaded.test
     for sample, scene in enumerate(scenes):
         batch = examples.batch(torch.tensor([sample]), torch.tensor([0]))
         assert float(batch.targets.counts) == scene.count

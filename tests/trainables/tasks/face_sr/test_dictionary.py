@@ -10,8 +10,9 @@ from torch import nn
 
 from study.errors import InputError
 from study.task import TrialNote
-from trainables.models.sr.component_transfer import COMPONENTS, Part, fill_dictionary
+from trainables.models.sr.common import COMPONENTS
 from trainables.models.sr.component_transfer import Dictionary as Atoms
+from trainables.models.sr.component_transfer import DictionaryPart, fill_dictionary
 from trainables.models.sr.small_sr import SmallSR
 from trainables.tasks.face_sr import dictionary as dictionaries
 from trainables.tasks.face_sr.dictionary import build_dictionary
@@ -166,7 +167,7 @@ class EncoderNet(nn.Module):
         sizes = {f"{name}_{stride}": (number, stride) for number, name in enumerate(COMPONENTS) for stride in (2, 4)}
         self.dictionary = Atoms(
             [
-                Part(name, number, stride // 4, stride, (3, 3, 16 // stride, 16 // stride))
+                DictionaryPart(name, number, stride // 4, stride, (3, 3, 16 // stride, 16 // stride))
                 for name, (number, stride) in sizes.items()
             ]
         )

@@ -20,7 +20,7 @@ def vgg() -> tuple[Vgg19, nn.Sequential]:
     theirs = make_layers(cfgs["E"]).double()
     ours = Vgg19(tuple(AFTER_RELU.values())).double()
     ours.load_state_dict({f"features.{name}": tensor for name, tensor in theirs.state_dict().items()})
-    for name, values in (("mean", vgg19.MEAN), ("std", vgg19.STD)):  # which were rounded to float32
+    for name, values in (("mean", vgg19.IMAGENET_MEAN), ("std", vgg19.IMAGENET_STD)):  # which were rounded to float32
         getattr(ours, name).copy_(torch.tensor(values, dtype=torch.float64)[:, None, None])
     return ours, theirs
 
@@ -32,7 +32,9 @@ def test_perceptual_error_is_a_sum_over_layers_of_torchvisions_vgg(vgg):
     with torch.no_grad():
         for number in AFTER_RELU.values():
             layers = theirs[: number + 1]
-            seen, wanted = (layers(normalize(x, vgg19.MEAN, vgg19.STD)).numpy() for x in (image, target))
+            seen, wanted = (
+                layers(normalize(x, vgg19.IMAGENET_MEAN, vgg19.IMAGENET_STD)).numpy() for x in (image, target)
+            )
             expected += ((seen - wanted) ** 2).mean()
         value = perceptual_error(ours, image, target)
     assert value.item() == pytest.approx(expected, rel=1e-12)
