@@ -2,5 +2,7 @@
 
 
 class InputError(Exception):
-    """Invalid input. The message states what was given, what is allowed and the way out; it is printed as one line,
-    and the process exits with code 2."""
+    """Invalid input: the message states what was given, what is allowed and the way out.
+
+    Printed as one line; the process exits with code 2.
+    """

@@ -160,8 +160,10 @@ class SingleWorkerMethod(Protocol):
 
 @runtime_checkable
 class StatefulMethod(Protocol):
-    """A loss that owns trained parts, such as a discriminator. Needs a single worker unless it defines
-    `single_worker_reason`."""
+    """A loss that owns trained parts, such as a discriminator.
+
+    It needs a single worker unless it defines `single_worker_reason`.
+    """
 
     def new_state(self, device: str) -> Any:
         """Return the state of the loss in one training (trainables/losses/state.py)."""

@@ -1,6 +1,6 @@
 """The search of one cell: Optuna's ask and tell, with a sampler whose proposals survive a restart.
 
-A proposal is a pure function of the study's seed, the trial's number and the trials told so far: the sampler is
+A proposal is a pure function of the study's seed, the trial's number and the results so far: the sampler is
 re-seeded for each number, so a resumed study proposes what an uninterrupted one would have. First points and the
 points of a grid are listed in advance. The Optuna journal in the study's folder serves optuna-dashboard only: it is
 rewritten from the rows at each start and never read.

@@ -63,6 +63,7 @@ def folder(tmp_path: Path) -> Folder:
     return folder
 
 
+@pytest.mark.slow
 def test_each_fault_writes_one_failed_row_with_its_reason_and_the_study_continues(folder: Folder) -> None:
     folder.space.write_text(FAULTY)
     done = folder.run("--max-concurrent", "1", "--verbose")
