@@ -252,7 +252,7 @@ def test_command_finds_the_data_where_the_study_did_unless_told(
         words[2].mkdir(parents=True)
         return WRITTEN
 
-    monkeypatch.setattr(exporting, "export", noted)
+    monkeypatch.setattr(exporting, "export_student", noted)
     writer.study["provenance"] |= {
         "command": "python -m study.run x.py --data-dir 'my data' --trials 2",
         "cwd": "/there",
