@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from reports.compare import find
-from reports.format.metrics import metric, shorten
+from reports.format.metrics import shorten
 from reports.format.table import file_stem
 from reports.load import Cell, StudyRecords, load, parse_json_object
 from reports.text.model_card import card
@@ -91,7 +91,7 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
 
 def _best_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
     """By confirm runs where validation stayed apart, else by searches where all cells had one."""
-    name = metric(records.metric).words
+    name = records.get_metric(records.metric).words
     ways = (
         (f"the best mean {name} of confirm runs among {len(cells)} cells", [_confirm_score(records, c) for c in cells]),
         (f"the best {name} of a search among {len(cells)} cells", [_search_score(records, c) for c in cells]),

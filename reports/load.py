@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reports.format.metrics import Metric, make_metric
 from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
 from study.trial import Direction
 
@@ -64,6 +65,10 @@ class StudyRecords:
     def test_metric(self) -> str:
         """What confirm measured, on test."""
         return str(self.study.get("test_metric") or "test/" + self.metric.split("/", 1)[-1])
+
+    def get_metric(self, name: str) -> Metric:
+        """Return the written form of the metric `name`."""
+        return make_metric(name, self.section("metrics").get(name))
 
     def direction_of(self, metric: str) -> Direction:
         """Which way a metric is better; the study's own direction where it does not say."""

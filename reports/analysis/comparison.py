@@ -16,7 +16,7 @@ import pandas as pd
 from reports.analysis import published, statistics
 from reports.analysis.published import Published
 from reports.analysis.statistics import Direction, Mean, Paired, Verdict
-from reports.format.metrics import Metric, metric
+from reports.format.metrics import Metric
 from reports.load import Cell, StudyRecords
 
 
@@ -96,7 +96,7 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
     return Comparison(
         student=student,
         parameters=parameters if isinstance(parameters, int) else None,
-        metric=metric(records.test_metric),
+        metric=records.get_metric(records.test_metric),
         direction=records.direction_of(records.test_metric),
         teacher=_reference(records),
         rows=tuple(_judged(rows)),
@@ -166,7 +166,7 @@ def _published(records: StudyRecords, cell: Cell) -> Published | None:
     """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
     if not protocol(records) or not cell.published:
         return None
-    written = metric(records.test_metric)
+    written = records.get_metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.cells_of(cell.student)}
     versus = methods.get(cell.versus or "")
     found = published.find(protocol(records), cell.student, cell.published.lower())
@@ -178,7 +178,7 @@ def _reference(records: StudyRecords) -> Reference | None:
     if not teacher:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
-    written = metric(records.test_metric)
+    written = records.get_metric(records.test_metric)
     found = published.find(protocol(records), name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(

@@ -21,7 +21,7 @@ from scipy import stats
 from reports.analysis import statistics
 from reports.analysis.comparison import compare, protocol
 from reports.analysis.statistics import Direction, Interval, Mean, Verdict
-from reports.format.metrics import Metric, metric
+from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
 Kind = Literal["paired", "unpaired", "repeated"]
@@ -162,9 +162,9 @@ def _welch_interval(x: Any, y: Any) -> Interval:
 
 def _rows(index: int, records: StudyRecords) -> dict[tuple[str, str], Row]:
     """A study's cells by student and arm."""
-    direction = records.direction_of(records.test_metric)
+    written, direction = records.get_metric(records.test_metric), records.direction_of(records.test_metric)
     return {
-        (table.student, row.arm): Row(row.arm, index, row.values, metric(records.test_metric), direction, row.mean)
+        (table.student, row.arm): Row(row.arm, index, row.values, written, direction, row.mean)
         for table in compare(records)
         for row in table.rows
     }

@@ -136,6 +136,7 @@ STUDY: dict[str, Any] = {
     "objectives": [],
     "warm_start": {},
     "metrics": METRICS,
+    "prediction": "class logits (B, K)",
     "confirm_on": "train+val",
     "protocol": "",
     "assumptions": ["LP: p % of all K classes, rounded down."],

@@ -269,8 +269,15 @@ def test_auto_neither_waits_for_a_gpu_still_to_be_added_nor_takes_cpus_instead(m
     assert measure_gpu_share(toy.toy(), Path(), toy, "auto", print) == 0.0
 
 
-def test_a_share_is_a_number_or_auto(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, [str(tmp_path), "--gpus-per-worker", "all"])
+def test_help_lists_the_option_without_its_former_name() -> None:
+    done = CliRunner().invoke(main, ["--help"])
+    assert "--gpus-per-worker FLOAT|auto" in done.output
+    assert "--gpus-per-trial" not in done.output
+
+
+@pytest.mark.parametrize("option", ["--gpus-per-worker", "--gpus-per-trial"])
+def test_a_share_is_a_number_or_auto_under_both_names(tmp_path: Path, option: str) -> None:
+    done = CliRunner().invoke(main, [str(tmp_path), option, "all"])
     assert done.exit_code == 2
     assert "'all' is not a valid float" in done.output
 

@@ -17,7 +17,6 @@ from study.cluster.storage_check import TOKEN_FILE, UNREADABLE, not_shared_messa
 from study.storage.mirror import Mirror
 from tests.study import s3
 from tests.study.cli.test_run import Folder, is_whole
-from tests.study.storage.test_lease import waited
 
 pytestmark = pytest.mark.xdist_group("one cluster for all tests of shared storage")
 
@@ -76,7 +75,7 @@ def cluster(folder: Folder, endpoint: str) -> Iterator[str]:
         start = ["-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", f"--address={made.address}"]
         node = subprocess.Popen([*alone, sys.executable, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            waited(lambda: len(made.global_state._live_node_ids()) == 2, 60)
+            s3.wait_until(lambda: len(made.global_state._live_node_ids()) == 2, 60)
             yield str(made.address)
         finally:
             node.send_signal(signal.SIGTERM)
