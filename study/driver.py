@@ -22,6 +22,7 @@ from study.engine.replay import replay
 from study.engine.warm_start import warm_points
 from study.records.segments import Records, write_study
 from study.records.study_json import (
+    check_code,
     check_same,
     check_writable,
     document,
@@ -58,6 +59,7 @@ class RunOptions:
     gpus_per_worker: float | None = None
     max_concurrent: int | None = None
     retry_failed: bool = False
+    allow_code_change: bool = False
     logs: tuple[str, ...] = ()
     """Names of study/trackers/base.py."""
     verbose: bool = False
@@ -120,10 +122,13 @@ def drive(
 
     folder = place.storage / study.name
     with locked(folder), _heard(folder), open_trackers(place.logs, folder, study.question, say) as trackers:
-        earlier = check_same(folder, study, inputs)
+        earlier, changed = check_earlier(study, space, inputs, place.storage, place.allow_code_change)
+        if changed:
+            say(f"goes on although {changed} changed since the last run")
         listeners = [*trackers, *([ConsoleTracker(say)] if place.verbose else [])]
         warm = pinned_warm_start(study, earlier)
         flow = restore_coordinator(study, inputs, place, warm, runs_of(earlier), listeners)
+        flow.code = space.code.digest
         if flow.done and earlier is not None and earlier["finished"]:
             say(f"{display_path(folder)} is finished: nothing to train, reporting again")
             return Outcome([])
@@ -141,6 +146,19 @@ def drive(
         if flow.done:
             return Outcome([])
         return Outcome([], stopped) if stopped and not flow.problem else Outcome(flow.problems)
+
+
+def check_earlier(
+    study: Study, space: Space, inputs: Mapping[str, Any], storage: Path, allow_code_change: bool
+) -> tuple[dict[str, Any] | None, str]:
+    """study.json of the study's earlier runs, and which files of its code have changed since, which is allowed.
+
+    Raises InputError if that was another study, or ran with other code and this is not allowed.
+    """
+    folder = storage / study.name
+    earlier = check_same(folder, study, inputs)
+    changed = check_code(folder, earlier, study, space, allow_code_change) if earlier else ""
+    return earlier, changed
 
 
 @contextmanager

@@ -138,6 +138,8 @@ def _figures(records: StudyRecords, place: Line, cell: Cell, base: Cell | None, 
         mean = statistics.mean_interval(list(values.values())) if values else None
         return mean_text(written, mean), len(values)
     other = tested.get(base.name, {})
+    if why := records.mixed_code(cell, base):
+        return f"not judged: {why}", len(values.keys() & other.keys())
     shared = sorted(values.keys() & other.keys())
     ours, theirs = [values[seed] for seed in shared], [other[seed] for seed in shared]
     paired = statistics.paired(ours, theirs, records.direction_of(column)) if shared else None

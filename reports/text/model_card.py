@@ -93,6 +93,8 @@ def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
 def _against(records: StudyRecords, cell: Cell) -> str:
     """What the study says of this arm against the one it is compared with."""
     row = next(row for c in compare(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
+    if row.not_judged:
+        return f"Against {_text(str(row.versus))}: not judged, {row.not_judged}."
     if not row.paired or row.p is None:
         return ""
     written = records.get_metric(records.test_metric)

@@ -19,7 +19,16 @@ import click
 from rich.console import Console
 
 from study.cluster import addresses, jobs
-from study.driver import Outcome, RunOptions, check_inputs, check_run_options, drive, preparation_lines, resources_of
+from study.driver import (
+    Outcome,
+    RunOptions,
+    check_earlier,
+    check_inputs,
+    check_run_options,
+    drive,
+    preparation_lines,
+    resources_of,
+)
 from study.engine.warm_start import warm_points
 from study.errors import InputError
 from study.records.segments import RecordsError
@@ -119,6 +128,11 @@ def gpus_per_worker_option(help_text: str) -> Callable[[Callable[..., None]], Ca
 )
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
 @click.option("--retry-failed", is_flag=True, help="Run trials again that failed in an earlier run.")
+@click.option(
+    "--allow-code-change",
+    is_flag=True,
+    help="Go on although code has changed since the last run; no comparison of old with new trials is judged.",
+)
 @click.option("--log", "logs", multiple=True, type=click.Choice(TRACKERS), help="Also log epochs there; repeatable.")
 @click.option("-v", "--verbose", is_flag=True, help="A line for each trial that ends.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but the table and what went wrong.")
@@ -132,8 +146,9 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None,
          wall_hours: float | None, gpu_hours: float | None, max_concurrent: int | None,
          gpus_per_worker: float | Literal["auto"] | None, workers_per_trial: int | None, teacher_store: str,
-         precision: str | None, address: str | None, fresh: bool, retry_failed: bool, logs: tuple[str, ...],
-         verbose: bool, quiet: bool, seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
+         precision: str | None, address: str | None, fresh: bool, retry_failed: bool, allow_code_change: bool,
+         logs: tuple[str, ...], verbose: bool, quiet: bool, seconds_per_epoch: float | None,
+         dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
@@ -171,9 +186,13 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
             fetch_study_names(storage)
             study = dataclasses.replace(study, name=beside(storage, study.name))
         if gpus_per_worker == AUTO:
+            refresh_copy(storage / study.name)
+            check_earlier(study, loaded, inputs, storage, allow_code_change)
             heard = Console(highlight=False, quiet=quiet and not dry_run)
             gpus_per_worker = measured_share(study, storage, loaded, address, data, heard)
-        place = RunOptions(storage, address, gpus_per_worker, max_concurrent, retry_failed, logs, verbose, data)
+        place = RunOptions(
+            storage, address, gpus_per_worker, max_concurrent, retry_failed, allow_code_change, logs, verbose, data
+        )
         if dry_run:
             refresh_copy(storage / study.name)
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
@@ -290,8 +309,8 @@ def report(folder: Path, console: Console) -> Path:
 
 
 def command_for(study: Study | None) -> str:
-    """The command that goes on with this study: the one that was given, without what would start another."""
-    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    """The command that goes on with this study: the one given, without what starts another or was allowed once."""
+    words = [word for word in sys.argv[1:] if word not in ("--fresh", "--allow-code-change")]
     if "--fresh" in sys.argv and study is not None:
         words += ["--name", study.name]
     return "python -m study.run " + shlex.join(words)

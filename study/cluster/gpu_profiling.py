@@ -42,6 +42,9 @@ TEACHER_STEP = "teacher"
 AUTO = "--gpus-per-worker auto"
 NO_GPU = f"{AUTO}: there is no GPU here, trials run on CPUs: 0"
 
+Notify = Callable[[str], None]
+"""Shows a line to the user."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -72,9 +75,8 @@ class Profiler:
             except MemoryError:
                 raise
             except Exception as error:
-                return (
-                    f"{format_cell_name(workload.student, workload.arm)}: {type(error).__name__}: {_first_line(error)}"
-                )
+                cell = format_cell_name(workload.student, workload.arm)
+                return f"{cell}: {type(error).__name__}: {_first_line(error)}"
 
     def _trial_context(self, workload: Workload, scratch: Path) -> TrialContext:
         study = self._study
@@ -95,12 +97,7 @@ class Profiler:
 
 
 def measure_gpu_share(
-    study: Study,
-    storage: Path,
-    space: Any,
-    address: str | None,
-    notify: Callable[[str], None],
-    data: RemoteDataset | None = None,
+    study: Study, storage: Path, space: Any, address: str | None, notify: Notify, data: RemoteDataset | None = None
 ) -> float:
     """Measure and return the best share of a GPU for each trial; 0 if there is no GPU.
 
@@ -115,9 +112,9 @@ def measure_gpu_share(
     resources.connect(address)
     try:
         nodes = [node for node in resources.list_nodes() if node.gpus]
-        if not nodes and any(node.gpus for node in resources.list_pending_nodes()):
-            raise InputError(f"{AUTO}: no machine with a GPU is up yet: wait for one, or give a number")
         if not nodes:
+            if any(node.gpus for node in resources.list_pending_nodes()):
+                raise InputError(f"{AUTO}: no machine with a GPU is up yet: wait for one, or give a number")
             notify(NO_GPU)
             return 0.0
         if len(types := resources.list_gpu_types()) > 1:
@@ -138,7 +135,7 @@ def measure_packing(
     space: Any,
     device: str,
     node: Node,
-    notify: Callable[[str], None],
+    notify: Notify,
     data: RemoteDataset | None = None,
 ) -> PackingResult:
     """Measure how trials of a study pack best on one GPU of such a node, with a running Ray.
@@ -169,21 +166,19 @@ def _time_concurrent(profilers: list[Any], new: list[Any], workloads: list[Workl
     short = [replace(workload, batches=PROBE_BATCHES) for workload in workloads]
     _get_profiles([profiler.profile.remote(short) for profiler in new])  # warm up: a late start must not run alone
     answers = _get_profiles([profiler.profile.remote(workloads) for profiler in profilers])
-    profiles: list[TrialProfile | str] = [profile for answer in answers for profile in answer]
-    failures = [profile for profile in profiles if isinstance(profile, str)]
-    if failures:
+    profiles = [profile for answer in answers for profile in answer]
+    if failures := [profile for profile in profiles if isinstance(profile, str)]:
         raise MemoryError(failures[0]) if len(profilers) > 1 else InputError(f"{AUTO}: {failures[0]}: give a number")
     return mean(profile.epoch_seconds for profile in profiles if isinstance(profile, TrialProfile))
 
 
 def _profile_alone(
-    study: Study, trains_teacher: bool, profiler: Any, notify: Callable[[str], None]
+    study: Study, trains_teacher: bool, profiler: Any, notify: Notify
 ) -> tuple[MemoryNeed, list[Workload]]:
     """Return the memory of a process that trained everything, and each student's slowest workload, sized for timing."""
     workloads = [Workload("", TEACHER_STEP, None)] if trains_teacher else []
-    workloads += [
-        Workload(cell.student.name, cell.arm.name, loss) for cell in study.cells for loss in _corner_losses(cell.arm)
-    ]
+    cells = ((cell.student.name, cell.arm) for cell in study.cells)
+    workloads += [Workload(name, arm.name, loss) for name, arm in cells for loss in _corner_losses(arm)]
     try:
         (answers,) = _get_profiles([profiler.profile.remote(workloads)])
     except MemoryError as error:
@@ -195,8 +190,8 @@ def _profile_alone(
     for failure in dict.fromkeys(answer for answer in answers if isinstance(answer, str)):
         notify(f"not measured: {failure}")
     peak = max((profile for _, profile in profiled), key=lambda profile: profile.peak_bytes)
-    by_time = sorted(students, key=lambda pair: pair[1].epoch_seconds)
-    slowest = {workload.student: (workload, profile) for workload, profile in by_time}
+    # a dict keeps the last, that is the slowest, workload of each student
+    slowest = {pair[0].student: pair for pair in sorted(students, key=lambda pair: pair[1].epoch_seconds)}
     timed = [replace(workload, batches=_count_batches(profile)) for workload, profile in slowest.values()]
     return MemoryNeed(peak.peak_bytes, peak.overhead_bytes, peak.device_bytes), timed
 
@@ -210,8 +205,8 @@ def _get_profiles(pending: list[Any]) -> list[Any]:
             raise InputError(f"{AUTO}: {error.cause}") from None
         raise
     except RayError as error:
-        message = f"{AUTO}: a profiler's process was lost ({_first_line(error)}): try again, or give a number"
-        raise InputError(message) from None
+        lost = f"a profiler's process was lost ({_first_line(error)})"
+        raise InputError(f"{AUTO}: {lost}: try again, or give a number") from None
 
 
 def _corner_losses(arm: Arm) -> list[Any]:

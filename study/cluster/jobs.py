@@ -57,16 +57,16 @@ def submit_study(address: str, space: Path, words: Sequence[str], storage: str, 
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"the cluster at {address} took no job: {_join_lines(error)}") from None
     click.echo(f"{carried} sent to {address} as job {job}; package, data and variables there are its own", err=True)
-    message = "the connection is lost; the study goes on as long as its head runs"
+    message = "the connection is lost; the study continues as long as its head runs"
     try:
         code = _follow(client, job)
     except KeyboardInterrupt:
-        code, message = None, "no longer followed; the study goes on"
+        code, message = None, "no longer followed; the study continues"
     if code is None:
         click.echo(f"\n{message}: {_next_commands(address, study, storage)}", err=True)
         return DETACHED_EXIT_CODE
     if trains and study and code in (1, 3, DETACHED_EXIT_CODE):
-        click.echo("from here, the same command goes on with it", err=True)
+        click.echo("from here, the same command continues it", err=True)
     elif trains and study and not code:
         click.echo(f"onto this disk: {_download_command(storage, study)}", err=True)
     return code

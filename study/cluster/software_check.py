@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
+from study import code_version
 from study.cluster.node_tasks import list_training_nodes, run_on_nodes
+from study.code_version import PACKAGES, CodeVersion, package_files
 from study.errors import InputError
 
 INSTALL_ADVICE = "install the same on every node, then start it again"
 
 MAX_NODES_NAMED = 3
 """Nodes named in an error; a cluster set up wrongly differs on all of them."""
+
+cloudpickle.register_pickle_by_value(code_version)  # a node that lacks this project can tell so, too
 
 
 def check_software() -> None:
@@ -57,10 +62,7 @@ def _make_reader() -> Callable[[], dict[str, str]]:
 
     def read() -> dict[str, str]:
         import importlib.metadata
-        import importlib.util
         import platform
-        from hashlib import sha256
-        from pathlib import Path
 
         versions = {"python": platform.python_version()}
         for package in ("ray", "torch"):
@@ -68,12 +70,9 @@ def _make_reader() -> Callable[[], dict[str, str]]:
                 versions[package] = importlib.metadata.version(package).split("+")[0]
             except importlib.metadata.PackageNotFoundError:
                 versions[package] = ""
-        for package in ("study", "trainables"):
-            spec = importlib.util.find_spec(package)
-            folders = list(spec.submodule_search_locations or []) if spec else []
-            files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
-            code = sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
-            versions[f"kdstudy's {package}"] = f"with code {code}" if files else ""
+        for package in PACKAGES:
+            code = CodeVersion(package_files(package))
+            versions[f"kdstudy's {package}"] = f"with code {code.digest[:8]}" if code.files else ""
         return versions
 
     return read

@@ -75,6 +75,8 @@ class Coordinator:
         """Confirm trials of earlier runs by cell, until its search is done."""
         self.resources: Mapping[str, Any] = {}
         """What a trial of this run gets, for its row."""
+        self.code = ""
+        """The digest of the code that runs, for the rows of what is trained now."""
         self.wall_seconds_before = self.gpu_seconds = 0.0
         """Spent by earlier runs; spent by all."""
         self.flushed = time.monotonic()
@@ -96,6 +98,7 @@ class Coordinator:
         run = self._resumed() or self._as_run(self._preparation() or self._proposal() or self._confirmation())
         if run is not None:
             run.resources = self.resources
+            run.continue_with(self.code)
             self.running[run.trial.id] = run
             self.record(run, TrialState.RUNNING, "")
         self.flush_if_due()
@@ -229,7 +232,7 @@ class Coordinator:
     def _refuse(self, cell: CellProgress, number: int, params: Mapping[str, Value], reason: str) -> None:
         student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.derive_trial_seed("search", number)
         trial = Trial("search", student, arm, number, seed, self.study.budget.epochs, params, {"refused": reason})
-        self.running[trial.id] = run = RunningTrial(trial, datetime.now(UTC))
+        self.running[trial.id] = run = RunningTrial(trial, datetime.now(UTC), code=self.code)
         self.end(run, TrialState.FAILED, reason)
 
     def _confirmation(self) -> Trial | None:

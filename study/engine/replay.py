@@ -86,11 +86,11 @@ def _told(flow: Coordinator, row: Mapping[str, Any], epochs: Rows, retry_failed:
     """A row of trials/ with its epochs; None for a trial that no longer counts, which is written down as such."""
     trial, state = trial_of(row), TrialState(row["state"])
     at = row["ended"] or (epochs[-1]["recorded"] if epochs else row["started"])
-    resources = {name: row[name] for name in ("device", "cpus", "gpus")}
+    resources, code = {name: row[name] for name in ("device", "cpus", "gpus")}, row["code"] or ""
     if [epoch["epoch"] for epoch in epochs] != [*range(1, len(epochs) + 1)] or len(epochs) < row["epochs_done"]:
         if state is not TrialState.SUPERSEDED:
             flow.record(
-                RunningTrial(trial, row["started"], resources=resources),
+                RunningTrial(trial, row["started"], resources=resources, code=code),
                 TrialState.SUPERSEDED,
                 "some of its rows are lost",
                 at,
@@ -98,7 +98,7 @@ def _told(flow: Coordinator, row: Mapping[str, Any], epochs: Rows, retry_failed:
         return None
     if state is TrialState.SUPERSEDED and trial.phase != "confirm":
         return None
-    run = RunningTrial(trial, row["started"], worker=row["worker"], resources=resources)
+    run = RunningTrial(trial, row["started"], worker=row["worker"], resources=resources, code=code)
     if epochs:
         run.epochs_done, run.seconds = len(epochs), sum(epoch["seconds"] for epoch in epochs)
         names = flow.study.task.metrics

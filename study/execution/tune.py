@@ -64,25 +64,7 @@ def execute(
     scratch = Path(tempfile.mkdtemp(prefix="kdstudy-tune-"))
     bridge = TuneBridge(coordinator, context, check_stop, notify, max_trials or (lambda: resources.concurrent))
     try:
-        tune.Tuner(
-            _make_trainable(coordinator.study, context, resources),
-            tune_config=tune.TuneConfig(
-                search_alg=CoordinatorSearcher(bridge),
-                scheduler=CoordinatorScheduler(bridge),
-                num_samples=-1,
-                max_concurrent_trials=UNLIMITED_TRIALS,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_RETRIES),
-                callbacks=[BridgeCallback(bridge)],
-                verbose=0,
-            ),
-        ).fit()
+        _make_tuner(_make_trainable(coordinator.study, context, resources), bridge, scratch).fit()
     except StopTuning as stop:
         if stop.__cause__ is not None:
             raise stop.__cause__ from None
@@ -92,6 +74,28 @@ def execute(
     coordinator.flush()
     bridge.delete_checkpoints()
     return ""
+
+
+def _make_tuner(trainable: Any, bridge: TuneBridge, scratch: Path) -> tune.Tuner:
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=CoordinatorSearcher(bridge),
+            scheduler=CoordinatorScheduler(bridge),
+            num_samples=-1,
+            max_concurrent_trials=UNLIMITED_TRIALS,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_RETRIES),
+            callbacks=[BridgeCallback(bridge)],
+            verbose=0,
+        ),
+    )
 
 
 def _make_trainable(study: Study, context: WorkerContext, resources: Resources) -> Any:
@@ -199,7 +203,7 @@ def _read_error(trial: Any) -> Exception | None:
 
 
 def to_worker_failure(error: Exception | None) -> WorkerFailure:
-    """Return what an error says about a worker's end: whether it died alone or its node was lost."""
+    """Classify the error of a worker: it died alone, or its node was lost."""
     if not isinstance(error, RayActorError):
         return WorkerFailure(str(error)) if error else WorkerFailure()
     # unavailable: the worker's host stopped answering, which Ray notices long before it declares the node dead

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from cmaes import CMA  # type: ignore[import-untyped]
 from optuna.trial import FrozenTrial, TrialState
 
 from study.search.samplers import CmaEs
 from study.space.domains import Choice, Integer, Uniform, Value, find_domains
 from study.trial import Direction
+
+if TYPE_CHECKING:
+    from cmaes import CMA  # type: ignore[import-untyped]
 
 Vector = npt.NDArray[np.float64]
 NumericDomains = Mapping[str, Uniform | Integer]
@@ -32,6 +34,8 @@ def propose_by_cma(
     seed: int,
 ) -> dict[str, Value]:
     """Return the parameters of the next trial, given the finished `trials` in order of their number."""
+    from cmaes import CMA  # imports scipy.stats: a second of every command that no other sampler needs
+
     dimensions = len(domains)
     optimizer = CMA(
         mean=np.full(dimensions, 0.5) if start is None else to_unit_cube(domains, start),

@@ -154,12 +154,14 @@ class SyncThread(threading.Thread):
                 self.problem = ""
                 return
             except LeaseLostError as error:
-                self.problem = f"{error}: it goes on from what had arrived by then; the rest is in {self._folder}"
+                self.problem = (
+                    f"{error}: that run continues from what had arrived by then; the rest is in {self._folder}"
+                )
                 return
             except Exception as error:
                 self.problem = (
                     f"the storage takes no more ({error}); all rows are in {self._folder}: once it does, the same "
-                    "command goes on from there"
+                    "command continues from there"
                 )
                 if time.monotonic() > deadline:
                     return

@@ -57,7 +57,7 @@ def test_description_leaves_out_where_and_keeps_what() -> None:
     from trainables.data.cifar import Cifar
 
     assert describe(Cifar(10, Path("/a"))) == describe(Cifar(10, Path("/b")))
-    assert describe(Cifar(10)) == {"is": "Cifar", "from": "trainables.data.cifar", "classes": 10}
+    assert describe(Cifar(10)) == {"is": "Cifar", "from": "trainables", "classes": 10}
     assert digest(Cifar(10)) != digest(Cifar(100))
 
 

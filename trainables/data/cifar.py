@@ -133,6 +133,7 @@ class Cifar:
             mean=variant.mean,
             std=variant.std,
             note=_note_missing(names, edition),
+            complete=len(names) == len(edition.train),
         )
 
     def _find_edition(self, editions: tuple[_Edition, ...]) -> tuple[Path, _Edition]:

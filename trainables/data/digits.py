@@ -44,6 +44,7 @@ class Digits:
             mean=(float(scaled.mean()),),
             std=(float(scaled.std()),),
             note="" if len(pool) == POOL else f"{len(pool)} of {POOL} training images",
+            complete=len(pool) == POOL,
         )
 
     def _choose_pool(self, labels: Labels) -> Labels:

@@ -64,7 +64,7 @@ class ImageFolder:
         """List all images, and decode them on first use.
 
         Raises InputError for a folder that is missing or has too few images, an image that is not square, too small,
-        neither RGB nor grey, or without landmarks where there is a table of them, and landmarks in another order.
+        neither RGB nor grey, or missing from the table of landmarks, and landmarks in another order.
         """
         root = self._find_images_folder()
         files = sorted(_list_images(root))

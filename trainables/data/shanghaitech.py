@@ -62,7 +62,7 @@ class CrowdSet:
     """Per channel, of pixels in [0, 1], for normalisation."""
     std: tuple[float, ...] = IMAGENET_STD
     complete: bool = True
-    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @cached_property
     def fingerprint(self) -> str:

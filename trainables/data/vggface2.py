@@ -128,7 +128,7 @@ def _select_faces(
 
 
 class _FacePool:
-    """The faces of one folder whose boxes are large enough; counts what is taken, left out and grey."""
+    """The faces of one folder whose boxes are large enough; with counts of those taken, left out and grey."""
 
     def __init__(self, folder: Path, tables: _Tables, size: int):
         self.people: set[str] = set()

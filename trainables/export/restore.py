@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+import trainables
 from study.errors import InputError
+from study.identity import PUBLIC_NAME, public_name
 from study.task import TrialNote
 from trainables.task import Batch, count_parameters, without_pretrained
 from trainables.training import checkpoint
@@ -116,19 +119,31 @@ def instantiate(description: Any, data_dir: Path | None) -> Any:
         raise InputError(f"{kind.__name__} has changed since the study ran ({error}): export with its commit") from None
 
 
-def _find_class(name: str, module: str) -> Any:
-    if not module.startswith("trainables."):
+def _find_class(name: str, origin: str) -> Any:
+    """Return the dataclass of this public name, in whichever module below trainables/ it lies.
+
+    Records of schema 1 name its module, from which it may have moved since.
+    """
+    if origin.split(".")[0] != "trainables":
         raise InputError(
-            f"{name} is written in {module}, not below trainables/, and cannot be restored from the record: move it "
-            "to a file there and run the study with it"
+            f"{name} comes from {origin!r}, not from trainables/, and cannot be restored from the record: move it to a "
+            "file there and run the study with it"
         )
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise InputError(f"there is no {name} in {module} any more: export with the study's own commit") from None
-    if not dataclasses.is_dataclass(kind) or getattr(kind, "__module__", "") != module:
-        raise InputError(f"{name} of {module} is no dataclass of a study: study.json is damaged")
-    return kind
+    for module in _find_modules(name):
+        for kind in vars(importlib.import_module(module)).values():
+            ours = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module
+            if ours and public_name(kind) == name:
+                return kind
+    raise InputError(f"there is no {name} that studies are made of in trainables/: export with the study's own commit")
+
+
+def _find_modules(name: str) -> Iterator[str]:
+    """Yield the modules below trainables/ whose text has a class of this name or former name."""
+    defined = re.compile(rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME}\b.*[\"']{re.escape(name)}[\"']", re.MULTILINE)
+    folder = Path(trainables.__path__[0])
+    for path in sorted(folder.rglob("*.py")):
+        if defined.search(path.read_text(encoding="utf-8")):
+            yield ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts))
 
 
 def _load_weights(trained: TrainedTrial) -> dict[str, Tensor]:

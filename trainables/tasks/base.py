@@ -1,7 +1,6 @@
-"""The base class of tasks: a subclass says what is learned and how it is scored, all else is done here.
+"""The base class of tasks: a subclass defines what is learned and how it is scored, the base class does all else.
 
-Importing upward, from distill.py to export/, is why it does not lie in trainables/task.py; lower modules import the
-class for type checking alone.
+It lies above distill.py, teacher/ and export/, which it calls; these import the class for type checking alone.
 """
 
 from __future__ import annotations
@@ -13,15 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from study.identity import describe, digest
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
-from trainables.data.arrays.splits import stratified_split
 from trainables.distill import distill
 from trainables.export.cost import measure_cost
 from trainables.task import (
@@ -36,6 +32,7 @@ from trainables.task import (
     Panel,
     Views,
     count_parameters,
+    name_metrics,
     without_pretrained,
 )
 from trainables.tasks.preflight import check_students
@@ -45,14 +42,6 @@ from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
-
-LOSS_METRICS = (
-    Metric("loss", "min"),
-    Metric("task_loss", "min"),
-    Metric("distill_loss", "min"),
-    Metric("teacher_distance", "min", label="distance to the teacher"),
-)
-"""The metrics that the training loop computes for every task, on the training split."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     evaluation_batch_sizes: ClassVar[Mapping[str, int]] = {"cpu": 8, "cuda": 32}
     """Samples evaluated at once, by device; 1 where images differ in size."""
 
-    # -- what a task must say ------------------------------------------------------------------------------------------
+    # -- what a task must define ---------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -206,10 +195,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """Every metric that a result may contain, by `split/name`."""
-        by_split = {"train": (*LOSS_METRICS, *self.train_scores)}
-        by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(self.scores))
-        names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
-        return names | {"best_val_epoch": Metric("best_val_epoch", "min")}
+        return name_metrics(self.scores, self.train_scores)
 
     def check(
         self,
@@ -281,17 +267,3 @@ def load_dataset(data: Dataset[Any]) -> Any:
 @lru_cache(maxsize=8)
 def _load_examples(task: DistillationTask[Any], split: Split, device: str) -> Examples:
     return task.load_examples(split, device)
-
-
-def split_pool(labels: npt.NDArray[np.int64], test: int, held_out: float, seed: int) -> dict[Split, Tensor]:
-    """Return the positions (N,) int64 of each split: a pool of these labels (N,), stratified, and `test` test samples.
-
-    `held_out` is the count or share of validation samples. Raises InputError if a split would be empty.
-    """
-    train, val = stratified_split(labels, held_out, seed)
-    return {
-        "train": torch.from_numpy(train),
-        "val": torch.from_numpy(val),
-        "train+val": torch.arange(len(labels)),
-        "test": torch.arange(test),
-    }

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.task import Metric
 from study.trial import Split
-from trainables.data.arrays.splits import ImageSet
+from trainables.data.arrays.splits import ImageSet, split_pool
 from trainables.losses.common.logits import kl_divergence
 from trainables.task import Batch, ModelSpec, Outputs
-from trainables.tasks.base import DistillationTask, split_pool
+from trainables.tasks.base import DistillationTask
 from trainables.training.recipe import Recipe
 from trainables.training.views import CropFlip, normalise
 
@@ -63,7 +63,8 @@ class Classification(DistillationTask[ImageSet]):
 
     def positions(self, split: Split) -> Tensor:
         labels = self.loaded.train_labels
-        return split_pool(labels, len(self.loaded.test_labels), self.validation, self.split_seed)[split]
+        splits = split_pool(labels, len(self.loaded.test_labels), self.validation, self.split_seed)
+        return torch.from_numpy(splits[split])
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Cross-entropy of the untempered, unpruned logits (B, K), mean over the batch."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import LOCATION, describe, digest
-from trainables.task import Batch, Outputs
+from trainables.task import Batch, ModelSpec, Outputs
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
 from trainables.training.tensor_files import UnreadableFileError, load_tensors, save_tensors
@@ -38,7 +38,7 @@ class Teacher:
     Raises InputError for fewer than one epoch.
     """
 
-    model: Any
+    model: ModelSpec
     recipe: Recipe = field(default_factory=Recipe)
     epochs: int = 240
     seed: int = 0

@@ -193,7 +193,7 @@ def test_command_ends_with_one_line_on_bad_input(writer: Writer, tmp_path: Path,
     if make == "empty":
         folder.mkdir()
     if make == "newer":
-        writer.study["schema"] = 2
+        writer.study["schema"] = 3
         writer.write()
     result = CliRunner().invoke(main, [str(folder)])
     assert result.exit_code == 2

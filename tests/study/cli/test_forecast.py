@@ -17,7 +17,7 @@ from study.cli.epoch_times import Pace, assumed, measured
 from study.cli.forecast import Forecast, duration, forecast, lines
 from study.identity import describe
 from study.records.rows import RunningTrial, trial_row
-from study.records.segments import Records, write_study
+from study.records.segments import SCHEMA_VERSION, Records, write_study
 from study.search.samplers import CmaEs, Grid, Sampler, Tpe
 from study.trial import Trial, TrialState
 from tests.study.toy import BASELINE, drive, open_flow, toy
@@ -250,6 +250,7 @@ def begun(study: Study, storage: Path, rows: int) -> None:
     flow.resources = {"gpus": 1.0}
     drive(flow, storage, rows=rows)
     described = {"study": describe(study), "inputs": INPUTS, "cells": [], "provenance": {"runs": []}}
+    described |= {"schema": SCHEMA_VERSION, "code": {"0" * 16: {}}}
     write_study(storage / study.name, described)
 
 

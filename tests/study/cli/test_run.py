@@ -259,7 +259,54 @@ def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -
     folder.space.write_text(FAILING.replace("== -1:", "== -9:"))
     refused = folder.run("--retry-failed")
     assert refused.returncode == 2
-    assert "task.source" in refused.stderr
+    assert refused.stderr.startswith("error: toy.py changed since the last run of ")
+
+
+OWN_LOSS = """
+from dataclasses import dataclass
+from study import Arm, Budget, Study
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
+
+def bonus():
+    return 0.05
+
+@dataclass(frozen=True)
+class Mine(SimulatedLoss):
+    @property
+    def score(self):
+        return super().score + bonus()
+
+study = Study(
+    name="toy", question="?", task=Simulated(teacher_epochs=0), students=(SimulatedStudent(),),
+    arms=(Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True), Arm("mine", Mine())),
+    budget=Budget(trials=1, epochs=1, seeds=2),
+)
+"""
+
+
+def test_edited_helper_function_mixes_no_trials_without_a_word(folder: Folder) -> None:
+    folder.space.write_text(OWN_LOSS)
+    assert folder.run().returncode == 0
+    folder.space.write_text(
+        OWN_LOSS.replace("def bonus():", "def bonus():  # found by hand").replace("seeds=2", "seeds=3")
+    )
+    assert folder.run().returncode == 0, "a comment and the number of seeds are no code"
+    assert set(folder.trials().code) == {(before := folder.trials().code.iloc[0])}
+
+    folder.space.write_text(OWN_LOSS.replace("0.05", "-0.5"))
+    refused = folder.run("--seeds", "6")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "toy.py changed since the last run of" in refused.stderr
+    assert set(folder.trials().code) == {before}
+
+    resume = [sys.executable, "-m", "study", "resume", str(folder.study), "--seeds", "6", "--allow-code-change"]
+    allowed = subprocess.run(resume, capture_output=True, text=True, timeout=120, check=False)
+    assert allowed.returncode == 0, allowed.stderr
+    assert "not judged: trials of two code versions" in allowed.stdout
+    assert folder.trials().groupby("arm").code.nunique().to_dict() == {"mine": 2, "plain": 2}
+    recorded = json.loads((folder.study / "study.json").read_text())
+    assert "--allow-code-change" not in recorded["provenance"]["command"]
+    assert folder.run("--seeds", "6").returncode == 0, "the same code as in the last run needs no option"
 
 
 @pytest.mark.slow

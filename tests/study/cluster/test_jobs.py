@@ -146,15 +146,15 @@ def test_exit_code_is_that_of_the_job(client: Client, space: Path, code: int) ->
     client.code = code
     result = called("run", space, "--address", ADDRESS)
     assert result.exit_code == code
-    assert ("the same command goes on" in result.stderr) == (code in (1, 3))
+    assert ("the same command continues" in result.stderr) == (code in (1, 3))
 
 
 @pytest.mark.parametrize(
     ("breaks", "why"),
     [
-        (KeyboardInterrupt(), "no longer followed; the study goes on"),
-        (ConnectionError("gone"), "the connection is lost; the study goes on as long as its head runs"),
-        (RuntimeError("WebSocket closed"), "the connection is lost; the study goes on as long as its head runs"),
+        (KeyboardInterrupt(), "no longer followed; the study continues"),
+        (ConnectionError("gone"), "the connection is lost; the study continues as long as its head runs"),
+        (RuntimeError("WebSocket closed"), "the connection is lost; the study continues as long as its head runs"),
     ],
 )
 def test_ctrl_c_and_a_lost_connection_leave_the_study_running_and_print_the_next_commands(
@@ -387,7 +387,7 @@ def test_study_left_by_ctrl_c_is_refused_twice_and_stopped_from_elsewhere(head: 
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "no longer followed; the study goes on" in stderr
+    assert "no longer followed; the study continues" in stderr
 
     twice = head.study(*words)
     assert twice.returncode == 2

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from study import Arm, Budget, Never, uniform
+from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.engine.usage import exhausted_cap, gpu_seconds, wall_seconds
 from study.errors import InputError
@@ -22,6 +23,9 @@ from study.study import Study
 from study.task import Plan, Preparation
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
+
+CODE = CodeVersion({"space file": "0" * 16})
+
 
 SMALL = Budget(trials=5, epochs=6, seeds=3)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,7 +93,7 @@ def test_more_trials_and_seeds_are_the_same_study_fewer_or_other_epochs_are_not(
 ) -> None:
     def described(study: Study) -> dict[str, Any]:
         inputs = {"data": {"fingerprint": "x"}}
-        return document(study, Space(study, types.ModuleType("space"), tmp_path, "", ""), inputs, None, "")
+        return document(study, Space(study, types.ModuleType("space"), tmp_path, "", "", CODE), inputs, None, "")
 
     write_study(tmp_path, described(toy(budget=SMALL)))
     changed = toy(budget=budget)
@@ -102,7 +106,7 @@ def test_more_trials_and_seeds_are_the_same_study_fewer_or_other_epochs_are_not(
 
 def test_number_of_workers_is_part_of_a_study_and_was_one_before_there_was_a_choice(tmp_path: Path) -> None:
     study, inputs = toy(), {"data": {"fingerprint": "x"}}
-    described = document(study, Space(study, types.ModuleType("space"), tmp_path, "", ""), inputs, None, "")
+    described = document(study, Space(study, types.ModuleType("space"), tmp_path, "", "", CODE), inputs, None, "")
     del described["study"]["workers_per_trial"]
     write_study(tmp_path, described)
     assert check_same(tmp_path, study, inputs) is not None

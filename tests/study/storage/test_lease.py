@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import study as package
+from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.records.segments import Records, write_study
@@ -41,7 +42,7 @@ def run(storage: Path, count: int | None = None) -> Coordinator:
 
 
 def described(study: Study, finished: bool) -> dict[str, Any]:
-    space = Space(study, package, Path("toy.py"), "", "")
+    space = Space(study, package, Path("toy.py"), "", "", CodeVersion({"space file": "0" * 16}))
     inputs = {"data": {"fingerprint": "simulated"}}
     return document(study, space, inputs, None, "python -m study.run toy.py") | {"finished": finished}
 

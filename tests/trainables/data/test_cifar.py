@@ -77,6 +77,7 @@ def test_binary_records_become_images_and_labels(cifar10):
     assert images.train_labels.dtype == np.int64
     assert images.train_labels[:12].tolist() == [*range(10), 0, 1]
     assert images.note == "10,000 of 50,000 training images (data_batch_2.bin)"
+    assert not images.complete
     assert (images.name, images.classes) == ("CIFAR-10", 10)
 
 
@@ -86,6 +87,7 @@ def test_all_five_batches_need_no_note(cifar10):
     images = Cifar(10, cifar10).load()
     assert len(images.train_labels) == 50_000
     assert images.note == ""
+    assert images.complete
 
 
 def test_cifar100_takes_the_fine_label(tmp_path):

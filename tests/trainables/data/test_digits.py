@@ -35,6 +35,7 @@ def test_subset_is_stratified_fixed_and_noted():
     assert np.array_equal(subset.train_images, again.train_images)
     assert np.array_equal(subset.test_images, whole.test_images)
     assert subset.note == "300 of 898 training images"
+    assert (subset.complete, whole.complete) == (False, True)
     assert subset.fingerprint not in ("", whole.fingerprint)
     pool = {image.tobytes() for image in whole.train_images}
     assert all(image.tobytes() in pool for image in subset.train_images)

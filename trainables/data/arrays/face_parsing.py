@@ -56,7 +56,7 @@ class FaceSet(OrderedSplits[Faces]):
     note: str = ""
     """Remark for the record, such as missing images; else empty."""
     complete: bool = True
-    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel, of pixels in [0, 1], for normalisation; ImageNet's, since nets may start from its weights."""
     std: tuple[float, ...] = IMAGENET_STD

@@ -60,10 +60,10 @@ class SrSet(OrderedSplits[SrFaces]):
     note: str = ""
     """Remark for the record, such as the number of faces left out; else empty."""
     complete: bool = True
-    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Per channel, of pixels in [0, 1]: nets get them without normalisation."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Inputs are shares of 1, without further normalisation."""
 
     @property
     def images(self) -> Pixels:

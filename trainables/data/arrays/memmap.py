@@ -1,6 +1,6 @@
 """Writing of arrays that may be larger than memory, row by row as they are decoded from many files.
 
-cache.py decides on the folder, and sees to it that it is complete or absent.
+cache.py provides the folder and ensures that it is complete or absent.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class ImageSet:
     note: str = ""
     """Remark for the record, such as missing training images; else empty."""
     complete: bool = True
-    """Whether no image of the dataset is missing; published figures are shown for complete sets alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -89,6 +89,15 @@ class OrderedSplits(Generic[Samples]):
     @property
     def pool(self) -> Samples:
         return self.split("train+val")
+
+
+def split_pool(labels: Labels, test: int, held_out: float, seed: int) -> dict[Split, Labels]:
+    """Return the positions (N,) of each split: of a pool with these labels (N,), stratified, and of `test` samples.
+
+    `held_out` is the count or share of validation samples. Raises InputError if a split would be empty.
+    """
+    train, val = stratified_split(labels, held_out, seed)
+    return {"train": train, "val": val, "train+val": np.arange(len(labels)), "test": np.arange(test)}
 
 
 def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels, Labels]:

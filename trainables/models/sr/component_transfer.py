@@ -83,7 +83,7 @@ def get_dictionary(net: nn.Module) -> Dictionary:
     """Return the net's dictionary. Raises InputError for a net without one."""
     dictionary = getattr(net, "dictionary", None)
     if not isinstance(dictionary, Dictionary):
-        raise InputError(f"{type(net).__name__} has no dictionary: give its model atoms=32, say")
+        raise InputError(f"{type(net).__name__} has no dictionary: give its model atoms, such as atoms=32")
     return dictionary
 
 
@@ -148,7 +148,7 @@ def paste_patches(patches: Tensor, boxes: Tensor, like: Tensor) -> Tensor:
     """Paste each patch (B, C, s, s) into its box (B, 4) on a map of zeros: (B, C, H, W), H and W those of `like`.
 
     Patches are resized bilinearly; for boxes at integer coordinates this equals F.interpolate. A pixel belongs to a
-    box if its centre lies in it.
+    box if its centre is inside.
     """
     height, width = like.shape[-2:]
     x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)

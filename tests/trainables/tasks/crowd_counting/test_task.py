@@ -155,7 +155,7 @@ def test_whole_images_carry_every_annotated_head_and_all_of_its_density():
         assert batch.inputs.shape == (1, 3, 48, 64), "40 × 56, padded to multiples of 16"
 
 
-def test_padding_is_the_mean_colour_and_holds_nobody():
+def test_padding_is_the_mean_colour_and_has_no_density():
     batch = TASK.examples("test", "cpu").batch(torch.tensor([0]), torch.tensor([0]))
     assert batch.inputs[:, :, 40:].abs().max() < 0.01
     assert batch.inputs[:, :, :, 56:].abs().max() < 0.01

@@ -231,7 +231,7 @@ def test_loss_that_fails_is_named_with_what_it_was_given(tmp_path):
         TASK.check((STUDENT,), (Broken(),), tmp_path)
 
 
-def test_check_tells_what_identifies_the_data(tmp_path):
+def test_check_returns_what_identifies_the_data(tmp_path):
     told = TASK.check((STUDENT,), (LDT(),), tmp_path)["data"]
     assert (told["train"], told["val"], told["test"], told["classes"]) == (10, 4, 5, 19)
     other = dataclasses.replace(TASK, data=DrawnFaces(train=9, val=5, test=5, size=40))

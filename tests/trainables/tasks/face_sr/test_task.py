@@ -161,7 +161,7 @@ def test_caption_of_a_restored_face_is_its_psnr(storage):
 # -- before a study
 
 
-def test_check_tells_what_is_absent_and_what_identifies_the_data(tmp_path):
+def test_check_returns_what_is_absent_and_what_identifies_the_data(tmp_path):
     told = TASK.check((STUDENT,), (ADVERSARY, FeatureMatching()), tmp_path)["data"]
     assert (told["train"], told["val"], told["test"]) == (10, 3, 5)
     assert told["absent"] == {"lpips": "weights absent"}
