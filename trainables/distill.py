@@ -21,10 +21,10 @@ from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
 from trainables.task import Batch, DistillationLoss, Examples, Outputs
-from trainables.training import checkpoint
+from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.nets import build_seeded, to_device
-from trainables.training.recipe import Recipe
+from trainables.training.recipe import Recipe, set_learning_rate
 from trainables.training.schedules import Progress, evaluate_schedules, value_at
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Training:
     """The results of all completed epochs: a driver that was killed may not have recorded the last ones."""
     best_result: EpochResult | None
     best_state: dict[str, Tensor] | None
+    captured: cuda_graph.CapturedStep | None = None
+    """The step of the last epoch if steps run as a CUDA graph; not part of a checkpoint."""
 
 
 def distill(
@@ -118,9 +120,8 @@ def train_epoch(
     net.train()
     meters = task.meters(device, "train")
     sums = torch.zeros(4, device=device)  # total, task, distillation loss and teacher distance, over samples
-    batches = order.split(recipe.batch_size)
-    for step, samples in enumerate(batches):
-        progress = Progress(epoch, context.trial.epochs, step / len(batches))
+
+    def train_step(samples: Tensor, progress: Progress) -> None:
         shard = group.shard_batch(samples)  # (B,) of the batch's samples, all of them for a single worker
         batch = train.batch(shard.samples, views[shard.samples])  # inputs (B, C, H, W), targets as the task has them
 
@@ -132,7 +133,6 @@ def train_epoch(
         distill_loss = training.loss(student_outputs, teacher_outputs, batch.targets, progress)
         total_loss = value_at(loss.task_weight, progress) * task_loss + distill_loss
 
-        optimizer.param_groups[0]["lr"] = value_at(recipe.learning_rate, progress)
         optimizer.zero_grad(set_to_none=True)
         (shard.weight * total_loss).backward()
         group.all_reduce_gradients(net)
@@ -145,9 +145,18 @@ def train_epoch(
             with torch.no_grad():
                 distance = task.teacher_distance(student_outputs, teacher_outputs)  # ()
         means = torch.stack([total_loss.detach(), task_loss.detach(), distill_loss.detach(), distance])
-        sums += means * (shard.weight * len(samples))
+        sums.add_(means * (shard.weight * len(samples)))
         if shard.weight:
             meters.update(student_outputs, batch)
+
+    batches = order.split(recipe.batch_size)
+    run_step: cuda_graph.Step = train_step
+    if cuda_graph.is_capturable(task, context, group, recipe, loss, len(batches)):
+        run_step = training.captured = cuda_graph.CapturedStep(train_step, training.captured)
+    for step, samples in enumerate(batches):
+        progress = Progress(epoch, context.trial.epochs, step / len(batches))
+        set_learning_rate(optimizer, value_at(recipe.learning_rate, progress))
+        run_step(samples, progress)
     group.broadcast_buffers(net)
     mean_loss, *parts, teacher_distance = (group.all_reduce_sum(sums) / len(train)).tolist()
     if not math.isfinite(mean_loss):
@@ -186,7 +195,8 @@ def start_training(
 ) -> Training:
     """Return a new training, or the one that the trial's checkpoint continues."""
     seed, device = context.trial.seed, context.device
-    net = group.prepare_model(to_device(build_seeded(build, derived_seed(seed, "weights")), device))
+    net = build_seeded(build, derived_seed(seed, "weights"))
+    net = group.prepare_model(to_device(net, device, recipe.precision))
     loss_state = build_seeded(lambda: make_loss_state(loss, device), derived_seed(seed, "loss"))
     training = Training(group, net, recipe.optimizer.build(net.parameters()), loss_state, 0, [], None, None)
     state = checkpoint.load(context.checkpoint)
@@ -196,6 +206,8 @@ def start_training(
         training.loss.load_state_dict(state["loss"])
         training.epoch, training.results = state["epoch"], state["rows"]
         training.best_result, training.best_state = state["best_row"], state["best_state"]
+    if device == "cuda":  # as a tensor, which a captured step reads each time it is replayed
+        training.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
     return training
 
 

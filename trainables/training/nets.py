@@ -21,12 +21,15 @@ def build_seeded(build: Callable[[], Built], seed: int) -> Built:
         return build()
 
 
-def to_device(net: nn.Module, device: str) -> nn.Module:
-    """Move `net` to the device, in the memory layout of the fastest convolutions, channels last.
+def to_device(net: nn.Module, device: str, precision: str = "float32") -> nn.Module:
+    """Move `net` to the device, its weights in the memory format in which convolutions are fastest there.
 
-    On GPUs TF32 is switched off, since its errors are as large as those of the float16 in which teacher outputs are
-    stored, and convolutions are made deterministic.
+    On GPUs, TF32 is off (its error is as large as that of the float16 in which teacher outputs are stored) and cuDNN is
+    deterministic. Its deterministic weight gradients in float32 take nearly twice as long in channels_last
+    (benchmarks/RESULTS.md), which is the faster format everywhere else.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
-    return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    float32_on_gpu = device == "cuda" and precision == "float32"
+    memory_format = torch.contiguous_format if float32_on_gpu else torch.channels_last
+    return net.to(device, memory_format=memory_format)  # type: ignore[no-any-return, call-overload]
