@@ -73,7 +73,7 @@ class Recipe:
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate; a tensor, which a captured CUDA graph reads, keeps its memory."""
     group = optimizer.param_groups[0]
-    if isinstance(group["lr"], Tensor):
+    if isinstance(group["lr"], torch.Tensor):
         group["lr"].fill_(value)
     else:
         group["lr"] = value
