@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,9 @@ class Sgd:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+
+    capturable: ClassVar[bool] = True
+    """Its step can be captured as a CUDA graph (cuda_graph.py): it keeps no numbers on the host."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(
