@@ -132,3 +132,11 @@ def test_table_forms_keep_hostile_cells_in_their_place() -> None:
     assert "<b>" not in to_markdown(table)
     assert to_csv(table) == 'name,value\n"x|y\n<b>",1\n"say ""hi"", you",2\n'
     assert len(to_text(table).splitlines()) == 4
+
+
+def test_file_stem_is_safe_and_distinguishes_long_names() -> None:
+    assert make_file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-+-LP-searched"
+    assert make_file_stem("../../etc/passwd") == "etc-passwd"
+    long = {make_file_stem("x" * 300 + end) for end in "ab"}
+    assert len(long) == 2
+    assert max(map(len, long)) < 100
