@@ -27,7 +27,7 @@ from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
 from study.driver import RunOptions, restore_coordinator
 from study.execution import tune as executor
-from study.execution.worker import WorkerContext
+from study.execution.worker_context import WorkerContext
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
@@ -79,10 +79,10 @@ class Clock:
     def __init__(self) -> None:
         self.ends: list[tuple[float, int]] = []
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         """Ends alone are timed."""
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
         self.ends.append((time.monotonic(), _memory()))
 
     def close(self) -> None:

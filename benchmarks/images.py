@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.arrays.splits import ImageSet
-from trainables.data.cifar import KINDS, Cifar
+from trainables.data.cifar import VARIANTS, Cifar
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Images:
 
 
 def _random_images(count: int) -> ImageSet:
-    generator, test, kind = np.random.default_rng(0), 100, KINDS[100]
+    generator, test, kind = np.random.default_rng(0), 100, VARIANTS[100]
     pixels = generator.integers(0, 256, (count + test, 3, 32, 32), dtype=np.uint8)
     labels = np.arange(count + test) % 100
     parts = pixels[:count], labels[:count], pixels[count:], labels[count:]

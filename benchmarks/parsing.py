@@ -23,7 +23,8 @@ import torch
 
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
-from study.trial import Plan, Preparation, Trial, TrialContext
+from study.task import Plan, Preparation
+from study.trial import Trial, TrialContext
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import Faces, FaceSet
 from trainables.losses.ldt import LDT
@@ -66,7 +67,7 @@ def task_of(count: int, size: int, batch: int, folder: Path) -> FaceParsing:
 
 def fill(task: FaceParsing, folder: Path, epochs: int) -> float:
     """Store the teacher's logits for every view that so many epochs draw; returns seconds per output stored."""
-    steps = task.preparations(folder, Plan(((SEED, "train"),), epochs))
+    steps = task.list_preparations(folder, Plan(((SEED, "train"),), epochs))
     started = time.perf_counter()
     for step in steps:
         list(preparing.prepare(task, _job(task, folder, step.name, None, step)))

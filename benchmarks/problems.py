@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study import Arm, Budget, Study, choice, log_uniform, uniform
-from study.trial import Direction, EpochResult, TrialContext
+from study.task import Metric
+from study.trial import EpochResult, TrialContext
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.digits import Digits
 from trainables.losses.kd import KD
 from trainables.task import Outputs
-from trainables.tasks.simulated import Extra, Simulated, SimulatedLoss, SimulatedStudent
+from trainables.tasks.simulated import ACCURACY, Extra, Simulated, SimulatedLoss, SimulatedStudent
 from trainables.training.schedules import Cosine, Progress
 
 EPOCHS = 27
@@ -51,7 +52,7 @@ class Settings:
 class SmallNet:
     """Half of the digits' training pool is learned from, the other half is validation."""
 
-    metrics: ClassVar[Mapping[str, Direction]] = {"val/accuracy": "max", "test/accuracy": "max"}
+    metrics: ClassVar[Mapping[str, Metric]] = {"val/accuracy": ACCURACY, "test/accuracy": ACCURACY}
 
     def train(self, job: TrialContext) -> Iterator[EpochResult]:
         loss: Settings = job.loss
@@ -63,7 +64,7 @@ class SmallNet:
         teacher, schedule = _teacher_logits(), Cosine(loss.learning_rate)
         for epoch in range(job.trial.epochs):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.at(Progress(epoch, job.trial.epochs))
+                group["lr"] = schedule.value_at(Progress(epoch, job.trial.epochs))
             for batch in _batches(len(images)):
                 logits, progress = net(images[batch]), Progress(epoch, job.trial.epochs)
                 value = kd(Outputs(logits), Outputs(teacher[batch]), targets[batch], progress)

@@ -30,7 +30,7 @@ from study.cluster import resources as cluster
 from study.driver import RunOptions, restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
-from study.execution.worker import WorkerContext
+from study.execution.worker_context import WorkerContext
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 
@@ -81,11 +81,11 @@ class Window:
         self.driver = 0.0
         self.times: dict[str, list[float]] = defaultdict(list)
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         if self._opened:
             self.times[self._flow.running[trial.id].worker].append(time.monotonic())
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
         """Epochs alone are timed."""
 
     def close(self) -> None:

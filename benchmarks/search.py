@@ -68,8 +68,8 @@ def _job(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     return TrialContext(
         trial=trial,
         task=study.task,
-        student=study.student(trial.student),
-        loss=resolve_params(study.arm(trial.arm).loss, trial.params),
+        student=study.find_student(trial.student),
+        loss=resolve_params(study.find_arm(trial.arm).loss, trial.params),
         checkpoint=folder / trial.id,
         storage=folder,
         device="cpu",

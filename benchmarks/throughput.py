@@ -33,11 +33,12 @@ from benchmarks.images import Images, cifar
 from benchmarks.reporting import machine, result, spread, table
 from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
-from study.trial import Phase, Plan, Trial, TrialContext
+from study.task import Plan
+from study.trial import Phase, Trial, TrialContext
 from trainables.distill import build_seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification, load
+from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
@@ -120,7 +121,7 @@ def _ours(task: Classification, student: ResNet, precision: str, epochs: int, fo
 
 
 def _field(task: Classification, student: ResNet, folder: Path) -> Iterator[Any]:
-    images, train, val = load(task.data), task.positions("train").numpy(), task.positions("val").numpy()
+    images, train, val = task.loaded, task.positions("train").numpy(), task.positions("val").numpy()
     weights = teachers.folder(folder, task.teacher_key) / "weights.safetensors"
     return field_loop.train(
         student=build_seeded(lambda: task.build(student), SEED),
@@ -140,7 +141,7 @@ def _store_outputs(task: Classification, folder: Path, plan: Plan) -> float:
     where = preparing.store_folder(task, folder)
     held = _held(where)
     started = time.perf_counter()
-    for step in task.preparations(folder, plan):
+    for step in task.list_preparations(folder, plan):
         list(task.prepare(_job(task, folder, "prepare", None, step.name, step.epochs, step.config)))
     seconds = time.perf_counter() - started
     return seconds / (_held(where) - held)
@@ -196,7 +197,7 @@ def main(quick: bool, students: str, images: int, rounds: int, allocator: str, d
         nets = [ResNet(depth) for depth in _depths(students)]
         data = Images(round(images / (1 - VALIDATION)), cifar(data_dir) if data_dir else None)
         task = Classification(data, Teacher(ResNet(110)), validation=VALIDATION)
-        print("\n".join([*machine(), f"data     {load(data).name}, {len(task.positions('train')):,} trained on"]))
+        print("\n".join([*machine(), f"data     {task.loaded.name}, {len(task.positions('train')):,} trained on"]))
         with tempfile.TemporaryDirectory() as folder:
             _run(task, nets, rounds, Path(folder))
     except InputError as error:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from trainables.distill import build_seeded
-from trainables.task import TrainableTask
 from trainables.teacher import weights as teachers
 
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
-def keep_untrained_teacher(task: TrainableTask, folder: Path, images: int = 64, seed: int = 0) -> None:
+
+def keep_untrained_teacher(task: DistillationTask[Any], folder: Path, images: int = 64, seed: int = 0) -> None:
     """Put a teacher there; its batch norm is set by so many images, or its logits would overflow."""
     net = build_seeded(lambda: task.build(task.teacher.model), seed)
     for module in net.modules():

@@ -108,8 +108,10 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "drawn": every,
         "planned": _planned(records),
         "budget": budget_table(records),
-        "readings": records.study.get("readings") or [],
-        "settings": settings({key: part for key, part in records.section("study").items() if key != "readings"}),
+        "assumptions": records.study.get("assumptions") or records.study.get("readings") or [],
+        "settings": settings(
+            {key: part for key, part in records.section("study").items() if key not in ("assumptions", "readings")}
+        ),
         "provenance": tables.provenance_table(records),
         "source": records.section("space").get("source"),
         "source_name": records.section("space").get("path") or "source",

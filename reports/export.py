@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from reports.compare import find
-from reports.format.metrics import metric, shorten
+from reports.format.metrics import shorten
 from reports.format.table import file_stem
 from reports.load import Cell, StudyRecords, load, parse_json_object
 from reports.text.model_card import card
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage.dataset import data_folder
+from study.storage.dataset import resolve_data_dir
 from study.storage.locations import mirror_of
 from study.storage.remote import fetch_checkpoint, locate_study
 
@@ -83,7 +83,7 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_net(trained, data_folder(data_dir or _recorded_data_dir(records)), folder, about)
+    written = export_net(trained, resolve_data_dir(data_dir or _recorded_data_dir(records)), folder, about)
     text = card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder
@@ -91,7 +91,7 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
 
 def _best_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
     """By confirm runs where validation stayed apart, else by searches where all cells had one."""
-    name = metric(records.metric).words
+    name = records.get_metric(records.metric).words
     ways = (
         (f"the best mean {name} of confirm runs among {len(cells)} cells", [_confirm_score(records, c) for c in cells]),
         (f"the best {name} of a search among {len(cells)} cells", [_search_score(records, c) for c in cells]),

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reports.format.metrics import Metric, make_metric
 from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
 from study.trial import Direction
 
@@ -65,9 +66,14 @@ class StudyRecords:
         """What confirm measured, on test."""
         return str(self.study.get("test_metric") or "test/" + self.metric.split("/", 1)[-1])
 
+    def get_metric(self, name: str) -> Metric:
+        """Return the written form of the metric `name`."""
+        return make_metric(name, self.section("metrics").get(name))
+
     def direction_of(self, metric: str) -> Direction:
         """Which way a metric is better; the study's own direction where it does not say."""
         declared = self.section("metrics").get(metric) or self.study.get("direction")
+        declared = declared.get("direction") if isinstance(declared, dict) else declared  # schema 1 has the word alone
         return "min" if declared == "min" else "max"
 
     @property
@@ -108,6 +114,17 @@ class StudyRecords:
         return tuple(cell for cell in self.cells if cell.student == student)
 
     @cached_property
+    def codes(self) -> Mapping[str, frozenset[str]]:
+        """By cell, the versions of the code that trained its confirm runs that count; "" for one not on record."""
+        rows = self.confirmed.groupby("cell", sort=False)["code"]
+        return {str(cell): frozenset(v for code in codes for v in code.split("+")) for cell, codes in rows}
+
+    def mixed_code(self, *cells: Cell) -> str:
+        """Why these cells' confirm runs may not be averaged or compared; empty if one version trained them all."""
+        versions = frozenset[str]().union(*(self.codes.get(cell.name, frozenset()) for cell in cells))
+        return f"trials of {spell_number(len(versions))} code versions" if len(versions) > 1 else ""
+
+    @cached_property
     def confirmed(self) -> pd.DataFrame:
         """The confirm runs that count: complete, a finite test value, the last written of each cell and seed index."""
         rows = self.trials[(self.trials["phase"] == "confirm") & (self.trials["state"] == "COMPLETE")]
@@ -139,6 +156,11 @@ def load(folder: Path) -> StudyRecords:
     return StudyRecords(folder, study, trials, epochs, warnings)
 
 
+def spell_number(count: int) -> str:
+    """Return a small number as a word."""
+    return {2: "two", 3: "three", 4: "four"}.get(count, str(count))
+
+
 def parse_json_object(text: Any) -> dict[str, Any]:
     """The object in a JSON column (`params`, `schedules`); empty where there is none."""
     try:
@@ -157,11 +179,15 @@ def _frame(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[
             reason = str(error).splitlines()[0]
             warnings.append(f"{folder.name}/{path.name} cannot be read and is left out: {reason}")
     frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+    if "code" in frame:
+        frame["code"] = frame["code"].fillna("")
     return frame.drop_duplicates(list(KEYS[folder.name]), keep="last", ignore_index=True), warnings
 
 
 def _checked(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
-    """The segment with its columns in their types; every further column is a metric."""
+    """The segment with its columns in their types; every further column is a metric. Schema 1 had no `code`."""
+    if "code" in dict(columns) and "code" not in table.column_names:
+        table = table.append_column("code", pa.array([""] * table.num_rows, pa.string()))
     missing = [name for name, _ in columns if name not in table.column_names]
     if missing:
         raise RecordsError(f"it lacks the columns {', '.join(missing)}")

@@ -3,18 +3,18 @@
     python -m study.run spaces/crowd_alpha.py                                           3 minutes on 2 cores
     python -m study.run spaces/crowd_alpha.py --profile paper --data-dir PATH           a GPU and a night
 
-A student learns (1 − alpha) parts of the true map and alpha parts of the teacher's. Seven arms on the same seeds: no
-distillation, which is alpha 0, the control that the paper lacks; its grid 0.1, 0.3, 0.5 and 0.7; alpha searched between
-0 and 1; and alpha falling from 0.7 to 0, so that the truth has the last word. The paper seems to have chosen alpha on
-its test images; here validation chooses.
+A student learns (1 − alpha) parts of the true map and alpha parts of the teacher's. Seven arms are compared on the same
+seeds: no distillation, which is alpha 0 and the control that the paper lacks; the paper's grid 0.1, 0.3, 0.5 and 0.7;
+alpha searched between 0 and 1; and alpha falling from 0.7 to 0. The paper seems to have chosen alpha on its test
+images; here validation chooses.
 
-`embedded` needs no download: drawn crowds of 5 to 60 people, written once in ShanghaiTech's own layout. A narrow
-M-SFANet teaches a narrow MCNN; its MAE on test images is 4.73 people, 33 % below the 7.08 ± 0.50 of the MCNN without
-distillation (8 seeds). This profile shows that the machinery works and what its verdicts look like; it says nothing
-about photographs. Eight seeds are the fewest that can decide six comparisons (2/2⁸ · 6 < 0.05).
-`paper` is P4's: ShanghaiTech part A, M-SFANet to MCNN. The paper gives neither optimiser nor epochs, crops, widths of
-Gaussians or how maps of two resolutions are compared: the readings say what stands in. The teacher starts from
-torchvision's ImageNet weights of VGG-16, which must lie where torchvision keeps them.
+`embedded` needs no download: drawn crowds of 5 to 60 people, written once in ShanghaiTech's layout. A narrow M-SFANet
+teaches a narrow MCNN; its MAE on test images is 4.73 people, 33 % below the 7.08 ± 0.50 of the MCNN without
+distillation (8 seeds). This profile tests the machinery and shows what verdicts look like, but is no evidence about
+photographs. Eight seeds are the fewest that can decide six comparisons (2/2⁸ · 6 < 0.05).
+`paper` is P4's protocol: ShanghaiTech part A, M-SFANet to MCNN. The paper gives neither optimiser nor epochs, crops,
+widths of Gaussians or how maps of two resolutions are compared; the assumptions below fill the gaps. The teacher starts
+from torchvision's ImageNet weights of VGG-16, which must be in torchvision's folder of weights.
 """
 
 from pathlib import Path
@@ -38,32 +38,32 @@ from trainables import (
 )
 
 QUESTION = "How much of a crowd-counting teacher's density map should its student learn from, and does any of it help?"
-READINGS = (
-    "The teacher's map, at half the image's size, is summed over 2 × 2 pixels to the student's, at a quarter: counts "
-    "stay. Resizing it by interpolation alone would have taught a quarter of each count, more of it at larger alpha.",
-    "Both errors are means over all pixels of a batch, of maps multiplied by 100: people per pixel are so few that "
-    "Adam's epsilon would count.",
+ASSUMPTIONS = (
+    "The teacher's map, at half the image's size, is summed over 2 × 2 pixels to the student's size, a quarter, which "
+    "preserves counts. Interpolation alone would reduce each count to a quarter, the more so the larger alpha.",
+    "Both errors are means over all pixels of a batch, of maps multiplied by 100: people per pixel are such small "
+    "numbers that Adam's epsilon would matter.",
     "True maps are geometry-adaptive Gaussians, 0.3 · mean distance to the 3 nearest heads, within 1 to 15 pixels, "
     "each normalised to sum 1 inside the image.",
     "A count is the number of annotated heads, not the sum of the true map; heads annotated outside their image are "
-    "moved to its edge. What the paper calls MSE is RMSE.",
+    "moved to its edge. The paper's MSE is the RMSE.",
     "Whole images are evaluated, padded at the right and at the bottom with the mean colour to multiples of 16 pixels; "
-    "errors while training are those of crops, which show a part of the people.",
+    "training errors are those of crops, which contain some of the people.",
     "MCNN starts from He's initialisation, not N(0, 0.01), and has no ReLU after its last convolution.",
 )
-EMBEDDED_READING = "Data, nets and optimiser settings of this profile are its own, not the paper's."
-PAPER_READING = (
+EMBEDDED_ASSUMPTION = "Data, nets and optimiser settings of this profile are its own, not the paper's."
+PAPER_ASSUMPTION = (
     "Optimiser settings are not given by the paper, beyond cosine annealing with warm restarts: Adam from 1e-4 to "
     "1e-6, restarts after 10, 30, 70 and 150 of 310 epochs, 256 × 256 crops at 4 × 4 places and mirrored, batch 8. "
-    "30 of the 300 training images are validation, which confirm trains on as well."
+    "30 of the 300 training images are for validation; confirm also trains on them."
 )
-TEACHER_READING = (
+TEACHER_ASSUMPTION = (
     "The teacher, 22.9 million parameters, is retrained; the paper's figure for it is that of an ensemble. Adam at "
     "1e-4, batch 8, 500 epochs, mirrored crops and the attention's weight of 0.1 are from the recipe of SFANet's "
-    "unofficial implementation, which M-SFANet's authors point to. Left out of that recipe: a short side of at least "
+    "unofficial implementation, to which M-SFANet's authors refer. Not used from that recipe: a short side of at least "
     "512, scaling by 0.8 to 1.2, gamma, grey, 400 × 400 crops and Gaussians of 5 pixels for all heads; crops and maps "
-    "are the student's. Beside maps multiplied by 100 the attention weighs 0.1 · 100, for which the first gradients "
-    "of both losses relate as beside unscaled maps; this is untried at the paper's size."
+    "are the student's. With maps multiplied by 100 the attention's weight is 0.1 · 100, for which the first gradients "
+    "of both losses have the same ratio as with unscaled maps; this is untested at the paper's size."
 )
 
 ARMS = (
@@ -92,7 +92,7 @@ def embedded(data_dir: Path | None) -> Study:
         budget=Budget(trials=8, epochs=10, seeds=8),
         metric="val/mae",
         stopping=SuccessiveHalving(min_epochs=3),
-        readings=(*READINGS, EMBEDDED_READING),
+        assumptions=(*ASSUMPTIONS, EMBEDDED_ASSUMPTION),
     )
 
 
@@ -111,7 +111,7 @@ def paper(data_dir: Path | None) -> Study:
         budget=Budget(trials=20, epochs=310, seeds=8),
         metric="val/mae",
         stopping=SuccessiveHalving(min_epochs=30),
-        readings=(*READINGS, PAPER_READING, TEACHER_READING),
+        assumptions=(*ASSUMPTIONS, PAPER_ASSUMPTION, TEACHER_ASSUMPTION),
         protocol="P4",
     )
 

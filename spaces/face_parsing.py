@@ -1,18 +1,18 @@
-"""Does giving the student's logits the teacher's spread at each pixel help face parsing, over plain distillation?
+"""Does rescaling the student's logits to the teacher's spread at each pixel help face parsing, over plain distillation?
 
     python -m study.run spaces/face_parsing.py                                          5 minutes on 2 cores
     python -m study.run spaces/face_parsing.py --profile paper --data-dir PATH          GPUs and a week
 
 Logit distribution transformation (LDT) standardises a student's logits over the classes at each pixel, multiplies them
-by the standard deviation of the teacher's, and then distils as usual: a student's temperature for each pixel. It is
-compared with plain distillation (KD), and with standardising both nets (KD-STD), which forgets how sure the teacher is.
-The paper names neither temperature nor weight, so both are searched as well.
+by the standard deviation of the teacher's, and then distils as usual: a temperature of the student for each pixel. It
+is compared with plain distillation (KD), and with standardising both nets (KD-STD), which discards the teacher's
+confidence, on the same seeds. The search covers temperature and weight, neither of which the paper gives.
 
-`embedded` needs no download: drawn faces with exact masks, 64 × 64 pixels, written once in CelebAMask-HQ's own layout.
-This profile shows that the machinery works and what its verdicts look like; it says nothing about photographs. Eight
-seeds are the fewest that can decide four comparisons (2/2⁸ · 4 < 0.05).
-`paper` is P0's: CelebAMask-HQ, FCN on ResNet-101 to DeepLabV3 on MobileNetV3 and FCN on ResNet-34 and ResNet-18. Nets
-start from torchvision's ImageNet weights, which must lie where torchvision keeps them.
+`embedded` needs no download: drawn faces with exact masks, 64 × 64 pixels, written once in CelebAMask-HQ's layout. This
+profile tests the machinery and shows what verdicts look like, but is no evidence about photographs. Eight seeds are the
+fewest that can decide four comparisons (2/2⁸ · 4 < 0.05).
+`paper` is P0's protocol: CelebAMask-HQ, FCN on ResNet-101 to DeepLabV3 on MobileNetV3 and FCN on ResNet-34 and
+ResNet-18. Nets start from torchvision's ImageNet weights, which must be in torchvision's folder of weights.
 """
 
 from pathlib import Path
@@ -38,27 +38,29 @@ from trainables import (
 )
 
 QUESTION = (
-    "Does giving the student's logits the teacher's spread at each pixel help face parsing, over plain distillation?"
+    "Does rescaling the student's logits to the teacher's spread at each pixel help face parsing, "
+    "over plain distillation?"
 )
-READINGS = (
-    "Logits are compared over the 19 classes at each pixel of the labels: both nets' are brought there bilinearly, as "
-    "torchvision's nets do. Divergences are means over pixels, times T².",
-    "Temperature and weight are not given: T = 1 and weight 1 stand in, beside a cross-entropy of weight 1. In LDT the "
+ASSUMPTIONS = (
+    "Logits are compared over the 19 classes at each pixel of the labels, to which both nets' are upsampled "
+    "bilinearly, as in torchvision's nets. Divergences are means over pixels, times T².",
+    "Temperature and weight are not given: T = 1 and weight 1 are used, with a cross-entropy of weight 1. In LDT the "
     "temperature divides both sides after the transformation.",
-    "Whether the teacher's mean is added does not matter: softmax over the classes does not see it.",
-    "Gradients pass through the student's mean and deviation; deviations are unbiased, which matters for KD-STD alone.",
-    "F1 is the mean over the 18 classes without background, each from its hits and misses over all pixels of the "
-    "split; accuracy is that of all pixels. A class that no test image shows is left out.",
-    "Faces are mirrored at random; left and right eye, brow and ear then change places.",
+    "It does not matter if the teacher's mean is added: softmax over the classes is invariant to it.",
+    "Gradients pass through the student's mean and deviation; deviations are unbiased, which matters only for KD-STD.",
+    "F1 is the mean over the 18 classes without background, each from its counts over all pixels of the split; "
+    "accuracy is that of all pixels. A class absent from all test images is left out.",
+    "Faces are mirrored at random; labels of left and right eye, brow and ear are then exchanged.",
 )
-EMBEDDED_READING = "Data, nets and optimiser settings of this profile are its own, not the paper's."
-PAPER_READING = (
+EMBEDDED_ASSUMPTION = "Data, nets and optimiser settings of this profile are its own, not the paper's."
+PAPER_ASSUMPTION = (
     "Given are SGD at 0.01, batch 5 and 100 epochs, for teacher and students alike. Momentum 0.9, weight decay 5e-4, a "
-    "learning rate that falls as (1 − progress)^0.9, 512 × 512 pixels and ImageNet weights are what the field does."
+    "learning rate that falls as (1 − progress)^0.9, 512 × 512 pixels and ImageNet weights are the field's usual "
+    "choices."
 )
-SPLIT_READING = (
-    "The split compares CelebA's index with its bounds as the data set's own code does, off by one at both borders: "
-    "24,183 training, 2,993 validation and 2,824 test images. Validation stays apart in confirm, too."
+SPLIT_ASSUMPTION = (
+    "The split compares CelebA's index with its bounds as the dataset's own code does, off by one at both borders: "
+    "24,183 training, 2,993 validation and 2,824 test images. Confirm does not train on validation images either."
 )
 
 ARMS = (
@@ -84,7 +86,7 @@ def embedded(data_dir: Path | None) -> Study:
         budget=Budget(trials=5, epochs=10, seeds=8),
         metric="val/f1",
         stopping=SuccessiveHalving(min_epochs=3),
-        readings=(*READINGS, EMBEDDED_READING),
+        assumptions=(*ASSUMPTIONS, EMBEDDED_ASSUMPTION),
     )
 
 
@@ -105,7 +107,7 @@ def paper(data_dir: Path | None) -> Study:
         confirm_on="train",
         stopping=SuccessiveHalving(min_epochs=10),
         hang_seconds=4 * 3600,  # an epoch of the largest net takes an hour and more on a GPU of 2017
-        readings=(*READINGS, PAPER_READING, SPLIT_READING),
+        assumptions=(*ASSUMPTIONS, PAPER_ASSUMPTION, SPLIT_ASSUMPTION),
         protocol="P0",
     )
 

@@ -4,34 +4,21 @@
     python -m study.run spaces/joint_cifar.py --profile cifar10 --data-dir PATH         a night on 2 cores
     python -m study.run spaces/joint_cifar.py --profile paper --data-dir PATH           a GPU and a night
 
-Four arms on the same seeds; in `paper` five, since EAT's published ratio depends on the student. P1 leaves to future
-work what is searched here: the three add-ons at once, their schedules and shares chosen freely, over KD, DKD or KD of
-standardised logits. The published settings are compared with DKD, the searched ones with the published ones of
-r = 40 %: whether searching helps is decided by their difference, not by two differences to DKD.
+Four arms (five in `paper`, since EAT's published ratio depends on the student) are compared on the same seeds. The
+search covers what P1 leaves to future work: all three add-ons at once, with free schedules and shares, over KD, DKD or
+KD of standardised logits. The published settings are compared with DKD, the searched ones with the published ones of r
+= 40 %: the benefit of searching is their difference, not the comparison of two differences to DKD.
 
-The profiles are those of lp_cifar.py. Each base loss has twelve settings of its own, searched only when it is chosen:
-the twelve trials of `embedded` and `cifar10` look at a few of them, the forty of `paper` at some. The published
-settings come first.
+The profiles are those of lp_cifar.py. Each base loss has twelve settings of its own, searched only when it is chosen,
+so that the twelve trials of `embedded` and `cifar10` and the forty of `paper` sample them sparsely, beginning with the
+published values.
 """
 
-from pathlib import Path
+import cifar_profiles
 
-import cifar_profiles as profiles
-
-from study import Arm, Budget, Study, SuccessiveHalving, choice, integer, uniform
+from study import Arm, choice, integer, uniform
 from trainables import DKD, KD, DataAdaptiveTemperature, NoDistillation, Staircase
 
-QUESTION = (
-    "Do EAT, DAT and LP together help DKD, and do settings searched over three base losses beat the published ones?"
-)
-READINGS = (
-    profiles.EAT_READING,
-    profiles.DAT_READING,
-    profiles.LP_READING,
-    profiles.LP_STAGES_READING,
-    profiles.STANDARDISED_READING,
-    profiles.DKD_READING,
-)
 SHAPE = choice("linear", "cosine", "step")
 
 
@@ -71,45 +58,17 @@ SEARCHED = Arm(
 ARMS = (NONE, BASE, published(0.4), SEARCHED)
 PAPER_ARMS = (NONE, BASE, published(0.4), published(0.2), SEARCHED)
 
-
-def embedded(data_dir: Path | None) -> Study:
-    return Study(
-        name="joint_cifar",
-        question=QUESTION,
-        task=profiles.digits(),
-        students=profiles.DIGITS_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=12, epochs=25, seeds=10),
-        stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.DIGITS_READING),
-    )
-
-
-def cifar10(data_dir: Path | None) -> Study:
-    return Study(
-        name="joint_cifar-cifar10",
-        question=QUESTION,
-        task=profiles.cifar10(data_dir),
-        students=profiles.CIFAR10_STUDENTS,
-        arms=ARMS,
-        budget=Budget(trials=12, epochs=30, seeds=8),
-        stopping=SuccessiveHalving(min_epochs=8),
-        readings=(*READINGS, profiles.CIFAR10_READING),
-    )
-
-
-def paper(data_dir: Path | None) -> Study:
-    return Study(
-        name="joint_cifar-paper",
-        question=QUESTION,
-        task=profiles.cifar100(data_dir),
-        students=profiles.CIFAR100_STUDENTS,
-        arms=PAPER_ARMS,
-        budget=Budget(trials=40, epochs=80, seeds=8),
-        stopping=SuccessiveHalving(min_epochs=10),
-        readings=(*READINGS, profiles.PAPER_READING),
-        protocol="P1",
-    )
-
-
-study = {"embedded": embedded, "cifar10": cifar10, "paper": paper}
+study = cifar_profiles.make_profiles(
+    "joint_cifar",
+    "Do EAT, DAT and LP together help DKD, and do settings searched over three base losses beat the published ones?",
+    ARMS,
+    assumptions=(
+        cifar_profiles.EAT_ASSUMPTION,
+        cifar_profiles.DAT_ASSUMPTION,
+        cifar_profiles.LP_ASSUMPTION,
+        cifar_profiles.LP_STAGES_ASSUMPTION,
+        cifar_profiles.STANDARDISED_ASSUMPTION,
+        cifar_profiles.DKD_ASSUMPTION,
+    ),
+    paper_arms=PAPER_ARMS,
+)

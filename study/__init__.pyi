@@ -1,6 +1,6 @@
-from .search.cma import CmaEs as CmaEs
 from .search.halving import Never as Never
 from .search.halving import SuccessiveHalving as SuccessiveHalving
+from .search.samplers import CmaEs as CmaEs
 from .search.samplers import Grid as Grid
 from .search.samplers import Random as Random
 from .search.samplers import Tpe as Tpe

@@ -22,6 +22,7 @@ from study.engine.replay import replay
 from study.engine.warm_start import warm_points
 from study.records.segments import Records, write_study
 from study.records.study_json import (
+    check_code,
     check_same,
     check_writable,
     document,
@@ -32,17 +33,18 @@ from study.records.study_json import (
     stop_requested,
     withdraw_stop,
 )
-from study.search.journal import new_journal
-from study.space.domains import corners
+from study.search.journal import create_journal
+from study.space.domains import resolve_corners
 from study.space.params import Params
 from study.space_file import Space
-from study.storage.dataset import DataSet
+from study.storage.dataset import RemoteDataset
 from study.storage.locations import display_path, mirror_of
 from study.storage.remote import pull_artifacts
 from study.storage.worker_sync import fetch_artifacts
 from study.study import Study
-from study.trackers.base import Tracker, tracked
-from study.trial import SPLITS, Preparation, Split
+from study.task import SPLITS, Preparation
+from study.trackers.base import Tracker, open_trackers
+from study.trial import Split
 
 if TYPE_CHECKING:
     from study.cluster.resources import Resources
@@ -54,13 +56,14 @@ class RunOptions:
 
     storage: Path
     address: str | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_worker: float | None = None
     max_concurrent: int | None = None
     retry_failed: bool = False
+    allow_code_change: bool = False
     logs: tuple[str, ...] = ()
     """Names of study/trackers/base.py."""
     verbose: bool = False
-    data: DataSet | None = None
+    data: RemoteDataset | None = None
     """The data set, if it does not lie in a folder."""
 
 
@@ -69,7 +72,9 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     trained_on: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
     for student in study.students:
-        losses = tuple(loss for cell in study.cells if cell.student is student for loss in corners(cell.arm.loss))
+        losses = tuple(
+            loss for cell in study.cells if cell.student is student for loss in resolve_corners(cell.arm.loss)
+        )
         checked |= study.task.check((student,), losses, storage, trained_on)
     return checked
 
@@ -90,11 +95,11 @@ def resources_of(place: RunOptions, study: Study) -> Resources:
 
     if place.address is None:
         here = cluster.Node(os.cpu_count() or 1, len(gpu_names()))
-        return cluster.allocate([here], place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        return cluster.allocate([here], place.gpus_per_worker, place.max_concurrent, study.workers_per_trial)
     cluster.connect(place.address)
     try:
-        nodes = cluster.nodes() + cluster.pending_nodes()
-        return cluster.allocate(nodes, place.gpus_per_trial, place.max_concurrent, study.workers_per_trial)
+        nodes = cluster.list_nodes() + cluster.list_pending_nodes()
+        return cluster.allocate(nodes, place.gpus_per_worker, place.max_concurrent, study.workers_per_trial)
     finally:
         cluster.disconnect()
 
@@ -116,11 +121,14 @@ def drive(
         console.print(line, markup=False, soft_wrap=True)
 
     folder = place.storage / study.name
-    with locked(folder), _heard(folder), tracked(place.logs, folder, study.question, say) as trackers:
-        earlier = check_same(folder, study, inputs)
+    with locked(folder), _heard(folder), open_trackers(place.logs, folder, study.question, say) as trackers:
+        earlier, changed = check_earlier(study, space, inputs, place.storage, place.allow_code_change)
+        if changed:
+            say(f"goes on although {changed} changed since the last run")
         listeners = [*trackers, *([ConsoleTracker(say)] if place.verbose else [])]
         warm = pinned_warm_start(study, earlier)
         flow = restore_coordinator(study, inputs, place, warm, runs_of(earlier), listeners)
+        flow.code = space.code.digest
         if flow.done and earlier is not None and earlier["finished"]:
             say(f"{display_path(folder)} is finished: nothing to train, reporting again")
             return Outcome([])
@@ -130,7 +138,7 @@ def drive(
         stopped = flow.problem or flow.over_budget or _train(flow, space, place, console, say, written)
         fetch_artifacts(place.storage, study.task)
         pull_artifacts(folder)
-        summary = study.task.summary(study.students, place.storage)
+        summary = study.task.describe_models(study.students, place.storage)
         if flow.done:  # finished is written after the costs: a run that is cut short here leaves them to the next
             write_study(folder, {**written, **summary})
             summary = with_costs(study, summary, place.storage, say)
@@ -138,6 +146,19 @@ def drive(
         if flow.done:
             return Outcome([])
         return Outcome([], stopped) if stopped and not flow.problem else Outcome(flow.problems)
+
+
+def check_earlier(
+    study: Study, space: Space, inputs: Mapping[str, Any], storage: Path, allow_code_change: bool
+) -> tuple[dict[str, Any] | None, str]:
+    """study.json of the study's earlier runs, and which files of its code have changed since, which is allowed.
+
+    Raises InputError if that was another study, or ran with other code and this is not allowed.
+    """
+    folder = storage / study.name
+    earlier = check_same(folder, study, inputs)
+    changed = check_code(folder, earlier, study, space, allow_code_change) if earlier else ""
+    return earlier, changed
 
 
 @contextmanager
@@ -161,8 +182,8 @@ def restore_coordinator(
     """The study as its folder has it: a new one, or one where it was left. `runs` are its earlier ones."""
     folder = place.storage / study.name
     records = Records(folder, study.task.metrics)
-    preparations = study.task.preparations(place.storage, study.plan)
-    journal = new_journal(folder / "optuna.journal")
+    preparations = study.task.list_preparations(place.storage, study.plan)
+    journal = create_journal(folder / "optuna.journal")
     flow = Coordinator(study, records, journal, preparations, fingerprints(inputs), warm)
     flow.trackers = trackers
     replay(flow, place.retry_failed, runs)
@@ -195,23 +216,23 @@ def _train(
 ) -> str:
     """Run the flow; returns why it stopped before its end, if it did."""
     from study.cluster import resources as cluster
-    from study.cluster.software_check import software
-    from study.cluster.storage_check import check_shared
+    from study.cluster.software_check import read_versions
+    from study.cluster.storage_check import check_shared_storage
     from study.execution import tune as executor
-    from study.execution.worker import WorkerContext
+    from study.execution.worker_context import WorkerContext
 
     folder = place.storage / flow.study.name
     for note in preparation_lines(flow.preparations):
         say(note)
     cluster.connect(place.address)
     try:  # rows are written before Ray is left: that takes seconds, and more on a busy machine
-        check_shared(place.storage)
+        check_shared_storage(place.storage)
         write_study(folder, written)  # once there is a cluster to run it on
         with _written_whatever_happens(flow, written):
-            nodes = cluster.nodes() + (cluster.pending_nodes() if place.address else [])
+            nodes = cluster.list_nodes() + (cluster.list_pending_nodes() if place.address else [])
             workers = flow.study.workers_per_trial
-            resources = cluster.allocate(nodes, place.gpus_per_trial, place.max_concurrent, workers)
-            flow.resources = resources.as_row()
+            resources = cluster.allocate(nodes, place.gpus_per_worker, place.max_concurrent, workers)
+            flow.resources = resources.to_row()
             display = Display(flow, console, resources.concurrent)
 
             def watch() -> str:
@@ -223,7 +244,7 @@ def _train(
                 return cluster.max_trials(resources, place.max_concurrent) if place.address else resources.concurrent
 
             with display.shown():
-                theirs = software() if place.address else {}
+                theirs = read_versions() if place.address else {}
                 workplace = WorkerContext(folder, place.storage, mirror_of(place.storage), place.data, theirs)
                 stopped = executor.execute(flow, workplace, resources, space.module, watch, say, room)
             display.update()

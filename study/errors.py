@@ -1,5 +1,8 @@
-"""The one exception that means: the user gave something that cannot work."""
+"""The exception for input that cannot work."""
 
 
 class InputError(Exception):
-    """Bad input: what was given, what is allowed, the way out. Shown as one line, exit code 2."""
+    """Invalid input: the message states what was given, what is allowed and the way out.
+
+    Printed as one line; the process exits with code 2.
+    """

@@ -8,11 +8,14 @@ says where something lies, not what it is (a data folder), opts out with `field(
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import inspect
 import json
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from study.code_version import PACKAGES, SPACE_FILE, digest_of, digest_of_code
 from study.errors import InputError
 
 LOCATION = {"identity": False}
@@ -22,11 +25,20 @@ LIMIT = {"identity": False}
 """Metadata of a field that says how long one may go on, not what is computed."""
 
 SOURCE = "__source_digest__"
-"""The attribute in which a class that a space file defines carries a hash of its text."""
+"""The attribute in which a class from outside the installed packages carries the digest of its code."""
+
+SOURCE_CHANGE = re.compile(r'(^|\.)source: "\w{16}" → "\w{16}"$')
+"""A line of `differences` that only says that a class has other code."""
+
+PUBLIC_NAME = "__public_name__"
+"""The attribute by which a class that is renamed keeps its former name in descriptions, and so in ids and keys."""
 
 
 def describe(value: Any) -> Any:
-    """`value` as JSON-ready data; a dataclass becomes {"is": class, "from": module, field: …}.
+    """Return `value` as JSON-ready data; a dataclass becomes {"is": class, "from": origin, field: …}.
+
+    The origin is the top-level package of an installed class, so that its module may move, "space file" for a class
+    of a space file, and else its module.
 
     Raises InputError for anything whose description would not identify it (a function, an array).
     """
@@ -45,11 +57,34 @@ def describe(value: Any) -> Any:
     )
 
 
+def public_name(kind: type) -> str:
+    """Return the name under which a class is described."""
+    return str(vars(kind).get(PUBLIC_NAME, kind.__qualname__))
+
+
 def _class(kind: type) -> dict[str, str]:
-    named = {"is": kind.__qualname__, "from": kind.__module__}
-    # a class written in a space file is not versioned with this project: its text is part of what it is
-    source = vars(kind).get(SOURCE)
+    package = kind.__module__.split(".")[0]
+    if package in PACKAGES:
+        return {"is": public_name(kind), "from": package}
+    origin = SPACE_FILE if package.startswith(SPACE_FILE) else kind.__module__
+    named = {"is": public_name(kind), "from": origin}
+    # a class of the user's own is not versioned with this project: its code is part of what it is
+    source = _source(kind)
     return named | {"source": source} if source else named
+
+
+def _source(kind: type) -> str:
+    """Return the digest of a class's code, empty where its text cannot be found.
+
+    It is kept in the class: a worker that gets the class by value does not have its text.
+    """
+    if SOURCE not in vars(kind):
+        try:
+            source = digest_of_code(textwrap.dedent(inspect.getsource(kind)).encode())
+        except (OSError, TypeError):
+            source = ""
+        setattr(kind, SOURCE, source)
+    return str(vars(kind)[SOURCE])
 
 
 def canonical(value: Any) -> str:
@@ -59,7 +94,7 @@ def canonical(value: Any) -> str:
 
 def digest(*values: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of the values' descriptions."""
-    return hashlib.sha256(canonical(values).encode()).hexdigest()[:16]
+    return digest_of(canonical(values))
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from study.code_version import SPACE_FILE, CodeVersion, version_of
 from study.errors import InputError
-from study.identity import SOURCE, digest
 from study.study import Study
 
 RENAMED = {
@@ -40,6 +39,7 @@ class Space:
     path: Path
     profile: str
     source: str
+    code: CodeVersion
 
 
 def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
@@ -52,11 +52,11 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
         )
-    defined = module.study
+    source, code, defined = path.read_text(encoding="utf-8"), version_of(path), module.study
     if isinstance(defined, Study):
         if profile is not None:
             raise InputError(f"{path} has no profiles, --profile {profile} cannot be chosen: leave the option out")
-        return Space(defined, module, path, "", path.read_text(encoding="utf-8"))
+        return Space(defined, module, path, "", source, code)
     if not isinstance(defined, dict) or not defined:
         raise InputError(f"`study` in {path} is {type(defined).__name__}; allowed are a Study or profiles by name")
     chosen = next(iter(defined)) if profile is None else profile
@@ -66,7 +66,7 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
         study = defined[chosen](data_dir)
     if not isinstance(study, Study):
         raise InputError(f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study")
-    return Space(study, module, path, chosen, path.read_text(encoding="utf-8"))
+    return Space(study, module, path, chosen, source, code)
 
 
 def overridden(
@@ -94,7 +94,9 @@ def overridden(
         name=name or study.name,
         seed=study.seed if seed is None else seed,
         budget=changed,
-        task=study.task.shortened(changed.epochs / budget.epochs) if changed.epochs < budget.epochs else study.task,
+        task=study.task.with_shorter_preparations(changed.epochs / budget.epochs)
+        if changed.epochs < budget.epochs
+        else study.task,
         protocol=study.protocol if changed.epochs == budget.epochs else "",
     )
 
@@ -145,7 +147,7 @@ def _import(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # last, so that a space file's neighbours hide no installed package
         sys.path.append(folder)
-    name = f"space_{path.stem}"
+    name = f"{SPACE_FILE} {path.stem}"  # no module that can be imported has a name with a space
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file: a space file ends in .py")
@@ -153,7 +155,4 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses defined in the file look their module up
     with _blamed_on(path):
         spec.loader.exec_module(module)
-    for kind in vars(module).values():
-        if isinstance(kind, type) and kind.__module__ == name:
-            setattr(kind, SOURCE, digest(inspect.getsource(kind)))
     return module

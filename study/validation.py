@@ -1,32 +1,32 @@
-"""What a Study refuses, each in one line that says the way out."""
+"""Validation of a Study: each refusal is one line that states what was given, what is allowed and the way out."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
-from study.search.cma import CmaEs
 from study.search.halving import Never
-from study.search.samplers import Grid, WarmStart, check_sampler
-from study.space.domains import corners
-from study.space.params import equal_points
+from study.search.samplers import CmaEs, Grid, WarmStart, check_sampler
+from study.space.domains import list_children, resolve_corners
+from study.space.params import is_same_point
+from study.task import SingleWorkerMethod, StatefulMethod
 
 if TYPE_CHECKING:
     from study.study import Arm, Study
 
-METHOD = ("needs_teacher",)
-"""What the engine reads of a loss; its task asks for more."""
 
-LEARNS = "begin"
-"""What a loss has whose own parts learn beside the student, see trainables/losses/state.py."""
+def check_study(study: Study) -> None:
+    """Check that a study is fair and can run.
 
-
-def check(study: Study) -> None:
-    """Raises InputError for the first thing that would make this study unfair or keep it from working."""
-    _check_names(study)
+    Raises InputError for the first problem found.
+    """
+    _check_name(study)
+    _check_arms_and_students(study)
     _check_baselines(study)
+    _check_cells(study)
     _check_metric(study)
     _check_objectives(study)
     _check_warm_start(study)
@@ -35,67 +35,61 @@ def check(study: Study) -> None:
     if study.confirm_on not in ("train+val", "train"):
         raise InputError(f"confirm_on is {study.confirm_on!r}; allowed are 'train+val' and 'train'")
     for arm in study.arms:
-        _check_domains(arm)
+        _check_losses(arm)
         _check_search(study, arm)
     _check_workers(study)
 
 
-def _check_warm_start(study: Study) -> None:
-    if study.warm_start is None:
-        return
-    if not isinstance(study.warm_start, WarmStart):
-        raise InputError(f'warm_start is {study.warm_start!r}; write WarmStart("runs/…")')
-    if isinstance(study.sampler, Grid):
-        raise InputError("warm_start with Grid: a grid tries all its points anyway; leave one of the two out")
-
-
-def _check_names(study: Study) -> None:
+def _check_name(study: Study) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", study.name, re.ASCII):
         raise InputError(f"study name {study.name!r}: use letters, digits, '.', '_' and '-', at most 100 of them")
     if study.name in ("teachers", "outputs"):
         raise InputError(
-            f"study name {study.name!r} is taken: teachers and their outputs are kept there; choose another"
+            f"study name {study.name!r} is reserved for the folder of teachers or of their outputs; choose another"
         )
+
+
+def _check_arms_and_students(study: Study) -> None:
     if not study.students:
         raise InputError("a study needs at least one student; students is empty")
     for kind, names in (("arm", [a.name for a in study.arms]), ("student", [s.name for s in study.students])):
-        slashed = [name for name in names if " / " in name or not name]
-        if slashed:
-            raise InputError(f"{kind} name {slashed[0]!r}: it must have letters, and no ' / ', which joins cell names")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"two {kind}s are called {twice[0]!r}: names tell results apart, give each its own")
+        for name in names:
+            if not name or " / " in name:
+                raise InputError(
+                    f"{kind} name {name!r}: it must not be empty, nor contain ' / ', which joins cell names"
+                )
+            if names.count(name) > 1:
+                raise InputError(f"two {kind}s are called {name!r}: results are listed by name, give each its own")
 
 
 def _check_baselines(study: Study) -> None:
     names = [arm.name for arm in study.arms]
     if not any(arm.baseline for arm in study.arms):
         raise InputError(
-            f"no arm is a baseline (arms: {', '.join(names) or 'none'}): mark the one others are compared with, "
-            "Arm(…, baseline=True); without it a difference means nothing"
+            f"no arm is a baseline (arms: {', '.join(names) or 'none'}): mark the one that others are compared with, "
+            "Arm(…, baseline=True)"
         )
     for arm in study.arms:
         if arm.versus is not None and (arm.versus not in names or arm.versus == arm.name):
             raise InputError(
                 f"arm {arm.name!r} is compared with {arm.versus!r}; the other arms are: {', '.join(names)}"
             )
-    _check_cells(study)
 
 
 def _check_cells(study: Study) -> None:
-    """Where arms are for some students only: names, and that nothing is compared with what is not there."""
+    """Check the arms' student names, and that every cell's comparison arm trains the same student."""
     names = [student.name for student in study.students]
     for arm in study.arms:
         unknown = [name for name in arm.students or () if name not in names]
         if unknown:
             raise InputError(f"arm {arm.name!r} is for student {unknown[0]!r}; the students are: {', '.join(names)}")
-    there = {(cell.student.name, cell.arm.name) for cell in study.cells}
+    existing = {(cell.student.name, cell.arm.name) for cell in study.cells}
     for name in names:
-        if not any(student == name for student, _ in there):
+        if not any(student == name for student, _ in existing):
             raise InputError(f"student {name!r} has no arm: name it in an arm's students, or leave it out")
     for cell in study.cells:
-        versus = study.versus(cell.arm)
-        if versus is not None and (cell.student.name, versus.name) not in there:
+        versus = study.find_comparison(cell.arm)
+        if versus is not None and (cell.student.name, versus.name) not in existing:
             raise InputError(
                 f"arm {cell.arm.name!r} is compared with {versus.name!r}, which is not for {cell.student.name!r}: "
                 "give both the same students"
@@ -116,31 +110,52 @@ def _check_objectives(study: Study) -> None:
     allowed = [name for name in study.task.metrics if name.startswith("val/") and name != study.metric]
     for name in study.objectives:
         if name not in allowed or study.objectives.count(name) > 1:
-            others = ", ".join(allowed) or "none"
             raise InputError(
-                f"objective {name!r}: allowed are validation metrics beside {study.metric!r}, once: {others}"
+                f"objective {name!r}: allowed are validation metrics other than {study.metric!r}, each once: "
+                f"{', '.join(allowed) or 'none'}"
             )
     if study.objectives and not isinstance(study.stopping, Never):
         raise InputError(
-            f"with objectives, stopping is {study.stopping!r}: it would stop by {study.metric!r} alone what is good "
-            "in the others; use stopping=Never()"
+            f"with objectives, stopping is {study.stopping!r}: it would prune by {study.metric!r} alone, whatever the "
+            "other metrics are; use stopping=Never()"
         )
     if study.objectives and isinstance(study.sampler, CmaEs):
-        raise InputError("with objectives, sampler is CmaEs, which follows one score; use Tpe, Random or Grid")
+        raise InputError("with objectives, sampler is CmaEs, which optimises a single metric; use Tpe, Random or Grid")
+
+
+def _check_warm_start(study: Study) -> None:
+    if study.warm_start is None:
+        return
+    if not isinstance(study.warm_start, WarmStart):
+        raise InputError(f'warm_start is {study.warm_start!r}; write WarmStart("runs/…")')
+    if isinstance(study.sampler, Grid):
+        raise InputError("warm_start with Grid: a grid tries all its points anyway; leave one of the two out")
+
+
+def _check_losses(arm: Arm) -> None:
+    """Build the arm's loss at both ends of its domains, which runs the losses' own range checks."""
+    try:
+        for loss in resolve_corners(arm.loss):
+            if not hasattr(loss, "needs_teacher"):
+                raise InputError(f"{type(loss).__name__} has no 'needs_teacher': see \"Adding a loss\" in README.md")
+            if hasattr(loss, "begin") and not isinstance(loss, StatefulMethod):  # its name before version 0.2
+                raise InputError(f"{type(loss).__name__} defines begin(), which is now called new_state()")
+    except InputError as error:
+        raise InputError(f"arm {arm.name!r} at an end of its search space: {error}") from None
 
 
 def _check_search(study: Study, arm: Arm) -> None:
     if not isinstance(arm.first, tuple):
         raise InputError(f"arm {arm.name!r}: first is {arm.first!r}; write a tuple of losses: first=(…,)")
-    if arm.first and not arm.searched:
+    if arm.first and not arm.is_searched:
         raise InputError(f"arm {arm.name!r} has first points and nothing to search: leave out first, or add a domain")
     try:
         points = arm.first_points
     except InputError as error:
         raise InputError(f"arm {arm.name!r}: a first point lies outside its search space: {error}") from None
-    if any(equal_points(point, other) for number, point in enumerate(points) for other in points[:number]):
+    if any(is_same_point(point, other) for number, point in enumerate(points) for other in points[:number]):
         raise InputError(f"arm {arm.name!r}: two first points are the same; leave one out")
-    if arm.searched:
+    if arm.is_searched:
         check_sampler(study.sampler, arm.name, arm.loss, points, study.budget.trials)
 
 
@@ -151,25 +166,21 @@ def _check_workers(study: Study) -> None:
     if workers == 1:
         return
     for arm in study.arms:
-        for loss in corners(arm.loss):
-            name = f"arm {arm.name!r}: {type(loss).__name__}"
-            if hasattr(loss, LEARNS):
+        for loss in resolve_corners(arm.loss):
+            for reason in _single_worker_reasons(loss):
                 raise InputError(
-                    f"{name} has parts of its own that learn, which {workers} workers would each train on their part "
-                    "of a batch alone; use workers_per_trial=1"
-                )
-            if getattr(loss, "adaptive", None) is not None:
-                raise InputError(
-                    f"{name} ranks the samples of a batch, of which each of {workers} workers sees a part; use "
-                    "workers_per_trial=1, or leave 'adaptive' out"
+                    f"arm {arm.name!r}: {type(loss).__name__} cannot be trained by {workers} workers: {reason}; "
+                    "use workers_per_trial=1"
                 )
 
 
-def _check_domains(arm: Arm) -> None:
-    try:
-        for loss in corners(arm.loss):
-            for wanted in METHOD:
-                if not hasattr(loss, wanted):
-                    raise InputError(f'{type(loss).__name__} has no {wanted!r}: see "Adding a loss" in README.md')
-    except InputError as error:
-        raise InputError(f"arm {arm.name!r} at an end of its search space: {error}") from None
+def _single_worker_reasons(loss: Any) -> Iterator[str]:
+    """Yield why a loss, or an object in its fields, needs a single worker; nothing if batches can be split."""
+    if isinstance(loss, SingleWorkerMethod):
+        if reason := loss.single_worker_reason():
+            yield reason
+    elif isinstance(loss, StatefulMethod):
+        yield "it owns parts that are trained, and each worker would train them on its shard of a batch alone"
+    else:
+        for _, item in list_children(loss):
+            yield from _single_worker_reasons(item)

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "study": (
-        "errors atomic identity trial space search trackers validation study space_file records storage engine "
-        "cluster execution driver cli run __main__"
+        "errors atomic code_version identity trial task space search trackers validation study space_file records "
+        "storage engine cluster execution driver cli run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
     "reports": "format load analysis text figures tables examples papers build compare export",
@@ -23,8 +23,8 @@ LAYERS = {
 BETWEEN = {
     "spaces": {"study", "trainables", "cifar_profiles"},
     # the engine's words alone: types, descriptions, domains, errors, files
-    "trainables": {"study.trial", "study.identity", "study.errors", "study.space", "study.atomic"},
-    "reports": {"study.records", "study.trial", "study.identity", "study.errors"},
+    "trainables": {"study.trial", "study.task", "study.identity", "study.errors", "study.space", "study.atomic"},
+    "reports": {"study.records", "study.trial", "study.task", "study.code_version", "study.identity", "study.errors"},
     "study": set[str](),
 }
 """What each part may import of the others."""

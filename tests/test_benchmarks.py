@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +27,18 @@ COUNTS_OF_FAULTS = ("differences", "missed", "wrong")
 
 
 @pytest.mark.slow
-def test_quick_runs_end_with_results_that_parse():
-    with ThreadPoolExecutor(2) as two_at_a_time:  # each by itself has a core to spare, and their figures do not matter
-        outputs = dict(zip(COMMANDS, two_at_a_time.map(_quick_run, COMMANDS), strict=True))
-    for name, output in outputs.items():
-        results = output.rstrip().rsplit("\n\n", 1)[1].splitlines()
-        parsed = [re.fullmatch(r"RESULT ([a-z0-9_]+) (\S+) \S+", line) for line in results]
-        assert all(parsed), (name, results)
-        assert all(float(match[2]) > 0 for match in parsed if match and not match[1].endswith(COUNTS_OF_FAULTS)), name
-        assert len({match[1] for match in parsed if match}) == len(results), name
-    assert "RESULT differences 0 differences" in outputs["kills"]
-
-
-def _quick_run(name):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_quick_run_ends_with_results_that_parse(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, (name, done.stderr)
-    return done.stdout
+    assert done.returncode == 0, done.stderr
+    results = done.stdout.rstrip().rsplit("\n\n", 1)[1].splitlines()
+    parsed = [re.fullmatch(r"RESULT ([a-z0-9_]+) (\S+) \S+", line) for line in results]
+    assert all(parsed), results
+    assert all(float(match[2]) > 0 for match in parsed if match and not match[1].endswith(COUNTS_OF_FAULTS))
+    assert len({match[1] for match in parsed if match}) == len(results)
+    if name == "kills":
+        assert "RESULT differences 0 differences" in done.stdout
 
 
 def test_peer_has_the_loss_of_our_loop():

@@ -32,6 +32,7 @@ from .models.sr.srfbn import SRFBN as SRFBN
 from .task import Batch as Batch
 from .task import DistillationLoss as DistillationLoss
 from .task import Outputs as Outputs
+from .tasks.base import DistillationTask as DistillationTask
 from .tasks.classification import Classification as Classification
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_parsing.task import FaceParsing as FaceParsing
@@ -47,8 +48,8 @@ from .training.recipe import Recipe as Recipe
 from .training.recipe import Sgd as Sgd
 from .training.schedules import Cosine as Cosine
 from .training.schedules import CosineWarmRestarts as CosineWarmRestarts
+from .training.schedules import FloatOrSchedule as FloatOrSchedule
 from .training.schedules import MultiStep as MultiStep
-from .training.schedules import Number as Number
 from .training.schedules import Polynomial as Polynomial
 from .training.schedules import Progress as Progress
 from .training.schedules import Staircase as Staircase

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,14 @@ from study.identity import derived_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, TrainableTask
-from trainables.training import checkpoint
+from trainables.task import Batch, DistillationLoss, Examples, Outputs
+from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Progress, schedule_values, value_at
+from trainables.training.schedules import Progress, evaluate_schedules, value_at
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 
 class TeacherOutputs(Protocol):
@@ -47,10 +50,12 @@ class Training:
     """Of all epochs so far: a driver that was killed may not have written the last ones down."""
     best_row: EpochResult | None
     best_state: dict[str, Tensor] | None
+    captured: cuda_graph.CapturedStep | None = None
+    """The step of the last epoch where steps run as a CUDA graph; not part of a checkpoint."""
 
 
 def distill(
-    task: TrainableTask,
+    task: DistillationTask[Any],
     job: TrialContext,
     build: Callable[[], nn.Module],
     recipe: Recipe,
@@ -90,7 +95,7 @@ def distill(
 
 
 def train_epoch(
-    task: TrainableTask,
+    task: DistillationTask[Any],
     job: TrialContext,
     training: Training,
     train: Examples,
@@ -109,9 +114,8 @@ def train_epoch(
     net.train()
     meters = task.meters(job.device, "train")
     sums = torch.zeros(4, device=job.device)
-    batches = order.split(recipe.batch_size)
-    for step, whole in enumerate(batches):
-        progress = Progress(epoch, job.trial.epochs, step / len(batches))
+
+    def train_step(whole: Tensor, progress: Progress) -> None:
         part = ranks.shard_batch(whole)
         batch = train.batch(part.samples, views[part.samples])
         with torch.autocast(job.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
@@ -121,19 +125,27 @@ def train_epoch(
         distill_loss = training.loss(student_outputs, taught, batch.targets, progress)
         total = value_at(loss.task_weight, progress) * task_loss + distill_loss
 
-        optimizer.param_groups[0]["lr"] = value_at(recipe.learning_rate, progress)
         optimizer.zero_grad(set_to_none=True)
         (part.weight * total).backward()
         ranks.all_reduce_gradients(net)
         optimizer.step()
-        training.loss.learn(student_outputs, taught, progress)
+        training.loss.step(student_outputs, taught, progress)
 
         # summed on the device: reading a number back would wait for every step
         distance = _distance(task, loss, student_outputs, taught)
         means = torch.stack([total.detach(), task_loss.detach(), distill_loss.detach(), distance])
-        sums += means * (part.weight * len(whole))
+        sums.add_(means * (part.weight * len(whole)))
         if part.weight:
             meters.update(student_outputs, batch)
+
+    batches = order.split(recipe.batch_size)
+    run_step: cuda_graph.Step = train_step
+    if cuda_graph.is_capturable(task, job, ranks, recipe, loss, len(batches)):
+        run_step = training.captured = cuda_graph.CapturedStep(train_step, training.captured)
+    for step, whole in enumerate(batches):
+        progress = Progress(epoch, job.trial.epochs, step / len(batches))
+        _set_learning_rate(optimizer, value_at(recipe.learning_rate, progress))
+        run_step(whole, progress)
     ranks.broadcast_buffers(net)
     total_loss, task_part, distill_part, teacher_distance = (ranks.all_reduce_sum(sums) / len(train)).tolist()
     if not math.isfinite(total_loss):
@@ -144,7 +156,7 @@ def train_epoch(
 
 
 @torch.no_grad()
-def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
+def _distance(task: DistillationTask[Any], loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
     """Of a batch; 0 where nobody asks the teacher."""
     if not loss.needs_teacher:
         return torch.zeros((), device=student.prediction.device)
@@ -153,7 +165,7 @@ def _distance(task: TrainableTask, loss: DistillationLoss, student: Outputs, tea
 
 @torch.no_grad()
 def evaluate(
-    task: TrainableTask, net: nn.Module, split: Split, device: str, ranks: ProcessGroup = SINGLE_PROCESS
+    task: DistillationTask[Any], net: nn.Module, split: Split, device: str, ranks: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, float]:
     """The task's metrics on a split, views untouched, by `split/name`; all workers get the same."""
     net.eval()
@@ -187,22 +199,26 @@ def build_seeded(build: Callable[[], Built], seed: int) -> Built:
         return build()
 
 
-def to_device(net: nn.Module, device: str) -> nn.Module:
-    """`net` on the device, its weights laid out as convolutions there are fastest: channels last.
+def to_device(net: nn.Module, device: str, precision: str = "float32") -> nn.Module:
+    """Move `net` to the device, its weights in the memory format in which convolutions are fastest there.
 
-    On GPUs, float32 is float32 (TF32 errs as much as the float16 in which a teacher's outputs are stored), and
-    convolutions give the same each time.
+    On GPUs, TF32 is off (its error is as large as that of the float16 in which teacher outputs are stored) and cuDNN is
+    deterministic. Its deterministic weight gradients in float32 take nearly twice as long in channels_last
+    (benchmarks/RESULTS.md), which is the faster format everywhere else.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
-    return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    float32_on_gpu = device == "cuda" and precision == "float32"
+    memory_format = torch.contiguous_format if float32_on_gpu else torch.channels_last
+    return net.to(device, memory_format=memory_format)  # type: ignore[no-any-return, call-overload]
 
 
 def start_training(
     job: TrialContext, ranks: ProcessGroup, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss
 ) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
-    net = ranks.prepare_model(to_device(build_seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
+    fresh = build_seeded(build, derived_seed(job.trial.seed, "weights"))
+    net = ranks.prepare_model(to_device(fresh, job.device, recipe.precision))
     running = build_seeded(lambda: make_loss_state(loss, job.device), derived_seed(job.trial.seed, "loss"))
     training = Training(ranks, net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
     state = checkpoint.load(job.checkpoint)
@@ -212,7 +228,17 @@ def start_training(
         training.loss.load_state_dict(state["loss"])
         training.epoch, training.rows = state["epoch"], state["rows"]
         training.best_row, training.best_state = state["best_row"], state["best_state"]
+    if job.device == "cuda":  # as a tensor, which a captured step reads each time it is replayed
+        training.optimizer.param_groups[0]["lr"] = torch.zeros((), device=job.device)
     return training
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(value)
+    else:
+        group["lr"] = value
 
 
 def _save(job: TrialContext, training: Training, row: EpochResult) -> None:
@@ -237,20 +263,20 @@ def _order(seed: int, epoch: int, samples: int) -> Tensor:
 
 
 def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> dict[str, float]:
-    return {"learning_rate": value_at(recipe.learning_rate, progress), **schedule_values(loss, progress)}
+    return {"learning_rate": value_at(recipe.learning_rate, progress), **evaluate_schedules(loss, progress)}
 
 
-def _keep_best(task: TrainableTask, training: Training, row: EpochResult) -> None:
+def _keep_best(task: DistillationTask[Any], training: Training, row: EpochResult) -> None:
     """Remember the weights of the epoch that is best on validation, the earliest of equals."""
     name = task.selection_metric
-    sign = 1 if task.metrics[name] == "max" else -1
+    sign = 1 if task.metrics[name].direction == "max" else -1
     best = training.best_row
     if best is None or sign * row["metrics"][name] > sign * best["metrics"][name]:
         training.best_row = row
         training.best_state = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
 
 
-def _test(task: TrainableTask, training: Training, job: TrialContext) -> dict[str, Any]:
+def _test(task: DistillationTask[Any], training: Training, job: TrialContext) -> dict[str, Any]:
     """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation.
 
     The first of a cell's runs also keeps what its net makes of a few examples.
@@ -258,7 +284,7 @@ def _test(task: TrainableTask, training: Training, job: TrialContext) -> dict[st
     ranks = training.ranks
     metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device, ranks)
     if job.trial.number == 0 and ranks.is_main:
-        exhibits.write(task, training.net, job.checkpoint, job.device)
+        exhibits.write_panels(task, training.net, job.checkpoint, job.device)
     if training.best_row is None or training.best_state is None:
         return metrics
     last = {key: value.detach().clone() for key, value in training.net.state_dict().items()}

@@ -1,177 +1,188 @@
-"""The words that all tasks and losses share: Examples, Batch, Outputs, Progress, and the two protocols.
+"""The vocabulary of tasks, losses and the training loop: Batch, Outputs, DistillationLoss, ModelSpec, Dataset.
 
-Shape letters, here and everywhere: B samples in a batch, N samples in a split, K classes, C channels, H × W
-pixels. A task that the training loop serves implements `TrainableTask`; the engine's own view of a task is
-`study.trial.Task`.
+Shape letters, here and everywhere: B samples in a batch, N samples in a split, K classes, C channels, H × W pixels.
+Tasks derive from `DistillationTask` (trainables/tasks/base.py); the engine's own interface is `study.task.Task`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from study.trial import Direction, Split, TrialContext
-from trainables.training.schedules import Progress
+from study.task import Metric
+from trainables.training.schedules import FloatOrSchedule, Progress
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, views applied, on the trial's device."""
+    """One batch on the trial's device, augmented."""
 
     inputs: Tensor
     """(B, C, H, W) float32, normalised."""
     targets: Any
-    """What the task learns: (B,) int64 classes, (B, H, W) int64 labels, an image, a density map."""
+    """The truth: (B,) int64 classes, (B, H, W) int64 labels, or what else the task's loss compares with."""
     samples: Tensor
     """(B,) int64 positions in the split."""
     views: Tensor
-    """(B,) int64 numbers of the views applied; 0 is the untouched image."""
+    """(B,) int64 numbers of the augmented views; 0 is the untouched image."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a net returns for a batch."""
+    """The outputs of a net for a batch."""
 
     prediction: Tensor
-    """Logits (B, K) or (B, K, H, W), a density map (B, 1, H, W), an image (B, 3, H, W): the task says which."""
+    """Logits (B, K) or (B, K, H, W), a density map (B, 1, H, W), an image (B, 3, H, W): see the task's `prediction`."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
     """Inner activations by name, for losses that compare them."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of one example."""
+    """One picture of one example, for the report."""
 
     name: str
-    """What it shows: "input", "labels", "density"."""
+    """The subject: "input", "labels", "density"."""
     kind: Literal["image", "labels", "map"]
     values: Tensor
     """An image (3, H, W) uint8; labels (H, W) uint8; a map (H, W) of numbers."""
     caption: str = ""
-    """What is told below it, such as the count of a density map."""
+    """A line below the picture, such as the count of a density map."""
     given: bool = False
-    """Whether it belongs to the example itself, the same for every net: an input, the truth."""
+    """Whether the picture belongs to the example, the same for every net: an input, the truth."""
     scale: str = ""
-    """What a map's colours stand for. Those of one scale share their range within an example."""
+    """The quantity that a map's colours stand for. Maps of one scale share their range within an example."""
     classes: tuple[str, ...] = ()
     """The names of labels."""
 
 
 class Examples(Protocol):
-    """One split, resident or memory-mapped, that forms batches on a device."""
+    """One split, resident on the device or memory-mapped, that forms batches."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, samples: Tensor, views: Tensor) -> Batch: ...
+    def batch(self, samples: Tensor, views: Tensor) -> Batch:
+        """Return the batch of these samples (B,) int64 at these views (B,) int64."""
+
+
+class LoadedData(Protocol):
+    """A data set in memory or memory-mapped, as `Dataset.load` returns it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def note(self) -> str:
+        """A remark for the record, such as that training images are missing; empty where there is none."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all images of the published set; published figures hold for these alone."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all inputs and targets, whatever files they came from."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel, of pixels scaled to [0, 1], for normalisation."""
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+LoadedT = TypeVar("LoadedT", bound=LoadedData)
+LoadedT_co = TypeVar("LoadedT_co", bound=LoadedData, covariant=True)
+
+
+class Dataset(Protocol[LoadedT_co]):
+    """The settings of a data set: a frozen dataclass, see trainables/data/."""
+
+    def load(self) -> LoadedT_co:
+        """Read the data. Raises InputError if something is missing or damaged."""
+
+    def __hash__(self) -> int: ...
+
+
+class ModelSpec(Protocol):
+    """The settings of a net: a frozen dataclass, see trainables/models/."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def build(self) -> Callable[..., nn.Module]:
+        """A method that returns the net, given what the task knows of data: channels, classes or scale."""
 
 
 class DistillationLoss(Protocol):
-    """What an arm adds to the task loss: total = task_weight · task_loss + self(student, teacher, targets, progress).
+    """The loss of an arm: total = task_weight · task_loss + self(student, teacher, targets, progress).
 
-    A frozen dataclass. Its fields are numbers, domains or schedules, so that any of them can be searched.
+    A frozen dataclass whose fields are numbers, domains or schedules, so that any of them can be searched.
     """
 
     @property
     def needs_teacher(self) -> bool: ...
 
     @property
-    def task_weight(self) -> Any: ...
+    def task_weight(self) -> FloatOrSchedule: ...
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor: ...
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        """Return the loss of a batch, a scalar ()."""
 
 
 class Views(Protocol):
-    """A finite, enumerable set of augmentations."""
+    """A finite, enumerable set of augmentations, see trainables/training/views.py."""
 
     @property
     def count(self) -> int: ...
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """The view of each sample, (B,) int64: a pure function of seed, epoch and sample."""
+        """Return a view for each sample, (B,) → (B,) int64: a pure function of seed, epoch and sample."""
 
 
 class Meters(Protocol):
-    """Accumulates a split's metrics; one instance per evaluation."""
+    """The metrics of one evaluation of a split, accumulated batch by batch."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None: ...
 
     def compute(self) -> dict[str, float]:
-        """By bare name (`accuracy`); the loop puts the split before it.
+        """Return the metrics by bare name (`accuracy`), over the samples of all workers of the trial.
 
-        Over all workers of a trial, each of which has seen its own samples: torchmetrics' own meters do that here.
+        Each worker has updated its own meters with its own samples; torchmetrics' meters combine them here.
         """
 
 
-class TrainableTask(Protocol):
-    """What the training loop (trainables/distill.py) asks of a task."""
-
-    @property
-    def metrics(self) -> Mapping[str, Direction]: ...
-
-    @property
-    def selection_metric(self) -> str:
-        """The validation metric whose best epoch is remembered where validation is kept apart."""
-
-    @property
-    def views(self) -> Views: ...
-
-    @property
-    def recipe(self) -> Any:
-        """The students' `trainables.training.recipe.Recipe`."""
-
-    @property
-    def teacher(self) -> Any:
-        """A `trainables.teacher.weights.Teacher`."""
-
-    @property
-    def teacher_key(self) -> str:
-        """What identifies the teacher's weights."""
-
-    @property
-    def pool_key(self) -> str:
-        """What identifies the inputs of the pool: their content, order and normalisation."""
-
-    @property
-    def stored_output_bytes(self) -> int | None:
-        """The size of one stored teacher output; None if outputs are not stored and the teacher is asked live."""
-
-    def __hash__(self) -> int: ...
-
-    def positions(self, split: Split) -> Tensor:
-        """Where a training split's samples lie in the pool, which is "train+val": (N,) int64."""
-
-    def build(self, model: Any) -> nn.Module: ...
-
-    def teacher_net(self, job: TrialContext) -> nn.Module:
-        """What the teacher's training starts from."""
-
-    def examples(self, split: Split, device: str) -> Examples: ...
-
-    def evaluation_batch(self, device: str) -> int:
-        """How many samples are evaluated at once; 1 where images differ in size."""
-
-    def outputs(self, net: nn.Module, batch: Batch) -> Outputs: ...
-
-    def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
-
-    def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
-        """How far the student is from its teacher, one number: the same measure for all arms, whatever they learn."""
-
-    def meters(self, device: str, split: Split) -> Meters:
-        """Of "train" only what costs little: it is measured at every step."""
-
-    def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
-        """What there is to see of a batch of one test example; nothing where pictures tell nothing."""
+Spec = TypeVar("Spec", bound=ModelSpec)
 
 
-def without_pretrained(model: Any) -> Any:
-    """The model without weights of ImageNet, for a net whose own weights follow: none need to be there for it."""
+def without_pretrained(model: Spec) -> Spec:
+    """Return the settings without ImageNet weights, for a net whose weights are loaded or do not matter."""
     return replace(model, imagenet=False) if getattr(model, "imagenet", False) else model
 
 
 def count_parameters(net: nn.Module) -> int:
-    """How many parameters a net has."""
+    """Return the number of parameters of a net."""
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+LOSS_METRICS = (
+    Metric("loss", "min"),
+    Metric("task_loss", "min"),
+    Metric("distill_loss", "min"),
+    Metric("teacher_distance", "min", label="distance to the teacher"),
+)
+"""The metrics that the training loop computes for every task, on the training split."""
+
+
+def name_metrics(scores: Sequence[Metric], train_scores: Sequence[Metric]) -> dict[str, Metric]:
+    """Return every metric of a task with these scores by `split/name`, with those of the training loop."""
+    by_split = {"train": (*LOSS_METRICS, *train_scores)}
+    by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(scores))
+    names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
+    return names | {"best_val_epoch": Metric("best_val_epoch", "min")}

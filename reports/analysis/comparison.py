@@ -16,7 +16,7 @@ import pandas as pd
 from reports.analysis import published, statistics
 from reports.analysis.published import Published
 from reports.analysis.statistics import Direction, Mean, Paired, Verdict
-from reports.format.metrics import Metric, metric
+from reports.format.metrics import Metric
 from reports.load import Cell, StudyRecords
 
 
@@ -52,6 +52,10 @@ class ArmResult:
     seeds_needed: int | None = None
     """For an undecided comparison: the seeds that would find the seen difference with 80 % power."""
     published: Published | None = None
+    not_judged: str = ""
+    """Why nothing is said of its difference, although both arms have runs."""
+    mixed: str = ""
+    """Why its own mean is of no one thing."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ def to_dataframe(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
     return pd.DataFrame([_flat(comparison, row) for comparison in comparisons for row in comparison.rows])
 
 
+def verdict_text(row: ArmResult) -> str | None:
+    """The verdict in words; None where nothing is compared or measured."""
+    return f"not judged: {row.not_judged}" if row.not_judged else row.verdict
+
+
 def _compare_student(records: StudyRecords, student: str) -> Comparison:
     cells = records.cells_of(student)
     tested = by_seed(records, records.test_metric)
@@ -96,7 +105,7 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
     return Comparison(
         student=student,
         parameters=parameters if isinstance(parameters, int) else None,
-        metric=metric(records.test_metric),
+        metric=records.get_metric(records.test_metric),
         direction=records.direction_of(records.test_metric),
         teacher=_reference(records),
         rows=tuple(_judged(rows)),
@@ -121,10 +130,10 @@ def by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
 
 
 def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, float]]) -> ArmResult:
-    names = {other.arm: other.name for other in records.cells_of(cell.student)}
-    values = tested.get(cell.name, {})
-    other = tested.get(names.get(cell.versus or "", ""), {})
-    shared = sorted(values.keys() & other.keys())
+    base = next((other for other in records.cells_of(cell.student) if other.arm == cell.versus), None)
+    values, other = tested.get(cell.name, {}), tested.get(base.name, {}) if base else {}
+    mixed = records.mixed_code(cell, base) if base and values and other else ""
+    shared = [] if mixed else sorted(values.keys() & other.keys())
     at_best = by_seed(records, "test_at_best_val/" + records.test_metric.split("/", 1)[-1]).get(cell.name, {})
     return ArmResult(
         arm=cell.arm,
@@ -140,6 +149,8 @@ def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, floa
         else None,
         differences=tuple(values[i] - other[i] for i in shared),
         published=_published(records, cell),
+        not_judged=mixed,
+        mixed=records.mixed_code(cell),
     )
 
 
@@ -166,7 +177,7 @@ def _published(records: StudyRecords, cell: Cell) -> Published | None:
     """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
     if not protocol(records) or not cell.published:
         return None
-    written = metric(records.test_metric)
+    written = records.get_metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.cells_of(cell.student)}
     versus = methods.get(cell.versus or "")
     found = published.find(protocol(records), cell.student, cell.published.lower())
@@ -178,7 +189,7 @@ def _reference(records: StudyRecords) -> Reference | None:
     if not teacher:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
-    written = metric(records.test_metric)
+    written = records.get_metric(records.test_metric)
     found = published.find(protocol(records), name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(
@@ -214,7 +225,7 @@ def _flat(comparison: Comparison, row: ArmResult) -> dict[str, Any]:
         "difference_high": spread.high if spread else None,
         "p": paired.p if paired else None,
         "p_holm": row.p,
-        "verdict": row.verdict,
+        "verdict": verdict_text(row),
         "seeds_needed": row.seeds_needed,
         "published": figure.value if figure else None,
         "published_versus": figure.versus if figure else None,

@@ -21,7 +21,7 @@ from scipy import stats
 from reports.analysis import statistics
 from reports.analysis.comparison import compare, protocol
 from reports.analysis.statistics import Direction, Interval, Mean, Verdict
-from reports.format.metrics import Metric, metric
+from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
 Kind = Literal["paired", "unpaired", "repeated"]
@@ -63,6 +63,10 @@ class Row:
     """The study it is compared with; None for that study itself."""
     why_not: str = ""
     """Why no difference may be taken."""
+    mixed: str = ""
+    """Why its own runs are not of one thing."""
+    not_judged: str = ""
+    """Why nothing is said of its difference, although one could be taken."""
     difference: Difference | None = None
     p: float | None = None
     """Holm-corrected."""
@@ -162,9 +166,9 @@ def _welch_interval(x: Any, y: Any) -> Interval:
 
 def _rows(index: int, records: StudyRecords) -> dict[tuple[str, str], Row]:
     """A study's cells by student and arm."""
-    direction = records.direction_of(records.test_metric)
+    written, direction = records.get_metric(records.test_metric), records.direction_of(records.test_metric)
     return {
-        (table.student, row.arm): Row(row.arm, index, row.values, metric(records.test_metric), direction, row.mean)
+        (table.student, row.arm): Row(row.arm, index, row.values, written, direction, row.mean, mixed=row.mixed)
         for table in compare(records)
         for row in table.rows
     }
@@ -184,8 +188,9 @@ def _compared(student: str, row: Row, first: Row, studies: Sequence[StudyRecords
     reasons = incomparable(one, other)
     if _description(one, student) != _description(other, student):
         reasons.append("another net under this student's name")
-    row = replace(row, versus=first.study, why_not="; ".join(reasons))
-    if reasons or not row.values or not first.values:
+    mixed = "" if reasons else row.mixed or first.mixed
+    row = replace(row, versus=first.study, why_not="; ".join(reasons), not_judged=mixed)
+    if reasons or mixed or not row.values or not first.values:
         return row
     return replace(row, difference=_difference(row, first, _same_trials(one, other, f"{student} / {row.arm}")))
 

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from reports.analysis.comparison import Comparison
 from reports.analysis.statistics import Interval
 from reports.figures.style import GREY, Drawn, escape_plotly, line_style, new_figure, rounded, whole_steps, with_alpha
-from reports.format.metrics import Metric, metric
+from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
 DISTANCE = "train/teacher_distance"
@@ -86,7 +86,7 @@ def curves(records: StudyRecords, student: str) -> Drawn | None:
     """Learning curves of the confirm runs, one line an arm."""
     name = curve_metric(records)
     data = curve_data(records, student, name) if name else pd.DataFrame()
-    return None if data.empty or not name else draw_curves(data, records, student, metric(name))
+    return None if data.empty or not name else draw_curves(data, records, student, records.get_metric(name))
 
 
 def curve_metric(records: StudyRecords) -> str | None:
@@ -124,7 +124,7 @@ def distances(records: StudyRecords, student: str) -> Drawn | None:
     data = curve_data(records, student, DISTANCE) if DISTANCE in records.epochs else pd.DataFrame()
     if data.empty:
         return None
-    figure = _bands(data, records, student, metric(DISTANCE), "distance to the teacher")
+    figure = _bands(data, records, student, records.get_metric(DISTANCE), "distance to the teacher")
     if data["low"].min() > 0 and data["high"].max() > 30 * data["low"].min():
         figure.update_yaxes(type="log", dtick=1)
     return Drawn(

@@ -10,7 +10,7 @@ import pandas as pd
 from reports.analysis.pareto import pareto
 from reports.analysis.search import winner
 from reports.figures.style import BEST, GREY, PALETTE, Drawn, escape_plotly, new_figure, rounded, with_alpha
-from reports.format.metrics import format_value, metric
+from reports.format.metrics import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MOST_BEATEN = 1000
@@ -24,10 +24,7 @@ def front_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
         return []
     best = winner(records, cell)
     chosen = int(best["number"]) if best is not None else -1
-    return [
-        draw_front(data, objectives, further, cell, chosen, records.direction_of(further) == "min")
-        for further in objectives[1:]
-    ]
+    return [draw_front(records, data, objectives, further, cell, chosen) for further in objectives[1:]]
 
 
 def front_data(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
@@ -43,14 +40,16 @@ def front_data(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[st
     front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
     data = trials[["number", "params"]].copy()
     for name in objectives:
-        data[name] = trials[name].astype(float) * metric(name).factor
+        data[name] = trials[name].astype(float) * records.get_metric(name).factor
     data["front"] = np.isin(np.arange(len(data)), front)
     return data.reset_index(drop=True), objectives
 
 
-def draw_front(data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int, lower: bool) -> Drawn:
+def draw_front(
+    records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int
+) -> Drawn:
     """All complete trials, those of the front joined, the confirmed one marked."""
-    across, up = metric(further), metric(objectives[0])
+    across, up = records.get_metric(further), records.get_metric(objectives[0])
     figure = new_figure(across.label, up.label, 360)
     figure.update_xaxes(showgrid=True)
     front = data[data["front"]].sort_values([further, objectives[0]])
@@ -59,7 +58,9 @@ def draw_front(data: pd.DataFrame, objectives: list[str], further: str, cell: Ce
     open_circle = {"color": with_alpha(GREY, 0.8), "size": 7, "symbol": "circle-open"}
     joined = "lines+markers" if len(objectives) == 2 else "markers"  # with more, no curve in this plane is the front
     star = {"color": BEST, "size": 15, "symbol": "star"}
-    shape = "hv" if lower else "vh"  # between two trials the worse of both is what is had
+    shape = (
+        "hv" if records.direction_of(further) == "min" else "vh"
+    )  # between two trials the worse of both is what is had
     parts = (
         (shown, "others", "markers", open_circle),
         (front, "no other is better in all", joined, {"color": PALETTE[0], "size": 9}),

@@ -30,7 +30,7 @@ from reports.figures.style import (
     whole_steps,
     with_alpha,
 )
-from reports.format.metrics import Metric, format_value, metric
+from reports.format.metrics import Metric, format_value
 from reports.format.settings import domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
@@ -56,7 +56,7 @@ def search_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
     trials = thinned(every)
     if trials.empty:
         return []
-    written, best = metric(records.metric), winner(records, cell)
+    written, best = records.get_metric(records.metric), winner(records, cell)
     lower = records.direction_of(records.metric) == "min"
     drawn = [draw_history(trials, written, cell, len(every), lower)]
     curves = curve_data(records, cell, trials)
@@ -77,7 +77,7 @@ def score_data(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     trials = records.searches(cell)
     trials = trials[trials["state"].isin(list(STATES))]
     data = trials[["trial_id", "number", "state", "reason", "params"]].copy()
-    data["score"] = trials[records.metric].astype(float) * metric(records.metric).factor
+    data["score"] = trials[records.metric].astype(float) * records.get_metric(records.metric).factor
     complete = data["score"].where(data["state"] == "COMPLETE")
     falling = records.direction_of(records.metric) == "min"
     data["best"] = (complete.cummin() if falling else complete.cummax()).ffill()
@@ -128,7 +128,7 @@ def curve_data(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.Da
     if best is not None:
         chosen = pd.concat([chosen, trials[trials["trial_id"] == best["trial_id"]]]).drop_duplicates("trial_id")
     rows = records.epochs[["trial_id", "epoch", records.metric]].merge(chosen[["trial_id", "number", "state"]])
-    rows["value"] = rows[records.metric].astype(float) * metric(records.metric).factor
+    rows["value"] = rows[records.metric].astype(float) * records.get_metric(records.metric).factor
     return rows.dropna(subset=["value"]).sort_values(["number", "epoch"])
 
 

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from reports.analysis import statistics
 from reports.figures.style import BEST, GREY, Drawn, Look, escape_plotly, line_style, new_figure, rounded, with_alpha
-from reports.format.metrics import Metric, format_value, metric
+from reports.format.metrics import Metric, format_value
 from reports.format.settings import CLASS
 from reports.load import Cell, StudyRecords
 
@@ -59,7 +59,7 @@ def setting_figures(records: StudyRecords, student: str) -> list[Drawn]:
         return []
     names = [name for name in records.confirmed.columns if str(name).startswith("test/")]
     names.sort(key=lambda name: name != records.test_metric)
-    data = [(metric(name), setting_data(records, student, found, name)) for name in names]
+    data = [(records.get_metric(name), setting_data(records, student, found, name)) for name in names]
     return [
         draw_setting(points, found, written, student, records.direction_of(written.name))
         for written, points in data
@@ -127,7 +127,7 @@ def _point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point 
     runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
     if runs.empty:
         return None
-    written = metric(name)
+    written = records.get_metric(name)
     seeds = [float(value) * written.factor for value in runs[name]]
     chosen = found.fixed.get(cell.arm, _configured(runs["config"].iloc[-1], found.path))
     return Point(cell.arm, chosen, tuple(seeds), statistics.mean_interval(seeds))

@@ -1,21 +1,23 @@
-"""How a metric is written for people: factor, decimals, unit, label. Knows nothing of which metrics a study has."""
+"""The written form of metrics, as study.json declares it: factor, decimals, unit, label. Also of numbers and times."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-FRACTIONS = {"accuracy", "top1", "top5", "f1", "f1_all", "precision", "recall", "iou", "mean_iou"}
-"""Recorded as fractions, written in percent; their differences are percentage points."""
-
-UNITS = {"psnr": ("dB", 3), "ssim": ("", 4), "lpips": ("", 4), "mae": ("", 2), "rmse": ("", 2), "loss": ("", 4)}
-"""Unit and decimals of metrics that are written as they are."""
-
-ABBREVIATIONS = {"psnr", "ssim", "lpips", "mae", "rmse", "f1"}
-"""Written in capitals."""
-
-NOUNS = {"f1_all": "F1 with background", "teacher_distance": "distance to the teacher"}
-"""Written otherwise than they are called."""
+SCHEMA_1 = {
+    **dict.fromkeys(("accuracy", "top1", "top5", "precision", "recall", "iou", "mean_iou"), ("%", 2, "")),
+    "f1": ("%", 2, "F1"),
+    "f1_all": ("%", 2, "F1 with background"),
+    "mae": ("", 2, "MAE"),
+    "rmse": ("", 2, "RMSE"),
+    "psnr": ("dB", 3, "PSNR"),
+    "ssim": ("", 4, "SSIM"),
+    "lpips": ("", 4, "LPIPS"),
+    "teacher_distance": ("", 4, "distance to the teacher"),
+}
+"""Unit, digits and label of the metrics of studies of schema 1, whose study.json declares directions alone."""
 
 CLASS = "class_"
 """How the name of a score of one class begins: "class_f1_skin" is the class skin's f1."""
@@ -30,6 +32,8 @@ class Metric:
     digits: int
     unit: str
     difference_unit: str
+    noun: str
+    """The name without its split, as it is written: "accuracy", "MAE"."""
 
     @property
     def bare(self) -> str:
@@ -40,11 +44,6 @@ class Metric:
     def words(self) -> str:
         """ "test accuracy" of "test/accuracy", "test MAE" of "test/mae"."""
         return {"val": "validation"}.get(self._split, self._split).replace("_", " ") + f" {self.noun}".rstrip()
-
-    @property
-    def noun(self) -> str:
-        """The name without its split, as it is written: "accuracy", "MAE"."""
-        return NOUNS.get(self.bare) or (self.bare.upper() if self.bare in ABBREVIATIONS else self.bare)
 
     @property
     def label(self) -> str:
@@ -65,15 +64,22 @@ class Metric:
         return text if text.startswith(("−", "–")) else f"+{text}"
 
 
-def metric(name: str) -> Metric:
-    """The written form of the metric called `name`."""
+def make_metric(name: str, declared: object = None) -> Metric:
+    """Return the written form of the metric `name`, given its entry in study.json's `metrics`.
+
+    What is recorded as a fraction is written in percent, its differences in percentage points.
+    """
     bare = name.rsplit("/", 1)[-1]
-    if bare.startswith(CLASS):
-        bare = bare.removeprefix(CLASS).split("_", 1)[0]
-    if bare in FRACTIONS:
-        return Metric(name, 100.0, 2, "%", "points")
-    unit, digits = UNITS.get(bare, ("", 4))
-    return Metric(name, 1.0, digits, unit, unit)
+    if isinstance(declared, Mapping):
+        unit, digits, label = (declared.get(key) for key in ("unit", "digits", "label"))
+    else:
+        unit, digits, label = SCHEMA_1.get(bare, ("", 4, ""))
+        if bare.startswith(CLASS):
+            unit, digits, _ = SCHEMA_1.get(bare.removeprefix(CLASS).split("_", 1)[0], ("", 4, ""))
+    unit, digits, noun = str(unit or ""), digits if isinstance(digits, int) else 4, str(label or bare)
+    if unit == "%":
+        return Metric(name, 100.0, digits, unit, "points", noun)
+    return Metric(name, 1.0, digits, unit, unit, noun)
 
 
 def number(value: float, digits: int) -> str:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from reports.analysis import published, statistics
 from reports.analysis.comparison import by_seed, protocol
 from reports.analysis.published import Published
-from reports.format.metrics import metric
 from reports.format.table import Table
 from reports.load import Cell, StudyRecords
 from reports.papers.layouts import layouts
@@ -133,12 +132,14 @@ def _no_result(records: StudyRecords, place: Line) -> str:
 
 def _figures(records: StudyRecords, place: Line, cell: Cell, base: Cell | None, column: str) -> tuple[str, int]:
     """A cell's mean or its paired difference to the base, and of how many runs."""
-    tested, written = by_seed(records, column), replace(metric(column), digits=place.digits)
+    tested, written = by_seed(records, column), replace(records.get_metric(column), digits=place.digits)
     values = tested.get(cell.name, {})
     if base is None:
         mean = statistics.mean_interval(list(values.values())) if values else None
         return mean_text(written, mean), len(values)
     other = tested.get(base.name, {})
+    if why := records.mixed_code(cell, base):
+        return f"not judged: {why}", len(values.keys() & other.keys())
     shared = sorted(values.keys() & other.keys())
     ours, theirs = [values[seed] for seed in shared], [other[seed] for seed in shared]
     paired = statistics.paired(ours, theirs, records.direction_of(column)) if shared else None
@@ -166,7 +167,7 @@ def _teacher(records: StudyRecords, place: Line) -> str:
     if records.section("teacher").get("name") != place.model:
         return ABSENT
     value = records.section("teacher", "metrics").get(f"test/{place.metric}")
-    written = replace(metric(f"test/{place.metric}"), digits=place.digits)
+    written = replace(records.get_metric(f"test/{place.metric}"), digits=place.digits)
     return f"{written.text(float(value))} (n = 1)" if isinstance(value, int | float) else _no_result(records, place)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.analysis import statistics
-from reports.analysis.comparison import ArmResult, Comparison, Reference, compare
+from reports.analysis.comparison import ArmResult, Comparison, Reference, compare, verdict_text
 from reports.analysis.published import Published
 from reports.analysis.statistics import Mean, Paired
 from reports.format.metrics import Metric, format_value, shorten
@@ -138,7 +138,7 @@ def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: boo
     cells = [row.arm, str(row.mean.n if row.mean else 0), mean_text(comparison.metric, row.mean)]
     cells += [_at_best(comparison, row)] if at_best else []
     difference = difference_text(comparison.metric, row.paired)
-    cells += [row.versus or "–", difference, _p(row.p), row.verdict or "–", _needed(row)]
+    cells += [row.versus or "–", difference, _p(row.p), verdict_text(row) or "–", _needed(row)]
     cells += [_published(comparison, row.published)] if shown else []
     return tuple(cells)
 
@@ -179,8 +179,9 @@ def _comparison_notes(comparison: Comparison) -> list[str]:
     m = comparison.comparisons
     teacher = comparison.teacher
     of_teacher = [_of_paper("teacher", teacher.published)] if teacher and teacher.published else []
+    beneath = [*headline.mixed_notes(comparison), *of_teacher]
     if not m:
-        return ["± is a 95 % t interval.", *of_teacher]
+        return ["± is a 95 % t interval.", *beneath]
     notes = [
         "± is a 95 % t interval. [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
         "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
@@ -188,7 +189,11 @@ def _comparison_notes(comparison: Comparison) -> list[str]:
         f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
         "true difference is the one seen."
     ]
-    return [*notes, *of_teacher, *(_of_paper(row.arm, row.published) for row in comparison.rows if row.published)]
+    return [
+        *notes,
+        *beneath,
+        *(_of_paper(row.arm, row.published) for row in comparison.rows if row.published),
+    ]
 
 
 def _of_paper(what: str, figure: Published) -> str:

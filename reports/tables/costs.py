@@ -15,7 +15,7 @@ from reports.analysis import statistics
 from reports.analysis.comparison import by_seed
 from reports.analysis.pareto import pareto
 from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, line_style, new_figure, rounded
-from reports.format.metrics import Metric, metric
+from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.load import StudyRecords
 
@@ -131,7 +131,7 @@ def cost_figures(records: StudyRecords) -> list[Drawn]:
     data = scored(records)
     if not any(one.net.number("macs") for one in data):
         return []
-    written, direction = metric(records.test_metric), records.direction_of(records.test_metric)
+    written, direction = records.get_metric(records.test_metric), records.direction_of(records.test_metric)
     drawn = []
     for key, label, factor in AXES:
         known = [one for one in data if one.net.number(key)]
@@ -142,7 +142,7 @@ def cost_figures(records: StudyRecords) -> list[Drawn]:
 
 def scored(records: StudyRecords) -> list[Scored]:
     """Each cell with a result, and the teacher."""
-    written = metric(records.test_metric)
+    written = records.get_metric(records.test_metric)
     arms = list(dict.fromkeys(cell.arm for cell in records.cells))
     by_name = {net.name: net for net in nets(records) if not net.teacher}
     found = []

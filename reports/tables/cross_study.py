@@ -116,6 +116,8 @@ def _counted(rows: Sequence[Row]) -> str:
 def _standing(row: Row) -> str:
     if row.why_not:
         return "not comparable"
+    if row.not_judged:
+        return f"not judged ({row.not_judged})"
     if row.difference is None:
         return "no result"
     return row.verdict or "the same trials"
@@ -134,13 +136,14 @@ def _cells(row: Row, shared: Metric, labels: Sequence[str]) -> tuple[str, ...]:
     if row.p is not None:
         p = "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
     n = str(row.mean.n if row.mean else 0)
-    verdict = "not comparable" if row.why_not else row.verdict or "–"
+    unjudged = f"not judged: {row.not_judged}" if row.not_judged else "–"
+    verdict = "not comparable" if row.why_not else row.verdict or unjudged
     arm = row.arm if row.versus is None else ""
     return (arm, labels[row.study], n, mean, _how(row), difference, p, verdict, _needed(row))
 
 
 def _how(row: Row) -> str:
-    if row.versus is None or row.why_not:
+    if row.versus is None or row.why_not or row.not_judged:
         return "–"
     if row.difference is None:
         return "no result"
@@ -179,6 +182,11 @@ def _notes(student: Student, labels: Sequence[str]) -> Iterable[str]:
         yield (
             "The same trials: configuration, data, teacher and seed are equal, so a difference comes from the machine "
             "or from versions, and there is nothing to judge."
+        )
+    if any(row.not_judged for row in student.rows):
+        yield (
+            "Not judged: in one of the two studies, code changed between the runs of this arm; their mean belongs to "
+            "no version."
         )
     for versus, study, reasons in dict.fromkeys((r.versus, r.study, r.why_not) for r in student.rows if r.why_not):
         yield f"{labels[study]} is not comparable with {labels[versus or 0]}: {reasons}."

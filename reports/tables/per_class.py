@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from reports.analysis import statistics
-from reports.format.metrics import CLASS, metric
+from reports.format.metrics import CLASS
 from reports.format.table import Table
 from reports.load import StudyRecords
 
@@ -15,7 +15,7 @@ def class_table(records: StudyRecords, student: str) -> Table | None:
 
     Means over the confirm seeds with the half width of their 95 % interval. No verdicts: nothing is tested by class.
     """
-    test = metric(records.test_metric)
+    test = records.get_metric(records.test_metric)
     prefix = records.test_metric.removesuffix(test.bare) + f"{CLASS}{test.bare}_"
     names = [name for name in records.section("metrics") if name.startswith(prefix) and name in records.confirmed]
     names = [name for name in names if records.confirmed[name].notna().any()]
@@ -26,7 +26,7 @@ def class_table(records: StudyRecords, student: str) -> Table | None:
     rows = tuple(
         (
             name.removeprefix(prefix),
-            metric(name).text(teacher.get(name)),
+            records.get_metric(name).text(teacher.get(name)),
             *(_mean(records, cell.name, name) for cell in cells),
         )
         for name in names
@@ -46,6 +46,6 @@ def _mean(records: StudyRecords, cell: str, name: str) -> str:
     values = values[np.isfinite(values)]
     if not len(values):
         return "–"
-    found, written = statistics.mean_interval(values.tolist()), metric(name)
+    found, written = statistics.mean_interval(values.tolist()), records.get_metric(name)
     half = f" ± {written.text(found.interval.high - found.mean)}" if found.interval else ""
     return written.text(found.mean) + half

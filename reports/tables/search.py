@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports.analysis.pareto import pareto
 from reports.analysis.search import parameter_names, rank
-from reports.format.metrics import Metric, format_value, metric
+from reports.format.metrics import Metric, format_value
 from reports.format.table import Table
 from reports.load import Cell, StudyRecords, parse_json_object
 
@@ -25,7 +25,7 @@ MOST_COLUMNS = 8
 
 def search_table(records: StudyRecords, cell: Cell) -> Table:
     """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
-    written, ranked = metric(records.metric), rank(records, cell)
+    written, ranked = records.get_metric(records.metric), rank(records, cell)
     names = parameter_names(cell, ranked)
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
@@ -58,7 +58,7 @@ def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
     if not objectives or not front:
         return None
-    names, written = parameter_names(cell, trials), [metric(name) for name in objectives]
+    names, written = parameter_names(cell, trials), [records.get_metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.direction_of(records.metric) == "min")
     rows = [
         (str(trial["number"]), *_proposed(parse_json_object(trial["params"]), names), *_scores(trial, written))

@@ -9,6 +9,10 @@ from reports.format.metrics import duration
 from reports.format.settings import line
 from reports.format.table import Table
 from reports.load import StudyRecords
+from study.identity import digest
+
+PACKAGES = ("study/", "trainables/")
+"""What the files of kdstudy begin with among those of a version of the code."""
 
 ABSENT = "not there"
 """Stands for a part that another study has and this one has not."""
@@ -59,8 +63,18 @@ def inputs_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Tabl
 def versions_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What differs in code, versions and machines."""
     kept = ("commit", "dirty", "versions", "machine")
-    found = [{key: records.section("provenance").get(key, ABSENT) for key in kept} for records in studies]
+    found = [
+        {key: records.section("provenance").get(key, ABSENT) for key in kept} | {"code of kdstudy": _code(records)}
+        for records in studies
+    ]
     return _side_by_side("versions", "Code, versions and machines that differ", "what", labels, list(varying(found)))
+
+
+def _code(records: StudyRecords) -> str:
+    """The digest of kdstudy's own files in each version of the code that ran, without the study's space file."""
+    versions = [version for version in records.section("code").values() if isinstance(version, dict)]
+    packages = [{name: one for name, one in version.items() if name.startswith(PACKAGES)} for version in versions]
+    return ", ".join(dict.fromkeys(digest(files)[:8] for files in packages)) or "not on record"
 
 
 def budget_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:

@@ -12,7 +12,7 @@ import numpy as np
 
 from reports.analysis.comparison import compare, protocol
 from reports.analysis.statistics import mean_interval
-from reports.format.metrics import format_value, metric
+from reports.format.metrics import format_value
 from reports.format.settings import line
 from reports.format.table import Table, to_markdown
 from reports.load import Cell, StudyRecords, parse_json_object
@@ -20,14 +20,6 @@ from reports.load import Cell, StudyRecords, parse_json_object
 if TYPE_CHECKING:
     from trainables.export.cost import Latency
     from trainables.export.onnx import Exported
-
-PREDICTIONS = {
-    "Classification": "logits, one per class; their softmax gives probabilities",
-    "CrowdCounting": "a density map; its sum divided by density_scale (see “task” below) is the number of people",
-    "FaceParsing": "maps of logits at the head's resolution; enlarged bilinearly, the largest is a pixel's class",
-    "FaceSR": "an image, shares of 1 as the input is, to be clamped to 0…1",
-}
-"""By the task's class; of others the card says only the shape."""
 
 
 def card(
@@ -38,7 +30,7 @@ def card(
         f"# {_text(cell.student)}, trained under {_text(cell.arm)}",
         _text(str(records.study.get("question") or "")),
         _two("The net", _net(written)),
-        _two("What goes in and comes out", _feeding(config, written)),
+        _two("What goes in and comes out", _feeding(records, written)),
         to_markdown(_scores(records, cell, run)),
         _against(records, cell),
         _two("Latency of one image, one CPU thread", _latencies(written)),
@@ -58,10 +50,10 @@ def _net(written: Exported) -> list[tuple[str, str]]:
     ]
 
 
-def _feeding(config: Mapping[str, Any], written: Exported) -> list[tuple[str, str]]:
+def _feeding(records: StudyRecords, written: Exported) -> list[tuple[str, str]]:
     _, channels, height, width = written.input_shape
     size = "any size that the task's data has, here" if written.any_size else "of"
-    task = str(config["task"].get("is"))
+    prediction = str(records.study.get("prediction") or "")  # schema 1 has none
     _, *output = written.output_shape
     return [
         ("input", f"`images`: batch × {channels} × {height} × {width}, float32; any batch, images {size} "
@@ -70,7 +62,7 @@ def _feeding(config: Mapping[str, Any], written: Exported) -> list[tuple[str, st
         ("mean", ", ".join(str(value) for value in written.mean)),
         ("std", ", ".join(str(value) for value in written.std)),
         ("output", f"`prediction`: batch × {' × '.join(map(str, output))}, float32"
-                   + (f": {PREDICTIONS[task]}" if task in PREDICTIONS else "")),
+                   + (f": {prediction}" if prediction else "")),
     ]  # fmt: skip
 
 
@@ -82,7 +74,7 @@ def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
         measured = runs[name].to_numpy(dtype=float) if name in runs else np.array([])
         if len(measured) and np.isfinite(measured).all():
-            written, mean = metric(name), mean_interval(measured.tolist())
+            written, mean = records.get_metric(name), mean_interval(measured.tolist())
             half = f" ± {written.text(mean.interval.high - mean.mean)}" if mean.interval else ""
             rows.append((written.label, f"{written.text(mean.mean)}{half}", str(mean.n), written.text(run[name])))
     return Table(
@@ -101,9 +93,11 @@ def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
 def _against(records: StudyRecords, cell: Cell) -> str:
     """What the study says of this arm against the one it is compared with."""
     row = next(row for c in compare(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
+    if row.not_judged:
+        return f"Against {_text(str(row.versus))}: not judged, {row.not_judged}."
     if not row.paired or row.p is None:
         return ""
-    written = metric(records.test_metric)
+    written = records.get_metric(records.test_metric)
     unit = f" {written.difference_unit}" if written.difference_unit else ""
     p = "< 0.001" if row.p < 0.001 else f"= {row.p:.3f}"
     return (

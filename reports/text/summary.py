@@ -6,10 +6,12 @@ Every sentence is made from the records; none claims more than the verdicts do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from reports.analysis import published, statistics
 from reports.analysis.comparison import ArmResult, Comparison, protocol
 from reports.load import StudyRecords
+from study.code_version import SPACE_FILE
 
 
 def data_line(records: StudyRecords) -> str:
@@ -37,6 +39,9 @@ _APART = "published figures are not shown beside measured ones"
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
+MOST_FILES = 3
+"""Changed files up to which a line names all."""
+
 MOST_SINGLY = 2
 """So many undecided comparisons are told one by one."""
 
@@ -52,15 +57,59 @@ def answer(comparison: Comparison) -> str:
     """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
     alike = [row for row in comparison.claims if row.paired is not None and row.paired.alike]
     undecided = [row for row in comparison.claims if row.verdict == "undecided" and row not in alike]
-    open_rows = [row for row in comparison.claims if row.verdict is None]
+    unjudged = [row for row in comparison.claims if row.not_judged]
+    open_rows = [row for row in comparison.claims if row.verdict is None and not row.not_judged]
     decided = [row for row in comparison.claims if row.verdict is not None and row not in (*undecided, *alike)]
     few = undecided if len(undecided) <= MOST_SINGLY else []
     parts = [_verdict(row, comparison) for row in (*decided, *few, *alike)]
     if undecided and not few:
         parts.append(f"{_against(undecided)} are undecided ({_range(undecided, comparison)})")
+    for why in dict.fromkeys(row.not_judged for row in unjudged):
+        rows = [row for row in unjudged if row.not_judged == why]
+        parts.append(f"{_against(rows)} {'is' if len(rows) == 1 else 'are'} not judged: {why}")
     if open_rows:
         parts.append(f"{_against(open_rows)} {'has' if len(open_rows) == 1 else 'have'} no result")
     return f"{comparison.student}: {'; '.join(parts) or 'nothing is compared'}."
+
+
+def mixed_notes(comparison: Comparison) -> list[str]:
+    """The footnotes of a table some of whose runs were trained by other code than others."""
+    notes = []
+    if unjudged := [row for row in comparison.rows if row.not_judged]:
+        notes.append(
+            f"Not judged: {_against(unjudged)}. Code changed between these runs, so that a difference may come from "
+            "the code instead of the arm; the column code of trials/ has the version of each run."
+        )
+    if mixed := [row.arm for row in comparison.rows if row.mixed]:
+        notes.append(f"The mean of {_listed(mixed)} is over runs of different code and belongs to no version.")
+    return notes
+
+
+def code_line(records: StudyRecords) -> str | None:
+    """Which rows are of which code, in one line; None if all are of one version."""
+    rows = records.trials[(records.trials["phase"] != "prepare") & (records.trials["state"] != "SUPERSEDED")]
+    versions = {str(code): of["phase"].value_counts(sort=False) for code, of in rows.groupby("code", sort=False)}
+    if len(versions) < 2:
+        return None
+    said = [
+        f"{code or 'not on record'} ({_listed([f'{count} {phase}' for phase, count in phases.items()])})"
+        for code, phases in versions.items()
+    ]
+    changed = [name for name, digests in _digests(records).items() if len(digests) > 1]
+    more = [f"{len(changed) - MOST_FILES} more"] if len(changed) > MOST_FILES else []
+    named = f" ({_listed(changed[:MOST_FILES] + more)})" if changed else ""
+    return (
+        f"Code changed between runs of this study{named}: its trials are of versions {_listed(said)}, by the column "
+        "code of trials/; no comparison of different versions is judged."
+    )
+
+
+def _digests(records: StudyRecords) -> dict[str, set[str | None]]:
+    """By file, its digests in the versions of the code that ran."""
+    versions = [version for version in records.section("code").values() if isinstance(version, dict)]
+    names = dict.fromkeys(name for version in versions for name in version)
+    space = Path(str(records.section("space").get("path") or SPACE_FILE)).name
+    return {space if name == SPACE_FILE else name: {version.get(name) for version in versions} for name in names}
 
 
 def baseline_check(comparison: Comparison) -> str | None:
@@ -103,6 +152,7 @@ def missing(records: StudyRecords) -> list[str]:
     if len(failed):
         by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
         lines.append(f"{len(failed)} {_plural(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
+    lines += [line] if (line := code_line(records)) else []
     lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
     return lines
 

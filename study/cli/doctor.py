@@ -48,15 +48,15 @@ print(json.dumps(versions | {"gpus": names}))
 
 RAY = """
 import sys
-from study import cluster
-cluster.connect(sys.argv[1] or None)
+from study.cluster import resources
+resources.connect(sys.argv[1] or None)
 try:
-    nodes = cluster.nodes()
-    assert cluster.ray.get(cluster.ray.remote(lambda: 42).remote()) == 42
-    room = cluster.allot(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
+    nodes = resources.list_nodes()
+    assert resources.ray.get(resources.ray.remote(lambda: 42).remote()) == 42
+    room = resources.allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
     print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {room}")
 finally:
-    cluster.disconnect()
+    resources.disconnect()
 """
 
 
@@ -68,7 +68,7 @@ class Wish:
     space: Path | None = None
     profile: str | None = None
     data_dir: Path | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_worker: float | None = None
     address: str | None = None
     workers_per_trial: int | None = None
     """Without it, the space file's."""
@@ -88,7 +88,7 @@ def examine(wish: Wish, console: Console) -> bool:
 def findings(wish: Wish) -> Iterator[Finding]:
     yield Finding("ok", f"Python {platform.python_version()} at {sys.executable}")
     yield packages()
-    yield from torch(gpu_names(), wish.gpus_per_trial)
+    yield from torch(gpu_names(), wish.gpus_per_worker)
     free, trials = hardware.free_memory(), os.cpu_count() or 1
     yield hardware.cores()
     yield hardware.memory(free, trials)
@@ -96,7 +96,7 @@ def findings(wish: Wish) -> Iterator[Finding]:
         yield hardware.shared_memory(free, shutil.disk_usage("/dev/shm").free)
     yield hardware.open_files()
     yield from hardware.disk(wish.storage)
-    yield ray(wish.address, wish.gpus_per_trial, wish.workers_per_trial or workers_of(wish))
+    yield ray(wish.address, wish.gpus_per_worker, wish.workers_per_trial or workers_of(wish))
     if wish.space is not None:
         yield from the_space(wish.space, wish)
 
@@ -124,7 +124,7 @@ def packages() -> Finding:
     return Finding("ok", f"packages: {', '.join(found)}")
 
 
-def torch(gpus: list[str], gpus_per_trial: float | None) -> Iterator[Finding]:
+def torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
     """Whether torch and torchvision belong together, and torch can use the GPUs that the driver shows."""
     answer, problem = asked(TORCH, [], TORCH_SECONDS)
     if problem:
@@ -139,9 +139,9 @@ def torch(gpus: list[str], gpus_per_trial: float | None) -> Iterator[Finding]:
         yield Finding("ok", "no GPU, trials run on the CPU")
     else:  # Ray hands out what the driver shows, and a trial that gets a GPU trains on it
         yield Finding(
-            "warning" if gpus_per_trial == 0 else "fails",
+            "warning" if gpus_per_worker == 0 else "fails",
             f"the driver shows {len(gpus)} GPU ({', '.join(gpus)}) that torch ({build}) cannot use: install a torch "
-            "for the driver's CUDA (pytorch.org), or give --gpus-per-trial 0",
+            "for the driver's CUDA (pytorch.org), or give --gpus-per-worker 0",
         )
 
 
@@ -153,9 +153,9 @@ def workers_of(wish: Wish) -> int:
         return 1  # told by the_space
 
 
-def ray(address: str | None, gpus_per_trial: float | None, workers: int) -> Finding:
+def ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Finding:
     """Whether Ray starts, or is there at the address, runs a task, and has room for a trial of so many workers."""
-    share = "" if gpus_per_trial is None else str(gpus_per_trial)
+    share = "" if gpus_per_worker is None else str(gpus_per_worker)
     answer, problem = asked(RAY, [address or "", share, str(workers)], RAY_SECONDS)
     where = f"Ray at {address}" if address else "Ray on this machine"
     if not problem:
@@ -174,7 +174,7 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
         yield Finding("ok", f"{path}{profile}: {study.name}, {len(study.cells)} cells")
         data = check_inputs(study, wish.storage).get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
-        to_prepare = preparation_lines(study.task.preparations(wish.storage, study.plan))
+        to_prepare = preparation_lines(study.task.list_preparations(wish.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:
         yield Finding("fails", str(error))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from study.identity import public_name
 from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments, read_study
 from study.records.study_json import fingerprints
 from study.study import Study
@@ -61,7 +62,7 @@ def _alike(other: Mapping[str, Any], study: Study, inputs: Mapping[str, Any]) ->
         return False
     students = {cell["student"] for cell in other["cells"]}
     return bool(
-        other["study"]["task"]["is"] == type(study.task).__qualname__
+        other["study"]["task"]["is"] == public_name(type(study.task))
         and other["study"].get("workers_per_trial", 1) == study.workers_per_trial
         and fingerprints(other["inputs"]).get("data") == fingerprints(inputs).get("data")
         and all(student.name in students for student in study.students)

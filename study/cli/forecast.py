@@ -31,7 +31,8 @@ from study.records.segments import Records, read_segments
 from study.records.study_json import check_same, fingerprints, runs_of
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
-from study.trial import EpochResult, Preparation, TrialState
+from study.task import Preparation
+from study.trial import EpochResult, TrialState
 
 SIMULATED_TRIALS = 200
 """The figures are means over as many simulations as have so many trials: which ones halving stops is chance."""
@@ -157,7 +158,7 @@ def _row(study: Study, run: RunningTrial, final: float, seconds: float, draw: ra
     """
     epoch = run.epochs_done + 1
     score = final * (1 - math.exp(-3 * epoch / run.trial.epochs)) + NOISE * draw.gauss(0, 1)
-    metrics = dict.fromkeys([*study.targets, study.test_metric], score)
+    metrics = dict.fromkeys([*study.objective_directions, study.test_metric], score)
     return EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=seconds)
 
 

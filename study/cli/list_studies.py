@@ -20,7 +20,7 @@ from rich.text import Text
 from study.errors import InputError
 from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_segments, read_study, segments
 from study.storage.locations import display_path
-from study.storage.remote import driver
+from study.storage.remote import read_driver
 from study.trial import TrialState
 
 State = Literal["running", "starting", "finished", "unfinished", "damaged"]
@@ -77,7 +77,7 @@ def holder(folder: Path) -> str:
                 return file.read().strip() or "unknown"
     except OSError:
         pass  # never run, or not ours to read
-    return driver(folder)
+    return read_driver(folder)
 
 
 def state_of(study: Mapping[str, Any], by: str) -> State:
@@ -193,7 +193,7 @@ def _overview(folder: Path) -> Overview:
         return Overview(folder.name, folder, "starting", by)
     try:
         study = described(folder)
-        ended = [row for row in slots(trial_rows(folder, study)).values() if TrialState(row["state"]).ended]
+        ended = [row for row in slots(trial_rows(folder, study)).values() if TrialState(row["state"]).is_finished]
         return Overview(
             name=folder.name,
             folder=folder,

@@ -27,8 +27,8 @@ from study.cli import status as standing
 from study.cluster import jobs
 from study.errors import InputError
 from study.records.segments import RecordsError
-from study.storage import remote as elsewhere
-from study.storage.dataset import data_folder
+from study.storage import remote
+from study.storage.dataset import resolve_data_dir
 from study.storage.locations import local_path
 
 EXAMPLES = """
@@ -81,13 +81,15 @@ def in_json(value: Any) -> str:
 def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
     """Print what this very command answers on the head of the cluster there, and end as it does."""
     context = click.get_current_context()
-    words = [str(context.info_name), *jobs.command_words(context, "watch")]
+    words = [str(context.info_name), *jobs.collect_command_words(context, "watch")]
 
     def told(answer: str) -> str:
-        return answer if {"--json", "--space"} & set(words) else jobs.from_here(answer, address)  # texts for machines
+        return (
+            answer if {"--json", "--space"} & set(words) else jobs.adapt_next_steps(answer, address)
+        )  # texts for machines
 
     def seen() -> Text:
-        answer, code = jobs.ask(address, words, study)
+        answer, code = jobs.run_on_head(address, words, study)
         if code:
             raise InputError(answer.strip().removeprefix("error: "))
         return Text(told(answer))
@@ -96,7 +98,7 @@ def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
         if watch:
             showing.watch(seen, screen())
             sys.exit(0)
-        answer, code = jobs.ask(address, words, study)
+        answer, code = jobs.run_on_head(address, words, study)
     click.echo(told(answer), nl=False, err=code != 0)
     sys.exit(code)
 
@@ -135,7 +137,7 @@ def list_(storage_path: str, address: str | None, as_json: bool) -> None:
     if address is not None:
         answer_from(address)
     with in_one_line():
-        listed = listing.overviews(elsewhere.storage_at(storage_path))
+        listed = listing.overviews(remote.open_storage(storage_path))
     if as_json:
         click.echo(in_json([asdict(study) for study in listed]))
         return
@@ -172,7 +174,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             raise InputError("--watch needs a terminal: use --json, and ask again")
         if address is not None:
             answer_from(address, study, watch)
-        folder = listing.find(*elsewhere.locate_study(study, storage_path))
+        folder = listing.find(*remote.locate_study(study, storage_path))
         if space:
             click.echo(resuming.source_of(folder, listing.described(folder)), nl=False)
         elif as_json:
@@ -180,7 +182,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
         elif not watch:
             screen().print(showing.drawn(standing.standing(folder)), soft_wrap=True)
         else:
-            showing.watch(lambda: showing.drawn(standing.standing(elsewhere.refresh_copy(folder))), screen())
+            showing.watch(lambda: showing.drawn(standing.standing(remote.refresh_copy(folder))), screen())
 
 
 @main.command(
@@ -197,7 +199,7 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     Failed trials are run again only if --retry-failed is among them.
     """
     with in_one_line():
-        resuming.go_on(listing.find(*elsewhere.locate_study(study, storage_path)), options)
+        resuming.go_on(listing.find(*remote.locate_study(study, storage_path)), options)
 
 
 @main.command(
@@ -217,10 +219,10 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
     if address is not None:
         answer_from(address, study)
     with in_one_line():
-        folder = listing.find(*elsewhere.locate_study(study, storage_path))
+        folder = listing.find(*remote.locate_study(study, storage_path))
         running, began = listing.holder(folder), time.monotonic()
         still = resuming.stop(folder, wait)
-        finished = listing.described(elsewhere.refresh_copy(folder))["finished"]
+        finished = listing.described(remote.refresh_copy(folder))["finished"]
     go_on = "it is finished" if finished else f"go on with: python -m study resume {standing.said(folder)}"
     if still:
         click.echo(f"{folder.name} was asked to stop, and {still} still runs it after {wait:g} s", err=True)
@@ -237,11 +239,11 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
 @click.option(
     "--data-dir", type=click.Path(), help="Where the profile's data set lies; a folder or s3://BUCKET/PREFIX."
 )
-@click.option("--gpus-per-trial", type=run.GpuShare(min=0), metavar="FLOAT|auto", help="As it will be given to run.")
+@run.gpus_per_worker_option("As it will be given to run.")
 @click.option("--workers-per-trial", type=click.IntRange(min=1), help="The same; by default the space file's.")
 @click.option("--address", help="The Ray cluster that will be used; this machine by default.")
 @below
-def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_per_trial: float | str | None,
+def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_per_worker: float | str | None,
             workers_per_trial: int | None, address: str | None, storage_path: str) -> None:  # fmt: skip
     """Check whether this machine can run studies.
 
@@ -250,8 +252,8 @@ def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_
     """
     with in_one_line():
         storage = local_path(storage_path)
-        share = gpus_per_trial if isinstance(gpus_per_trial, float) else None  # auto is at most one, and one by default
-        wish = doctor.Wish(storage, space, profile, data_folder(data_dir), share, address, workers_per_trial)
+        share = gpus_per_worker if isinstance(gpus_per_worker, float) else None  # auto gives at most 1, the default
+        wish = doctor.Wish(storage, space, profile, resolve_data_dir(data_dir), share, address, workers_per_trial)
         healthy = doctor.examine(wish, screen())
     sys.exit(0 if healthy else 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import shlex
 import sys
@@ -17,15 +16,16 @@ import click
 from study.cli import run
 from study.cli.list_studies import described, holder
 from study.cli.status import said
+from study.code_version import digest_of_code
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.locations import display_path, mirror_of
-from study.storage.remote import ask_to_stop
+from study.storage.remote import send_stop_request
 
 STARTS = (["python", "-m", "study.run"], ["python", "-m", "study", "run"], ["kdstudy", "run"])
 """How recorded commands begin."""
 
-OF_ONE_RUN = {"fresh", "retry_failed", "dry_run", "seconds_per_epoch"}
+OF_ONE_RUN = {"fresh", "retry_failed", "allow_code_change", "dry_run", "seconds_per_epoch"}
 """Options that were meant for the run they were given to."""
 
 NOT_WITH_RESUME = {"space", "name", "fresh", "storage_path"}
@@ -45,7 +45,7 @@ def go_on(folder: Path, more: Sequence[str]) -> None:
     study = described(folder)
     words = words_to_go_on(folder, study, more)
     os.chdir(_directory(study))
-    check_space(folder, study, Path(words[0]))
+    check_space(folder, study, Path(words[0]), "--allow-code-change" in words)
     sys.argv[1:] = words  # which study.run quotes as the command that goes on
     run.main.main(words, prog_name="python -m study.run")
 
@@ -73,8 +73,8 @@ def words_to_go_on(folder: Path, study: Mapping[str, Any], more: Sequence[str]) 
     return [merged.pop("space"), *(word for name, value in merged.items() for word in _words(name, value))]
 
 
-def check_space(folder: Path, study: Mapping[str, Any], path: Path) -> None:
-    """Raises InputError if the space file is gone, or another than the study was run with; comments do not count."""
+def check_space(folder: Path, study: Mapping[str, Any], path: Path, change_allowed: bool = False) -> None:
+    """Raises InputError if the space file is gone, or has other code than the study was run with and may not."""
     source = source_of(folder, study)
     back = f"python -m study show {said(folder)} --space > {shlex.quote(str(path))}"
     try:
@@ -83,7 +83,7 @@ def check_space(folder: Path, study: Mapping[str, Any], path: Path) -> None:
         raise InputError(f"the space file {path} is gone: write it back with: {back}") from None
     except UnicodeDecodeError:
         now = ""
-    if not _same_code(source, now):
+    if not change_allowed and digest_of_code(source.encode()) != digest_of_code(now.encode()):
         raise InputError(
             f"the space file {path} has changed since this study ran ({_first_change(source, now)}): write it back "
             f"with: {back}; or, if that is meant: {study['provenance']['command']}"
@@ -107,7 +107,7 @@ def stop(folder: Path, wait_seconds: float) -> str:
     if not by:
         return ""
     try:
-        ask_to_stop(folder)
+        send_stop_request(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): stop it as the user who runs it") from None
     until = time.monotonic() + wait_seconds
@@ -169,15 +169,6 @@ def _directory(study: Mapping[str, Any]) -> Path:
     """Where the last run was started, which relative paths are meant from; here, if that is not known or gone."""
     recorded = study["provenance"].get("cwd")
     return Path(recorded) if recorded and Path(recorded).is_dir() else Path.cwd()
-
-
-def _same_code(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    try:
-        return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
-    except (SyntaxError, ValueError):
-        return False
 
 
 def _first_change(old: str, new: str) -> str:

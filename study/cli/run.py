@@ -19,17 +19,26 @@ import click
 from rich.console import Console
 
 from study.cluster import addresses, jobs
-from study.driver import Outcome, RunOptions, check_inputs, check_run_options, drive, preparation_lines, resources_of
+from study.driver import (
+    Outcome,
+    RunOptions,
+    check_earlier,
+    check_inputs,
+    check_run_options,
+    drive,
+    preparation_lines,
+    resources_of,
+)
 from study.engine.warm_start import warm_points
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.records.study_json import beside
 from study.space_file import Space, capped, in_precision, load_space, overridden
-from study.storage.dataset import DataSet, fetch_dataset
+from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
 from study.storage.remote import refresh_copy
-from study.storage.worker_sync import fetch_artifacts, fetch_names
+from study.storage.worker_sync import fetch_artifacts, fetch_study_names
 from study.study import Study
 from study.trackers.base import TRACKERS
 
@@ -54,6 +63,22 @@ class GpuShare(click.FloatRange):
         return AUTO if value == AUTO else super().convert(value, param, ctx)
 
 
+class RenamedOption(click.Option):
+    """An option of which --help lists the last name alone: its former ones keep working."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        names, self.opts = self.opts, self.opts[-1:]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = names
+
+
+def gpus_per_worker_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    names = ("--gpus-per-trial", "--gpus-per-worker", "gpus_per_worker")
+    return click.option(*names, cls=RenamedOption, type=GpuShare(min=0), metavar=f"FLOAT|{AUTO}", help=help_text)
+
+
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option("--profile", help="Which of the space file's profiles; the first one by default.")
@@ -75,12 +100,9 @@ class GpuShare(click.FloatRange):
 @click.option("--wall-hours", type=float, help="Stop after so many hours, all runs of this study together.")
 @click.option("--gpu-hours", type=float, help="Stop after so many hours of GPU time, all runs together.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="At most so many trials at once.")
-@click.option(
-    "--gpus-per-trial",
-    type=GpuShare(min=0),
-    metavar=f"FLOAT|{AUTO}",
-    help="Of a GPU for each trial, or each of its workers: at most 1, and 1 if there are any. 'auto' measures how many "
-    "trials one GPU serves best.",
+@gpus_per_worker_option(
+    "Share of a GPU for each worker of a trial: at most 1, and 1 if there are GPUs. 'auto' measures how many trials "
+    "one GPU serves best."
 )
 @click.option(
     "--workers-per-trial",
@@ -106,6 +128,11 @@ class GpuShare(click.FloatRange):
 )
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier study of this name.")
 @click.option("--retry-failed", is_flag=True, help="Run trials again that failed in an earlier run.")
+@click.option(
+    "--allow-code-change",
+    is_flag=True,
+    help="Go on although code has changed since the last run; no comparison of old with new trials is judged.",
+)
 @click.option("--log", "logs", multiple=True, type=click.Choice(TRACKERS), help="Also log epochs there; repeatable.")
 @click.option("-v", "--verbose", is_flag=True, help="A line for each trial that ends.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but the table and what went wrong.")
@@ -118,9 +145,10 @@ class GpuShare(click.FloatRange):
 def main(space: Path, profile: str | None, data_dir: str | None, storage_path: str, name: str | None,
          seed: int | None, trials: int | None, epochs: int | None, seeds: int | None,
          wall_hours: float | None, gpu_hours: float | None, max_concurrent: int | None,
-         gpus_per_trial: float | Literal["auto"] | None, workers_per_trial: int | None, teacher_store: str,
-         precision: str | None, address: str | None, fresh: bool, retry_failed: bool, logs: tuple[str, ...],
-         verbose: bool, quiet: bool, seconds_per_epoch: float | None, dry_run: bool) -> None:  # fmt: skip
+         gpus_per_worker: float | Literal["auto"] | None, workers_per_trial: int | None, teacher_store: str,
+         precision: str | None, address: str | None, fresh: bool, retry_failed: bool, allow_code_change: bool,
+         logs: tuple[str, ...], verbose: bool, quiet: bool, seconds_per_epoch: float | None,
+         dry_run: bool) -> None:  # fmt: skip
     """Train and compare what the space file SPACE names."""
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's goodbye is an interruption too
@@ -141,24 +169,30 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
 
     try:
         if address is not None:
-            addresses.check(address)
+            addresses.check_address(address)
         if addresses.uses_job_api(address):
             named = checked_here(space, folder, lambda: asked_for()[1].name)
-            words = jobs.command_words(click.get_current_context(), "space")
-            sys.exit(jobs.submit(str(address), space, words, storage_path, "" if fresh else named, lasting=not dry_run))
+            words = jobs.collect_command_words(click.get_current_context(), "space")
+            sys.exit(
+                jobs.submit_study(str(address), space, words, storage_path, "" if fresh else named, trains=not dry_run)
+            )
         if data := fetch_dataset(data_dir):
-            folder = data.mirror.here
+            folder = data.mirror.folder
         loaded, study = asked_for()
         storage = local_path(storage_path)
         fetch_artifacts(storage, study.task)
         inputs = check_inputs(study, storage)
         if fresh:
-            fetch_names(storage)
+            fetch_study_names(storage)
             study = dataclasses.replace(study, name=beside(storage, study.name))
-        if gpus_per_trial == AUTO:
+        if gpus_per_worker == AUTO:
+            refresh_copy(storage / study.name)
+            check_earlier(study, loaded, inputs, storage, allow_code_change)
             heard = Console(highlight=False, quiet=quiet and not dry_run)
-            gpus_per_trial = measured_share(study, storage, loaded, address, data, heard)
-        place = RunOptions(storage, address, gpus_per_trial, max_concurrent, retry_failed, logs, verbose, data)
+            gpus_per_worker = measured_share(study, storage, loaded, address, data, heard)
+        place = RunOptions(
+            storage, address, gpus_per_worker, max_concurrent, retry_failed, allow_code_change, logs, verbose, data
+        )
         if dry_run:
             refresh_copy(storage / study.name)
             said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
@@ -181,16 +215,16 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
 
 
 def measured_share(
-    study: Study, storage: Path, space: Space, address: str | None, data: DataSet | None, console: Console
+    study: Study, storage: Path, space: Space, address: str | None, data: RemoteDataset | None, console: Console
 ) -> float:
-    """The share of a GPU that --gpus-per-trial auto gives each trial.
+    """The share of a GPU that --gpus-per-worker auto gives each trial.
 
     Raises InputError where it cannot be measured.
     """
-    from study.cluster.gpu_profiling import share_of_gpu
+    from study.cluster.gpu_profiling import measure_gpu_share
 
     say = partial(console.print, markup=False, soft_wrap=True)
-    return share_of_gpu(study, storage, space.module, address, say, data)
+    return measure_gpu_share(study, storage, space.module, address, say, data)
 
 
 def ended(outcome: Outcome, study: Study) -> int:
@@ -222,12 +256,12 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     from reports.text.summary import seeds_warning
 
     budget = study.budget
-    searches = [study.trials(cell.arm) for cell in study.cells]
+    searches = [study.count_trials(cell.arm) for cell in study.cells]
     lines = [
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
     ]
-    lines += preparation_lines(study.task.preparations(storage, study.plan))
+    lines += preparation_lines(study.task.list_preparations(storage, study.plan))
     lines.append("cells:")
     for cell, trials in zip(study.cells, searches, strict=True):
         search = f"search {trials} trials, then " if trials else ""
@@ -257,7 +291,7 @@ def price(study: Study, inputs: dict[str, Any], place: RunOptions, seconds_per_e
 
     resources = resources_of(place, study)
     pace = assumed(seconds_per_epoch) if seconds_per_epoch else measured(study, inputs, place.storage, resources.gpus)
-    steps = study.task.preparations(place.storage, study.plan)
+    steps = study.task.list_preparations(place.storage, study.plan)
     slots, gpus = resources.concurrent, resources.trial_gpus
     told = forecast(study, inputs, place.storage, steps, pace, slots, gpus, place.retry_failed)
     return lines(told, study.name)
@@ -275,8 +309,8 @@ def report(folder: Path, console: Console) -> Path:
 
 
 def command_for(study: Study | None) -> str:
-    """The command that goes on with this study: the one that was given, without what would start another."""
-    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    """The command that goes on with this study: the one given, without what starts another or was allowed once."""
+    words = [word for word in sys.argv[1:] if word not in ("--fresh", "--allow-code-change")]
     if "--fresh" in sys.argv and study is not None:
         words += ["--name", study.name]
     return "python -m study.run " + shlex.join(words)

@@ -114,7 +114,7 @@ def standing(folder: Path) -> Standing:
         metric=study["metric"],
         test_metric=study["test_metric"],
         cells=tuple(_cell(cell, study, [row for row in counted if row["cell"] == cell["cell"]]) for cell in listed),
-        running=tuple(trial for name, trial in shown if not TrialState(name).ended),
+        running=tuple(trial for name, trial in shown if not TrialState(name).is_finished),
         failed=tuple(trial for name, trial in shown if name == TrialState.FAILED),
         used=_used(study, trials, epochs),
         command=str(study["provenance"].get("command", "")),
@@ -135,7 +135,7 @@ def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mappin
     return CellShown(
         cell=cell["cell"],
         phase=_phase(search, planned, best is not None, confirm, seeds),
-        searched=sum(TrialState(row["state"]).ended for row in search),
+        searched=sum(TrialState(row["state"]).is_finished for row in search),
         to_search=planned,
         stopped=sum(row["state"] == TrialState.PRUNED for row in search),
         failed=sum(row["state"] == TrialState.FAILED for row in trials),
@@ -153,7 +153,7 @@ def _phase(
 ) -> str:
     """In the words of the running display."""
     states = [row["state"] for row in confirm]
-    searched = sum(TrialState(row["state"]).ended for row in search) >= to_search
+    searched = sum(TrialState(row["state"]).is_finished for row in search) >= to_search
     if TrialState.FAILED in states or (to_search and searched and not found):
         return "failed"
     if states.count(TrialState.COMPLETE) == seeds:

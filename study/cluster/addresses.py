@@ -1,6 +1,6 @@
-"""Addresses of clusters: which forms there are, who answers there, and whether it takes this shell's token.
+"""Addresses of Ray clusters: the allowed forms, and a check that a Ray answers there and accepts this shell's token.
 
-Asked before Ray is: it waits for minutes where nobody answers or somebody else does, and long where the token is wrong.
+Runs before Ray connects: Ray waits for minutes if nothing or something else answers, and long if the token is wrong.
 """
 
 from __future__ import annotations
@@ -17,35 +17,41 @@ from typing import Any
 
 from study.errors import InputError
 
-FORMS = (
+ADDRESS_FORMS = (
     "'auto' on a node of the cluster, HOST:PORT of its head from within its network, or, for run, list, show and stop, "
     "http://HOST:PORT of its dashboard from elsewhere"
 )
 
 ANSWER_SECONDS = 5.0
-ANSWER_BYTES = 10_000
-CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+MAX_ANSWER_BYTES = 10_000
+
+CLUSTER_ID_METHOD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""A gRPC method of Ray's head that takes an empty message and checks the token; private, tested with Ray 2.54 and 2.60.
+
+Ray has no public call for this: ray.util.state and the job API ask the dashboard, and ray.init retries for minutes.
+"""
 
 
 def uses_job_api(address: str | None) -> bool:
-    """Whether this is a dashboard's address, to which studies are submitted."""
+    """Return whether this is the address of a dashboard, to which studies are submitted as jobs."""
     return address is not None and address.startswith(("http://", "https://"))
 
 
-def check(address: str, found: bool = False) -> None:
-    """Raises InputError for an unknown form, where no Ray answers, and where it refuses our token.
+def check_address(address: str, resolved: bool = False) -> None:
+    """Check that a Ray cluster answers at an address.
 
-    What 'auto' stands for is Ray's to find; what it has `found` is then checked here.
+    'auto' is Ray's to resolve; pass the address it resolves to with `resolved`.
+    Raises InputError for an unknown form, if no Ray answers, or if it refuses this shell's token.
     """
     if uses_job_api(address):
         check_dashboard(address)
     elif re.fullmatch(r"[^\s/]+:\d{1,5}", address):
-        _check_head(address, found)
+        _check_head(address, resolved)
     elif address != "auto":
-        raise InputError(f"address {address!r}: allowed are {FORMS}")
+        raise InputError(f"address {address!r}: allowed are {ADDRESS_FORMS}")
 
 
-def _check_head(address: str, found: bool) -> None:
+def _check_head(address: str, resolved: bool) -> None:
     import grpc  # type: ignore[import-untyped]
 
     host, _, port = address.rpartition(":")
@@ -56,44 +62,46 @@ def _check_head(address: str, found: bool) -> None:
     if os.environ.get("RAY_USE_TLS") == "1":
         return
     mode = os.environ.get("RAY_AUTH_MODE")
-    key = token() if mode == "token" or (found and mode is None) else ""  # as Ray does
-    said = (("authorization", f"Bearer {key}"),) if key else ()
+    token = read_token() if mode == "token" or (resolved and mode is None) else ""  # as Ray does
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
     try:
         with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
-            channel.unary_unary(CLUSTER_ID)(b"", timeout=ANSWER_SECONDS, metadata=said)
+            channel.unary_unary(CLUSTER_ID_METHOD)(b"", timeout=ANSWER_SECONDS, metadata=metadata)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise InputError(_refused(address, bool(key))) from None
+            raise InputError(_token_message(address, bool(token))) from None
         raise InputError(f"what answers at {address!r} is no Ray head; its port is 6379 by default") from None
 
 
 def check_dashboard(address: str) -> str:
-    """The Ray version of the dashboard at http://HOST:PORT.
+    """Return the Ray version of the dashboard at http://HOST:PORT.
 
-    Raises InputError if there is none, or it does not take our token.
+    Raises InputError if there is none, or if it refuses this shell's token.
     """
     try:
-        asks = _got(address, "/api/authentication_mode")["authentication_mode"] == "token"
-        key = token() if asks and os.environ.get("RAY_AUTH_MODE") == "token" else ""
-        if asks and not key:
-            raise InputError(_refused(address, False))
-        return str(_got(address, "/api/version", key)["ray_version"])
+        needs_token = _get_json(address, "/api/authentication_mode")["authentication_mode"] == "token"
+        token = read_token() if needs_token and os.environ.get("RAY_AUTH_MODE") == "token" else ""
+        if needs_token and not token:
+            raise InputError(_token_message(address, False))
+        return str(_get_json(address, "/api/version", token)["ray_version"])
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            raise InputError(_refused(address, True)) from None
-        what = f"HTTP status {error.code}"
+            raise InputError(_token_message(address, True)) from None
+        answer = f"HTTP status {error.code}"
     except (HTTPException, ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}"
+        answer = type(error).__name__
     except OSError as error:
         raise InputError(
             f"no Ray dashboard at {address} ({getattr(error, 'reason', error)}): is the cluster up, and does "
             "`ray dashboard cluster.yaml` run?"
         ) from None
-    raise InputError(f"what answers at {address} is no Ray dashboard ({what}): `ray dashboard cluster.yaml` opens one")
+    raise InputError(
+        f"what answers at {address} is no Ray dashboard ({answer}): `ray dashboard cluster.yaml` opens one"
+    )
 
 
-def token() -> str:
-    """This shell's token, from where Ray takes it; empty if there is none."""
+def read_token() -> str:
+    """Return this shell's token from where Ray reads it; empty if there is none."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
     try:
         return os.environ.get("RAY_AUTH_TOKEN", "").strip() or Path(path).expanduser().read_text().strip()
@@ -101,13 +109,13 @@ def token() -> str:
         return ""
 
 
-def _refused(address: str, sent: bool) -> str:
-    """What to do where a cluster asks for another token than it was sent."""
+def _token_message(address: str, sent: bool) -> str:
+    """Return what to do if a cluster requires another token than the one it was sent, or any at all."""
     names = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
     source = names[0] if names else "~/.ray/auth_token"
     if sent:
         return f"the Ray cluster at {address} refuses the token of {source}: it must be the text that its head has"
-    if token():
+    if read_token():
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
         return f"the Ray cluster at {address} asks for a token, and RAY_AUTH_MODE is {mode}: export RAY_AUTH_MODE=token"
     return (
@@ -116,9 +124,9 @@ def _refused(address: str, sent: bool) -> str:
     )
 
 
-def _got(address: str, path: str, key: str = "") -> dict[str, Any]:
+def _get_json(address: str, path: str, token: str = "") -> dict[str, Any]:
     request = urllib.request.Request(address.rstrip("/") + path)
-    if key:  # not sent on to where an answer may redirect
-        request.add_unredirected_header("authorization", f"Bearer {key}")
+    if token:  # unredirected: never sent to wherever an answer may redirect
+        request.add_unredirected_header("authorization", f"Bearer {token}")
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-        return json.loads(answer.read(ANSWER_BYTES))  # type: ignore[no-any-return]
+        return json.loads(answer.read(MAX_ANSWER_BYTES))  # type: ignore[no-any-return]

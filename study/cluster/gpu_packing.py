@@ -1,6 +1,6 @@
-"""How many trials go side by side on one GPU: as many as fit, and as still bring something.
+"""How many trials share one GPU: as many as fit, while each doubling still trains noticeably more per hour.
 
-The arithmetic of --gpus-per-trial auto. What it is fed with is measured by study/cluster/gpu_profiling.py.
+The arithmetic of --gpus-per-worker auto; study/cluster/gpu_profiling.py measures what it needs.
 """
 
 from __future__ import annotations
@@ -10,97 +10,96 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 GIB = 2**30
-MOST = 8
-"""More than so many side by side bring little on any GPU, and a context each."""
-MARGIN = 0.1
-"""Of a trial's memory, kept free: what is cut out of a full memory is never as small as what was asked for."""
-GAIN = 0.1
-"""Doubling the trials on a GPU must bring so much more training an hour."""
+MAX_TRIALS_PER_GPU = 8
+"""Beyond this number throughput hardly grows on any GPU, and each process costs a CUDA context."""
+MEMORY_MARGIN = 0.1
+"""Share of a trial's memory that is kept free: a fragmented memory never has as large a block as is left in sum."""
+MIN_GAIN = 0.1
+"""Least gain in training per hour for which the number of trials on a GPU is doubled."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """What one trial takes of a GPU's memory, in bytes."""
+class MemoryNeed:
+    """GPU memory of one trial, in bytes."""
 
-    peak: int
-    overhead: int
-    """Of each process, whatever it trains."""
-    there: int
-
-    @property
-    def each(self) -> int:
-        return round((1 + MARGIN) * self.peak) + self.overhead
+    peak_bytes: int
+    overhead_bytes: int
+    """Taken by each process, whatever it trains."""
+    device_bytes: int
 
     @property
-    def room(self) -> int:
-        """How many fit."""
-        return self.there // self.each
+    def process_bytes(self) -> int:
+        return round((1 + MEMORY_MARGIN) * self.peak_bytes) + self.overhead_bytes
+
+    @property
+    def capacity(self) -> int:
+        """Number of trials that fit."""
+        return self.device_bytes // self.process_bytes
 
 
 @dataclass(frozen=True)
 class PackingResult:
-    """What was measured, and what follows from it."""
+    """Measured epoch times by number of concurrent trials, and the number that follows from them."""
 
-    need: Need
-    seconds: Mapping[int, float]
-    """An epoch takes for each of so many trials side by side."""
-    most: int
-    """So many side by side were allowed."""
-    why: str
-    """Why no more."""
+    need: MemoryNeed
+    epoch_seconds: Mapping[int, float]
+    """Seconds that an epoch takes each trial, by the number of concurrent trials."""
+    max_trials: int
+    limit: str
+    """Why no more than `max_trials` are tried."""
 
     @property
-    def copies(self) -> int:
-        """The largest number that brought enough more than the one before it."""
-        enough = [more for fewer, more in pairwise(sorted(self.seconds)) if self.gain(fewer, more) >= GAIN]
-        return max([1, *enough])
+    def trials_per_gpu(self) -> int:
+        """The largest number with a sufficient gain over the one before it."""
+        counts = sorted(self.epoch_seconds)
+        return max([1, *(more for fewer, more in pairwise(counts) if self.gain(fewer, more) >= MIN_GAIN)])
 
     @property
     def share(self) -> float:
-        """Of a GPU, for each trial."""
-        return 1 / self.copies
+        """Share of a GPU for each trial."""
+        return 1 / self.trials_per_gpu
 
     def gain(self, fewer: int, more: int) -> float:
-        """How much more is trained in an hour by `more` trials than by `fewer`, as a share."""
-        return more / self.seconds[more] / (fewer / self.seconds[fewer]) - 1
+        """Return the relative gain in training per hour of `more` trials over `fewer`."""
+        return more / self.epoch_seconds[more] / (fewer / self.epoch_seconds[fewer]) - 1
 
 
-def pack(need: Need, seconds_of: Callable[[int], float], processes: int) -> PackingResult:
-    """Measure 1, 2, 4, … trials side by side while they fit and each doubling brings enough.
+def find_packing(need: MemoryNeed, time_epoch: Callable[[int], float], processes: int) -> PackingResult:
+    """Measure 1, 2, 4, … concurrent trials while they fit and each doubling gains enough.
 
-    `seconds_of` says what an epoch takes for each of so many; it raises MemoryError where they do not fit after all.
-    There are CPUs for so many `processes`.
+    `time_epoch` returns the seconds an epoch takes that number of concurrent trials, and raises MemoryError if they do
+    not fit after all. `processes` is the number of CPUs for one GPU.
     """
-    most, why = min(
-        (max(1, need.room), f"there is room for {need.room}"),
+    max_trials, limit = min(
+        (max(1, need.capacity), f"there is room for {need.capacity}"),
         (max(1, processes), f"each needs a CPU, and there are {processes} for a GPU"),
-        (MOST, f"{MOST} are enough"),
+        (MAX_TRIALS_PER_GPU, f"{MAX_TRIALS_PER_GPU} are enough"),
     )
-    found = PackingResult(need, {1: seconds_of(1)}, most, why)
-    copies = 2
-    while copies <= most:
+    result = PackingResult(need, {1: time_epoch(1)}, max_trials, limit)
+    count = 2
+    while count <= max_trials:
         try:
-            seconds = seconds_of(copies)
+            seconds = time_epoch(count)
         except MemoryError:
-            return PackingResult(need, found.seconds, copies // 2, f"{copies} ran out of memory")
-        found = PackingResult(need, {**found.seconds, copies: seconds}, most, why)
-        if found.copies < copies:
+            return PackingResult(need, result.epoch_seconds, count // 2, f"{count} ran out of memory")
+        result = PackingResult(need, {**result.epoch_seconds, count: seconds}, max_trials, limit)
+        if result.trials_per_gpu < count:
             break
-        copies *= 2
-    return found
+        count *= 2
+    return result
 
 
-def lines(packing: PackingResult) -> list[str]:
-    """The arithmetic for the user."""
-    need, seconds, counts = packing.need, packing.seconds, sorted(packing.seconds)
-    beside = f" and {need.overhead / GIB:.2f} GiB for its process" if need.overhead else ""
-    told = [
-        f"one trial takes {need.peak / GIB:.2f} of {need.there / GIB:.1f} GiB and {seconds[1]:.3g} s an epoch; "
-        f"with {MARGIN:.0%} to spare{beside} there is room for {need.room}"
+def packing_lines(result: PackingResult) -> list[str]:
+    """Return the arithmetic as text, a line for each step."""
+    need, seconds, counts = result.need, result.epoch_seconds, sorted(result.epoch_seconds)
+    overhead = f" and {need.overhead_bytes / GIB:.2f} GiB for its process" if need.overhead_bytes else ""
+    lines = [
+        f"one trial takes {need.peak_bytes / GIB:.2f} of {need.device_bytes / GIB:.1f} GiB and {seconds[1]:.3g} s an "
+        f"epoch; with {MEMORY_MARGIN:.0%} to spare{overhead} there is room for {need.capacity}"
     ]
     for fewer, more in pairwise(counts):
-        gain = f"{packing.gain(fewer, more):+.0%} training an hour against {fewer}".replace("-", "−")
-        told.append(f"{more} side by side: {seconds[more]:.3g} s each, {gain}")
-    if packing.copies == counts[-1] and 2 * counts[-1] > packing.most:
-        told.append(f"more are not tried: {packing.why}")
-    return [*told, f"--gpus-per-trial {packing.share:g}"]
+        gain = f"{result.gain(fewer, more):+.0%} training an hour against {fewer}".replace("-", "−")
+        lines.append(f"{more} side by side: {seconds[more]:.3g} s each, {gain}")
+    if result.trials_per_gpu == counts[-1] and 2 * counts[-1] > result.max_trials:
+        lines.append(f"more are not tried: {result.limit}")
+    return [*lines, f"--gpus-per-worker {result.share:g}"]

@@ -1,7 +1,7 @@
-"""A study's trials tried out before it starts, alone and side by side on one GPU: for --gpus-per-trial auto.
+"""Measure a study's trials before it starts, alone and concurrently on one GPU: for --gpus-per-worker auto.
 
-Each rehearses in a process of its own, as Ray will run it, wherever in the cluster a GPU is free. What a rehearsal is
-the task knows (trainables/tasks/profiling.py); what follows from it, study/cluster/gpu_packing.py.
+Each profiler runs in a process of its own, as Ray will run trials, on any node of the cluster with a free GPU. A task
+profiles itself (trainables/tasks/profiling.py); study/cluster/gpu_packing.py draws the conclusion.
 """
 
 from __future__ import annotations
@@ -14,72 +14,77 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from study.cluster.resources import Node  # isort: skip  (first: it sets what Ray reads when it is imported)
+from study.cluster import resources  # isort: skip  (first: it sets what Ray reads when it is imported)
 import ray
 from ray import cloudpickle
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from study.cluster import gpu_packing as packing
-from study.cluster import resources as cluster
-from study.cluster.gpu_packing import Need, PackingResult
+from study.cluster.gpu_packing import MAX_TRIALS_PER_GPU, MemoryNeed, PackingResult, find_packing, packing_lines
+from study.cluster.resources import Node
 from study.errors import InputError
 from study.records.study_json import gpu_names
-from study.space.domains import corners
-from study.storage import worker_sync as exchange
-from study.storage.dataset import DataSet
+from study.space.domains import resolve_corners
+from study.storage import worker_sync
+from study.storage.dataset import RemoteDataset
 from study.study import Arm, Study
-from study.trial import Trial, TrialContext, TrialProfile, cell_name
+from study.task import TrialProfile
+from study.trial import Trial, TrialContext, format_cell_name
 
-FEW_BATCHES = 4
-"""Enough to see a trial's memory and about how long a batch takes."""
-SECONDS = 5.0
-"""About so long a trial is timed, for each student."""
-WAIT_SECONDS = 120.0
-"""For a GPU that is free."""
-TEACHER = "teacher"
-"""The step that trains one, by which tasks name it."""
-NO_GPU = "--gpus-per-trial auto: there is no GPU here, trials run on CPUs: 0"
+PROBE_BATCHES = 4
+"""Enough to see a trial's memory and roughly how long a batch takes."""
+TIMED_SECONDS = 5.0
+"""Approximate duration of the timed training of each student."""
+GPU_WAIT_SECONDS = 120.0
+"""Time to wait for a free GPU."""
+TEACHER_STEP = "teacher"
+"""Name by which tasks know the preparation that trains a teacher."""
+AUTO = "--gpus-per-worker auto"
+NO_GPU = f"{AUTO}: there is no GPU here, trials run on CPUs: 0"
+
+Notify = Callable[[str], None]
+"""Shows a line to the user."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A student under one loss of an arm, for so many batches; without a student, the teacher's training."""
+class Workload:
+    """Training to measure: a student under one loss of an arm; without a student, the teacher's training."""
 
     student: str
     arm: str
     loss: Any
-    batches: int = FEW_BATCHES
+    batches: int = PROBE_BATCHES
 
 
 class Profiler:
-    """A process that rehearses one part after the other, as a reused worker trains one trial after the other."""
+    """A process that measures one workload after another, as a reused worker trains one trial after another."""
 
-    def __init__(self, study: Study, device: str, data: DataSet | None = None):
+    def __init__(self, study: Study, device: str, data: RemoteDataset | None = None):
         self._study, self._device, self._data = study, device, data
 
-    def rehearse(self, parts: Sequence[Part]) -> list[TrialProfile | str]:
-        """What each part took, or why it failed; raises MemoryError for what does not fit."""
+    def profile(self, workloads: Sequence[Workload]) -> list[TrialProfile | str]:
+        """Return the profile of each workload, or why it failed. Raises MemoryError if one does not fit."""
         if self._data is not None:
-            exchange.retry_with_backoff(self._data.fetch)
-        return [self._tried(part) for part in parts]
+            worker_sync.retry_with_backoff(self._data.fetch)
+        return [self._profile_one(workload) for workload in workloads]
 
-    def _tried(self, part: Part) -> TrialProfile | str:
-        with tempfile.TemporaryDirectory(prefix="kdstudy-rehearsal-") as scratch:
+    def _profile_one(self, workload: Workload) -> TrialProfile | str:
+        with tempfile.TemporaryDirectory(prefix="kdstudy-profile-") as scratch:
             try:
-                return self._study.task.rehearse(self._job(part, Path(scratch)), part.batches)
+                return self._study.task.profile(self._trial_context(workload, Path(scratch)), workload.batches)
             except MemoryError:
                 raise
             except Exception as error:
-                return f"{cell_name(part.student, part.arm)}: {type(error).__name__}: {_first_line(error)}"
+                cell = format_cell_name(workload.student, workload.arm)
+                return f"{cell}: {type(error).__name__}: {_first_line(error)}"
 
-    def _job(self, part: Part, scratch: Path) -> TrialContext:
+    def _trial_context(self, workload: Workload, scratch: Path) -> TrialContext:
         study = self._study
         return TrialContext(
-            trial=Trial("search", part.student, part.arm, 0, study.trial_seed("search", 0), 2, {}, {}),
+            trial=Trial("search", workload.student, workload.arm, 0, study.derive_trial_seed("search", 0), 2, {}, {}),
             task=study.task,
-            student=study.student(part.student) if part.student else None,
-            loss=part.loss,
+            student=study.find_student(workload.student) if workload.student else None,
+            loss=workload.loss,
             checkpoint=scratch,
             storage=scratch,
             device=self._device,
@@ -91,136 +96,129 @@ class Profiler:
         )
 
 
-def share_of_gpu(
-    study: Study,
-    storage: Path,
-    space: Any,
-    address: str | None,
-    say: Callable[[str], None],
-    data: DataSet | None = None,
+def measure_gpu_share(
+    study: Study, storage: Path, space: Any, address: str | None, notify: Notify, data: RemoteDataset | None = None
 ) -> float:
-    """The share of a GPU that each trial of this study is best given, measured there; 0 where there is no GPU.
+    """Measure and return the best share of a GPU for each trial; 0 if there is no GPU.
 
-    `space` is the module of the space file; `say` gets the arithmetic; `data` is a data set that lies elsewhere.
-    Raises InputError if no trial can be rehearsed, or not one fits.
+    `space` is the module of the space file; `notify` gets the arithmetic; `data` is a data set on S3.
+    Raises InputError if no trial can be measured, or not even one fits.
     """
     if study.workers_per_trial > 1:
-        raise InputError("--gpus-per-trial auto measures trials of one worker: give a number, or --workers-per-trial 1")
+        raise InputError(f"{AUTO} measures trials of one worker: give a number, or --workers-per-trial 1")
     if address is None and not gpu_names():
-        say(NO_GPU)
+        notify(NO_GPU)
         return 0.0
-    cluster.connect(address)
+    resources.connect(address)
     try:
-        nodes = [node for node in cluster.nodes() if node.gpus]
-        if not nodes and any(node.gpus for node in cluster.pending_nodes()):
-            raise InputError("--gpus-per-trial auto: no machine with a GPU is up yet: wait for one, or give a number")
+        nodes = [node for node in resources.list_nodes() if node.gpus]
         if not nodes:
-            say(NO_GPU)
+            if any(node.gpus for node in resources.list_pending_nodes()):
+                raise InputError(f"{AUTO}: no machine with a GPU is up yet: wait for one, or give a number")
+            notify(NO_GPU)
             return 0.0
-        if len(kinds := cluster.gpu_kinds()) > 1:
-            say(f"the GPUs differ ({', '.join(kinds)}): one of them is measured, and a smaller one may need a number")
-        trains = any(step.name == TEACHER for step in study.task.preparations(storage, study.plan))
-        tightest = min(nodes, key=lambda node: node.cpus // node.gpus)
-        found = rehearsed(study, trains, space, "cuda", tightest, say, data)
+        if len(types := resources.list_gpu_types()) > 1:
+            notify(f"the GPUs differ ({', '.join(types)}): only one is measured, a smaller one may need a number")
+        trains_teacher = any(step.name == TEACHER_STEP for step in study.task.list_preparations(storage, study.plan))
+        fewest_cpus = min(nodes, key=lambda node: node.cpus // node.gpus)
+        result = measure_packing(study, trains_teacher, space, "cuda", fewest_cpus, notify, data)
     finally:
-        cluster.disconnect()
-    for line in packing.lines(found):
-        say(line)
-    return found.share
+        resources.disconnect()
+    for line in packing_lines(result):
+        notify(line)
+    return result.share
 
 
-def rehearsed(
+def measure_packing(
     study: Study,
-    trains: bool,
+    trains_teacher: bool,
     space: Any,
     device: str,
     node: Node,
-    say: Callable[[str], None],
-    data: DataSet | None = None,
+    notify: Notify,
+    data: RemoteDataset | None = None,
 ) -> PackingResult:
-    """How trials of this study are best packed on one GPU of such a node; the rest is as above.
+    """Measure how trials of a study pack best on one GPU of such a node, with a running Ray.
 
-    If it still `trains` a teacher, that must fit, too.
-    On "cpu" the same is measured without one: the peak of resident memory, and time. Ray must be running.
-    Raises InputError if no trial can be rehearsed, or not one fits.
+    If the study still trains a teacher, that must fit too. On "cpu" the same is measured without a GPU: the peak of
+    resident memory, and time. The other parameters are those of `measure_gpu_share`.
+    Raises InputError if no trial can be measured, or not even one fits.
     """
     cloudpickle.register_pickle_by_value(space)
-    processes = min(packing.MOST, node.cpus // max(1, node.gpus))
-    with _room(device, max(1, processes)) as room:
-        members = [_hired(study, device, room, data)]
-        need, parts = _alone(study, trains, members[0], say)
+    processes = min(MAX_TRIALS_PER_GPU, node.cpus // max(1, node.gpus))
+    with _reserve_gpu(device, max(1, processes)) as group:
+        profilers = [_start_profiler(study, device, group, data)]
+        need, workloads = _profile_alone(study, trains_teacher, profilers[0], notify)
 
-        def seconds_of(copies: int) -> float:
-            new = [_hired(study, device, room, data) for _ in range(copies - len(members))]
-            members.extend(new)
-            return _together(members, new, parts)
+        def time_epoch(count: int) -> float:
+            new = [_start_profiler(study, device, group, data) for _ in range(count - len(profilers))]
+            profilers.extend(new)
+            return _time_concurrent(profilers, new, workloads)
 
-        return packing.pack(need, seconds_of, processes)
+        return find_packing(need, time_epoch, processes)
 
 
-def _together(members: list[Any], new: list[Any], parts: list[Part]) -> float:
-    """Seconds an epoch with all members at work.
+def _time_concurrent(profilers: list[Any], new: list[Any], workloads: list[Workload]) -> float:
+    """Return the mean seconds per epoch with all profilers at work.
 
-    Raises MemoryError where a part fails beside others, which alone went well: a full GPU fails in many words.
+    Raises MemoryError if a workload that succeeded alone fails in company: libraries report a full GPU in many ways.
     """
-    short = [replace(part, batches=FEW_BATCHES) for part in parts]
-    _answers([member.rehearse.remote(short) for member in new])  # what begins late must not run alone
-    answers = _answers([member.rehearse.remote(parts) for member in members])
-    told: list[TrialProfile | str] = [one for answer in answers for one in answer]
-    failures = [one for one in told if isinstance(one, str)]
-    if failures and len(members) == 1:
-        raise InputError(f"--gpus-per-trial auto: {failures[0]}: give a number")
-    if failures:
-        raise MemoryError(failures[0])
-    return mean(one.epoch_seconds for one in told if isinstance(one, TrialProfile))
+    short = [replace(workload, batches=PROBE_BATCHES) for workload in workloads]
+    _get_profiles([profiler.profile.remote(short) for profiler in new])  # warm up: a late start must not run alone
+    answers = _get_profiles([profiler.profile.remote(workloads) for profiler in profilers])
+    profiles = [profile for answer in answers for profile in answer]
+    if failures := [profile for profile in profiles if isinstance(profile, str)]:
+        raise MemoryError(failures[0]) if len(profilers) > 1 else InputError(f"{AUTO}: {failures[0]}: give a number")
+    return mean(profile.epoch_seconds for profile in profiles if isinstance(profile, TrialProfile))
 
 
-def _alone(study: Study, trains: bool, member: Any, say: Callable[[str], None]) -> tuple[Need, list[Part]]:
-    """What a process takes that has trained everything, and each student's slowest part, long enough to be timed."""
-    parts = [Part("", TEACHER, None)] if trains else []
-    parts += [Part(cell.student.name, cell.arm.name, loss) for cell in study.cells for loss in _demands(cell.arm)]
+def _profile_alone(
+    study: Study, trains_teacher: bool, profiler: Any, notify: Notify
+) -> tuple[MemoryNeed, list[Workload]]:
+    """Return the memory of a process that trained everything, and each student's slowest workload, sized for timing."""
+    workloads = [Workload("", TEACHER_STEP, None)] if trains_teacher else []
+    cells = ((cell.student.name, cell.arm) for cell in study.cells)
+    workloads += [Workload(name, arm.name, loss) for name, arm in cells for loss in _corner_losses(arm)]
     try:
-        (told,) = _answers([member.rehearse.remote(parts)])
+        (answers,) = _get_profiles([profiler.profile.remote(workloads)])
     except MemoryError as error:
-        raise InputError(f"--gpus-per-trial auto: {_first_line(error)}") from None
-    taken = [(part, one) for part, one in zip(parts, told, strict=True) if isinstance(one, TrialProfile)]
-    if not any(part.student for part, _ in taken):
-        raise InputError(f"--gpus-per-trial auto: no trial can be rehearsed ({told[-1]}): give a number")
-    for failure in dict.fromkeys(one for one in told if isinstance(one, str)):
-        say(f"not measured: {failure}")
-    most = max((one for _, one in taken), key=lambda one: one.peak_bytes)
-    students = [(part, one) for part, one in taken if part.student]
-    slowest = {part.student: (part, one) for part, one in sorted(students, key=lambda pair: pair[1].epoch_seconds)}
-    timed = [replace(part, batches=_enough(one)) for part, one in slowest.values()]
-    return Need(most.peak_bytes, most.overhead_bytes, most.device_bytes), timed
+        raise InputError(f"{AUTO}: {_first_line(error)}") from None
+    profiled = [pair for pair in zip(workloads, answers, strict=True) if isinstance(pair[1], TrialProfile)]
+    students = [pair for pair in profiled if pair[0].student]
+    if not students:
+        raise InputError(f"{AUTO}: no trial can be measured ({answers[-1]}): give a number")
+    for failure in dict.fromkeys(answer for answer in answers if isinstance(answer, str)):
+        notify(f"not measured: {failure}")
+    peak = max((profile for _, profile in profiled), key=lambda profile: profile.peak_bytes)
+    # a dict keeps the last, that is the slowest, workload of each student
+    slowest = {pair[0].student: pair for pair in sorted(students, key=lambda pair: pair[1].epoch_seconds)}
+    timed = [replace(workload, batches=_count_batches(profile)) for workload, profile in slowest.values()]
+    return MemoryNeed(peak.peak_bytes, peak.overhead_bytes, peak.device_bytes), timed
 
 
-def _answers(asked: list[Any]) -> list[Any]:
-    """What these rehearsals say. Raises MemoryError where one does not fit, InputError where its process is lost."""
+def _get_profiles(pending: list[Any]) -> list[Any]:
+    """Wait for profilers. Raises MemoryError if a workload does not fit, InputError if a process is lost."""
     try:
-        return list(ray.get(asked))
-    except ray.exceptions.RayTaskError as error:
+        return list(ray.get(pending))
+    except RayTaskError as error:
         if isinstance(error.cause, InputError):
-            raise InputError(f"--gpus-per-trial auto: {error.cause}") from None
+            raise InputError(f"{AUTO}: {error.cause}") from None
         raise
-    except ray.exceptions.RayError as error:
-        what = f"a rehearsal's process was lost ({_first_line(error)})"
-        raise InputError(f"--gpus-per-trial auto: {what}: try again, or give a number") from None
+    except RayError as error:
+        lost = f"a profiler's process was lost ({_first_line(error)})"
+        raise InputError(f"{AUTO}: {lost}: try again, or give a number") from None
 
 
-def _demands(arm: Arm) -> list[Any]:
-    """The losses that this arm may resolve to, at the ends of its domains: one of them demands most."""
-    found: list[Any] = []
-    for loss in corners(arm.loss):
-        if loss not in found:
-            found.append(loss)
-    return found
+def _corner_losses(arm: Arm) -> list[Any]:
+    """Return an arm's losses at the ends of its domains; one of them needs the most memory."""
+    losses = list(resolve_corners(arm.loss))
+    return [loss for number, loss in enumerate(losses) if loss not in losses[:number]]
 
 
-def _enough(taken: TrialProfile) -> int:
-    """As many batches as take about SECONDS."""
-    wanted = SECONDS * taken.epoch_batches / max(taken.epoch_seconds, 1e-9)
-    return max(1, min(taken.epoch_batches, round(wanted)))
+def _count_batches(profile: TrialProfile) -> int:
+    """Return how many batches take about TIMED_SECONDS."""
+    wanted = TIMED_SECONDS * profile.epoch_batches / max(profile.epoch_seconds, 1e-9)
+    return max(1, min(profile.epoch_batches, round(wanted)))
 
 
 def _first_line(error: BaseException) -> str:
@@ -229,24 +227,24 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _room(device: str, processes: int) -> Iterator[Any]:
-    """One GPU and so many CPUs of one node, kept for the rehearsal."""
+def _reserve_gpu(device: str, processes: int) -> Iterator[Any]:
+    """Reserve one GPU with CPUs for `processes` on one node, as a placement group."""
     group = ray.util.placement_group([{"CPU": processes} | ({} if device == "cpu" else {"GPU": 1})])
     try:
-        ray.get(group.ready(), timeout=WAIT_SECONDS)
+        ray.get(group.ready(), timeout=GPU_WAIT_SECONDS)
         yield group
     except GetTimeoutError:
         raise InputError(
-            f"--gpus-per-trial auto: no GPU with {processes} CPUs beside it was free within {WAIT_SECONDS:g} s: "
+            f"{AUTO}: no GPU with {processes} CPUs on its node was free within {GPU_WAIT_SECONDS:g} s: "
             "wait for other studies, or give a number"
         ) from None
     finally:
         ray.util.remove_placement_group(group)
 
 
-def _hired(study: Study, device: str, room: Any, data: DataSet | None) -> Any:
-    """A process in the room; all of them on its one GPU."""
-    share = 0.0 if device == "cpu" else 1 / packing.MOST
-    placed = PlacementGroupSchedulingStrategy(room, 0)
-    process = ray.remote(Profiler).options(num_cpus=1, num_gpus=share, scheduling_strategy=placed)
-    return process.remote(study, device, data)
+def _start_profiler(study: Study, device: str, group: Any, data: RemoteDataset | None) -> Any:
+    """Start a profiler in the placement group; all of them share its one GPU."""
+    share = 0.0 if device == "cpu" else 1 / MAX_TRIALS_PER_GPU
+    strategy = PlacementGroupSchedulingStrategy(group, 0)
+    actor = ray.remote(Profiler).options(num_cpus=1, num_gpus=share, scheduling_strategy=strategy)
+    return actor.remote(study, device, data)

@@ -1,4 +1,4 @@
-"""Questions put to the nodes of a cluster on which trials may be placed, to each on itself."""
+"""Short functions run on every node on which trials may be placed, to examine that node."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 ANSWER_SECONDS = 45.0
-"""Until then a node has started a process and looked."""
+"""Time within which a live node starts a process and answers."""
 
 
-def training_nodes() -> dict[str, str]:
-    """The names of the nodes on which trials may be placed, by Ray's id."""
+def list_training_nodes() -> dict[str, str]:
+    """Return the names of the nodes on which trials may be placed, by Ray's node id."""
     alive = (node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
     return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive}
 
 
-def ask_every_node(questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """What each node answers to its question, by its id; a RayError where that fails, GetTimeoutError where none comes.
+def run_on_nodes(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Run each function once on the node whose id it is given for; return the results by node id.
 
-    A question asks on its node and nowhere else, once, and needs no free CPU.
+    The result is a RayError where the task fails, a GetTimeoutError where it takes too long. Needs no free CPU.
     """
-    # a function within a function travels by value, also to a node that lacks this module
-    ask = ray.remote(num_cpus=0, max_retries=0)(lambda question: question())
-    asked = {
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(question): node
-        for node, question in questions.items()
+    # a lambda is pickled by value, so that it also reaches a node without this module
+    task = ray.remote(num_cpus=0, max_retries=0)(lambda function: function())
+    nodes = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(function): node
+        for node, function in functions.items()
     }
-    done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
-    for one in silent:
-        ray.cancel(one, force=True)
-    quiet = GetTimeoutError(f"has not answered within {ANSWER_SECONDS:g} s")
-    return {asked[one]: _got(one) for one in done} | {asked[one]: quiet for one in silent}
+    done, late = ray.wait(list(nodes), num_returns=len(nodes), timeout=ANSWER_SECONDS) if nodes else ([], [])
+    for reference in late:
+        ray.cancel(reference, force=True)
+    timeout = GetTimeoutError(f"has not answered within {ANSWER_SECONDS:g} s")
+    return {nodes[reference]: _get_or_error(reference) for reference in done} | {nodes[r]: timeout for r in late}
 
 
-def _got(answer: Any) -> Any:
+def _get_or_error(reference: Any) -> Any:
     try:
-        return ray.get(answer)
+        return ray.get(reference)
     except RayError as error:
         return error

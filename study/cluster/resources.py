@@ -1,4 +1,4 @@
-"""The Ray cluster a study runs on: joining or starting one, what it has, and what of it a trial gets."""
+"""The Ray cluster of a study: start or join one, list its nodes, and allocate their resources to trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Ray reads these when it is imported. Telemetry off; Tune's own log files, state snapshots, progress tables and
-# SIGINT handler off: the records, the display and run.py do these jobs.
+# SIGINT handler off: the records, the live display and the driver replace them.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -22,28 +22,28 @@ import ray
 from ray.exceptions import RayError
 
 from study.cluster import addresses, autoscaling
-from study.cluster.software_check import check_installed
+from study.cluster.software_check import check_software
 from study.errors import InputError
 
-NODE_TYPE = "ray.io/node-group"
-"""The label under which a node of an autoscaling cluster carries its type."""
+NODE_TYPE_LABEL = "ray.io/node-group"
+"""Label with the node type in an autoscaling cluster."""
 
-GPU_KIND = "accelerator_type:"
-"""Before the name of a node's GPUs, as a resource."""
+GPU_TYPE_PREFIX = "accelerator_type:"
+"""Prefix of the resource that names a node's type of GPU."""
 
-GPU_PARTS = 10_000
-"""Ray counts a GPU in so many parts, and rounds what is asked for down to whole ones."""
+GPU_RESOLUTION = 10_000
+"""Parts into which Ray divides a GPU; requested shares are rounded down to whole parts."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What each worker of a trial gets, and how many trials run at once."""
+    """Resources of each worker of a trial, and the number of concurrent trials."""
 
     cpus: float
     gpus: float
     concurrent: int
     workers: int = 1
-    """Of one trial."""
+    """Workers of one trial."""
 
     @property
     def trial_gpus(self) -> float:
@@ -54,23 +54,23 @@ class Resources:
         workers = f"{self.workers} workers of " if self.workers > 1 else ""
         return f"{trials}, each with {workers}{self.cpus:g} CPU and {self.gpus:g} GPU"
 
-    def as_row(self) -> dict[str, Any]:
-        """As each trial's row records it: what all its workers have together."""
+    def to_row(self) -> dict[str, Any]:
+        """Return the columns of a trial's row: the resources of all its workers together."""
         return {"device": "cuda" if self.gpus else "cpu", "cpus": self.cpus * self.workers, "gpus": self.trial_gpus}
 
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine has."""
+    """CPUs and GPUs of one machine."""
 
     cpus: int
     gpus: int
 
-    def workers(self, gpus_each: float) -> int:
-        """How many workers of one CPU and so many GPUs fit. A fraction is one of a single GPU: Ray splits none."""
-        if gpus_each == 0:
+    def count_workers(self, gpus_per_worker: float) -> int:
+        """Return how many workers of one CPU and this share of a GPU fit; Ray places no share across two GPUs."""
+        if gpus_per_worker == 0:
             return self.cpus
-        return min(self.cpus, self.gpus * (GPU_PARTS // int(gpus_each * GPU_PARTS)))
+        return min(self.cpus, self.gpus * (GPU_RESOLUTION // int(gpus_per_worker * GPU_RESOLUTION)))
 
     def __str__(self) -> str:
         return f"{self.cpus} CPU and {self.gpus} GPU"
@@ -79,38 +79,38 @@ class Node:
 def connect(address: str | None) -> None:
     """Start Ray on this machine, or join the cluster at `address`.
 
-    Raises InputError if nothing answers there.
+    Raises InputError if no cluster answers there, refuses this shell, or has other software.
     """
-    # one thread a trial, whatever the shell says: threads change results by rounding and slow each other down
+    # one thread per trial, whatever the shell sets: threads change rounding and slow each other down
     threads = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": threads}
     if address is None:
-        # an address of our own unless one is given: a stray cluster must not be joined by accident
+        # "local" and not None, with which Ray would join a cluster that happens to run on this machine
         ray.init(address="local", include_dashboard=False, **quiet)
     else:
         _join(address, quiet)
-    # Ray puts its own handler in: a batch system's goodbye is an interruption
+    # replaces Ray's own handler: SIGTERM, as sent by batch systems, interrupts like Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
-    where = _found() if address == "auto" else address
-    if addresses.uses_job_api(where):
-        raise InputError(f"address {where!r}: here allowed are {addresses.FORMS}")
-    addresses.check(where, found=address == "auto")
+    head = _resolve_auto() if address == "auto" else address
+    if addresses.uses_job_api(head):
+        raise InputError(f"address {head!r}: here allowed are {addresses.ADDRESS_FORMS}")
+    addresses.check_address(head, resolved=address == "auto")
     try:
         ray.init(address=address, **options)
-        check_installed()
+        check_software()
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         ray.shutdown()
-        raise InputError(f"cannot join the Ray cluster at {where!r}: {' '.join(str(error).split())[:400]}") from None
+        raise InputError(f"cannot join the Ray cluster at {head!r}: {' '.join(str(error).split())[:400]}") from None
     except InputError:
         ray.shutdown()
         raise
 
 
-def _found() -> str:
-    """The head that 'auto' means, as HOST:PORT."""
+def _resolve_auto() -> str:
+    """Return the head that 'auto' stands for, as HOST:PORT."""
     if "://" in (given := os.environ.get("RAY_ADDRESS", "")):
         raise InputError(f"'auto' follows RAY_ADDRESS, which is {given!r}: give that as --address, or unset it")
     try:
@@ -123,31 +123,31 @@ def _found() -> str:
 
 
 def disconnect() -> None:
-    """Leave the cluster; one started here ends, and its workers with it."""
+    """Leave the cluster; one that `connect` started ends with its workers."""
     ray.shutdown()
 
 
-def nodes() -> list[Node]:
-    """The nodes of the cluster that Ray is connected to."""
+def list_nodes() -> list[Node]:
+    """Return the live nodes of the connected cluster."""
     return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def gpu_kinds() -> list[str]:
-    """The GPUs that the cluster has, by Ray's names."""
-    named = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
-    return sorted(name.removeprefix(GPU_KIND) for name in named if name.startswith(GPU_KIND))
+def list_gpu_types() -> list[str]:
+    """Return the types of GPU in the cluster, by Ray's names."""
+    names = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
+    return sorted(name.removeprefix(GPU_TYPE_PREFIX) for name in names if name.startswith(GPU_TYPE_PREFIX))
 
 
-def pending_nodes() -> list[Node]:
-    """The nodes that the cluster's autoscaler may still add."""
-    present = Counter(node["Labels"].get(NODE_TYPE, "") for node in ray.nodes() if node["Alive"])
-    return [_node(resources) for resources in autoscaling.coming(present)]
+def list_pending_nodes() -> list[Node]:
+    """Return the nodes that the cluster's autoscaler may still add."""
+    present = Counter(node["Labels"].get(NODE_TYPE_LABEL, "") for node in ray.nodes() if node["Alive"])
+    return [_node(resources) for resources in autoscaling.list_addable_nodes(present)]
 
 
 def max_trials(resources: Resources, max_concurrent: int | None) -> int:
-    """How many such trials may be under way at once; at least one, which then waits for a node."""
-    places = sum(node.workers(resources.gpus) for node in nodes() + pending_nodes())
-    return max(1, min(places // resources.workers, max_concurrent or places))
+    """Return how many such trials may be under way at once; at least one, which may have to wait for a node."""
+    workers = sum(node.count_workers(resources.gpus) for node in list_nodes() + list_pending_nodes())
+    return max(1, min(workers // resources.workers, max_concurrent or workers))
 
 
 def _node(resources: Mapping[str, float]) -> Node:
@@ -155,36 +155,39 @@ def _node(resources: Mapping[str, float]) -> Node:
 
 
 def allocate(
-    there: list[Node], gpus_per_trial: float | None, max_concurrent: int | None, workers: int = 1
+    nodes: list[Node], gpus_per_worker: float | None, max_concurrent: int | None, workers_per_trial: int = 1
 ) -> Resources:
-    """What each trial gets, and how many fit; one GPU a worker if there is any and nothing else was asked for.
+    """Return the resources of each trial and how many trials fit on the nodes.
 
-    A worker is placed on one node, the workers of a trial on any.
+    A worker gets one CPU and, unless `gpus_per_worker` is given, one GPU if any node has one. It is placed on a single
+    node, the workers of a trial on any.
     Raises InputError with the arithmetic if not even one trial fits.
     """
-    each = (1.0 if any(node.gpus for node in there) else 0.0) if gpus_per_trial is None else gpus_per_trial
-    if not 0 <= each <= 1:  # no process trains on several
+    gpus = gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
+    if not 0 <= gpus <= 1:  # a process trains on a single GPU
         raise InputError(
-            f"--gpus-per-trial {each:g}: allowed is a share of one GPU, from 0 to 1; a trial trains on several by "
+            f"--gpus-per-worker {gpus:g}: allowed is a share of one GPU, from 0 to 1; a trial trains on several by "
             "--workers-per-trial"
         )
-    if 0 < each < 1 / GPU_PARTS:
-        raise InputError(f"--gpus-per-trial {each:g}: the smallest share of a GPU is {1 / GPU_PARTS:g}")
-    places = sum(node.workers(each) for node in there)
-    fitting = places // workers
-    if fitting < 1:
-        raise InputError(_too_much(there, each, places, workers))
-    return Resources(1, each, min(fitting, max_concurrent or fitting), workers)
+    if 0 < gpus < 1 / GPU_RESOLUTION:
+        raise InputError(f"--gpus-per-worker {gpus:g}: the smallest share of a GPU is {1 / GPU_RESOLUTION:g}")
+    fitting = sum(node.count_workers(gpus) for node in nodes)
+    trials = fitting // workers_per_trial
+    if trials < 1:
+        raise InputError(_no_fit_message(nodes, gpus, fitting, workers_per_trial))
+    return Resources(1, gpus, min(trials, max_concurrent or trials), workers_per_trial)
 
 
-def _too_much(there: list[Node], each: float, places: int, workers: int) -> str:
-    alike = Counter(there).items()
-    named = ", ".join(f"{count} × {node}" if count > 1 else str(node) for node, count in alike) or "no nodes"
-    if workers == 1:
-        fewer = "lower --gpus-per-trial" if each else "give the nodes CPUs"
-        return f"a trial asks for 1 CPU and {each:g} GPU on one node, there are {named}: no trial fits; {fewer}"
-    fewer = "lower --workers-per-trial" + (" or --gpus-per-trial" if each else "")
+def _no_fit_message(nodes: list[Node], gpus: float, fitting: int, workers_per_trial: int) -> str:
+    counts = Counter(nodes).items()
+    listed = ", ".join(f"{count} × {node}" if count > 1 else str(node) for node, count in counts) or "no nodes"
+    if workers_per_trial == 1:
+        advice = "lower --gpus-per-worker" if gpus else "give the nodes CPUs"
+        return f"a trial asks for 1 CPU and {gpus:g} GPU on one node, there are {listed}: no trial fits; {advice}"
+    advice = "lower --workers-per-trial" + (" or --gpus-per-worker" if gpus else "")
     return (
-        f"a trial asks for {workers} workers of 1 CPU and {each:g} GPU each, there are {named}: room for {places}; "
-        f"{fewer}"
+        f"a trial asks for {workers_per_trial} workers of 1 CPU and {gpus:g} GPU each, there are {listed}: room for "
+        f"{fitting}; {advice}"
     )

@@ -1,71 +1,78 @@
-"""Whether all nodes of a cluster have the same software, found out before a trial is placed on them."""
+"""Check that all nodes of a cluster have the same software, before a trial is placed on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
-from study.cluster.node_tasks import ask_every_node, training_nodes
+from study import code_version
+from study.cluster.node_tasks import list_training_nodes, run_on_nodes
+from study.code_version import PACKAGES, CodeVersion, package_files
 from study.errors import InputError
 
-WAY_OUT = "install the same on every node, then start it again"
+INSTALL_ADVICE = "install the same on every node, then start it again"
+
+MAX_NODES_NAMED = 3
+"""Nodes named in an error; a cluster set up wrongly differs on all of them."""
+
+cloudpickle.register_pickle_by_value(code_version)  # a node that lacks this project can tell so, too
 
 
-def check_installed() -> None:
-    """Raises InputError naming the nodes that lack what trials need, or have another version of it."""
-    nodes, here = training_nodes(), software()
-    told = ask_every_node(dict.fromkeys(nodes, _looking()))
-    amiss = [f"{nodes[node]} {problem}" for node, answer in told.items() if (problem := _amiss(answer, here))]
-    if amiss:
-        more = f"; and {len(amiss) - 3} more nodes" if len(amiss) > 3 else ""
-        raise InputError(f"{'; '.join(amiss[:3])}{more}: {WAY_OUT}")
+def check_software() -> None:
+    """Raise InputError naming the nodes that lack what trials need, or have another version of it."""
+    nodes, here = list_training_nodes(), read_versions()
+    answers = run_on_nodes(dict.fromkeys(nodes, _make_reader()))
+    problems = [
+        f"{nodes[node]} {text}" for node, answer in answers.items() if (text := _describe_problem(answer, here))
+    ]
+    if problems:
+        others = len(problems) - MAX_NODES_NAMED
+        more = f"; and {others} more nodes" if others > 0 else ""
+        raise InputError(f"{'; '.join(problems[:MAX_NODES_NAMED])}{more}: {INSTALL_ADVICE}")
 
 
-def software() -> dict[str, str]:
-    """The versions of what trials need, as this process would import it; empty for what is missing."""
-    return _looking()()
+def read_versions() -> dict[str, str]:
+    """Return the versions of what trials need as this process would import it; empty strings for what is missing."""
+    return _make_reader()()
 
 
-def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """What another node has that is not as here; empty if nothing."""
+def describe_differences(node: Mapping[str, str], driver: Mapping[str, str]) -> str:
+    """Return how a node's versions differ from the driver's; empty if they do not."""
     return ", ".join(
-        f"has {name} {there[name]} where the driver has {here[name]}" if there[name] else f"lacks {name}"
-        for name in here
-        if there[name] != here[name]
+        f"has {name} {node[name]} where the driver has {driver[name]}" if node[name] else f"lacks {name}"
+        for name in driver
+        if node[name] != driver[name]
     )
 
 
-def _amiss(answer: Any, here: Mapping[str, str]) -> str:
-    """What a node's answer says that is not as here; nothing of a node that is lost, or silent: see round_trip.py."""
+def _describe_problem(answer: Any, driver: Mapping[str, str]) -> str:
+    """Return what is wrong with a node; "" for a lost or silent one, which storage_check.py reports."""
     if isinstance(answer, RayTaskError):
         return f"cannot say what is installed ({str(answer).splitlines()[-1]})"
     if isinstance(answer, RuntimeEnvSetupError):
         return f"cannot prepare a process ({' '.join(str(answer).split())[:200]})"
-    return "" if isinstance(answer, RayError) else differences(answer, here)
+    return "" if isinstance(answer, RayError) else describe_differences(answer, driver)
 
 
-def _looking() -> Callable[[], dict[str, str]]:
-    def installed() -> dict[str, str]:
+def _make_reader() -> Callable[[], dict[str, str]]:
+    """Return a nested function: it is pickled by value, so that it also reaches a node without this module."""
+
+    def read() -> dict[str, str]:
         import importlib.metadata
-        import importlib.util
         import platform
-        from hashlib import sha256
-        from pathlib import Path
 
-        found = {"python": platform.python_version()}
+        versions = {"python": platform.python_version()}
         for package in ("ray", "torch"):
-            try:  # what comes after the plus names a build: those for CPUs and for GPUs compute the same
-                found[package] = importlib.metadata.version(package).split("+")[0]
+            try:  # the part after the plus names a build: those for CPU and for GPU compute the same
+                versions[package] = importlib.metadata.version(package).split("+")[0]
             except importlib.metadata.PackageNotFoundError:
-                found[package] = ""
-        for package in ("study", "trainables"):
-            spec = importlib.util.find_spec(package)
-            folders = list(spec.submodule_search_locations or []) if spec else []
-            files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
-            code = sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
-            found[f"kdstudy's {package}"] = f"with code {code}" if files else ""
-        return found
+                versions[package] = ""
+        for package in PACKAGES:
+            code = CodeVersion(package_files(package))
+            versions[f"kdstudy's {package}"] = f"with code {code.digest[:8]}" if code.files else ""
+        return versions
 
-    return installed  # a function within a function travels by value, also to a node that lacks this module
+    return read

@@ -9,10 +9,10 @@ import optuna
 from study.identity import derived_seed
 from study.records.rows import RunningTrial
 from study.search.halving import Rungs
-from study.search.searcher import CellSearch
+from study.search.searcher import CellSearcher
 from study.space.domains import Value
 from study.space.params import Params, merge_first_points
-from study.study import Cell, Study, needs_teacher
+from study.study import Cell, Study, arm_needs_teacher
 from study.trial import Trial, TrialState
 
 HOPELESS = 4
@@ -24,8 +24,8 @@ class CellProgress:
 
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
         self.name, self.cell, self._study = cell.name, cell, study
-        self.needs_teacher = needs_teacher(cell.arm)
-        self.trials = study.trials(cell.arm)
+        self.needs_teacher = arm_needs_teacher(cell.arm)
+        self.trials = study.count_trials(cell.arm)
         self.params: dict[int, Mapping[str, Value]] = {}
         """Of each search trial that was ever started, by number."""
         self.searched: dict[int, tuple[TrialState, float | None]] = {}
@@ -45,10 +45,10 @@ class CellProgress:
             study.budget.epochs,
             derived_seed(study.seed, "stopping", cell.name),
         )
-        if cell.arm.searched:
+        if cell.arm.is_searched:
             seeds = [derived_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
-            directions, first = [*study.targets.values()], merge_first_points(cell.arm.first_points, warm)
-            self._search = CellSearch(cell.name, cell.arm.loss, study.sampler, directions, seeds, journal, first)
+            directions, first = [*study.objective_directions.values()], merge_first_points(cell.arm.first_points, warm)
+            self._search = CellSearcher(cell.name, cell.arm.loss, study.sampler, directions, seeds, journal, first)
 
     # -- trials of either phase ------------------------------------------------------------------------------------
 
@@ -65,14 +65,14 @@ class CellProgress:
     def restore_search(self, run: RunningTrial, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
         """Put back a search trial that ended in an earlier run; `scores` are its search scores by epoch."""
         trial = run.trial
-        self._search.replay(trial.id, trial.params, state, self._values(run, state), scores)
+        self._search.add_trial(trial.id, trial.params, state, self._values(run, state), scores)
         self.params[trial.number] = trial.params
         self._note_search(run, state)
         self.note_failure(run, state, reason)
 
     def reopen_search(self, trial: Trial, scores: Mapping[int, float]) -> None:
         """Put back a search trial that had not ended."""
-        self._search.reopen(trial.number, trial.params, scores)
+        self._search.reopen_trial(trial.number, trial.params, scores)
         self.params[trial.number] = trial.params
 
     def note_failure(self, run: RunningTrial, state: TrialState, reason: str) -> None:
@@ -90,7 +90,9 @@ class CellProgress:
         return run.metrics.get(self._study.metric) if state is TrialState.COMPLETE else None
 
     def _values(self, run: RunningTrial, state: TrialState) -> list[float] | None:
-        return [run.metrics[name] for name in self._study.targets] if state is TrialState.COMPLETE else None
+        return (
+            [run.metrics[name] for name in self._study.objective_directions] if state is TrialState.COMPLETE else None
+        )
 
     # -- search ----------------------------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class CellProgress:
 
     def verdict(self, number: int, epoch: int, value: float) -> str | None:
         """The stopping rule's part of `saw_epoch` alone."""
-        return self._rungs.verdict(number, epoch, value)
+        return self._rungs.report(number, epoch, value)
 
     # -- confirm ---------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,9 @@ from study.records.segments import Records
 from study.space.domains import Value, resolve_params
 from study.space.params import Params
 from study.study import Study
+from study.task import Preparation
 from study.trackers.base import Tracker
-from study.trial import EpochResult, Phase, Preparation, Trial, TrialState
+from study.trial import EpochResult, Phase, Trial, TrialState
 
 FLUSH_SECONDS = 1.0
 """What a kill may cost: rows are written at least so often, and whenever nothing else is to be done."""
@@ -74,6 +75,8 @@ class Coordinator:
         """Confirm trials of earlier runs by cell, until its search is done."""
         self.resources: Mapping[str, Any] = {}
         """What a trial of this run gets, for its row."""
+        self.code = ""
+        """The digest of the code that runs, for the rows of what is trained now."""
         self.wall_seconds_before = self.gpu_seconds = 0.0
         """Spent by earlier runs; spent by all."""
         self.flushed = time.monotonic()
@@ -95,6 +98,7 @@ class Coordinator:
         run = self._resumed() or self._as_run(self._preparation() or self._proposal() or self._confirmation())
         if run is not None:
             run.resources = self.resources
+            run.continue_with(self.code)
             self.running[run.trial.id] = run
             self.record(run, TrialState.RUNNING, "")
         self.flush_if_due()
@@ -124,7 +128,9 @@ class Coordinator:
 
     def fault(self, run: RunningTrial) -> str:
         """What is wrong with the scores of a trial's last epoch; empty if they can be used."""
-        names = {"search": tuple(self.study.targets), "confirm": (self.study.test_metric,)}.get(run.trial.phase, ())
+        names = {"search": tuple(self.study.objective_directions), "confirm": (self.study.test_metric,)}.get(
+            run.trial.phase, ()
+        )
         if run.trial.phase == "confirm" and run.epochs_done < run.trial.epochs:
             return ""
         scores = {name: run.metrics.get(name, math.nan) for name in names}
@@ -224,9 +230,9 @@ class Coordinator:
         return None
 
     def _refuse(self, cell: CellProgress, number: int, params: Mapping[str, Value], reason: str) -> None:
-        student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.trial_seed("search", number)
+        student, arm, seed = cell.cell.student.name, cell.cell.arm.name, self.study.derive_trial_seed("search", number)
         trial = Trial("search", student, arm, number, seed, self.study.budget.epochs, params, {"refused": reason})
-        self.running[trial.id] = run = RunningTrial(trial, datetime.now(UTC))
+        self.running[trial.id] = run = RunningTrial(trial, datetime.now(UTC), code=self.code)
         self.end(run, TrialState.FAILED, reason)
 
     def _confirmation(self) -> Trial | None:
@@ -251,7 +257,7 @@ class Coordinator:
             "train_on": study.confirm_on if phase == "confirm" else "train",
             "inputs": dict(self._fingerprints),
         } | ({"workers": study.workers_per_trial} if study.workers_per_trial > 1 else {})
-        seed = study.trial_seed(phase, number)
+        seed = study.derive_trial_seed(phase, number)
         return Trial(phase, cell.cell.student.name, arm.name, number, seed, study.budget.epochs, params, config)
 
     # -- rows ------------------------------------------------------------------------------------------------------
@@ -294,14 +300,14 @@ class Coordinator:
             self.cells[run.trial.cell].got_going = True
             self.epoch_seconds.append(row["seconds"])
         for tracker in self.trackers:
-            tracker.epoch(run.trial, row)
+            tracker.log_epoch(run.trial, row)
 
     def record(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Write down where a trial stands; `at` if it has stood there before now."""
         self.records.trials.append(trial_row(run, state, reason, at))
-        if state.ended:
+        if state.is_finished:
             for tracker in self.trackers:
-                tracker.ended(run.trial, state, reason)
+                tracker.finish_trial(run.trial, state, reason)
 
 
 def preparation_trial(step: Preparation) -> Trial:

@@ -115,10 +115,10 @@ class ConsoleTracker:
         self._say = say
         self._last: dict[str, EpochResult] = {}
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
         self._last[trial.id] = row
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
         row = self._last.pop(trial.id, None)
         scores = [f"{name} {value:.4g}" for name, value in row["metrics"].items()] if row else []
         told = [f"epoch {row['epoch']}/{trial.epochs}" if row else "no epoch", *scores]

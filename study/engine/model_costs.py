@@ -19,7 +19,7 @@ def with_costs(study: Study, summary: Mapping[str, Any], storage: Path, say: Cal
 
     def measured(entry: Mapping[str, Any], student: Any, name: str) -> dict[str, Any]:
         try:
-            cost = study.task.cost(student, storage)
+            cost = study.task.measure_cost(student, storage)
         except Exception as error:  # whatever a net of the user's own may raise
             what = (str(error).splitlines() or [""])[0]
             say(f"MACs and latency of {name} are not measured: {type(error).__name__}: {what}")

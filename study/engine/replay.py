@@ -55,11 +55,11 @@ def replay(flow: Coordinator, retry_failed: bool = False, runs: Sequence[Mapping
             flow.earlier[_cell(flow, trial).name].append(_earlier(flow, one))
         elif trial.phase == "search":
             _restore_search(flow, one, verdicts.get(trial.id))
-        elif not one.state.ended and trial.id in steps:
+        elif not one.state.is_finished and trial.id in steps:
             if one.run.epochs_done == trial.epochs:  # done once, and what it made is gone
                 one = replace(one, run=RunningTrial(trial, one.run.started, start_over=True), epochs=[])
             _restore_open(flow, one, None)
-        elif not one.state.ended:  # what is prepared is found where it is kept, not in the rows
+        elif not one.state.is_finished:  # what is prepared is found where it is kept, not in the rows
             flow.record(one.run, TrialState.SUPERSEDED, "not needed any more, or not in this form", one.at)
     for cell in flow.cells.values():
         flow.reconcile_confirms(cell)
@@ -86,11 +86,11 @@ def _told(flow: Coordinator, row: Mapping[str, Any], epochs: Rows, retry_failed:
     """A row of trials/ with its epochs; None for a trial that no longer counts, which is written down as such."""
     trial, state = trial_of(row), TrialState(row["state"])
     at = row["ended"] or (epochs[-1]["recorded"] if epochs else row["started"])
-    resources = {name: row[name] for name in ("device", "cpus", "gpus")}
+    resources, code = {name: row[name] for name in ("device", "cpus", "gpus")}, row["code"] or ""
     if [epoch["epoch"] for epoch in epochs] != [*range(1, len(epochs) + 1)] or len(epochs) < row["epochs_done"]:
         if state is not TrialState.SUPERSEDED:
             flow.record(
-                RunningTrial(trial, row["started"], resources=resources),
+                RunningTrial(trial, row["started"], resources=resources, code=code),
                 TrialState.SUPERSEDED,
                 "some of its rows are lost",
                 at,
@@ -98,7 +98,7 @@ def _told(flow: Coordinator, row: Mapping[str, Any], epochs: Rows, retry_failed:
         return None
     if state is TrialState.SUPERSEDED and trial.phase != "confirm":
         return None
-    run = RunningTrial(trial, row["started"], worker=row["worker"], resources=resources)
+    run = RunningTrial(trial, row["started"], worker=row["worker"], resources=resources, code=code)
     if epochs:
         run.epochs_done, run.seconds = len(epochs), sum(epoch["seconds"] for epoch in epochs)
         names = flow.study.task.metrics
@@ -126,7 +126,7 @@ def _verdicts(flow: Coordinator, runs: Mapping[str, RunningTrial], recorded: Row
 
 def _restore_search(flow: Coordinator, one: RecordedTrial, verdict: str | None) -> None:
     cell, scores = _cell(flow, one.run.trial), _scores(flow, one.epochs)
-    if one.state.ended:
+    if one.state.is_finished:
         cell.restore_search(one.run, one.state, one.reason, scores)
     else:
         cell.reopen_search(one.run.trial, scores)
@@ -151,7 +151,7 @@ def _restore_open(flow: Coordinator, one: RecordedTrial, verdict: str | None) ->
 def _earlier(flow: Coordinator, one: RecordedTrial) -> Earlier:
     """A confirm trial: one cut off between its last epoch's row and its own has ended, and is written down as ended."""
     run, state, reason = one.run, one.state, one.reason
-    if not state.ended and run.epochs_done == run.trial.epochs:
+    if not state.is_finished and run.epochs_done == run.trial.epochs:
         reason = flow.fault(run)
         state = TrialState.FAILED if reason else TrialState.COMPLETE
         flow.record(run, state, reason, one.at)

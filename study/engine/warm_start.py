@@ -17,7 +17,7 @@ import pyarrow as pa
 from study.errors import InputError
 from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments, read_study
 from study.search.samplers import WarmStart
-from study.space.domains import domains
+from study.space.domains import find_domains
 from study.space.params import Params, is_point_of, merge_first_points
 from study.study import Cell, Study
 
@@ -39,7 +39,7 @@ def warm_points(study: Study) -> dict[str, list[Params]]:
     points = {
         cell.name: _best(cell, _source(cell, earlier["cells"]), earlier, rows, study.warm_start)
         for cell in study.cells
-        if cell.arm.searched
+        if cell.arm.is_searched
     }
     found = {name: best for name, best in points.items() if best}
     if not found:
@@ -65,7 +65,7 @@ def _read(folder: Path) -> tuple[Mapping[str, Any], Rows]:
 def _source(cell: Cell, cells: Rows) -> str | None:
     """The earlier cell to learn from; None if there is none."""
     searched = [other for other in cells if other["searched"]]
-    wanted = {name for name, _ in domains(cell.arm.loss)}
+    wanted = {name for name, _ in find_domains(cell.arm.loss)}
     alike = [other["cell"] for other in searched if set(other["parameters"]) == wanted]
     if any(other["cell"] == cell.name for other in searched):
         return cell.name

@@ -1,6 +1,6 @@
-"""Between Tune's trials and the flow's: who is who, what a message means, how many there may be, who is lost.
+"""Adapter between Ray Tune and the coordinator: maps trial ids, decodes worker reports, caps concurrency, retries.
 
-Knows nothing of Ray; study/execution/tune.py is what calls it.
+Imports nothing of Ray; study/execution/tune.py calls it.
 """
 
 from __future__ import annotations
@@ -14,145 +14,157 @@ from typing import Any
 
 from study.engine.coordinator import Coordinator
 from study.execution.retries import RetryPolicy, WorkerFailure
-from study.execution.worker import StepReport, WorkerContext
+from study.execution.worker import StepReport
+from study.execution.worker_context import WorkerContext
 from study.records.rows import RunningTrial
 from study.records.segments import RecordsError
 
 TICK_SECONDS = 0.25
 
-ROOM_SECONDS = 10.0
-"""How often a cluster is asked whether it has grown."""
+MAX_TRIALS_SECONDS = 10.0
+"""Interval at which the cluster is asked whether it has grown or shrunk."""
 
 WAITING_SECONDS = 60.0
-"""When the user is told that no trial is placed."""
+"""Time without any placed trial after which the user is informed."""
 
-Watch = Callable[[], str]
-"""Looks after display and caps, every TICK_SECONDS; says why the study is to stop here, or nothing."""
+StopCheck = Callable[[], str]
+"""Called every TICK_SECONDS: updates the display and returns why the study must stop, or an empty string."""
 
 
 class StopTuning(BaseException):
-    """Out of Tune's loop, now. Not an Exception: Tune would wrap it in its own."""
+    """Raised to leave Tune's loop at once. Not an Exception, because Tune would wrap it in its own."""
 
 
 class TuneBridge:
-    """Trials go out by it, and what becomes of them comes in. Tune's ids are of one start of a trial."""
+    """Hands the coordinator's trials to Tune and Tune's reports to the coordinator.
+
+    A trial that is restarted after Tune gave it up has a new Tune id, and the same id in the study.
+    """
 
     def __init__(
         self,
-        flow: Coordinator,
-        workplace: WorkerContext,
-        watch: Watch,
-        say: Callable[[str], None],
-        room: Callable[[], int],
+        coordinator: Coordinator,
+        context: WorkerContext,
+        check_stop: StopCheck,
+        notify: Callable[[str], None],
+        max_trials: Callable[[], int],
     ):
-        self.flow, self._workplace, self._watch, self._say, self._room = flow, workplace, watch, say, room
-        self._ids: dict[str, str] = {}
-        self._deaths = RetryPolicy()
-        self._limit = room()
-        """How many trials may be under way; those that find no place wait in Ray, where an autoscaler sees them."""
+        self.coordinator, self._context = coordinator, context
+        self._check_stop, self._notify, self._max_trials = check_stop, notify, max_trials
+        self._trial_ids: dict[str, str] = {}
+        """The study's trial id by Tune's."""
+        self._retries = RetryPolicy()
+        self._limit = max_trials()
+        """Trials under way at most; those without a place wait inside Ray, where an autoscaler sees them."""
         self._placed: set[str] = set()
-        """Trials that have a worker, by Tune's id."""
-        self._ticked, self._asked, self._busy = 0.0, time.monotonic(), time.monotonic()
-        self._over: list[tuple[str, float]] = []
-        """Trials whose checkpoint is not needed once their end is on disk, and when they ended."""
+        """Tune ids of trials that have a worker."""
+        now = time.monotonic()
+        self._last_tick, self._limit_checked, self._last_placed = 0.0, now, now
+        self._ended: list[tuple[str, float]] = []
+        """Trials whose checkpoint is obsolete once their end is on disk, and when they ended."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune keeps a pickled copy of its searcher, which nobody ever opens
+        return {}  # Tune stores a pickled copy of its searcher, which is never loaded
 
     def tick(self) -> None:
-        """Write what is due, and leave if it is time to."""
-        if time.monotonic() - self._ticked < TICK_SECONDS:
+        """Write due rows, delete obsolete checkpoints, follow the cluster's size and check for a stop.
+
+        Raises StopTuning if the study must stop.
+        """
+        now = time.monotonic()
+        if now - self._last_tick < TICK_SECONDS:
             return
-        self._ticked = time.monotonic()
-        with _out_of_tune():
-            self.flow.flush_if_due()
-            self.forget()
-            self._look_around()
-            if reason := self._watch():
+        self._last_tick = now
+        with _leaving_tune():
+            self.coordinator.flush_if_due()
+            self.delete_checkpoints()
+            if now - self._limit_checked >= MAX_TRIALS_SECONDS:
+                self._limit_checked, self._limit = now, self._max_trials()
+            self._report_waiting(now)
+            if reason := self._check_stop():
                 raise StopTuning(reason)
 
-    def _look_around(self) -> None:
-        """Follow the cluster as it grows and shrinks; say so if it has no place for any trial."""
-        now = time.monotonic()
-        if now - self._asked >= ROOM_SECONDS:
-            self._asked, self._limit = now, self._room()
-        if self._placed or not self.flow.running:
-            self._busy = now
-        elif now - self._busy >= WAITING_SECONDS:
-            self._say(f"no worker for any of the trials yet, {len(self.flow.running)} waiting: no node is free")
-            self._busy = math.inf  # said once, until one is placed again
+    def _report_waiting(self, now: float) -> None:
+        """Notify the user, once until a trial is placed again, that the cluster has no place for any trial."""
+        waiting = len(self.coordinator.running)
+        if self._placed or not waiting:
+            self._last_placed = now
+        elif now - self._last_placed >= WAITING_SECONDS:
+            self._notify(f"no worker for any of the trials yet, {waiting} waiting: no node is free")
+            self._last_placed = math.inf
 
-    def placed(self, tune_id: str) -> None:
-        """A trial has a worker."""
+    def mark_placed(self, tune_id: str) -> None:
+        """Note that a trial has a worker."""
         self._placed.add(tune_id)
 
-    def forget(self) -> None:
-        """Remove the checkpoints of trials whose end is on disk: until then a kill would cost the whole trial."""
-        while self._over and self._over[0][1] < self.flow.flushed:
-            self._workplace.forget(self._over.pop(0)[0])
+    def delete_checkpoints(self) -> None:
+        """Delete the checkpoints of trials whose end is on disk; earlier, a kill would cost the whole trial."""
+        while self._ended and self._ended[0][1] < self.coordinator.flushed:
+            self._context.discard_checkpoint(self._ended.pop(0)[0])
 
-    def open(self, tune_id: str) -> RunningTrial | None:
-        """The next trial to start, if there is one and room for it."""
-        if len(self.flow.running) >= self._limit:
+    def next_trial(self, tune_id: str) -> RunningTrial | None:
+        """Return the next trial to start; None if there is none, or no room for it."""
+        if len(self.coordinator.running) >= self._limit:
             return None
-        with _out_of_tune():
-            run = self.flow.next()
-        if run is None:
-            return None
-        self._ids[tune_id] = run.trial.id
-        if run.start_over:
-            with _out_of_tune():
-                self._workplace.clear(run.trial.id)
+        with _leaving_tune():
+            run = self.coordinator.next()
+            if run is None:
+                return None
+            self._trial_ids[tune_id] = run.trial.id
+            if run.start_over:
+                self._context.reset_checkpoint(run.trial.id)
         return run
 
-    def hear(self, tune_id: str, text: str) -> tuple[bool, bool]:
-        """Pass a worker's message to the flow; whether the trial has ended, and whether it got further by it."""
-        told = StepReport(**json.loads(text))
-        trial_id = self._ids[tune_id]
-        run = self.flow.running[trial_id]
-        before = run.epochs_done
-        with _out_of_tune():
-            for note in told.notes:
-                self._say(f"{run.trial.cell}, {run.trial.phase} {run.trial.number}: {note}")
-            ended = any(self.flow.report(trial_id, row, told.worker) for row in told.rows)
-            if told.halt:
-                raise RecordsError(told.halt)
-            if told.failure and not ended:
-                self.flow.fail(trial_id, told.failure, told.worker)
-            elif ended and run.trial.phase != "confirm":
-                self._over.append((trial_id, time.monotonic()))  # only a confirmed student's weights are worth keeping
-        if over := ended or bool(told.failure):
-            self._placed.discard(tune_id)
-        return over, run.epochs_done > before
+    def handle_report(self, tune_id: str, message: str) -> tuple[bool, bool]:
+        """Pass a worker's report to the coordinator; return whether the trial has ended, and whether it got further.
 
-    def forgive(self, tune_id: str) -> None:
-        """A trial got further: what it lost before does not count."""
-        self._deaths.reset(self._ids[tune_id])
-
-    def died(self, tune_id: str, death: WorkerFailure) -> None:
-        """A worker died, or could not start."""
-        self._placed.discard(tune_id)
-        self._deaths.add(self._ids[tune_id], death)
-
-    def lost(self, tune_id: str) -> None:
-        """Tune gave a trial up: it has failed if it lost more than is forgiven, and is started again if not.
-
-        Where a worker dies just as it turns to its next trial, Tune gives that one up after a single death.
+        A trial that got further has all its retries again.
         """
-        trial_id = self._ids[tune_id]
-        self._deaths.given_up(trial_id)
-        reason = self._deaths.failure(trial_id)
+        report = StepReport(**json.loads(message))
+        trial_id = self._trial_ids[tune_id]
+        run = self.coordinator.running[trial_id]
+        epochs_before = run.epochs_done
+        with _leaving_tune():
+            for note in report.notes:
+                self._notify(f"{run.trial.cell}, {run.trial.phase} {run.trial.number}: {note}")
+            ended = any(self.coordinator.report(trial_id, row, report.worker) for row in report.rows)
+            if report.halt:
+                raise RecordsError(report.halt)
+            if report.failure and not ended:
+                self.coordinator.fail(trial_id, report.failure, report.worker)
+            elif ended and run.trial.phase != "confirm":
+                self._ended.append((trial_id, time.monotonic()))  # only confirmed students' weights are worth keeping
+        progressed = run.epochs_done > epochs_before
+        if progressed:
+            self._retries.reset(trial_id)
+        if ended := ended or bool(report.failure):
+            self._placed.discard(tune_id)
+        return ended, progressed
+
+    def record_failure(self, tune_id: str, failure: WorkerFailure) -> None:
+        """Count a worker that died or could not start."""
+        self._placed.discard(tune_id)
+        self._retries.record(self._trial_ids[tune_id], failure)
+
+    def retry_or_fail(self, tune_id: str) -> None:
+        """Requeue a trial that Tune gave up, or fail it if its retries are used up.
+
+        Tune gives a trial up after a single failure if its worker dies just as it turns from one trial to the next.
+        """
+        trial_id = self._trial_ids[tune_id]
+        self._retries.record_give_up(trial_id)
+        reason = self._retries.failure_reason(trial_id)
         if not reason:
-            self.flow.requeue(trial_id)
+            self.coordinator.requeue(trial_id)
             return
-        with _out_of_tune():
-            self._workplace.explain(trial_id, self._deaths.text(trial_id))
-            self.flow.fail(trial_id, reason)
+        with _leaving_tune():
+            self._context.write_traceback(trial_id, self._retries.last_failure(trial_id).text)
+            self.coordinator.fail(trial_id, reason)
 
 
 @contextmanager
-def _out_of_tune() -> Iterator[None]:
-    """Let an error of ours leave Tune's loop as it is."""
+def _leaving_tune() -> Iterator[None]:
+    """Carry our own exceptions out of Tune's loop unchanged, as the cause of StopTuning."""
     try:
         yield
     except Exception as error:

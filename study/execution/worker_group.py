@@ -1,10 +1,9 @@
-"""Trials of several workers: each worker a process in the trial's placement group, all of them kept for the next trial.
+"""Trials of several workers: one process per rank in the trial's placement group, all reused for the next trial.
 
-`TrialWorkerGroup` is the actor that Tune knows. It asks for nothing itself, holds the workers, and lets them train an
-epoch at a time, side by side; they exchange what they must among themselves (trainables/training/distributed.py). One
-that fails, or is lost, takes the others with it. Ray Train is not used: its trainer takes many seconds a trial to start
-its workers, and does not give their placement group back when a trial is stopped before its end, so that a search
-would starve.
+`WorkerGroup` is the actor that Tune knows. It requests no resources itself, holds the workers and lets them train one
+epoch at a time together; they exchange gradients among themselves (trainables/training/distributed.py). A worker that
+fails or is lost ends the others too. Ray Train is not used: its trainer takes many seconds per trial to start workers,
+and does not return their placement group when a trial is stopped early, so that a search would starve.
 """
 
 from __future__ import annotations
@@ -18,100 +17,101 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from study.execution.worker import StepReport, Worker, WorkerContext, read_hang_report
+from study.execution.worker import StepReport, Worker, read_hang_report
+from study.execution.worker_context import WorkerContext
 from study.study import Study
 from study.trial import Trial
 
-ANSWERS = "answers"
-ANSWER_SECONDS = 30.0
-"""A worker whose process lives answers within this; Ray itself takes about 13 seconds to see that a node is lost."""
+PING_GROUP = "ping"
+PING_SECONDS = 30.0
+"""Time within which a live worker answers a ping; Ray itself takes about 13 seconds to detect a lost node."""
 
 
-class TrialWorkerGroup(tune.Trainable):  # type: ignore[misc]
-    """A reused actor, as TrialWorker is, of trials with several workers."""
+class WorkerGroup(tune.Trainable):  # type: ignore[misc]
+    """Reused Tune actor of trials of several workers."""
 
-    def setup(self, config: dict[str, Any], study: Study, workplace: WorkerContext) -> None:
-        self._study, self._workplace = study, workplace
-        self._members: list[Any] = []
+    def setup(self, config: dict[str, Any], study: Study, context: WorkerContext) -> None:
+        self._study, self._context = study, context
+        self._workers: list[Any] = []
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._config, self._begun = new_config, False
+        self._config, self._started = new_config, False
         self._trial = Trial(**json.loads(new_config["trial"]))
         return True
 
     def step(self) -> dict[str, str]:
-        """An epoch of all workers; told is what the first of them tells, or the first that fails.
+        """Train one epoch on all workers; return the report of rank 0, or of the first worker that fails.
 
-        Raises RayError if one of them is lost, which Tune counts as this actor's own end: the trial starts again.
+        Raises RayError if a worker is lost; Tune treats that as the death of this actor and restarts the trial.
         """
-        if not self._begun and (reason := read_hang_report(self._workplace.checkpoint(self._trial.id))):
-            return StepReport(failure=reason).message()
+        if not self._started and (hang := read_hang_report(self._context.checkpoint_folder(self._trial.id))):
+            return StepReport(failure=hang).to_message()
         try:
-            told = self._epoch(self._together())
+            report = self._train_epoch(self._start_workers())
         except RayError:
-            self._dismiss()
+            self._kill_workers()
             raise
-        if told.failure or told.halt:
-            self._dismiss()  # what failed may have left its process unusable, and the others wait for it
-        return told.message()
+        if report.failure or report.halt:
+            self._kill_workers()  # the failed process may be unusable, and the others wait for it
+        return report.to_message()
 
     def cleanup(self) -> None:
-        self._dismiss()
+        self._kill_workers()
 
-    def _together(self) -> list[Any]:
-        """The workers of this trial, each of which has begun it. What is prepared for trials is one worker's work."""
-        if not self._members:
-            self._members = self._hired()
-        members = self._members[:1] if self._trial.phase == "prepare" else self._members
-        if not self._begun:
-            meeting = ray.get(members[0].meeting.remote())
-            ray.get([member.begin.remote(self._config, meeting) for member in members])
-            self._begun = True
-        return members
+    def _start_workers(self) -> list[Any]:
+        """Return this trial's workers, each with the trial started. Preparations run on a single worker."""
+        if not self._workers:
+            self._workers = self._create_workers()
+        workers = self._workers[:1] if self._trial.phase == "prepare" else self._workers
+        if not self._started:
+            address = ray.get(workers[0].find_rendezvous_address.remote())
+            ray.get([worker.start_trial.remote(self._config, address) for worker in workers])
+            self._started = True
+        return workers
 
-    def _hired(self) -> list[Any]:
-        """A worker in each bundle of the placement group."""
+    def _create_workers(self) -> list[Any]:
+        """Create one worker in each bundle of the placement group."""
         group = ray.util.get_current_placement_group()
         bundles: list[dict[str, float]] = group.bundle_specs
-        actor = ray.remote(concurrency_groups={ANSWERS: 1})(Member)
+        actor = ray.remote(concurrency_groups={PING_GROUP: 1})(GroupWorker)
         return [
             actor.options(
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0.0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank),
-            ).remote(self._study, self._workplace, bundle.get("GPU", 0.0), rank, len(bundles))
+            ).remote(self._study, self._context, bundle.get("GPU", 0.0), rank, len(bundles))
             for rank, bundle in enumerate(bundles)
         ]
 
-    def _epoch(self, members: list[Any]) -> StepReport:
-        steps = [member.step.remote() for member in members]
-        waiting = steps
-        while waiting:
-            (done,), waiting = ray.wait(waiting)
-            told: StepReport = ray.get(done)
-            if told.failure or told.halt:
-                # a worker whose peer is lost fails first, by the connection that broke: then it is no failure
-                ray.get([member.lives.remote() for member in members], timeout=ANSWER_SECONDS)
-                return told
+    def _train_epoch(self, workers: list[Any]) -> StepReport:
+        steps = [worker.step.remote() for worker in workers]
+        pending = steps
+        while pending:
+            (done,), pending = ray.wait(pending)
+            report: StepReport = ray.get(done)
+            if report.failure or report.halt:
+                # a worker whose peer was lost fails first, by a broken connection: then the ping raises instead
+                ray.get([worker.ping.remote() for worker in workers], timeout=PING_SECONDS)
+                return report
         return ray.get(steps[0])  # type: ignore[no-any-return]
 
-    def _dismiss(self) -> None:
-        """End all workers, whatever they are at; the next trial gets others."""
-        for member in self._members:
-            ray.kill(member)
-        self._members, self._begun = [], False
+    def _kill_workers(self) -> None:
+        """Kill all workers, whatever they are doing; the next trial gets new ones."""
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers, self._started = [], False
 
 
-class Member(Worker):
-    """A worker that also answers while it trains."""
+class GroupWorker(Worker):
+    """A rank's worker, which also answers while it trains."""
 
-    @ray.method(concurrency_group=ANSWERS)  # type: ignore[untyped-decorator]
-    def lives(self) -> bool:
+    @ray.method(concurrency_group=PING_GROUP)  # type: ignore[untyped-decorator]
+    def ping(self) -> bool:
         return True
 
-    def meeting(self) -> str:
-        """Where this worker can be met by the others: HOST:PORT, free when asked."""
+    def find_rendezvous_address(self) -> str:
+        """Return HOST:PORT at which the ranks can meet; the port was free when asked."""
         with socket.socket() as free:
             free.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"

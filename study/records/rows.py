@@ -23,6 +23,8 @@ class RunningTrial:
     worker: str = ""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """What it runs on: device, cpus, gpus."""
+    code: str = ""
+    """The version of the code that trains it; of several, all of them, joined by "+"."""
     start_over: bool = False
     """Its checkpoint is of no use: its last epoch is what failed."""
 
@@ -30,6 +32,11 @@ class RunningTrial:
         self.epochs_done = row["epoch"]
         self.seconds += row["seconds"]
         self.metrics, self.worker = row["metrics"], worker
+
+    def continue_with(self, code: str) -> None:
+        """Note the version of the code that trains the epochs from here on."""
+        earlier = self.code.split("+") if self.epochs_done and self.code else []
+        self.code = "+".join(dict.fromkeys([*earlier, code]))
 
 
 def epoch_row(trial: Trial, row: EpochResult) -> dict[str, Any]:
@@ -65,6 +72,7 @@ def trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datetime
         "started": run.started,
         "ended": ended or datetime.now(UTC) if state is not TrialState.RUNNING else None,
         "worker": run.worker,
+        "code": run.code,
     }
     return row | dict(run.resources) | dict(run.metrics)
 

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from study.atomic import atomic_write
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Since 2 a class is described by its public name, and runs and rows name the version of the code."""
 
 TIME = pa.timestamp("us", tz="UTC")
 
@@ -45,6 +46,7 @@ TRIAL_COLUMNS = (
     ("device", pa.string()),
     ("cpus", pa.float64()),
     ("gpus", pa.float64()),
+    ("code", pa.string()),
 )
 
 EPOCH_COLUMNS = (

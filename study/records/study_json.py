@@ -17,14 +17,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from study.code_version import SPACE_FILE
 from study.errors import InputError
-from study.identity import describe, differences
+from study.identity import SOURCE_CHANGE, describe, differences
 from study.records.segments import SCHEMA_VERSION, RecordsError, read_study
-from study.space.domains import domains
+from study.space.domains import find_domains
 from study.space_file import Space
 from study.study import Study
+from study.task import Metric
 
 LOCK_ATTEMPTS = 4
+MOST_NAMED = 4
+"""Changed files up to which a message names all: it is one line."""
 PROBE_BYTES = 2**16
 PACKAGES = ("kdstudy", "ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "pandas", "torchmetrics", "cmaes")
 
@@ -108,15 +112,21 @@ def withdraw_stop(folder: Path) -> None:
 def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     """study.json of an earlier run in this folder, or None.
 
-    Raises InputError with the differences if that was another study: other settings, data or teacher.
+    Whether the code is the same is left to `check_code`.
+    Raises InputError with the differences if that was another study: other settings, data or teacher; and if it was
+    written by a version that described studies in another way.
     """
     if not (folder / "study.json").is_file():
         return None
     earlier = read_study(folder)
     if not {"study", "inputs", "provenance"} <= earlier.keys():
         raise RecordsError(f"{folder / 'study.json'} is damaged: restore it from a copy, or start anew with --fresh")
+    if earlier.get("schema", 0) < SCHEMA_VERSION:
+        raise InputError(_too_old(folder, earlier))
+    if not earlier.get("code"):
+        raise RecordsError(f"{folder / 'study.json'} is damaged, it names no code: restore it from a copy")
     was = {"workers_per_trial": 1} | earlier["study"]  # there was no choice at first
-    changes = [change for change in differences(was, describe(study)) if not _extends(change)]
+    changes = [change for change in differences(was, describe(study)) if not _is_allowed(change)]
     changes += differences(fingerprints(earlier["inputs"]), fingerprints(inputs))
     if changes:
         shown = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
@@ -127,8 +137,45 @@ def check_same(folder: Path, study: Study, inputs: Mapping[str, Any]) -> dict[st
     return earlier
 
 
-def _extends(change: str) -> bool:
-    """Whether a difference only asks for more of the same: a study may be extended, what was done is not undone."""
+def _too_old(folder: Path, earlier: Mapping[str, Any]) -> str:
+    version = earlier["provenance"].get("versions", {}).get("kdstudy") or "an earlier kdstudy"
+    commit = str(earlier["provenance"].get("commit") or "")[:12]
+    by = f"{version}, commit {commit}" if commit else version
+    return (
+        f"{folder} was written by kdstudy {by} (schema {earlier.get('schema')}): this version reports it and cannot go "
+        "on with it; go on with that version, give a new --name, or start beside it with --fresh"
+    )
+
+
+def check_code(folder: Path, earlier: Mapping[str, Any], study: Study, space: Space, allowed: bool) -> str:
+    """Compare the code with that of the study's last run; returns what changed if that is allowed, empty if nothing.
+
+    Raises InputError naming what changed if it is not allowed: old and new trials would be averaged.
+    """
+    last = runs_of(earlier)[-1].get("code")
+    changed = space.code.changes(earlier["code"].get(last, {})) if last != space.code.digest else []
+    if not changed:  # a class from elsewhere may have changed that is in none of these files
+        changed = [change.split(":")[0] for change in differences(earlier["study"], describe(study))
+                   if SOURCE_CHANGE.search(change)]  # fmt: skip
+    named = _listed([space.path.name if name == SPACE_FILE else name for name in changed])
+    if changed and not allowed:
+        raise InputError(
+            f"{named} changed since the last run of {folder}: undo the change, start beside it with --fresh or a new "
+            "--name, or go on with --allow-code-change, which judges no comparison of old with new trials"
+        )
+    return named
+
+
+def _listed(names: list[str]) -> str:
+    """ "a.py, b.py and 3 more files"."""
+    shown = names if len(names) <= MOST_NAMED else [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
+    return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else "".join(shown)
+
+
+def _is_allowed(change: str) -> bool:
+    """Whether a difference only asks for more of the same, which undoes nothing, or is left to `check_code`."""
+    if SOURCE_CHANGE.search(change):
+        return True
     match = re.fullmatch(r"budget\.(trials|seeds): (\d+) → (\d+)", change)
     return match is not None and int(match[3]) > int(match[2])
 
@@ -158,10 +205,11 @@ def document(
         "test_metric": study.test_metric,
         "direction": study.direction,
         "objectives": list(study.objectives),
-        "metrics": dict(study.task.metrics),
+        "metrics": {name: describe_metric(metric) for name, metric in study.task.metrics.items()},
+        "prediction": study.task.prediction,
         "confirm_on": study.confirm_on,
         "protocol": study.protocol,
-        "readings": list(study.readings),
+        "assumptions": list(study.assumptions),
         "seed": study.seed,
         "budget": budget,
         "cells": [_cell(study, cell.student.name, cell.arm.name, cell.name) for cell in study.cells],
@@ -169,6 +217,7 @@ def document(
         "teacher": earlier["teacher"] if earlier else None,
         "students": earlier["students"] if earlier else {},
         "study": describe(study),
+        "code": {**(earlier["code"] if earlier else {}), space.code.digest: dict(space.code.files)},
         "provenance": {
             **commit(),
             "versions": versions(),
@@ -184,12 +233,18 @@ def document(
                     "command": command,
                     "budget": budget,
                     "results_known": results_known,
+                    "code": space.code.digest,
                 }
                 | commit(),
             ],
         },
         "space": {"path": str(space.path), "profile": space.profile, "source": space.source},
     }
+
+
+def describe_metric(metric: Metric) -> dict[str, Any]:
+    """Return a metric as study.json holds it, without its name."""
+    return {name: value for name, value in dataclasses.asdict(metric).items() if name != "name"}
 
 
 def fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -249,16 +304,16 @@ def _cpu_name() -> str:
 
 
 def _cell(study: Study, student: str, arm_name: str, name: str) -> dict[str, Any]:
-    arm = study.arm(arm_name)
-    versus = study.versus(arm)
+    arm = study.find_arm(arm_name)
+    versus = study.find_comparison(arm)
     return {
         "cell": name,
         "student": student,
         "arm": arm_name,
         "baseline": arm.baseline,
         "versus": versus.name if versus else None,
-        "searched": arm.searched,
-        "trials": study.trials(arm),
+        "searched": arm.is_searched,
+        "trials": study.count_trials(arm),
         "published": arm.published,
-        "parameters": [name for name, _ in domains(arm.loss)],
+        "parameters": [name for name, _ in find_domains(arm.loss)],
     }

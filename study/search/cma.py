@@ -1,84 +1,73 @@
-"""CMA-ES proposals for one cell, from the trials told so far and nothing else.
+"""CMA-ES proposals for one cell, as a pure function of the finished trials and the next trial's seed.
 
-The optimiser is built anew for every proposal and led through the ended trials in order of number, a population at a
-time; only the proposal itself is drawn, from the trial's own seed. There is no state to keep, and none to lose.
+Each proposal builds a new optimizer and feeds it the finished trials in order of their number, one population at a
+time; only the proposal itself is random. So there is no optimizer state to save or to lose.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from cmaes import CMA  # type: ignore[import-untyped]
 from optuna.trial import FrozenTrial, TrialState
 
-from study.errors import InputError
-from study.space.domains import Choice, Integer, Uniform, Value, domains
+from study.search.samplers import CmaEs
+from study.space.domains import Choice, Integer, Uniform, Value, find_domains
 from study.trial import Direction
 
+if TYPE_CHECKING:
+    from cmaes import CMA  # type: ignore[import-untyped]
+
 Vector = npt.NDArray[np.float64]
-Numbers = Mapping[str, Uniform | Integer]
+NumericDomains = Mapping[str, Uniform | Integer]
 
 
-@dataclass(frozen=True)
-class CmaEs:
-    """Covariance matrix adaptation over numeric domains, which it sees as a unit cube; whole numbers are rounded.
+def propose_by_cma(
+    settings: CmaEs,
+    domains: NumericDomains,
+    trials: Sequence[FrozenTrial],
+    direction: Direction,
+    start: Mapping[str, Value] | None,
+    seed: int,
+) -> dict[str, Value]:
+    """Return the parameters of the next trial, given the finished `trials` in order of their number."""
+    from cmaes import CMA  # imports scipy.stats: a second of every command that no other sampler needs
 
-    It starts in the middle of the space, or at the arm's first point, with step size `sigma` as a share of each
-    domain's width. `population` trials make a step; by default 4 + ⌊3·ln(domains)⌋. Within a population completed
-    trials rank by score, then stopped ones by how far they came and by their last score, failed ones come last; one in
-    which all failed is passed over. An arm with a `choice` is refused: a category has no direction.
-    Source: Hansen 2016, "The CMA evolution strategy: a tutorial", as in the package cmaes.
-    """
-
-    sigma: float = 0.3
-    population: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.sigma, int | float) and 0 < self.sigma <= 1):
-            raise InputError(f"CmaEs: sigma is {self.sigma!r}; allowed is a share of the domains' width, above 0 to 1")
-        if self.population is not None and not (isinstance(self.population, int) and self.population >= 4):
-            raise InputError(
-                f"CmaEs: population is {self.population!r}; allowed is a whole number, at least 4, or None"
-            )
-
-    def propose(
-        self,
-        domains: Numbers,
-        trials: Sequence[FrozenTrial],
-        direction: Direction,
-        start: Mapping[str, Value] | None,
-        seed: int,
-    ) -> dict[str, Value]:
-        """The parameters of the next trial; `trials` are those that have ended, in order of number."""
-        dimensions = len(domains)
-        optimiser = CMA(
-            mean=np.full(dimensions, 0.5) if start is None else encode(domains, start),
-            sigma=self.sigma,
-            bounds=np.tile((0.0, 1.0), (dimensions, 1)),
-            n_max_resampling=100,
-            seed=seed,
-            population_size=self.population or 4 + math.floor(3 * math.log(dimensions)),
-            lr_adapt=False,
-        )
-        size = optimiser.population_size
-        for first in range(0, len(trials) - size + 1, size):
-            _step(optimiser, domains, trials[first : first + size], direction)
-        return decode(domains, optimiser.ask())
+    dimensions = len(domains)
+    optimizer = CMA(
+        mean=np.full(dimensions, 0.5) if start is None else to_unit_cube(domains, start),
+        sigma=settings.sigma,
+        bounds=np.tile((0.0, 1.0), (dimensions, 1)),
+        n_max_resampling=100,
+        seed=seed,
+        population_size=settings.population or 4 + math.floor(3 * math.log(dimensions)),
+        lr_adapt=False,
+    )
+    size = optimizer.population_size
+    for first in range(0, len(trials) - size + 1, size):
+        _tell_population(optimizer, domains, trials[first : first + size], direction)
+    return from_unit_cube(domains, optimizer.ask())
 
 
-def _step(optimiser: CMA, domains: Numbers, population: Sequence[FrozenTrial], direction: Direction) -> None:
+def select_numeric_domains(space: Any) -> dict[str, Uniform | Integer]:
+    """Return the uniform and integer domains of a search space, by name."""
+    return {name: domain for name, domain in find_domains(space) if not isinstance(domain, Choice)}
+
+
+def _tell_population(
+    optimizer: CMA, domains: NumericDomains, population: Sequence[FrozenTrial], direction: Direction
+) -> None:
     if all(trial.state == TrialState.FAIL for trial in population):
         return
-    ranked = sorted(population, key=lambda trial: _cost(trial, direction))
-    optimiser.tell([(encode(domains, trial.params), float(rank)) for rank, trial in enumerate(ranked)])
+    ranked = sorted(population, key=lambda trial: _ranking_key(trial, direction))
+    optimizer.tell([(to_unit_cube(domains, trial.params), float(rank)) for rank, trial in enumerate(ranked)])
 
 
-def _cost(trial: FrozenTrial, direction: Direction) -> tuple[float, ...]:
+def _ranking_key(trial: FrozenTrial, direction: Direction) -> tuple[float, ...]:
+    """Return a key that sorts complete trials by score, then pruned ones by epochs and score, then failed ones."""
     if trial.state == TrialState.FAIL or trial.value is None:
         return (2.0,)
     score = -trial.value if direction == "max" else trial.value
@@ -87,39 +76,36 @@ def _cost(trial: FrozenTrial, direction: Direction) -> tuple[float, ...]:
     return 1.0, -float(trial.last_step or 0), score
 
 
-def numbers(space: Any) -> dict[str, Uniform | Integer]:
-    """The numeric domains of a space without choices, by name."""
-    return {name: domain for name, domain in domains(space) if not isinstance(domain, Choice)}
-
-
 # -- the unit cube -----------------------------------------------------------------------------------------------------
 
 
-def encode(domains: Numbers, params: Mapping[str, Value]) -> Vector:
-    """A point as shares of its domains' widths, (D,) in [0, 1]."""
+def to_unit_cube(domains: NumericDomains, params: Mapping[str, Value]) -> Vector:
+    """Map parameters to shares of their domains' widths: (D,) in [0, 1]."""
     shares = []
     for name, domain in domains.items():
-        low, high = _ends(domain)
+        low, high = _scaled_bounds(domain)
         value = float(params[name])  # type: ignore[arg-type]
         shares.append(((math.log(value) if domain.log else value) - low) / (high - low))
     return np.array(shares)
 
 
-def decode(domains: Numbers, shares: Vector) -> dict[str, Value]:
-    """The point at these shares."""
-    return {name: _value(domain, share) for (name, domain), share in zip(domains.items(), shares.tolist(), strict=True)}
+def from_unit_cube(domains: NumericDomains, shares: Vector) -> dict[str, Value]:
+    """Map shares (D,) of the domains' widths to parameters; whole numbers are rounded."""
+    return {
+        name: _value_at(domain, share) for (name, domain), share in zip(domains.items(), shares.tolist(), strict=True)
+    }
 
 
-def _value(domain: Uniform | Integer, share: float) -> float | int:
-    low, high = _ends(domain)
-    place = low + share * (high - low)
-    value = math.exp(place) if domain.log else place
+def _value_at(domain: Uniform | Integer, share: float) -> float | int:
+    low, high = _scaled_bounds(domain)
+    scaled = low + share * (high - low)
+    value = math.exp(scaled) if domain.log else scaled
     inside = min(max(value, domain.low), domain.high)
     return round(inside) if isinstance(domain, Integer) else inside
 
 
-def _ends(domain: Uniform | Integer) -> tuple[float, float]:
-    # half a step more at both ends of whole numbers: the outermost ones get as much room as the others
+def _scaled_bounds(domain: Uniform | Integer) -> tuple[float, float]:
+    # whole numbers get half a step more at both ends, so that the outermost ones are as wide as the others
     half = 0.5 if isinstance(domain, Integer) else 0.0
     low, high = domain.low - half, domain.high + half
     return (math.log(low), math.log(high)) if domain.log else (low, high)

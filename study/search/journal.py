@@ -1,4 +1,4 @@
-"""The Optuna journal in a study's folder: for looking only, rebuilt from the rows at each start."""
+"""The Optuna journal in a study's folder: for optuna-dashboard only, rewritten from the rows at each start."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 
-def new_journal(path: Path) -> JournalStorage:
-    """An empty journal at `path`, replacing an earlier one."""
+def create_journal(path: Path) -> JournalStorage:
+    """Create an empty journal at `path`, in place of an earlier one and its lock file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (path, path.with_name(path.name + ".lock")):
         leftover.unlink(missing_ok=True)

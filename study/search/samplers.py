@@ -1,47 +1,42 @@
-"""What a space file may say of its searches: samplers, each with all its arguments written out, and a warm start.
+"""Samplers and warm start: the search settings of a space file, each with all its arguments written out.
 
-Grid lists its points beforehand, CmaEs (study/search/cma.py) proposes from the trials told; Tpe and Random are
-Optuna's.
+Tpe and Random are Optuna's samplers, Grid lists its points in advance, CmaEs proposes by study/search/cma.py. Optuna
+is imported when a sampler is built: a space file needs only the settings.
 """
 
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
 from study.identity import LOCATION
-from study.search.cma import CmaEs
-from study.space.domains import Choice, domains
-from study.space.params import Params, equal_points, grid, grid_size
+from study.space.domains import Choice, find_domains
+from study.space.params import Params, build_grid, count_grid_points, is_same_point
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
 @dataclass(frozen=True)
 class Tpe:
-    """Tree-structured Parzen estimator; every argument that Optuna 5 still takes is written out: its defaults move.
+    """Tree-structured Parzen estimator, with every argument that Optuna 5 keeps: its defaults may change.
 
     Source: Bergstra et al. 2011; multivariate and grouped form by Falkner et al. 2018 as in Optuna.
     """
 
     startup_trials: int = 8
-    """Trials that ended, drawn at random, before the first is estimated."""
+    """Number of finished random trials before the first estimate."""
     candidates: int = 24
-    """Drawn for each proposal; the most promising one is proposed."""
+    """Number of candidates drawn per proposal, of which the most promising is proposed."""
     multivariate: bool = True
     group: bool = True
-    """Parameters that occur together are estimated together; for options of a choice with settings of their own."""
+    """Estimate parameters jointly that occur together, for options of a choice with settings of their own."""
     constant_liar: bool = True
-    """Trials under way count as bad ones, so that trials side by side keep apart."""
+    """Count running trials as bad ones, which keeps concurrent trials apart."""
 
     def __post_init__(self) -> None:
         for name in ("startup_trials", "candidates"):
@@ -53,6 +48,8 @@ class Tpe:
             raise InputError("Tpe: group is True and multivariate False; allowed is group only with multivariate")
 
     def build(self, seed: int) -> BaseSampler:
+        from optuna.samplers import TPESampler
+
         return TPESampler(
             n_startup_trials=self.startup_trials,
             n_ei_candidates=self.candidates,
@@ -65,19 +62,21 @@ class Tpe:
 
 @dataclass(frozen=True)
 class Random:
-    """Independent draws: the plainest baseline of a search."""
+    """Independent random draws: the baseline of search methods."""
 
     def build(self, seed: int) -> BaseSampler:
+        from optuna.samplers import RandomSampler
+
         return RandomSampler(seed=seed)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of the domains' values once, in an order drawn by seed.
+    """Every combination of the domains' values once, in an order shuffled by seed.
 
-    A choice gives each option with a grid of its own, an integer domain each value if there are at most `points`, and
-    any other `points` values evenly on its scale, both ends among them. A cell runs as many trials as its grid has
-    points, those to try first included; a budget of fewer is refused.
+    A choice contributes one grid per option; an integer domain each of its values if there are at most `points`, and
+    any other domain `points` values evenly spaced on its scale, both ends included. A cell runs as many trials as its
+    grid has points, an arm's first points included; a smaller budget is refused.
     """
 
     points: int = 5
@@ -85,34 +84,62 @@ class Grid:
     def __post_init__(self) -> None:
         _check_whole("Grid", "points", self.points, 2)
 
-    def order(self, space: Any, first: Sequence[Params], seed: int) -> list[Params]:
-        """The grid's points without those of `first`, shuffled: successive halving needs a fair mix."""
-        rest: list[Params] = [p for p in grid(space, self.points) if not any(equal_points(p, known) for known in first)]
-        random.Random(seed).shuffle(rest)
-        return rest
+    def list_points(self, space: Any, first: Sequence[Params], seed: int) -> list[Params]:
+        """Return the grid's points without those of `first`, shuffled: successive halving needs a fair mix."""
+        points: list[Params] = [
+            point for point in build_grid(space, self.points) if not any(is_same_point(point, known) for known in first)
+        ]
+        random.Random(seed).shuffle(points)
+        return points
 
 
 @dataclass(frozen=True)
-class WarmStart:
-    """Another study's best configurations, tried first; study/engine/warm_start.py says which.
+class CmaEs:
+    """Covariance matrix adaptation over numeric domains, scaled to the unit cube; whole numbers are rounded.
 
-    Configurations carry over, scores never do: every score in a study is measured in that study.
+    It starts in the middle of the space, or at the arm's first point, with step size `sigma` as a share of each
+    domain's width. `population` trials make one update; by default 4 + ⌊3·ln(domains)⌋. Within a population complete
+    trials rank by score, then pruned ones by epochs and last score, then failed ones; a population of failed trials is
+    skipped. An arm with a `choice` is refused: categories have no direction.
+    Source: Hansen 2016, "The CMA evolution strategy: a tutorial", as in the package cmaes.
     """
 
-    path: str | Path = field(metadata=LOCATION)
-    """The earlier study's folder, from the working directory on. It is read once, when this study begins."""
-    points: int = 3
-    """At most so many per cell, after the arm's own first ones."""
+    sigma: float = 0.3
+    population: int | None = None
 
     def __post_init__(self) -> None:
-        _check_whole("warm_start", "points", self.points, 1)
+        if not (isinstance(self.sigma, int | float) and 0 < self.sigma <= 1):
+            raise InputError(f"CmaEs: sigma is {self.sigma!r}; allowed is a share of the domains' width, above 0 to 1")
+        if self.population is not None and not (isinstance(self.population, int) and self.population >= 4):
+            raise InputError(
+                f"CmaEs: population is {self.population!r}; allowed is a whole number, at least 4, or None"
+            )
 
 
 Sampler = Tpe | Random | Grid | CmaEs
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """The best configurations of another study, tried first; study/engine/warm_start.py selects them.
+
+    Only configurations carry over: every score in a study is measured in that study.
+    """
+
+    path: str | Path = field(metadata=LOCATION)
+    """The other study's folder, relative to the working directory. Read once, when this study begins."""
+    points: int = 3
+    """Maximum number of configurations per cell, in addition to the arm's own first points."""
+
+    def __post_init__(self) -> None:
+        _check_whole("warm_start", "points", self.points, 1)
+
+
 def check_sampler(sampler: Sampler, arm: str, space: Any, first: Sequence[Params], trials: int) -> None:
-    """Raises InputError if `sampler` cannot search this arm, or not within so many trials."""
+    """Check that `sampler` can search this arm within a budget of `trials`.
+
+    Raises InputError if it cannot.
+    """
     if len(first) > trials:
         raise InputError(
             f"arm {arm!r} has {len(first)} first points, budget.trials is {trials}: raise it, or leave some out"
@@ -124,7 +151,7 @@ def check_sampler(sampler: Sampler, arm: str, space: Any, first: Sequence[Params
 
 
 def _check_numeric(arm: str, space: Any) -> None:
-    choices = [name for name, domain in domains(space) if isinstance(domain, Choice)]
+    choices = [name for name, domain in find_domains(space) if isinstance(domain, Choice)]
     if choices:
         raise InputError(
             f"arm {arm!r}: CmaEs cannot search the choice {choices[0]!r}; write an arm for each option, "
@@ -133,19 +160,19 @@ def _check_numeric(arm: str, space: Any) -> None:
 
 
 def _check_grid(sampler: Grid, arm: str, space: Any, first: Sequence[Params], trials: int) -> None:
-    size = grid_size(space, sampler.points)
-    # a grid that is too large is not laid out: it may have millions of points
-    beside = trials_of(sampler, space, first, trials) - size if size <= trials else 0
-    if size + beside > trials:
+    size = count_grid_points(space, sampler.points)
+    # the points of a grid above the budget are not listed: there may be millions
+    extra = count_search_trials(sampler, space, first, trials) - size if size <= trials else 0
+    if size + extra > trials:
         raise InputError(
-            f"the grid of arm {arm!r} has {size} points{f' and {beside} first ones beside it' if beside else ''}, "
-            f"budget.trials is {trials}: raise it to {size + beside}, or search less, by Grid(points=…) or the domains"
+            f"the grid of arm {arm!r} has {size} points{f' and {extra} first ones outside it' if extra else ''}, "
+            f"budget.trials is {trials}: raise it to {size + extra}, or search less, by Grid(points=…) or the domains"
         )
 
 
-def trials_of(sampler: Sampler, space: Any, first: Sequence[Params], trials: int) -> int:
-    """How many trials a search takes of the `trials` it may: all, or as many as its grid has points."""
-    return len(first) + len(sampler.order(space, first, 0)) if isinstance(sampler, Grid) else trials
+def count_search_trials(sampler: Sampler, space: Any, first: Sequence[Params], trials: int) -> int:
+    """Return the number of trials of a search with a budget of `trials`: all of them, or a grid's number of points."""
+    return len(first) + len(sampler.list_points(space, first, 0)) if isinstance(sampler, Grid) else trials
 
 
 def _check_whole(owner: str, name: str, value: Any, least: int) -> None:

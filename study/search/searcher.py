@@ -1,24 +1,28 @@
-"""Proposals for one cell: Optuna's ask and tell, with honest states.
+"""The search of one cell: Optuna's ask and tell, with a sampler whose proposals survive a restart.
 
-A proposal is a pure function of the study's seed, the trial's number and the trials told so far: the sampler is
-seeded anew for each number, so a replayed study proposes what an uninterrupted one would have. Points to try first
-and those of a grid are listed beforehand. The Optuna journal in the study's folder is for looking
-(`optuna-dashboard`), rebuilt from the rows at each start and never read.
+A proposal is a pure function of the study's seed, the trial's number and the results so far: the sampler is
+re-seeded for each number, so a resumed study proposes what an uninterrupted one would have. First points and the
+points of a grid are listed in advance. The Optuna journal in the study's folder serves optuna-dashboard only: it is
+rewritten from the rows at each start and never read.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from study.search.cma import CmaEs, numbers
-from study.search.samplers import Grid, Random, Sampler, Tpe
-from study.space.domains import Choice, Domain, Integer, Value, visit
+from study.search.cma import propose_by_cma, select_numeric_domains
+from study.search.samplers import CmaEs, Grid, Random, Sampler, Tpe
+from study.space.domains import Choice, Domain, Integer, Value, visit_domains
 from study.space.params import Params
 from study.trial import Direction, TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 _STATES = {
     TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
@@ -27,11 +31,11 @@ _STATES = {
 }
 
 
-class CellSearch:
-    """The search of one cell. Trials are known by their number; Optuna's own is the same unless rows were lost.
+class CellSearcher:
+    """The search of one cell. Trials are identified by their number, which Optuna's equals unless rows were lost.
 
-    `directions` are those of the selection metric and of further objectives, `first` the points to try first. With
-    several objectives Optuna takes no intermediate values, and none are reported.
+    `directions` are those of the selection metric and of further objectives, `seeds` one per trial, `first` the points
+    to try first. With several objectives no intermediate values are reported, since Optuna accepts none.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class CellSearch:
         self._start = first[0] if first else None
         self._listed: list[Params] = [
             *first,
-            *(sampler.order(space, first, seeds[0]) if isinstance(sampler, Grid) else ()),
+            *(sampler.list_points(space, first, seeds[0]) if isinstance(sampler, Grid) else ()),
         ]
         self._open: dict[int, optuna.trial.Trial] = {}
         self._study = optuna.create_study(
@@ -59,10 +63,11 @@ class CellSearch:
         )
 
     def ask(self, number: int) -> dict[str, Value]:
-        """The parameters of the next trial, by domain name."""
-        return self._open_trial(number, self._known(number))
+        """Open trial `number` and return its parameters, by domain name."""
+        return self._open_trial(number, self._next_point(number))
 
     def report(self, number: int, epoch: int, value: float) -> None:
+        """Report an intermediate value of an open trial."""
         if len(self._directions) == 1:
             self._open[number].report(value, epoch)
 
@@ -72,7 +77,7 @@ class CellSearch:
         trial.set_user_attr("trial_id", trial_id)
         self._study.tell(trial, values if state is TrialState.COMPLETE else None, _STATES[state])
 
-    def replay(
+    def add_trial(
         self,
         trial_id: str,
         params: Params,
@@ -80,7 +85,7 @@ class CellSearch:
         values: Sequence[float] | None,
         reported: Mapping[int, float],
     ) -> None:
-        """Put a trial that ended in an earlier run back, as `tell` left it; `reported` are its scores by epoch."""
+        """Add a trial that finished in an earlier run, as `tell` left it; `reported` has its scores by epoch."""
         if len(self._directions) > 1:
             reported = {}
         self._study.add_trial(
@@ -88,27 +93,26 @@ class CellSearch:
                 state=_STATES[state],
                 values=_optuna_values(state, values, reported),
                 params=dict(params),
-                distributions=self._distributions(params),
+                distributions=self._make_distributions(params),
                 user_attrs={"trial_id": trial_id},
                 intermediate_values=dict(reported),
             )
         )
 
-    def reopen(self, number: int, params: Params, reported: Mapping[int, float]) -> None:
-        """Put back a trial that was still running when its study was left."""
+    def reopen_trial(self, number: int, params: Params, reported: Mapping[int, float]) -> None:
+        """Open a trial again that an earlier run left unfinished; `reported` has its scores by epoch."""
         self._open_trial(number, params)
         for epoch, value in reported.items():
             self.report(number, epoch, value)
 
-    def _known(self, number: int) -> Params | None:
-        """The next point, where no sampler of Optuna's is asked for it."""
+    def _next_point(self, number: int) -> Params | None:
+        """Return the next point, or None where an Optuna sampler proposes it."""
         if number < len(self._listed):
             return self._listed[number]
         if isinstance(self._sampler, CmaEs):
-            ended = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
-            return self._sampler.propose(
-                numbers(self._space), ended, self._directions[0], self._start, self._seed(number)
-            )
+            finished = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+            domains, direction = select_numeric_domains(self._space), self._directions[0]
+            return propose_by_cma(self._sampler, domains, finished, direction, self._start, self._seed(number))
         return None
 
     def _open_trial(self, number: int, params: Params | None) -> dict[str, Value]:
@@ -117,22 +121,22 @@ class CellSearch:
         if params is not None:
             self._study.enqueue_trial(dict(params))
         trial = self._study.ask()
-        visit(self._space, lambda name, domain: _suggest(trial, name, domain))
+        visit_domains(self._space, lambda name, domain: _suggest(trial, name, domain))
         self._open[number] = trial
         return dict(trial.params)
 
     def _seed(self, number: int) -> int:
         return self._seeds[number] % 2**32
 
-    def _distributions(self, params: Params) -> dict[str, BaseDistribution]:
-        used: dict[str, BaseDistribution] = {}
+    def _make_distributions(self, params: Params) -> dict[str, BaseDistribution]:
+        distributions: dict[str, BaseDistribution] = {}
 
-        def note(name: str, domain: Domain) -> Value:
-            used[name] = distribution(domain)
+        def pick(name: str, domain: Domain) -> Value:
+            distributions[name] = to_distribution(domain)
             return params[name]
 
-        visit(self._space, note)
-        return used
+        visit_domains(self._space, pick)
+        return distributions
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, domain: Domain) -> Value:
@@ -147,14 +151,14 @@ def _suggest(trial: optuna.trial.Trial, name: str, domain: Domain) -> Value:
 def _optuna_values(
     state: TrialState, values: Sequence[float] | None, reported: Mapping[int, float]
 ) -> Sequence[float] | None:
-    # Optuna gives a pruned trial its last intermediate value; a replayed one must look the same
+    # Optuna sets a pruned trial's value to its last intermediate value; an added trial must be equal
     if state is TrialState.PRUNED and reported:
         return [reported[max(reported)]]
     return values if state is TrialState.COMPLETE else None
 
 
-def distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's name for a domain."""
+def to_distribution(domain: Domain) -> BaseDistribution:
+    """Return Optuna's distribution for a domain."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.labels)
     if isinstance(domain, Integer):

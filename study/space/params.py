@@ -1,7 +1,6 @@
-"""Whole points of a search space: read off a concrete object, checked, or laid out as a grid.
+"""Points of a search space: read from a concrete object, checked, compared, or listed as a grid.
 
-A point is what a trial records: parameters by domain name, those of options that are not chosen left out. Which points
-are tried, and when, is study/search/searcher.py's business.
+A point holds the parameters that a trial records, by domain name, without those of options that are not chosen.
 """
 
 from __future__ import annotations
@@ -11,21 +10,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from study.errors import InputError
 from study.space.domains import (
-    WHOLE,
+    ROOT_CHOICE,
     Choice,
     Domain,
     Integer,
     Uniform,
     Value,
-    children,
-    domains,
+    find_domains,
     is_domain,
-    join,
-    visit,
+    join_path,
+    list_children,
+    visit_domains,
 )
 
 Params = Mapping[str, Value]
@@ -34,50 +31,50 @@ Params = Mapping[str, Value]
 # -- reading a point ---------------------------------------------------------------------------------------------------
 
 
-def params_of(space: Any, given: Any, path: str = "") -> dict[str, Value]:
-    """The parameters with which `resolve_params` makes the concrete object `given` of `space`.
+def read_params(space: Any, given: Any, path: str = "") -> dict[str, Value]:
+    """Return the parameters with which `resolve_params` turns `space` into the concrete object `given`.
 
-    An option of a choice is known by its value, its label or its class and what is in it; of several that fit, the
-    first. Raises InputError naming the field that lies outside, what it is and what is allowed.
+    An option of a choice is recognised by its value, its label, or its class and content; the first match counts.
+    Raises InputError naming the field that lies outside, its value and what is allowed.
     """
     if isinstance(space, Choice):
-        return _params_of_choice(space, given, path)
+        return _read_choice(space, given, path)
     if is_domain(space):
-        return {path: checked(space, given, path)}
-    parts = dict(children(space))
-    if parts and (type(given) is not type(space) or dict(children(given)).keys() != parts.keys()):
+        return {path: check_value(space, given, path)}
+    parts = dict(list_children(space))
+    if parts and (type(given) is not type(space) or dict(list_children(given)).keys() != parts.keys()):
         raise InputError(f"{path or 'the loss'} is {given!r}; the search space has a {type(space).__name__} there")
     if not parts and (given != space or isinstance(given, bool) != isinstance(space, bool)):
         raise InputError(f"{path or 'the loss'} is {given!r}; the search space has {space!r} there, fixed")
-    found: dict[str, Value] = {}
-    for key, below in children(given):
-        found |= params_of(parts[key], below, join(path, key))
-    return found
+    params: dict[str, Value] = {}
+    for key, item in list_children(given):
+        params |= read_params(parts[key], item, join_path(path, key))
+    return params
 
 
-def _params_of_choice(space: Choice, given: Any, path: str) -> dict[str, Value]:
-    near: list[InputError] = []
+def _read_choice(space: Choice, given: Any, path: str) -> dict[str, Value]:
+    errors: list[InputError] = []
     for label, option in zip(space.labels, space.options, strict=True):
         try:
-            return {path or WHOLE: label} | params_of(option, given, join(path, label))
+            return {path or ROOT_CHOICE: label} | read_params(option, given, join_path(path, label))
         except InputError as error:
-            if type(option) is type(given) and children(option):
-                near.append(error)
-    if _is_one_of(given, space.labels) and next(domains(space.option(given)), None) is None:
-        return {path or WHOLE: checked(space, given, path)}
-    if len(near) == 1:
-        raise near[0]
-    raise InputError(f"{path or 'the loss'} is {given!r}; allowed is one of {_listed(space.labels)}")
+            if type(option) is type(given) and list_children(option):
+                errors.append(error)
+    if _is_one_of(given, space.labels) and next(find_domains(space.find_option(given)), None) is None:
+        return {path or ROOT_CHOICE: check_value(space, given, path)}
+    if len(errors) == 1:
+        raise errors[0]
+    raise InputError(f"{path or 'the loss'} is {given!r}; allowed is one of {_join_labels(space.labels)}")
 
 
-def checked(domain: Domain, value: Any, name: str) -> Value:
-    """`value` as the domain proposes it.
+def check_value(domain: Domain, value: Any, name: str) -> Value:
+    """Return `value` in the type that the domain proposes.
 
-    Raises InputError if it lies outside.
+    Raises InputError if it lies outside the domain.
     """
     if isinstance(domain, Choice):
         if not _is_one_of(value, domain.labels):
-            raise InputError(f"{name} is {value!r}; allowed is one of {_listed(domain.labels)}")
+            raise InputError(f"{name} is {value!r}; allowed is one of {_join_labels(domain.labels)}")
         return domain.labels[domain.labels.index(value)]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = isinstance(domain, Integer)
@@ -88,30 +85,30 @@ def checked(domain: Domain, value: Any, name: str) -> Value:
 
 
 def is_point_of(space: Any, params: Params) -> bool:
-    """Whether `params` are a point of `space`: all that it asks for, each in its domain, and nothing else."""
-    asked: set[str] = set()
+    """Return whether `params` hold a value of each domain that applies, and nothing else."""
+    names: set[str] = set()
 
     def pick(name: str, domain: Domain) -> Value:
-        asked.add(name)
+        names.add(name)
         if name not in params:
             raise InputError(f"no value for parameter {name!r}")
-        return checked(domain, params[name], name)
+        return check_value(domain, params[name], name)
 
     try:
-        visit(space, pick)
+        visit_domains(space, pick)
     except InputError:
         return False
-    return asked == params.keys()
+    return names == params.keys()
 
 
-def equal_points(one: Params, other: Params) -> bool:
-    """Whether two points are equal, numbers to within rounding."""
+def is_same_point(one: Params, other: Params) -> bool:
+    """Return whether two points are equal, up to rounding of numbers."""
     return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
 
 
 def merge_first_points(first: Sequence[Params], further: Sequence[Params]) -> list[Params]:
-    """`first`, then those of `further` that are not among them."""
-    return [*first, *(point for point in further if not any(equal_points(point, known) for known in first))]
+    """Return `first`, followed by the points of `further` that are not among them."""
+    return [*first, *(point for point in further if not any(is_same_point(point, known) for known in first))]
 
 
 def _equal(one: Value, other: Value) -> bool:
@@ -121,42 +118,44 @@ def _equal(one: Value, other: Value) -> bool:
 
 
 def _is_one_of(value: Any, labels: tuple[Value, ...]) -> bool:
-    # True equals 1 in Python, and is another label
+    # in Python True equals 1, but they are different labels
     return any(value == label and isinstance(value, bool) == isinstance(label, bool) for label in labels)
 
 
-def _listed(labels: tuple[Value, ...]) -> str:
+def _join_labels(labels: tuple[Value, ...]) -> str:
     return ", ".join(map(str, labels))
 
 
 # -- a grid ------------------------------------------------------------------------------------------------------------
 
 
-def grid(space: Any, points: int, path: str = "") -> list[dict[str, Value]]:
-    """Every combination of the domains' `levels`, each option of a choice with a grid of its own."""
+def build_grid(space: Any, points: int, path: str = "") -> list[dict[str, Value]]:
+    """Return all combinations of the domains' levels; each option of a choice has a grid of its own."""
     if isinstance(space, Choice):
         return [
-            {path or WHOLE: label} | below
+            {path or ROOT_CHOICE: label} | below
             for label, option in zip(space.labels, space.options, strict=True)
-            for below in grid(option, points, join(path, label))
+            for below in build_grid(option, points, join_path(path, label))
         ]
     if is_domain(space):
-        return [{path: level} for level in levels(space, points)]
-    parts = [grid(item, points, join(path, key)) for key, item in children(space)]
+        return [{path: level} for level in list_levels(space, points)]
+    parts = [build_grid(item, points, join_path(path, key)) for key, item in list_children(space)]
     return [{name: value for part in point for name, value in part.items()} for point in itertools.product(*parts)]
 
 
-def grid_size(space: Any, points: int) -> int:
-    """How many points `grid` has, without laying them out."""
+def count_grid_points(space: Any, points: int) -> int:
+    """Return the number of points of `build_grid`, without building it."""
     if isinstance(space, Choice):
-        return sum(grid_size(option, points) for option in space.options)
+        return sum(count_grid_points(option, points) for option in space.options)
     if is_domain(space):
-        return len(levels(space, points))
-    return math.prod(grid_size(item, points) for _, item in children(space))
+        return len(list_levels(space, points))
+    return math.prod(count_grid_points(item, points) for _, item in list_children(space))
 
 
-def levels(domain: Uniform | Integer, points: int) -> list[Value]:
-    """`points` values evenly from end to end on the domain's scale; every whole number where there are no more."""
+def list_levels(domain: Uniform | Integer, points: int) -> list[Value]:
+    """Return `points` values evenly spaced on the domain's scale, both ends included; of few whole numbers, all."""
+    import numpy as np  # here, so that `from study import …` is quick
+
     if isinstance(domain, Integer) and domain.high - domain.low < points:
         return list(range(int(domain.low), int(domain.high) + 1))
     spaced = (np.geomspace if domain.log else np.linspace)(domain.low, domain.high, points).tolist()

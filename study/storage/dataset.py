@@ -1,6 +1,6 @@
-"""A data set that lies on S3: each node has a copy at one path, fetched once and verified by what the driver has read.
+"""A data set on S3: each node has a copy at one path, fetched once and verified against the driver's checksums.
 
-Fetched by the first process of a node that needs it; the others wait for it. A study's own files move by mirror.py.
+The first process of a node that needs it fetches it; the others wait. A study's own files move by mirror.py.
 """
 
 from __future__ import annotations
@@ -15,54 +15,56 @@ from study.identity import digest
 from study.storage.locations import local_path, mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror
 
-SEAL = ".whole"
+COMPLETE_MARKER = ".whole"
+"""File in a complete copy that holds the digest of all checksums."""
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A copy of a data set, and the SHA-256 of each of its files by name."""
+class RemoteDataset:
+    """The copy of a data set, and the SHA-256 of each file by name as the driver read it."""
 
     mirror: Mirror
-    sums: Mapping[str, str]
+    checksums: Mapping[str, str]
 
     def fetch(self) -> None:
-        """Let this node have the data set as the driver has read it.
+        """Copy the data set, as the driver read it, to this node.
 
-        Raises StorageError if the storage does not answer, DamagedCopyError if another data set lies there by now.
+        Raises StorageError if the storage does not answer, DamagedCopyError if the data set on S3 has changed.
         """
-        seal, key = self.mirror.here / SEAL, digest(dict(self.sums))
-        if seal.is_file() and seal.read_text() == key:
+        marker, key = self.mirror.folder / COMPLETE_MARKER, digest(dict(self.checksums))
+        if marker.is_file() and marker.read_text() == key:
             return
-        self.mirror.fetch([""], self._is_as_it_was, sweep=True)
-        if missing := sorted(name for name in self.sums if not (self.mirror.here / name).is_file()):
+        self.mirror.pull_verified([""], self._is_unchanged, delete=True)
+        if missing := sorted(name for name in self.checksums if not (self.mirror.folder / name).is_file()):
             raise DamagedCopyError(f"{self.mirror.uri}/{missing[0]} is gone since the study began: put it back")
-        with atomic_write(seal) as aside:
-            aside.write_text(key)
+        with atomic_write(marker) as temporary:
+            temporary.write_text(key)
 
-    def _is_as_it_was(self, path: Path) -> bool:
-        return self.sums.get(str(path.relative_to(self.mirror.here))) == _sha256(path)
+    def _is_unchanged(self, file: Path) -> bool:
+        return self.checksums.get(str(file.relative_to(self.mirror.folder))) == _sha256(file)
 
 
-def fetch_dataset(address: str | None) -> DataSet | None:
-    """The data set at s3://…, with this machine's copy of it; None for one in a folder, and for none.
+def fetch_dataset(address: str | None) -> RemoteDataset | None:
+    """Copy the data set at s3://… to this machine and return it; None for a folder or no address.
 
     Raises StorageError if it cannot be fetched.
     """
     if address is None or "://" not in address:
         return None
     mirror = mirror_of(local_path(address, "data"))
-    mirror.pull("", sweep=True)
-    files = mirror.files("")
-    return DataSet(mirror, {str(path.relative_to(mirror.here)): _sha256(path) for path in files})
+    mirror.pull("", delete=True)
+    return RemoteDataset(
+        mirror, {str(file.relative_to(mirror.folder)): _sha256(file) for file in mirror.list_files("")}
+    )
 
 
-def data_folder(address: str | None) -> Path | None:
-    """Where the data set of a --data-dir lies on this machine; of one at s3://… a copy.
+def resolve_data_dir(address: str | None) -> Path | None:
+    """Return the local folder of a --data-dir, which for s3://… is a copy.
 
     Raises StorageError if it cannot be fetched.
     """
     if data := fetch_dataset(address):
-        return data.mirror.here
+        return data.mirror.folder
     return Path(address) if address else None
 
 

@@ -1,15 +1,17 @@
-"""Who drives a study whose storage lies on S3, and the thread that keeps the study there as it is here.
+"""The lease of a study on S3: makes one driver its only writer, and a thread that copies the driver's files to S3.
 
-S3 has no locks. A lease is an object that a driver writes anew every half minute; two minutes later it counts for
-nothing. Its mark says whose copy has gone furthest: a driver that finds its own mark goes on from its own copy, which
-may hold rows that never arrived, and any other begins by taking what is there. The driver itself never waits for the
-network: what comes from there reaches it as a request to stop. Below a folder a study has its lock
-(study/records/study_json.py), and nothing of this happens.
+A lease is an object that its driver rewrites every RENEW_SECONDS and that expires after STALE_SECONDS. It names the
+copy that has progressed furthest: a driver that finds its own copy named continues from it, with rows that may never
+have reached S3; any other driver starts by copying the study from S3. The driver never waits for the network; whatever
+SyncThread learns there reaches it as a stop request. Studies in a folder use a file lock instead (study_json.locked).
+
+Two drivers that start at the same moment are told apart by reading the lease again after SETTLE_SECONDS, and not by
+conditional writes (If-None-Match, If-Match): pyarrow's S3FileSystem has none, and S3-compatible servers of before 2024
+ignore them without an error.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -22,74 +24,82 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.atomic import atomic_write
 from study.errors import InputError
 from study.records.study_json import request_stop
+from study.storage.local_copy import pull_study, read_copy_id, wait_for_lock, write_copy_id
 from study.storage.locations import display_path, mirror_of
-from study.storage.mirror import Mirror, StorageError
+from study.storage.mirror import Mirror
+from study.storage.s3 import StorageError
 from study.storage.worker_sync import FORGOTTEN
 
-RENEWED_SECONDS, STALE_SECONDS = 30.0, 120.0
-SETTLED_SECONDS = 1.0
-"""Of two drivers that start at one moment the one that writes last has the lease; after this both know."""
+RENEW_SECONDS = 30.0
+STALE_SECONDS = 120.0
+SETTLE_SECONDS = 1.0
+"""Of two drivers that start together the last to write holds the lease; after this time both see which."""
 PUSH_SECONDS = 1.0
-PATIENCE_SECONDS, LAST_SECONDS = 180.0, 30.0
-"""How long a storage may not answer: while the study runs, and once it has ended."""
+PATIENCE_SECONDS = 180.0
+"""Time without an answer from the storage after which a running study stops."""
+FINAL_PUSH_SECONDS = 30.0
+"""Time for which the last push is retried once a study has ended."""
 
-LOOKING_SECONDS = 10.0
-"""So long a driver waits for commands that bring this machine's copy up to date."""
-
-LEASE, CLOCK, MARK = ".lease", ".clock", ".mark"
+LEASE_FILE, CLOCK_FILE = ".lease", ".clock"
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who drives a study, as host:pid, or nobody; the mark of the copy that has gone furthest; when that was said."""
+    """Content of the lease object."""
 
-    by: str
-    mark: str
-    at: float
+    holder: str
+    """The driver as host:pid; empty if it has released the lease."""
+    copy_id: str
+    """Identifies the copy that has progressed furthest."""
+    renewed_at: float
+    """Seconds since the epoch, by the server's clock."""
 
 
 @contextmanager
 def acquire_lease(folder: Path) -> Iterator[None]:
-    """Be the only driver of this study, begin with its folder as it is on S3, and keep it there as it becomes here.
+    """Be the only driver of a study: start with its folder as it is on S3, and keep S3 up to date within the block.
 
-    Raises InputError if somebody else drives it, and in the end StorageError if not all could be kept there.
+    Raises InputError if another process drives it, and on exit StorageError if not all files could be copied.
     """
     mirror = mirror_of(folder.parent)
     if not mirror.uri:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with _at_last(folder) as free:
-        if not free:
+    with wait_for_lock(folder) as locked:
+        if not locked:
             raise InputError(f"{display_path(folder)} is being run by another process of this machine: wait for it")
-        keeper = SyncThread(mirror, folder.name, _taken(mirror, folder.name))
-        keeper.start()
+        thread = SyncThread(mirror, folder.name, _take_lease(mirror, folder.name))
+        thread.start()
         try:
             yield
         finally:
-            keeper.close()
-            if keeper.problem:  # whatever else has happened: that rows are not there is what must be known
-                raise StorageError(keeper.problem)
+            thread.close()
+            if thread.problem:  # replaces any other error: the user must learn that rows are missing on S3
+                raise StorageError(thread.problem)
+
+
+class LeaseLostError(StorageError):
+    """Another driver has taken the lease."""
 
 
 class SyncThread(threading.Thread):
-    """Pushes what the driver writes, renews its lease, hears requests to stop and removes forgotten checkpoints."""
+    """Pushes the driver's files, renews its lease, passes on stop requests and deletes obsolete checkpoints."""
 
-    def __init__(self, mirror: Mirror, study: str, mark: str):
-        super().__init__(name="keeper", daemon=True)
+    def __init__(self, mirror: Mirror, study: str, copy_id: str):
+        super().__init__(name="storage sync", daemon=True)
         self.problem = ""
-        """Why the storage takes no more."""
-        self._mirror, self._study, self._mark = mirror, study, mark
-        self._folder = mirror.here / study
+        """Why files could not be copied to S3."""
+        self._mirror, self._study, self._copy_id = mirror, study, copy_id
+        self._folder = mirror.folder / study
         self._closing = threading.Event()
-        self._pushed: list[int] = []
-        self._renewed = self._answered = time.monotonic()
+        self._pushed_mtimes: list[int] = []
+        self._renewed_at = self._last_success = time.monotonic()
 
     def close(self) -> None:
-        """Push the rest and give the lease back."""
+        """Push the remaining files and release the lease."""
         self._closing.set()
         self.join()
 
@@ -97,151 +107,124 @@ class SyncThread(threading.Thread):
         lost = False
         while not self._closing.wait(PUSH_SECONDS):
             try:
-                self._round()
-                self._answered = time.monotonic()
+                self._sync()
+                self._last_success = time.monotonic()
             except LeaseLostError:
                 lost = True
-            except Exception:  # whatever it is: the study must not go on for long as if its rows were kept
-                lost = time.monotonic() - self._answered > PATIENCE_SECONDS
+            except Exception:  # of any kind: the study must not run on for long while its rows are not copied
+                lost = time.monotonic() - self._last_success > PATIENCE_SECONDS
             if lost:
                 request_stop(self._folder)
-        self._end()
+        self._finish()
 
-    def _round(self) -> None:
-        if time.monotonic() - self._renewed > RENEWED_SECONDS:
+    def _sync(self) -> None:
+        if time.monotonic() - self._renewed_at > RENEW_SECONDS:
             self._renew()
-        # of folders and not of files: to rename or remove a file is to write its folder
-        changed = [(self._folder / name).stat().st_mtime_ns for name in ("", "trials", "epochs") if self._has(name)]
-        if changed != self._pushed:
+        # of folders, not files: renaming or deleting a file changes its folder's time
+        folders = [self._folder / name for name in ("", "trials", "epochs")]
+        mtimes = [folder.stat().st_mtime_ns for folder in folders if folder.is_dir()]
+        if mtimes != self._pushed_mtimes:
             self._push_rows()
-            self._pushed = changed
-        if self._mirror.read(f"{self._study}/stop") is not None:
-            self._mirror.discard(f"{self._study}/stop")
+            self._pushed_mtimes = mtimes
+        if self._mirror.read_text(f"{self._study}/stop") is not None:
+            self._mirror.delete_object(f"{self._study}/stop")
             request_stop(self._folder)
 
     def _push_rows(self) -> None:
-        """The rows, in the order in which they are written; then what they make needless is removed."""
-        over = list((self._folder / FORGOTTEN).glob("*"))
-        self._mirror.push(*(f"{self._study}/{name}" for name in ("epochs", "trials", "study.json")), sweep=True)
-        for mark in over:
-            self._mirror.remove(f"{self._study}/checkpoints/{mark.name}")
+        """Push rows in the order in which they were written, then delete the checkpoints they make obsolete."""
+        obsolete = list((self._folder / FORGOTTEN).glob("*"))
+        self._mirror.push(*(f"{self._study}/{name}" for name in ("epochs", "trials", "study.json")), delete=True)
+        for mark in obsolete:
+            self._mirror.delete_folder(f"{self._study}/checkpoints/{mark.name}")
             mark.unlink()
 
     def _renew(self) -> None:
-        lease = lease_of(self._mirror, self._study)
-        if lease is not None and lease.mark != self._mark:
-            raise LeaseLostError(f"{display_path(self._folder)} is now run by {lease.by or 'somebody else'}")
-        _write_lease(self._mirror, self._study, _self(), self._mark)
-        self._renewed = time.monotonic()
+        lease = read_lease(self._mirror, self._study)
+        if lease is not None and lease.copy_id != self._copy_id:
+            raise LeaseLostError(f"{display_path(self._folder)} is now run by {lease.holder or 'another process'}")
+        _write_lease(self._mirror, self._study, _this_process(), self._copy_id)
+        self._renewed_at = time.monotonic()
 
-    def _end(self) -> None:
-        until = time.monotonic() + LAST_SECONDS
+    def _finish(self) -> None:
+        """Push everything and release the lease; set `problem` if that fails for FINAL_PUSH_SECONDS."""
+        deadline = time.monotonic() + FINAL_PUSH_SECONDS
         while True:
             try:
-                self._renew()
-                self._push_rows()
-                names = sorted({path.name for path in self._folder.glob("[!.]*")} - {"checkpoints", "stop"})
-                self._mirror.push(*(f"{self._study}/{name}" for name in names))
-                self._mirror.discard(f"{self._study}/stop")
-                self._renew()
-                _write_lease(self._mirror, self._study, "", self._mark)
+                self._push_all()
                 self.problem = ""
                 return
             except LeaseLostError as error:
-                self.problem = f"{error}: it goes on from what had arrived by then; the rest is in {self._folder}"
+                self.problem = (
+                    f"{error}: that run continues from what had arrived by then; the rest is in {self._folder}"
+                )
                 return
             except Exception as error:
                 self.problem = (
                     f"the storage takes no more ({error}); all rows are in {self._folder}: once it does, the same "
-                    "command goes on from there"
+                    "command continues from there"
                 )
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     return
                 time.sleep(PUSH_SECONDS)
 
-    def _has(self, name: str) -> bool:
-        return (self._folder / name).is_dir()
+    def _push_all(self) -> None:
+        self._renew()
+        self._push_rows()
+        names = sorted({path.name for path in self._folder.glob("[!.]*")} - {"checkpoints", "stop"})
+        self._mirror.push(*(f"{self._study}/{name}" for name in names))
+        self._mirror.delete_object(f"{self._study}/stop")
+        self._renew()
+        _write_lease(self._mirror, self._study, "", self._copy_id)
 
 
-class LeaseLostError(StorageError):
-    """Somebody else has the lease."""
+def _take_lease(mirror: Mirror, study: str) -> str:
+    """Take the lease and, unless the local copy is ahead, copy the study from S3; return the copy's id.
 
-
-def _taken(mirror: Mirror, study: str) -> str:
-    """Take the lease and, unless this copy has gone furthest, the study's folder as it is there; returns the mark."""
-    own, lease = own_mark(mirror.here / study), lease_of(mirror, study)
-    # whoever wrote that on this machine has let go of the lock; a copy of this copy on another one has not
-    here = lease is not None and lease.by.split(":")[0] in ("", platform.node())
-    ahead = lease is not None and lease.mark == own and here
-    mirror.write(f"{study}/{CLOCK}", "")
-    clock = mirror.read(f"{study}/{CLOCK}")
-    left = STALE_SECONDS - (clock[1] - lease.at) if lease is not None and clock is not None else 0.0
-    if lease is not None and lease.by and not ahead and left > 0:
+    Raises InputError if another driver holds the lease.
+    """
+    own_id, lease = read_copy_id(mirror.folder / study), read_lease(mirror, study)
+    # a former driver on this host has released the file lock; a copied cache on another host has the same id
+    same_host = lease is not None and lease.holder.split(":")[0] in ("", platform.node())
+    is_ahead = lease is not None and lease.copy_id == own_id and same_host
+    if lease is not None and lease.holder and not is_ahead and (seconds := _seconds_left(mirror, study, lease)) > 0:
         raise InputError(
-            f"{mirror.uri}/{study} is being run by {lease.by}: stop it with python -m study stop {mirror.uri}/{study}; "
-            f"if that machine is gone, wait {left:.0f} s"
+            f"{mirror.uri}/{study} is being run by {lease.holder}: stop it with python -m study stop "
+            f"{mirror.uri}/{study}; if that machine is gone, wait {seconds:.0f} s"
         )
-    mark = own if ahead else uuid.uuid4().hex
-    _write_lease(mirror, study, _self(), mark)
-    time.sleep(SETTLED_SECONDS)
-    lease = lease_of(mirror, study)
-    if lease is None or lease.mark != mark:
+    copy_id = own_id if is_ahead else uuid.uuid4().hex
+    _write_lease(mirror, study, _this_process(), copy_id)
+    time.sleep(SETTLE_SECONDS)
+    lease = read_lease(mirror, study)
+    if lease is None or lease.copy_id != copy_id:
         raise InputError(f"{mirror.uri}/{study} was started elsewhere at the same moment: wait for it")
-    mirror.discard(f"{study}/stop")
-    if not ahead:
-        shutil.rmtree(mirror.here / study / FORGOTTEN, ignore_errors=True)  # of trials that may go on elsewhere by now
-        take_over(mirror, study)
-        with atomic_write(mirror.here / study / MARK) as aside:
-            aside.write_text(mark)
-    return mark
+    mirror.delete_object(f"{study}/stop")
+    if not is_ahead:
+        shutil.rmtree(mirror.folder / study / FORGOTTEN, ignore_errors=True)  # their trials may be running elsewhere
+        pull_study(mirror, study)
+        write_copy_id(mirror.folder / study, copy_id)
+    return copy_id
 
 
-def take_over(mirror: Mirror, study: str) -> None:
-    """Let the rows be here as they are there; those of a driver of this machine that had gone further stay aside."""
-    folder = mirror.here / study
-    aside = folder / f".left-{own_mark(folder)}"
-    for name in ("trials", "epochs") if own_mark(folder) and not aside.exists() else ():
-        shutil.copytree(folder / name, aside / name, dirs_exist_ok=True)
-    # trials first: of each that has ended, all epochs are there by then
-    mirror.pull(*(f"{study}/{name}" for name in ("study.json", "report.html", "trials", "epochs")), sweep=True)
+def _seconds_left(mirror: Mirror, study: str, lease: Lease) -> float:
+    """Return how long a lease is still valid, by the server's clock: that of this machine may differ."""
+    mirror.write_text(f"{study}/{CLOCK_FILE}", "")
+    clock = mirror.read_text(f"{study}/{CLOCK_FILE}")
+    return STALE_SECONDS - (clock[1] - lease.renewed_at) if clock is not None else 0.0
 
 
-def lease_of(mirror: Mirror, study: str) -> Lease | None:
-    found = mirror.read(f"{study}/{LEASE}")
-    return Lease(**json.loads(found[0]), at=found[1]) if found else None
+def read_lease(mirror: Mirror, study: str) -> Lease | None:
+    """Return the lease of a study on S3; None if it never had a driver."""
+    found = mirror.read_text(f"{study}/{LEASE_FILE}")
+    if found is None:
+        return None
+    text, renewed_at = found
+    content = json.loads(text)
+    return Lease(content["by"], content["mark"], renewed_at)
 
 
-def _write_lease(mirror: Mirror, study: str, by: str, mark: str) -> None:
-    mirror.write(f"{study}/{LEASE}", json.dumps({"by": by, "mark": mark}))
+def _write_lease(mirror: Mirror, study: str, holder: str, copy_id: str) -> None:
+    mirror.write_text(f"{study}/{LEASE_FILE}", json.dumps({"by": holder, "mark": copy_id}))
 
 
-def own_mark(folder: Path) -> str:
-    return (folder / MARK).read_text() if (folder / MARK).is_file() else ""
-
-
-def _self() -> str:
+def _this_process() -> str:
     return f"{platform.node()}:{os.getpid()}"
-
-
-@contextmanager
-def _at_last(folder: Path) -> Iterator[bool]:
-    """As `at_work`, with patience for those who only look."""
-    until = time.monotonic() + LOOKING_SECONDS
-    while True:
-        with at_work(folder) as free:
-            if free or time.monotonic() > until:
-                yield free
-                return
-        time.sleep(0.2)
-
-
-@contextmanager
-def at_work(folder: Path) -> Iterator[bool]:
-    """Whether nobody else of this machine is at work in this copy."""
-    with (folder / ".mirror.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True

@@ -1,7 +1,7 @@
-"""Studies that lie on S3, for who looks at them, stops them or reports on them; of folders, these functions do nothing.
+"""Studies on S3 for commands that list, show, stop or report on them.
 
-What is looked at is this machine's copy, brought up to date. Where the study is driven from here, or has gone further
-here than there, the copy stays as it is.
+Such commands read this machine's copy after updating it. If the study is driven from this machine, or its local copy is
+ahead of S3, the copy stays as it is. For studies in a folder nothing is copied.
 """
 
 from __future__ import annotations
@@ -10,76 +10,80 @@ import time
 from pathlib import Path
 
 from study.records.study_json import request_stop
-from study.storage.lease import STALE_SECONDS, at_work, lease_of, own_mark, take_over
+from study.storage.lease import STALE_SECONDS, read_lease
+from study.storage.local_copy import pull_study, read_copy_id, try_lock
 from study.storage.locations import local_path, mirror_of
-from study.storage.worker_sync import fetch_names
+from study.storage.worker_sync import fetch_study_names
 
-LOOKED_AT = ("exhibits.npz", "traceback.txt")
-"""What reports show of checkpoints and teachers."""
+REPORT_FILES = ("exhibits.npz", "traceback.txt")
+"""Files of checkpoints and teachers that reports show."""
 
 
-def storage_at(address: str) -> Path:
-    """A storage, with the studies in it as they are there. Raises StorageError if it does not answer."""
+def open_storage(address: str) -> Path:
+    """Return a storage's local path with all its studies up to date. Raises StorageError if it does not answer."""
     if "://" not in address:
         return Path(address)
     storage = local_path(address)
-    for name in mirror_of(storage).names():
+    for name in mirror_of(storage).list_folders():
         refresh_copy(storage / name)
     return storage
 
 
 def locate_study(study: str, address: str) -> tuple[str, Path]:
-    """A study's name or path, and its storage; if that is on S3, with the study as it is there."""
+    """Return a study's name or path, and the local path of its storage; update the copy of a study on S3.
+
+    Raises StorageError if the storage does not answer.
+    """
     if "://" in study:
         address, _, study = study.rstrip("/").rpartition("/")
     if "://" not in address:
         return study, Path(address)
     storage = local_path(address)
     if not (refresh_copy(storage / study) / "study.json").is_file():
-        fetch_names(storage)  # to say which there are
+        fetch_study_names(storage)  # for the error that lists the existing studies
     return study, storage
 
 
 def refresh_copy(folder: Path) -> Path:
-    """A study's folder, as it is there."""
+    """Update this machine's copy of a study's folder, and return the folder."""
     mirror = mirror_of(folder.parent)
     if mirror.uri:
         folder.mkdir(parents=True, exist_ok=True)
-        with at_work(folder) as alone:
-            lease = lease_of(mirror, folder.name)
-            if alone and (lease is None or lease.mark != own_mark(folder)):
-                take_over(mirror, folder.name)
+        with try_lock(folder) as locked:
+            lease = read_lease(mirror, folder.name)
+            if locked and (lease is None or lease.copy_id != read_copy_id(folder)):
+                pull_study(mirror, folder.name)
         pull_artifacts(folder)
     return folder
 
 
 def pull_artifacts(folder: Path) -> None:
-    """Fetch what a report shows of what workers on other nodes have left."""
-    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", only=LOOKED_AT)
+    """Fetch the files of workers on other nodes that a report shows."""
+    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", names=REPORT_FILES)
 
 
 def fetch_checkpoint(folder: Path, trial_id: str) -> Path:
-    """The checkpoint of a trial, as it is there."""
+    """Fetch and return the checkpoint folder of a trial."""
     mirror_of(folder.parent).pull(f"{folder.name}/checkpoints/{trial_id}")
     return folder / "checkpoints" / trial_id
 
 
 def push_report(folder: Path) -> None:
-    """Put a report there that was written here."""
+    """Copy a report that was written locally to S3."""
     mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in ("report.html", "tables", "figures")))
 
 
-def driver(folder: Path) -> str:
-    """Who drives a study, as host:pid; empty if nobody does."""
+def read_driver(folder: Path) -> str:
+    """Return the driver of a study on S3 as host:pid; empty if there is none."""
     mirror = mirror_of(folder.parent)
-    lease = lease_of(mirror, folder.name) if mirror.uri else None
-    return lease.by if lease is not None and time.time() - lease.at < STALE_SECONDS else ""
+    lease = read_lease(mirror, folder.name) if mirror.uri else None
+    return lease.holder if lease is not None and time.time() - lease.renewed_at < STALE_SECONDS else ""
 
 
-def ask_to_stop(folder: Path) -> None:
-    """Ask whoever drives a study, wherever that is, to interrupt it."""
+def send_stop_request(folder: Path) -> None:
+    """Ask a study's driver, on whichever machine, to interrupt the study."""
     mirror = mirror_of(folder.parent)
     if mirror.uri:
-        mirror.write(f"{folder.name}/stop", "")
+        mirror.write_text(f"{folder.name}/stop", "")
     else:
         request_stop(folder)

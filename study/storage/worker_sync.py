@@ -1,7 +1,7 @@
-"""What a worker fetches before a trial's first epoch and leaves after each step, where the storage lies on S3.
+"""Transfers between a worker and a storage on S3: before a trial's first epoch and after each step.
 
-A trial's checkpoint is there before its rows are told, so that the next worker, on whichever node, goes on from it.
-Where the storage is a folder, nothing is done.
+A trial's checkpoint is on S3 before its rows are reported, so that the next worker on any node continues from it.
+All functions do nothing for a storage that is a folder.
 """
 
 from __future__ import annotations
@@ -15,117 +15,119 @@ from functools import partial
 from pathlib import Path
 
 from study.storage.locations import mirror_of
-from study.storage.mirror import DamagedCopyError, Mirror, StorageError
-from study.trial import Task, TrialContext
+from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.s3 import StorageError
+from study.task import Task
+from study.trial import TrialContext
 
-PATIENCE_SECONDS, LONGEST_PAUSE_SECONDS = 120.0, 16.0
+RETRY_SECONDS = 120.0
+MAX_PAUSE_SECONDS = 16.0
 
 FETCHED = ".fetched"
-"""In the checkpoint of a preparation: what was there of what it makes, before it made it."""
+"""File in a preparation's checkpoint: the artifacts that existed before it, and when they were written."""
 
 FORGOTTEN = ".forgotten"
-"""In a study's folder: the trials whose checkpoints are to be removed there, a file each."""
+"""Folder in a study's folder: one file per trial whose checkpoint on S3 is to be deleted."""
 
 
 def fetch_artifacts(storage: Path, task: Task) -> None:
-    """Let the driver see what is there of teachers and their outputs. Raises StorageError if nobody answers."""
+    """Copy teachers and their outputs to the driver. Raises StorageError if the storage does not answer."""
     mirror = mirror_of(storage)
     if mirror.uri:
-        mirror.pull(*task.artifacts())
+        mirror.pull(*task.list_artifacts())
 
 
-def fetch_names(storage: Path) -> None:
-    """Let the driver see which studies there are."""
+def fetch_study_names(storage: Path) -> None:
+    """Copy each study's study.json to the driver. Raises StorageError if the storage does not answer."""
     mirror = mirror_of(storage)
     if mirror.uri:
-        mirror.pull(*(f"{name}/study.json" for name in mirror.names()))
+        mirror.pull(*(f"{name}/study.json" for name in mirror.list_folders()))
 
 
-def fetch(mirror: Mirror, job: TrialContext) -> None:
-    """Let this node have the trial's checkpoint as it was last left, and what its task shares with all trials.
+def fetch_trial_files(mirror: Mirror, job: TrialContext) -> None:
+    """Copy the trial's last checkpoint, and the artifacts of its task, to this node.
 
-    Raises StorageError if the storage does not answer, however often it is asked.
+    Raises StorageError if the storage does not answer within RETRY_SECONDS.
     """
     if not mirror.uri:
         return
-    retry_with_backoff(lambda: mirror.pull(_place(mirror, job.checkpoint), sweep=True))
+    artifacts = job.task.list_artifacts()
+    retry_with_backoff(lambda: mirror.pull(_path_below(mirror, job.checkpoint), delete=True))
     if job.trial.phase == "prepare":
-        retry_with_backoff(lambda: mirror.pull(*job.task.artifacts()))
+        retry_with_backoff(lambda: mirror.pull(*artifacts))
         job.checkpoint.mkdir(parents=True, exist_ok=True)
-        (job.checkpoint / FETCHED).write_text(json.dumps(_times(mirror, job.task.artifacts())))
+        (job.checkpoint / FETCHED).write_text(json.dumps(_write_times(mirror, artifacts)))
     elif job.loss.needs_teacher:
-        retry_with_backoff(lambda: mirror.fetch(job.task.artifacts(), job.task.sound))
+        retry_with_backoff(lambda: mirror.pull_verified(artifacts, job.task.is_intact))
 
 
-def push_checkpoint(mirror: Mirror, job: TrialContext, whole: bool) -> None:
-    """Keep the trial's checkpoint there; of a preparation that is `whole` also what it has made, and no more what it
-    has removed or made again.
+def push_checkpoint(mirror: Mirror, job: TrialContext, complete: bool) -> None:
+    """Copy the trial's checkpoint to S3; of a `complete` preparation also its artifacts, replacing old ones.
 
-    Of several workers the first alone writes. Raises StorageError as above.
+    Of several workers only rank 0 writes. Raises StorageError if the storage does not answer within RETRY_SECONDS.
     """
     if mirror.uri and job.rank == 0:
-        made = job.task.artifacts() if whole and job.trial.phase == "prepare" else ()
-        for place in _replaced(mirror, job.checkpoint, made):
-            retry_with_backoff(partial(mirror.discard, place))  # else it would come back
-        retry_with_backoff(
-            lambda: mirror.pull(*made)
-        )  # what another study has made meanwhile stays: its trials may be using it
-        retry_with_backoff(lambda: mirror.push(_place(mirror, job.checkpoint), *made))
+        artifacts = job.task.list_artifacts() if complete and job.trial.phase == "prepare" else ()
+        for path in _find_replaced(mirror, job.checkpoint, artifacts):
+            retry_with_backoff(partial(mirror.delete_object, path))  # otherwise the pull below would restore it
+        # artifacts that another study has made meanwhile stay: its trials may be using them
+        retry_with_backoff(lambda: mirror.pull(*artifacts))
+        retry_with_backoff(lambda: mirror.push(_path_below(mirror, job.checkpoint), *artifacts))
 
 
-def _times(mirror: Mirror, places: Sequence[str]) -> dict[str, int]:
-    """When each file here was last written."""
-    paths = [path for place in places for path in mirror.files(place)]
-    return {str(path.relative_to(mirror.here)): path.stat().st_mtime_ns for path in paths}
+def _write_times(mirror: Mirror, paths: Sequence[str]) -> dict[str, int]:
+    """Return when each local file was last written, in ns, by its path below the storage."""
+    files = [file for path in paths for file in mirror.list_files(path)]
+    return {str(file.relative_to(mirror.folder)): file.stat().st_mtime_ns for file in files}
 
 
-def _replaced(mirror: Mirror, checkpoint: Path, made: Sequence[str]) -> list[str]:
-    """What was fetched for a preparation, and is not here any more as it was."""
-    if not made:
+def _find_replaced(mirror: Mirror, checkpoint: Path, artifacts: Sequence[str]) -> list[str]:
+    """Return the artifacts that were fetched for a preparation and that it has deleted or written again."""
+    if not artifacts:
         return []
-    fetched, now = json.loads((checkpoint / FETCHED).read_text()), _times(mirror, made)
-    return [place for place, time in fetched.items() if now.get(place) != time]
+    fetched, now = json.loads((checkpoint / FETCHED).read_text()), _write_times(mirror, artifacts)
+    return [path for path, written in fetched.items() if now.get(path) != written]
 
 
 def drop_local_copy(mirror: Mirror, checkpoint: Path | None) -> None:
-    """Remove this node's copy of a checkpoint that is kept there."""
+    """Delete this node's copy of a checkpoint that is on S3."""
     if mirror.uri and checkpoint is not None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def push_traceback(mirror: Mirror, traceback: Path) -> None:
-    """Keep a traceback there, if that can be done."""
+    """Copy a traceback to S3, if the storage answers."""
     with suppress(StorageError):
-        mirror.push(_place(mirror, traceback))
+        mirror.push(_path_below(mirror, traceback))
 
 
-def forget(mirror: Mirror, checkpoint: Path) -> None:
-    """Let the driver's thread remove a checkpoint there, once it is on record there that the trial has ended."""
+def mark_for_deletion(mirror: Mirror, checkpoint: Path) -> None:
+    """Let the driver's SyncThread delete a checkpoint on S3 once the trial's end is on record there."""
     if mirror.uri:
         mark = checkpoint.parent.parent / FORGOTTEN / checkpoint.name
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
 
 
-def clear(mirror: Mirror, checkpoint: Path) -> None:
-    """Remove a checkpoint there now. Raises StorageError if the storage does not answer."""
-    retry_with_backoff(lambda: mirror.remove(_place(mirror, checkpoint)))
+def delete_checkpoint(mirror: Mirror, checkpoint: Path) -> None:
+    """Delete a checkpoint on S3 now. Raises StorageError if the storage does not answer within RETRY_SECONDS."""
+    retry_with_backoff(lambda: mirror.delete_folder(_path_below(mirror, checkpoint)))
 
 
-def _place(mirror: Mirror, folder: Path) -> str:
-    return str(folder.relative_to(mirror.here)) if mirror.uri else ""
+def _path_below(mirror: Mirror, path: Path) -> str:
+    return str(path.relative_to(mirror.folder)) if mirror.uri else ""
 
 
-def retry_with_backoff(move: Callable[[], None]) -> None:
-    """Do it, again and again while the storage does not answer, up to a point."""
-    until, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+def retry_with_backoff(transfer: Callable[[], None]) -> None:
+    """Call `transfer` until it succeeds; after RETRY_SECONDS raise its StorageError. A damaged copy is not retried."""
+    deadline, pause = time.monotonic() + RETRY_SECONDS, 1.0
     while True:
         try:
-            return move()
+            return transfer()
         except DamagedCopyError:
             raise
         except StorageError:
-            if time.monotonic() + pause > until:
+            if time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)

@@ -1,7 +1,7 @@
-"""What else hears of a study while it runs, by option: the dashboards of dashboards.py, each in a thread of its own.
+"""The Tracker protocol, and the trackers chosen with --log, each running in its own thread.
 
-By-products, written by the driver and never read: the rows in parquet are the study's only state, so a tracker may
-fall behind, fail or be deleted.
+What trackers write is never read back: the Parquet rows are a study's only state, so a tracker may lag, fail or be
+deleted. They log no weights, no code and no machine statistics.
 """
 
 from __future__ import annotations
@@ -19,33 +19,36 @@ from study.trial import EpochResult, Trial, TrialState
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 CLOSE_SECONDS = 60.0
-"""The trackers may take so long, side by side, at the study's end to write what they still have."""
+"""Maximum time, for all trackers together, to finish writing at the end of a study."""
 INTERRUPTED_SECONDS = 3.0
-"""The same after Ctrl-C or SIGTERM: who asks a study to stop waits for it to be gone."""
-
-Say = Callable[[str], None]
+"""The same after Ctrl-C or SIGTERM: short, since the user is waiting for the process to end."""
 
 
 class Tracker(Protocol):
-    """What hears of a study while it runs."""
+    """The interface of a tracker, called from the study's process."""
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
-        """A trial has told an epoch, its next one."""
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
+        """Log the next epoch of a trial."""
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
-        """A trial has ended, maybe before its first epoch."""
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
+        """Log the end of a trial, which may come before its first epoch."""
 
     def close(self) -> None:
-        """Nothing more comes; trials that have not ended are interrupted."""
+        """Finish writing; trials without an end are interrupted."""
 
 
 @contextmanager
-def tracked(names: Sequence[str], folder: Path, question: str, say: Say) -> Iterator[list[Tracker]]:
-    """The trackers of these names for the study in `folder`, closed at the end; `say` is told what is not logged.
+def open_trackers(
+    names: Sequence[str], folder: Path, question: str, print_line: Callable[[str], None]
+) -> Iterator[list[Tracker]]:
+    """Open the named trackers for the study in `folder`, and close them at the end.
 
+    A tracker that fails or runs out of time prints one line with `print_line`.
     Raises InputError if a package or an account is missing.
     """
-    trackers = [BackgroundTracker(name, _opened(name, folder, question), say) for name in dict.fromkeys(names)]
+    trackers = [
+        BackgroundTracker(name, _open_tracker(name, folder, question), print_line) for name in dict.fromkeys(names)
+    ]
     seconds = CLOSE_SECONDS
     try:
         yield list(trackers)
@@ -55,67 +58,98 @@ def tracked(names: Sequence[str], folder: Path, question: str, say: Say) -> Iter
     finally:
         for tracker in trackers:
             tracker.close()
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         for tracker in trackers:
-            tracker.wait(until, seconds)
+            tracker.join(deadline, seconds)
 
 
-def _opened(name: str, folder: Path, question: str) -> Tracker:
-    from study.trackers.tensorboard import Mlflow, TensorBoard, WandB
-
+def _open_tracker(name: str, folder: Path, question: str) -> Tracker:
     try:
         match name:
             case "tensorboard":
+                from study.trackers.tensorboard import TensorBoard
+
                 return TensorBoard(folder)
             case "mlflow":
+                from study.trackers.mlflow import Mlflow
+
                 return Mlflow(folder, question)
             case _:
+                from study.trackers.wandb import WandB
+
                 return WandB(folder)
     except ImportError as error:
         raise InputError(f'--log {name}: {error}; install it with: pip install -e ".[{name}]"') from None
 
 
 class BackgroundTracker:
-    """A tracker in a thread of its own: whatever it does, the study neither stops nor waits for it before its end."""
+    """A tracker that runs in its own thread: it neither blocks the study nor ends it by an exception."""
 
-    def __init__(self, name: str, tracker: Tracker, say: Say):
-        self._name, self._tracker, self._say = name, tracker, say
-        self._on = True
+    def __init__(self, name: str, tracker: Tracker, print_line: Callable[[str], None]):
+        self._name, self._tracker, self._print_line = name, tracker, print_line
+        self._enabled = True
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name=f"log {name}", daemon=True)
         self._thread.start()
 
-    def epoch(self, trial: Trial, row: EpochResult) -> None:
-        if self._on:
-            self._calls.put(lambda: self._tracker.epoch(trial, row))
+    def log_epoch(self, trial: Trial, row: EpochResult) -> None:
+        if self._enabled:
+            self._calls.put(lambda: self._tracker.log_epoch(trial, row))
 
-    def ended(self, trial: Trial, state: TrialState, reason: str) -> None:
-        if self._on:
-            self._calls.put(lambda: self._tracker.ended(trial, state, reason))
+    def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
+        if self._enabled:
+            self._calls.put(lambda: self._tracker.finish_trial(trial, state, reason))
 
     def close(self) -> None:
         self._calls.put(self._tracker.close)
         self._calls.put(None)
 
-    def wait(self, until: float, seconds: float) -> None:
-        """After `close`: until everything is written, or it is `until`, by the monotonic clock, `seconds` later."""
-        self._thread.join(max(0.0, until - time.monotonic()))
+    def join(self, deadline: float, seconds: float) -> None:
+        """Wait after `close` until everything is written, at most to `deadline` of the monotonic clock.
+
+        `seconds` is the time allowed in total, for the message.
+        """
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._on = False
-            self._say(f"--log {self._name}: not done after {seconds:g} s, the rest of it is not logged")
+            self._enabled = False
+            self._print_line(f"--log {self._name}: not finished after {seconds:g} s, the rest is not logged")
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception as error:  # whatever another's library raises, the study goes on
-                self._switch_off(error)
+            except Exception as error:  # any error of a tracker's package: the study continues
+                self._disable(error)
                 return
 
-    def _switch_off(self, error: Exception) -> None:
-        first = next(iter(str(error).splitlines()), "")[:160]
-        if self._on:
-            self._say(f"--log {self._name} is switched off, the study goes on: {type(error).__name__}: {first}")
-        self._on = False
+    def _disable(self, error: Exception) -> None:
+        if self._enabled:
+            line = next(iter(str(error).splitlines()), "")[:160]
+            self._print_line(f"--log {self._name} is switched off, the study continues: {type(error).__name__}: {line}")
+        self._enabled = False
         with suppress(Exception):
             self._tracker.close()
+
+
+# -- shared by trackers ------------------------------------------------------------------------------------------------
+
+
+def flatten_result(row: EpochResult) -> dict[str, float]:
+    """Return all numbers of an epoch by name."""
+    schedules = {f"schedule/{name}": value for name, value in row["schedules"].items()}
+    return {**row["metrics"], **schedules, "seconds": row["seconds"]}
+
+
+def describe_trial(trial: Trial) -> dict[str, str | int]:
+    return {
+        "cell": trial.cell,
+        "student": trial.student,
+        "arm": trial.arm,
+        "phase": trial.phase,
+        "number": trial.number,
+        "seed": str(trial.seed),  # as a number its 63 bits would be rounded to a float
+    }
+
+
+def format_title(trial: Trial) -> str:
+    return f"{trial.cell} {trial.phase}-{trial.number}"

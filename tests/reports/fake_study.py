@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from study.records.segments import Records, write_study
 
 METRICS = {"train/loss": "min", "train/accuracy": "max", "val/accuracy": "max", "test/accuracy": "max"}
+CODE = "c0de" * 4
 EPOCHS, TRIALS, SEEDS = 8, 16, 8
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
@@ -32,6 +34,8 @@ class Writer:
         self.published: dict[str, str | None] = {"DKD": "dkd", "DKD + LP searched": "dkd+lp"}
         self.searched = {"DKD + LP searched"}
         self.study: dict[str, Any] = copy.deepcopy(STUDY) | {"name": folder.name}
+        self.code: Callable[[str, str, str, int], str] = lambda student, arm, phase, number: CODE
+        """The version of the code of a trial, by its student, arm, phase and number."""
         self.trials: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
 
@@ -93,6 +97,7 @@ class Writer:
             "device": "cpu",
             "cpus": 1.0,
             "gpus": 0.0,
+            "code": self.code(student, arm, phase, number),
         }
         self.trials.append(row | metrics)
         for epoch in range(1, done + 1):
@@ -127,7 +132,7 @@ class Writer:
 
 
 STUDY: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "question": "Does searching the schedule of logits pruning improve on DKD?",
     "finished": True,
     "metric": "val/accuracy",
@@ -136,9 +141,10 @@ STUDY: dict[str, Any] = {
     "objectives": [],
     "warm_start": {},
     "metrics": METRICS,
+    "prediction": "class logits (B, K)",
     "confirm_on": "train+val",
     "protocol": "",
-    "readings": ["LP: p % of all K classes, rounded down."],
+    "assumptions": ["LP: p % of all K classes, rounded down."],
     "seed": 0,
     "budget": {"is": "Budget", "trials": TRIALS, "epochs": EPOCHS, "seeds": SEEDS},
     "inputs": {
@@ -197,5 +203,6 @@ STUDY: dict[str, Any] = {
         "created": "2026-01-05T09:00:00+00:00",
         "updated": "2026-01-05T09:02:00+00:00",
     },
+    "code": {CODE: {"space file": "ab" * 8, "trainables/distill.py": "cd" * 8}},
     "space": {"path": "spaces/lp_cifar.py", "profile": "embedded", "source": '"""A question?"""\nstudy = Study(...)\n'},
 }

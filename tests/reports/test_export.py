@@ -166,7 +166,7 @@ def test_card_says_how_the_net_is_fed_and_where_it_comes_from(study: Path) -> No
         "| mean | 0.25 |",
         "| std | 0.5 |",
         "batch × 1 × 8 × 8",
-        "batch × 10, float32: logits",
+        "batch × 10, float32: class logits (B, K)",
         "| parameters | 5,142 |",
         "| multiply-accumulates | 49,568 ",
         "0.2 ms (median; 0.1 to 3.1 in 100 passes)",

@@ -6,18 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cifar_profiles as profiles
+import cifar_profiles
 import pandas as pd
 import pytest
 
 from reports.analysis import published
-from study.space.domains import corners, domains
+from study.space.domains import find_domains, resolve_corners
 from study.space_file import load_space
 from study.study import Study
 from trainables.losses.dkd import DKD
 from trainables.training.schedules import Progress
 
-FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(profiles.__file__)})
+FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
 
 
 def studies(paths: list[Path], *profiles: str) -> pytest.MarkDecorator:
@@ -37,39 +37,39 @@ every_cifar_study = studies(CIFAR, "embedded", "cifar10", "paper")
 @every_study
 def test_seeds_can_decide_all_comparisons_of_a_student(study: Study) -> None:
     # The sign-flip test's smallest p is 2/2^n; Holm multiplies it by the number of comparisons.
-    comparisons = sum(study.versus(arm) is not None for arm in study.arms)
+    comparisons = sum(study.find_comparison(arm) is not None for arm in study.arms)
     assert comparisons * 2 / 2**study.budget.seeds <= 0.05
 
 
 @every_study
-def test_study_says_how_it_reads_its_paper(study: Study) -> None:
-    assert study.readings
-    for reading in study.readings:
-        assert reading.endswith(".")
+def test_study_states_its_assumptions(study: Study) -> None:
+    assert study.assumptions
+    for assumption in study.assumptions:
+        assert assumption.endswith(".")
 
 
 @every_cifar_study
-def test_arms_are_as_the_readings_say(study: Study) -> None:
-    losses = [loss for arm in study.arms for loss in corners(arm.loss) if loss.needs_teacher]
-    if profiles.DKD_READING in study.readings:
+def test_arms_match_the_assumptions(study: Study) -> None:
+    losses = [loss for arm in study.arms for loss in resolve_corners(arm.loss) if loss.needs_teacher]
+    if cifar_profiles.DKD_ASSUMPTION in study.assumptions:
         assert {(loss.alpha, loss.beta, loss.warmup) for loss in losses if isinstance(loss, DKD)} == {(1, 2, 20 / 240)}
-    if profiles.DAT_READING in study.readings:
+    if cifar_profiles.DAT_ASSUMPTION in study.assumptions:
         assert {loss.adaptive.ranked_at for loss in losses if loss.adaptive} == {None}
-    if profiles.STANDARDISED_READING in study.readings:
+    if cifar_profiles.STANDARDISED_ASSUMPTION in study.assumptions:
         assert {loss.weight for loss in losses if loss.standardise} == {9}
-    if profiles.LP_STAGES_READING in study.readings:
-        fixed = {loss.pruning for arm in study.arms if not arm.searched and (loss := arm.loss).needs_teacher}
+    if cifar_profiles.LP_STAGES_ASSUMPTION in study.assumptions:
+        fixed = {loss.pruning for arm in study.arms if not arm.is_searched and (loss := arm.loss).needs_teacher}
         (published,) = fixed - {0.0}
-        values = [published.at(Progress(epoch, 4)) for epoch in range(4)]
+        values = [published.value_at(Progress(epoch, 4)) for epoch in range(4)]
         assert values == pytest.approx([0, 0.1333, 0.2667, 0.4], abs=1e-4)
 
 
 @every_study
 def test_every_domain_has_a_name_of_its_own(study: Study) -> None:
     for arm in study.arms:
-        names = [name for name, _ in domains(arm.loss)]
+        names = [name for name, _ in find_domains(arm.loss)]
         assert len(set(names)) == len(names)
-        assert all(next(domains(loss), None) is None for loss in corners(arm.loss))
+        assert all(next(find_domains(loss), None) is None for loss in resolve_corners(arm.loss))
 
 
 @every_cifar_study
@@ -88,11 +88,11 @@ def test_paper_profile_shows_one_published_figure_for_each_student(method: str) 
         assert found[0].method == f"dkd+{method}"
 
 
-def test_joint_study_reads_the_paper_as_the_single_ones_do() -> None:
+def test_joint_study_makes_the_assumptions_of_the_single_ones() -> None:
     folder = FILES[0].parent
-    joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.readings)
+    joint = set(load_space(folder / "joint_cifar.py", "paper", None).study.assumptions)
     for method in ("eat", "dat", "lp"):
-        assert set(load_space(folder / f"{method}_cifar.py", "paper", None).study.readings) <= joint
+        assert set(load_space(folder / f"{method}_cifar.py", "paper", None).study.assumptions) <= joint
 
 
 def test_joint_study_publishes_what_the_single_ones_do() -> None:

@@ -23,8 +23,8 @@ def test_all_of_the_papers_grid_is_compared_with_a_control(study: Study) -> None
     (control,) = (arm for arm in study.arms if arm.baseline)
     assert isinstance(control.loss, NoDistillation)
     assert [getattr(arm.loss, "alpha", None) for arm in study.arms[1:5]] == [0.1, 0.3, 0.5, 0.7]
-    assert [arm.name for arm in study.arms if arm.searched] == ["alpha searched"]
-    assert all(study.versus(arm) is control for arm in study.arms[1:])
+    assert [arm.name for arm in study.arms if arm.is_searched] == ["alpha searched"]
+    assert all(study.find_comparison(arm) is control for arm in study.arms[1:])
 
 
 @every_profile

@@ -14,7 +14,7 @@ EMBEDDED = load_space(SPACE, "embedded", None).study
 
 
 def test_what_is_new_is_compared_with_plain_distillation() -> None:
-    versus = {arm.name: against.name if (against := PAPER.versus(arm)) else None for arm in PAPER.arms}
+    versus = {arm.name: against.name if (against := PAPER.find_comparison(arm)) else None for arm in PAPER.arms}
     assert versus == {
         "no distillation": None,
         "KD": "no distillation",
@@ -26,7 +26,7 @@ def test_what_is_new_is_compared_with_plain_distillation() -> None:
 
 def test_search_begins_with_the_published_settings() -> None:
     for study in (PAPER, EMBEDDED):
-        (searched,) = (arm for arm in study.arms if arm.searched)
+        (searched,) = (arm for arm in study.arms if arm.is_searched)
         assert searched.first == (LDT(),)
         assert searched.first_points == [{"temperature": 1.0, "weight": 1.0}]
 

@@ -29,7 +29,7 @@ def test_adversary_has_plain_feature_matching_as_control() -> None:
     arms = {arm.name: arm for arm in PAPER.arms}
     assert isinstance(arms["feature matching"].loss, FeatureMatching)
     assert isinstance(arms["adversarial"].loss, AdversarialFeatures)
-    (searched,) = (arm for arm in PAPER.arms if arm.searched)
+    (searched,) = (arm for arm in PAPER.arms if arm.is_searched)
     assert set(searched.first_points[0]) >= {"weight.start", "weight.end", "weight.stages"}
 
 

@@ -9,18 +9,22 @@ import pytest
 from rich.console import Console
 
 from study import driver as drive
+from study.code_version import CodeVersion
 from study.driver import RunOptions
 from study.engine.coordinator import Coordinator
 from study.records.segments import read_study
 from study.space_file import Space
 from tests.study import toy
 
+CODE = CodeVersion({"space file": "0" * 16})
+
 
 def test_costs_that_were_cut_short_are_measured_by_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = toy.toy()
-    space, inputs = Space(study, types.ModuleType("toy"), Path("toy.py"), "", ""), {"data": {"fingerprint": "none"}}
+    space = Space(study, types.ModuleType("toy"), Path("toy.py"), "", "", CODE)
+    inputs = {"data": {"fingerprint": "none"}}
 
     def train(flow: Coordinator, *_: object) -> str:
         assert toy.drive(flow, tmp_path)

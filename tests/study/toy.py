@@ -45,7 +45,7 @@ def open_flow(
         study,
         Records(folder / study.name, study.task.metrics),
         journal or optuna.storages.InMemoryStorage(),
-        study.task.preparations(folder, study.plan),
+        study.task.list_preparations(folder, study.plan),
         {"data": "simulated"},
     )
     flow.flush_seconds = 0.0  # nothing is left in memory: where a test cuts, it cuts
@@ -59,8 +59,8 @@ def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
     return TrialContext(
         trial=trial,
         task=study.task,
-        student=None if prepare else study.student(trial.student),
-        loss=None if prepare else resolve_params(study.arm(trial.arm).loss, trial.params),
+        student=None if prepare else study.find_student(trial.student),
+        loss=None if prepare else resolve_params(study.find_arm(trial.arm).loss, trial.params),
         checkpoint=folder / study.name / "checkpoints" / trial.id,
         storage=folder,
         device="cpu",

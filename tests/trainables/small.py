@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from study.trial import EpochResult, Plan, Trial, TrialContext
+from study.task import Plan
+from study.trial import EpochResult, Trial, TrialContext
 from trainables.data.digits import Digits
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
@@ -49,7 +50,7 @@ def job(
 def prepared(task, storage: Path, plan: Plan = PLAN) -> list[tuple[str, list[EpochResult]]]:
     """Do every preparation, stage by stage; returns the steps with the rows they told."""
     done = []
-    while steps := task.preparations(storage, plan):
+    while steps := task.list_preparations(storage, plan):
         step = min(steps, key=lambda step: step.stage)
         made = job(task, storage, storage / "c" / step.name, phase="prepare", epochs=step.epochs, loss=None)
         trial = dataclasses.replace(made.trial, arm=step.name, config=step.config)

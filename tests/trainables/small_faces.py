@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from study.errors import InputError
-from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.celebamask import IMAGES, MAPPING, MASKS, CelebAMaskHQ
 
@@ -71,14 +71,14 @@ def load(root: Path, size: int = 32):
     return CelebAMaskHQ(root, size).load()
 
 
-def kept() -> list[Path]:
-    """What is kept of decoded faces."""
-    return sorted(path for path in derived_folder("faces").iterdir() if path.suffix != ".lock")
+def list_cached() -> list[Path]:
+    """Return the cache folders of decoded faces."""
+    return sorted(path for path in get_cache_folder("faces").iterdir() if path.suffix != ".lock")
 
 
-def refused(root: Path, match: str) -> None:
-    """Refused in one line, before anything is decoded or kept."""
+def assert_refused(root: Path, match: str) -> None:
+    """Check that loading is refused in one line before anything is decoded or cached."""
     with pytest.raises(InputError, match=match) as caught:
         load(root)
     assert "\n" not in str(caught.value)
-    assert not derived_folder("faces").exists() or not kept()
+    assert not get_cache_folder("faces").exists() or not list_cached()

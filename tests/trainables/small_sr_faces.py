@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data import vggface2
-from trainables.data.arrays.cache import derived_folder
+from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.arrays.face_sr import SrSet
 
 SIZE = 32
@@ -26,6 +27,7 @@ HEADERS = {
     vggface2.LANDMARKS: "NAME_ID,P1X,P1Y,P2X,P2Y,P3X,P3Y,P4X,P4Y,P5X,P5Y",
 }
 TRAIN = [f"n{person:06d}/{image:04d}_01" for person in range(1, 9) for image in range(1, 4)]
+SUBSET = "train faces: 8 of 24 by the hash of their names; test faces: 3 of 4 by the hash of their names"
 TEST = [f"n{person:06d}/{image:04d}_01" for person in (11, 12) for image in range(1, 3)]
 
 Rows = Mapping[str, Sequence[float]]
@@ -62,8 +64,8 @@ def write_table(root: Path, table: str, split: str, rows: Rows, tables: str = "b
     path.write_text("\n".join([*lines, ""]))
 
 
-def changed(root: Path, table: str, split: str, names: Sequence[str], row: Sequence[float] | None) -> None:
-    """Give these faces another row, or none."""
+def change_rows(root: Path, table: str, split: str, names: Sequence[str], row: Sequence[float] | None) -> None:
+    """Replace the rows of these faces, or remove them."""
     all_names, usual = (TRAIN if split == "train" else TEST), BOX if table == vggface2.BOXES else POINTS
     rows = {name: usual if name not in names else row for name in all_names}
     write_table(root, table, split, {name: row for name, row in rows.items() if row is not None})
@@ -73,14 +75,26 @@ def load(root: Path, sizes: tuple[int, int, int] = (6, 2, 3), size: int = SIZE) 
     return vggface2.VGGFace2(root, size, *sizes).load()
 
 
-def kept() -> list[Path]:
-    """What is kept of decoded faces."""
-    return sorted(path for path in derived_folder("sr-faces").iterdir() if path.suffix != ".lock")
+def list_cached() -> list[Path]:
+    """Return the cache folders of decoded faces."""
+    return sorted(path for path in get_cache_folder("sr-faces").iterdir() if path.suffix != ".lock")
 
 
-def refused(data: object, match: str) -> None:
-    """Refused in one line, with nothing kept."""
+def assert_refused(data: object, match: str) -> None:
+    """Check that loading is refused in one line and caches nothing."""
     with pytest.raises(InputError, match=match) as caught:
         data.load()
     assert "\n" not in str(caught.value)
-    assert not derived_folder("sr-faces").exists() or not kept()
+    assert not get_cache_folder("sr-faces").exists() or not list_cached()
+
+
+def rank_by_hash(names: Iterable[str]) -> list[str]:
+    """Sort by SHA-256, independently of the implementation."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+
+
+def choose_faces() -> tuple[list[str], list[str], list[str]]:
+    """Return the six, two and three faces of the splits; validation has the first of eight people by hash."""
+    (held, *_) = rank_by_hash({name[:7] for name in TRAIN})
+    train, val = ([name for name in TRAIN if (name[:7] == held) is own] for own in (False, True))
+    return rank_by_hash(train)[:6], rank_by_hash(val)[:2], rank_by_hash(TEST)[:3]

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from study.errors import InputError
-from study.trial import TrialNote
+from study.task import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
 from trainables.distill import build_seeded, evaluate
@@ -126,12 +126,12 @@ def test_loss_that_is_not_finite_names_its_epoch(storage, tmp_path):
 
 
 def test_teacher_is_kept_by_content_and_found_again(storage):
-    assert TASK.preparations(storage, PLAN) == []
+    assert TASK.list_preparations(storage, PLAN) == []
     assert 0 < teachers.kept(storage, TASK.teacher_key)["metrics"]["test/accuracy"] <= 1
     other = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, epochs=3))
-    assert [step.name for step in other.preparations(storage, PLAN)] == ["teacher", "outputs 0–100"]
+    assert [step.name for step in other.list_preparations(storage, PLAN)] == ["teacher", "outputs 0–100"]
     resplit = dataclasses.replace(TASK, split_seed=1)
-    assert resplit.preparations(storage, PLAN), "another split would have shown the teacher validation images"
+    assert resplit.list_preparations(storage, PLAN), "another split would have shown the teacher validation images"
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "published"])

@@ -1,1 +1,1 @@
-"""One dataset a file, each a frozen dataclass with `load()`; splits, density maps and derived.py are shared."""
+"""Data sets, one a file: each a frozen dataclass with a `name` and a `load()`; arrays/ and synthetic/ serve several."""

@@ -1,7 +1,7 @@
-"""CelebAMask-HQ: 30,000 photographs of faces and a mask for each part of each, in the authors' own files and folders.
+"""CelebAMask-HQ: 30,000 photographs of faces, each with a mask per part of the face, in the authors' own layout.
 
-Nothing is downloaded: the authors give the dataset for non-commercial research, and nobody may pass it on. The splits
-are those of CelebA. Left out: attributes and poses.
+Nothing is downloaded: the authors license the dataset for non-commercial research without redistribution. The splits
+are CelebA's. Not included: attributes and poses.
 """
 
 from __future__ import annotations
@@ -15,28 +15,33 @@ from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, SourceFile
-from trainables.data.arrays.face_parsing import FaceSet, decoded
+from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution
+from trainables.data.arrays.face_parsing import FaceSet, load_faces
+from trainables.data.arrays.source_files import SourceFile
+from trainables.data.folders import find_folder, make_root_absolute
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 SPLITS = ("train", "val", "test")
 SIZES = (24_183, 2_993, 2_824)
 FIRST_VAL, FIRST_TEST = 162_771, 182_638
-"""The first numbers in CelebA of its val and test images, as the authors' code compares them with the second column
-of the mapping, which counts from 0 where CelebA counts from 1."""
+"""The first CelebA numbers of the val and test splits, as the authors' code compares them with the mapping's second
+column, which counts from 0 whereas CelebA counts from 1."""
 MASK_SIZE = 512
+"""Side of the masks in pixels."""
 PER_FOLDER = 2_000
+"""Images whose masks share one folder."""
 SMALLEST = 32
+"""Least side of an image in pixels."""
 
 
 @dataclass(frozen=True)
 class CelebAMaskHQ:
-    """The dataset from `root`: the folder CelebAMask-HQ, or the one that it lies in; reduced to `size` pixels a side.
+    """The dataset from `root`, the folder CelebAMask-HQ or its parent, resized to squares of `size` pixels.
 
-    Images may be missing: the set's note then says how many there are. Each must have a mask at least, and no split
-    may be empty.
-    Raises InputError for a size that is not between 32 and that of the masks, 512.
+    Some images may be missing; the note of the loaded set then gives their number. Each image needs at least one mask,
+    each split at least one image.
+    Raises InputError for a size outside 32 to 512, the size of the masks.
     """
 
     root: Path | str | None = field(default=None, metadata=LOCATION)
@@ -45,44 +50,34 @@ class CelebAMaskHQ:
     def __post_init__(self) -> None:
         if not SMALLEST <= self.size <= MASK_SIZE:
             raise InputError(f"CelebAMask-HQ at {self.size} pixels; allowed is {SMALLEST} to {MASK_SIZE}")
-        if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
-            object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
+        make_root_absolute(self)
 
     @property
     def name(self) -> str:
         return "CelebAMask-HQ"
 
     def load(self) -> FaceSet:
-        """Look at all names, and decode the files if that was never done: the whole set takes one core 25 minutes.
+        """List all files, and decode them on first use: 25 minutes on one core for the full dataset.
 
         Raises InputError for a folder that is missing, an image without a row in the mapping or without a mask, a mask
         of an unknown part, and a file that cannot be read or has another size.
         """
-        return read(self._located(), self.name, SIZES, Resolution(self.size, MASK_SIZE))
-
-    def _located(self) -> Path:
-        remedy = "place the authors' CelebAMask-HQ archive there by hand and give its folder with --data-dir"
-        if self.root is None:
-            raise InputError(f"{self.name}: no data folder given; {remedy}")
-        candidates = [Path(self.root), Path(self.root) / "CelebAMask-HQ"]
-        for folder in candidates:
-            if (folder / IMAGES).is_dir():
-                return folder
-        raise InputError(f"{self.name} ({IMAGES}/) is not in any of {', '.join(map(str, candidates))}; {remedy}")
+        folder = find_folder(self.name, self.root, ["CelebAMask-HQ"], [IMAGES], "CelebAMask-HQ archive")
+        return read_dataset(folder, self.name, SIZES, Resolution(self.size, MASK_SIZE))
 
 
-def read(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resolution) -> FaceSet:
-    """The dataset in `folder`, laid out as CelebAMask-HQ, whose full splits have so many images.
+def read_dataset(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resolution) -> FaceSet:
+    """Read a dataset in the layout of CelebAMask-HQ, with `sizes` images in its complete train, val and test splits.
 
     Raises InputError as `CelebAMaskHQ.load` does.
     """
-    images = _images(folder / IMAGES)
-    splits = _splits(folder / MAPPING, images)
+    images = _find_images(folder / IMAGES)
+    splits = _assign_splits(folder / MAPPING, images)
     found = (len(splits[0]), len(splits[1]), len(splits[2]))
     _check_sizes(folder, found, sizes)
-    masks = _masks(folder / MASKS, images)
+    masks = _find_masks(folder / MASKS, images)
     portraits = [[Portrait(images[number], masks[number]) for number in split] for split in splits]
-    faces, fingerprint = decoded(name, portraits, resolution)
+    faces, fingerprint = load_faces(name, portraits, resolution)
     notes = [
         f"{count:,} of {full:,} {split} images"
         for split, count, full in zip(SPLITS, found, sizes, strict=True)
@@ -91,46 +86,46 @@ def read(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resol
     return FaceSet(name, faces, found, fingerprint, "; ".join(notes), complete=not notes)
 
 
-def _images(folder: Path) -> dict[int, SourceFile]:
+def _find_images(folder: Path) -> dict[int, SourceFile]:
     found = {
-        int(match[1]): file for file in _listed(folder) if (match := re.fullmatch(r"(0|[1-9]\d*)\.jpg", file.name))
+        int(match[1]): file for file in _list_files(folder) if (match := re.fullmatch(r"(0|[1-9]\d*)\.jpg", file.name))
     }
     if not found:
         raise InputError(f"{folder} has no <number>.jpg: unpack the archive again")
     return found
 
 
-def _splits(path: Path, images: Mapping[int, SourceFile]) -> tuple[list[int], ...]:
-    """The numbers of the images of each split, ascending, by where their originals are in CelebA."""
-    originals = _originals(path)
+def _assign_splits(path: Path, images: Mapping[int, SourceFile]) -> tuple[list[int], ...]:
+    """Return the image numbers of each split, ascending, by the position of their originals in CelebA."""
+    originals = _read_mapping(path)
     splits: tuple[list[int], ...] = ([], [], [])
     for number in sorted(images):
         if number not in originals:
-            raise InputError(f"{images[number].path} has no row in {path}: copy the mapping anew, or remove the image")
+            raise InputError(f"{images[number].path} has no row in {path}: copy the mapping again, or remove the image")
         original = originals[number]
         splits[(original >= FIRST_VAL) + (original >= FIRST_TEST)].append(number)
     return splits
 
 
-_ROWS = "expected is a line `idx orig_idx orig_file`, and below it rows such as `0 119613 119614.jpg`"
+_ROWS = "expected is a header `idx orig_idx orig_file` and rows such as `0 119613 119614.jpg`"
 
 
-def _originals(path: Path) -> dict[int, int]:
-    """By an image's number, that of its original in CelebA, from 0."""
+def _read_mapping(path: Path) -> dict[int, int]:
+    """Return the CelebA number, from 0, of each image's original."""
     try:
         header, *rows = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): unpack the archive again") from None
     if header.split()[:2] != ["idx", "orig_idx"]:
-        raise InputError(f"{path} begins with {header[:60]!r}; {_ROWS}: copy it anew from the archive")
+        raise InputError(f"{path} begins with {header[:60]!r}; {_ROWS}: copy it again from the archive")
     originals: dict[int, int] = {}
     for line, row in enumerate(rows, start=2):
         match = re.fullmatch(r"\s*(\d+)\s+(\d+)\s+\S+\s*", row, re.ASCII)
         if match and int(match[1]) not in originals:
             originals[int(match[1])] = int(match[2])
         elif row.strip():
-            what = "a second row of its image" if match else "no such row"
-            raise InputError(f"{path}: line {line}, {row[:60]!r}, is {what}; {_ROWS}: copy it anew from the archive")
+            what = "a second row for its image" if match else "malformed"
+            raise InputError(f"{path}: line {line}, {row[:60]!r}, is {what}; {_ROWS}: copy it again from the archive")
     return originals
 
 
@@ -140,16 +135,16 @@ def _check_sizes(folder: Path, found: tuple[int, ...], sizes: tuple[int, ...]) -
         for counts in (found, sizes)
     ]
     if any(count > full for count, full in zip(found, sizes, strict=True)):
-        raise InputError(f"{folder} has {parts[0]} images by {MAPPING}, the dataset {parts[1]}: copy it anew")
+        raise InputError(f"{folder} has {parts[0]} images by {MAPPING}, the dataset {parts[1]}: copy it again")
     if 0 in found:
-        raise InputError(f"{folder} has {parts[0]} images: a study needs some of each; copy more from the archive")
+        raise InputError(f"{folder} has {parts[0]} images: every split needs at least one; copy more from the archive")
 
 
-def _masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tuple[tuple[int, SourceFile], ...]]:
-    """By an image's number, its masks by class, ascending; masks of images that are not there are left out."""
+def _find_masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tuple[tuple[int, SourceFile], ...]]:
+    """Return the masks of each image by ascending class; masks without their image are ignored."""
     found: dict[int, dict[int, SourceFile]] = defaultdict(dict)
     for part in sorted({number // PER_FOLDER for number in images}):
-        for number, label, file in _masks_of_part(folder / str(part)):
+        for number, label, file in _list_masks(folder / str(part)):
             found[number][label] = file
     for number in sorted(images.keys() - found.keys()):
         raise InputError(
@@ -158,9 +153,9 @@ def _masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tuple[tu
     return {number: tuple(sorted(found[number].items())) for number in images}
 
 
-def _masks_of_part(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
-    """The number, the class and the file of each mask in one of the folders 0, 1, …"""
-    for file in _listed(folder):
+def _list_masks(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
+    """Yield image number, class and file of each mask in one of the folders 0, 1, …"""
+    for file in _list_files(folder):
         match = re.fullmatch(r"(\d{5,})_(\w+)\.png", file.name, re.ASCII)
         if match is None:
             continue
@@ -170,13 +165,13 @@ def _masks_of_part(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
                 f"{file.path} is a mask of {part!r}; allowed are {', '.join(CLASSES[1:])}: remove or rename it"
             )
         if str(number // PER_FOLDER) != folder.name:
-            raise InputError(f"{file.path} belongs into folder {number // PER_FOLDER}: move it there")
+            raise InputError(f"{file.path} belongs in folder {number // PER_FOLDER}: move it there")
         yield number, CLASSES.index(part), file
 
 
-def _listed(folder: Path) -> list[SourceFile]:
+def _list_files(folder: Path) -> list[SourceFile]:
     try:
-        with os.scandir(folder) as entries:  # in one pass, and no Path each: they are 400,000
-            return [SourceFile(e.path, (about := e.stat()).st_size, about.st_mtime_ns) for e in entries]
+        with os.scandir(folder) as entries:  # in one pass and without a Path for each: there are 400,000
+            return [SourceFile(e.path, (stat := e.stat()).st_size, stat.st_mtime_ns) for e in entries]
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}): unpack the archive again") from None

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 from the official files: the binary version, or the Python version.
+"""CIFAR-10 and CIFAR-100 from the official files, in the binary or the Python version.
 
-The Python version is pickled, and unpickling runs code: a file of it is read only if its checksum is the one
-published. Nothing is downloaded.
+The Python version is pickled, and unpickling runs code: its files are read only if they have the published checksum.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels
+from trainables.data.folders import make_root_absolute
 
 SHAPE = (3, 32, 32)
 TRAIN_IMAGES = 50_000
@@ -33,7 +34,7 @@ MD5 = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
     "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
 }
-"""Of the pickled files, as torchvision.datasets.CIFAR10 and CIFAR100 list them."""
+"""Checksums of the pickled files, as in torchvision.datasets.CIFAR10 and CIFAR100."""
 
 
 class _Edition(NamedTuple):
@@ -45,19 +46,20 @@ class _Edition(NamedTuple):
     test: str
 
 
-class _Kind(NamedTuple):
-    """What tells CIFAR-10 from CIFAR-100."""
+class _Variant(NamedTuple):
+    """The properties in which CIFAR-10 and CIFAR-100 differ."""
 
     editions: tuple[_Edition, ...]
     label_limits: tuple[int, ...]
-    """For each label byte before an image, how many values it has; the last one is the class."""
+    """Number of values of each label byte before an image; the last byte is the class."""
     pickled_labels: bytes
+    """The key of the classes in a pickled file."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-KINDS = {
-    10: _Kind(
+VARIANTS = {
+    10: _Variant(
         editions=(
             _Edition(
                 "cifar-10-binary.tar.gz",
@@ -77,7 +79,7 @@ KINDS = {
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
     ),
-    100: _Kind(
+    100: _Variant(
         editions=(
             _Edition("cifar-100-binary.tar.gz", "cifar-100-binary", ("train.bin",), "test.bin"),
             _Edition("cifar-100-python.tar.gz", "cifar-100-python", ("train",), "test"),
@@ -92,9 +94,9 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Cifar:
-    """CIFAR-10 or CIFAR-100 from `root`: the unpacked folder, or the one that it lies in.
+    """CIFAR-10 or CIFAR-100 from `root`, the unpacked folder or its parent.
 
-    Of CIFAR-10's five training batches some may be missing; the set's note then says how many images it has.
+    Some of CIFAR-10's five training batches may be missing; the note of the loaded set then gives the number of images.
     Raises InputError for another number of classes.
     """
 
@@ -102,26 +104,25 @@ class Cifar:
     root: Path | str | None = field(default=None, metadata=LOCATION)
 
     def __post_init__(self) -> None:
-        if self.classes not in KINDS:
+        if self.classes not in VARIANTS:
             raise InputError(f"CIFAR with {self.classes} classes; there are CIFAR-10 and CIFAR-100")
-        if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
-            object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
+        make_root_absolute(self)
 
     @property
     def name(self) -> str:
         return f"CIFAR-{self.classes}"
 
     def load(self) -> ImageSet:
-        """Read all the files found.
+        """Read the training files that are present, and the test file.
 
         Raises InputError for a file that is missing, of a wrong size, altered or with a label out of range.
         """
-        kind = KINDS[self.classes]
-        folder, edition = self._located(kind.editions)
+        variant = VARIANTS[self.classes]
+        folder, edition = self._find_edition(variant.editions)
         names = [name for name in edition.train if (folder / name).is_file()]
         per_file = TRAIN_IMAGES // len(edition.train)
-        images, labels = zip(*(_read(folder / name, per_file, kind) for name in names), strict=True)
-        test_images, test_labels = _read(folder / edition.test, TEST_IMAGES, kind)
+        images, labels = zip(*(_read_file(folder / name, per_file, variant) for name in names), strict=True)
+        test_images, test_labels = _read_file(folder / edition.test, TEST_IMAGES, variant)
         return ImageSet(
             name=self.name,
             train_images=np.concatenate(images),
@@ -129,88 +130,86 @@ class Cifar:
             test_images=np.ascontiguousarray(test_images),
             test_labels=test_labels,
             classes=self.classes,
-            mean=kind.mean,
-            std=kind.std,
-            note=_note(names, edition),
+            mean=variant.mean,
+            std=variant.std,
+            note=_note_missing(names, edition),
+            complete=len(names) == len(edition.train),
         )
 
-    def check(self) -> ImageSet:
-        return self.load()
-
-    def _located(self, editions: tuple[_Edition, ...]) -> tuple[Path, _Edition]:
-        """The first folder with files of an edition, if the test file and a training file are among them."""
+    def _find_edition(self, editions: tuple[_Edition, ...]) -> tuple[Path, _Edition]:
+        """Return the first folder with files of an edition, which must include the test file and a training file."""
         if self.root is None:
-            raise InputError(f"{self.name}: no data folder given; {_remedy(editions[0])}")
+            raise InputError(f"{self.name}: no data folder given; {_download_hint(editions[0])}")
         root = Path(self.root)
         for edition in editions:
             for folder in (root, root / edition.folder):
                 if any((folder / name).is_file() for name in (*edition.train, edition.test)):
-                    self._require_both(folder, edition)
+                    self._check_train_and_test(folder, edition)
                     return folder, edition
-        looked = ", ".join(str(path) for path in (root, *(root / edition.folder for edition in editions)))
-        raise InputError(f"{self.name} is not in any of {looked}; {_remedy(editions[0])}")
+        searched = ", ".join(str(path) for path in (root, *(root / edition.folder for edition in editions)))
+        raise InputError(f"{self.name} is not in any of {searched}; {_download_hint(editions[0])}")
 
-    def _require_both(self, folder: Path, edition: _Edition) -> None:
+    def _check_train_and_test(self, folder: Path, edition: _Edition) -> None:
         for names in ((edition.test,), edition.train):
             if not any((folder / name).is_file() for name in names):
-                raise InputError(f"{self.name}: no {' or '.join(names)} in {folder}; {_remedy(edition)}")
+                raise InputError(f"{self.name}: no {' or '.join(names)} in {folder}; {_download_hint(edition)}")
 
 
-def _read(path: Path, count: int, kind: _Kind) -> tuple[Pixels, Labels]:
-    """The `count` images (N, 3, 32, 32) and classes (N,) of one file."""
+def _read_file(path: Path, count: int, variant: _Variant) -> tuple[Pixels, Labels]:
+    """Return the images (N, 3, 32, 32) and classes (N,) of one file, which must have `count` of them."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check permissions and disk") from error
-    images, labels = (_unpickled if path.name in MD5 else _records)(path, content, count, kind)
+    images, labels = (_unpickle if path.name in MD5 else _parse_binary)(path, content, count, variant)
     return images.reshape(count, *SHAPE), labels.astype(np.int64)
 
 
-def _records(path: Path, content: bytes, count: int, kind: _Kind) -> tuple[Pixels, Pixels]:
-    """Pixels (N, 3072) and classes (N,) of a file of the binary version."""
-    label_bytes = len(kind.label_limits)
+def _parse_binary(path: Path, content: bytes, count: int, variant: _Variant) -> tuple[Pixels, Pixels]:
+    """Return pixels (N, 3072) and classes (N,) of a file of the binary version."""
+    label_bytes = len(variant.label_limits)
     record_bytes = label_bytes + math.prod(SHAPE)
     if len(content) != count * record_bytes:
         raise InputError(
             f"{path} has {len(content):,} bytes, expected are {count * record_bytes:,} ({count:,} records of "
-            f"{record_bytes:,}): truncated or another file; unpack {kind.editions[0].archive} again"
+            f"{record_bytes:,}): truncated or another file; unpack {variant.editions[0].archive} again"
         )
     records = np.frombuffer(content, np.uint8).reshape(count, record_bytes)
-    _require_labels(path, records, kind)
+    _check_labels(path, records, variant)
     return records[:, label_bytes:], records[:, label_bytes - 1]
 
 
-def _require_labels(path: Path, records: Pixels, kind: _Kind) -> None:
-    wrong = records[:, : len(kind.label_limits)] >= np.array(kind.label_limits)
+def _check_labels(path: Path, records: Pixels, variant: _Variant) -> None:
+    wrong = records[:, : len(variant.label_limits)] >= np.array(variant.label_limits)
     if wrong.any():
         record, column = np.argwhere(wrong)[0]
         raise InputError(
             f"{path}: record {record} has label {records[record, column]}, allowed is "
-            f"0 to {kind.label_limits[column] - 1}: damaged; unpack {kind.editions[0].archive} again"
+            f"0 to {variant.label_limits[column] - 1}: damaged; unpack {variant.editions[0].archive} again"
         )
 
 
-def _unpickled(path: Path, content: bytes, count: int, kind: _Kind) -> tuple[Pixels, Labels]:
-    """Pixels (N, 3072) and classes (N,) of a file of the Python version, if its checksum is right."""
+def _unpickle(path: Path, content: bytes, count: int, variant: _Variant) -> tuple[Pixels, Labels]:
+    """Return pixels (N, 3072) and classes (N,) of a file of the Python version, if it has the published checksum."""
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if checksum != MD5[path.name]:
-        binary, pickled = (edition.archive for edition in kind.editions)
+        binary, pickled = (edition.archive for edition in variant.editions)
         raise InputError(
             f"{path} has MD5 {checksum}, expected is {MD5[path.name]}: not the official file, so it is not "
             f"unpickled; unpack {pickled} again or use the binary version, {binary}"
         )
     batch = pickle.loads(content, encoding="bytes")
-    return batch[b"data"], np.array(batch[kind.pickled_labels])
+    return batch[b"data"], np.array(batch[variant.pickled_labels])
 
 
-def _remedy(edition: _Edition) -> str:
+def _download_hint(edition: _Edition) -> str:
     return (
         f"download {edition.archive} from the CIFAR page (https://www.cs.toronto.edu/~kriz/cifar.html), "
         f"unpack it and give the folder {edition.folder} with --data-dir"
     )
 
 
-def _note(names: list[str], edition: _Edition) -> str:
+def _note_missing(names: list[str], edition: _Edition) -> str:
     if len(names) == len(edition.train):
         return ""
     found = TRAIN_IMAGES // len(edition.train) * len(names)

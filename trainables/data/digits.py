@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real images, ten classes, no download."""
+"""Handwritten digits bundled with scikit-learn: real images of ten classes, without a download."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from study.errors import InputError
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels, stratified_split
 
 POOL = 898
-"""Images in the first half, for training; the second is for test, as in scikit-learn's own example."""
+"""Images for training, the first half; the second half is the test split, as in scikit-learn's own example."""
 CLASSES = 10
 _SUBSET_SEED = 0
 
@@ -31,8 +31,8 @@ class Digits:
             )
 
     def load(self) -> ImageSet:
-        images, labels = _read()
-        pool = self._pool(labels[:POOL])
+        images, labels = _read_digits()
+        pool = self._choose_pool(labels[:POOL])
         scaled = images[pool] / 255
         return ImageSet(
             name="scikit-learn digits",
@@ -44,22 +44,20 @@ class Digits:
             mean=(float(scaled.mean()),),
             std=(float(scaled.std()),),
             note="" if len(pool) == POOL else f"{len(pool)} of {POOL} training images",
+            complete=len(pool) == POOL,
         )
 
-    def check(self) -> ImageSet:
-        return self.load()
-
-    def _pool(self, labels: Labels) -> Labels:
+    def _choose_pool(self, labels: Labels) -> Labels:
         if self.train is None or self.train == POOL:
             return np.arange(POOL)
         return stratified_split(labels, self.train, _SUBSET_SEED)[1]
 
 
-def _read() -> tuple[Pixels, Labels]:
-    """All 1797 images (N, 1, 8, 8) and labels (N,), in the order of the official file."""
-    # Imported late: it takes a second, and every space file that only mentions digits would pay for it.
+def _read_digits() -> tuple[Pixels, Labels]:
+    """Return all 1797 images (N, 1, 8, 8) and labels (N,), in the order of the official file."""
+    # imported late: it takes a second, which a space file that only names digits must not cost
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    # Grey levels are 0 to 16; × 15 makes them 0 to 240, whole numbers that fit a byte.
+    # grey levels 0 to 16 become 0 to 240, integers that fit a byte
     return (bunch.images[:, None] * 15).astype(np.uint8), bunch.target.astype(np.int64)

@@ -1,6 +1,6 @@
-"""ShanghaiTech part A: photographs of crowds with a point for each head, in the authors' own files and folders.
+"""ShanghaiTech part A: photographs of crowds with a point for each head, in the authors' own layout.
 
-Nothing is downloaded. Validation images are not chosen here: the dataset has none of its own.
+Nothing is downloaded. The dataset has no validation split; the task takes one from the training images.
 """
 
 from __future__ import annotations
@@ -13,31 +13,36 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
 from study.errors import InputError
 from study.identity import LOCATION
+from trainables.data.arrays.source_files import open_image
 from trainables.data.arrays.splits import Pixels
+from trainables.data.folders import find_folder, make_root_absolute
+from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 Points = npt.NDArray[np.float64]
 
 TRAIN_IMAGES = 300
 TEST_IMAGES = 182
-SPELLINGS = ("part_A_final", "part_A")
-PARENTS = ("", "ShanghaiTech", "ShanghaiTech_Crowd_Counting_Dataset")
+FOLDERS = tuple(
+    f"{parent}{part}"
+    for parent in ("", "ShanghaiTech/", "ShanghaiTech_Crowd_Counting_Dataset/")
+    for part in ("part_A_final", "part_A")
+)
+"""The folder of part A in the copies in circulation."""
 TRUTHS = ("ground_truth", "ground-truth")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A photograph and the heads in it."""
+    """A photograph and the annotated heads in it."""
 
     image: Pixels
     """(3, H, W); a grey photograph has three equal channels."""
     heads: Points
-    """(N, 2): column and row, from 0, within the image; equal ones are different people."""
+    """(N, 2): column and row, from 0, inside the image; equal points are different people."""
 
     @property
     def count(self) -> int:
@@ -52,16 +57,16 @@ class CrowdSet:
     train: tuple[Scene, ...]
     test: tuple[Scene, ...]
     note: str = ""
-    """What a record must say of it, such as that part of the training images is missing; else empty."""
+    """Remark for the record, such as missing training images; else empty."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Per channel, of pixels scaled to 0…1, for normalisation."""
+    """Per channel, of pixels in [0, 1], for normalisation."""
     std: tuple[float, ...] = IMAGENET_STD
     complete: bool = True
-    """Whether the splits have as many images as the dataset; figures published for it are of these alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of splits, images and points, whatever files they came from."""
+        """16 hexadecimal digits of the SHA-256 of splits, images and points, independent of the files' names."""
         digest = hashlib.sha256(repr((len(self.train), len(self.test))).encode())
         for scene in (*self.train, *self.test):
             for array in (scene.image, scene.heads):
@@ -72,16 +77,15 @@ class CrowdSet:
 
 @dataclass(frozen=True)
 class ShanghaiTech:
-    """Part A from `root`: the folder part_A_final, or one that it lies in; other spellings in circulation are known.
+    """Part A from `root`: the folder part_A_final or one that contains it; FOLDERS lists the accepted spellings.
 
-    A head annotated outside its image, as a few are, is moved to the edge: an image's count is what was annotated.
+    The few heads annotated outside their image are moved to its edge, so that an image's count is the annotated one.
     """
 
     root: Path | str | None = field(default=None, metadata=LOCATION)
 
     def __post_init__(self) -> None:
-        if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
-            object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
+        make_root_absolute(self)
 
     @property
     def name(self) -> str:
@@ -91,30 +95,22 @@ class ShanghaiTech:
         """Read all images and their points.
 
         Raises InputError for a folder that is missing or is part B, an image without points or points without an
-        image, and a file that cannot be read or says what cannot be.
+        image, and a file that cannot be read or has impossible content.
         """
-        return read(self._located(), self.name, TRAIN_IMAGES, TEST_IMAGES)
-
-    def _located(self) -> Path:
-        remedy = "place the authors' ShanghaiTech archive there by hand and give its folder with --data-dir"
-        if self.root is None:
-            raise InputError(f"{self.name}: no data folder given; {remedy}")
-        root = Path(self.root)
-        if root.name.lower().startswith("part_b"):
-            raise InputError(f"{self.name}: {root} is part B, other photographs; give the folder of part A, --data-dir")
-        candidates = [root, *(root / parent / spelling for parent in PARENTS for spelling in SPELLINGS)]
-        for folder in candidates:
-            if (folder / "train_data").is_dir():
-                return folder
-        raise InputError(f"{self.name} (train_data/) is not in any of {', '.join(map(str, candidates))}; {remedy}")
+        if self.root is not None and Path(self.root).name.lower().startswith("part_b"):
+            raise InputError(
+                f"{self.name}: {self.root} is part B, other photographs; give the folder of part A with --data-dir"
+            )
+        folder = find_folder(self.name, self.root, FOLDERS, ["train_data"], "ShanghaiTech archive")
+        return read_dataset(folder, self.name, TRAIN_IMAGES, TEST_IMAGES)
 
 
-def read(folder: Path, name: str, train: int, test: int) -> CrowdSet:
-    """The dataset in `folder`, laid out as ShanghaiTech's parts, whose full splits have so many images.
+def read_dataset(folder: Path, name: str, train: int, test: int) -> CrowdSet:
+    """Read a dataset in the layout of ShanghaiTech's parts, with `train` and `test` images in its complete splits.
 
     Raises InputError as `ShanghaiTech.load` does.
     """
-    splits = {split: _scenes(folder / f"{split}_data") for split in ("train", "test")}
+    splits = {split: _read_split(folder / f"{split}_data") for split in ("train", "test")}
     notes = [
         f"{len(splits[split])} of {full} {split} images"
         for split, full in (("train", train), ("test", test))
@@ -127,11 +123,11 @@ def read(folder: Path, name: str, train: int, test: int) -> CrowdSet:
     return CrowdSet(name, scenes["train"], scenes["test"], "; ".join(notes), complete=complete)
 
 
-def _scenes(folder: Path) -> list[tuple[Scene, int]]:
-    """A split's scenes by number, each with how many of its heads lay outside."""
-    # some copies have both spellings, one of them empty
-    truths = max((folder / spelling for spelling in TRUTHS), key=lambda path: len(_numbered(path, _TRUTH)))
-    images, points = _numbered(folder / "images", r"IMG_(\d+)\.jpg"), _numbered(truths, _TRUTH)
+def _read_split(folder: Path) -> list[tuple[Scene, int]]:
+    """Return a split's scenes by number, each with the count of its heads annotated outside the image."""
+    # some copies have both spellings, one of them as an empty folder
+    truths = max((folder / spelling for spelling in TRUTHS), key=lambda path: len(_find_numbered(path, _TRUTH)))
+    images, points = _find_numbered(folder / "images", r"IMG_(\d+)\.jpg"), _find_numbered(truths, _TRUTH)
     if not images:
         raise InputError(f"{folder / 'images'} has no IMG_<number>.jpg: unpack the archive again")
     for number in sorted(images.keys() - points.keys()):
@@ -140,70 +136,60 @@ def _scenes(folder: Path) -> list[tuple[Scene, int]]:
         )
     for number in sorted(points.keys() - images.keys()):
         raise InputError(f"{points[number]} has no image {folder}/images/IMG_{number}.jpg: add it or remove both")
-    return [_scene(images[number], points[number]) for number in sorted(images)]
+    return [_read_scene(images[number], points[number]) for number in sorted(images)]
 
 
 _TRUTH = r"GT_IMG_(\d+)\.mat"
 
 
-def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+def _find_numbered(folder: Path, pattern: str) -> dict[int, Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
     return {int(match[1]): path for path in paths if (match := re.fullmatch(pattern, path.name))}
 
 
-def _scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
-    image, points = _image(image_path), _points(points_path)
+def _read_scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
+    image, points = _read_image(image_path), _read_points(points_path)
     last = np.array(image.shape[:0:-1]) - 1
     heads = np.clip(points, 0, last)
-    # by a few pixels heads do lie outside; farther than the image is large, they are not of this image
+    # heads lie a few pixels outside at most; farther than the image's size, points and image do not belong together
     far = np.abs(points - heads).max(axis=1) > max(image.shape)
     if far.any():
         (x, y), (width, height) = points[far][0], last + 1
         raise InputError(
             f"{points_path} has a head at ({x:g}, {y:g}), far outside its image of {width} × {height} pixels: "
-            "copy both anew from the archive"
+            "copy both again from the archive"
         )
     return Scene(image, heads), int((heads != points).any(axis=1).sum())
 
 
-def _image(path: Path) -> Pixels:
-    """An image's pixels (3, H, W).
-
-    Damage to a file's headers and a missing end are found. A JPEG has no checksum: changed bytes in its scan decode
-    silently, to other pixels.
-    """
-    try:
-        with Image.open(path) as file:
-            pixels = np.asarray(file.convert("RGB"))
-    # a damaged file may raise any of these, by where the damage is
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}): copy it anew from the archive") from None
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def _read_image(path: Path) -> Pixels:
+    """Return an image's pixels (3, H, W). Raises InputError for damaged headers and truncated files."""
+    return np.ascontiguousarray(np.asarray(open_image(path).convert("RGB")).transpose(2, 0, 1))
 
 
 _EXPECTED = "expected is image_info{1,1} with a numeric `location` (N, 2), as in the authors' files"
 
 
-def _points(path: Path) -> Points:
-    """The annotated heads (N, 2), counted from 0 where MATLAB counts from 1, wherever they lie."""
+def _read_points(path: Path) -> Points:
+    """Return the annotated heads (N, 2), counted from 0 (MATLAB counts from 1), inside the image or not."""
     try:
         content = loadmat(path)
-    except Exception as error:  # of a damaged file scipy raises what it stumbles over: zlib's errors, UnboundLocalError
+    except Exception as error:  # scipy raises anything for a damaged file: zlib's errors, UnboundLocalError
         raise InputError(f"{path} cannot be read as a .mat file ({error}); {_EXPECTED}") from None
     try:
         info = content["image_info"]
-        info = info[0, 0] if info.dtype == object else info  # a cell, or what lies in it
+        info = info[0, 0] if info.dtype == object else info  # a cell, or its content
         location = info["location"][0, 0]
         number = info["number"][0, 0].tolist() if "number" in info.dtype.names else None
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise InputError(f"{path} is of another structure ({error}); {_EXPECTED}") from None
-    points = _checked(path, location)
+    points = _check_points(path, location)
     if number not in (None, [[len(points)]]):
-        raise InputError(f"{path} has {len(points)} heads, but number is {number}: copy it anew from the archive")
+        raise InputError(f"{path} has {len(points)} heads, but number is {number}: copy it again from the archive")
     return points - 1
 
 
-def _checked(path: Path, location: npt.NDArray[np.generic]) -> Points:
+def _check_points(path: Path, location: npt.NDArray[np.generic]) -> Points:
     shape, kind = location.shape, location.dtype.kind
     if kind not in "fiu" or (location.size and (len(shape) != 2 or shape[1] != 2)):
         raise InputError(f"{path} is of another structure (location is {location.dtype} {shape}); {_EXPECTED}")

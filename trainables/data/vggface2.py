@@ -1,7 +1,7 @@
-"""VGGFace2: photographs of the faces of 9,131 people, with a box and five landmarks each, in the authors' own files.
+"""VGGFace2: photographs of the faces of 9,131 people, each with a box and five landmarks, in the authors' own layout.
 
-Nothing is downloaded: the authors no longer give it out. Most of its faces are too small for super-resolution, so that
-a study takes a part of the others: the same one on every machine. Left out: who the people are.
+Nothing is downloaded: the authors no longer distribute it. Most of its faces are too small for super-resolution; a
+study uses a subset of the others, the same one on every machine. Not included: identities.
 """
 
 from __future__ import annotations
@@ -13,29 +13,38 @@ from typing import NamedTuple
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.face_sr import Chosen, Photo, SrSet, decoded, hashed_share, measured, source
-from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, disorder, read_rows, within
+from trainables.data.arrays.face_sr import (
+    Photo,
+    Selection,
+    SrSet,
+    hash_to_fraction,
+    load_sr_faces,
+)
+from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, find_disorder, lie_inside, read_rows
+from trainables.data.arrays.source_files import read_image_header, stat_file
+from trainables.data.folders import find_folder, make_root_absolute
 
 BOXES, LANDMARKS = "loose_bb_{}.csv", "loose_landmark_{}.csv"
 TABLES = ("bb_landmark", "meta/bb_landmark")
-"""Where they lie: copies in circulation have the first or the second."""
+"""Folder of the tables in the copies in circulation."""
 
 EXTENDED = 1.3
-"""The side of the square that is cut out, by the longer side of the face's box. Source: Cao et al. 2018, whose boxes
-are extended by a factor of 0.3 to have the whole head in them."""
+"""Side of the cropped square over the longer side of the face's box. Source: Cao et al. 2018, who extend boxes by a
+factor of 0.3 to include the whole head."""
 
 HELD_OUT = 0.05
-"""The share of people of the train folder whose faces are validation's alone."""
+"""The share of people in the train folder whose faces are used for validation alone."""
 
 SMALLEST = 32
+"""Least side of an image in pixels."""
 
 
 @dataclass(frozen=True)
 class VGGFace2:
-    """The dataset from `root`: the folder VGGFace2, or the one that it lies in; faces of `size` pixels a side.
+    """The dataset from `root`, the folder VGGFace2 or its parent, as squares of `size` pixels.
 
-    So many faces a split, the first ones by the hash of their names. Those of validation show other people than those
-    of training, as those of test do. No face is enlarged: smaller ones are left out, and the set's note counts them.
+    Each split has the given number of faces, the first by the hash of their names; no two splits share a person. No
+    face is enlarged: smaller ones are left out, and the note of the loaded set counts them.
     Raises InputError for an empty split and fewer than 32 pixels.
     """
 
@@ -47,9 +56,8 @@ class VGGFace2:
 
     def __post_init__(self) -> None:
         if min(self.sizes) < 1 or self.size < SMALLEST:
-            raise InputError(f"{self}: allowed are 1 face or more a split, {SMALLEST} pixels or more")
-        if self.root is not None:  # absolute: a worker does not run in the folder the command was given in
-            object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
+            raise InputError(f"{self}: allowed are 1 face or more per split, {SMALLEST} pixels or more")
+        make_root_absolute(self)
 
     @property
     def name(self) -> str:
@@ -60,152 +68,152 @@ class VGGFace2:
         return self.train, self.val, self.test
 
     def load(self) -> SrSet:
-        """Choose and decode the faces, if that was never done: all 3.3 million rows are read for it.
+        """Choose and decode the faces on first use, for which all 3.3 million rows are read.
 
         Raises InputError for a folder or table that is missing, a malformed row, landmarks in another order, a chosen
         face without landmarks or whose image cannot be read, and fewer faces than were asked for.
         """
-        # published figures do not say on which of its faces they are: never complete
-        return read(self._located(), self.name, self.size, self.sizes, HELD_OUT, complete=False)
-
-    def _located(self) -> Path:
-        remedy = "place the authors' archives there by hand and give their folder with --data-dir"
-        if self.root is None:
-            raise InputError(f"{self.name}: no data folder given; {remedy}")
-        candidates = [Path(self.root), Path(self.root) / "VGGFace2"]
-        for folder in candidates:
-            if (folder / "train").is_dir() and (folder / "test").is_dir():
-                return folder
-        raise InputError(f"{self.name} (train/, test/) is not in any of {', '.join(map(str, candidates))}; {remedy}")
+        folder = find_folder(self.name, self.root, ["VGGFace2"], ["train", "test"], "VGGFace2 archives")
+        # never complete: papers do not say which of its faces their figures are for
+        return read_dataset(folder, self.name, self.size, self.sizes, HELD_OUT, complete=False)
 
 
 class _Tables(NamedTuple):
-    """The tables of the train or of the test folder."""
+    """Paths of the tables of the train or the test folder."""
 
     split: str
     boxes: Path
     landmarks: Path
 
 
-def read(folder: Path, name: str, size: int, sizes: tuple[int, int, int], held_out: float, complete: bool) -> SrSet:
-    """The dataset in `folder`, laid out as VGGFace2: so many faces a split, a share of the people held out.
+def read_dataset(
+    folder: Path, name: str, size: int, sizes: tuple[int, int, int], held_out: float, complete: bool
+) -> SrSet:
+    """Read a dataset in the layout of VGGFace2: `sizes` faces per split, the share `held_out` of people in validation.
 
     Raises InputError as `VGGFace2.load` does.
     """
-    tables = [_tables(folder, split) for split in ("train", "test")]
-    listed = [source(folder, str(path.relative_to(folder))) for _, *paths in tables for path in paths]
+    tables = [_find_tables(folder, split) for split in ("train", "test")]
+    listed = [stat_file(folder, str(path.relative_to(folder))) for _, *paths in tables for path in paths]
     key = [sizes, held_out, *(list(file) for file in listed)]
-    return decoded(name, folder, key, size, lambda: _chosen(folder, tables, size, sizes, held_out), complete)
+    return load_sr_faces(
+        name, folder, key, size, lambda: _select_faces(folder, tables, size, sizes, held_out), complete
+    )
 
 
-def _tables(folder: Path, split: str) -> _Tables:
+def _find_tables(folder: Path, split: str) -> _Tables:
     found = []
     for table in (BOXES, LANDMARKS):
         candidates = [folder / place / table.format(split) for place in TABLES]
         paths = [path for path in candidates if path.is_file()]
         if not paths:
-            raise InputError(f"neither {candidates[0]} nor {candidates[1]} is there: add the archive bb_landmark")
+            raise InputError(f"neither {candidates[0]} nor {candidates[1]} exists: add the archive bb_landmark")
         found.append(paths[0])
     return _Tables(split, *found)
 
 
-def _chosen(folder: Path, tables: Sequence[_Tables], size: int, sizes: tuple[int, int, int], held_out: float) -> Chosen:
-    pool, test = (_Faces(folder, each, size) for each in tables)
-    ranked = sorted(pool.people, key=hashed_share)
-    held = set(ranked[: max(1, round(held_out * len(ranked)))])
-    apart = {kept: [name for name in pool.boxes if (_person(name) in held) is kept] for kept in (False, True)}
+def _select_faces(
+    folder: Path, tables: Sequence[_Tables], size: int, sizes: tuple[int, int, int], held_out: float
+) -> Selection:
+    pool, test = (_FacePool(folder, each, size) for each in tables)
+    ranked = sorted(pool.people, key=hash_to_fraction)
+    val_people = set(ranked[: max(1, round(held_out * len(ranked)))])
     splits = (
-        pool.first(apart[False], sizes[0], "train"),
-        pool.first(apart[True], sizes[1], "val"),
-        test.first(test.boxes, sizes[2], "test"),
+        pool.take([name for name in pool.boxes if _parse_person(name) not in val_people], sizes[0], "train"),
+        pool.take([name for name in pool.boxes if _parse_person(name) in val_people], sizes[1], "val"),
+        test.take(test.boxes, sizes[2], "test"),
     )
-    return Chosen(splits, "; ".join(note for note in (pool.note(), test.note()) if note))
+    notes = pool.describe_selection(), test.describe_selection()
+    return Selection(splits, "; ".join(note for note in notes if note))
 
 
-class _Faces:
-    """The faces of one folder that are large enough by their boxes, of which some are taken."""
+class _FacePool:
+    """The faces of one folder whose boxes are large enough; with counts of those taken, left out and grey."""
 
     def __init__(self, folder: Path, tables: _Tables, size: int):
         self.people: set[str] = set()
         self._folder, self._tables, self._size = folder, tables, size
         self._all = self._small = self._taken = self._grey = 0
         self._unfit: list[str] = []
-        self.boxes = read_rows(tables.boxes, BOX, wanted=self._large)
+        self.boxes = read_rows(tables.boxes, BOX, wanted=self._is_large)
         self._points = read_rows(tables.landmarks, POINTS, wanted=lambda name, _: name in self.boxes)
 
-    def first(self, names: Collection[str], count: int, split: str) -> list[Photo]:
-        """The first `count` of these faces, by the hash of their names, that can be taken."""
+    def take(self, names: Collection[str], count: int, split: str) -> list[Photo]:
+        """Return the first `count` usable faces among `names`, by the hash of their names.
+
+        Raises InputError if there are fewer, or if more than half have impossible landmarks.
+        """
         photos: list[Photo] = []
-        for name in sorted(names, key=hashed_share):
+        for name in sorted(names, key=hash_to_fraction):
             if len(photos) == count:
                 break
-            photo = self._photo(name)
+            photo = self._read_photo(name)
             photos += [photo] if photo else []
         self._taken += len(photos)
         if len(self._unfit) > self._taken:
             raise InputError(
-                f"{self._tables.landmarks}: {self._unfit[0]}, and of {self._taken + len(self._unfit):,} faces "
-                f"{len(self._unfit):,} are like it: the columns are in another order; expected are {ORDER}"
+                f"{self._tables.landmarks}: {self._unfit[0]}, and so for {len(self._unfit):,} of "
+                f"{self._taken + len(self._unfit):,} faces: the columns are in another order; expected are {ORDER}"
             )
         if len(photos) < count:
             raise InputError(
                 f"{self._folder / self._tables.split} has {len(photos):,} faces of {self._size} pixels or more for "
-                f"{split}, {count:,} were asked for: ask for no more than there are, or give a smaller size"
+                f"{split}, {count:,} were asked for: reduce the number, or give a smaller size"
             )
         return photos
 
-    def note(self) -> str:
-        """How many of the faces were taken, and what is particular about these and the others."""
-        particular = {
+    def describe_selection(self) -> str:
+        """Return the note of this selection: how many faces were taken, left out and grey; empty if all were taken."""
+        counts = {
             f"with less than {self._size} pixels left out": self._small,
             "with landmarks that are no upright face's left out": len(self._unfit),
             "grey": self._grey,
         }
-        parts = [f"{count:,} {what}" for what, count in particular.items() if count]
+        parts = [f"{count:,} {what}" for what, count in counts.items() if count]
         if self._taken < self._all:
             parts.insert(0, f"{self._taken:,} of {self._all:,} by the hash of their names")
         return f"{self._tables.split} faces: {', '.join(parts)}" if parts else ""
 
-    def _large(self, name: str, box: Sequence[float]) -> bool:
+    def _is_large(self, name: str, box: Sequence[float]) -> bool:
         self._all += 1
-        self.people.add(_person(name))
+        self.people.add(_parse_person(name))
         large = round(EXTENDED * max(box[2:])) >= self._size
         self._small += not large
         return large
 
-    def _photo(self, name: str) -> Photo | None:
-        """The face, unless it cannot be taken."""
+    def _read_photo(self, name: str) -> Photo | None:
+        """Return the face, or None if it is too small or its landmarks are impossible."""
         file = f"{self._tables.split}/{name}.jpg"
         points = self._points.get(name)
         if points is None:
             raise InputError(
-                f"{self._folder / file} has no row {name} in {self._tables.landmarks}: copy the table anew"
+                f"{self._folder / file} has no row {name} in {self._tables.landmarks}: copy the table again"
             )
-        wrong = disorder(points)
-        if wrong:  # a few faces lie on their side; it is told before an image is looked at, since it may be all
-            self._unfit.append(f"{name} has {wrong}")
+        disorder = find_disorder(points)
+        if disorder:  # a few faces lie on their side; checked before opening the image, since it may apply to all
+            self._unfit.append(f"{name} has {disorder}")
             return None
-        width, height, grey = measured(self._folder / file)
-        crop = square(self.boxes[name], width, height)
+        width, height, grey = read_image_header(self._folder / file)
+        crop = crop_square(self.boxes[name], width, height)
         if crop[2] - crop[0] < self._size:
             self._small += 1
             return None
-        if not within(points, crop):
+        if not lie_inside(points, crop):
             self._unfit.append(f"{name} has a landmark outside the square about its box")
             return None
         self._grey += grey
         return Photo(file, crop, points)
 
 
-def square(box: Sequence[float], width: int, height: int) -> Crop:
-    """What is cut out about a face's box, x, y, width and height: moved into the image, made smaller if it must be."""
+def crop_square(box: Sequence[float], width: int, height: int) -> Crop:
+    """Return the square around a face's box (x, y, width, height), moved into the image and shrunk where needed."""
     side = min(round(EXTENDED * max(box[2:])), width, height)
     left, top = (
-        min(max(round(start + length / 2 - side / 2), 0), whole - side)
-        for start, length, whole in zip(box[:2], box[2:], (width, height), strict=True)
+        min(max(round(start + length / 2 - side / 2), 0), limit - side)
+        for start, length, limit in zip(box[:2], box[2:], (width, height), strict=True)
     )
     return left, top, left + side, top + side
 
 
-def _person(name: str) -> str:
+def _parse_person(name: str) -> str:
     return name.partition("/")[0]

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.task import TrainableTask, count_parameters
+from trainables.task import count_parameters
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 WARM_UP, RUNS, SECONDS = 5, 100, 5.0
 """Of a latency: untimed passes, then timed ones, as many as the seconds allow but `WARM_UP` at least."""
@@ -34,7 +37,7 @@ class Latency:
     runs: int
 
 
-def cost(task: TrainableTask, net: nn.Module) -> dict[str, Any]:
+def cost(task: DistillationTask[Any], net: nn.Module) -> dict[str, Any]:
     """What one pass of a validation image takes, as study.json has it; see docs/records.md."""
     examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
     batch = examples.batch(first, first)

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+import trainables
 from study.errors import InputError
-from study.trial import TrialNote
-from trainables.task import Batch, TrainableTask, count_parameters, without_pretrained
+from study.identity import PUBLIC_NAME, public_name
+from study.task import TrialNote
+from trainables.task import Batch, count_parameters, without_pretrained
 from trainables.training import checkpoint
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Trained:
 class Prediction(nn.Module):
     """A net as its task reads it: of several outputs, the prediction."""
 
-    def __init__(self, task: TrainableTask, net: nn.Module):
+    def __init__(self, task: DistillationTask[Any], net: nn.Module):
         super().__init__()
         self.net, self._task = net, task
 
@@ -112,19 +118,31 @@ def rebuilt(description: Any, data_dir: Path | None) -> Any:
         raise InputError(f"{kind.__name__} has changed since the study ran ({error}): export with its commit") from None
 
 
-def _class(name: str, module: str) -> Any:
-    if not module.startswith("trainables."):
+def _class(name: str, origin: str) -> Any:
+    """Return the dataclass of this public name below trainables/, in whichever module it lies.
+
+    Records of schema 1 name its module, from which it may have moved since.
+    """
+    if origin.split(".")[0] != "trainables":
         raise InputError(
-            f"{name} is written in {module}, not below trainables/, and cannot be rebuilt from the record: move it to "
-            "a file there and run the study with it"
+            f"{name} comes from {origin!r}, not from trainables/, and cannot be rebuilt from the record: move it to a "
+            "file there and run the study with it"
         )
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise InputError(f"there is no {name} in {module} any more: export with the study's own commit") from None
-    if not dataclasses.is_dataclass(kind) or getattr(kind, "__module__", "") != module:
-        raise InputError(f"{name} of {module} is no part that a study is made of: study.json is damaged")
-    return kind
+    for module in _modules_naming(name):
+        for kind in vars(importlib.import_module(module)).values():
+            ours = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module
+            if ours and public_name(kind) == name:
+                return kind
+    raise InputError(f"there is no {name} that studies are made of in trainables/: export with the study's own commit")
+
+
+def _modules_naming(name: str) -> Iterator[str]:
+    """The modules below trainables/ whose text has a class of this name, or of this former name."""
+    defined = re.compile(rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME}\b.*[\"']{re.escape(name)}[\"']", re.MULTILINE)
+    folder = Path(trainables.__path__[0])
+    for path in sorted(folder.rglob("*.py")):
+        if defined.search(path.read_text(encoding="utf-8")):
+            yield ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts))
 
 
 def _weights(trained: Trained) -> dict[str, Tensor]:

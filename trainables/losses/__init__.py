@@ -1,1 +1,1 @@
-"""One distillation loss a file; losses share logits.py and its add-ons, those on maps of logits per_pixel.py."""
+"""Distillation losses, one a file; common/ holds their shared parts, state.py the interface of losses that learn."""

@@ -1,6 +1,6 @@
-"""Adversarial feature distillation: the student's last features are to pass for the teacher's before a discriminator.
+"""Adversarial feature distillation: the student's last features learn to fool a discriminator that knows the teacher's.
 
-Offline: the teacher is frozen, there is one discriminator, and it never sees an image.
+Offline: the teacher is frozen, there is one discriminator, and its inputs are features, never images.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
-from trainables.losses.common.feature_maps import Adapter, RunningAdapter, fresh, match_features
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, is_unresolved, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
 
 
 @dataclass(frozen=True)
 class PatchDiscriminator:
-    """`layers` halvings with width·(1, 2, 4, …) channels, then one number for each place, linear.
+    """`layers` blocks of width·(1, 2, 4, …) channels that halve the resolution, then a 3×3 convolution to one channel.
 
-    Each halving is a 4×4 convolution of stride 2 and a LeakyReLU of slope 0.2.
+    A block is a 4×4 convolution of stride 2 and a LeakyReLU of slope 0.2.
     Raises InputError for a setting below 1.
-    Source: Isola et al. 2017, section 3.2.2; P2 says "simple CNN".
+    Source: Isola et al. 2017, section 3.2.2; P2 specifies a "simple CNN" only.
     """
 
     in_channels: int = 64
@@ -36,21 +36,21 @@ class PatchDiscriminator:
     width: int = 64
     layers: int = 4
     spectral_norm: bool = False
-    """Whether convolutions are divided by their largest singular value (Miyato et al. 2018)."""
+    """Whether weights are divided by their largest singular value (Miyato et al. 2018)."""
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "width", "layers"):
             check_range(f"discriminator's {name}", getattr(self, name), low=1)
 
     def build(self) -> nn.Sequential:
-        """Features (B, C, H, W) → (B, 1, H/2^layers, W/2^layers); fresh weights from torch's default generator."""
+        """Return the net, (B, C, H, W) → (B, 1, H/2^layers, W/2^layers), initialised from torch's default generator."""
         channels = [self.in_channels, *(self.width * 2**layer for layer in range(self.layers))]
-        halvings: list[nn.Module] = []
+        blocks: list[nn.Module] = []
         for pair in pairwise(channels):
-            halvings += [self._normed(nn.Conv2d(*pair, kernel_size=4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
-        return nn.Sequential(*halvings, self._normed(nn.Conv2d(channels[-1], 1, kernel_size=3, padding=1)))
+            blocks += [self._normalise(nn.Conv2d(*pair, kernel_size=4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+        return nn.Sequential(*blocks, self._normalise(nn.Conv2d(channels[-1], 1, kernel_size=3, padding=1)))
 
-    def _normed(self, conv: nn.Conv2d) -> nn.Module:
+    def _normalise(self, conv: nn.Conv2d) -> nn.Module:
         return spectral_norm(conv) if self.spectral_norm else conv
 
 
@@ -58,20 +58,20 @@ class PatchDiscriminator:
 class AdversarialFeatures:
     """weight · mean (D(F_s) − 1)², while the discriminator D minimises mean (D(F_t) − 1)² + mean D(F_s)².
 
-    F: the last features (B, C, H, W) of student and teacher. D learns by Adam, a step after each of the student's.
+    F: the last features (B, C, H, W) of student and teacher. D takes one step of Adam after each of the student's.
     Raises InputError for a setting, or an end of a schedule, out of range.
-    Source: P2, equations 1 and 2; Mao et al. 2017 with a = 0, b = c = 1; Chung et al. 2020. P2 prints weights of 1, and
-    neither the discriminator nor how it learns.
+    Source: P2, equations 1 and 2; Mao et al. 2017 with a = 0, b = c = 1; Chung et al. 2020. P2 prints weights of 1 and
+    specifies neither the discriminator nor its training.
     """
 
-    weight: Number = 1e-3
+    weight: FloatOrSchedule = 1e-3
     discriminator: PatchDiscriminator = field(default_factory=PatchDiscriminator)
-    learning_rate: Number = 2e-4
-    """The discriminator's."""
+    learning_rate: FloatOrSchedule = 2e-4
+    """Learning rate of the discriminator's Adam."""
     betas: tuple[float, float] = (0.5, 0.999)
     adapter: Adapter | None = None
-    """For nets of different width."""
-    task_weight: Number = 1.0
+    """Required for nets of different width."""
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
@@ -84,41 +84,42 @@ class AdversarialFeatures:
         if not is_unresolved(self.betas) and not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas is {self.betas}; allowed are two numbers from 0 to below 1")
 
-    def begin(self, device: str) -> RunningAdversary:
-        return RunningAdversary(self, device)
+    def new_state(self, device: str) -> AdversarialFeaturesState:
+        return AdversarialFeaturesState(self, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """With a discriminator that has learnt nothing: for checks."""
-        return fresh(self.begin, student)(student, teacher, targets, progress)
+        """Return the loss () with an untrained discriminator, for checks before a study starts."""
+        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class RunningAdversary:
-    """Adversarial feature distillation in one training, with its discriminator and that one's optimiser."""
+class AdversarialFeaturesState:
+    """Per-training state: the discriminator, the adapter and their optimizers."""
 
     def __init__(self, loss: AdversarialFeatures, device: str) -> None:
         self.loss = loss
         net = loss.discriminator.build()
         self.discriminator: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=0.0, betas=loss.betas, fused=True)
-        self.adapter = RunningAdapter(loss.adapter, device)
+        self.adapter = AdapterState(loss.adapter, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        with autocast_disabled(student), _frozen(self.discriminator):
-            fake, _ = self._compared(student, teacher)
-            judged: Tensor = self.discriminator(fake)
-            return value_at(self.loss.weight, progress) * (judged - 1).square().mean()
+        """Return the student's loss (), given features (B, C, H, W)."""
+        with autocast_disabled(student), _freeze(self.discriminator):
+            fake, _ = self._match_features(student, teacher)
+            judged_fake: Tensor = self.discriminator(fake)  # (B, 1, h, w)
+            return value_at(self.loss.weight, progress) * (judged_fake - 1).square().mean()
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
-        """A step of the discriminator, then one of the adapter."""
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+        """Take a step of the discriminator, then one of the adapter."""
         with autocast_disabled(student):
-            fake, real = self._compared(student, teacher)
+            fake, real = self._match_features(student, teacher)
             judged_real, judged_fake = self.discriminator(real), self.discriminator(fake.detach())
             loss = (judged_real - 1).square().mean() + judged_fake.square().mean()
         self.optimizer.param_groups[0]["lr"] = value_at(self.loss.learning_rate, progress)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.adapter.learn(progress)
+        self.adapter.step(progress)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -132,20 +133,20 @@ class RunningAdversary:
         self.optimizer.load_state_dict(state["optimizer"])
         self.adapter.load_state_dict(state["adapter"])
 
-    def _compared(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-        """As `compared`. Raises InputError also for features that the discriminator cannot read."""
+    def _match_features(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+        """Return both nets' features (B, C, H, W); raises InputError for a shape that the discriminator cannot take."""
         f_s, f_t = match_features("AdversarialFeatures", self.adapter, student, teacher)
-        described, (channels, *size) = self.loss.discriminator, f_t.shape[1:]
-        if channels != described.in_channels:
-            raise InputError(f"{described} on features of {channels} channels: give in_channels={channels}")
-        if min(size) < 2**described.layers:
-            raise InputError(f"{described} on features of {tuple(size)} pixels: give fewer layers")
+        settings, (channels, *size) = self.loss.discriminator, f_t.shape[1:]
+        if channels != settings.in_channels:
+            raise InputError(f"{settings} on features of {channels} channels: give in_channels={channels}")
+        if min(size) < 2**settings.layers:
+            raise InputError(f"{settings} on features of {tuple(size)} pixels: give fewer layers")
         return f_s, f_t
 
 
 @contextmanager
-def _frozen(net: nn.Module) -> Iterator[None]:
-    """Gradients pass through the net, not to it, and its spectral norms stay as they are."""
+def _freeze(net: nn.Module) -> Iterator[None]:
+    """Pass gradients through the net but not to its weights, and keep its spectral norms unchanged."""
     net.requires_grad_(False).eval()
     try:
         yield

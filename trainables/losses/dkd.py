@@ -1,4 +1,4 @@
-"""DKD: KD taken apart into what the teacher says of the target and what it says among the other classes."""
+"""DKD: KD decoupled into a term on the target class and a term among the non-target classes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from trainables.losses.common.logits import (
     select_logits,
 )
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
 class DKD:
     """min((epoch + 1)/(warmup·epochs), 1) · mean over the batch of T²·(alpha·TCKD + beta·NCKD).
 
-    TCKD compares the probabilities of target and non-target, NCKD those among the non-target classes
-    (`tckd_nckd`), both on the classes that pruning keeps. Logits are (B, K), K ≥ 3; `epoch` counts from 0.
-    beta = 2 is published for ResNet-110 teachers of ResNet-20 and 32; other pairs use 6 to 8. Warm-up is
-    published as 20 of 240 epochs; the default is the same share of any run. With `standardise`, T = 2 and nine
-    times alpha and beta are usual.
+    TCKD compares the probabilities of target and non-target, NCKD the probabilities among the non-target classes
+    (`tckd_nckd`), both over the classes that pruning keeps. Logits are (B, K), K ≥ 3; `epoch` counts from 0.
+    beta = 2 is published for ResNet-110 teachers of ResNet-20 and 32; other pairs use 6 to 8. The published warm-up
+    is 20 of 240 epochs; the default is the same share of any run. With `standardise`, T = 2 and nine times alpha and
+    beta are usual.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: Zhao et al. 2022, eq. 7; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
 
-    temperature: Number = 4.0
-    alpha: Number = 1.0
-    beta: Number = 2.0
-    warmup: Number = 20 / 240
-    """Share of the run over which the loss grows to its full weight."""
-    pruning: Number = 0.0
-    """Share of the classes that is pruned."""
+    temperature: FloatOrSchedule = 4.0
+    alpha: FloatOrSchedule = 1.0
+    beta: FloatOrSchedule = 2.0
+    warmup: FloatOrSchedule = 20 / 240
+    """Share of the run in which the loss grows to its full weight."""
+    pruning: FloatOrSchedule = 0.0
+    """Share of the classes that is pruned, those with the teacher's lowest logits."""
     standardise: bool = False
     adaptive: DataAdaptiveTemperature | None = None
-    task_weight: Number = 1.0
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_logit_loss(self)
@@ -54,22 +55,23 @@ class DKD:
         check_range("warmup", self.warmup, low=0, high=1)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        """Return the loss (), given predictions (B, K) and targets (B,) int64."""
         with autocast_disabled(student):
             tckd, nckd = tckd_nckd(*select_logits(self, student, teacher, targets, progress))
             loss = value_at(self.alpha, progress) * tckd + value_at(self.beta, progress) * nckd
-            return self._warmth(progress) * loss.mean()
+            return self._warmup_factor(progress) * loss.mean()
 
-    def _warmth(self, progress: Progress) -> float:
-        # A warm-up of at most one epoch, 0 included, is over in the first.
+    def _warmup_factor(self, progress: Progress) -> float:
+        # max: a warm-up of at most one epoch, including 0, is complete in the first
         return min((progress.epoch + 1) / max(value_at(self.warmup, progress) * progress.epochs, 1.0), 1.0)
 
 
 def tckd_nckd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-    """T²·TCKD and T²·NCKD of each sample: logits (B, M), the target in column 0 → (B, 1) and (B, 1).
+    """Return T²·TCKD and T²·NCKD of each sample: logits (B, M), the target in column 0 → (B, 1), (B, 1).
 
     TCKD = KL(b_t ‖ b_s), b = (p_y, 1 − p_y); NCKD = KL(q_t ‖ q_s), q the softmax over the non-target classes;
-    T²·KL of KD = TCKD + (1 − p_t,y)·NCKD. `temperature` is a float or (B, 1).
-    Source: Zhao et al. 2022, eq. 5 and 6, in log space so that any finite logits give finite values.
+    KL of KD = TCKD + (1 − p_t,y)·NCKD. `temperature` is a float or (B, 1).
+    Source: Zhao et al. 2022, eq. 5 and 6; computed in log space, so that finite logits give finite values.
     """
     student, teacher = student / temperature, teacher / temperature
     tckd = kl_divergence_from_logs(_log_binary(student), _log_binary(teacher))
@@ -78,7 +80,7 @@ def tckd_nckd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> 
 
 
 def _log_binary(logits: Tensor) -> Tensor:
-    """log p_y = −softplus(d) and log(1 − p_y) = −softplus(−d), d = logsumexp(non-target) − z_y: (B, 2)."""
+    """Return log p_y = −softplus(d) and log(1 − p_y) = −softplus(−d), d = logsumexp(non-target) − z_y: (B, 2)."""
     gap = logits[:, 1:].logsumexp(dim=1, keepdim=True) - logits[:, :1]
-    # logsigmoid(x) is −softplus(−x) to the last digit; torch's softplus is cut off at 20, off by 2e-9.
+    # logsigmoid(x) is −softplus(−x) to the last digit; torch's softplus is linear above 20, an error of 2e-9
     return torch.cat((F.logsigmoid(-gap), F.logsigmoid(gap)), dim=1)

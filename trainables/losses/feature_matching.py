@@ -1,4 +1,4 @@
-"""Feature matching: the student's last features are to be the teacher's. The plain form of feature distillation."""
+"""Feature matching, the plain form of feature distillation: the student's last features approach the teacher's."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.feature_maps import Adapter, RunningAdapter, fresh, match_features
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.losses.common.pixel import check_norm, pixel_error
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
 class FeatureMatching:
-    """weight · mean |F_s − F_t|, or of squared differences, F the last features (B, C, H, W) of the nets.
+    """weight · mean |F_s − F_t|, or another `norm`, F the last features (B, C, H, W) of the nets.
 
-    The control of `AdversarialFeatures`, which compares what a discriminator makes of these features.
+    The control of `AdversarialFeatures`, which compares a discriminator's judgements of the same features.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: Romero et al. 2015, equation 3, for squared differences and an adapter.
     """
 
-    weight: Number = 1.0
+    weight: FloatOrSchedule = 1.0
     norm: str = "l1"
-    """"l1", "mse", or "l2norm": see `error` in pixel.py."""
+    """"l1", "mse", or "l2norm": see `pixel_error` in common/pixel.py."""
     adapter: Adapter | None = None
-    """For nets of different width."""
-    task_weight: Number = 1.0
+    """Required for nets of different width."""
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
@@ -38,28 +38,29 @@ class FeatureMatching:
         check_norm("norm", self.norm)
         check_type("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
 
-    def begin(self, device: str) -> RunningMatching:
-        return RunningMatching(self, device)
+    def new_state(self, device: str) -> FeatureMatchingState:
+        return FeatureMatchingState(self, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """With an adapter that has learnt nothing: for checks."""
-        return fresh(self.begin, student)(student, teacher, targets, progress)
+        """Return the loss () with an untrained adapter, for checks before a study starts."""
+        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class RunningMatching:
-    """Feature matching in one training, with its adapter."""
+class FeatureMatchingState:
+    """Per-training state: the adapter and its optimizer."""
 
     def __init__(self, loss: FeatureMatching, device: str) -> None:
         self.loss = loss
-        self.adapter = RunningAdapter(loss.adapter, device)
+        self.adapter = AdapterState(loss.adapter, device)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        """Return the loss (), given features (B, C, H, W)."""
         with autocast_disabled(student):
             f_s, f_t = match_features("FeatureMatching", self.adapter, student, teacher)
             return value_at(self.loss.weight, progress) * pixel_error(self.loss.norm, f_s, f_t)
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
-        self.adapter.learn(progress)
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+        self.adapter.step(progress)
 
     def state_dict(self) -> dict[str, Any]:
         return {"adapter": self.adapter.state_dict()}

@@ -1,4 +1,4 @@
-"""KD: the student matches the teacher's tempered probabilities. The training loop adds the task loss."""
+"""KD: the student matches the teacher's tempered class probabilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import autocast_disabled, check_logit_loss, kl_divergence, select_logits
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
 class KD:
-    """weight · mean over the batch of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), on the classes pruning keeps.
+    """weight · mean over the batch of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), over the classes that pruning keeps.
 
     z: logits (B, K) of teacher and student, K ≥ 3; T: temperature. The defaults are the usual ones on
     CIFAR-100: 0.1·task_loss + 0.9·KD at T = 4; with `standardise` the usual ones are weight 9 and T = 2.
@@ -23,30 +23,31 @@ class KD:
     Source: Hinton et al. 2015, section 2; `pruning` and `adaptive` are P1's, `standardise` Sun et al. 2024.
     """
 
-    temperature: Number = 4.0
-    weight: Number = 0.9
-    task_weight: Number = 0.1
-    pruning: Number = 0.0
-    """Share of the classes that is pruned."""
+    temperature: FloatOrSchedule = 4.0
+    weight: FloatOrSchedule = 0.9
+    task_weight: FloatOrSchedule = 0.1
+    pruning: FloatOrSchedule = 0.0
+    """Share of the classes that is pruned, those with the teacher's lowest logits."""
     standardise: bool = False
     adaptive: DataAdaptiveTemperature | None = None
 
     needs_teacher: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_logit_loss(self)
         check_range("weight", self.weight, low=0)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        """Return the loss (), given predictions (B, K) and targets (B,) int64."""
         with autocast_disabled(student):
-            return (
-                value_at(self.weight, progress) * kd(*select_logits(self, student, teacher, targets, progress)).mean()
-            )
+            logits_and_temperature = select_logits(self, student, teacher, targets, progress)
+            return value_at(self.weight, progress) * kd(*logits_and_temperature).mean()
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
-    """T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)) of each sample, or pixel: logits (B, M, …) → (B, 1, …).
+    """Return T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)) of each sample, or pixel: logits (B, M, …) → (B, 1, …).
 
-    T² keeps the gradient's size as T changes. `temperature` is a float or (B, 1, …).
+    The factor T² keeps the size of the gradient as T changes. `temperature` is a float or (B, 1, …).
     """
     return temperature**2 * kl_divergence(student / temperature, teacher / temperature)

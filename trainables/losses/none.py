@@ -1,4 +1,4 @@
-"""No distillation: the student learns from the task alone. The baseline of every gain."""
+"""No distillation: the student learns from the task loss alone. The baseline of every gain."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from trainables.training.schedules import Progress
 
 @dataclass(frozen=True)
 class NoDistillation:
-    """Adds nothing to the task loss; the teacher's outputs are not looked at and may be None."""
+    """The constant 0, added to the task loss; the teacher's outputs are ignored and may be None."""
 
     needs_teacher: ClassVar[bool] = False
+    capturable: ClassVar[bool] = True
     task_weight: ClassVar[float] = 1.0
 
     def __call__(self, student: Outputs, teacher: Outputs | None, targets: Any, progress: Progress) -> Tensor:
+        """Return 0, ()."""
         return torch.zeros((), device=student.prediction.device)

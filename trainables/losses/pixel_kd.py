@@ -1,4 +1,4 @@
-"""KD for segmentation: at each pixel the student matches the teacher's tempered probabilities of the classes."""
+"""KD for segmentation: at each pixel the student matches the teacher's tempered class probabilities."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)
 class PixelKD:
     """weight · mean over all pixels of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), softmax over the classes.
 
-    z: logits (B, K, h, w) of teacher and student, of any two resolutions; labels (B, H, W) say the full one.
+    z: logits (B, K, h, w) of teacher and student, of any two resolutions; T: temperature.
     Raises InputError for a setting, or an end of a schedule, out of range.
-    Source: Hinton et al. 2015, section 2, per pixel; P0, equations 1 and 2, which name neither T nor the weight.
+    Source: Hinton et al. 2015, section 2, per pixel; P0, equations 1 and 2, which give neither T nor the weight: the
+    defaults are 1.
     """
 
-    temperature: Number = 1.0
-    weight: Number = 1.0
+    temperature: FloatOrSchedule = 1.0
+    weight: FloatOrSchedule = 1.0
     resolution: str = "full"
-    """Where the nets are compared: at the labels' resolution, or with "student" at that of the student's head."""
-    task_weight: Number = 1.0
+    """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
@@ -35,6 +36,7 @@ class PixelKD:
         check_pixel_loss(self)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
         with autocast_disabled(student):
             z_s, z_t = match_resolution(self, student, teacher, targets)
             return value_at(self.weight, progress) * kd(z_s, z_t, value_at(self.temperature, progress)).mean()

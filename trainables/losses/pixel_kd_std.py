@@ -1,4 +1,4 @@
-"""KD-STD for segmentation: at each pixel the nets are compared by their standardised logits."""
+"""KD-STD for segmentation: at each pixel the student matches the teacher by standardised logits."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from trainables.losses.common.per_pixel import check_pixel_loss, match_resolutio
 from trainables.losses.common.standardisation import standardise
 from trainables.losses.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)
 class PixelKDStd:
     """`PixelKD` of logits standardised over the classes of each pixel: Z = (z − μ)/(σ·T) on both sides.
 
-    However sure the teacher is, at T = 1 the largest of 19 probabilities is at most 0.81, at T = 2 at most 0.33.
+    However confident the teacher is, the largest of 19 probabilities is at most 0.81 at T = 1 and 0.33 at T = 2.
     Raises InputError for a setting, or an end of a schedule, out of range.
-    Source: P0, equation 5; Sun et al. 2024, whose code has the unbiased σ. Statistics carry gradients, as there.
+    Source: P0, equation 5; Sun et al. 2024, whose code has the unbiased σ and, as here, gradients through μ and σ.
     """
 
-    temperature: Number = 1.0
-    weight: Number = 1.0
+    temperature: FloatOrSchedule = 1.0
+    weight: FloatOrSchedule = 1.0
     unbiased: bool = True
-    """Whether σ² divides by K − 1, or by K: with K − 1 the KL is that at √(K/(K − 1)) times the temperature."""
+    """Whether σ² divides by K − 1 instead of K, which equals √(K/(K − 1)) times the temperature."""
     resolution: str = "full"
-    """Where the nets are compared: at the labels' resolution, or with "student" at that of the student's head."""
-    task_weight: Number = 1.0
+    """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
+    task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
 
@@ -39,6 +39,7 @@ class PixelKDStd:
         check_type("unbiased", self.unbiased, bool, "True, False, or choice(False, True)")
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
         with autocast_disabled(student):
             z_s, z_t = (standardise(z, self.unbiased) for z in match_resolution(self, student, teacher, targets))
             return value_at(self.weight, progress) * kd(z_s, z_t, value_at(self.temperature, progress)).mean()

@@ -1,4 +1,4 @@
-"""A loss in one training: most hold nothing, an adversarial one a discriminator that learns beside the student."""
+"""Per-training state of a loss: most are stateless; an adversarial loss owns a discriminator and its optimizer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from trainables.training.schedules import Progress
 
 
 class LossState(Protocol):
-    """What the training loop calls."""
+    """The loss as the training loop calls it."""
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor: ...
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        """Return the loss of a batch, ()."""
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
-        """One step of the loss's own parts, after the student's, on the same outputs."""
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+        """Train the loss's own parts for one step on the same outputs, after the student's step."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -26,22 +27,22 @@ class LossState(Protocol):
 
 @runtime_checkable
 class StatefulLoss(Protocol):
-    """A loss with parts of its own that learn beside the student."""
+    """A loss with parts of its own that are trained together with the student."""
 
-    def begin(self, device: str) -> LossState:
-        """For one training. Called where the random generator is seeded, so that initial weights follow from it."""
+    def new_state(self, device: str) -> LossState:
+        """Return the state for one training; the caller has seeded the generator that initial weights come from."""
 
 
 @dataclass(frozen=True)
 class StatelessLoss:
-    """A loss without parts of its own, running."""
+    """Adapter of a loss without parts of its own."""
 
     loss: DistillationLoss
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         return self.loss(student, teacher, targets, progress)
 
-    def learn(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
+    def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,5 +53,5 @@ class StatelessLoss:
 
 
 def make_loss_state(loss: DistillationLoss, device: str) -> LossState:
-    """`loss`, ready for one training."""
-    return loss.begin(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)
+    """Return the state of `loss` for one training."""
+    return loss.new_state(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)

@@ -1,1 +1,1 @@
-"""One model family a file. A student is a frozen dataclass with a name and `build(channels, classes)`."""
+"""Model families, one a file: each a frozen dataclass with a `name` and a `build(…)` that returns the net."""

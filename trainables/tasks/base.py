@@ -1,87 +1,268 @@
-"""What every task with a teacher does alike: of the engine's protocol (study/trial.py), all that needs no data."""
+"""The base class of tasks: a subclass defines what is learned and how it is scored, the base class does all else.
+
+It lies above distill.py, teacher/ and export/, which it calls; these import the class for type checking alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from study.trial import EpochResult, Plan, Preparation, TrialContext, TrialProfile
+from study.identity import describe, digest
+from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
+from study.trial import EpochResult, Split, TrialContext
 from trainables.distill import distill
 from trainables.export.cost import cost
-from trainables.task import TrainableTask, count_parameters, without_pretrained
-from trainables.tasks import profiling as measuring
-from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share
+from trainables.task import (
+    Batch,
+    Dataset,
+    DistillationLoss,
+    Examples,
+    LoadedT,
+    Meters,
+    ModelSpec,
+    Outputs,
+    Panel,
+    Views,
+    count_parameters,
+    name_metrics,
+    without_pretrained,
+)
+from trainables.tasks.preflight import check_students
+from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, profile_trial
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
+from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
 
 
-class TaughtTask(TrainableTask, Protocol):
-    """What this file asks of a task: a frozen dataclass that the training loop can train."""
+@dataclass(frozen=True)
+class DistillationTask(ABC, Generic[LoadedT]):
+    """A task whose students learn from targets and a teacher. Subclasses are frozen dataclasses.
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    Write these eight members:
+
+        scores                  the metrics that `meters` measures, the one that selects first
+        prediction              what `Outputs.prediction` is, in one sentence
+        build(model)            the net of a model's settings
+        load_examples(split)    a split on a device
+        positions(split)        the samples of a split
+        task_loss               the loss that all arms share
+        teacher_distance        how far a student is from the teacher
+        meters(split)           a fresh accumulator of the scores
+
+    Where the defaults do not fit, override `outputs` (a net returns more than its prediction), `sample_batch`, `panels`
+    (pictures for the report), `output_bytes` (teacher outputs are worth storing), `train_scores`, `data_record`,
+    `evaluation_batch_sizes`. Add a field for each setting: all of them identify the teacher.
+    tests/trainables/tasks/test_base.py holds a complete task.
+    """
+
+    data: Dataset[LoadedT]
+    teacher: Teacher
+    recipe: Recipe
+    """How students are trained."""
+    views: Views
+    """The augmentation, of students and teacher alike."""
+    teacher_store: bool = field(default=True, kw_only=True)
+    """Whether teacher outputs are stored for all views that trials draw, or computed at every step.
+
+    Without effect where `output_bytes` is None.
+    """
+
+    evaluation_batch_sizes: ClassVar[Mapping[str, int]] = {"cpu": 8, "cuda": 32}
+    """Samples evaluated at once, by device; 1 where images differ in size."""
+
+    # -- what a task must define ---------------------------------------------------------------------------------------
 
     @property
-    def recipe(self) -> Recipe: ...
+    @abstractmethod
+    def scores(self) -> Sequence[Metric]:
+        """The metrics that `meters` measures; the first one on validation selects the best epoch."""
 
-    def untrained(self, model: Any) -> nn.Module: ...
+    @property
+    @abstractmethod
+    def prediction(self) -> str:
+        """What `Outputs.prediction` is, in one sentence for the record: "class logits (B, K)"."""
 
+    @abstractmethod
+    def build(self, model: ModelSpec) -> nn.Module:
+        """Return the net of these settings, for this task's data."""
 
-Task = TypeVar("Task", bound=TaughtTask)
+    @abstractmethod
+    def load_examples(self, split: Split, device: str) -> Examples:
+        """Return a split on a device. Called once a process, split and device."""
 
+    @abstractmethod
+    def positions(self, split: Split) -> Tensor:
+        """Return a split's positions (N,) int64 in the pool, which is "train+val"; "test" has positions of its own."""
 
-class Taught:
-    """A base class without fields: a task's description stays its own. `teacher_store` is a field of each task."""
+    @abstractmethod
+    def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the loss against the targets, a scalar () with gradient."""
 
-    def shortened(self: Task, share: float) -> Task:
+    @abstractmethod
+    def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Return how far the student is from the teacher, a scalar (): the same measure for all arms."""
+
+    @abstractmethod
+    def meters(self, device: str, split: Split) -> Meters:
+        """Return fresh meters of the scores; of "train" those of `train_scores`, which are updated at every step."""
+
+    # -- what a task may change ----------------------------------------------------------------------------------------
+
+    @property
+    def train_scores(self) -> Sequence[Metric]:
+        """The scores measured on training batches too; leave out what is costly."""
+        return self.scores
+
+    @property
+    def output_bytes(self) -> int | None:
+        """Size of one stored teacher output, float16; None if it is too large to store, or losses read features."""
+        return None
+
+    def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
+        """Return the net's outputs for a batch."""
+        return Outputs(net(batch.inputs))
+
+    def sample_batch(self) -> Batch:
+        """Return a batch of one sample, on which `check` tries nets and losses. Its content does not matter."""
+        first = torch.zeros(1, dtype=torch.int64)
+        return self.examples("val", "cpu").batch(first, first)
+
+    def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
+        """Return the pictures of a batch of one test example; none where there is nothing to look at."""
+        return ()
+
+    def data_record(self) -> dict[str, Any]:
+        """Return further facts on the data for study.json: classes, metrics that could not be measured."""
+        return {}
+
+    def build_for_checks(self, model: ModelSpec) -> nn.Module:
+        """Return a net to try or measure, with noise where `teacher_net` fills in what is learned beforehand."""
+        return self.build(model)
+
+    def teacher_net(self, context: TrialContext) -> nn.Module:
+        """Return the net that the teacher's training starts from."""
+        return self.build(self.teacher.model)
+
+    # -- for the training loop -----------------------------------------------------------------------------------------
+
+    @property
+    def loaded(self) -> LoadedT:
+        """The data, read once a process."""
+        loaded: LoadedT = load_dataset(self.data)
+        return loaded
+
+    def examples(self, split: Split, device: str) -> Examples:
+        """Return a split on a device, made once a process."""
+        return _load_examples(self, split, device)
+
+    def evaluation_batch(self, device: str) -> int:
+        return self.evaluation_batch_sizes[device]
+
+    @property
+    def selection_metric(self) -> str:
+        """The validation metric that selects the best epoch."""
+        return f"val/{self.scores[0].name}"
+
+    @property
+    def pool_key(self) -> str:
+        """The identity of the inputs of the pool: content, order and normalisation."""
+        return digest(self.loaded.fingerprint, self.loaded.mean, self.loaded.std)
+
+    @property
+    def teacher_key(self) -> str:
+        """The identity of the teacher's weights and scores: all settings but those of the students' training."""
+        others = ("data", "teacher", "recipe", "teacher_store")
+        settings = {item.name: describe(getattr(self, item.name)) for item in fields(self) if item.name not in others}
+        return self.teacher.key([self.pool_key, settings])
+
+    @property
+    def stored_output_bytes(self) -> int | None:
+        """Size of one stored teacher output; None if the teacher is run at every step."""
+        return self.output_bytes if self.teacher_store else None
+
+    # -- for the engine: study.task.Task -------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric that a result may contain, by `split/name`."""
+        return name_metrics(self.scores, self.train_scores)
+
+    def check(
+        self,
+        students: tuple[ModelSpec, ...],
+        losses: tuple[DistillationLoss, ...],
+        storage: Path,
+        trained_on: tuple[Split, ...] = SPLITS,
+    ) -> dict[str, Any]:
+        """Check data, weights, students and losses, and return what identifies data and teacher.
+
+        Raises InputError naming what is missing or wrong.
+        """
+        loaded, key = self.loaded, self.teacher_key
+        sizes = {split: len(self.positions(split)) for split in ("train", "val", "test")}
+        check_students(self, students, losses, storage, trained_on)
+        about = {"name": loaded.name, "note": loaded.note, "complete": loaded.complete}
+        data = about | {"fingerprint": loaded.fingerprint} | sizes | self.data_record()
+        return {"data": data, "teacher": {"fingerprint": key}}
+
+    def with_shorter_preparations(self, share: float) -> Self:
         epochs = max(1, round(self.teacher.epochs * share))
         return replace(self, teacher=replace(self.teacher, epochs=epochs))
 
-    def with_precision(self: Task, precision: str) -> Task:
+    def with_precision(self, precision: str) -> Self:
         return replace(self, recipe=replace(self.recipe, precision=precision))
 
-    def with_live_teacher(self: Task) -> Task:
-        return replace(self, teacher_store=False)
+    def with_live_teacher(self) -> Self:
+        return self if self.output_bytes is None else replace(self, teacher_store=False)
 
-    def teacher_net(self: TaughtTask, job: TrialContext) -> nn.Module:
-        """What the teacher's training starts from."""
-        return self.build(self.teacher.model)
-
-    def untrained(self: TaughtTask, model: Any) -> nn.Module:
-        """A net whose weights do not matter, to be tried or measured."""
-        return self.build(without_pretrained(model))
-
-    def artifacts(self: TaughtTask) -> tuple[str, ...]:
+    def list_artifacts(self) -> tuple[str, ...]:
         return preparing.artifacts(self)
 
-    def sound(self, path: Path) -> bool:
+    def is_intact(self, path: Path) -> bool:
         return preparing.sound(path)
 
-    def preparations(self: TaughtTask, storage: Path, plan: Plan) -> list[Preparation]:
+    def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         return preparing.preparations(self, storage, plan)
 
-    def prepare(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
-        return limit_to_gpu_share(job, preparing.prepare(self, job))
+    def prepare(self, context: TrialContext) -> Iterator[EpochResult]:
+        return limit_to_gpu_share(context, preparing.prepare(self, context))
 
-    def train(self: TaughtTask, job: TrialContext) -> Iterator[EpochResult]:
-        with gpu_memory_share(job):
-            teacher = preparing.teacher_outputs(self, job)
-            yield from distill(self, job, lambda: self.build(job.student), self.recipe, job.loss, teacher)
+    def train(self, context: TrialContext) -> Iterator[EpochResult]:
+        with gpu_memory_share(context):
+            teacher = preparing.teacher_outputs(self, context)
+            yield from distill(self, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
 
-    def rehearse(self: TaughtTask, job: TrialContext, batches: int) -> TrialProfile:
-        return measuring.rehearse(self, job, batches, lambda: self.untrained(self.teacher.model))
+    def profile(self, context: TrialContext, batches: int) -> TrialProfile:
+        return profile_trial(self, context, batches)
 
-    def summary(self: TaughtTask, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def describe_models(self, students: tuple[ModelSpec, ...], storage: Path) -> dict[str, Any]:
         return {
             "teacher": teachers.kept(storage, self.teacher_key),
             "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
         }
 
-    def cost(self: TaughtTask, student: Any, storage: Path) -> dict[str, Any]:
+    def measure_cost(self, student: ModelSpec | None, storage: Path) -> dict[str, Any]:
         if student is None and teachers.kept(storage, self.teacher_key) is None:
             return {}
-        return cost(self, self.untrained(self.teacher.model if student is None else student))
+        model = self.teacher.model if student is None else student
+        return cost(self, self.build_for_checks(without_pretrained(model)))
+
+
+@lru_cache(maxsize=2)
+def load_dataset(data: Dataset[Any]) -> Any:
+    """Return the loaded data set. Kept for the life of a process: workers are reused for many trials."""
+    return data.load()
+
+
+@lru_cache(maxsize=8)
+def _load_examples(task: DistillationTask[Any], split: Split, device: str) -> Examples:
+    return task.load_examples(split, device)

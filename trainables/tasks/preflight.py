@@ -1,53 +1,54 @@
-"""What is tried before a study starts: nets on an empty sample, losses on what these nets say of it."""
+"""The check before a study starts: nets and losses are tried on one sample, so that no trial fails by their shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
 from study.trial import Split
-from trainables.task import Batch, DistillationLoss, Outputs, TrainableTask, without_pretrained
+from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import Progress
 
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
+
 
 def check_students(
-    task: TrainableTask,
-    students: Sequence[Any],
+    task: DistillationTask[Any],
+    students: Sequence[ModelSpec],
     losses: Sequence[DistillationLoss],
     storage: Path,
     trained_on: Sequence[Split],
-    empty: Batch,
-    build: Callable[[Any], nn.Module] | None = None,
 ) -> None:
-    """Try the teacher, each student, and each loss on both, with a batch of one sample whose content does not matter.
+    """Try the teacher, each student, and each loss on the outputs of both.
 
-    `build` makes a net to be tried, where the task's own `build` leaves something to be filled in.
     Raises InputError for weights that are missing or do not fit, a last batch too small for batch norm, and a loss
     that fails.
     """
-    build = build or task.build
-    teacher = _tried_teacher(task, storage, empty, build)
-    for student in students:
-        said = _tried(task, build(student), empty)
+    sample = task.sample_batch()
+    teacher = _try_teacher(task, storage, sample)
+    stored = Outputs(teacher.prediction.half(), teacher.features)
+    for model in students:
+        student = _try_net(task, task.build_for_checks(model), sample)
         for split in trained_on:
-            _check_last_batch(task, student, task.recipe, split, empty, build)
-        shapes = [tuple(outputs.prediction.shape) for outputs in (said, teacher)]
+            _check_last_batch(task, model, task.recipe, split, sample)
+        shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
         for loss in losses:
-            told = Outputs(teacher.prediction.half(), teacher.features)
-            check_loss(loss, said, told, empty.targets, f"outputs of the student {shapes[0]} and teacher {shapes[1]}")
+            tried_on = f"outputs of the student {shapes[0]} and teacher {shapes[1]}"
+            check_loss(loss, student, stored, sample.targets, tried_on)
 
 
-def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, samples: str) -> None:
-    """Try a loss on a few samples before a study starts, for what only the data can show to be wrong.
+def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, tried_on: str) -> None:
+    """Try a loss on outputs and targets of a few samples, described for messages by `tried_on`.
 
-    Raises InputError, telling it by `samples` what these were.
+    Raises InputError if the loss has no `task_weight`, raises, or returns anything but a scalar.
     """
     name = type(loss).__name__
     if not hasattr(loss, "task_weight"):
@@ -56,49 +57,48 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
         value = loss(student, teacher, targets, Progress(0, 1))
     except InputError:
         raise
-    except Exception as error:  # whatever a loss of the user's own may raise
-        raise InputError(f"{name} raises {type(error).__name__} on {samples}: {error}") from error
+    except Exception as error:  # a user's own loss may raise anything
+        raise InputError(f"{name} raises {type(error).__name__} on {tried_on}: {error}") from error
     if value.dim():
         raise InputError(
-            f"{name} returns a tensor of shape {tuple(value.shape)}; a loss is one number, its mean perhaps"
+            f"{name} returns a tensor of shape {tuple(value.shape)}; allowed is a scalar: take the mean over the batch"
         )
 
 
-def _tried_teacher(task: TrainableTask, storage: Path, empty: Batch, build: Callable[[Any], nn.Module]) -> Outputs:
-    """As `_tried`; where the teacher is to be trained, with what that needs beside the net."""
+def _try_teacher(task: DistillationTask[Any], storage: Path, sample: Batch) -> Outputs:
+    """Return the teacher's outputs; where it is still to be trained, check what its training needs."""
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
         teachers.load_weights(task.build(without_pretrained(model)), weights)
     elif teachers.kept(storage, task.teacher_key) is None:
-        _check_last_batch(task, model, task.teacher.recipe, "train", empty, build)
-        return _tried(task, build(model), empty)
-    return _tried(task, build(without_pretrained(model)), empty)
+        _check_last_batch(task, model, task.teacher.recipe, "train", sample)
+        return _try_net(task, task.build_for_checks(model), sample)
+    return _try_net(task, task.build_for_checks(without_pretrained(model)), sample)
 
 
 @torch.no_grad()
-def _tried(task: TrainableTask, net: nn.Module, empty: Batch) -> Outputs:
-    """What a net that was never trained says of an empty sample: its shapes are those of any."""
-    return task.outputs(net.eval(), empty)
+def _try_net(task: DistillationTask[Any], net: nn.Module, sample: Batch) -> Outputs:
+    return task.outputs(net.eval(), sample)
 
 
 @torch.no_grad()
 def _check_last_batch(
-    task: TrainableTask, model: Any, recipe: Recipe, split: Split, empty: Batch, build: Callable[[Any], nn.Module]
+    task: DistillationTask[Any], model: ModelSpec, recipe: Recipe, split: Split, sample: Batch
 ) -> None:
-    """Try a net on the last batch of an epoch where that is one sample: batch norm needs more than one pixel in all."""
-    samples, batch = len(task.positions(split)), recipe.batch_size
-    if (samples - 1) % batch:
+    """Try a net on the last batch of an epoch if that is one sample: batch norm needs more than one value a channel."""
+    samples, batch_size = len(task.positions(split)), recipe.batch_size
+    if (samples - 1) % batch_size:
         return
     try:
-        task.outputs(build(without_pretrained(model)).train(), empty)
+        task.outputs(task.build_for_checks(without_pretrained(model)).train(), sample)
     except ValueError:
         raise InputError(
-            f"{model.name} trains on {samples} samples in batches of {batch}: the last batch is one sample, too few "
-            "for its batch norm; give another batch size, or hold out another number for validation"
+            f"{model.name} trains on {samples} samples in batches of {batch_size}: the last batch is one sample, too "
+            "few for its batch norm; give another batch size, or hold out another number for validation"
         ) from None
 
 
-def empty_batch(inputs: Tensor, targets: Any) -> Batch:
-    """A batch of one untouched sample (1, C, H, W)."""
-    nothing = torch.zeros(1, dtype=torch.int64, device=inputs.device)
-    return Batch(inputs, targets, nothing, nothing)
+def blank_batch(inputs: Tensor, targets: Any) -> Batch:
+    """Return a batch of one untouched sample (1, C, H, W), for `sample_batch` of a task whose data is slow to read."""
+    zero = torch.zeros(1, dtype=torch.int64, device=inputs.device)
+    return Batch(inputs, targets, zero, zero)

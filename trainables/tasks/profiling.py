@@ -1,7 +1,7 @@
-"""A trial's memory and time: its share of a GPU is kept to, and a rehearsal tells what it takes.
+"""GPU memory and time of a trial: each trial stays within its share of a GPU, and a profile measures what it needs.
 
-Several trials on one GPU share its memory, of which Ray knows nothing: without a limit, one that takes too much fails
-whichever of them asks next. Left out: how many trials go side by side, which is study/cluster/gpu_packing.py's.
+Trials on one GPU share its memory, of which Ray knows nothing: without a limit, a trial that allocates too much makes
+whichever trial allocates next fail. How many trials share a GPU is decided in study/cluster/gpu_packing.py.
 """
 
 from __future__ import annotations
@@ -14,108 +14,113 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from study.trial import EpochResult, TrialContext, TrialProfile
+from study.task import TrialProfile
+from study.trial import EpochResult, TrialContext
 from trainables.distill import TeacherOutputs, no_teacher, start_training, to_device, train_epoch
 from trainables.losses.none import NoDistillation
-from trainables.task import Batch, Examples, Outputs, TrainableTask
+from trainables.task import Batch, Examples, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import ASKED_AT_ONCE
 from trainables.training.distributed import SINGLE_PROCESS
 
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
+
 GIB = 2**30
 CONTEXT_BYTES = 3 * GIB // 4
-"""What a process has of a GPU beside its tensors: CUDA's context and the kernels it loads, 0.4 to 0.7 GiB."""
+"""GPU memory of a process in addition to its tensors: CUDA's context and loaded kernels, measured at 0.4 to 0.7 GiB."""
 
-FULL = ("out of memory", "ALLOC_FAILED")
-"""In what CUDA and its libraries say of a full GPU, where torch has not asked for the memory itself."""
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
+"""Parts of the messages of CUDA and its libraries for a full GPU, where the allocation was not torch's own."""
 
 
-def limit_to_gpu_share(job: TrialContext, rows: Iterator[EpochResult]) -> Iterator[EpochResult]:
-    """The rows of a job, which may use no more of its GPU's memory than its share of the GPU."""
-    with gpu_memory_share(job):
-        yield from rows
+def limit_to_gpu_share(context: TrialContext, results: Iterator[EpochResult]) -> Iterator[EpochResult]:
+    """Yield a trial's results, computed within `gpu_memory_share`."""
+    with gpu_memory_share(context):
+        yield from results
 
 
 @contextmanager
-def gpu_memory_share(job: TrialContext) -> Iterator[None]:
-    """Limit what torch takes of the GPU to share · memory − CONTEXT_BYTES, in a job that has no whole one.
+def gpu_memory_share(context: TrialContext) -> Iterator[None]:
+    """Limit torch to share · memory − CONTEXT_BYTES of the GPU, for a trial that has less than a whole one.
 
-    Raises MemoryError, naming the share and the way out, where what is done within runs out of memory.
+    Raises MemoryError, naming the share and the way out, if the code within runs out of memory, and RuntimeError if
+    torch cannot use the GPU.
     """
-    if job.device == "cpu" or job.gpus == 0:  # a job that nobody gave a share, as outside Ray, has all there is
+    if context.device == "cpu" or context.gpus == 0:  # without a share, as outside Ray, the whole GPU may be used
         yield
         return
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"torch {torch.__version__} cannot use this node's GPU: install a torch for the driver's CUDA "
-            "(pytorch.org), or give --gpus-per-trial 0"
+            "(pytorch.org), or give --gpus-per-worker 0"
         )
-    there = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(allowed(job.gpus, there) / there, 0)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(tensor_bytes(context.gpus, total) / total, 0)
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in FULL)):
+        if not (isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in OUT_OF_MEMORY)):
             raise
-        raise MemoryError(too_large(job.gpus, there)) from error
+        raise MemoryError(_explain_out_of_memory(context.gpus, total)) from error
 
 
-def allowed(share: float, there: int) -> int:
-    """Bytes of tensors in a share of a GPU that has `there` bytes; a whole one is not limited."""
-    return there if share >= 1 else max(0, int(share * there) - CONTEXT_BYTES)
+def tensor_bytes(share: float, total: int) -> int:
+    """Return the bytes that tensors may take in a share of a GPU of `total` bytes; a whole GPU is not limited."""
+    return total if share >= 1 else max(0, int(share * total) - CONTEXT_BYTES)
 
 
-def too_large(share: float, there: int) -> str:
-    """Why a trial failed that took more than `allowed`."""
+def _explain_out_of_memory(share: float, total: int) -> str:
     if share >= 1:
         return (
-            f"out of memory: a GPU of {there / GIB:.1f} GiB is too small for this trial: take a smaller batch in the "
+            f"out of memory: a GPU of {total / GIB:.1f} GiB is too small for this trial: take a smaller batch in the "
             "recipe, or several GPUs, --workers-per-trial 2"
         )
     return (
-        f"out of memory: its share of the GPU is {share:g}, which leaves {allowed(share, there) / GIB:.1f} of "
-        f"{there / GIB:.1f} GiB for tensors: give each trial more, --gpus-per-trial {min(1.0, 2 * share):g}, or let "
-        "--gpus-per-trial auto measure what it needs; then --retry-failed"
+        f"out of memory: its share of the GPU is {share:g}, which leaves {tensor_bytes(share, total) / GIB:.1f} of "
+        f"{total / GIB:.1f} GiB for tensors: give each trial more, --gpus-per-worker {min(1.0, 2 * share):g}, or let "
+        "--gpus-per-worker auto measure what it needs; then --retry-failed"
     )
 
 
-# -- a rehearsal -------------------------------------------------------------------------------------------------------
+# -- profiling ---------------------------------------------------------------------------------------------------------
 
 
-def rehearse(task: TrainableTask, job: TrialContext, batches: int, untrained: Callable[[], nn.Module]) -> TrialProfile:
-    """Train and evaluate on so many batches, twice, and time the second; `untrained` makes the net of the teacher.
+def profile_trial(task: DistillationTask[Any], context: TrialContext, batches: int) -> TrialProfile:
+    """Train and evaluate on `batches` batches, twice, and time the second pass.
 
-    What a reused worker comes to hold is held here, too: all splits, and the teacher or its stored outputs. A job
-    without a student trains the teacher.
-    Raises MemoryError if there is not enough.
+    Memory includes what a reused worker comes to hold: all splits, and the teacher or its stored outputs. A context
+    without a student profiles the teacher's training.
+    Raises MemoryError if there is not enough memory.
     """
-    of_teacher = job.student is None
-    recipe, loss = (task.teacher.recipe, NoDistillation()) if of_teacher else (task.recipe, job.loss)
-    build = untrained if of_teacher else lambda: task.build(job.student)
-    with gpu_memory_share(job):
-        train = task.examples(job.train_on, job.device)
+    trains_teacher = context.student is None
+    recipe, loss = (task.teacher.recipe, NoDistillation()) if trains_teacher else (task.recipe, context.loss)
+    with gpu_memory_share(context):
+        train = task.examples(context.train_on, context.device)
         for split in ("train", "val", "test"):
-            task.examples(split, job.device)  # nothing is asked of them: they take room
-        few = First(train, min(len(train), batches * recipe.batch_size))
-        training = start_training(job, SINGLE_PROCESS, build, recipe, loss)
-        teacher = _stand_in(task, job, train, untrained) if loss.needs_teacher else no_teacher
+            task.examples(split, context.device)  # loaded for the memory that they take
+        few = FirstExamples(train, min(len(train), batches * recipe.batch_size))
+        build = (lambda: _build_teacher(task)) if trains_teacher else (lambda: task.build(context.student))
+        training = start_training(context, SINGLE_PROCESS, build, recipe, loss)
+        teacher = _make_dummy_teacher(task, context, train) if loss.needs_teacher else no_teacher
         for epoch in range(2):
-            began = time.perf_counter()
-            train_epoch(task, job, training, few, recipe, loss, teacher, epoch)
+            started = time.perf_counter()
+            train_epoch(task, context, training, few, recipe, loss, teacher, epoch)
             trained = time.perf_counter()
-            share = _evaluate(task, training.net, job.device, len(few) / len(train))
+            share = _evaluate_share(task, training.net, context.device, len(few) / len(train))
             evaluated = time.perf_counter()
-        seconds = (trained - began) * len(train) / len(few) + (evaluated - trained) / share
-        return TrialProfile(seconds, math.ceil(len(train) / recipe.batch_size), *_memory(job.device))
+        seconds = (trained - started) * len(train) / len(few) + (evaluated - trained) / share
+        return TrialProfile(seconds, math.ceil(len(train) / recipe.batch_size), *_measure_memory(context.device))
 
 
 @dataclass(frozen=True)
-class First:
-    """The first few of a split's examples."""
+class FirstExamples:
+    """The first `count` examples of a split."""
 
     examples: Examples
     count: int
@@ -129,7 +134,7 @@ class First:
 
 @dataclass(frozen=True)
 class DummyTeacher:
-    """Stored outputs that nobody has computed yet: as many and as large, gathered on the device as a store's are."""
+    """A teacher store of the right size before the teacher is trained: its outputs are on the device, as a store's."""
 
     outputs: Tensor
     """(N, …) float16"""
@@ -138,25 +143,28 @@ class DummyTeacher:
         return lambda batch: Outputs(self.outputs[batch.samples])
 
 
-def _stand_in(
-    task: TrainableTask, job: TrialContext, train: Examples, untrained: Callable[[], nn.Module]
-) -> TeacherOutputs:
-    net = to_device(untrained(), job.device).eval().requires_grad_(False)
+def _build_teacher(task: DistillationTask[Any]) -> nn.Module:
+    return task.build_for_checks(without_pretrained(task.teacher.model))
+
+
+def _make_dummy_teacher(task: DistillationTask[Any], context: TrialContext, train: Examples) -> TeacherOutputs:
+    net = to_device(_build_teacher(task), context.device).eval().requires_grad_(False)
     if task.stored_output_bytes is None:
         return teachers.LiveTeacher(net, task.outputs)
-    # so many at once are asked about where outputs are stored, by a process that then trains
-    first = torch.zeros(max(task.evaluation_batch(job.device), ASKED_AT_ONCE), dtype=torch.int64, device=job.device)
+    # as many at once as in the preparation that stores outputs, whose process may then be reused for training
+    count = max(task.evaluation_batch(context.device), ASKED_AT_ONCE)
+    first = torch.zeros(count, dtype=torch.int64, device=context.device)
     with torch.no_grad():
-        views = task.views.draw(job.trial.seed, 0, first)  # the untouched image may be larger than what is trained on
-        said = task.outputs(net, train.batch(first, views)).prediction[:1].half()
-    return DummyTeacher(said.repeat(len(train), *[1] * (said.dim() - 1)))
+        views = task.views.draw(context.trial.seed, 0, first)  # view 0 may be larger than the views trained on
+        output = task.outputs(net, train.batch(first, views)).prediction[:1].half()
+    return DummyTeacher(output.repeat(len(train), *[1] * (output.dim() - 1)))
 
 
 @torch.no_grad()
-def _evaluate(task: TrainableTask, net: nn.Module, device: str, share: float) -> float:
-    """Evaluate on a share of validation, of at least one full batch; on all of it where images differ in size.
+def _evaluate_share(task: DistillationTask[Any], net: nn.Module, device: str, share: float) -> float:
+    """Evaluate on a share of validation, at least one full batch; on all of it where images differ in size.
 
-    Returns the share that it was.
+    Returns the share that was evaluated.
     """
     net.eval()
     examples, meters, at_once = task.examples("val", device), task.meters(device, "val"), task.evaluation_batch(device)
@@ -168,8 +176,8 @@ def _evaluate(task: TrainableTask, net: nn.Module, device: str, share: float) ->
     return count / len(examples)
 
 
-def _memory(device: str) -> tuple[int, int, int]:
-    """This process's peak, what it takes beside, and all there is, in bytes; on a CPU the peak is all."""
+def _measure_memory(device: str) -> tuple[int, int, int]:
+    """Return bytes of device memory: this process's peak, its overhead, the total; on a CPU the peak is everything."""
     if device == "cuda":
         return torch.cuda.max_memory_reserved(), CONTEXT_BYTES, torch.cuda.get_device_properties(0).total_memory
     unit = 1 if sys.platform == "darwin" else 1024

@@ -9,21 +9,25 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import describe, digest
-from study.trial import EpochResult, Plan, Preparation, Split, TrialContext
+from study.task import Plan, Preparation
+from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, to_device
 from trainables.losses.none import NoDistillation
-from trainables.task import TrainableTask, count_parameters, without_pretrained
+from trainables.task import count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.training import checkpoint
+
+if TYPE_CHECKING:
+    from trainables.tasks.base import DistillationTask
 
 TEACHER = "teacher"
 
@@ -32,7 +36,7 @@ ASKED_AT_ONCE = 8
 not be."""
 
 
-def preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Preparation]:
+def preparations(task: DistillationTask[Any], storage: Path, plan: Plan) -> list[Preparation]:
     """The steps still to do, the teacher's first; none for a plan that never asks the teacher.
 
     Only looks: what is damaged stays until a step replaces it.
@@ -46,7 +50,7 @@ def preparations(task: TrainableTask, storage: Path, plan: Plan) -> list[Prepara
     return _store_steps(task, storage, plan, teacher["sha256"])
 
 
-def artifacts(task: TrainableTask) -> tuple[str, ...]:
+def artifacts(task: DistillationTask[Any]) -> tuple[str, ...]:
     """Where the teacher and its outputs lie below the storage."""
     stored = () if task.stored_output_bytes is None else (f"outputs/{_store_key(task)}",)
     return (f"teachers/{task.teacher_key}", *stored)
@@ -57,14 +61,14 @@ def sound(path: Path) -> bool:
     return store.sound(path) if path.parent.parent.name == "outputs" else teachers.sound(path)
 
 
-def prepare(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
+def prepare(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
     """Do one step."""
     if job.trial.arm == TEACHER:
         return _import_teacher(task, job) if task.teacher.weights else _train_teacher(task, job)
     return _store_outputs(task, job)
 
 
-def teacher_outputs(task: TrainableTask, job: TrialContext) -> TeacherOutputs:
+def teacher_outputs(task: DistillationTask[Any], job: TrialContext) -> TeacherOutputs:
     """Where a trial's teacher outputs come from: nowhere, the store, or the net itself."""
     if not job.loss.needs_teacher:
         return no_teacher
@@ -76,7 +80,7 @@ def teacher_outputs(task: TrainableTask, job: TrialContext) -> TeacherOutputs:
 # -- the teacher -------------------------------------------------------------------------------------------------------
 
 
-def _teacher_step(task: TrainableTask) -> Preparation:
+def _teacher_step(task: DistillationTask[Any]) -> Preparation:
     teacher = task.teacher
     epochs = 1 if teacher.weights else teacher.epochs
     trained = f"train teacher {teacher.model.name}, epochs: {epochs}"
@@ -84,7 +88,7 @@ def _teacher_step(task: TrainableTask) -> Preparation:
     return Preparation(TEACHER, epochs, {"teacher": describe(teacher), "key": task.teacher_key}, stage=0, note=note)
 
 
-def _train_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
+def _train_teacher(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
     teacher = task.teacher
     rows = distill(task, job, lambda: task.teacher_net(job), teacher.recipe, NoDistillation(), no_teacher)
     for row in rows:
@@ -97,7 +101,7 @@ def _train_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResu
         yield row
 
 
-def _import_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
+def _import_teacher(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
     net = task.build(without_pretrained(task.teacher.model))
@@ -108,7 +112,7 @@ def _import_teacher(task: TrainableTask, job: TrialContext) -> Iterator[EpochRes
     yield row
 
 
-def _keep(task: TrainableTask, job: TrialContext, net: nn.Module, row: EpochResult, source: str) -> None:
+def _keep(task: DistillationTask[Any], job: TrialContext, net: nn.Module, row: EpochResult, source: str) -> None:
     """Store the teacher with its scores; its test score is for the report's reference row and selects nothing."""
     row["metrics"] |= evaluate(task, net, "test", job.device)
     record = {
@@ -119,14 +123,14 @@ def _keep(task: TrainableTask, job: TrialContext, net: nn.Module, row: EpochResu
         "fingerprint": task.teacher_key,
         "description": describe(task.teacher),
     }
-    exhibits.write(task, net, teachers.folder(job.storage, task.teacher_key), job.device)
+    exhibits.write_panels(task, net, teachers.folder(job.storage, task.teacher_key), job.device)
     teachers.keep(job.storage, task.teacher_key, net.state_dict(), record)
 
 
 # -- its outputs -------------------------------------------------------------------------------------------------------
 
 
-def _store_steps(task: TrainableTask, storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
+def _store_steps(task: DistillationTask[Any], storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
     """A step for each block of samples of which some view of this teacher is not stored yet."""
     if task.stored_output_bytes is None:
         return []
@@ -148,11 +152,11 @@ def _store_steps(task: TrainableTask, storage: Path, plan: Plan, teacher: str) -
     ]
 
 
-def _block_config(task: TrainableTask, block: range, plan: Plan) -> dict[str, Any]:
+def _block_config(task: DistillationTask[Any], block: range, plan: Plan) -> dict[str, Any]:
     return {"store": _store_key(task), "block": [block.start, block.stop], "plan": describe(plan)}
 
 
-def _store_outputs(task: TrainableTask, job: TrialContext) -> Iterator[EpochResult]:
+def _store_outputs(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
     """Ask the teacher about every view of a block of samples that the plan draws and no shard holds."""
     started = time.perf_counter()
     config, count = job.trial.config, task.views.count
@@ -171,12 +175,12 @@ def _store_outputs(task: TrainableTask, job: TrialContext) -> Iterator[EpochResu
     yield EpochResult(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
 
-def _begins_in(task: TrainableTask, block: range, path: Path) -> bool:
+def _begins_in(task: DistillationTask[Any], block: range, path: Path) -> bool:
     return store.span(path).start // task.views.count in block
 
 
 @torch.no_grad()
-def _ask(task: TrainableTask, job: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
+def _ask(task: DistillationTask[Any], job: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
     """The teacher's float16 outputs for these samples of the pool at these views.
 
     Raises InputError if one is not finite.
@@ -193,7 +197,7 @@ def _ask(task: TrainableTask, job: TrialContext, samples: Tensor, views: Tensor)
     return told
 
 
-def drawn_views(task: TrainableTask, plan: Plan, block: range | None = None) -> Tensor:
+def drawn_views(task: DistillationTask[Any], plan: Plan, block: range | None = None) -> Tensor:
     """Which views of the pool's samples, or of a block of them, the plan's trainings draw: (samples, views) bool."""
     count = task.views.count
     block = range(len(task.positions("train+val"))) if block is None else block
@@ -212,11 +216,11 @@ def _within(positions: Tensor, block: range) -> tuple[Tensor, Tensor]:
     return samples, positions[samples] - block.start
 
 
-def store_folder(task: TrainableTask, storage: Path) -> Path:
+def store_folder(task: DistillationTask[Any], storage: Path) -> Path:
     return storage / "outputs" / _store_key(task)
 
 
-def _store_key(task: TrainableTask) -> str:
+def _store_key(task: DistillationTask[Any]) -> str:
     """What stored outputs depend on: the teacher, the pool and its normalisation, the views.
 
     Whose weights they are beyond the teacher's key is in each shard: a teacher may have to be trained again.
@@ -224,15 +228,15 @@ def _store_key(task: TrainableTask) -> str:
     return digest("outputs", task.teacher_key, task.pool_key, describe(task.views))
 
 
-def _teacher_net(task: TrainableTask, storage: Path, device: str) -> nn.Module:
+def _teacher_net(task: DistillationTask[Any], storage: Path, device: str) -> nn.Module:
     return _opened_net(task, storage, teachers.identity(storage, task.teacher_key), device)
 
 
-def _live(task: TrainableTask, storage: Path, device: str) -> TeacherOutputs:
+def _live(task: DistillationTask[Any], storage: Path, device: str) -> TeacherOutputs:
     return teachers.LiveTeacher(_teacher_net(task, storage, device), task.outputs)
 
 
-def _stored(task: TrainableTask, storage: Path, split: Split, device: str) -> TeacherOutputs:
+def _stored(task: DistillationTask[Any], storage: Path, split: Split, device: str) -> TeacherOutputs:
     return _opened_store(task, storage, teachers.identity(storage, task.teacher_key), split, device)
 
 
@@ -241,13 +245,15 @@ def _stored(task: TrainableTask, storage: Path, split: Split, device: str) -> Te
 
 
 @lru_cache(maxsize=2)
-def _opened_net(task: TrainableTask, storage: Path, teacher: str, device: str) -> nn.Module:
+def _opened_net(task: DistillationTask[Any], storage: Path, teacher: str, device: str) -> nn.Module:
     weights = teachers.folder(storage, task.teacher_key) / "weights.safetensors"
     net = to_device(teachers.load_weights(task.build(without_pretrained(task.teacher.model)), weights), device)
     return net.eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=2)
-def _opened_store(task: TrainableTask, storage: Path, teacher: str, split: Split, device: str) -> TeacherOutputs:
+def _opened_store(
+    task: DistillationTask[Any], storage: Path, teacher: str, split: Split, device: str
+) -> TeacherOutputs:
     pool, folder = len(task.positions("train+val")), store_folder(task, storage)
     return store.StoredTeacher(folder, teacher, task.positions(split), pool, task.views.count, device)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import LOCATION, describe, digest
-from trainables.task import Batch, Outputs
+from trainables.task import Batch, ModelSpec, Outputs
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
 
@@ -35,7 +35,7 @@ class Teacher:
     may have, as the field's published ones have: then searches look a little better than confirm runs will.
     """
 
-    model: Any
+    model: ModelSpec
     recipe: Recipe = field(default_factory=Recipe)
     epochs: int = 240
     seed: int = 0

@@ -1,4 +1,4 @@
-"""A trial's state on disk: tensors and plain values, in one file that is either whole or absent."""
+"""A trial's training state on disk: tensors and plain values in one file, which is either complete or absent."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from typing import Any
 import torch
 
 from study.atomic import atomic_write
-from study.trial import TrialNote
+from study.task import TrialNote
+
+FILE_NAME = "state.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` to the folder, replacing what was there in one step."""
-    written = io.BytesIO()
-    torch.save(state, written)
-    with atomic_write(folder / "state.pt") as aside:
-        aside.write_bytes(written.getbuffer())  # of a full disk torch only says "unexpected pos"
+    """Write `state` to the folder, replacing the previous state in one step."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_write(folder / FILE_NAME) as temporary:
+        # not torch.save to the file: on a full disk it raises "unexpected pos" instead of the system's reason
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The state last saved, on the CPU, or None if there is none.
+    """Return the last saved state, its tensors on the CPU, or None if there is none.
 
-    Of a damaged one the user is told, and it counts as none: nothing but time is lost.
+    A damaged file counts as none, with a TrialNote for the user: training again costs time and nothing else.
     """
-    path = folder / "state.pt"
+    path = folder / FILE_NAME
     if not path.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError) as error:
-        # torch's own words advise to read what may not be trusted
+        # without torch's own message, which advises to load untrusted files with weights_only=False
         note = f"checkpoint {path} is damaged ({type(error).__name__}); the trial starts again from its first epoch"
         warnings.warn(note, TrialNote, stacklevel=2)
         return None

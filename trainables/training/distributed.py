@@ -1,14 +1,14 @@
-"""Several workers in one training: each computes a part of every batch, and all take the same step.
+"""Data-parallel training in one trial: workers split every batch and take the same optimizer step.
 
-Every worker holds the whole net and draws the whole order, so that nothing depends on how many there are but rounding
-and two things. A loss that looks at a batch as a whole, such as one that ranks its samples or takes a mean over some of
-its pixels, sees a part of it. Batch norm takes its statistics over all workers on GPUs (torch.nn.SyncBatchNorm), which
-torch cannot do on CPUs: there each worker normalises by its own part, and the running statistics that count are the
-first worker's.
+Every worker holds the complete net and draws the complete sample order, so gradients, losses and metrics equal those
+of a single worker up to rounding, with two exceptions. A loss that needs the batch as a whole, such as one that ranks
+samples or averages over some of their pixels, sees one shard at a time. Batch norm averages over all workers on GPUs
+(torch.nn.SyncBatchNorm), which torch does not offer on CPUs: there each worker normalises by its own shard, and rank
+0's running statistics are kept.
 
-Gradients are added here and not by torch's DistributedDataParallel: that takes the mean over workers whatever the size
-of their parts, waits for gradients of parameters that a loss may not use, and hides the net behind a wrapper. What it
-does better is to add while the backward pass still runs.
+Gradients are summed here and not by torch's DistributedDataParallel, which averages over workers regardless of shard
+sizes, waits for gradients of parameters that a loss may not use, and hides the net behind a wrapper. The price: DDP
+overlaps communication with the backward pass.
 """
 
 from __future__ import annotations
@@ -25,76 +25,76 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from study.trial import TrialContext
 
-PATIENCE = timedelta(days=7)
-"""How long a worker waits for the others: no worker's silence counts here, the engine ends what hangs."""
+TIMEOUT = timedelta(days=7)
+"""Bound of rendezvous and collectives: practically none, since the engine detects hanging workers and ends them."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one worker computes of a batch."""
+class BatchShard:
+    """One worker's share of a batch."""
 
     samples: Tensor
     """(B,) int64 positions in the split."""
     weight: float
-    """Of its mean in the mean over the whole batch; 0 where others compute these samples too, and theirs count."""
+    """Weight of this shard's mean in the mean over the batch; 0 for a copy of samples that rank 0 computes too."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The workers of a training, seen from one of them. This is the form for one alone: there is nothing to share."""
+    """The workers of a training, from the view of one. This base class is the group of a single process."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this worker is the one that writes."""
+        """Whether this worker is rank 0, the only one that writes files."""
         return self.rank == 0
 
     def prepare_model(self, net: nn.Module) -> nn.Module:
-        """The net, ready to be trained by all; its state is still called the same."""
+        """Return the net ready for training by all workers; the names in its state_dict stay the same."""
         return net
 
-    def shard_batch(self, whole: Tensor) -> Part:
-        """This worker's part of a batch (B,)."""
-        return Part(whole, 1.0)
+    def shard_batch(self, samples: Tensor) -> BatchShard:
+        """Return this worker's shard of a batch, (B,) int64 positions."""
+        return BatchShard(samples, 1.0)
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The batches that this worker evaluates: whole ones, so that a net says of them what it says to one alone."""
+        """Return the batches that this worker evaluates, uncut: outputs equal those of a single worker."""
         return batches
 
     def all_reduce_gradients(self, net: nn.Module) -> None:
-        """Give each worker's net the sum of all their gradients."""
+        """Replace each worker's gradients by the sum over all workers."""
 
     def all_reduce_sum(self, numbers: Tensor) -> Tensor:
-        """The sum over all workers."""
+        """Return the sum of `numbers`, of any one shape, over all workers; may change `numbers` in place."""
         return numbers
 
     def broadcast_buffers(self, net: nn.Module) -> None:
-        """Give each worker's net the running statistics of the first one's."""
+        """Replace each worker's running statistics by those of rank 0."""
 
 
 class DistributedGroup(ProcessGroup):
-    """Two workers or more, whose torch processes have found each other."""
+    """Two or more workers, connected by torch.distributed."""
 
     def prepare_model(self, net: nn.Module) -> nn.Module:
         on_gpu = next(net.parameters()).is_cuda
         return nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else net
 
-    def shard_batch(self, whole: Tensor) -> Part:
-        if len(whole) < self.count:  # too few for all: each computes all, as batch norm is the same over copies
-            return Part(whole, float(self.is_main))
-        samples = whole.tensor_split(self.count)[self.rank]
-        return Part(samples, len(samples) / len(whole))
+    def shard_batch(self, samples: Tensor) -> BatchShard:
+        if len(samples) < self.world_size:  # every worker computes all samples: batch norm over copies is the same
+            return BatchShard(samples, float(self.is_main))
+        shard = samples.tensor_split(self.world_size)[self.rank]
+        return BatchShard(shard, len(shard) / len(samples))
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        return batches[self.rank :: self.count]
+        return batches[self.rank :: self.world_size]
 
     def all_reduce_gradients(self, net: nn.Module) -> None:
         gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
         flat = self.all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, added in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(added.view_as(gradient))
+        for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def all_reduce_sum(self, numbers: Tensor) -> Tensor:
         dist.all_reduce(numbers)
@@ -110,21 +110,22 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
-    """The workers of a trial, once all of them have come, until its training ends or is given up.
+    """Wait for all workers of a trial, and yield their group until the training ends or is aborted.
 
-    While they are joined, meters of torchmetrics compute over all of them by themselves.
+    Within the context, meters of torchmetrics reduce over all workers by themselves.
     """
     if job.workers == 1:
         yield SINGLE_PROCESS
         return
-    host, _, port = job.meeting.rpartition(":")
-    store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=PATIENCE)
-    backend = _backend(store, job)
-    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=PATIENCE)
+    host, _, port = job.rendezvous_address.rpartition(":")
+    store = TCPStore(host, int(port), job.workers, is_master=job.rank == 0, timeout=TIMEOUT)
+    backend = _choose_backend(store, job)
+    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.workers, timeout=TIMEOUT)
     try:
         yield DistributedGroup(job.rank, job.workers)
     except Exception:
-        # not parted: the others would fail by the lost connection, and might be heard before the cause
+        # The group stays up: leaving it would make the others fail by a lost connection, which might be reported
+        # before the cause.
         raise
     except BaseException:
         dist.destroy_process_group()
@@ -132,8 +133,8 @@ def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
     dist.destroy_process_group()
 
 
-def _backend(store: TCPStore, job: TrialContext) -> str:
-    """What carries tensors between workers: NCCL, which needs a GPU for each, else gloo."""
+def _choose_backend(store: TCPStore, job: TrialContext) -> str:
+    """Return "nccl" if every worker has a GPU of its own, which NCCL requires, else "gloo"."""
     if job.device == "cpu":
         return "gloo"
     store.set(f"gpu {job.rank}", str(torch.cuda.get_device_properties(0).uuid))

@@ -1,25 +1,29 @@
-"""How a net is trained: optimiser, batch size, learning rate. One recipe holds for all arms of a study."""
+"""Training recipe: optimizer, batch size, learning rate, precision. All arms of a study share one recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
 from study.errors import InputError
-from trainables.training.schedules import MultiStep, Number, check_range
+from trainables.training.schedules import FloatOrSchedule, MultiStep, check_range
 
 PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent with momentum; the learning rate comes from the recipe."""
+    """Stochastic gradient descent with momentum; the recipe sets the learning rate."""
 
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+
+    capturable: ClassVar[bool] = True
+    """Its step can be captured as a CUDA graph (cuda_graph.py): it keeps no numbers on the host."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(
@@ -34,7 +38,7 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with torch's defaults; the learning rate comes from the recipe. Source: Kingma & Ba 2015."""
+    """Adam with torch's defaults; the recipe sets the learning rate. Source: Kingma & Ba 2015."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -45,17 +49,19 @@ class Adam:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the field's CIFAR-100 recipe; its drops at 150, 180 and 210 of 240 epochs are kept as shares.
+    """Settings of one training; the defaults are the field's CIFAR-100 recipe.
 
+    Its learning rate drops at epochs 150, 180 and 210 of 240; `MultiStep` keeps these as shares of any run.
+    Raises InputError for an unknown precision, a batch size below 1, or a learning rate below 0.
     Source: the reference recipe shared by Tian et al. 2020 and Zhao et al. 2022.
     """
 
     batch_size: int = 64
-    learning_rate: Number = field(default_factory=lambda: MultiStep(0.05))
+    learning_rate: FloatOrSchedule = field(default_factory=lambda: MultiStep(0.05))
     optimizer: Sgd | Adam = field(default_factory=Sgd)
 
     precision: str = "float32"
-    """Of the student's forward and backward pass; weights, losses and evaluation are float32 either way."""
+    """Precision of the student's forward and backward pass; weights, losses and evaluation are always float32."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

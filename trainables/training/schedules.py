@@ -1,7 +1,7 @@
-"""Schedules: pure functions of progress. What moves over epochs in a study moves by one of these.
+"""Schedules: numbers that change over a training run, as pure functions of its progress.
 
-A schedule's own numbers may be domains, so `Stages(0.0, uniform(0.1, 0.6), stages=integer(2, 8))` is a search space.
-`at` reads a schedule or a plain number alike. Torch is not needed here.
+A schedule's own settings may be domains: `Staircase(0.0, uniform(0.1, 0.6), stages=integer(2, 8))` is a search space.
+`value_at` evaluates a number or a schedule alike. Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from study.errors import InputError
-from study.space.domains import domains
+from study.space.domains import find_domains
 
 SHAPES = ("linear", "cosine", "step")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training run is: `epoch` whole epochs done of `epochs`, plus the part `within` the current one."""
+    """The position of a step in a run: `epoch` of `epochs` are complete, and the share `within` of the current one."""
 
     epoch: int
     epochs: int
@@ -28,30 +28,33 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the run that is done, in [0, 1)."""
+        """The completed share of the run, in [0, 1)."""
         return (self.epoch + self.within) / self.epochs
 
 
 class Schedule(Protocol):
     """A number that depends on progress."""
 
-    def at(self, progress: Progress) -> float: ...
+    def value_at(self, progress: Progress) -> float:
+        """Return the value at this progress."""
 
-    def ends(self) -> tuple[float, float]:
-        """The smallest and largest value it takes, for range checks."""
+    def bounds(self) -> tuple[float, float]:
+        """Return the smallest and the largest value it takes, for range checks."""
+
+    # A schedule that changes only between epochs also has `constant_within_epochs: ClassVar[bool] = True`.
 
 
-Number = float | Schedule
+FloatOrSchedule = float | Schedule
 
 
 @dataclass(frozen=True)
 class Staircase:
-    """From `start` to `end` in n = `stages` equal plateaus of the run: value(i) = start + (end − start)·f(i/(n−1)).
+    """n = `stages` equal plateaus from `start` to `end`: value(i) = start + (end − start)·f(i/(n − 1)), i = 0 … n − 1.
 
-    f(x) is x for "linear", (1 − cos πx)/2 for "cosine"; for "step" it is 0 in the first half of the stages and 1 in the
-    second, to which a middle one belongs. With one the value is `end` throughout. A run of fewer epochs has a plateau
-    for each, so that it too reaches both ends.
-    Stages(0, 0.4, stages=4) is 0, 13.3, 26.7, 40 %: logits pruning as published (P1).
+    f(x) is x for "linear" and (1 − cos πx)/2 for "cosine"; for "step" it is 0 where x < 1/2 and 1 elsewhere, so a
+    middle stage takes the value `end`. A single stage takes `end`, too. A run of fewer than n epochs has one plateau an
+    epoch, so that it reaches both ends as well.
+    Staircase(0, 0.4, stages=4) is 0, 13.3, 26.7, 40 %: logits pruning as published (P1).
     Raises InputError for an unknown shape, fewer than one stage, or ends that are not finite.
     """
 
@@ -60,72 +63,82 @@ class Staircase:
     stages: int
     shape: str = "linear"
 
+    constant_within_epochs: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        _require_finite_ends(self)
+        _check_ends(self)
         check_range("stages", self.stages, low=1)
         if is_number(self.stages) and self.stages != int(self.stages):
             raise InputError(f"stages is {self.stages}; allowed is a whole number, such as integer(1, 8)")
         if not is_unresolved(self.shape) and self.shape not in SHAPES:
             raise InputError(f"shape {self.shape!r} of a schedule: allowed are {', '.join(SHAPES)}")
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         stages = min(self.stages, progress.epochs)
         stage = int(progress.epoch * stages / progress.epochs)
         x = stage / (stages - 1) if stages > 1 else 1.0
-        return self.start + (self.end - self.start) * _bent(x, self.shape)
+        if self.shape == "step":
+            x = float(x >= 0.5)
+        elif self.shape == "cosine":
+            x = (1 - math.cos(math.pi * x)) / 2
+        return self.start + (self.end - self.start) * x
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
-
-
-def _bent(x: float, shape: str) -> float:
-    if shape == "step":
-        return float(x >= 0.5)
-    return x if shape == "linear" else (1 - math.cos(math.pi * x)) / 2
 
 
 @dataclass(frozen=True)
 class MultiStep:
-    """`start`, multiplied by `factor` at each of the given shares of the run: the field's step schedule."""
+    """start·factor^m, m the number of `shares` of the run that are complete: torch's MultiStepLR, relative to the run.
+
+    The default shares are epochs 150, 180 and 210 of 240, the field's CIFAR-100 recipe.
+    Raises InputError for a factor outside [0, 1] or a share outside (0, 1).
+    """
 
     start: float
     factor: float = 0.1
     shares: tuple[float, ...] = (5 / 8, 6 / 8, 7 / 8)
+
+    constant_within_epochs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("factor", self.factor, low=0, high=1)
         if not is_unresolved(self.shares) and not all(0 < share < 1 for share in self.shares):
             raise InputError(f"shares is {self.shares}; allowed are shares of the run between 0 and 1")
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         return self.start * self.factor ** sum(progress.epoch >= share * progress.epochs for share in self.shares)
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return self.start * self.factor ** len(self.shares), self.start
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """From `start` to `end` along half a cosine, moving at every step: end + (start − end)·(1 + cos π·fraction)/2."""
+    """end + (start − end)·(1 + cos π·fraction)/2: half a cosine from `start` to `end`, a new value at every step.
+
+    Raises InputError for ends that are not finite.
+    """
 
     start: float
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_finite_ends(self)
+        _check_ends(self)
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress.fraction)) / 2
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
 
 @dataclass(frozen=True)
 class Polynomial:
-    """From `start` to 0, moving at every step: start·(1 − fraction)^power, the schedule of segmentation's recipes.
+    """start·(1 − fraction)^power: from `start` to 0, a new value at every step.
 
-    Source: Chen et al. 2018 (DeepLab), section 4.1, whose power is 0.9.
+    Raises InputError for a power that is not above 0.
+    Source: Chen et al. 2018 (DeepLab), section 4.1, the usual schedule of segmentation, with power 0.9.
     """
 
     start: float
@@ -134,19 +147,19 @@ class Polynomial:
     def __post_init__(self) -> None:
         check_range("power", self.power, above=0)
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         return float(self.start * (1 - progress.fraction) ** self.power)
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, 0.0), max(self.start, 0.0)
 
 
 @dataclass(frozen=True)
 class CosineWarmRestarts:
-    """`cycles` half cosines from `start` to `end`, each `factor` times as long as the one before, the run in all.
+    """`cycles` half cosines that fill the run, each `factor` times as long as the previous one.
 
-    Within a cycle, at share x of it: end + (start − end)·(1 + cos πx)/2, moving at every step.
-    CosineWarmRestarts(1e-4, 1e-6, cycles=5) over 310 epochs restarts after 10, 30, 70 and 150 of them.
+    At share x of a cycle the value is end + (start − end)·(1 + cos πx)/2, a new one at every step.
+    CosineWarmRestarts(1e-4, 1e-6, cycles=5) over 310 epochs restarts after epochs 10, 30, 70 and 150.
     Raises InputError for fewer than one cycle, a factor below 1, or ends that are not finite.
     Source: Loshchilov & Hutter 2017, equation 5, with T_0 and T_mult.
     """
@@ -157,34 +170,34 @@ class CosineWarmRestarts:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        _require_finite_ends(self)
+        _check_ends(self)
         check_range("cycles", self.cycles, low=1)
         check_range("factor", self.factor, low=1)
         if is_number(self.cycles) and self.cycles != int(self.cycles):
             raise InputError(f"cycles is {self.cycles}; allowed is a whole number, such as integer(1, 5)")
 
-    def at(self, progress: Progress) -> float:
+    def value_at(self, progress: Progress) -> float:
         lengths = [self.factor**cycle for cycle in range(self.cycles)]
         ends = list(accumulate(lengths))
-        done = progress.fraction * ends[-1]
-        # with a margin: rounding must not put off a restart that falls on the first step of an epoch
-        cycle = sum(done >= end - 1e-9 for end in ends[:-1])
-        x = 1 - (ends[cycle] - done) / lengths[cycle]
+        position = progress.fraction * ends[-1]
+        # the margin keeps rounding from delaying a restart that falls on the first step of an epoch
+        cycle = sum(position >= end - 1e-9 for end in ends[:-1])
+        x = 1 - (ends[cycle] - position) / lengths[cycle]
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * x)) / 2
 
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         return min(self.start, self.end), max(self.start, self.end)
 
 
-def _require_finite_ends(schedule: Any) -> None:
-    # here and not where a setting's range is checked: min and max may hide one that is not a number
+def _check_ends(schedule: Staircase | Cosine | CosineWarmRestarts) -> None:
+    # checked by the schedule itself: min and max in its bounds may hide an end that is NaN
     check_range("start", schedule.start)
     check_range("end", schedule.end)
 
 
-def value_at(value: Number, progress: Progress) -> float:
-    """A number as it is, a schedule's value at `progress`."""
-    return float(value) if isinstance(value, int | float) else value.at(progress)
+def value_at(value: FloatOrSchedule, progress: Progress) -> float:
+    """Return a number unchanged, or a schedule's value at `progress`."""
+    return float(value) if isinstance(value, int | float) else value.value_at(progress)
 
 
 def check_range(
@@ -196,38 +209,47 @@ def check_range(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Check that a number, or all of a schedule, is finite and within low ≤ x ≤ high, above < x < below.
+    """Check that a number, or both bounds of a schedule, are finite and in low ≤ x ≤ high, above < x < below.
 
-    What contains a domain passes: the engine resolves it at its ends before a study starts, and asks again then.
-    Raises InputError naming the setting, its value and what is allowed.
+    Values that contain a domain pass: the engine resolves domains at their ends before a study starts, which runs this
+    check again on the resolved values.
+    Raises InputError naming the setting, its value and the allowed range.
     """
     if is_unresolved(value):
         return
-    if not is_number(value) and not hasattr(value, "ends"):
+    if not is_number(value) and not hasattr(value, "bounds"):
         raise InputError(f"{name} is {value!r}; allowed are a number, a schedule, or a domain of numbers")
     limits = ((low, "≥"), (above, ">"), (high, "≤"), (below, "<"))
     allowed = " and ".join(f"{sign} {limit:g}" for limit, sign in limits if math.isfinite(limit))
-    for end in (float(value),) if is_number(value) else value.ends():
+    for end in (float(value),) if is_number(value) else value.bounds():
         if not (math.isfinite(end) and low <= end <= high and above < end < below):
             raise InputError(f"{name} is {end:g}; allowed is a finite number {allowed}".rstrip())
 
 
 def is_number(value: Any) -> bool:
+    """Return whether `value` is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_unresolved(value: Any) -> bool:
-    """Whether `value` is or contains a domain, so that it cannot be checked or used before it is resolved."""
-    return next(domains(value), None) is not None
+    """Return whether `value` is or contains a domain, so that it must be resolved before it is checked or used."""
+    return next(find_domains(value), None) is not None
 
 
-def schedule_values(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
-    """Every schedule within a (resolved) dataclass, by dotted name, with its value at `progress`."""
-    if hasattr(setting, "at"):
-        return {path: setting.at(progress)}
+def evaluate_schedules(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
+    """Return the value at `progress` of every schedule within a (resolved) dataclass, by dotted field name."""
+    if hasattr(setting, "value_at"):
+        return {path: setting.value_at(progress)}
     values: dict[str, float] = {}
     for field in fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ():
-        values |= schedule_values(
-            getattr(setting, field.name), progress, f"{path}.{field.name}" if path else field.name
-        )
+        name = f"{path}.{field.name}" if path else field.name
+        values |= evaluate_schedules(getattr(setting, field.name), progress, name)
     return values
+
+
+def is_constant_within_epochs(setting: Any) -> bool:
+    """Return whether no schedule within a (resolved) dataclass changes from step to step."""
+    if hasattr(setting, "value_at"):
+        return bool(getattr(setting, "constant_within_epochs", False))
+    inner = fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ()
+    return all(is_constant_within_epochs(getattr(setting, field.name)) for field in inner)

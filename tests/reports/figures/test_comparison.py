@@ -12,6 +12,7 @@ from reports.analysis.search import winner
 from reports.figures import comparison as figures
 from reports.figures import search as search_figures
 from reports.figures.style import Drawn, axis_of, escape_plotly, new_figure, rounded, script_safe, whole_steps
+from reports.format.metrics import make_metric
 from reports.load import load
 from tests.reports.fake_study import DKD, EPOCHS, METRICS, NONE, Writer
 
@@ -87,7 +88,7 @@ def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
     data = search_figures.score_data(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_increasing
     assert data["best"].max() == data[data["state"] == "COMPLETE"]["score"].max()
-    drawn = search_figures.draw_history(data, figures.metric("val/accuracy"), records.cells[2], len(data), False)
+    drawn = search_figures.draw_history(data, make_metric("val/accuracy"), records.cells[2], len(data), False)
     traces = {trace.name: len(trace.x) for trace in drawn.figure.data}
     assert traces == {"complete": 10, "stopped": 4, "failed": 2, "best so far": 16}
 
@@ -97,7 +98,7 @@ def test_best_so_far_falls_where_less_is_better(writer: Writer) -> None:
     records = load(writer.fill().write())
     data = search_figures.score_data(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_decreasing
-    drawn = search_figures.draw_history(data, figures.metric("val/accuracy"), records.cells[2], len(data), True)
+    drawn = search_figures.draw_history(data, make_metric("val/accuracy"), records.cells[2], len(data), True)
     (failed,) = (trace for trace in drawn.figure.data if trace.name == "failed")
     assert max(failed.y) == pytest.approx(data["score"].max(), abs=1e-3), "a failed trial stands at the worst score"
 
@@ -109,7 +110,7 @@ def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.Monkey
     thin = search_figures.thinned(data)
     assert 2 <= len(thin) < len(data)
     assert set(data["best"].dropna()) <= set(thin["best"].dropna())
-    drawn = search_figures.draw_history(thin, figures.metric("val/accuracy"), records.cells[2], len(data), False)
+    drawn = search_figures.draw_history(thin, make_metric("val/accuracy"), records.cells[2], len(data), False)
     assert drawn.caption.startswith(f"{len(thin)} of 16 trials are drawn.")
 
 

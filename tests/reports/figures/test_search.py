@@ -19,7 +19,7 @@ from reports.figures import search as search_figures
 from reports.figures.importance import distributions_of, ended, importance, importance_data, too_few
 from reports.figures.parallel_coordinates import chosen_trials, parallel, setting_line
 from reports.figures.pareto import front_data, front_figures
-from reports.format.metrics import metric
+from reports.format.metrics import make_metric
 from reports.load import StudyRecords, load
 from tests.reports.fake_study import EPOCHS, Writer
 
@@ -119,7 +119,7 @@ def trials_of(records: StudyRecords) -> pd.DataFrame:
 
 
 def test_parallel_paths_cross_every_scale_and_stopped_ones_no_score(records: StudyRecords) -> None:
-    drawn = parallel(trials_of(records), NAMES, {"logits.temperature"}, metric("val/accuracy"), "title", False)
+    drawn = parallel(trials_of(records), NAMES, {"logits.temperature"}, make_metric("val/accuracy"), "title", False)
     assert drawn is not None
     paths = {trace.name: trace for trace in drawn.figure.data if trace.name}
     assert set(paths) == {"stopped", "worst third", "middle third", "best third", "best"}
@@ -157,15 +157,15 @@ def test_parallel_of_many_trials_keeps_the_best_ones(records: StudyRecords, monk
     assert len(shown) == 6
     best = trials[trials["state"] == "COMPLETE"].sort_values("score")["number"].tail(2)
     assert list(shown["number"].tail(2)) == list(best)
-    drawn = parallel(trials, NAMES, set(), metric("val/accuracy"), "title", False)
+    drawn = parallel(trials, NAMES, set(), make_metric("val/accuracy"), "title", False)
     assert drawn is not None
     assert drawn.caption.startswith("6 of 16 trials are drawn.")
 
 
 def test_parallel_of_one_setting_or_too_few_scores_is_none(records: StudyRecords) -> None:
     trials = trials_of(records)
-    assert parallel(trials, NAMES[:1], set(), metric("val/accuracy"), "", False) is None
-    assert parallel(trials[trials["state"] != "COMPLETE"], NAMES, set(), metric("val/accuracy"), "", False) is None
+    assert parallel(trials, NAMES[:1], set(), make_metric("val/accuracy"), "", False) is None
+    assert parallel(trials[trials["state"] != "COMPLETE"], NAMES, set(), make_metric("val/accuracy"), "", False) is None
 
 
 # -- Pareto front ------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_page_keeps_hostile_text_as_text(writer: Writer) -> None:
     arms = list(other.arms)
     other.arms = {HOSTILE if arm == arms[2] else arm: values for arm, values in other.arms.items()}
     other.versus, other.searched = {HOSTILE: "DKD", "DKD": "none"}, {HOSTILE}
-    other.study |= {"name": HOSTILE, "question": HOSTILE, "readings": [HOSTILE]}
+    other.study |= {"name": HOSTILE, "question": HOSTILE, "assumptions": [HOSTILE]}
     other.study["study"]["arms"][2]["name"] = HOSTILE
     other.study["space"] = {"path": HOSTILE, "profile": HOSTILE, "source": HOSTILE}
     for row in other.fill().trials:
@@ -99,20 +99,22 @@ def test_page_keeps_hostile_text_as_text(writer: Writer) -> None:
     assert not [script for script in hostile.scripts if "alert(1)</" in script]
 
 
-def test_page_prints_how_the_papers_were_read(writer: Writer) -> None:
-    writer.study["readings"] = ["LP: p < 5 & of all K classes.", "EAT: eight plateaus."]
-    writer.study["study"]["readings"] = writer.study["readings"]
+@pytest.mark.parametrize("key", ["assumptions", "readings"])  # "readings" in studies of version 0.1
+def test_page_prints_the_assumptions_once(writer: Writer, key: str) -> None:
+    del writer.study["assumptions"]
+    writer.study[key] = ["LP: p < 5 & of all K classes.", "EAT: eight plateaus."]
+    writer.study["study"][key] = writer.study[key]
     page = page_of(writer.fill().write())
-    settings = page.text.split("Readings", 1)[1].split("Provenance", 1)[0]
+    settings = page.text.split("Assumptions", 1)[1].split("Provenance", 1)[0]
     assert page.text.count("LP: p < 5 & of all K classes.") == 1
     assert "LP: p < 5 & of all K classes." in settings
     assert "EAT: eight plateaus." in settings
 
 
-@pytest.mark.parametrize("readings", [[], None])
-def test_page_of_a_study_without_readings_has_no_such_heading(writer: Writer, readings: list[str] | None) -> None:
-    writer.study["readings"] = readings
-    assert "Readings" not in page_of(writer.fill().write()).text
+@pytest.mark.parametrize("assumptions", [[], None])
+def test_page_of_a_study_without_assumptions_has_no_such_heading(writer: Writer, assumptions: list[str] | None) -> None:
+    writer.study["assumptions"] = assumptions
+    assert "Assumptions" not in page_of(writer.fill().write()).text
 
 
 def test_page_of_an_unfinished_study_says_so(writer: Writer) -> None:
@@ -191,7 +193,7 @@ def test_command_ends_with_one_line_on_bad_input(writer: Writer, tmp_path: Path,
     if make == "empty":
         folder.mkdir()
     if make == "newer":
-        writer.study["schema"] = 2
+        writer.study["schema"] = 3
         writer.write()
     result = CliRunner().invoke(main, [str(folder)])
     assert result.exit_code == 2

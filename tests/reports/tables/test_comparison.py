@@ -12,7 +12,7 @@ from scipy import stats
 from reports.analysis.comparison import Comparison, compare
 from reports.analysis.search import rank, winner
 from reports.build import write_tables
-from reports.format.metrics import duration, metric, number, shorten
+from reports.format.metrics import duration, make_metric, number, shorten
 from reports.format.settings import domains, settings
 from reports.format.table import Table, to_csv, to_markdown, to_text
 from reports.load import load
@@ -319,14 +319,14 @@ def test_settings_name_arms_and_say_what_is_searched(writer: Writer) -> None:
     ],
 )
 def test_metric_writes_its_values(name: str, value: float, text: str, signed: str) -> None:
-    assert (metric(name).text(value), metric(name).signed(value)) == (text, signed)
+    assert (make_metric(name).text(value), make_metric(name).signed(value)) == (text, signed)
 
 
 def test_written_forms_of_numbers_and_names() -> None:
     assert number(-0.001, 2) == "0.00"
     assert [duration(s) for s in (0.71, 48, 200, 7500)] == ["0.7 s", "48 s", "3 min 20 s", "2 h 05 min"]
     assert shorten("a" * 300, 11) == "aaaaa…aaaaa"
-    assert metric("val/accuracy").label == "validation accuracy, %"
+    assert make_metric("val/accuracy").label == "validation accuracy, %"
 
 
 def test_many_conditional_settings_share_one_column():

@@ -16,7 +16,7 @@ from tests.study.cli.test_main import SPACE, called
 @pytest.mark.slow
 def test_doctor_on_this_machine_with_a_space_starts_ray_and_trains_nothing(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(SPACE)
-    command = [sys.executable, "-m", "study", "doctor", "toy.py", "--gpus-per-trial", "0"]
+    command = [sys.executable, "-m", "study", "doctor", "toy.py", "--gpus-per-worker", "0"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert said.returncode == 0, said.stdout + said.stderr
     for line in ("fit together", "Ray on this machine runs a task: 1 node", "its locks hold", "toy.py: toy, 2 cells",
@@ -35,13 +35,13 @@ def test_doctor_fails_with_what_a_study_would_be_refused_for(tmp_path: Path, mon
     assert f"no space file {tmp_path / 'none.py'}" in said.stdout
 
 
-@pytest.mark.parametrize(("gpus_per_trial", "level"), [(None, "fails"), (1.0, "fails"), (0.0, "warning")])
+@pytest.mark.parametrize(("gpus_per_worker", "level"), [(None, "fails"), (1.0, "fails"), (0.0, "warning")])
 def test_gpu_that_torch_cannot_use_fails_unless_no_trial_gets_one(
-    gpus_per_trial: float | None, level: str, monkeypatch: pytest.MonkeyPatch
+    gpus_per_worker: float | None, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = json.dumps({"torch": "2", "torchvision": "0", "cuda": None, "gpus": []})
     monkeypatch.setattr(doctor, "asked", lambda *_: (answer, ""))
-    fits, found = doctor.torch(["H100"], gpus_per_trial)
+    fits, found = doctor.torch(["H100"], gpus_per_worker)
     assert (fits.level, found.level) == ("ok", level)
     assert "1 GPU (H100) that torch (CPU only) cannot use" in found.says
 

@@ -17,7 +17,7 @@ from study.cli.epoch_times import Pace, assumed, measured
 from study.cli.forecast import Forecast, duration, forecast, lines
 from study.identity import describe
 from study.records.rows import RunningTrial, trial_row
-from study.records.segments import Records, write_study
+from study.records.segments import SCHEMA_VERSION, Records, write_study
 from study.search.samplers import CmaEs, Grid, Sampler, Tpe
 from study.trial import Trial, TrialState
 from tests.study.toy import BASELINE, drive, open_flow, toy
@@ -31,7 +31,7 @@ FREE = SimulatedLoss(needs_teacher=False)
 def priced(
     study: Study, storage: Path = NOWHERE, pace: Pace | None = None, slots: int = 2, gpus: float = 0
 ) -> Forecast:
-    preparations = study.task.preparations(storage, study.plan)
+    preparations = study.task.list_preparations(storage, study.plan)
     return forecast(study, INPUTS, storage, preparations, pace or assumed(10.0), slots, gpus)
 
 
@@ -113,7 +113,7 @@ def test_grid_is_priced_by_its_points() -> None:
 @pytest.mark.parametrize("sampler", [Tpe(), CmaEs()])
 def test_proposals_cost_the_forecast_nothing(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Tpe, "build")
-    monkeypatch.delattr(CmaEs, "propose")
+    monkeypatch.delattr("study.search.searcher.propose_by_cma")
     assert priced(toy(sampler=sampler)).searches == 9
 
 
@@ -250,6 +250,7 @@ def begun(study: Study, storage: Path, rows: int) -> None:
     flow.resources = {"gpus": 1.0}
     drive(flow, storage, rows=rows)
     described = {"study": describe(study), "inputs": INPUTS, "cells": [], "provenance": {"runs": []}}
+    described |= {"schema": SCHEMA_VERSION, "code": {"0" * 16: {}}}
     write_study(storage / study.name, described)
 
 

@@ -26,6 +26,7 @@ from study.cli import list_studies as listing
 from study.cli import resume as resuming
 from study.cli import status as standing
 from study.cli.main import main
+from study.code_version import CodeVersion
 from study.errors import InputError
 from study.records.segments import segments, write_study
 from study.records.study_json import document, locked, stop_requested
@@ -34,6 +35,9 @@ from study.space_file import Space
 from study.study import Study
 from tests.study.toy import BASELINE, drive, open_flow, toy
 from trainables.tasks.simulated import Fault, SimulatedLoss
+
+CODE = CodeVersion({"space file": "0" * 16})
+
 
 COMMAND = "python -m study.run toy.py --trials 9 --retry-failed --max-concurrent 2"
 
@@ -69,7 +73,7 @@ def written(runs: Path, rows: int | None = None, study: Study | None = None, **p
     flow.flush_seconds = 60.0
     whole = drive(flow, runs, rows)
     flow.flush()
-    space = Space(study, package, Path("toy.py"), "", SPACE)
+    space = Space(study, package, Path("toy.py"), "", SPACE, CODE)
     told = document(study, space, {"data": {"fingerprint": "simulated"}}, None, COMMAND)
     told["provenance"] |= provenance
     write_study(runs / study.name, told | {"finished": whole})
@@ -420,6 +424,7 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.mark.slow
 def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: Path, runs: Path, shell: Shell) -> None:
     (tmp_path / "toy.py").write_text(SPACE)
     words = [sys.executable, "-m", "study", "run", "toy.py", "--max-concurrent", "2"]

@@ -14,8 +14,12 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+import ray
+from click.testing import CliRunner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+
+from study.cli.run import main
 
 SPACE = """
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
@@ -255,7 +259,54 @@ def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -
     folder.space.write_text(FAILING.replace("== -1:", "== -9:"))
     refused = folder.run("--retry-failed")
     assert refused.returncode == 2
-    assert "task.source" in refused.stderr
+    assert refused.stderr.startswith("error: toy.py changed since the last run of ")
+
+
+OWN_LOSS = """
+from dataclasses import dataclass
+from study import Arm, Budget, Study
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
+
+def bonus():
+    return 0.05
+
+@dataclass(frozen=True)
+class Mine(SimulatedLoss):
+    @property
+    def score(self):
+        return super().score + bonus()
+
+study = Study(
+    name="toy", question="?", task=Simulated(teacher_epochs=0), students=(SimulatedStudent(),),
+    arms=(Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True), Arm("mine", Mine())),
+    budget=Budget(trials=1, epochs=1, seeds=2),
+)
+"""
+
+
+def test_edited_helper_function_mixes_no_trials_without_a_word(folder: Folder) -> None:
+    folder.space.write_text(OWN_LOSS)
+    assert folder.run().returncode == 0
+    folder.space.write_text(
+        OWN_LOSS.replace("def bonus():", "def bonus():  # found by hand").replace("seeds=2", "seeds=3")
+    )
+    assert folder.run().returncode == 0, "a comment and the number of seeds are no code"
+    assert set(folder.trials().code) == {(before := folder.trials().code.iloc[0])}
+
+    folder.space.write_text(OWN_LOSS.replace("0.05", "-0.5"))
+    refused = folder.run("--seeds", "6")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "toy.py changed since the last run of" in refused.stderr
+    assert set(folder.trials().code) == {before}
+
+    resume = [sys.executable, "-m", "study", "resume", str(folder.study), "--seeds", "6", "--allow-code-change"]
+    allowed = subprocess.run(resume, capture_output=True, text=True, timeout=120, check=False)
+    assert allowed.returncode == 0, allowed.stderr
+    assert "not judged: trials of two code versions" in allowed.stdout
+    assert folder.trials().groupby("arm").code.nunique().to_dict() == {"mine": 2, "plain": 2}
+    recorded = json.loads((folder.study / "study.json").read_text())
+    assert "--allow-code-change" not in recorded["provenance"]["command"]
+    assert folder.run("--seeds", "6").returncode == 0, "the same code as in the last run needs no option"
 
 
 @pytest.mark.slow
@@ -280,27 +331,44 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--trials", "0"], "trials is 0; it must be at least 1"),
-        (["--seeds", "0"], "seeds is 0; it must be at least 1"),
-        (["--gpus-per-trial", "64"], "a share of one GPU, from 0 to 1"),
-        (["--workers-per-trial", "4095", "--gpus-per-trial", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
-        (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
-        (["--name", "a/b"], "study name 'a/b'"),
-        (["--max-concurrent", "0"], "--max-concurrent"),
-        (["--gpus-per-trial", "1.5"], "a share of one GPU, from 0 to 1"),
-        (["--gpus-per-trial", "nan"], "a share of one GPU, from 0 to 1"),
-        (["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and "),
-        (["--address", "nowhere"], "allowed are 'auto'"),
-        (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
+        (["--workers-per-trial", "4095", "--gpus-per-worker", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
+        pytest.param(
+            ["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and ", marks=pytest.mark.slow
+        ),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],
 )
 def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, options: list[str], message: str) -> None:
     refused = folder.run(*options)
-    assert refused.returncode == 2
-    assert message in refused.stderr
-    if "Usage:" not in refused.stderr:
-        assert refused.stderr.count("\n") == 1
+    assert_refused(folder, refused.returncode, refused.stderr, message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
+        (["--seeds", "0"], "seeds is 0; allowed is a whole number, at least 1"),
+        (["--gpus-per-worker", "64"], "a share of one GPU, from 0 to 1"),
+        (["--storage-path", "/proc/nowhere"], "storage path /proc/nowhere cannot be written"),
+        (["--name", "a/b"], "study name 'a/b'"),
+        (["--max-concurrent", "0"], "--max-concurrent"),
+        (["--gpus-per-worker", "1.5"], "a share of one GPU, from 0 to 1"),
+        (["--gpus-per-worker", "nan"], "a share of one GPU, from 0 to 1"),
+        (["--address", "nowhere"], "allowed are 'auto'"),
+        (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
+    ],
+)
+def test_bad_option_is_refused_before_ray_is_started(folder: Folder, options: list[str], message: str) -> None:
+    refused = CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
+    assert not ray.is_initialized()
+    assert_refused(folder, refused.exit_code, refused.stderr, message)
+
+
+def assert_refused(folder: Folder, code: int, stderr: str, message: str) -> None:
+    assert code == 2
+    assert message in stderr
+    if "Usage:" not in stderr:
+        assert stderr.count("\n") == 1
     assert not (folder.study / "trials").exists() or not list((folder.study / "trials").glob("0*"))
 
 
@@ -329,7 +397,7 @@ def test_dry_run_says_what_would_be_trained_and_writes_nothing(folder: Folder) -
 def test_help_has_examples(folder: Folder) -> None:
     said = subprocess.run([sys.executable, "-m", "study.run", "--help"], capture_output=True, text=True, check=True)
     for option in ("--profile", "--data-dir", "--storage-path", "--name", "--seed", "--trials", "--epochs", "--seeds",
-                   "--max-concurrent", "--gpus-per-trial", "--workers-per-trial", "--address", "--fresh",
+                   "--max-concurrent", "--gpus-per-worker", "--workers-per-trial", "--address", "--fresh",
                    "--dry-run"):  # fmt: skip
         assert option in said.stdout
     assert "python -m study.run spaces/lp_cifar.py --dry-run" in said.stdout

@@ -1,4 +1,4 @@
-"""Addresses: their forms, and what is said where nobody, somebody else or a cluster with a token answers."""
+"""Addresses: their forms, and the messages if nothing, something else or a cluster with a token answers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def server(answers: dict[str, str], key: str = "") -> Iterator[int]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            said = self.headers.get("authorization", "")
+            token = self.headers.get("authorization", "")
             public = self.path == "/api/authentication_mode"
-            open_to = public or not key or said == f"Bearer {key}"
+            open_to = public or not key or token == f"Bearer {key}"
             known = 200 if self.path in answers else 404
-            self.send_response(known if open_to else 403 if said else 401)
+            self.send_response(known if open_to else 403 if token else 401)
             self.end_headers()
             self.wfile.write(answers.get(self.path, "").encode())
 
@@ -60,32 +60,32 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:1", "127.0.0.1", "a b:1", "ftp://127.0.0.1:1", ""])
-def test_unknown_form_is_refused_with_those_there_are(address: str) -> None:
+def test_unknown_form_is_refused_with_the_allowed_ones(address: str) -> None:
     with pytest.raises(InputError, match=r"allowed are 'auto' .* HOST:PORT .* http://HOST:PORT"):
-        addresses.check(address)
+        addresses.check_address(address)
 
 
 def test_auto_is_left_to_ray() -> None:
-    addresses.check("auto")
+    addresses.check_address("auto")
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
-def test_port_where_nobody_answers_is_named(form: str) -> None:
+def test_port_where_nothing_answers_is_named(form: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = form.format(free.getsockname()[1])
         with pytest.raises(InputError, match=rf"no Ray .* at '?{address}'? \(.*Connection refused"):
-            addresses.check(address)
+            addresses.check_address(address)
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}"])
-def test_port_that_is_silent_is_given_up_on(form: str) -> None:
+def test_silent_port_is_given_up_soon(form: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         began = time.monotonic()
         with pytest.raises(InputError, match="no Ray"):
-            addresses.check(form.format(silent.getsockname()[1]))
+            addresses.check_address(form.format(silent.getsockname()[1]))
         assert time.monotonic() - began < 10
 
 
@@ -100,10 +100,10 @@ def test_port_that_is_silent_is_given_up_on(form: str) -> None:
 )
 def test_something_else_that_answers_is_no_ray(form: str, answers: dict[str, str], message: str) -> None:
     with server(answers) as port, pytest.raises(InputError, match=message):
-        addresses.check(form.format(port))
+        addresses.check_address(form.format(port))
 
 
-def test_dashboard_without_token_says_its_version() -> None:
+def test_dashboard_without_token_returns_its_version() -> None:
     with server(dashboard("disabled")) as port:
         assert addresses.check_dashboard(f"http://127.0.0.1:{port}/") == "2.60.0"
 
@@ -118,27 +118,27 @@ def test_dashboard_without_token_says_its_version() -> None:
         ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": KEY}, "RAY_AUTH_MODE is disabled: export"),
     ],
 )
-def test_dashboard_with_a_token_takes_the_right_one_alone(
+def test_dashboard_with_a_token_accepts_the_right_one_alone(
     exported: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in exported.items():
         monkeypatch.setenv(name, value)
     with server(dashboard("token"), KEY) as port:
         if not message:
-            addresses.check(f"http://127.0.0.1:{port}")
+            addresses.check_address(f"http://127.0.0.1:{port}")
             return
         with pytest.raises(InputError, match=message) as refused:
-            addresses.check(f"http://127.0.0.1:{port}")
+            addresses.check_address(f"http://127.0.0.1:{port}")
     assert KEY not in str(refused.value)
 
 
-def test_token_is_looked_for_where_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert addresses.token() == ""
+def test_token_is_read_from_where_ray_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert addresses.read_token() == ""
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("kept\n")
-    assert addresses.token() == "kept"
+    assert addresses.read_token() == "kept"
     (tmp_path / "other").write_text("other")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
-    assert addresses.token() == "other"
+    assert addresses.read_token() == "other"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
-    assert addresses.token() == "given"
+    assert addresses.read_token() == "given"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from study.cluster import resources as cluster
-from study.cluster.autoscaling import coming
+from study.cluster.autoscaling import list_addable_nodes
 from study.cluster.resources import Node, Resources, max_trials
 
 HEAD, CPU, GPU = {"CPU": 0}, {"CPU": 8}, {"CPU": 4, "GPU": 1}
@@ -39,17 +39,17 @@ def path(tmp_path: Path) -> Path:
         ({"master": 1, "gpu": 1}, []),
     ],
 )
-def test_nodes_that_may_come_are_those_missing_of_each_type(
+def test_addable_nodes_are_those_missing_of_each_type(
     path: Path, present: dict[str, int], added: list[dict[str, float]]
 ) -> None:
-    assert coming(present, path) == added
+    assert list_addable_nodes(present, path) == added
 
 
 @pytest.mark.parametrize("text", [None, "", "head_node_type: head", "{}"])
-def test_file_that_is_none_of_ray_up_promises_nothing(tmp_path: Path, text: str | None) -> None:
+def test_file_that_ray_up_did_not_write_adds_no_nodes(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "file").write_text(text)
-    assert coming({"head": 1}, tmp_path / "file") == []
+    assert list_addable_nodes({"head": 1}, tmp_path / "file") == []
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_file_that_is_none_of_ray_up_promises_nothing(tmp_path: Path, text: str 
         (1, 4, [], 1),
     ],
 )
-def test_room_follows_the_nodes_and_is_never_none(
+def test_max_trials_follows_the_nodes_and_is_at_least_one(
     monkeypatch: pytest.MonkeyPatch, workers: int, max_concurrent: int | None, there: list[Node], open_at_once: int
 ) -> None:
-    nodes: dict[str, Any] = {"nodes": lambda: there[:1], "coming": lambda: there[1:]}
-    for name, found in nodes.items():
-        monkeypatch.setattr(cluster, name, found)
+    replacements: dict[str, Any] = {"list_nodes": lambda: there[:1], "list_pending_nodes": lambda: there[1:]}
+    for name, replacement in replacements.items():
+        monkeypatch.setattr(cluster, name, replacement)
     assert max_trials(Resources(1, 1.0, 1, workers), max_concurrent) == open_at_once

@@ -1,4 +1,4 @@
-"""Studies sent to a cluster as jobs: with a client that only remembers what it is told, and on a real head."""
+"""Studies sent to a cluster as jobs: with a client that only records its calls, and on a real head."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from click.testing import CliRunner, Result
 
 from study.cli import run
 from study.cli.main import main
-from study.cluster import addresses, jobs
-from study.errors import InputError
+from study.cluster import jobs
 from tests.study.cli.test_main import SPACE
+
+pytestmark = pytest.mark.xdist_group("one head for all tests on a real one")
 
 ADDRESS = "http://127.0.0.1:8265"
 
@@ -43,12 +44,12 @@ class Client:
         self.carried: dict[str, str] = {}
         self.deleted: list[str] = []
 
-    def submit_job(self, **told: Any) -> str:
-        folder = told.get("runtime_env", {}).get("working_dir")
+    def submit_job(self, **options: Any) -> str:
+        folder = options.get("runtime_env", {}).get("working_dir")
         found = [path for path in Path(folder).rglob("*") if path.is_file()] if folder else []
         self.carried |= {path.relative_to(folder).as_posix(): path.read_text() for path in found}
-        self.jobs.append(told)
-        return str(told.get("submission_id", "job"))
+        self.jobs.append(options)
+        return str(options.get("submission_id", "job"))
 
     def log(self) -> str:
         return f"2026-11-21 INFO -- Runtime env is setting up.\nRunning entrypoint for job x: …\n{self.prints}"
@@ -77,8 +78,8 @@ class Client:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     made = Client()
-    monkeypatch.setattr(jobs, "_client", lambda address: made)
-    monkeypatch.setattr(run.addresses, "check", lambda address: None)
+    monkeypatch.setattr(jobs, "_connect", lambda address: made)
+    monkeypatch.setattr(run.addresses, "check_address", lambda address: None)
     return made
 
 
@@ -101,12 +102,12 @@ def sent(client: Client) -> list[str]:
 # -- run ---------------------------------------------------------------------------------------------------------------
 
 
-def test_study_goes_with_its_options_and_prints_what_its_job_prints(client: Client, space: Path) -> None:
+def test_study_is_submitted_with_its_options_and_prints_its_jobs_output(client: Client, space: Path) -> None:
     options = ["--name", "far", "--trials", "4", "--wall-hours", "0.5", "--fresh", "--log", "mlflow", "--log", "wandb",
-               "--gpus-per-trial", "auto", "--storage-path", "/shared/the runs"]  # fmt: skip
-    said = called("run", space, *options, "--address", ADDRESS)
-    assert said.exit_code == 0, said.stderr
-    assert said.stdout == "all is well\n"
+               "--gpus-per-worker", "auto", "--storage-path", "/shared/the runs"]  # fmt: skip
+    result = called("run", space, *options, "--address", ADDRESS)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "all is well\n"
     words = sent(client)
     assert words[:6] == ["cd", "&&", "exec", "python", "-m", "study.run"]
     assert words[6] == "$OLDPWD/toy.py"
@@ -115,11 +116,13 @@ def test_study_goes_with_its_options_and_prints_what_its_job_prints(client: Clie
     given = run.main.make_context("run", [str(space), *options, "--address", "auto"]).params
     assert again == given
     assert client.carried == {"toy.py": SPACE}
-    assert f"toy.py sent to {ADDRESS}" in said.stderr
+    assert f"toy.py sent to {ADDRESS}" in result.stderr
     assert not (space.parent / "runs").exists()
 
 
-def test_modules_beside_the_space_file_go_with_it(client: Client, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_that_the_space_file_imports_go_with_it(
+    client: Client, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(space.parent)
     (space.parent / "beside_it.py").write_text("SECONDS = 0.5")
     (space.parent / "unused_by_it.py").write_text("")
@@ -127,72 +130,74 @@ def test_modules_beside_the_space_file_go_with_it(client: Client, space: Path, m
     (space.parent / "beside_as_folder" / "__init__.py").write_text("from beside_as_folder import deep")
     (space.parent / "beside_as_folder" / "deep.py").write_text("")
     space.write_text("import beside_it, beside_as_folder\n" + SPACE)
-    said = called("run", space, "--address", ADDRESS)
-    assert said.exit_code == 0, said.stderr
+    result = called("run", space, "--address", ADDRESS)
+    assert result.exit_code == 0, result.stderr
     assert set(client.carried) == {
         "toy.py",
         "beside_it.py",
         "beside_as_folder/__init__.py",
         "beside_as_folder/deep.py",
     }
-    assert "toy.py, beside_as_folder, beside_it.py sent" in said.stderr
+    assert "toy.py, beside_as_folder, beside_it.py sent" in result.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3])
-def test_exit_code_is_the_jobs(client: Client, space: Path, code: int) -> None:
+def test_exit_code_is_that_of_the_job(client: Client, space: Path, code: int) -> None:
     client.code = code
-    said = called("run", space, "--address", ADDRESS)
-    assert said.exit_code == code
-    assert ("the same command goes on" in said.stderr) == (code in (1, 3))
+    result = called("run", space, "--address", ADDRESS)
+    assert result.exit_code == code
+    assert ("the same command continues" in result.stderr) == (code in (1, 3))
 
 
 @pytest.mark.parametrize(
     ("breaks", "why"),
     [
-        (KeyboardInterrupt(), "no longer followed; the study goes on"),
-        (ConnectionError("gone"), "the connection is lost; the study goes on as long as its head runs"),
-        (RuntimeError("WebSocket closed"), "the connection is lost; the study goes on as long as its head runs"),
+        (KeyboardInterrupt(), "no longer followed; the study continues"),
+        (ConnectionError("gone"), "the connection is lost; the study continues as long as its head runs"),
+        (RuntimeError("WebSocket closed"), "the connection is lost; the study continues as long as its head runs"),
     ],
 )
-def test_ctrl_c_and_a_lost_connection_leave_the_study_and_say_how_to_look_and_stop(
+def test_ctrl_c_and_a_lost_connection_leave_the_study_running_and_print_the_next_commands(
     client: Client, space: Path, breaks: BaseException, why: str
 ) -> None:
     client.breaks = breaks
-    said = called("run", space, "--storage-path", "/shared/runs", "--address", ADDRESS)
-    assert said.exit_code == 130
-    assert why in said.stderr
+    result = called("run", space, "--storage-path", "/shared/runs", "--address", ADDRESS)
+    assert result.exit_code == 130
+    assert why in result.stderr
     for command in ("show", "stop"):
-        assert f"python -m study {command} toy --address {ADDRESS} --storage-path /shared/runs" in said.stderr
+        assert f"python -m study {command} toy --address {ADDRESS} --storage-path /shared/runs" in result.stderr
 
 
-def test_job_that_never_ran_is_told(client: Client, space: Path) -> None:
+def test_job_that_never_ran_is_reported(client: Client, space: Path) -> None:
     client.code, client.message, client.status = None, "runtime_env setup\nfailed", "FAILED"  # type: ignore[assignment]
-    said = called("run", space, "--address", ADDRESS)
-    assert said.exit_code == 1
-    assert "runtime_env setup failed" in said.stderr
+    result = called("run", space, "--address", ADDRESS)
+    assert result.exit_code == 1
+    assert "runtime_env setup failed" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--trials", "0"], "trials is 0; it must be at least 1"),
+        (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
         (["--name", "a/b"], "study name 'a/b'"),
     ],
 )
-def test_what_is_wrong_anywhere_is_refused_here(client: Client, space: Path, options: list[str], message: str) -> None:
-    said = called("run", space, *options, "--address", ADDRESS)
-    assert said.exit_code == 2
-    assert message in said.stderr
+def test_bad_input_is_refused_before_a_job_is_submitted(
+    client: Client, space: Path, options: list[str], message: str
+) -> None:
+    result = called("run", space, *options, "--address", ADDRESS)
+    assert result.exit_code == 2
+    assert message in result.stderr
     assert not client.jobs
 
 
 @pytest.mark.parametrize("lacking", ["import only_on_the_cluster", "open('/only/on/the/cluster')"])
-def test_what_only_the_cluster_has_is_not_refused_here(client: Client, space: Path, lacking: str) -> None:
+def test_missing_data_or_packages_are_left_to_the_cluster_to_refuse(client: Client, space: Path, lacking: str) -> None:
     space.write_text(f"{lacking}\n{SPACE}")
-    said = called("run", space, "--address", ADDRESS)
-    assert said.exit_code == 0, said.stderr
-    assert "not checked here, but there: " in said.stderr
+    result = called("run", space, "--address", ADDRESS)
+    assert result.exit_code == 0, result.stderr
+    assert "not checked here, but there: " in result.stderr
     assert len(client.jobs) == 1
 
 
@@ -200,17 +205,17 @@ def test_what_only_the_cluster_has_is_not_refused_here(client: Client, space: Pa
 def test_data_folder_of_the_cluster_is_not_looked_for_here(client: Client, profile: str) -> None:
     space = Path(__file__).parents[3] / "spaces" / "lp_cifar.py"
     words = ("--profile", profile, "--data-dir", "/only/on/the/cluster", "--address", ADDRESS)
-    said = called("run", space, *words)
-    assert said.exit_code == 0, said.stderr
-    assert "not checked here" not in said.stderr
+    result = called("run", space, *words)
+    assert result.exit_code == 0, result.stderr
+    assert "not checked here" not in result.stderr
     assert sent(client)[7:11] == ["--profile", profile, "--data-dir", "/only/on/the/cluster"]
 
 
 def test_missing_space_file_is_refused_whatever_the_cluster_has(client: Client, tmp_path: Path) -> None:
-    said = called("run", tmp_path / "none.py", "--data-dir", "/only/there", "--address", ADDRESS)
-    assert said.exit_code == 2
-    assert (said.stderr.count("\n"), client.jobs) == (1, [])
-    assert "no space file" in said.stderr
+    result = called("run", tmp_path / "none.py", "--data-dir", "/only/there", "--address", ADDRESS)
+    assert result.exit_code == 2
+    assert (result.stderr.count("\n"), client.jobs) == (1, [])
+    assert "no space file" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -221,21 +226,21 @@ def test_missing_space_file_is_refused_whatever_the_cluster_has(client: Client, 
         ("s3://bucket/runs/", "aws s3 sync s3://bucket/runs/toy/ runs/toy/"),
     ],
 )
-def test_end_of_a_study_says_how_its_report_is_fetched(client: Client, space: Path, storage: str, command: str) -> None:
-    said = called("run", space, "--storage-path", storage, "--address", ADDRESS)
-    assert f"onto this disk: {command}\n" in said.stderr
+def test_end_of_a_study_prints_how_to_fetch_its_report(client: Client, space: Path, storage: str, command: str) -> None:
+    result = called("run", space, "--storage-path", storage, "--address", ADDRESS)
+    assert f"onto this disk: {command}\n" in result.stderr
 
 
 # -- list, show, stop --------------------------------------------------------------------------------------------------
 
 
-def test_show_is_asked_on_the_head_where_the_study_was_sent(client: Client, space: Path) -> None:
+def test_show_runs_on_the_head_with_the_storage_of_the_study(client: Client, space: Path) -> None:
     for name, storage in (("toy", "/shared/a"), ("other", "/shared/b")):
         called("run", space, "--name", name, "--storage-path", storage, "--address", ADDRESS)
     called("run", space, "--dry-run", "--storage-path", "/tried", "--address", ADDRESS)
     client.prints = '{"name": "toy"}\n'
-    said = called("show", "toy", "--json", "--address", ADDRESS)
-    assert (said.exit_code, said.stdout) == (0, '{"name": "toy"}\n')
+    result = called("show", "toy", "--json", "--address", ADDRESS)
+    assert (result.exit_code, result.stdout) == (0, '{"name": "toy"}\n')
     start = ["cd", "&&", "exec", "python", "-m", "study"]
     assert sent(client) == [*start, "show", "toy", "--json", "--storage-path", "/shared/a"]
     called("run", space, "--fresh", "--storage-path", "/shared/a", "--address", ADDRESS)  # its name is known there only
@@ -247,28 +252,28 @@ def test_show_is_asked_on_the_head_where_the_study_was_sent(client: Client, spac
     assert len(client.deleted) == 3
 
 
-def test_answer_keeps_its_exit_code_and_goes_where_errors_go(client: Client) -> None:
+def test_failed_command_keeps_its_exit_code_and_prints_to_stderr(client: Client) -> None:
     client.prints, client.code = "error: no study 'nix' below runs\n", 2
-    said = called("show", "nix", "--address", ADDRESS)
-    assert (said.exit_code, said.stdout, said.stderr) == (2, "", "error: no study 'nix' below runs\n")
+    result = called("show", "nix", "--address", ADDRESS)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "error: no study 'nix' below runs\n")
 
 
-def test_next_steps_are_told_as_they_are_taken_from_here(client: Client) -> None:
+def test_next_steps_are_printed_as_they_are_typed_here(client: Client) -> None:
     client.prints = "stop it: python -m study stop /shared/a/toy\n"
-    said = called("show", "toy", "--address", ADDRESS)
-    assert said.stdout == f"stop it: python -m study stop /shared/a/toy --address {ADDRESS}\n"
+    result = called("show", "toy", "--address", ADDRESS)
+    assert result.stdout == f"stop it: python -m study stop /shared/a/toy --address {ADDRESS}\n"
     client.prints = '{"next": "stop it: python -m study stop toy"}\n'
     assert called("show", "toy", "--json", "--address", ADDRESS).stdout == client.prints
     client.prints = "toy stopped after 1.0 s; go on with: python -m study resume toy\n"
-    said = called("stop", "toy", "--address", ADDRESS)
-    assert said.stdout == "toy stopped after 1.0 s; go on with: the command that it was submitted with\n"
+    result = called("stop", "toy", "--address", ADDRESS)
+    assert result.stdout == "toy stopped after 1.0 s; go on with: the command that it was submitted with\n"
 
 
-def test_other_forms_of_addresses_are_refused_by_what_only_asks() -> None:
+def test_queries_refuse_all_addresses_but_a_dashboards() -> None:
     for command in (["list"], ["show", "toy"], ["stop", "toy"]):
-        said = called(*command, "--address", "auto")
-        assert said.exit_code == 2
-        assert "allowed is http://HOST:PORT of a dashboard; on the head, leave it out" in said.stderr
+        result = called(*command, "--address", "auto")
+        assert result.exit_code == 2
+        assert "allowed is http://HOST:PORT of a dashboard; on the head, leave it out" in result.stderr
 
 
 # -- a real head -------------------------------------------------------------------------------------------------------
@@ -276,10 +281,10 @@ def test_other_forms_of_addresses_are_refused_by_what_only_asks() -> None:
 
 OTHER_ON_NODES = """
 import os
-from study import installed
+from study.cluster import software_check
 
 here = os.getpid()
-installed._looking = lambda: lambda: (
+software_check._make_reader = lambda: lambda: (
     {"torch": "2.5", "ray": "2.60.0"} if os.getpid() == here else {"torch": "2.4", "ray": ""}
 )
 """
@@ -367,13 +372,13 @@ def test_study_runs_as_a_job_and_is_shown_and_listed_from_elsewhere(head: Head) 
     assert not list((head.folder / "laptop").glob("runs"))
     shown = json.loads(head.study("show", "toy", "--json").stdout)
     assert (shown["state"], [cell["phase"] for cell in shown["cells"]]) == ("finished", ["confirmed", "confirmed"])
-    refused = head.study("run", "toy.py", "--dry-run", "--data-dir", "/only/there", "--gpus-per-trial", "1")
+    refused = head.study("run", "toy.py", "--dry-run", "--data-dir", "/only/there", "--gpus-per-worker", "1")
     assert (refused.returncode, refused.stdout.count("\n")) == (2, 1), refused.stdout
     assert "a trial asks for 1 CPU and 1 GPU on one node, there are 2 CPU and 0 GPU: no trial fits" in refused.stdout
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_study_that_goes_on_is_refused_twice_and_stopped_from_elsewhere(head: Head) -> None:
+def test_study_left_by_ctrl_c_is_refused_twice_and_stopped_from_elsewhere(head: Head) -> None:
     (head.folder / "laptop" / "pace.py").write_text("SECONDS = 1.0")
     words = ("run", "toy.py", "--name", "long", "--trials", "99", "--storage-path", str(head.folder / "shared"))
     process = head.start("-m", "study", *words, "--address", head.dashboard)
@@ -382,7 +387,7 @@ def test_ctrl_c_leaves_a_study_that_goes_on_is_refused_twice_and_stopped_from_el
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "no longer followed; the study goes on" in stderr
+    assert "no longer followed; the study continues" in stderr
 
     twice = head.study(*words)
     assert twice.returncode == 2
@@ -403,19 +408,17 @@ def test_ctrl_c_leaves_a_study_that_goes_on_is_refused_twice_and_stopped_from_el
         ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE is disabled: export RAY_AUTH_MODE=token"),
     ],
 )
-def test_token_that_is_wrong_is_named_at_every_address(
-    head: Head, exported: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    for name, value in {**head.environment, "HOME": str(head.folder), **exported}.items():
-        monkeypatch.setenv(name, value)
+def test_wrong_token_is_refused_at_every_address(head: Head, exported: dict[str, str], message: str) -> None:
     for address in (head.dashboard, head.address):
-        with pytest.raises(InputError, match=message):
-            addresses.check(address)
+        # in a process of its own: Ray caches the first token it reads
+        refused = head.run(
+            "-c", f"from study.cluster.addresses import check_address; check_address({address!r})", **exported
+        )
+        assert re.search(f"InputError: .*{message}", refused.stderr.strip().splitlines()[-1]), refused.stderr
 
 
 @pytest.mark.slow
-def test_token_that_is_wrong_is_one_line_before_a_study_starts(head: Head) -> None:
+def test_wrong_token_is_one_line_before_a_study_starts(head: Head) -> None:
     began = time.monotonic()
     refused = head.run("-m", "study.run", "toy.py", "--address", head.address, RAY_AUTH_TOKEN="0" * 64)
     assert time.monotonic() - began < 15
@@ -427,7 +430,7 @@ def test_token_that_is_wrong_is_one_line_before_a_study_starts(head: Head) -> No
     ("before", "message"),
     [
         (
-            "cluster.ray.__version__ = '2.54.0'",
+            "resources.ray.__version__ = '2.54.0'",
             r"cannot join the Ray cluster at .*: Version mismatch: .* Ray: 2\.\d+\.\d+ .* Ray: 2\.54\.0",
         ),
         (
@@ -437,14 +440,14 @@ def test_token_that_is_wrong_is_one_line_before_a_study_starts(head: Head) -> No
     ],
 )
 def test_other_versions_are_named_before_a_study_starts(head: Head, before: str, message: str) -> None:
-    code = f"from study import cluster\n{before}\ncluster.connect({head.address!r})"
+    code = f"from study.cluster import resources\n{before}\nresources.connect({head.address!r})"
     refused = head.run("-c", code)
     last = refused.stderr.strip().splitlines()[-1]
     assert re.search(rf"InputError: {message}", last), refused.stderr
 
 
 @pytest.mark.slow
-def test_dashboard_takes_no_jobs_without_the_token(head: Head) -> None:
+def test_dashboard_refuses_jobs_without_the_token(head: Head) -> None:
     request = urllib.request.Request(f"{head.dashboard}/api/jobs/", b'{"entrypoint": "true"}')
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(request, timeout=10)

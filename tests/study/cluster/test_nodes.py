@@ -36,7 +36,7 @@ from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 @dataclasses.dataclass(frozen=True)
 class Noted(Simulated):
-    # writes down each epoch when it begins, also one that is never told of
+    # writes down each epoch when it begins, also one that is never reported
     def train(self, job):
         begun, marks = job.storage / "begun" / job.trial.id, job.checkpoint / "trained_epochs"
         begun.parent.mkdir(exist_ok=True)
@@ -58,17 +58,17 @@ study = Study(
 )
 """
 
-DEATHS_TOLD = """
-from study import deaths
+FAILURES_LOGGED = """
+from study.execution import retries
 
-add = deaths.RetryPolicy.add
+record = retries.RetryPolicy.record
 
-def told(self, trial_id, death):
+def log_and_record(self, trial_id, failure):
     with open({path!r}, "a") as file:
-        file.write(f"{{death.of_node}} {{death.announced}} {{death.reason}}\\n")
-    add(self, trial_id, death)
+        file.write(f"{{failure.node_lost}} {{failure.preempted}} {{failure.reason}}\\n")
+    record(self, trial_id, failure)
 
-deaths.RetryPolicy.add = told
+retries.RetryPolicy.record = log_and_record
 """
 
 
@@ -153,7 +153,7 @@ def test_study_whose_nodes_are_lost_again_and_again_ends_as_one_left_in_peace(
 ) -> None:
     trials = int(KILLS * KILL_SECONDS * NODES / EPOCHS)
     told, noted = folder.path / "deaths.txt", NOTED.format(trials=trials, epochs=EPOCHS)
-    folder.space.write_text(noted + DEATHS_TOLD.format(path=str(told)))
+    folder.space.write_text(noted + FAILURES_LOGGED.format(path=str(told)))
     nodes = [cluster.add_node(num_cpus=1) for _ in range(NODES)]  # each has one trial at a time
     process = folder.start("--address", cluster.address, "--max-concurrent", str(NODES))
     wait_for(lambda: len(processes(folder)) == NODES, process, 180)

@@ -43,8 +43,8 @@ def test_workers_of_a_trial_fit_on_any_nodes(
     nodes: list[Node], gpus_each: float | None, workers: int, fitting: int
 ) -> None:
     allotted = allocate(nodes, gpus_each, None, workers)
-    assert (allotted.concurrent, allotted.as_row()["cpus"]) == (fitting, workers)
-    assert allotted.as_row()["gpus"] == allotted.gpus * workers
+    assert (allotted.concurrent, allotted.to_row()["cpus"]) == (fitting, workers)
+    assert allotted.to_row()["gpus"] == allotted.gpus * workers
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,11 @@ def test_workers_of_a_trial_fit_on_any_nodes(
     [
         ([Node(2, 0)], None, "3 workers of 1 CPU and 0 GPU each, there are 2 CPU and 0 GPU: room for 2; lower"),
         ([Node(16, 1), Node(16, 1)], None, "3 workers of 1 CPU and 1 GPU each, .*: room for 2; lower --workers-per-tr"),
-        ([Node(16, 8)], 2, "--gpus-per-trial 2: allowed is a share of one GPU, from 0 to 1; .* by --workers-per-trial"),
+        (
+            [Node(16, 8)],
+            2,
+            "--gpus-per-worker 2: allowed is a share of one GPU, from 0 to 1; .* --workers-per-trial",
+        ),
     ],
 )
 def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
@@ -62,7 +66,7 @@ def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
         allocate(nodes, gpus_each, None, 3)
 
 
-def test_forecast_and_run_are_told_of_as_many_trials_as_workers_allow(
+def test_forecast_and_run_get_as_many_trials_as_the_workers_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 7)
@@ -81,7 +85,7 @@ def test_what_fits_on_no_node_is_refused_with_the_arithmetic(nodes: list[Node], 
         allocate(nodes, gpus_each, None)
 
 
-def test_auto_where_no_cluster_runs_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_a_cluster_names_the_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_found(address: str) -> str:
         raise ConnectionError("Could not find any running Ray instance.")
 
@@ -104,6 +108,6 @@ def test_auto_follows_the_shells_own_address(exported: str, message: str, monkey
         cluster.connect("auto")
 
 
-def test_dashboards_address_is_no_cluster_to_join() -> None:
+def test_dashboard_address_is_no_cluster_to_join() -> None:
     with pytest.raises(InputError, match="here allowed are 'auto'"):
         cluster.connect("http://127.0.0.1:8265")

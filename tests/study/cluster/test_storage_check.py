@@ -13,38 +13,41 @@ from typing import Any
 
 import pytest
 
-from study.cluster.storage_check import TOKEN, UNSEEN, answer, refusal
+from study.cluster.storage_check import TOKEN_FILE, UNREADABLE, not_shared_message, probe_storage
 from study.storage.mirror import Mirror
 from tests.study import s3
 from tests.study.cli.test_run import Folder, is_whole
-from tests.study.storage.test_lease import waited
+
+pytestmark = pytest.mark.xdist_group("one cluster for all tests of shared storage")
 
 HIDDEN = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 """Runs a command for which a folder is another one than for everybody else: as on a machine of its own."""
 
 
-def test_node_answers_where_the_token_is_and_writes_nothing_where_it_is_not(tmp_path: Path) -> None:
+def test_node_writes_its_file_if_it_reads_the_token_and_nothing_otherwise(tmp_path: Path) -> None:
     shared, other = Mirror(tmp_path / "shared"), Mirror(tmp_path / "other")
     (tmp_path / "shared" / "trip").mkdir(parents=True)
-    (tmp_path / "shared" / "trip" / TOKEN).write_text("abc")
-    assert answer(shared, "trip", "abc", "node") == ""
+    (tmp_path / "shared" / "trip" / TOKEN_FILE).write_text("abc")
+    assert probe_storage(shared, "trip", "abc", "node") == ""
     assert (tmp_path / "shared" / "trip" / "node").is_file()
-    assert answer(other, "trip", "abc", "node") == UNSEEN
+    assert probe_storage(other, "trip", "abc", "node") == UNREADABLE
     assert not (tmp_path / "other").exists()
-    assert answer(shared, "trip", "another run's", "node") == UNSEEN
+    assert probe_storage(shared, "trip", "another run's", "node") == UNREADABLE
 
 
-def test_node_that_cannot_write_or_reaches_nobody_says_so(tmp_path: Path) -> None:
+def test_node_that_cannot_write_or_reach_the_server_reports_it(tmp_path: Path) -> None:
     (tmp_path / "trip").mkdir()
-    (tmp_path / "trip" / TOKEN).write_text("abc")
-    blocked = answer(Mirror(tmp_path), "trip", "abc", f"{TOKEN}/node")
-    assert blocked == f"cannot write {tmp_path}/trip/{TOKEN} (File exists)"
+    (tmp_path / "trip" / TOKEN_FILE).write_text("abc")
+    blocked = probe_storage(Mirror(tmp_path), "trip", "abc", f"{TOKEN_FILE}/node")
+    assert blocked == f"cannot write {tmp_path}/trip/{TOKEN_FILE} (File exists)"
     nobody = Mirror(tmp_path, "s3://bucket/x", "http://127.0.0.1:9")
-    assert answer(nobody, "trip", "abc", "node").startswith("says: s3://bucket/x at http://127.0.0.1:9: no answer")
+    assert probe_storage(nobody, "trip", "abc", "node").startswith(
+        "reports: s3://bucket/x at http://127.0.0.1:9: no answer"
+    )
 
 
 def test_refusal_names_the_nodes_and_the_ways_out(tmp_path: Path) -> None:
-    said = refusal(tmp_path, {"gpu-1 (10.0.0.2)": UNSEEN, "gpu-2 (10.0.0.3)": "has not answered"})
+    said = not_shared_message(tmp_path, {"gpu-1 (10.0.0.2)": UNREADABLE, "gpu-2 (10.0.0.3)": "has not answered"})
     assert said.startswith(f"storage {tmp_path} is not shared by all nodes (gpu-1 (10.0.0.2) does not see")
     assert "gpu-2 (10.0.0.3) has not answered" in said
     assert said.endswith("(NFS), or s3://BUCKET/PREFIX")
@@ -72,7 +75,7 @@ def cluster(folder: Folder, endpoint: str) -> Iterator[str]:
         start = ["-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", f"--address={made.address}"]
         node = subprocess.Popen([*alone, sys.executable, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            waited(lambda: len(made.global_state._live_node_ids()) == 2, 60)
+            s3.wait_until(lambda: len(made.global_state._live_node_ids()) == 2, 60)
             yield str(made.address)
         finally:
             node.send_signal(signal.SIGTERM)
@@ -87,7 +90,7 @@ def test_storage_that_a_node_does_not_see_is_refused_before_the_study_starts(fol
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert line.startswith(f"error: storage {folder.runs} is not shared by all nodes ({platform.node()} (")
-    assert line.count(UNSEEN) == 1
+    assert line.count(UNREADABLE) == 1
     assert not (folder.study / "study.json").exists()
     assert not list(folder.runs.glob("round-trip-*"))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from study import Arm, Budget, Never, uniform
+from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.engine.usage import exhausted_cap, gpu_seconds, wall_seconds
 from study.errors import InputError
@@ -19,9 +20,12 @@ from study.records.segments import write_study
 from study.records.study_json import check_same, document
 from study.space_file import Space
 from study.study import Study
-from study.trial import Plan, Preparation
+from study.task import Plan, Preparation
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
+
+CODE = CodeVersion({"space file": "0" * 16})
+
 
 SMALL = Budget(trials=5, epochs=6, seeds=3)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +45,7 @@ def counting(flow: Coordinator) -> list[tuple[Any, ...]]:
     return sorted(tuple(row[name] for name in kept) for row in rows)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 3, 4, 5))])
 @pytest.mark.parametrize("larger", [Budget(12, 6, 3), Budget(5, 6, 5), Budget(12, 6, 5)])
 def test_extended_study_is_the_study_that_was_larger_from_the_start(tmp_path: Path, larger: Budget, seed: int) -> None:
     whole = open_flow(toy(seed=seed, budget=larger), tmp_path / "whole")
@@ -65,7 +69,7 @@ def test_extended_study_is_the_study_that_was_larger_from_the_start(tmp_path: Pa
 def test_an_extension_supersedes_in_some_studies_and_not_in_others(tmp_path: Path) -> None:
     """Else the test above would not see both."""
     changed = set()
-    for seed in range(6):
+    for seed in (1, 2):
         flow = open_flow(toy(seed=seed, budget=Budget(12, 6, 1)), tmp_path / str(seed))
         drive(flow, tmp_path / str(seed))
         (number,) = {flow.cells["student / searched"].best}
@@ -89,7 +93,7 @@ def test_more_trials_and_seeds_are_the_same_study_fewer_or_other_epochs_are_not(
 ) -> None:
     def described(study: Study) -> dict[str, Any]:
         inputs = {"data": {"fingerprint": "x"}}
-        return document(study, Space(study, types.ModuleType("space"), tmp_path, "", ""), inputs, None, "")
+        return document(study, Space(study, types.ModuleType("space"), tmp_path, "", "", CODE), inputs, None, "")
 
     write_study(tmp_path, described(toy(budget=SMALL)))
     changed = toy(budget=budget)
@@ -102,7 +106,7 @@ def test_more_trials_and_seeds_are_the_same_study_fewer_or_other_epochs_are_not(
 
 def test_number_of_workers_is_part_of_a_study_and_was_one_before_there_was_a_choice(tmp_path: Path) -> None:
     study, inputs = toy(), {"data": {"fingerprint": "x"}}
-    described = document(study, Space(study, types.ModuleType("space"), tmp_path, "", ""), inputs, None, "")
+    described = document(study, Space(study, types.ModuleType("space"), tmp_path, "", "", CODE), inputs, None, "")
     del described["study"]["workers_per_trial"]
     write_study(tmp_path, described)
     assert check_same(tmp_path, study, inputs) is not None
@@ -146,7 +150,7 @@ def test_score_that_was_not_finite_is_trained_anew_from_the_start_when_asked(tmp
 def test_preparation_of_an_older_plan_is_not_resumed_and_ends_no_newer_one(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
     class Storing(Simulated):
-        def preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
+        def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
             return [Preparation("outputs 0–400", 3, {"runs": len(plan.runs)})]
 
     small, large = (toy(budget=Budget(trials, 6, 3), task=Storing()) for trials in (5, 12))

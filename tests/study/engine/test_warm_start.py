@@ -18,7 +18,7 @@ from study.engine.warm_start import warm_points
 from study.errors import InputError
 from study.identity import describe
 from study.records.segments import Records, write_study
-from study.space.domains import domains
+from study.space.domains import find_domains
 from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
 from trainables.tasks.simulated import Extra, Simulated, SimulatedLoss
 
@@ -41,7 +41,11 @@ def finished(study: Study, folder: Path) -> Path:
     assert drive(flow, folder)
     flow.flush()
     cells = [
-        {"cell": cell.name, "searched": cell.arm.searched, "parameters": [name for name, _ in domains(cell.arm.loss)]}
+        {
+            "cell": cell.name,
+            "searched": cell.arm.is_searched,
+            "parameters": [name for name, _ in find_domains(cell.arm.loss)],
+        }
         for cell in study.cells
     ]
     write_study(folder / study.name, {"cells": cells, "metric": study.metric, "direction": study.direction})

@@ -1,4 +1,4 @@
-"""Trials of several workers on a real Ray: stopped early, with workers that are lost and workers that fail."""
+"""Trials of several workers on a real Ray: stopped early, with lost workers and with workers that fail."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from tests.study.cli.test_run import Folder, is_whole, wait_for
 
-TWO = ("--workers-per-trial", "2", "--gpus-per-trial", "0")
+TWO = ("--workers-per-trial", "2", "--gpus-per-worker", "0")
 
 GROUPS_LEFT = """
 import json, pathlib
-from study import cluster
+from study.cluster import resources
 
-disconnect = cluster.disconnect
+disconnect = resources.disconnect
 
-def noted():
-    table = cluster.ray.util.placement_group_table().values()
+def note_and_disconnect():
+    table = resources.ray.util.placement_group_table().values()
     pathlib.Path({path!r}).write_text(json.dumps([group["state"] for group in table]))
     disconnect()
 
-cluster.disconnect = noted
+resources.disconnect = note_and_disconnect
 """
 
 SECOND_WORKER_FAILS = """
@@ -70,14 +70,14 @@ study = Study(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.write()
-    return made
+    folder = Folder(tmp_path)
+    folder.write()
+    return folder
 
 
 @pytest.mark.slow
 def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder: Folder) -> None:
-    """Where a trial keeps its workers' places, the next one on a machine that is full waits for ever."""
+    """A trial that kept its placement group would leave the next one on a full machine waiting for ever."""
     folder.write(seconds=0.15)
     left = folder.path / "left.json"
     folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
@@ -95,8 +95,8 @@ def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder:
 
 
 @pytest.mark.slow
-def test_second_worker_fails_its_trial_by_its_own_reason_and_costs_none_when_it_is_lost(folder: Folder) -> None:
-    """What the first one sees is the same: a connection that broke, or an answer that does not come."""
+def test_failing_second_worker_fails_its_trial_with_its_own_reason_and_a_lost_one_costs_nothing(folder: Folder) -> None:
+    """Rank 0 sees the same in both cases: a broken connection, or no answer."""
     folder.space.write_text(SECOND_WORKER_FAILS.format(marker=str(folder.path / "died")))
     process = folder.start(*TWO)
     _, stderr = process.communicate(timeout=300)

@@ -157,7 +157,7 @@ def test_study_json_survives_a_failed_write(tmp_path: Path) -> None:
     [
         (None, "is no study"),
         ("{half", "is damaged"),
-        (json.dumps({"schema": 99}), "schema 99; this version reads up to 1"),
+        (json.dumps({"schema": 99}), "schema 99; this version reads up to 2"),
     ],
 )
 def test_folder_that_is_no_study_of_this_version_is_refused(tmp_path: Path, content: str | None, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Successive halving: which rungs, who passes, and that a replay decides the same."""
+"""Successive halving: the rungs, the trials that pass, and equal decisions in a replay."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from study.search.halving import Rungs
 
 
 def test_rungs_are_powers_of_the_reduction_in_the_first_half() -> None:
-    assert SuccessiveHalving(2, 3).rungs(0, 80) == [2, 6, 18]  # 54 would save a third of the epochs at most
-    assert SuccessiveHalving(2, 3).rungs(1, 80) == [6, 18]
-    assert SuccessiveHalving(1, 3).rungs(0, 9) == [1, 3]
-    assert SuccessiveHalving(8, 3).rungs(0, 25) == [8]
-    assert SuccessiveHalving(1, 2).rungs(0, 8) == [1, 2, 4]
-    assert Never().rungs(0, 80) == []
+    assert SuccessiveHalving(2, 3).list_rungs(0, 80) == [2, 6, 18]  # 54 would save a third of the epochs at most
+    assert SuccessiveHalving(2, 3).list_rungs(1, 80) == [6, 18]
+    assert SuccessiveHalving(1, 3).list_rungs(0, 9) == [1, 3]
+    assert SuccessiveHalving(8, 3).list_rungs(0, 25) == [8]
+    assert SuccessiveHalving(1, 2).list_rungs(0, 8) == [1, 2, 4]
+    assert Never().list_rungs(0, 80) == []
 
 
-def test_only_the_best_third_goes_on() -> None:
+def test_only_the_best_third_continues() -> None:
     rungs = Rungs(SuccessiveHalving(1, 3), "max", 9, seed=0)
-    verdicts = [rungs.verdict(n, 1, value) for n, value in enumerate([0.5, 0.4, 0.6, 0.55, 0.61, 0.605])]
+    verdicts = [rungs.report(n, 1, value) for n, value in enumerate([0.5, 0.4, 0.6, 0.55, 0.61, 0.605])]
     # of six, two pass: 0.61, and 0.605 as the second best
     assert [verdict is None for verdict in verdicts] == [True, False, True, False, True, True]
     assert verdicts[1] == "halving at epoch 1: 0.4, needed 0.5 among 2 trials"
 
 
-def test_smaller_is_better_when_the_metric_says_so() -> None:
+def test_smaller_is_better_for_a_metric_to_minimise() -> None:
     rungs = Rungs(SuccessiveHalving(1, 2), "min", 9, seed=0)
-    assert rungs.verdict(0, 1, 0.5) is None
-    assert rungs.verdict(1, 1, 0.6) is not None
-    assert rungs.verdict(2, 1, 0.4) is None
+    assert rungs.report(0, 1, 0.5) is None
+    assert rungs.report(1, 1, 0.6) is not None
+    assert rungs.report(2, 1, 0.4) is None
 
 
-def test_epochs_between_rungs_never_stop() -> None:
+def test_no_trial_stops_between_rungs() -> None:
     rungs = Rungs(SuccessiveHalving(2, 3), "max", 80, seed=0)
-    rungs.verdict(0, 2, 1.0)
-    assert all(rungs.verdict(1, epoch, 0.0) is None for epoch in (1, 3, 4, 5, 80))
+    rungs.report(0, 2, 1.0)
+    assert all(rungs.report(1, epoch, 0.0) is None for epoch in (1, 3, 4, 5, 80))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 3))
 def test_replay_decides_the_same(values: list[float], brackets: int) -> None:
     rule = SuccessiveHalving(1, 3, brackets)
     first, again = Rungs(rule, "max", 9, seed=5), Rungs(rule, "max", 9, seed=5)
-    told = [(n, epoch, value) for n, value in enumerate(values) for epoch in (1, 3)]
-    assert [first.verdict(*what) for what in told] == [again.verdict(*what) for what in told]
+    reports = [(n, epoch, value) for n, value in enumerate(values) for epoch in (1, 3)]
+    assert [first.report(*report) for report in reports] == [again.report(*report) for report in reports]
 
 
 def test_brackets_spread_trials_over_first_rungs() -> None:
     rungs = Rungs(SuccessiveHalving(1, 3, brackets=3), "max", 80, seed=0)
-    best = [rungs.verdict(n, 1, 1.0) for n in range(60)]
-    judged = [n for n in range(60) if rungs.verdict(n, 1, 0.0) is not None]
+    best = [rungs.report(n, 1, 1.0) for n in range(60)]
+    judged = [n for n in range(60) if rungs.report(n, 1, 0.0) is not None]
     assert best == [None] * 60
     assert 5 < len(judged) < 40  # a third of the trials has its first rung here
 

@@ -1,4 +1,4 @@
-"""Domains, conditional groups, and what they refuse."""
+"""Domains, conditional domains and their range checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from study import choice, integer, log_uniform, uniform
 from study.errors import InputError
-from study.space.domains import corners, domains, resolve, resolve_params
+from study.space.domains import find_domains, resolve, resolve_corners, resolve_params
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class Outer:
 
 def test_domains_are_named_by_their_path() -> None:
     tree = Outer(uniform(0, 1), Inner(integer(1, 3)), (uniform(2, 3), 0.0))
-    assert [name for name, _ in domains(tree)] == ["width", "inner.height", "pair.0"]
+    assert [name for name, _ in find_domains(tree)] == ["width", "inner.height", "pair.0"]
 
 
 def test_option_of_a_choice_is_searched_only_when_chosen() -> None:
     tree = Outer(inner=choice(None, Inner(uniform(0, 1))))
-    assert [name for name, _ in domains(tree)] == ["inner", "inner.Inner.height"]
+    assert [name for name, _ in find_domains(tree)] == ["inner", "inner.Inner.height"]
     assert resolve_params(tree, {"inner": None}) == Outer(inner=None)
     assert resolve_params(tree, {"inner": "Inner", "inner.Inner.height": 0.25}) == Outer(inner=Inner(0.25))
 
 
 def test_choice_between_whole_losses_has_a_name() -> None:
     tree = choice(Inner(uniform(0, 1)), Outer())
-    assert [name for name, _ in domains(tree)] == ["method", "Inner.height"]
+    assert [name for name, _ in find_domains(tree)] == ["method", "Inner.height"]
     assert resolve_params(tree, {"method": "Outer"}) == Outer()
 
 
@@ -54,22 +54,22 @@ def test_missing_parameter_is_named() -> None:
         resolve_params(Outer(uniform(0, 1)), {"height": 1})
 
 
-def test_corners_meet_both_ends_and_every_option() -> None:
+def test_corners_reach_both_ends_and_every_option() -> None:
     tree = Outer(uniform(0, 1), choice(None, Inner(integer(3, 7)), 5))
-    met = list(corners(tree))
+    met = list(resolve_corners(tree))
     assert {outer.width for outer in met} == {0, 1}
     assert {outer.inner for outer in met} == {None, Inner(3), Inner(7), 5}
 
 
-def test_corners_meet_options_within_options() -> None:
+def test_corners_reach_options_within_options() -> None:
     tree = choice(a=1, b=2, c=choice(p=3, q=Outer(uniform(4, 5), choice(6, 7))))
-    assert {str(met) for met in corners(tree)} == {
+    assert {str(met) for met in resolve_corners(tree)} == {
         "1", "2", "3", *(str(Outer(width, inner)) for width, inner in ((4, 6), (5, 6), (4, 7), (5, 7)))
     }  # fmt: skip
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_uniform_takes_exactly_the_ranges_that_are_not_empty(low: float, high: float) -> None:
+def test_uniform_accepts_exactly_the_ranges_that_are_not_empty(low: float, high: float) -> None:
     if low < high:
         assert uniform(low, high).high == high
     else:

@@ -1,4 +1,4 @@
-"""Points read off concrete objects, grids, and Pareto sets."""
+"""Points read from concrete objects, and grids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from study import choice, integer, log_uniform, uniform
 from study.errors import InputError
 from study.space.domains import resolve_params
-from study.space.params import equal_points, grid, grid_size, is_point_of, levels, params_of
+from study.space.params import build_grid, count_grid_points, is_point_of, is_same_point, list_levels, read_params
 from tests.study.space.test_domains import Inner, Outer
 
 SPACE = Outer(
@@ -34,24 +34,24 @@ SPACE = Outer(
         (Outer(0, "on", (1, 0.5)), {"width": 0.0, "inner": "on", "pair.0": 1}),
     ],
 )
-def test_point_is_read_off_a_concrete_object(given: Outer, expected: dict[str, Any]) -> None:
-    found = params_of(SPACE, given)
+def test_point_is_read_from_a_concrete_object(given: Outer, expected: dict[str, Any]) -> None:
+    found = read_params(SPACE, given)
     assert found == expected
     assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
     assert is_point_of(SPACE, found)
 
 
-def test_true_is_not_one_nor_false_zero() -> None:
+def test_booleans_and_numbers_are_different_labels() -> None:
     space = Outer(inner=choice(False, True))
-    assert params_of(space, Outer(inner=True)) == {"inner": True}
+    assert read_params(space, Outer(inner=True)) == {"inner": True}
     with pytest.raises(InputError, match="inner is 1; allowed is one of False, True"):
-        params_of(space, Outer(inner=1))
+        read_params(space, Outer(inner=1))
     assert not is_point_of(space, {"inner": 0})
 
 
 def test_point_of_a_choice_between_whole_losses_is_read() -> None:
     space = choice(Inner(uniform(0, 1)), Outer(uniform(0, 1)))
-    assert params_of(space, Outer(0.5)) == {"method": "Outer", "Outer.width": 0.5}
+    assert read_params(space, Outer(0.5)) == {"method": "Outer", "Outer.width": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_point_of_a_choice_between_whole_losses_is_read() -> None:
 )
 def test_object_outside_the_space_is_refused_by_field(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        params_of(SPACE, given)
+        read_params(SPACE, given)
     assert "\n" not in str(error.value)
 
 
 def test_object_of_the_only_option_of_its_class_is_refused_by_its_field() -> None:
     space = Outer(inner=choice(None, Inner(uniform(0, 1))))
     with pytest.raises(InputError, match=r"inner.Inner.height is 5; allowed is a number from 0 to 1"):
-        params_of(space, Outer(inner=Inner(5)))
+        read_params(space, Outer(inner=Inner(5)))
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_object_of_the_only_option_of_its_class_is_refused_by_its_field() -> Non
         ({}, False),
     ],
 )
-def test_params_fit_if_they_are_all_that_is_asked_and_inside(params: dict[str, Any], is_point: bool) -> None:
+def test_params_are_a_point_if_complete_and_inside(params: dict[str, Any], is_point: bool) -> None:
     assert is_point_of(SPACE, params) is is_point
 
 
 # -- grids -------------------------------------------------------------------------------------------------------------
 
 
-def test_grid_is_exactly_the_product_with_each_options_own() -> None:
+def test_grid_is_the_product_of_levels_with_a_grid_per_option() -> None:
     space = Outer(uniform(0, 1), choice(None, Inner(integer(1, 2))), (log_uniform(0.01, 1), 0.5))
     options: list[dict[str, Any]] = [
         {"inner": None},
@@ -117,9 +117,9 @@ def test_grid_is_exactly_the_product_with_each_options_own() -> None:
         for option in options
         for scale in (0.01, 0.1, 1.0)
     ]
-    found = grid(space, 3)
-    assert len(found) == len(expected) == grid_size(space, 3)
-    assert all(any(equal_points(point, other) for other in found) for point in expected)
+    found = build_grid(space, 3)
+    assert len(found) == len(expected) == count_grid_points(space, 3)
+    assert all(any(is_same_point(point, other) for other in found) for point in expected)
 
 
 NUMBERS = st.one_of(
@@ -143,19 +143,19 @@ TREES = st.recursive(
 
 
 @given(TREES, st.integers(2, 4))
-def test_grid_has_its_size_no_point_twice_and_only_points_that_can_be_read_back(tree: Any, points: int) -> None:
-    found = grid(tree, points)
-    assert len(found) == grid_size(tree, points)
+def test_grid_points_are_distinct_and_as_many_as_counted_and_can_be_read_back(tree: Any, points: int) -> None:
+    found = build_grid(tree, points)
+    assert len(found) == count_grid_points(tree, points)
     assert len({tuple(sorted(point.items())) for point in found}) == len(found)
     for point in found:
         assert is_point_of(tree, point)
         resolved = resolve_params(tree, point)
-        assert resolve_params(tree, params_of(tree, resolved)) == resolved
+        assert resolve_params(tree, read_params(tree, resolved)) == resolved
 
 
 @given(NUMBERS, st.integers(2, 9))
 def test_levels_reach_both_ends_evenly_on_their_scale(domain: Any, points: int) -> None:
-    found: list[Any] = levels(domain, points)
+    found: list[Any] = list_levels(domain, points)
     assert (found[0], found[-1]) == (domain.low, domain.high)
     assert found == sorted(set(found))
     assert len(found) <= points

@@ -19,15 +19,16 @@ RUN = "from study import run; from study.storage import lease; lease.STALE_SECON
 
 DIGITS = """
 from study import Arm, Budget, Study
-import cifar_profiles as protocols
+import cifar_profiles
 from trainables.losses.kd import KD
 from trainables.losses.none import NoDistillation
+from trainables.models.resnet_cifar import ResNet
 
 study = Study(
     name="small",
     question="Do the teacher and its outputs go by way of S3?",
-    task=protocols.digits().shortened(0.025),
-    students=protocols.DIGITS_STUDENTS,
+    task=cifar_profiles.digits_task().with_shorter_preparations(0.025),
+    students=(ResNet(8, width=4),),
     arms=(Arm("none", NoDistillation(), baseline=True), Arm("KD", KD())),
     budget=Budget(trials=1, epochs=1, seeds=1),
 )
@@ -78,7 +79,7 @@ def lasting(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_study_on_s3_is_the_same_as_in_a_folder_and_is_only_reported_from_another_machine(there: Elsewhere) -> None:
+def test_study_on_s3_equals_one_in_a_folder_and_is_only_reported_from_another_machine(there: Elsewhere) -> None:
     local = Folder(there.path / "local")
     flow = open_flow(toy(), local.runs)
     flow.flush_seconds = 60.0
@@ -107,7 +108,7 @@ def test_study_on_s3_is_the_same_as_in_a_folder_and_is_only_reported_from_anothe
 
 
 @pytest.mark.slow
-def test_driver_killed_in_the_middle_is_followed_by_another_machine_which_repeats_no_trial(there: Elsewhere) -> None:
+def test_another_machine_continues_after_a_killed_driver_and_repeats_no_trial(there: Elsewhere) -> None:
     there.write(seconds=0.15)
     process = there.start()
     wait_for(lambda: there.epochs_recorded() > 20, process)
@@ -163,7 +164,7 @@ def test_teacher_and_its_outputs_serve_a_study_on_another_machine(there: Elsewhe
     assert {"MODEL_CARD.md", "model.safetensors"} <= {path.name for path in out.iterdir()}
 
 
-def test_bucket_that_is_not_there_ends_a_run_before_anything_is_read(there: Elsewhere) -> None:
+def test_missing_bucket_ends_a_run_before_anything_is_read(there: Elsewhere) -> None:
     done = subprocess.run(
         there.command("--storage-path", "s3://nowhere/x"), capture_output=True, text=True, timeout=120, check=False
     )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from study.errors import InputError
 from study.identity import describe
-from tests.trainables.small_faces import ORIGINALS, dataset, image_path, labels, load, mask, mask_path, refused
+from tests.trainables.small_faces import ORIGINALS, assert_refused, dataset, image_path, labels, load, mask, mask_path
 from trainables.data import celebamask
 from trainables.data.celebamask import IMAGES, MAPPING, MASKS, CelebAMaskHQ
 
@@ -148,7 +148,7 @@ def test_whole_set_that_is_split_otherwise_is_refused(root, monkeypatch, sizes):
 def test_empty_split_is_refused(root, split):
     for number in split:
         image_path(root, number).unlink()
-    with pytest.raises(InputError, match=r"images: a study needs some of each"):
+    with pytest.raises(InputError, match=r"images: every split needs at least one"):
         load(root)
 
 
@@ -171,95 +171,95 @@ def test_missing_folder_is_named_with_where_it_was_looked_for(tmp_path):
 def test_empty_folder_of_images_is_named(root):
     shutil.rmtree(root / IMAGES)
     (root / IMAGES).mkdir()
-    refused(root, rf"{IMAGES} has no <number>\.jpg")
+    assert_refused(root, rf"{IMAGES} has no <number>\.jpg")
 
 
 @pytest.mark.parametrize("part", ["0", "1"])
 def test_missing_part_folder_is_named(root, part):
     shutil.rmtree(root / MASKS / part)
-    refused(root, rf"{MASKS}/{part} cannot be read \(No such file or directory\): unpack")
+    assert_refused(root, rf"{MASKS}/{part} cannot be read \(No such file or directory\): unpack")
 
 
 def test_missing_mapping_is_named(root):
     (root / MAPPING).unlink()
-    refused(root, rf"{MAPPING} cannot be read \(No such file")
+    assert_refused(root, rf"{MAPPING} cannot be read \(No such file")
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("", "begins with ''; expected is a line `idx orig_idx orig_file`"),
+        ("", "begins with ''; expected is a header `idx orig_idx orig_file`"),
         ("3 162770 162771.jpg\n", "begins with '3 162770 162771.jpg'"),
         ("<html>\n" + "x" * 500, "begins with '<html>'"),
-        ("idx orig_idx orig_file\n3 162770 162771.jpg\n7 zero 1.jpg\n", r"line 3, '7 zero 1\.jpg', is no such row"),
-        ("idx orig_idx orig_file\n3 162770\n", "line 2, '3 162770', is no such row"),
-        ("idx orig_idx orig_file\n3 -5 1.jpg\n", "line 2, .* is no such row"),
-        ("idx orig_idx orig_file\n3 ١٢ 1.jpg\n", "line 2, .* is no such row"),
-        ("idx orig_idx orig_file\n3 1 2.jpg\n3 200000 200001.jpg\n", "line 3, .* is a second row of its image"),
+        ("idx orig_idx orig_file\n3 162770 162771.jpg\n7 zero 1.jpg\n", r"line 3, '7 zero 1\.jpg', is malformed"),
+        ("idx orig_idx orig_file\n3 162770\n", "line 2, '3 162770', is malformed"),
+        ("idx orig_idx orig_file\n3 -5 1.jpg\n", "line 2, .* is malformed"),
+        ("idx orig_idx orig_file\n3 ١٢ 1.jpg\n", "line 2, .* is malformed"),
+        ("idx orig_idx orig_file\n3 1 2.jpg\n3 200000 200001.jpg\n", "line 3, .* is a second row for its image"),
     ],
 )
 def test_malformed_mapping_is_named_with_its_line(root, content, match):
     (root / MAPPING).write_text(content)
-    refused(root, rf"{MAPPING}.*{match}")
+    assert_refused(root, rf"{MAPPING}.*{match}")
 
 
 def test_mapping_that_is_no_text_is_refused(root):
     (root / MAPPING).write_bytes(bytes(range(128, 256)) * 20)
-    refused(root, rf"{MAPPING} begins with")
+    assert_refused(root, rf"{MAPPING} begins with")
 
 
 def test_image_without_a_row_in_the_mapping_is_named(root):
     shutil.copy(image_path(root, 3), image_path(root, 4))
-    refused(root, rf"/4\.jpg has no row in .*{MAPPING}")
+    assert_refused(root, rf"/4\.jpg has no row in .*{MAPPING}")
 
 
 def test_image_without_a_mask_is_named(root):
     for path in (root / MASKS / "0").glob("00012_*"):
         path.unlink()
-    refused(root, rf"/12\.jpg has no mask in .*{MASKS}/0: add its masks, or remove it")
+    assert_refused(root, rf"/12\.jpg has no mask in .*{MASKS}/0: add its masks, or remove it")
 
 
 @pytest.mark.parametrize("part", ["beard", "background", "SKIN", "l_eye_2"])
 def test_mask_of_an_unknown_part_is_named(root, part):
     shutil.copy(mask_path(root, 3, "skin"), mask_path(root, 3, part))
-    refused(root, rf"00003_{part}\.png is a mask of '{part}'; allowed are skin, nose, .*cloth")
+    assert_refused(root, rf"00003_{part}\.png is a mask of '{part}'; allowed are skin, nose, .*cloth")
 
 
 def test_mask_in_another_part_folder_is_named(root):
     mask_path(root, 3, "skin").rename(root / MASKS / "1" / "00003_skin.png")
-    refused(root, r"1/00003_skin\.png belongs into folder 0")
+    assert_refused(root, r"1/00003_skin\.png belongs in folder 0")
 
 
 def test_folder_that_cannot_be_listed_is_named(root):
     (root / MASKS / "0" / "00003_hat.png").symlink_to(root / "nowhere")
-    refused(root, rf"{MASKS}/0 cannot be read \(No such file")
+    assert_refused(root, rf"{MASKS}/0 cannot be read \(No such file")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (512, 511), (1024, 1024)])
 def test_mask_of_another_size_is_named(root, size):
     Image.new("L", size).save(mask_path(root, 2001, "skin"))
-    refused(root, rf"02001_skin\.png has {size[0]} × {size[1]} pixels; allowed is 512 × 512")
+    assert_refused(root, rf"02001_skin\.png has {size[0]} × {size[1]} pixels; allowed is 512 × 512")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
-def test_mask_of_a_mode_that_says_two_things_is_named(root, mode):
+def test_mask_of_an_ambiguous_mode_is_refused(root, mode):
     Image.new(mode, (512, 512)).save(mask_path(root, 3, "skin"))
-    refused(root, rf"00003_skin\.png is of Pillow's mode {mode}; allowed are 1, L, P, RGB")
+    assert_refused(root, rf"00003_skin\.png is of Pillow's mode {mode}; allowed are 1, L, P, RGB")
 
 
 @pytest.mark.parametrize("palette", [[255] * 3 + [0] * 3, [0] * 6, [9] * 3 + [255] * 3])
-def test_palette_in_which_black_is_not_number_0_alone_is_named(root, palette):
+def test_palette_in_which_black_is_not_index_0_alone_is_refused(root, palette):
     image = Image.fromarray(mask("skin", 3) // 255)
     image.putpalette(palette)
     image.save(mask_path(root, 3, "skin"))
     assert Image.open(mask_path(root, 3, "skin")).mode == "P"
-    refused(root, r"00003_skin\.png has a palette in which black is not number 0 alone")
+    assert_refused(root, r"00003_skin\.png has a palette in which black is not index 0 alone")
 
 
 @pytest.mark.parametrize("size", [(64, 65), (31, 31)])
 def test_image_that_is_not_square_or_too_small_is_named(root, size):
     Image.new("RGB", size).save(image_path(root, 3))
-    refused(root, rf"/3\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
+    assert_refused(root, rf"/3\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
 
 
 @pytest.mark.parametrize("kind", ["image", "mask"])
@@ -268,4 +268,4 @@ def test_corrupt_file_is_named(root, kind, damage):
     path = image_path(root, 2001) if kind == "image" else mask_path(root, 2001, "hair")
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture", "empty": b""}[damage])
-    refused(root, rf"{path.name} cannot be decoded \(.*\): copy it anew")
+    assert_refused(root, rf"{path.name} cannot be decoded \(.*\): copy it again")

@@ -60,7 +60,7 @@ def test_real_cifar10_with_two_batches_says_so():
     batches = sorted(path.name for path in (REAL / "cifar-10-batches-bin").glob("data_batch_*.bin"))
     if batches != ["data_batch_1.bin", "data_batch_2.bin"]:
         pytest.skip("shared/data holds other batches than 1 and 2")
-    images = Cifar(10, REAL).check()
+    images = Cifar(10, REAL).load()
     assert images.train_images.shape == (20_000, 3, 32, 32)
     assert images.note == "20,000 of 50,000 training images (data_batch_1.bin, data_batch_2.bin)"
     # Golden: of the files with MD5 5dd7e06a…, 5ea93a67… and, for test, 803d5f7f….
@@ -77,6 +77,7 @@ def test_binary_records_become_images_and_labels(cifar10):
     assert images.train_labels.dtype == np.int64
     assert images.train_labels[:12].tolist() == [*range(10), 0, 1]
     assert images.note == "10,000 of 50,000 training images (data_batch_2.bin)"
+    assert not images.complete
     assert (images.name, images.classes) == ("CIFAR-10", 10)
 
 
@@ -86,6 +87,7 @@ def test_all_five_batches_need_no_note(cifar10):
     images = Cifar(10, cifar10).load()
     assert len(images.train_labels) == 50_000
     assert images.note == ""
+    assert images.complete
 
 
 def test_cifar100_takes_the_fine_label(tmp_path):
@@ -115,7 +117,7 @@ def test_missing_part_is_named(cifar10, present, missing):
         if file.name not in present:
             file.unlink()
     with pytest.raises(InputError, match=missing) as error:
-        Cifar(10, cifar10.parent).check()
+        Cifar(10, cifar10.parent).load()
     assert str(cifar10) in str(error.value)
     assert "download cifar-10-binary.tar.gz" in str(error.value)
     assert "--data-dir" in str(error.value)
@@ -125,7 +127,7 @@ def test_missing_part_is_named(cifar10, present, missing):
 def test_missing_data_says_where_it_was_looked_for_and_how_to_get_it(tmp_path, classes):
     root = tmp_path / "absent"
     with pytest.raises(InputError) as error:
-        Cifar(classes, root).check()
+        Cifar(classes, root).load()
     message = str(error.value)
     assert "\n" not in message
     for part in (f"CIFAR-{classes}", f"{root},", str(root / f"cifar-{classes}"), f"cifar-{classes}-binary.tar.gz"):
@@ -134,7 +136,7 @@ def test_missing_data_says_where_it_was_looked_for_and_how_to_get_it(tmp_path, c
 
 def test_no_folder_given_says_how_to_give_one():
     with pytest.raises(InputError, match=r"no data folder given.*--data-dir"):
-        Cifar(100).check()
+        Cifar(100).load()
 
 
 @pytest.mark.parametrize("change", [-1, 1, -3073, 3073])
@@ -143,14 +145,14 @@ def test_truncated_or_oversized_file_is_named_with_its_bytes(cifar10, change):
     content = file.read_bytes()
     file.write_bytes(content[:change] if change < 0 else content + bytes(change))
     with pytest.raises(InputError) as error:
-        Cifar(10, cifar10).check()
+        Cifar(10, cifar10).load()
     assert f"{file} has {30_730_000 + change:,} bytes, expected are 30,730,000" in str(error.value)
 
 
 def test_empty_file_is_named_with_its_bytes(cifar10):
     (cifar10 / "test_batch.bin").write_bytes(b"")
     with pytest.raises(InputError, match=r"test_batch\.bin has 0 bytes"):
-        Cifar(10, cifar10).check()
+        Cifar(10, cifar10).load()
 
 
 def test_label_out_of_range_is_named_with_its_record(cifar10):
@@ -158,7 +160,7 @@ def test_label_out_of_range_is_named_with_its_record(cifar10):
     wrong[7, 0] = 10
     wrong.tofile(cifar10 / "data_batch_2.bin")
     with pytest.raises(InputError, match=r"data_batch_2\.bin: record 7 has label 10, allowed is 0 to 9"):
-        Cifar(10, cifar10).check()
+        Cifar(10, cifar10).load()
 
 
 def test_coarse_label_out_of_range_is_refused(tmp_path):
@@ -167,7 +169,7 @@ def test_coarse_label_out_of_range_is_refused(tmp_path):
     wrong.tofile(tmp_path / "train.bin")
     records(10_000, np.arange(10_000) % 100, label_bytes=2).tofile(tmp_path / "test.bin")
     with pytest.raises(InputError, match="record 3 has label 20, allowed is 0 to 19"):
-        Cifar(100, tmp_path).check()
+        Cifar(100, tmp_path).load()
 
 
 @pytest.mark.parametrize("classes", [0, 20, 1000])
@@ -215,7 +217,7 @@ def test_pickle_with_another_checksum_is_not_unpickled(tmp_path):
     for name in ("train", "test"):
         (tmp_path / name).write_bytes(pickle.dumps({b"data": Bomb()}))
     with pytest.raises(InputError, match=r"train has MD5 [0-9a-f]{32}, expected is 16019d7e3df5f24257cddd939b257f8d"):
-        Cifar(100, tmp_path).check()
+        Cifar(100, tmp_path).load()
 
 
 def test_checksums_are_those_of_torchvision():

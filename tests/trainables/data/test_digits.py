@@ -35,6 +35,7 @@ def test_subset_is_stratified_fixed_and_noted():
     assert np.array_equal(subset.train_images, again.train_images)
     assert np.array_equal(subset.test_images, whole.test_images)
     assert subset.note == "300 of 898 training images"
+    assert (subset.complete, whole.complete) == (False, True)
     assert subset.fingerprint not in ("", whole.fingerprint)
     pool = {image.tobytes() for image in whole.train_images}
     assert all(image.tobytes() in pool for image in subset.train_images)
@@ -46,7 +47,7 @@ def test_subset_of_all_is_all():
 
 def test_fingerprint_is_that_of_the_bundled_file():
     # Golden: scikit-learn 1.9.1; teachers are stored under it.
-    assert Digits().check().fingerprint == "0cb0344ee68010c0"
+    assert Digits().load().fingerprint == "0cb0344ee68010c0"
 
 
 @pytest.mark.parametrize("train", [0, 9, 899, -5])

@@ -12,8 +12,8 @@ from PIL import Image
 
 from study.errors import InputError
 from study.identity import describe
-from tests.trainables.small_sr_faces import kept, picture, refused
-from trainables.data.arrays.face_sr import hashed_share
+from tests.trainables.small_sr_faces import assert_refused, list_cached, picture
+from trainables.data.arrays.face_sr import hash_to_fraction
 from trainables.data.image_folder import LANDMARKS, ImageFolder
 
 FILES = [f"{number}.jpg" for number in range(30)] + ["more/1.PNG", "more/2.jpeg"]
@@ -37,7 +37,7 @@ def name(file: str) -> str:
 
 
 def split_of(file: str, val: float = 0.2, test: float = 0.3) -> str:
-    share = hashed_share(name(file))
+    share = hash_to_fraction(name(file))
     return "test" if share < test else "val" if share < test + val else "train"
 
 
@@ -116,9 +116,9 @@ def test_grey_images_are_in_three_channels_and_counted(root):
 
 def test_images_are_decoded_once(root, monkeypatch):
     first = folder(root).load()
-    monkeypatch.setattr("trainables.data.arrays.face_sr.opened", None)
+    monkeypatch.setattr("trainables.data.arrays.face_sr.open_image", None)
     assert folder(root).load().fingerprint == first.fingerprint
-    assert len(kept()) == 1
+    assert len(list_cached()) == 1
 
 
 def test_place_is_no_part_of_what_the_data_are(root):
@@ -135,35 +135,37 @@ def test_impossible_sets_are_refused(wrong):
 
 
 def test_missing_folder_is_named(root):
-    refused(ImageFolder(), r"image folder: no data folder given; .*--data-dir")
-    refused(folder(root / "nowhere"), r"image folder: .*/nowhere is no folder; .*--data-dir")
+    assert_refused(ImageFolder(), r"image folder: no data folder given; .*--data-dir")
+    assert_refused(folder(root / "nowhere"), r"image folder: .*/nowhere is not a folder; .*--data-dir")
     (root / "empty").mkdir()
-    refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
+    assert_refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
 
 
 def test_empty_split_is_refused(root):
     for file in FILES:
         if split_of(file) == "val":
             (root / file).unlink()
-    refused(folder(root), r"has \d+ train, 0 val, \d+ test images: a study needs some of each")
+    assert_refused(folder(root), r"has \d+ train, 0 val, \d+ test images: every split needs at least one")
 
 
 @pytest.mark.parametrize("size", [(31, 31), (40, 41), (64, 32)])
 def test_image_that_is_too_small_or_not_square_is_named(root, size):
     picture(root / "7.jpg", *size)
-    refused(folder(root), rf"/7\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
+    assert_refused(folder(root), rf"/7\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
-def test_image_of_a_mode_that_has_no_one_reading_is_named(root, mode):
+def test_image_of_a_mode_without_one_colour_a_pixel_is_refused(root, mode):
     path = root / ("7.png" if mode != "CMYK" else "7.jpg")
     Image.new(mode, (40, 40)).save(path)
-    refused(folder(root), rf"/{path.name} is of Pillow's mode {mode}; allowed are RGB and L, grey: .*save it as RGB")
+    assert_refused(
+        folder(root), rf"/{path.name} is of Pillow's mode {mode}; allowed are RGB and L \(grey\), .*save it as RGB"
+    )
 
 
 def test_colour_that_stands_for_transparency_is_refused(root):
     Image.new("RGB", (40, 40)).save(root / "7.png", transparency=(0, 0, 0))
-    refused(folder(root), r"/7\.png is of Pillow's mode RGB, with transparency; allowed are RGB")
+    assert_refused(folder(root), r"/7\.png is of Pillow's mode RGB, with transparency; allowed are RGB")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "link"])
@@ -174,12 +176,12 @@ def test_corrupt_image_is_named(root, damage):
     if damage == "link":
         path.unlink()
         path.symlink_to(root / "nowhere.jpg")
-    refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it anew")
+    assert_refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it again")
 
 
 def test_image_without_landmarks_is_named(root):
     write_landmarks(root, {name(file): POINTS for file in FILES if file != "7.jpg"})
-    refused(folder(root), r"/7\.jpg has no row 7 in .*/landmarks\.csv: add it, or remove the image")
+    assert_refused(folder(root), r"/7\.jpg has no row 7 in .*/landmarks\.csv: add it, or remove the image")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_image_without_landmarks_is_named(root):
 )
 def test_landmarks_that_are_no_upright_faces_are_refused(root, points, what):
     write_landmarks(root, {name(file): POINTS for file in FILES} | {"7": points})
-    refused(
+    assert_refused(
         folder(root), rf"landmarks\.csv: 7 has {what}: .*columns are in another order; expected are x and y of left"
     )
 
@@ -200,8 +202,8 @@ def test_landmarks_that_are_no_upright_faces_are_refused(root, points, what):
 @pytest.mark.parametrize("content", ["", "name,x", "7,1,2,3\n8,1", "a,b\n7" + ",1" * 9])
 def test_malformed_landmarks_are_named(root, content):
     (root / LANDMARKS).write_text(content)
-    refused(
-        folder(root), r"landmarks\.csv(: line 2, .* is no name and 10 numbers| has no rows of a name and 10 numbers)"
+    assert_refused(
+        folder(root), r"landmarks\.csv(: line 2, .* is not a name and 10 numbers| has no rows of a name and 10 numbers)"
     )
 
 
@@ -213,4 +215,4 @@ def test_unreadable_folder_inside_is_named(root, monkeypatch):
         return walk(top)
 
     monkeypatch.setattr("os.walk", failing)
-    refused(folder(root), r"/more cannot be read \(Permission denied\)")
+    assert_refused(folder(root), r"/more cannot be read \(Permission denied\)")

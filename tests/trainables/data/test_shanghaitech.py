@@ -33,7 +33,7 @@ def part_a(root: Path, scenes=AWKWARD, splits=("train", "test")) -> Path:
     for split in splits:
         for number, (mode, (width, height), heads) in scenes.items():
             pixels = rng.integers(0, 256, (height, width) + (3,) * (mode == "RGB"), dtype=np.uint8)
-            crowds.write(root / f"{split}_data", number, Image.fromarray(pixels), np.array(heads).reshape(-1, 2))
+            crowds.write_scene(root / f"{split}_data", number, Image.fromarray(pixels), np.array(heads).reshape(-1, 2))
     return root
 
 

@@ -50,17 +50,18 @@ def test_macs_of_a_convolution_are_those_of_its_formula(height: int, width: int)
 
 @pytest.mark.parametrize("task", [small_crowds, test_face_parsing, test_face_sr], ids=["crowds", "parsing", "sr"])
 def test_students_of_every_task_have_a_cost_and_a_teacher_that_is_not_there_has_none(task, tmp_path: Path) -> None:
-    assert task.TASK.cost(task.STUDENT, tmp_path)["macs"] > 0
-    assert task.TASK.cost(None, tmp_path) == {}
+    assert task.TASK.measure_cost(task.STUDENT, tmp_path)["macs"] > 0
+    assert task.TASK.measure_cost(None, tmp_path) == {}
 
 
 def test_teacher_that_is_kept_has_a_cost(storage: Path) -> None:
-    assert small.TASK.cost(None, storage)["macs"] > small.TASK.cost(ResNet(8, width=4), storage)["macs"]
+    assert small.TASK.measure_cost(None, storage)["macs"] > small.TASK.measure_cost(ResNet(8, width=4), storage)["macs"]
 
 
 def test_dictionary_of_a_teacher_is_counted_without_being_built() -> None:
     task = test_face_sr.TASK
-    assert cost(task, task.untrained(task.teacher.model))["macs"] > task.cost(test_face_sr.STUDENT, Path())["macs"]
+    teacher = cost(task, task.build_for_checks(task.teacher.model))
+    assert teacher["macs"] > task.measure_cost(test_face_sr.STUDENT, Path())["macs"]
 
 
 def test_measuring_leaves_the_number_of_threads_as_it_was() -> None:
@@ -104,7 +105,7 @@ def test_a_net_is_passed_as_often_as_its_time_allows(
 class Nets(Simulated):
     """A task of which one student's net cannot be measured."""
 
-    def cost(self, student: SimulatedStudent | None, storage: Path) -> dict[str, int]:
+    def measure_cost(self, student: SimulatedStudent | None, storage: Path) -> dict[str, int]:
         if student is not None and student.name == "broken":
             raise RuntimeError("no such kernel\nmore")
         return {"macs": 7}

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.errors import InputError
-from study.space.domains import corners, uniform
-from trainables.losses.density import DensityDistillation, map_error, sum_pool
+from study.space.domains import resolve_corners, uniform
+from trainables.losses.density import DensityDistillation, density_mse, sum_pool
 from trainables.losses.none import NoDistillation
 from trainables.task import Outputs
-from trainables.training.schedules import Cosine, Progress, Staircase, schedule_values, value_at
+from trainables.training.schedules import Cosine, Progress, Staircase, evaluate_schedules, value_at
 
 START = Progress(0, 10)
 
@@ -29,7 +29,7 @@ def total(alpha, student, truth, teacher, progress=START) -> torch.Tensor:
     """As the training loop adds it up."""
     loss = DensityDistillation(alpha)
     said = loss(Outputs(student), Outputs(teacher), None, progress)
-    return value_at(loss.task_weight, progress) * map_error(student, truth) + said
+    return value_at(loss.task_weight, progress) * density_mse(student, truth) + said
 
 
 @settings(max_examples=40, deadline=None)
@@ -60,7 +60,7 @@ def test_alpha_blends_the_targets_and_nothing_else(alpha: float, seed: int) -> N
     student, truth, teacher = (m.double() for m in maps((4, 6), (8, 12), (8, 12), seed=seed))
     student.requires_grad_()
     apart = total(alpha, student, truth, teacher)
-    blended = map_error(student.double(), (1 - alpha) * truth + alpha * teacher)
+    blended = density_mse(student.double(), (1 - alpha) * truth + alpha * teacher)
     rest = alpha * (1 - alpha) * (sum_pool(truth, student) - sum_pool(teacher, student)).square().mean()
     assert float(apart.detach()) == pytest.approx(float((blended + rest).detach()), rel=1e-5)
     (ours,) = torch.autograd.grad(apart, student)
@@ -79,7 +79,7 @@ def test_loss_equals_numpy_in_float64() -> None:
 def test_alpha_of_zero_is_no_distillation() -> None:
     student, truth, teacher = maps((4, 4), (8, 8), (8, 8))
     control = NoDistillation()
-    alone = control.task_weight * map_error(student, truth) + control(Outputs(student), None, None, START)
+    alone = control.task_weight * density_mse(student, truth) + control(Outputs(student), None, None, START)
     assert float(total(0.0, student, truth, teacher)) == float(alone)
 
 
@@ -97,8 +97,8 @@ def test_weights_of_a_scheduled_alpha_sum_to_one_and_only_alpha_is_on_record() -
     for epoch in range(10):
         progress = Progress(epoch, 10)
         assert value_at(loss.alpha, progress) + value_at(loss.task_weight, progress) == pytest.approx(1)
-        assert schedule_values(loss, progress) == {"alpha": value_at(loss.alpha, progress)}
-    assert loss.task_weight.ends() == pytest.approx((0.3, 1.0))
+        assert evaluate_schedules(loss, progress) == {"alpha": value_at(loss.alpha, progress)}
+    assert loss.task_weight.bounds() == pytest.approx((0.3, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,6 @@ def test_alpha_outside_zero_to_one_is_refused(alpha: object) -> None:
 
 
 def test_searched_alpha_is_refused_at_the_end_that_is_outside() -> None:
-    assert len(list(corners(DensityDistillation(uniform(0, 1))))) == 2
+    assert len(list(resolve_corners(DensityDistillation(uniform(0, 1))))) == 2
     with pytest.raises(InputError, match=r"alpha is 1\.5"):
-        list(corners(DensityDistillation(uniform(0, 1.5))))
+        list(resolve_corners(DensityDistillation(uniform(0, 1.5))))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import corners, uniform
+from study.space.domains import resolve_corners, uniform
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import select_logits
 from trainables.losses.common.pruning import select_kept_classes
@@ -351,8 +351,8 @@ def test_setting_out_of_range_is_refused(loss, setting, value):
 def test_domain_is_checked_at_its_ends(loss):
     searched = replace(loss, pruning=Staircase(0.0, uniform(0.1, 1.0), stages=4))
     with pytest.raises(InputError, match="pruning is 1"):
-        list(corners(searched))
-    assert len(list(corners(replace(loss, pruning=uniform(0.0, 0.5))))) == 2
+        list(resolve_corners(searched))
+    assert len(list(resolve_corners(replace(loss, pruning=uniform(0.0, 0.5))))) == 2
 
 
 @every_loss

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import choice, corners, uniform
+from study.space.domains import choice, resolve_corners, uniform
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.kd import KD, kd
 from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd import PixelKD
 from trainables.losses.pixel_kd_std import PixelKDStd
 from trainables.task import Outputs
-from trainables.training.schedules import Progress, Staircase, schedule_values, value_at
+from trainables.training.schedules import Progress, Staircase, evaluate_schedules, value_at
 
 MOVING = Staircase(4.0, 1.0, stages=4)
 LOSSES = {
@@ -317,9 +317,9 @@ def test_switch_that_is_no_truth_value_is_refused(loss, setting):
 @every_loss
 def test_settings_can_be_searched(loss):
     searched = replace(loss, temperature=uniform(1.0, 8.0), resolution=choice("full", "student"))
-    assert {corner.resolution for corner in corners(searched)} == {"full", "student"}
+    assert {corner.resolution for corner in resolve_corners(searched)} == {"full", "student"}
     with pytest.raises(InputError, match="temperature is 0"):
-        list(corners(replace(loss, temperature=uniform(0.0, 8.0))))
+        list(resolve_corners(replace(loss, temperature=uniform(0.0, 8.0))))
 
 
 @every_loss
@@ -327,7 +327,7 @@ def test_loss_describes_all_its_settings_and_what_moves(loss):
     assert set(describe(loss)) >= {"is", *(field.name for field in fields(loss))}
     assert loss.needs_teacher
     moving = {name for name in ("temperature", "weight") if not isinstance(getattr(loss, name), float)}
-    assert set(schedule_values(loss, MIDDLE)) == moving
+    assert set(evaluate_schedules(loss, MIDDLE)) == moving
 
 
 # -- KD

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import normalize
 
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import choice, corners, uniform
+from study.space.domains import choice, resolve_corners, uniform
 from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.common.pixel import NORMS, check_norm, pixel_error
@@ -27,7 +27,7 @@ from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
 from trainables.task import Outputs, count_parameters
 from trainables.tasks.face_sr.perceptual import perceptual_error
 from trainables.tasks.preflight import check_loss
-from trainables.training.schedules import Progress, Staircase, schedule_values
+from trainables.training.schedules import Progress, Staircase, evaluate_schedules
 
 START = Progress(0, 10)
 SMALL = PatchDiscriminator(in_channels=3, width=4, layers=2)
@@ -49,7 +49,7 @@ def maps(channels: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -
 
 def running(loss, seed: int = 0):
     torch.manual_seed(seed)
-    return loss.begin("cpu")
+    return loss.new_state("cpu")
 
 
 def exact(loss):
@@ -115,7 +115,7 @@ def vgg() -> tuple[Vgg19, nn.Sequential]:
     theirs = make_layers(cfgs["E"]).double()
     ours = Vgg19(tuple(AFTER_RELU.values())).double()
     ours.load_state_dict({f"features.{name}": tensor for name, tensor in theirs.state_dict().items()})
-    for name, values in (("mean", vgg19.MEAN), ("std", vgg19.STD)):  # which were rounded to float32
+    for name, values in (("mean", vgg19.IMAGENET_MEAN), ("std", vgg19.IMAGENET_STD)):  # which were rounded to float32
         getattr(ours, name).copy_(torch.tensor(values, dtype=torch.float64)[:, None, None])
     return ours, theirs
 
@@ -127,7 +127,9 @@ def test_perceptual_error_is_a_sum_over_layers_of_torchvisions_vgg(vgg):
     with torch.no_grad():
         for number in AFTER_RELU.values():
             layers = theirs[: number + 1]
-            seen, wanted = (layers(normalize(x, vgg19.MEAN, vgg19.STD)).numpy() for x in (image, target))
+            seen, wanted = (
+                layers(normalize(x, vgg19.IMAGENET_MEAN, vgg19.IMAGENET_STD)).numpy() for x in (image, target)
+            )
             expected += ((seen - wanted) ** 2).mean()
         value = perceptual_error(ours, image, target)
     assert value.item() == pytest.approx(expected, rel=1e-12)
@@ -186,7 +188,7 @@ def test_discriminator_takes_one_step_of_adam_down_its_own_loss():
     loss = (twin(teacher) - 1).square().mean() + twin(student).square().mean()
     assert loss.item() == pytest.approx(((real - 1) ** 2).mean() + (fake**2).mean(), rel=1e-12)
     loss.backward()
-    made.learn(outputs(student), outputs(teacher), Progress(9, 10))
+    made.step(outputs(student), outputs(teacher), Progress(9, 10))
     for ours, theirs in zip(made.discriminator.parameters(), twin.parameters(), strict=True):
         # Kingma & Ba 2015, algorithm 1, first step: both moments are those of one gradient
         gradient = theirs.grad.numpy()
@@ -198,7 +200,7 @@ def test_discriminator_learns_to_tell_teacher_from_student():
     made = running(replace(ADVERSARIAL, learning_rate=1e-2))
     student, teacher = maps(dtype=torch.float32), maps(seed=1, dtype=torch.float32) + 1
     for _ in range(60):
-        made.learn(outputs(student), outputs(teacher), START)
+        made.step(outputs(student), outputs(teacher), START)
     with torch.no_grad():
         assert made.discriminator(teacher).mean() > 0.8
         assert made.discriminator(student).mean() < 0.2
@@ -217,7 +219,7 @@ def test_student_and_loss_learn_apart(loss):
     assert all(parameter.grad is None for part in parts for parameter in part.parameters())
     assert same(before, made.state_dict())
     gradient = student.grad.clone()
-    made.learn(outputs(student), outputs(teacher), START)
+    made.step(outputs(student), outputs(teacher), START)
     assert torch.equal(student.grad, gradient)
     assert teacher.grad is None
     assert not same(before, made.state_dict())
@@ -246,7 +248,7 @@ def trained(loss, made, student: nn.Module, steps: range) -> list[float]:
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        made.learn(told, taught, Progress(step, 10))
+        made.step(told, taught, Progress(step, 10))
         values.append(value.item())
     return values
 
@@ -291,7 +293,7 @@ def test_check_of_a_loss_is_one_number_that_draws_nothing(loss):
 def test_spectral_norm_bounds_every_convolution():
     made = running(NORMED)
     for step in range(30):
-        made.learn(outputs(maps(seed=step).float()), outputs(maps(seed=-step - 1 + 1000).float()), START)
+        made.step(outputs(maps(seed=step).float()), outputs(maps(seed=-step - 1 + 1000).float()), START)
     for layer in made.discriminator.eval():
         if isinstance(layer, nn.Conv2d):
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=0.05)
@@ -328,7 +330,7 @@ def test_adapter_makes_features_of_another_width_fit():
     for _ in range(300):
         value = made(outputs(student), outputs(teacher), None, START)
         value.backward()
-        made.learn(outputs(student), outputs(teacher), START)
+        made.step(outputs(student), outputs(teacher), START)
     assert value < 1e-3
 
 
@@ -366,10 +368,10 @@ def nothing(channels: int) -> Outputs:
         (ADVERSARIAL, nothing(16), nothing(16), "give in_channels=16"),
         (ADVERSARIAL, nothing(8), nothing(3), r"adapter=Adapter\(8, 3\)"),
         (ADVERSARIAL, outputs(torch.zeros(1, 3, 2, 2)), outputs(torch.zeros(1, 3, 2, 2)), "give fewer layers"),
-        (ADVERSARIAL, Outputs(torch.zeros(1)), nothing(3), "do not tell"),
-        (FeatureMatching(), nothing(3), Outputs(torch.zeros(1)), "do not tell"),
+        (ADVERSARIAL, Outputs(torch.zeros(1)), nothing(3), "do not return"),
+        (FeatureMatching(), nothing(3), Outputs(torch.zeros(1)), "do not return"),
         (FeatureMatching(), nothing(3), outputs(torch.zeros(1, 3, 4, 4)), r"\(3, 8, 8\) and \(3, 4, 4\)"),
-        (MATCHING, nothing(5), nothing(3), "on 5 channels of the student"),
+        (MATCHING, nothing(5), nothing(3), "the student has 5 channels"),
     ],
 )
 def test_features_that_do_not_fit_are_refused_before_training(loss, student, teacher, words):
@@ -387,6 +389,6 @@ def test_settings_of_a_loss_can_be_searched_and_scheduled():
     searched = AdversarialFeatures(
         weight=uniform(1e-4, 1e-1), discriminator=replace(SMALL, width=choice(4, 8)), betas=(choice(0.5, 0.9), 0.999)
     )
-    assert {loss.discriminator.width for loss in corners(searched)} == {4, 8}
+    assert {loss.discriminator.width for loss in resolve_corners(searched)} == {4, 8}
     moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Staircase(1.0, 0.0, stages=2)))
-    assert schedule_values(moving, START) == {"adapter.learning_rate": 1.0}
+    assert evaluate_schedules(moving, START) == {"adapter.learning_rate": 1.0}

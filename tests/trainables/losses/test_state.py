@@ -25,7 +25,7 @@ class Critic:
         self.net.requires_grad_(False)
         return (self.net(student.prediction) - 1).square().mean()
 
-    def learn(self, student, teacher, progress):
+    def step(self, student, teacher, progress):
         self.net.requires_grad_(True)
         assert all(parameter.grad is None or not parameter.grad.any() for parameter in self.net.parameters())
         real, fake = self.net(teacher.prediction.float()), self.net(student.prediction.detach())
@@ -47,7 +47,7 @@ class Criticised:
     needs_teacher: ClassVar[bool] = True
     begun: ClassVar[list[Critic]] = []
 
-    def begin(self, device: str) -> Critic:
+    def new_state(self, device: str) -> Critic:
         self.begun.append(Critic(10))
         return self.begun[-1]
 

@@ -183,7 +183,7 @@ def test_blank_net_needs_no_file_and_asks_no_network(checkpoints, model, weights
 def test_damaged_imagenet_weights_are_refused(checkpoints, model, weights):
     checkpoints.mkdir(parents=True)
     (checkpoints / file_of(weights)).write_bytes(b"no weights")
-    with pytest.raises(InputError, match="not what its name says"):
+    with pytest.raises(InputError, match="not the one in its name"):
         model.build(CLASSES)
 
 

@@ -1,4 +1,4 @@
-"""A trial's share of a GPU, and what a rehearsal measures; on the CPU, where there is no GPU."""
+"""A trial's share of a GPU, and what a profile measures; on the CPU, where there is no GPU."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from trainables.losses.none import NoDistillation
 from trainables.task import count_parameters
-from trainables.tasks import profiling as measuring
-from trainables.tasks.profiling import CONTEXT_BYTES, GIB, allowed, gpu_memory_share, limit_to_gpu_share, rehearse
+from trainables.tasks import profiling
+from trainables.tasks.profiling import (
+    CONTEXT_BYTES,
+    GIB,
+    gpu_memory_share,
+    limit_to_gpu_share,
+    profile_trial,
+    tensor_bytes,
+)
 from trainables.training.recipe import Recipe
 
 
 @settings(deadline=None)
 @given(st.integers(1, 64), st.integers(GIB, 200 * GIB))
-def test_shares_of_a_gpu_fit_beside_each_other_with_their_contexts(count: int, there: int) -> None:
-    each = allowed(1 / count, there)
+def test_shares_of_a_gpu_and_their_contexts_fit_together(count: int, there: int) -> None:
+    each = tensor_bytes(1 / count, there)
     if count > 1 and each:
         assert count * (each + CONTEXT_BYTES) <= there
     assert 0 <= each <= there
@@ -61,8 +68,8 @@ def test_torch_is_limited_to_the_share_less_the_context(
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (0.25, r"share of the GPU is 0.25, which leaves 19.2 of 80.0 GiB .* --gpus-per-trial 0.5, or let .* auto"),
-        (0.7, r"--gpus-per-trial 1, or let"),
+        (0.25, r"share of the GPU is 0.25, which leaves 19.2 of 80.0 GiB .* --gpus-per-worker 0.5, or let .* auto"),
+        (0.7, r"--gpus-per-worker 1, or let"),
         (1.0, r"a GPU of 80.0 GiB is too small for this trial: .* --workers-per-trial 2"),
     ],
 )
@@ -87,7 +94,7 @@ def test_too_large_a_trial_fails_by_its_share_and_the_way_out(
         ("CUDA error: an illegal memory access was encountered", RuntimeError),
     ],
 )
-def test_full_gpu_is_told_from_other_faults(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
+def test_full_gpu_is_no_other_error(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
     with (
         pytest.raises(becomes, match=r"share of the GPU" if becomes is MemoryError else error),
         gpu_memory_share(job()),
@@ -98,14 +105,14 @@ def test_full_gpu_is_told_from_other_faults(error: str, becomes: type[Exception]
 def test_gpu_that_torch_cannot_use_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (
-        pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-trial 0"),
+        pytest.raises(RuntimeError, match=r"cannot use this node's GPU: .* --gpus-per-worker 0"),
         gpu_memory_share(job()),
     ):
         pass
 
 
 @pytest.mark.parametrize("work", ["train", "prepare"])
-def test_training_and_preparing_are_kept_to_the_share(work: str, pretended: dict[str, float]) -> None:
+def test_training_and_preparing_are_limited_to_the_share(work: str, pretended: dict[str, float]) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011 (there is no GPU, or nothing stored: only the limit matters)
         next(getattr(small.TASK, work)(job()))
     assert pretended["share"] == pytest.approx(19.25 / 80)
@@ -117,7 +124,7 @@ def test_nothing_is_limited_on_a_cpu(pretended: dict[str, float]) -> None:
     assert not pretended
 
 
-# -- a rehearsal ---------------------------------------------------------------------------------------------------
+# -- profiling -----------------------------------------------------------------------------------------------------
 
 TASKS = {
     "stored logits": (small.TASK, small.job),
@@ -129,7 +136,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_rehearsal_trains_as_many_batches_as_it_is_told_with_a_teacher_nobody_trained(
+def test_profile_trains_as_many_batches_as_asked_with_an_untrained_teacher(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, make = TASKS[kind]
@@ -138,46 +145,46 @@ def test_rehearsal_trains_as_many_batches_as_it_is_told_with_a_teacher_nobody_tr
     monkeypatch.setattr(
         type(task), "task_loss", lambda self, outputs, batch: seen.append(1) or task_loss(self, outputs, batch)
     )
-    rehearsed = task.rehearse(make(task, tmp_path, tmp_path), 2)
+    profiled = task.profile(make(task, tmp_path, tmp_path), 2)
     assert len(seen) == 2 * 2
-    assert rehearsed.epoch_batches == math.ceil(len(task.positions("train")) / task.recipe.batch_size)
-    assert rehearsed.epoch_seconds > 0
-    assert 0 < rehearsed.peak_bytes < rehearsed.device_bytes
+    assert profiled.epoch_batches == math.ceil(len(task.positions("train")) / task.recipe.batch_size)
+    assert profiled.epoch_seconds > 0
+    assert 0 < profiled.peak_bytes < profiled.device_bytes
     assert not list(tmp_path.iterdir())
 
 
-def test_rehearsal_without_a_student_trains_the_teacher_by_its_own_recipe(
+def test_profile_without_a_student_trains_the_teacher_by_its_own_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[tuple[int, int]] = []
-    start = measuring.start_training
+    start = profiling.start_training
 
     def noted(job: Any, ranks: Any, build: Any, recipe: Any, loss: Any) -> Any:
         trained.append((count_parameters(build()), recipe.batch_size))
         return start(job, ranks, build, recipe, loss)
 
-    monkeypatch.setattr(measuring, "start_training", noted)
+    monkeypatch.setattr(profiling, "start_training", noted)
     own = dataclasses.replace(small.TASK.teacher, recipe=Recipe(batch_size=20))
     task = dataclasses.replace(small.TASK, teacher=own)
     made = dataclasses.replace(small.job(task, tmp_path, tmp_path, loss=None), student=None)
-    assert task.rehearse(made, 1).epoch_batches == 80 / 20
+    assert task.profile(made, 1).epoch_batches == 80 / 20
     assert trained == [(count_parameters(task.build(own.model)), 20)]
 
 
-def test_epoch_is_told_whole_from_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_time_is_extrapolated_from_the_profiled_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of 3 batches of 80 samples in 1 s, all 20 of validation in 4 s: 80/32 · 1 + 4."""
     times = iter([0.0, 9.0, 99.0, 100.0, 101.0, 105.0])
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: next(times))
-    monkeypatch.setattr(measuring, "train_epoch", lambda *_: {})
-    monkeypatch.setattr(measuring, "_evaluate", lambda *_: 1.0)
+    monkeypatch.setattr(profiling.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(profiling, "train_epoch", lambda *_: {})
+    monkeypatch.setattr(profiling, "_evaluate_share", lambda *_: 1.0)
     made = small.job(small.TASK, tmp_path, tmp_path, loss=NoDistillation())
-    assert rehearse(small.TASK, made, 1, lambda: None).epoch_seconds == 80 / 32 + 4
+    assert profile_trial(small.TASK, made, 1).epoch_seconds == 80 / 32 + 4
 
 
 def test_stored_outputs_are_stood_in_for_at_their_full_size(tmp_path: Path) -> None:
     made = small.job(small.TASK, tmp_path, tmp_path)
     train = small.TASK.examples("train", "cpu")
-    stands = measuring._stand_in(small.TASK, made, train, lambda: small.TASK.build(small.TASK.teacher.model))
+    stands = profiling._make_dummy_teacher(small.TASK, made, train)
     assert stands.outputs.shape == (len(train), 10)
     assert stands.outputs.nbytes == len(train) * small.TASK.stored_output_bytes
 

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from study import choice, uniform
 from study.errors import InputError
-from study.space.domains import domains, resolve
-from study.trial import EpochResult, Plan, Trial, TrialContext, TrialNote
+from study.space.domains import find_domains, resolve
+from study.task import Plan, TrialNote
+from study.trial import EpochResult, Trial, TrialContext
 from trainables.tasks import simulated
-from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, optimum
+from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, find_optimum
 
 QUIET = Simulated(noise=0.0, seed_effect=0.0)
 unit = st.floats(0, 1)
@@ -83,7 +84,7 @@ SPACES = [
 def test_optimum_is_the_best_that_a_space_holds(space: SimulatedLoss) -> None:
     """Against an oracle: every point of a grid that includes the best values and the domains' ends."""
     scores = []
-    named = dict(domains(space))
+    named = dict(find_domains(space))
     values = [
         domain.labels if hasattr(domain, "labels")
         else [v for v in (0.0, 0.2, 0.3, 0.5, 0.6, 0.9, 1.0) if domain.low <= v <= domain.high]
@@ -92,13 +93,13 @@ def test_optimum_is_the_best_that_a_space_holds(space: SimulatedLoss) -> None:
     for point in itertools.product(*values):
         params = dict(zip(named, point, strict=True))
         scores.append(resolve(space, lambda name, _: params[name]).score)  # noqa: B023
-    assert optimum(space) == pytest.approx(max(scores), abs=1e-12)
+    assert find_optimum(space) == pytest.approx(max(scores), abs=1e-12)
 
 
 @given(x=unit, y=unit, z=unit, on=st.booleans())
-def test_no_setting_beats_the_optimum(x: float, y: float, z: float, on: bool) -> None:
+def test_no_setting_beats_the_find_optimum(x: float, y: float, z: float, on: bool) -> None:
     space = SimulatedLoss(x=uniform(0, 1), y=uniform(0, 1), extra=choice(off=None, on=Extra(uniform(0, 1))))
-    assert SimulatedLoss(x, y, extra=Extra(z) if on else None).score <= optimum(space)
+    assert SimulatedLoss(x, y, extra=Extra(z) if on else None).score <= find_optimum(space)
 
 
 @given(first=unit, second=unit)
@@ -132,7 +133,9 @@ def test_noise_has_its_scale_and_equal_seeds_are_paired(tmp_path: Path) -> None:
 
 
 @given(trained=st.integers(0, 8), recorded=st.integers(0, 8), checkpoints=st.booleans())
-def test_resumed_trial_tells_the_rows_of_an_uninterrupted_one(trained: int, recorded: int, checkpoints: bool) -> None:
+def test_resumed_trial_yields_the_results_of_an_uninterrupted_one(
+    trained: int, recorded: int, checkpoints: bool
+) -> None:
     """`trained` epochs came to their end, of whose rows `recorded` were written down; the process is another."""
     task, loss = Simulated(checkpoints=checkpoints), SimulatedLoss(x=0.1)
     recorded = min(recorded, trained)
@@ -164,7 +167,7 @@ def test_damaged_checkpoint_is_named_and_costs_nothing_but_time(tmp_path: Path, 
     told = rows_of(job)
     (path,) = job.checkpoint.iterdir()
     path.write_bytes(damage)
-    with pytest.warns(TrialNote, match=rf"checkpoint {path} is damaged; the trial starts again from its first epoch"):
+    with pytest.warns(TrialNote, match=rf"checkpoint {path} is damaged; the trial restarts from its first epoch"):
         assert rows_of(job) == told
 
 
@@ -176,15 +179,15 @@ def test_row_without_seconds_costs_well_under_a_millisecond(tmp_path: Path) -> N
     assert min(timeit.repeat(lambda: rows_of(next(fresh)), timer=time.process_time, number=1, repeat=5)) / 200 < 0.0005
 
 
-def test_teacher_is_kept_once_its_last_row_is_told(tmp_path: Path) -> None:
+def test_teacher_is_stored_before_its_last_result_is_yielded(tmp_path: Path) -> None:
     task, plan = Simulated(teacher_epochs=2), Plan(((0, "train"),), epochs=1)
-    (step,) = task.preparations(tmp_path, plan)
+    (step,) = task.list_preparations(tmp_path, plan)
     job = replace(job_of(SimulatedLoss(), tmp_path, task), trial=Trial("prepare", "", step.name, 0, 0, 2, {}, {}))
     rows = task.prepare(job)
     next(rows)
-    assert task.preparations(tmp_path, plan)
+    assert task.list_preparations(tmp_path, plan)
     next(rows)
-    assert not task.preparations(tmp_path, plan)
+    assert not task.list_preparations(tmp_path, plan)
 
 
 # -- planted failures --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.errors import InputError
-from study.trial import Plan
+from study.task import Plan
 from tests.trainables.small import PLAN, TASK, job, metrics, prepared
 from trainables.losses.common.pruning import select_kept_classes
 from trainables.task import Outputs
@@ -85,11 +85,11 @@ def test_store_that_does_not_fit_is_refused_with_the_sum(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store.os, "statvfs", lambda path: Full)
     with pytest.raises(InputError, match=r"0\.00 GB free: .*--teacher-store off"):
-        TASK.preparations(tmp_path, PLAN)
+        TASK.list_preparations(tmp_path, PLAN)
 
 
 def test_nothing_is_prepared_for_a_study_that_asks_no_teacher(tmp_path):
-    assert TASK.preparations(tmp_path, Plan((), 3)) == []
+    assert TASK.list_preparations(tmp_path, Plan((), 3)) == []
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 40))
@@ -111,7 +111,7 @@ def test_files_are_as_large_as_the_disk_was_asked_for(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(store, "check_disk", lambda folder, size: asked.append(size))
     monkeypatch.setattr(store, "SHARD_BYTES", 4000)
-    steps = TASK.preparations(tmp_path, PLAN)
+    steps = TASK.list_preparations(tmp_path, PLAN)
     prepared(TASK, tmp_path)
     # a file of safetensors begins with how long its header is
     sizes = [path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little") for path in shards(tmp_path)]

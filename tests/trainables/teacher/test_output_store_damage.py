@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from study.errors import InputError
-from study.trial import Plan
+from study.task import Plan
 from tests.trainables.small import PLAN, TASK, job, prepared
 from trainables.distill import build_seeded
 from trainables.teacher import output_store as store
@@ -64,35 +64,35 @@ def test_damaged_shard_is_noticed_and_computed_again(filled, how):
     content = spoil(path, how)
     with pytest.raises(store.DamagedShardError, match=path.name):
         store.open_shard(path)
-    assert not TASK.sound(path)
-    (step,) = TASK.preparations(filled, PLAN)
+    assert not TASK.is_intact(path)
+    (step,) = TASK.list_preparations(filled, PLAN)
     assert f"; computed again: {path}: damaged (" in step.note
     prepared(TASK, filled)
     assert path.read_bytes() == content
-    assert TASK.sound(path)
+    assert TASK.is_intact(path)
 
 
 def test_asking_what_is_to_be_done_deletes_nothing(filled):
     """A dry run and `doctor` ask, and so does the driver of another study."""
     spoil(shards(filled)[0])
     before = {path: path.read_bytes() for path in shards(filled)}
-    asked = TASK.preparations(filled, PLAN)
+    asked = TASK.list_preparations(filled, PLAN)
     assert {path: path.read_bytes() for path in shards(filled)} == before
-    assert TASK.preparations(filled, PLAN) == asked != []
+    assert TASK.list_preparations(filled, PLAN) == asked != []
 
 
 def test_step_removes_damage_where_its_block_begins_and_nowhere_else(filled):
     early, late = shards(filled)[1], shards(filled)[3]
     spoil(early), spoil(late)
-    step, other = TASK.preparations(filled, PLAN)
+    step, other = TASK.list_preparations(filled, PLAN)
     assert step.note == other.note
     assert f"{early} and 1 more: damaged" in step.note
     made = job(TASK, filled, filled / "c", phase="prepare", epochs=1, loss=None)
     object.__setattr__(made.trial, "config", step.config)
     list(preparing._store_outputs(TASK, made))
-    assert TASK.sound(early)
+    assert TASK.is_intact(early)
     assert late.exists()
-    assert not TASK.sound(late)
+    assert not TASK.is_intact(late)
 
 
 def test_damage_to_what_a_study_does_not_draw_is_left_to_the_study_that_does(filled):
@@ -101,10 +101,10 @@ def test_damage_to_what_a_study_does_not_draw_is_left_to_the_study_that_does(fil
     prepared(TASK, filled, other)
     path = min(set(shards(filled)) - before)
     spoil(path)
-    assert TASK.preparations(filled, PLAN) == []
+    assert TASK.list_preparations(filled, PLAN) == []
     list(TASK.train(job(TASK, filled, filled / "t", epochs=1)))
     assert path.exists()
-    assert "damaged" in TASK.preparations(filled, other)[0].note
+    assert "damaged" in TASK.list_preparations(filled, other)[0].note
 
 
 def test_trial_that_meets_damage_names_the_shard_and_the_way_out(filled):
@@ -123,7 +123,7 @@ def test_trial_that_meets_damage_names_the_shard_and_the_way_out(filled):
 def test_outputs_of_another_teacher_are_computed_again_even_by_a_process_that_knew_it(filled):
     before, old = shards(filled), stored_and_live(filled)
     another_teacher(filled)
-    steps = TASK.preparations(filled, PLAN)
+    steps = TASK.list_preparations(filled, PLAN)
     assert len(steps) == len(before)
     assert steps[0].note.endswith(f"; computed again: {before[0]} and {len(before) - 1} more: of another teacher")
     with pytest.raises(store.DamagedShardError, match=r"of another teacher: run the command again with --retry-failed"):
@@ -140,14 +140,14 @@ def test_outputs_of_a_teacher_that_is_gone_wait_for_it_and_stay_if_it_comes_back
     weights = teachers.folder(filled, TASK.teacher_key) / "weights.safetensors"
     sound = weights.read_bytes()
     spoil(weights)
-    first, *others = TASK.preparations(filled, PLAN)
+    first, *others = TASK.list_preparations(filled, PLAN)
     assert first.name == "teacher"
     assert len(others) == len(before)
     assert "of another teacher" in others[0].note
     with pytest.raises(InputError, match=r"teachers/.* is damaged or gone: run the command again with --retry-failed"):
         list(TASK.train(job(TASK, filled, filled / "t")))
     weights.write_bytes(sound)
-    assert TASK.preparations(filled, PLAN) == []
+    assert TASK.list_preparations(filled, PLAN) == []
     assert {path: path.read_bytes() for path in shards(filled)} == before
 
 
@@ -158,8 +158,8 @@ def test_shard_of_an_earlier_version_is_computed_again(filled):
     checksum = {"sha256": store._sha256(shard.codes, shard.outputs)}
     old.write_bytes(safetensors.torch.save({"codes": shard.codes, "outputs": shard.outputs}, metadata=checksum))
     new.unlink()
-    assert TASK.sound(old)
-    (step,) = TASK.preparations(filled, PLAN)
+    assert TASK.is_intact(old)
+    (step,) = TASK.list_preparations(filled, PLAN)
     assert step.note.endswith(f"{old}: of another teacher")
     prepared(TASK, filled)
     assert new.exists()

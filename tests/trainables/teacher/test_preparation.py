@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.trial import Plan
+from study.task import Plan
 from tests.trainables.small import PLAN, TASK, prepared
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
@@ -21,7 +21,7 @@ FILL = """
 import sys
 from pathlib import Path
 import torch
-from study.trial import Plan
+from study.task import Plan
 from tests.trainables.small import TASK, prepared
 from trainables.teacher import output_store as store
 
@@ -90,7 +90,7 @@ def test_two_processes_fill_one_store_at_once_with_overlapping_plans(with_teache
     assert set(held) == ours | others
     twice = {code for code in held if held.count(code) > 1}
     assert twice <= ours & others  # both lacked it when they looked
-    assert TASK.preparations(with_teacher, PLAN) == TASK.preparations(with_teacher, OVERLAPPING) == []
+    assert TASK.list_preparations(with_teacher, PLAN) == TASK.list_preparations(with_teacher, OVERLAPPING) == []
 
 
 def test_fill_killed_between_shards_goes_on_with_what_is_missing(with_teacher, monkeypatch):

@@ -75,9 +75,9 @@ def scores(ranks: ProcessGroup = SINGLE_PROCESS) -> list[dict[str, float]]:
 def told(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of two workers' checkpoints, and what each of them saw."""
     folder = tmp_path_factory.mktemp("workers")
-    meetings = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    rendezvous_addresses = [f"127.0.0.1:{port}" for port in free_ports(6)]
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
-        workers = [pool.submit(a_worker, rank, storage, folder, meetings) for rank in range(WORKERS)]
+        workers = [pool.submit(a_worker, rank, storage, folder, rendezvous_addresses) for rank in range(WORKERS)]
         return folder, [worker.result(timeout=300) for worker in workers]
 
 
@@ -89,12 +89,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def a_worker(rank: int, storage: Path, folder: Path, meetings: list[str]) -> dict[str, Any]:
+def a_worker(rank: int, storage: Path, folder: Path, rendezvous_addresses: list[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
-    place = iter(meetings)
+    addresses = iter(rendezvous_addresses)
 
     def mine(made: TrialContext) -> TrialContext:
-        return dataclasses.replace(made, rank=rank, workers=WORKERS, meeting=next(place))
+        return dataclasses.replace(made, rank=rank, workers=WORKERS, rendezvous_address=next(addresses))
 
     seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
     rows = UNEVEN.train(mine(normless(storage, folder / "cut")))
@@ -159,19 +159,19 @@ def test_loss_that_is_not_finite_in_one_worker_fails_in_all(told):
 @pytest.mark.gpu
 def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path):
     """Gloo carries what they share, since NCCL wants a GPU for each; batch norm takes its statistics over both."""
-    meeting = f"127.0.0.1:{free_ports(1)[0]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
-        workers = [pool.submit(on_a_gpu, storage, tmp_path, rank, WORKERS, meeting) for rank in range(WORKERS)]
+        workers = [pool.submit(on_a_gpu, storage, tmp_path, rank, WORKERS, address) for rank in range(WORKERS)]
         (first, second) = [worker.result(timeout=300) for worker in workers]
     assert first == second
     for row, expected in zip(first, on_a_gpu(storage, tmp_path / "alone"), strict=True):
         assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=1e-3)
 
 
-def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, meeting: str = "") -> list[dict[str, float]]:
+def on_a_gpu(storage: Path, folder: Path, rank: int = 0, workers: int = 1, address: str = "") -> list[dict[str, float]]:
     """With batch norm."""
     made = job(UNEVEN, storage, folder)
-    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, meeting=meeting)
+    mine = dataclasses.replace(made, device="cuda", rank=rank, workers=workers, rendezvous_address=address)
     return metrics(list(UNEVEN.train(mine)))
 
 

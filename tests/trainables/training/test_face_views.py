@@ -14,7 +14,7 @@ from torchvision import transforms
 from tests.trainables.small_faces import dataset, load
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import Faces, FaceSet
-from trainables.tasks.face_parsing.examples import MIRRORED, FaceExamples, face_examples
+from trainables.tasks.face_parsing.examples import MIRRORED, FaceExamples
 from trainables.training.views import CropFlip, Flips
 
 VIEWS = Flips()
@@ -27,8 +27,9 @@ def face_set(count: int = 6, height: int = 8, width: int = 10) -> FaceSet:
     return FaceSet("random", Faces(images, labels), (count - 2, 1, 1), "0" * 16)
 
 
-def examples(faces: FaceSet) -> FaceExamples:
-    return face_examples(faces.faces, faces, "cpu")
+def examples(faces: FaceSet, part: Faces | None = None, device: str = "cpu") -> FaceExamples:
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (faces.mean, faces.std))
+    return FaceExamples(faces.faces if part is None else part, VIEWS, mean, std)
 
 
 # -- views
@@ -128,7 +129,7 @@ def test_mapped_faces_give_the_batches_of_faces_in_memory(tmp_path, monkeypatch)
     mapped = loaded.pool
     in_memory = Faces(np.array(mapped.images), np.array(mapped.labels))
     samples, views = torch.tensor([3, 0, 3, 2]), torch.tensor([0, 1, 1, 1])
-    batches = [face_examples(faces, loaded, "cpu").batch(samples, views) for faces in (mapped, in_memory)]
+    batches = [examples(loaded, faces).batch(samples, views) for faces in (mapped, in_memory)]
     assert torch.equal(batches[0].inputs, batches[1].inputs)
     assert torch.equal(batches[0].targets, batches[1].targets)
 
@@ -147,7 +148,7 @@ def test_batch_leaves_the_faces_as_they_are():
 def test_batches_on_the_device_equal_those_on_the_processor():
     faces, samples, views = face_set(), torch.arange(6), torch.tensor([0, 1, 0, 1, 1, 0])
     here = examples(faces).batch(samples, views)
-    there = face_examples(faces.faces, faces, "cuda").batch(samples.cuda(), views.cuda())
+    there = examples(faces, device="cuda").batch(samples.cuda(), views.cuda())
     assert there.inputs.is_cuda
     torch.testing.assert_close(there.inputs.cpu(), here.inputs)
     assert torch.equal(there.targets.cpu(), here.targets)

@@ -20,7 +20,7 @@ from trainables.training.schedules import (
     Progress,
     Staircase,
     check_range,
-    schedule_values,
+    evaluate_schedules,
     value_at,
 )
 
@@ -39,9 +39,9 @@ schedules = st.one_of(
 
 @given(schedules, runs)
 def test_schedule_stays_within_its_ends(schedule, progress):
-    low, high = schedule.ends()
+    low, high = schedule.bounds()
     margin = 1e-9 * (1 + abs(low) + abs(high))
-    assert low - margin <= schedule.at(progress) <= high + margin
+    assert low - margin <= schedule.value_at(progress) <= high + margin
 
 
 @given(st.builds(Progress, st.integers(0, 50), st.integers(51, 300), st.floats(0, 1, exclude_max=True)))
@@ -55,26 +55,26 @@ def test_published_temperatures_of_resnet8():
     stages = Staircase(5.6, 2.4, stages=8)
     plateaus = [5.600, 5.143, 4.686, 4.229, 3.771, 3.314, 2.857, 2.400]
     for epoch in range(80):
-        assert stages.at(Progress(epoch, 80)) == pytest.approx(plateaus[epoch // 10], abs=5e-4)
+        assert stages.value_at(Progress(epoch, 80)) == pytest.approx(plateaus[epoch // 10], abs=5e-4)
 
 
 def test_published_pruning_of_resnet8():
     # P1: 0 to 40 % in four stages of 20 epochs.
     stages = Staircase(0.0, 0.4, stages=4)
     for epoch in range(80):
-        assert stages.at(Progress(epoch, 80)) == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4][epoch // 20])
+        assert stages.value_at(Progress(epoch, 80)) == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4][epoch // 20])
 
 
 def test_stage_does_not_move_within_an_epoch():
     stages = Staircase(0.0, 1.0, stages=8)
-    assert stages.at(Progress(9, 80, within=0.99)) == stages.at(Progress(0, 80)) == 0.0
-    assert stages.at(Progress(10, 80)) == pytest.approx(1 / 7)
+    assert stages.value_at(Progress(9, 80, within=0.99)) == stages.value_at(Progress(0, 80)) == 0.0
+    assert stages.value_at(Progress(10, 80)) == pytest.approx(1 / 7)
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 4, 5, 7, 30, 239])
 def test_stages_end_at_their_end_whatever_the_length(epochs):
-    assert Staircase(1.0, 3.0, stages=4).at(Progress(0, epochs)) == 1.0
-    assert Staircase(1.0, 3.0, stages=4).at(Progress(epochs - 1, epochs)) == 3.0
+    assert Staircase(1.0, 3.0, stages=4).value_at(Progress(0, epochs)) == 1.0
+    assert Staircase(1.0, 3.0, stages=4).value_at(Progress(epochs - 1, epochs)) == 3.0
 
 
 def test_poly_is_torchs_at_each_epochs_start():
@@ -82,7 +82,7 @@ def test_poly_is_torchs_at_each_epochs_start():
     optimizer = torch.optim.SGD([parameter], lr=0.01)
     peer = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=20, power=0.9)
     for epoch in range(20):
-        assert Polynomial(0.01).at(Progress(epoch, 20)) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
+        assert Polynomial(0.01).value_at(Progress(epoch, 20)) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
         optimizer.step()
         peer.step()
 
@@ -97,11 +97,11 @@ def test_end_that_is_no_number_is_refused(schedule, end):
 
 
 def test_single_stage_is_its_end():
-    assert Staircase(0.0, 0.4, stages=1).at(Progress(0, 80)) == 0.4
+    assert Staircase(0.0, 0.4, stages=1).value_at(Progress(0, 80)) == 0.4
 
 
 def test_cosine_stages_are_slow_at_both_ends():
-    values = [Staircase(0.0, 1.0, stages=5, shape="cosine").at(Progress(epoch, 5)) for epoch in range(5)]
+    values = [Staircase(0.0, 1.0, stages=5, shape="cosine").value_at(Progress(epoch, 5)) for epoch in range(5)]
     assert values == pytest.approx([0, 0.5 - math.sqrt(0.125), 0.5, 0.5 + math.sqrt(0.125), 1])
 
 
@@ -110,21 +110,21 @@ def test_cosine_stages_are_slow_at_both_ends():
 )
 def test_step_stages_are_the_start_then_the_end(stages, values):
     step = Staircase(1.0, 2.0, stages, shape="step")
-    assert [step.at(Progress(epoch, stages)) for epoch in range(stages)] == values
+    assert [step.value_at(Progress(epoch, stages)) for epoch in range(stages)] == values
 
 
 @pytest.mark.parametrize(
     ("epoch", "rate"), [(0, 0.05), (149, 0.05), (150, 0.005), (180, 0.0005), (210, 0.00005), (239, 0.00005)]
 )
 def test_learning_rate_drops_at_150_180_and_210_of_240(epoch, rate):
-    assert MultiStep(0.05).at(Progress(epoch, 240)) == pytest.approx(rate)
+    assert MultiStep(0.05).value_at(Progress(epoch, 240)) == pytest.approx(rate)
 
 
 def test_cosine_moves_at_every_step():
     cosine = Cosine(2.0, 1.0)
-    assert cosine.at(Progress(0, 10)) == 2.0
-    assert cosine.at(Progress(4, 10, within=0.5)) > cosine.at(Progress(5, 10)) == pytest.approx(1.5)
-    assert cosine.at(Progress(9, 10, within=0.999)) == pytest.approx(1.0, abs=1e-6)
+    assert cosine.value_at(Progress(0, 10)) == 2.0
+    assert cosine.value_at(Progress(4, 10, within=0.5)) > cosine.value_at(Progress(5, 10)) == pytest.approx(1.5)
+    assert cosine.value_at(Progress(9, 10, within=0.999)) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("cycles", "factor", "epochs"), [(5, 2, 310), (3, 2, 70), (1, 2, 10), (4, 1, 40)])
@@ -136,15 +136,15 @@ def test_warm_restarts_are_torchs_stepped_at_every_batch(cycles, factor, epochs)
     for epoch in range(epochs):
         for step in range(4):
             theirs.step(epoch + step / 4)
-            assert ours.at(Progress(epoch, epochs, step / 4)) == pytest.approx(optimizer.param_groups[0]["lr"])
+            assert ours.value_at(Progress(epoch, epochs, step / 4)) == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
 @pytest.mark.parametrize("epochs", [7, 10, 70, 311])
 def test_warm_restarts_fill_a_run_of_any_length(epochs):
     schedule = CosineWarmRestarts(1.0, 0.0, cycles=3)
-    assert schedule.at(Progress(0, epochs)) == 1.0
-    assert schedule.at(Progress(epochs - 1, epochs, within=1 - 1e-9)) == pytest.approx(0, abs=1e-6)
-    values = [schedule.at(Progress(epoch, epochs, step / 20)) for epoch in range(epochs) for step in range(20)]
+    assert schedule.value_at(Progress(0, epochs)) == 1.0
+    assert schedule.value_at(Progress(epochs - 1, epochs, within=1 - 1e-9)) == pytest.approx(0, abs=1e-6)
+    values = [schedule.value_at(Progress(epoch, epochs, step / 20)) for epoch in range(epochs) for step in range(20)]
     assert sum(later > earlier for earlier, later in pairwise(values)) == 2
 
 
@@ -197,8 +197,8 @@ class Setting:
 
 def test_scheduled_names_every_schedule_with_its_value():
     setting = Setting(Staircase(4.0, 2.0, stages=2), Inner(Cosine(1.0)))
-    assert schedule_values(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
-    assert schedule_values(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}
+    assert evaluate_schedules(setting, Progress(5, 10)) == {"temperature": 2.0, "inner.fraction": pytest.approx(0.5)}
+    assert evaluate_schedules(Setting(4.0, Inner(1.0)), Progress(5, 10)) == {}
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def picture(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (4, 4)])
 def test_grid_crops_are_torchvisions_crops_and_flips_from_edge_to_edge(height, width, rows, columns):
     views, image = GridCrops(32, rows, columns), picture(height, width)
-    corners = [views.corner(view, height, width) for view in range(1, views.count)]
+    corners = [views.locate_crop(view, height, width) for view in range(1, views.count)]
     for view, (top, left) in enumerate(corners, start=1):
         assert top % 2 == left % 2 == 0
         expected = TF.crop(image, top, left, 32, 32)

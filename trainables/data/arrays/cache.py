@@ -1,4 +1,4 @@
-"""Where data that follows from other data is kept: made once, for all processes and studies on a machine."""
+"""Cache of derived data: folders below $XDG_CACHE_HOME, made once for all processes and studies of a machine."""
 
 from __future__ import annotations
 
@@ -14,91 +14,93 @@ from typing import TypeVar
 
 from study.errors import InputError
 
-Read = TypeVar("Read")
+Content = TypeVar("Content")
 
 _CHECKSUM = "sha256"
-"""The file in a sealed folder that says what was put there."""
+"""The file in a folder with the checksum of all other files."""
 
 
-def derived_folder(kind: str) -> Path:
-    """The folder for one kind of derived data, below $XDG_CACHE_HOME or ~/.cache; it may be deleted at any time.
+def get_cache_folder(kind: str) -> Path:
+    """Return the folder for one kind of derived data, below $XDG_CACHE_HOME or ~/.cache; it may be deleted at any time.
 
-    A relative $XDG_CACHE_HOME counts for nothing. Source: XDG Base Directory Specification 0.8, basics.
+    A relative $XDG_CACHE_HOME is ignored. Source: XDG Base Directory Specification 0.8, basics.
     """
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy" / kind
 
 
-def made_once(folder: Path, name: str, read: Callable[[Path], Read | None], make: Callable[[Path], None]) -> Read:
-    """What `read` finds in `folder`; where that is None, after `make` has filled a folder that takes its place.
+def load_or_make(
+    folder: Path, name: str, load: Callable[[Path], Content | None], make: Callable[[Path], None]
+) -> Content:
+    """Load the content of `folder`; if `load` returns None, replace the folder by one that `make` fills, and load that.
 
-    The folder is whole or absent. Of two processes that want it at once one makes it, and the other waits.
-    Raises InputError, telling by `name` what it is about, if it cannot be written.
+    The folder is complete or absent at any time. Of two processes that need it at once one makes it, the other waits.
+    Raises InputError, which names the data by `name`, if the folder cannot be written.
     """
-    found = read(folder)
-    if found is not None:
-        return found
+    content = load(folder)
+    if content is not None:
+        return content
     try:
-        with _alone(folder, name):
-            found = read(folder)
-            if found is None:
-                _replaced(folder, make)
-                found = read(folder)
+        with _lock_folder(folder, name):
+            content = load(folder)
+            if content is None:
+                _replace_folder(folder, make)
+                content = load(folder)
     except OSError as error:
         raise InputError(
             f"{name} cannot be written to {folder.parent} ({error.strerror}): "
-            "name a folder that can be written in XDG_CACHE_HOME"
+            "give a folder that can be written in XDG_CACHE_HOME"
         ) from None
-    if found is None:
+    if content is None:
         raise InputError(
-            f"{name} cannot be read back from {folder}: its disk is damaged; name another in XDG_CACHE_HOME"
+            f"{name} cannot be read back from {folder}: its disk is damaged; give another one in XDG_CACHE_HOME"
         )
-    return found
+    return content
 
 
-def _replaced(folder: Path, make: Callable[[Path], None]) -> None:
-    # always the same name: what a killed process left is found and removed
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+def _replace_folder(folder: Path, make: Callable[[Path], None]) -> None:
+    # always the same name, so that the remains of a killed process are found and removed
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        aside.mkdir()
-        make(aside)
+        temporary.mkdir()
+        make(temporary)
         shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
-    """Be the only process that makes this folder. The system lifts the lock when a process ends, however it ends."""
+def _lock_folder(folder: Path, name: str) -> Iterator[None]:
+    """Hold the exclusive right to make this folder. The system releases the lock when a process ends in any way."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{name}: made by another process at this moment, waiting for it", file=sys.stderr)
+            print(f"{name}: waiting for another process that is making it", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def seal(folder: Path) -> None:
-    """Note what is in a folder, so that `sealed` knows it again."""
-    (folder / _CHECKSUM).write_bytes(checksum(folder))
+def write_checksum(folder: Path) -> None:
+    """Write the checksum of a complete folder, for `verify_checksum`."""
+    (folder / _CHECKSUM).write_bytes(compute_checksum(folder))
 
 
-def sealed(folder: Path) -> Path | None:
-    """The folder, if all is there as it was sealed, unchanged; files that a crash left half written are not."""
+def verify_checksum(folder: Path) -> Path | None:
+    """Return the folder if all its files are as they were written, else None; a crash may leave incomplete files."""
     try:
-        return folder if (folder / _CHECKSUM).read_bytes() == checksum(folder) else None
+        return folder if (folder / _CHECKSUM).read_bytes() == compute_checksum(folder) else None
     except OSError:
         return None
 
 
-def checksum(folder: Path) -> bytes:
-    """The SHA-256 of the names, sizes and contents of a folder's files, in hexadecimal digits."""
-    content = hashlib.sha256()
-    for path in sorted(folder.rglob("*.*")):  # but of the checksum, which has no suffix
-        data = path.read_bytes()
-        content.update(f"{path.relative_to(folder)} {len(data)}\n".encode() + data)
-    return content.hexdigest().encode()
+def compute_checksum(folder: Path) -> bytes:
+    """Return the SHA-256 of the names, sizes and contents of a folder's files, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.*")):  # all files but the checksum's, which has no suffix
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
+    return digest.hexdigest().encode()

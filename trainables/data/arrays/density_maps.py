@@ -1,7 +1,7 @@
 """Density maps from annotated points: geometry-adaptive Gaussians whose sum over an image is its count.
 
-Computed once for the same points, sizes and settings, and kept in a file. Each process has its own copy in memory: maps
-are padded there as their images are.
+They are computed once for the same points, sizes and settings, and cached in a file. Each process holds a copy in
+memory, padded as its images are.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from torch import Tensor
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import canonical
-from study.trial import TrialNote
-from trainables.data.arrays.cache import derived_folder
+from study.task import TrialNote
+from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.shanghaitech import Points, Scene
 
 STRIDE = 2
-"""Maps are kept at half the image's size, the finest at which a net here predicts."""
+"""Pixels of the image per pixel of a map, in each direction: the finest at which a net here predicts."""
 
 _REACH = 4.0
-"""Gaussians are cut off after so many standard deviations, before they are normalised."""
+"""Standard deviations at which Gaussians are truncated before they are normalised."""
 
 _NARROWEST = 0.3
-"""Pixels: a narrower Gaussian may fall between pixels, and its sum over them, which divides it, be 0."""
+"""Least σ in pixels: a narrower Gaussian may fall between pixels, so that the sum it is divided by is 0."""
 
 _METHOD = "separable Gaussians, sums over 2 × 2 pixels"
-"""Part of what identifies kept maps: to be changed with the computation."""
+"""Part of the cache key: change it with the computation."""
 
 
 @dataclass(frozen=True)
 class AdaptiveKernels:
-    """Gaussians as wide as heads are apart: σ = beta · mean distance to the nearest `neighbours`, within two bounds.
+    """Gaussians with σ = beta · mean distance to the nearest `neighbours`, in pixels, from `smallest` to `largest`.
 
-    σ in pixels; a head without neighbours gets the upper bound.
-    Raises InputError for a beta that is not above 0, no neighbours, and bounds below 0.3 or that are no range.
-    Source: Zhang et al. 2016, section 2.2, with beta 0.3; the bounds, and that kernels are normalised inside the image,
-    are this implementation's own.
+    A head without neighbours gets `largest`.
+    Raises InputError for a beta that is not above 0, no neighbours, a `smallest` below 0.3 or above `largest`.
+    Source: Zhang et al. 2016, section 2.2, with beta 0.3; the bounds, and the normalisation of kernels inside the
+    image, are this implementation's own.
     """
 
     beta: float = 0.3
@@ -61,63 +61,64 @@ class AdaptiveKernels:
                 f"{self}: beta must be above 0, neighbours ≥ 1, smallest ≥ {_NARROWEST} pixels and not above largest"
             )
 
-    def widths(self, heads: Points) -> npt.NDArray[np.float64]:
-        """σ of each head: (N, 2) → (N,)."""
+    def compute_sigmas(self, heads: Points) -> npt.NDArray[np.float64]:
+        """Return σ of each head in pixels: (N, 2) → (N,)."""
         known = min(self.neighbours, len(heads) - 1)
         if known < 1:
             return np.full(len(heads), self.largest)
         distances, _ = cKDTree(heads).query(heads, k=known + 1)
-        # of heads at one point any may be found first: the nearest is at distance 0 whichever it is
+        # the first column is a head at distance 0: the head itself, or another at the same point
         means: npt.NDArray[np.float64] = distances[:, 1:].mean(axis=1)
         return np.clip(self.beta * means, self.smallest, self.largest)
 
 
-def density_map(heads: Points, size: tuple[int, ...], kernels: AdaptiveKernels) -> npt.NDArray[np.float64]:
-    """Σ_i G_σi(x − x_i) over the pixels of an image, each G normalised to sum 1 there: (N, 2) → (H, W)."""
+def make_density_map(heads: Points, size: tuple[int, ...], kernels: AdaptiveKernels) -> npt.NDArray[np.float64]:
+    """Return Σ_i G_σi(x − x_i) for heads x_i, each G normalised to sum 1 inside the image: (N, 2) → (H, W)."""
     height, width = size
     density = np.zeros((height, width))
-    for (x, y), sigma in zip(heads, kernels.widths(heads), strict=True):
-        rows, down = _kernel(y, sigma, height)
-        columns, across = _kernel(x, sigma, width)
+    for (x, y), sigma in zip(heads, kernels.compute_sigmas(heads), strict=True):
+        rows, down = _sample_kernel(y, sigma, height)
+        columns, across = _sample_kernel(x, sigma, width)
         density[rows, columns] += np.outer(down, across)
     return density
 
 
-def density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tensor]:
-    """The map of each scene at half its size, odd sizes rounded up: (1, ⌈H/2⌉, ⌈W/2⌉) float32 each.
+def load_density_maps(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> list[Tensor]:
+    """Return the map of each scene at half its size, (1, ⌈H/2⌉, ⌈W/2⌉) float32 each.
 
-    Where they cannot be kept, a TrialNote says so, and every process computes them again.
+    If they cannot be cached, it warns with a TrialNote, and every process computes them again.
     """
-    path = derived_folder("density") / f"{_key(scenes, kernels)}.safetensors"
-    kept = _kept(path, scenes)
-    if kept is not None:
-        return kept
-    maps = [_half(density_map(scene.heads, scene.image.shape[1:], kernels)) for scene in scenes]
+    path = get_cache_folder("density") / f"{_cache_key(scenes, kernels)}.safetensors"
+    cached = _load_maps(path, scenes)
+    if cached is not None:
+        return cached
+    maps = [_sum_blocks(make_density_map(scene.heads, scene.image.shape[1:], kernels)) for scene in scenes]
     try:
-        with atomic_write(path) as aside:
-            aside.write_bytes(safetensors.torch.save({str(number): density for number, density in enumerate(maps)}))
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(safetensors.torch.save({str(number): density for number, density in enumerate(maps)}))
     except OSError as error:
-        note = f"density maps cannot be kept in {path.parent} ({error.strerror}); XDG_CACHE_HOME names another place"
+        note = f"density maps cannot be cached in {path.parent} ({error.strerror}); give another in XDG_CACHE_HOME"
         warnings.warn(note, TrialNote, stacklevel=2)
     return maps
 
 
-def _kernel(centre: float, sigma: float, size: int) -> tuple[slice, npt.NDArray[np.float64]]:
-    """Where a Gaussian lies on a line of pixels, and its values, which sum to 1."""
+def _sample_kernel(centre: float, sigma: float, size: int) -> tuple[slice, npt.NDArray[np.float64]]:
+    """Return the range of a Gaussian on a line of `size` pixels, and its values there, which sum to 1."""
     reach = int(np.ceil(_REACH * sigma))
     start, stop = max(0, round(centre) - reach), min(size, round(centre) + reach + 1)
     values = np.exp(-((np.arange(start, stop) - centre) ** 2) / (2 * sigma**2))
     return slice(start, stop), values / values.sum()
 
 
-def _half(density: npt.NDArray[np.float64]) -> Tensor:
+def _sum_blocks(density: npt.NDArray[np.float64]) -> Tensor:
+    """Sum a map over blocks of STRIDE × STRIDE pixels: (H, W) → (1, ⌈H/2⌉, ⌈W/2⌉)."""
     height, width = density.shape
     even = np.pad(density, ((0, height % STRIDE), (0, width % STRIDE)))
     sums = even.reshape(even.shape[0] // STRIDE, STRIDE, -1, STRIDE).sum(axis=(1, 3))
     return torch.from_numpy(sums.astype(np.float32))[None]
 
 
-def _key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
+def _cache_key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
     digest = hashlib.sha256(canonical([_METHOD, kernels]).encode())
     for scene in scenes:
         digest.update(repr((scene.image.shape, scene.count)).encode())
@@ -125,14 +126,14 @@ def _key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
     return digest.hexdigest()[:16]
 
 
-def _kept(path: Path, scenes: Sequence[Scene]) -> list[Tensor] | None:
-    """The maps in a file; None if there is none, or if they are not what they must be: the file is then made again."""
+def _load_maps(path: Path, scenes: Sequence[Scene]) -> list[Tensor] | None:
+    """Return the maps in a file, or None if there is none or if their sums are not the counts."""
     try:
         tensors = safetensors.torch.load_file(path)
         maps = [tensors[str(number)] for number in range(len(scenes))]
     except (SafetensorError, OSError, KeyError):
         return None
-    sums = all(
+    valid = all(
         abs(float(m.sum()) - scene.count) <= 1e-3 + 1e-5 * scene.count for m, scene in zip(maps, scenes, strict=True)
     )
-    return maps if sums else None
+    return maps if valid else None

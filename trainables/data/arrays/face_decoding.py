@@ -1,8 +1,7 @@
-"""One face from its files: the image, and the labels that its masks, one file a part, make together."""
+"""Decoding of one face: its image, and its label map, combined from one mask file for each part of the face."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,28 +9,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from study.errors import InputError
+from trainables.data.arrays.source_files import SourceFile, open_image
 from trainables.data.arrays.splits import Pixels
 
 CLASSES = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
     "mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
 )  # fmt: skip
-"""In the authors' order, in which a later one is painted over an earlier one."""
+"""Classes in the authors' order, in which a later mask is painted over an earlier one."""
 
 _MODES = ("1", "L", "P", "RGB")
-"""Pillow's, of masks: black and white, grey, with a palette, in colours."""
-
-
-class SourceFile(NamedTuple):
-    """A file as a folder lists it."""
-
-    path: str
-    size_bytes: int
-    changed_ns: int
-
-    @property
-    def name(self) -> str:
-        return Path(self.path).name
+"""Pillow's modes that masks may have: black and white, grey, palette, colour."""
 
 
 class Portrait(NamedTuple):
@@ -39,52 +27,49 @@ class Portrait(NamedTuple):
 
     image: SourceFile
     masks: tuple[tuple[int, SourceFile], ...]
-    """By class, ascending."""
+    """Class and file of each mask, by ascending class."""
 
 
 class Resolution(NamedTuple):
-    """Pixels at each side, of what is decoded and of the masks' files."""
+    """Side in pixels of the decoded arrays and of the mask files."""
 
     size: int
     mask_size: int
 
 
-def decode(portrait: Portrait, resolution: Resolution) -> tuple[Pixels, Pixels]:
-    """The image (3, H, W) and the labels (H, W) of a face, those at the nearest of the masks' pixels.
+def decode_portrait(portrait: Portrait, resolution: Resolution) -> tuple[Pixels, Pixels]:
+    """Return image (3, H, W) and labels (H, W) of a face; labels are resized by nearest neighbour.
 
     Raises InputError for a file that cannot be decoded, an image that is not square or too small, a mask of another
-    size, and a mask of which it is not clear what is black.
+    size, and a mask whose palette makes black ambiguous.
     """
     size, mask_size = resolution
     labels = np.zeros((mask_size, mask_size), dtype=np.uint8)
     for number, mask in portrait.masks:
-        labels[_mask(mask.path, mask_size)] = number
+        labels[_decode_mask(mask.path, mask_size)] = number
     nearest = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
-    image = _image(portrait.image.path, size)
+    image = _decode_image(portrait.image.path, size)
     return np.ascontiguousarray(image.transpose(2, 0, 1)), np.array(nearest)
 
 
-def _image(path: str, size: int) -> Pixels:
-    """A square image (H, W, 3), reduced with Pillow's bilinear filter, which does not alias.
-
-    A JPEG has no checksum: changed bytes in its scan decode silently, to other pixels.
-    """
-    file = opened(path)
+def _decode_image(path: str, size: int) -> Pixels:
+    """Return a square image (H, W, 3), reduced with Pillow's bilinear filter, which does not alias."""
+    file = open_image(path)
     if file.width != file.height or file.width < size:
         raise InputError(
             f"{path} has {file.width} × {file.height} pixels; allowed are squares of {size} pixels or more: "
-            "copy it anew from the archive, or give a smaller size"
+            "copy it again from the archive, or give a smaller size"
         )
     return np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _mask(path: str, mask_size: int) -> npt.NDArray[np.bool_]:
-    """Where a mask is not black: (H, W)."""
-    file = opened(path)
+def _decode_mask(path: str, mask_size: int) -> npt.NDArray[np.bool_]:
+    """Return True where a mask is not black: (H, W)."""
+    file = open_image(path)
     if file.size != (mask_size, mask_size):
         raise InputError(
             f"{path} has {file.width} × {file.height} pixels; allowed is {mask_size} × {mask_size}: "
-            "copy it anew from the archive"
+            "copy it again from the archive"
         )
     if file.mode not in _MODES:
         raise InputError(
@@ -94,22 +79,9 @@ def _mask(path: str, mask_size: int) -> npt.NDArray[np.bool_]:
     part: npt.NDArray[np.bool_] = values[:, :, 0] != 0
     for channel in range(1, values.shape[2]):  # ten times as fast as any(axis=2)
         part |= values[:, :, channel] != 0
-    # of a palette, some tools read the numbers and some the colours
+    # some tools read a palette's indices and some its colours
     if file.mode == "P" and not np.array_equal(part, np.asarray(file) != 0):
         raise InputError(
-            f"{path} has a palette in which black is not number 0 alone: what is part of the mask is not clear; "
-            "save it in grey"
+            f"{path} has a palette in which black is not index 0 alone, so that the mask is ambiguous: save it in grey"
         )
     return part
-
-
-def opened(path: str, whole: bool = True) -> Image.Image:
-    """An image file; if not `whole`, its header alone. Raises InputError if it cannot be decoded."""
-    try:
-        file = Image.open(path)
-        if whole:
-            file.load()
-    # a damaged file may raise any of these, by where the damage is
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}): copy it anew from the archive") from None
-    return file

@@ -1,7 +1,7 @@
-"""Faces with a class for each pixel, as arrays: decoded from their files once, then mapped into memory.
+"""Faces with a class for each pixel: arrays decoded from their files once, then memory-mapped.
 
-The whole of CelebAMask-HQ takes minutes to decode and is larger than most memories. All processes of a machine share
-one copy of it on disk, and the pages of it that are in use.
+The full CelebAMask-HQ takes minutes to decode and does not fit in most memories. All processes of a machine share one
+copy on disk and its pages in memory.
 """
 
 from __future__ import annotations
@@ -14,74 +14,73 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.arrays.cache import derived_folder, made_once
-from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, decode
+from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, decode_portrait
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.splits import InOrder, Pixels
-from trainables.data.shanghaitech import IMAGENET_MEAN, IMAGENET_STD
+from trainables.data.arrays.splits import OrderedSplits, Pixels
+from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 _METHOD = "bilinear images, nearest labels"
-"""Part of what identifies kept arrays: to be changed with the decoding."""
+"""Part of the cache key: change it with the decoding."""
 
 _IMAGES, _LABELS, _FINGERPRINT = "images.npy", "labels.npy", "fingerprint"
 
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """Images and the class of each of their pixels, in memory or mapped from a file."""
+    """Images and the class of each pixel, in memory or memory-mapped."""
 
     images: Pixels
     """(N, 3, H, W)."""
     labels: Pixels
-    """(N, H, W), places in CLASSES."""
+    """(N, H, W), indices into CLASSES."""
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, start: int, stop: int) -> Faces:
+    def slice(self, start: int, stop: int) -> Faces:
         return Faces(self.images[start:stop], self.labels[start:stop])
 
 
 @dataclass(frozen=True, eq=False)
-class FaceSet(InOrder[Faces]):
+class FaceSet(OrderedSplits[Faces]):
     """Faces in the dataset's own splits."""
 
     name: str
     faces: Faces
-    """Those of train, then of val, then of test."""
+    """Those of train, then val, then test."""
     sizes: tuple[int, int, int]
-    """How many these are."""
+    """Number of faces in train, val and test."""
     fingerprint: str
-    """16 hexadecimal digits of the SHA-256 of sizes, images and labels, whatever files they came from."""
+    """16 hexadecimal digits of the SHA-256 of sizes, images and labels, independent of the files' names."""
     note: str = ""
-    """What a record must say of it, such as that part of the images is missing; else empty."""
+    """Remark for the record, such as missing images; else empty."""
     complete: bool = True
-    """Whether the splits have as many images as the dataset; figures published for it are of these alone."""
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Per channel, of pixels scaled to 0…1, for normalisation: nets may start from ImageNet's weights."""
+    """Per channel, of pixels in [0, 1], for normalisation; ImageNet's, since nets may start from its weights."""
     std: tuple[float, ...] = IMAGENET_STD
 
 
-def decoded(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:
-    """The faces of all splits, one after the other, and their fingerprint; decoded now if they never were.
+def load_faces(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:
+    """Return the faces of all splits in order, and their fingerprint; decode them on first use.
 
-    Arrays are kept by names, sizes and times of change of their files, since to hash all their bytes would take minutes
-    in every process; the fingerprint is of what was decoded. Arrays of files that changed since stay until somebody
-    deletes them.
-    Raises InputError for a file that cannot be decoded or is of another size, and if there is no room on the disk.
+    The cache key is made of names, sizes and times of change of the files, since hashing all bytes would take minutes
+    in every process; the fingerprint is of the decoded arrays. Arrays of files that have changed stay in the cache.
+    Raises InputError for a file that cannot be decoded or is of another size, and if the disk is full.
     """
     portraits = [portrait for split in splits for portrait in split]
     sizes = [len(split) for split in splits]
-    folder = derived_folder("faces") / _key(portraits, sizes, resolution)
-    return made_once(
+    folder = get_cache_folder("faces") / _cache_key(portraits, sizes, resolution)
+    return load_or_make(
         folder,
         f"decoded {name}",
-        read=lambda folder: _mapped(folder, len(portraits), resolution.size),
-        make=lambda folder: _write(name, folder, portraits, sizes, resolution),
+        load=lambda folder: _load_arrays(folder, len(portraits), resolution.size),
+        make=lambda folder: _write_arrays(name, folder, portraits, sizes, resolution),
     )
 
 
-def _key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolution) -> str:
+def _cache_key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolution) -> str:
     digest = hashlib.sha256(repr((_METHOD, sizes, resolution)).encode())
     for portrait in portraits:
         files = [portrait.image, *(file for _, file in portrait.masks)]
@@ -89,10 +88,10 @@ def _key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolu
     return digest.hexdigest()[:16]
 
 
-def _mapped(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
-    """Kept arrays and their fingerprint; None if they are not what they must be: they are then made again.
+def _load_arrays(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
+    """Map cached arrays and return them with their fingerprint; None if they are invalid: they are then decoded again.
 
-    Of damage within them only a label that is no class is looked for: a loss would stumble over it.
+    Inside the arrays only labels are checked: one outside CLASSES would fail in a loss.
     """
     try:
         images, labels = (np.load(folder / name, mmap_mode="r") for name in (_IMAGES, _LABELS))
@@ -102,16 +101,16 @@ def _mapped(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
     shapes = [(array.dtype, array.shape) for array in (images, labels)]
     if shapes != [(np.uint8, (count, 3, size, size)), (np.uint8, (count, size, size))]:
         return None
-    sound = re.fullmatch("[0-9a-f]{16}", fingerprint) and labels.max() < len(CLASSES)
-    return (Faces(images, labels), fingerprint) if sound else None
+    valid = re.fullmatch("[0-9a-f]{16}", fingerprint) and labels.max() < len(CLASSES)
+    return (Faces(images, labels), fingerprint) if valid else None
 
 
-def _write(
+def _write_arrays(
     name: str, folder: Path, portraits: Sequence[Portrait], sizes: Sequence[int], resolution: Resolution
 ) -> None:
-    """Write the arrays and their fingerprint to a folder."""
+    """Decode all portraits to arrays in `folder`, and write their fingerprint."""
     count, size = len(portraits), resolution.size
     digest = hashlib.sha256(repr(sizes).encode())
     shapes = {_IMAGES: (count, 3, size, size), _LABELS: (count, size, size)}
-    write_arrays(name, folder, shapes, portraits, lambda portrait: decode(portrait, resolution), digest)
+    write_arrays(name, folder, shapes, portraits, lambda portrait: decode_portrait(portrait, resolution), digest)
     (folder / _FINGERPRINT).write_text(digest.hexdigest()[:16])

@@ -1,6 +1,6 @@
-"""Arrays decoded from many files, written to a folder row by row: they may be larger than memory.
+"""Writing of arrays that may be larger than memory, row by row as they are decoded from many files.
 
-Where the folder is, and that it is whole or absent, is derived.py's business.
+cache.py provides the folder and ensures that it is complete or absent.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from trainables.data.arrays.splits import Pixels
 
 Item = TypeVar("Item")
 
-_TOGETHER = 64
-"""So many items are decoded between two looks at the clock: an interrupt waits for no more."""
+_CHUNK = 64
+"""Items decoded between two progress checks; an interrupt waits for at most as many."""
 
-_TOLD_SECONDS = 20.0
+_PROGRESS_SECONDS = 20.0
 
 
 class Hash(Protocol):
-    """What hashlib makes."""
+    """A hash object of hashlib."""
 
     def update(self, data: memoryview, /) -> None: ...
 
@@ -43,42 +43,42 @@ def write_arrays(
     decode: Callable[[Item], Sequence[Pixels]],
     digest: Hash,
 ) -> None:
-    """Write uint8 arrays (N, …) of these shapes by file, of which `decode` gives one row each for each of N items.
+    """Write one uint8 array (N, …) per file name in `shapes`; `decode` returns a row of each for each of N items.
 
-    `digest` sees all rows, those of one item after those of another. Progress is told by `name`.
-    Raises InputError if there is no room on the disk, and what `decode` raises.
+    `digest` is updated with all rows, item by item. Progress is printed under `name`.
+    Raises InputError if the disk is full, and any error of `decode`.
     """
     _check_disk(name, folder, sum(math.prod(shape) for shape in shapes.values()))
     progress = _Progress(name, len(items), folder.parent)
-    with ExitStack() as stack, ThreadPoolExecutor() as threads:  # Pillow decodes without Python's lock
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it decodes
         files = [stack.enter_context((folder / file).open("wb")) for file in shapes]
         for file, shape in zip(files, shapes.values(), strict=True):
             _write_header(file, shape)
-        for start in range(0, len(items), _TOGETHER):
-            for rows in threads.map(decode, items[start : start + _TOGETHER]):
+        for start in range(0, len(items), _CHUNK):
+            for rows in threads.map(decode, items[start : start + _CHUNK]):
                 for file, row in zip(files, rows, strict=True):
                     digest.update(row.data)
                     file.write(row.data)
-            progress.tell(start + _TOGETHER)
+            progress.report(start + _CHUNK)
         for file in files:
             file.flush()
             os.fsync(file.fileno())
 
 
 class _Progress:
-    """A line now and then on what takes minutes."""
+    """Prints a line with the time left every _PROGRESS_SECONDS."""
 
-    def __init__(self, name: str, count: int, place: Path):
-        self._name, self._count, self._place = name, count, place
-        self._started = self._told = time.monotonic()
+    def __init__(self, name: str, count: int, folder: Path):
+        self._name, self._count, self._folder = name, count, folder
+        self._started = self._reported = time.monotonic()
 
-    def tell(self, done: int) -> None:
+    def report(self, done: int) -> None:
         now = time.monotonic()
-        if now - self._told > _TOLD_SECONDS and done < self._count:
+        if now - self._reported > _PROGRESS_SECONDS and done < self._count:
             left = (now - self._started) * (self._count / done - 1)
-            what = f"{done:,} of {self._count:,} images decoded to {self._place}, once for all studies"
+            what = f"{done:,} of {self._count:,} images decoded to {self._folder}, once for all studies"
             print(f"{self._name}: {what}; about {left / 60:.0f} min left", file=sys.stderr)
-            self._told = now
+            self._reported = now
 
 
 def _check_disk(name: str, folder: Path, bytes_needed: int) -> None:
@@ -86,11 +86,11 @@ def _check_disk(name: str, folder: Path, bytes_needed: int) -> None:
     if bytes_needed > free:
         raise InputError(
             f"decoded {name} needs {bytes_needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB "
-            "free: name a folder with more room in XDG_CACHE_HOME, or give a smaller size"
+            "free: give a folder with more room in XDG_CACHE_HOME, or a smaller size"
         )
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    # written, not mapped: on a full disk a write to mapped memory kills the process
+    # by writes instead of a memory map: on a full disk a write to mapped memory kills the process
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

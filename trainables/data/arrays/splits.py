@@ -1,6 +1,6 @@
-"""What datasets have in common: their parts, and how a pool of labelled images is split by class.
+"""Loaded datasets and their splits: labelled images, splits in one array, and the stratified split of a pool.
 
-Test splits are the datasets' own and never made here.
+Test splits are always the datasets' own.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ class ImageSet:
     test_labels: Labels
     classes: int
     mean: tuple[float, ...]
-    """Per channel, of pixels scaled to 0…1, for normalisation."""
+    """Per channel, of pixels in [0, 1], for normalisation."""
     std: tuple[float, ...]
     note: str = ""
-    """What a record must say of it, such as that part of the training images is missing; else empty."""
+    """Remark for the record, such as missing training images; else empty."""
+    complete: bool = True
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all images and labels, whatever files they came from."""
+        """16 hexadecimal digits of the SHA-256 of all images and labels, independent of the files' names."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(repr(array.shape).encode())
@@ -48,29 +50,29 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
 
-class Sliced(Protocol):
-    """Samples of which a run can be taken without copying them."""
+class Sliceable(Protocol):
+    """Samples of which a contiguous range can be taken without a copy."""
 
-    def part(self, start: int, stop: int) -> Self: ...
-
-
-Samples = TypeVar("Samples", bound=Sliced)
+    def slice(self, start: int, stop: int) -> Self: ...
 
 
-class InOrder(Generic[Samples]):
-    """A base class without fields, for sets whose splits lie one after the other: train, val, test."""
+Samples = TypeVar("Samples", bound=Sliceable)
+
+
+class OrderedSplits(Generic[Samples]):
+    """Base class of sets whose samples are stored in the order train, val, test."""
 
     faces: Samples
     sizes: tuple[int, int, int]
 
     def bounds(self, split: Split) -> tuple[int, int]:
-        """Where a split begins, and where it has ended; "train+val" is the pool."""
+        """Return start and stop of a split in `faces`; "train+val" is the pool."""
         train, val, test = self.sizes
         pool = train + val
         return {"train": (0, train), "val": (train, pool), "train+val": (0, pool), "test": (pool, pool + test)}[split]
 
     def split(self, split: Split) -> Samples:
-        return self.faces.part(*self.bounds(split))
+        return self.faces.slice(*self.bounds(split))
 
     @property
     def train(self) -> Samples:
@@ -89,12 +91,20 @@ class InOrder(Generic[Samples]):
         return self.split("train+val")
 
 
-def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels, Labels]:
-    """Positions that stay and positions held out, both ascending, each with the classes in proportion.
+def split_pool(labels: Labels, test: int, held_out: float, seed: int) -> dict[Split, Labels]:
+    """Return the positions (N,) of each split: of a pool with these labels (N,), stratified, and of `test` samples.
 
-    `labels` is (N,); `held_out` is a count if an int, a share of N if a float. A class's part is its exact
-    quota, rounded by the largest remainder, of equal ones the lower class first. The same arguments give the
-    same split.
+    `held_out` is the count or share of validation samples. Raises InputError if a split would be empty.
+    """
+    train, val = stratified_split(labels, held_out, seed)
+    return {"train": train, "val": val, "train+val": np.arange(len(labels)), "test": np.arange(test)}
+
+
+def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels, Labels]:
+    """Split positions 0 to N − 1 into those kept and those held out, both ascending, with classes in proportion.
+
+    `labels` is (N,); `held_out` is a count if an int, a share of N if a float. Exact quotas per class are rounded by
+    the largest remainder, ties to the lower class. The same arguments give the same split.
     Raises InputError if either part would be empty.
     """
     total = len(labels)
@@ -102,22 +112,22 @@ def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels
     if not 0 < count < total:
         raise InputError(
             f"{held_out} of {total} samples held out; "
-            f"allowed is a count from 1 to {total - 1}, or a share between 0 and 1 that rounds to one"
+            f"allowed is a count from 1 to {total - 1}, or a share that rounds to such a count"
         )
     generator = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
     chosen = [
         generator.choice(np.flatnonzero(labels == label), part, replace=False)
-        for label, part in zip(classes, _apportioned(sizes, count), strict=True)
+        for label, part in zip(classes, _apportion(sizes, count), strict=True)
     ]
     held = np.zeros(total, dtype=bool)
     held[np.concatenate(chosen)] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _apportioned(sizes: Labels, count: int) -> Labels:
-    """`count` shared out in proportion to `sizes`, in whole numbers, by the largest remainder."""
-    parts, remainders = np.divmod(sizes * count, sizes.sum())
-    largest = np.argsort(-remainders, kind="stable")[: count - parts.sum()]
-    parts[largest] += 1
-    return parts
+def _apportion(sizes: Labels, count: int) -> Labels:
+    """Divide `count` in proportion to `sizes`, in integers, by the largest remainder."""
+    quotas, remainders = np.divmod(sizes * count, sizes.sum())
+    largest = np.argsort(-remainders, kind="stable")[: count - quotas.sum()]
+    quotas[largest] += 1
+    return quotas

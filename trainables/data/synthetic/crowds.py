@@ -1,15 +1,12 @@
 """Drawn crowds with exact head points: perspective, occlusion, distractors; no download.
 
-They are written once in ShanghaiTech's own layout and read by its own loader, so that whoever tries a study on them
-has also tried the files and code that real photographs take. They say nothing about real photographs.
+They are written once in ShanghaiTech's layout and read by its loader, so that a study on them exercises the same files
+and code as one on photographs. Results on them are no evidence about photographs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,29 +17,26 @@ from scipy.io import savemat
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import derived_folder
-from trainables.data.shanghaitech import CrowdSet, Points, read
+from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
+from trainables.data.shanghaitech import CrowdSet, Points, read_dataset
 
 _DRAWING = 1
-"""Which version of the drawing code the images come from: part of their folder's name."""
-
-_CHECKSUM = "sha256"
-"""The file beside the splits that says what was drawn."""
+"""Version of the drawing code, part of the cache key: change it with the images."""
 
 _FINER = 2
-"""Scenes are drawn so many times larger and averaged: smooth edges."""
+"""Scenes are drawn at this multiple of their size and averaged, for smooth edges."""
 
 _DEEPEST = 0.92
-"""How near the bottom of the picture people stand; the rest is room for their bodies."""
+"""Lowest position of a head, as a share of the ground's height; the rest leaves room for bodies."""
 
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class DrawnCrowds:
-    """Scenes of `fewest` to `most` people, evenly on a logarithmic scale.
+    """Scenes of `fewest` to `most` people, uniform on a logarithmic scale.
 
-    Raises InputError for images smaller than 32 pixels, empty splits, or numbers of people that are no range.
+    Raises InputError for images smaller than 32 pixels, splits of fewer than two images, or an empty range of people.
     """
 
     train: int = 300
@@ -55,65 +49,30 @@ class DrawnCrowds:
 
     def __post_init__(self) -> None:
         if min(self.train, self.test) < 2 or min(self.height, self.width) < 32 or not 1 <= self.fewest < self.most:
-            raise InputError(f"{self}: allowed are 2 images or more a split, 32 pixels or more, 1 ≤ fewest < most")
+            raise InputError(
+                f"{self}: allowed are 2 images or more per split, 32 pixels or more, and 1 ≤ fewest < most"
+            )
 
     @property
     def name(self) -> str:
         return "drawn crowds"
 
     def load(self) -> CrowdSet:
-        """Draw the scenes, unless they lie there as they were drawn before, and read them.
+        """Read the scenes, which are drawn on first use. Raises InputError if they cannot be written."""
+        folder = get_cache_folder("crowds") / digest(_DRAWING, self)
+        load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
+        return read_dataset(folder, self.name, self.train, self.test)
 
-        Raises InputError if they cannot be written.
-        """
-        folder = derived_folder("crowds") / digest(_DRAWING, self)
-        if not _sound(folder):
-            _in_one_step(self, folder)
-        return read(folder, self.name, self.train, self.test)
-
-
-def _in_one_step(crowds: DrawnCrowds, folder: Path) -> None:
-    """Write the folder so that it is whole or absent; of two processes that do so at once, one wins."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        for number, split in enumerate(("train", "test")):
-            rng = np.random.default_rng([crowds.seed, number])
-            for index in range(getattr(crowds, split)):
-                image, heads = draw(rng, crowds)
-                write(aside / f"{split}_data", index + 1, image, heads)
-        (aside / _CHECKSUM).write_bytes(_checksum(aside))
-        if not _sound(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-    except OSError as error:
-        if not _sound(folder):
-            raise InputError(
-                f"{crowds.name} cannot be written to {folder.parent} ({error.strerror}): "
-                "name a folder that can be written in XDG_CACHE_HOME"
-            ) from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    def _draw_files(self, folder: Path) -> None:
+        for number, (split, count) in enumerate((("train", self.train), ("test", self.test))):
+            rng = np.random.default_rng([self.seed, number])
+            for index in range(count):
+                write_scene(folder / f"{split}_data", index + 1, *draw_scene(rng, self))
+        write_checksum(folder)
 
 
-def _sound(folder: Path) -> bool:
-    """Whether all that was drawn is there, unchanged. A crash's half-written files show here: nothing is synced."""
-    try:
-        return (folder / _CHECKSUM).read_bytes() == _checksum(folder)
-    except OSError:
-        return False
-
-
-def _checksum(folder: Path) -> bytes:
-    """The SHA-256 of the names, sizes and contents of a folder's images and points, in hexadecimal digits."""
-    drawn = hashlib.sha256()
-    for path in sorted(folder.glob("*_data/*/*")):
-        content = path.read_bytes()
-        drawn.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
-    return drawn.hexdigest().encode()
-
-
-def write(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
-    """An image and its heads (N, 2), counted from 0, as files of a split's folder."""
+def write_scene(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
+    """Write an image and its heads (N, 2), counted from 0, as files of a split's folder."""
     for part in ("images", "ground_truth"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     image.save(folder / "images" / f"IMG_{number}.jpg", quality=95)
@@ -122,27 +81,27 @@ def write(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
     savemat(folder / "ground_truth" / f"GT_IMG_{number}.mat", {"image_info": info})
 
 
-def draw(rng: np.random.Generator, crowds: DrawnCrowds) -> tuple[Image.Image, Points]:
-    """One scene and its heads, those behind first."""
+def draw_scene(rng: np.random.Generator, crowds: DrawnCrowds) -> tuple[Image.Image, Points]:
+    """Draw one scene; return it with its heads (N, 2), from the farthest to the nearest."""
     height, width = crowds.height, crowds.width
     horizon = rng.uniform(0.05, 0.35) * height
     near = rng.uniform(0.055, 0.11) * height
     far = near * rng.uniform(0.12, 0.35)
     people = round(math.exp(rng.uniform(math.log(crowds.fewest), math.log(crowds.most))))
-    heads = _positions(rng, people, horizon, height, width)
+    heads = _sample_heads(rng, people, horizon, height, width)
 
     picture = Image.new("RGB", (width * _FINER, height * _FINER))
     canvas = ImageDraw.Draw(picture)
-    _background(rng, canvas, horizon, height, width)
+    _draw_background(rng, canvas, horizon, height, width)
     for x, y in heads:
         depth = (y - horizon) / (height - horizon)
         radius = max(0.8, (far + (near - far) * depth) * rng.uniform(0.85, 1.15))
-        _person(rng, canvas, x, y, radius)
-    return _photographed(rng, picture.resize((width, height), Image.Resampling.BOX)), heads
+        _draw_person(rng, canvas, x, y, radius)
+    return _add_camera_noise(rng, picture.resize((width, height), Image.Resampling.BOX)), heads
 
 
-def _positions(rng: np.random.Generator, people: int, horizon: float, height: int, width: int) -> Points:
-    """Heads in groups and alone on the ground plane, denser in the picture towards the horizon: (N, 2)."""
+def _sample_heads(rng: np.random.Generator, people: int, horizon: float, height: int, width: int) -> Points:
+    """Sample heads (N, 2) in groups and alone on the ground plane, denser in the image towards the horizon."""
     groups = rng.uniform(0, 1, (rng.integers(1, 5), 2))
     found: list[tuple[float, float]] = []
     while len(found) < people:
@@ -154,51 +113,53 @@ def _positions(rng: np.random.Generator, people: int, horizon: float, height: in
     return np.array(sorted(found, key=lambda head: head[1]))
 
 
-def _background(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, horizon: float, height: int, width: int) -> None:
-    """Sky, ground, and things that are no people, some as round as heads."""
-    _box(canvas, 0, 0, width, horizon, _colour(rng, 90, 230))
-    _box(canvas, 0, horizon, width, height, _colour(rng, 50, 170))
+def _draw_background(
+    rng: np.random.Generator, canvas: ImageDraw.ImageDraw, horizon: float, height: int, width: int
+) -> None:
+    """Draw sky, ground and distractors, some of them as round as heads."""
+    _draw_shape(canvas, 0, 0, width, horizon, _sample_colour(rng, 90, 230))
+    _draw_shape(canvas, 0, horizon, width, height, _sample_colour(rng, 50, 170))
     for _ in range(rng.integers(4, 14)):
         x, y = rng.uniform(0, width), rng.uniform(0, 0.9 * height)
         w, h = rng.uniform(0.03, 0.3) * height, rng.uniform(0.03, 0.4) * height
-        _box(canvas, x, y, x + w, y + h, _colour(rng, 20, 230), round_one=rng.random() < 0.3)
+        _draw_shape(canvas, x, y, x + w, y + h, _sample_colour(rng, 20, 230), is_ellipse=rng.random() < 0.3)
 
 
-def _person(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    """Body, face and hair around a head at (x, y) with radius r."""
+def _draw_person(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
+    """Draw body, face and hair around a head at (x, y) of radius r, in pixels."""
     skin = np.array([235, 200, 170]) * rng.uniform(0.35, 1.05)
     hair = np.array([1, 0.85, 0.7]) * rng.uniform(10, 90)
-    _box(canvas, x - 1.5 * r, y + 0.9 * r, x + 1.5 * r, y + 6 * r, _colour(rng, 10, 245), round_one=True)
-    _box(canvas, x - r, y - 1.1 * r, x + r, y + 1.2 * r, _whole(skin), round_one=True)
+    _draw_shape(canvas, x - 1.5 * r, y + 0.9 * r, x + 1.5 * r, y + 6 * r, _sample_colour(rng, 10, 245), is_ellipse=True)
+    _draw_shape(canvas, x - r, y - 1.1 * r, x + r, y + 1.2 * r, _to_rgb(skin), is_ellipse=True)
     left, right = rng.uniform(0, 40, 2)
     corners = [value * _FINER for value in (x - 1.05 * r, y - 1.2 * r, x + 1.05 * r, y + 0.9 * r)]
-    canvas.pieslice(corners, 180 - left, 360 + right, fill=_whole(hair))
+    canvas.pieslice(corners, 180 - left, 360 + right, fill=_to_rgb(hair))
 
 
-def _photographed(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
-    """Another exposure, and noise."""
+def _add_camera_noise(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+    """Change the exposure and add noise."""
     pixels = np.asarray(picture, dtype=np.float64)
     noise = rng.normal(0, rng.uniform(2, 8), pixels.shape)
     return Image.fromarray(np.clip(pixels * rng.uniform(0.6, 1.15) + noise, 0, 255).astype(np.uint8))
 
 
-def _box(
+def _draw_shape(
     canvas: ImageDraw.ImageDraw,
     left: float,
     top: float,
     right: float,
     bottom: float,
     fill: Colour,
-    round_one: bool = False,
+    is_ellipse: bool = False,
 ) -> None:
-    shape = canvas.ellipse if round_one else canvas.rectangle
+    shape = canvas.ellipse if is_ellipse else canvas.rectangle
     shape([left * _FINER, top * _FINER, right * _FINER, bottom * _FINER], fill=fill)
 
 
-def _colour(rng: np.random.Generator, low: float, high: float) -> Colour:
-    return _whole(rng.uniform(low, high, 3))
+def _sample_colour(rng: np.random.Generator, low: float, high: float) -> Colour:
+    return _to_rgb(rng.uniform(low, high, 3))
 
 
-def _whole(values: npt.NDArray[np.float64]) -> Colour:
+def _to_rgb(values: npt.NDArray[np.float64]) -> Colour:
     red, green, blue = np.clip(values, 0, 255).astype(int).tolist()
     return red, green, blue

@@ -1,7 +1,7 @@
-"""What a drawn face is painted with: a canvas that keeps picture and classes alike, the person, and plain shapes.
+"""Canvas on which faces are drawn, with image and class map in parallel, the drawn person's traits, and basic shapes.
 
-Coordinates are those of the head: its middle is (0, 0), the top of the skull at −1, the chin at 1, and negative columns
-are left in the picture.
+Coordinates are the head's: (0, 0) is its centre, the top of the skull is at y = −1, the chin at 1, and negative x is
+left in the image.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """What more than one part of a face depends on."""
+    """Traits that several parts of a face depend on; colours are RGB (3,), from 0 to 255."""
 
     half_width: float
-    """Of the head."""
+    """Half width of the head."""
     turn: float
-    """Radians by which the head is turned, to the right of the picture."""
+    """Rotation of the head in radians, to the right of the image."""
     skin: Floats
     hair: Floats
     long_hair: bool
     bald: bool
     frame: Floats | None
-    """The colour of the glasses, if there are any."""
+    """Colour of the glasses, if the person wears any."""
     enlarged: float
+    """Size of the features relative to life, see `Looks`."""
 
-    def turned(self, points: Floats, depth: float = 1.0) -> Floats:
-        """Points on the front of the head, a cylinder, after it has turned; what stands out has a `depth` above 1."""
+    def project(self, points: Floats, depth: float = 1.0) -> Floats:
+        """Project points (N, 2) on the front of the turned head, a cylinder; `depth` > 1 lies in front of it."""
         angle = np.arcsin(np.clip(points[:, 0] / self.half_width, -1, 1)) + self.turn
         return np.stack([depth * self.half_width * np.sin(angle), points[:, 1]], axis=1)
 
 
 class Canvas:
-    """A picture and the class of each of its pixels, painted several times larger than they will be."""
+    """An image and the class of each pixel, drawn at a multiple of their final size."""
 
     def __init__(self, rng: np.random.Generator, size: int):
         self.size, self.finer = size, 4 if size <= 128 else 2
@@ -54,50 +55,50 @@ class Canvas:
         self.rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
     def paint(self, points: Floats, colour: Floats, part: str | None = None, upright: bool = False) -> Floats:
-        """A polygon (N, 2), of a class or, without one, of those that lie below it.
+        """Draw a polygon (N, 2), which gets the class `part`, or without one keeps the classes below it.
 
-        Returns its corners in the final picture. What is `upright` does not lean with the head.
+        An `upright` polygon does not lean with the head. Returns the corners (N, 2) in pixels of the final image.
         """
         placed = self.middle + self.unit * (points if upright else points @ self.rotation.T)
         corners = (placed * self.finer).ravel().tolist()
         picture, classes = self._drawing
-        picture.polygon(corners, fill=_whole(colour))
+        picture.polygon(corners, fill=_to_rgb(colour))
         if part is not None:
             classes.polygon(corners, fill=CLASSES.index(part))
         return placed
 
     @property
     def labels(self) -> npt.NDArray[np.uint8]:
-        """The class in the middle of each final pixel: (H, W)."""
+        """Class at the centre of each final pixel, (H, W)."""
         middles = slice(self.finer // 2, None, self.finer)
         return np.asarray(self._classes)[middles, middles].copy()
 
 
-def ellipse(
+def make_ellipse(
     x: float, y: float, width: float, height: float, start: float = 0.0, stop: float = 2 * math.pi, power: float = 2.0
 ) -> Floats:
-    """|dx/width|^power + |dy/height|^power = 1 from one angle to another, clockwise in the picture: (32, 2)."""
+    """Return points (32, 2) of |dx/width|^power + |dy/height|^power = 1 between two angles, clockwise in the image."""
     angles = np.linspace(start, stop, 32)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     shape: Floats = np.sign(circle) * np.abs(circle) ** (2 / power) * [width, height] + [x, y]
     return shape
 
 
-def rectangle(left: float, top: float, right: float, bottom: float) -> Floats:
+def make_rectangle(left: float, top: float, right: float, bottom: float) -> Floats:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def band(columns: Floats, upper: Floats, lower: Floats) -> Floats:
-    """What lies between two curves over the same columns."""
+def make_band(columns: Floats, upper: Floats, lower: Floats) -> Floats:
+    """Return the polygon (2N, 2) between two curves (N,) over the same columns (N,)."""
     return np.concatenate([np.stack([columns, upper], axis=1), np.stack([columns, lower], axis=1)[::-1]])
 
 
-def surrounding(*points: Floats) -> Floats:
-    """The box around points (N, 2): left, top, right, bottom."""
+def compute_bounding_box(*points: Floats) -> Floats:
+    """Return the bounding box (4,) of points (N, 2): left, top, right, bottom."""
     corners = np.concatenate(points)
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
 
-def _whole(colour: Floats) -> tuple[int, int, int]:
+def _to_rgb(colour: Floats) -> tuple[int, int, int]:
     red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
     return red, green, blue

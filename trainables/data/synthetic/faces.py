@@ -1,7 +1,7 @@
-"""Drawn faces in CelebAMask-HQ's own layout, with exact masks and exact boxes of eyes, nose and mouth; no download.
+"""Drawn faces in CelebAMask-HQ's layout, with exact masks and boxes of eyes, nose and mouth; no download.
 
-They are written once and read by the dataset's own loader, so that whoever tries a study on them has also tried the
-files and code that real photographs take. They say nothing about real photographs.
+They are written once and read by the dataset's loader, so that a study on them exercises the same files and code as one
+on photographs. Results on them are no evidence about photographs.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from PIL import Image
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import derived_folder, made_once, seal, sealed
+from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
 from trainables.data.arrays.face_decoding import CLASSES, Resolution
 from trainables.data.arrays.face_parsing import FaceSet
-from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read
+from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read_dataset
 from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Looks, draw_face
-from trainables.data.synthetic.face_features import COMPONENTS
+from trainables.models.sr.common import COMPONENTS
 
 BOXES = "component_boxes.csv"
-"""Beside the mapping: a row for each image and component, `idx,component,left,top,right,bottom`, in pixels."""
+"""A table with a row for each image and component: `idx,component,left,top,right,bottom`, in pixels."""
 
 _DRAWING = 1
-"""Which version of the drawing code the images come from: part of their folder's name."""
+"""Version of the drawing code, part of the cache key: change it with the images."""
 
 
 @dataclass(frozen=True)
 class DrawnFaces:
-    """Square pictures of `size` pixels.
+    """Square images of `size` pixels.
 
     Raises InputError for an empty split and fewer than 32 pixels.
     """
@@ -45,7 +45,7 @@ class DrawnFaces:
 
     def __post_init__(self) -> None:
         if min(self.sizes) < 1 or self.size < SMALLEST:
-            raise InputError(f"{self}: allowed are 1 image or more a split, {SMALLEST} pixels or more")
+            raise InputError(f"{self}: allowed are 1 image or more per split, {SMALLEST} pixels or more")
 
     @property
     def name(self) -> str:
@@ -56,38 +56,35 @@ class DrawnFaces:
         return self.train, self.val, self.test
 
     def load(self) -> FaceSet:
-        """Draw the faces, unless they lie there as they were drawn before, and read them.
+        """Read the faces, which are drawn on first use. Raises InputError if they cannot be written."""
+        return read_dataset(self.ensure_drawn(), self.name, self.sizes, Resolution(self.size, mask_size=self.size))
+
+    def ensure_drawn(self) -> Path:
+        """Return the folder of the faces and their boxes, which are drawn on first use.
 
         Raises InputError if they cannot be written.
         """
-        return read(self.folder(), self.name, self.sizes, Resolution(self.size, mask_size=self.size))
+        folder = get_cache_folder("drawn-faces") / digest(_DRAWING, self)
+        return load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
 
-    def folder(self) -> Path:
-        """Where the faces lie, drawn now if they were not before, and beside them their boxes.
-
-        Raises InputError if they cannot be written.
-        """
-        folder = derived_folder("drawn-faces") / digest(_DRAWING, self)
-        return made_once(folder, self.name, read=sealed, make=self._write)
-
-    def _write(self, folder: Path) -> None:
+    def _draw_files(self, folder: Path) -> None:
         rows, boxes, number = ["idx orig_idx orig_file"], [], 0
         for split, (count, first) in enumerate(zip(self.sizes, (0, FIRST_VAL, FIRST_TEST), strict=True)):
             rng = np.random.default_rng([self.seed, split])
             for original in range(first, first + count):
                 face = draw_face(rng, self.size, self.looks)
-                write(folder, number, face)
+                write_face(folder, number, face)
                 rows.append(f"{number} {original} {original + 1:06d}.jpg")
                 boxes += [(number, *row) for row in zip(COMPONENTS, *face.boxes.T.round(3).tolist(), strict=True)]
                 number += 1
         (folder / MAPPING).write_text("\n".join(rows) + "\n")
         with (folder / BOXES).open("w", newline="") as file:
             csv.writer(file).writerows([("idx", "component", "left", "top", "right", "bottom"), *boxes])
-        seal(folder)
+        write_checksum(folder)
 
 
-def write(folder: Path, number: int, face: DrawnFace) -> None:
-    """A face as files of a dataset's folder: its image, and a mask for each part that is seen."""
+def write_face(folder: Path, number: int, face: DrawnFace) -> None:
+    """Write a face as files of the dataset's folder: its image, and a mask for each visible part."""
     masks = folder / MASKS / str(number // PER_FOLDER)
     for parent in (folder / IMAGES, masks):
         parent.mkdir(parents=True, exist_ok=True)

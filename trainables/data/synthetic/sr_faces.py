@@ -1,8 +1,8 @@
-"""Drawn faces for super-resolution, in VGGFace2's own layout with exact landmarks; no download.
+"""Drawn faces for super-resolution, in VGGFace2's layout with exact landmarks; no download.
 
-They are written once and read by the dataset's own loader, so that whoever tries a study on them has also tried the
-files and code that real photographs take, boxes included: these are squares about the drawn components, as they are
-about real ones, and not the components' own outlines. They say nothing about real photographs.
+They are written once and read by the dataset's loader, so that a study on them exercises the same files and code as one
+on photographs. Boxes too are computed from landmarks, as for photographs: squares around the components instead of
+their outlines. Results on them are no evidence about photographs.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data import vggface2
-from trainables.data.arrays.cache import derived_folder, made_once, seal, sealed
+from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
 from trainables.data.arrays.face_sr import SrSet
 from trainables.data.arrays.landmarks import RAISED
 from trainables.data.synthetic.face_canvas import Floats
 from trainables.data.synthetic.face_drawing import Looks, draw_face
 
 LOOKS = Looks(enlarged=1.3)
-"""Eyes and lips a little larger than life: at 8 times fewer pixels than 64 there would be nothing of them to see."""
+"""Eyes and lips somewhat larger than life: in an image of 64 pixels reduced 8 times they would otherwise vanish."""
 
 _DRAWING = 1
-"""Which version of drawing and layout the files come from: part of their folder's name."""
+"""Version of drawing and layout, part of the cache key: change it with the files."""
 
 
 @dataclass(frozen=True)
 class DrawnSrFaces:
-    """Square pictures of `size` pixels, each of another person.
+    """Square images of `size` pixels, each of a different person.
 
     Raises InputError for an empty split and fewer than 32 pixels.
     """
@@ -48,7 +48,7 @@ class DrawnSrFaces:
 
     def __post_init__(self) -> None:
         if min(self.sizes) < 1 or self.size < vggface2.SMALLEST:
-            raise InputError(f"{self}: allowed are 1 image or more a split, {vggface2.SMALLEST} pixels or more")
+            raise InputError(f"{self}: allowed are 1 image or more per split, {vggface2.SMALLEST} pixels or more")
 
     @property
     def name(self) -> str:
@@ -59,49 +59,43 @@ class DrawnSrFaces:
         return self.train, self.val, self.test
 
     def load(self) -> SrSet:
-        """Draw the faces, unless they lie there as they were drawn before, and read them.
-
-        Raises InputError if they cannot be written.
-        """
+        """Read the faces, which are drawn on first use. Raises InputError if they cannot be written."""
         held_out = self.val / (self.train + self.val)
-        return vggface2.read(self.folder(), self.name, self.size, self.sizes, held_out, complete=True)
+        return vggface2.read_dataset(self.ensure_drawn(), self.name, self.size, self.sizes, held_out, complete=True)
 
-    def folder(self) -> Path:
-        """Where the faces lie, drawn now if they were not before.
+    def ensure_drawn(self) -> Path:
+        """Return the folder of the faces, which are drawn on first use. Raises InputError if they cannot be written."""
+        folder = get_cache_folder("drawn-sr-faces") / digest(_DRAWING, self)
+        return load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
 
-        Raises InputError if they cannot be written.
-        """
-        folder = derived_folder("drawn-sr-faces") / digest(_DRAWING, self)
-        return made_once(folder, self.name, read=sealed, make=self._write)
-
-    def _write(self, folder: Path) -> None:
+    def _draw_files(self, folder: Path) -> None:
         (folder / "bb_landmark").mkdir()
         people = 0
         for number, (split, count) in enumerate((("train", self.train + self.val), ("test", self.test))):
             rng = np.random.default_rng([self.seed, number])
             names = [f"n{person:06d}/0001_01" for person in range(people + 1, people + count + 1)]
             people += count
-            points = [self._draw(rng, folder / split / f"{name}.jpg") for name in names]
-            side = math.ceil(self.size / vggface2.EXTENDED)  # extended, it is the whole picture
+            points = [self._draw_photo(rng, folder / split / f"{name}.jpg") for name in names]
+            side = math.ceil(self.size / vggface2.EXTENDED)  # extended, it covers the full image
             boxes = [((self.size - side) // 2,) * 2 + (side, side)] * count
             _write_table(folder, vggface2.BOXES.format(split), "X,Y,W,H", names, boxes)
             header = ",".join(f"P{point}{axis}" for point in range(1, 6) for axis in "XY")
             _write_table(folder, vggface2.LANDMARKS.format(split), header, names, points)
-        seal(folder)
+        write_checksum(folder)
 
-    def _draw(self, rng: np.random.Generator, path: Path) -> list[float]:
+    def _draw_photo(self, rng: np.random.Generator, path: Path) -> list[float]:
         """Draw the next face to a file, and return its landmarks."""
         face = draw_face(rng, self.size, self.looks)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(face.image).save(path, quality=95, subsampling=0)
-        return landmarks(face.boxes).round(3).ravel().tolist()
+        return invert_boxes(face.boxes).round(3).ravel().tolist()
 
 
-def landmarks(boxes: Floats) -> Floats:
-    """Five points (5, 2) from which boxes follow that have the same middles as the given ones (4, 4)."""
-    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    middles[:, 1] += RAISED * np.linalg.norm(middles[1] - middles[0])
-    left_eye, right_eye, nose, mouth = middles
+def invert_boxes(boxes: Floats) -> Floats:
+    """Return the landmarks (5, 2) whose boxes have the same centres as the given ones (4, 4), in pixels."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centres[:, 1] += RAISED * np.linalg.norm(centres[1] - centres[0])
+    left_eye, right_eye, nose, mouth = centres
     half = np.array([(boxes[3, 2] - boxes[3, 0]) / 2, 0])
     return np.stack([left_eye, right_eye, nose, mouth - half, mouth + half])
 

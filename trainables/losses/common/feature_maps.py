@@ -1,4 +1,4 @@
-"""What losses on maps of features share: where they find them, and an adapter between nets of different width."""
+"""Shared parts of losses on feature maps: selection of the features, and an adapter for nets of different width."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
 from trainables.task import Outputs
-from trainables.training.schedules import Number, Progress, check_range, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 LAST = "last"
-"""The name of the features that are compared: those of a net's last layer before its prediction."""
+"""The name in `Outputs.features` of the features that are compared: the last ones before the prediction."""
 
-Begun = TypeVar("Begun")
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
 class Adapter:
     """A 1×1 convolution from the student's channels to the teacher's, for nets of different width.
 
-    It learns beside the student, by Adam, what the student learns: to be like the teacher.
+    It is trained together with the student, by the same loss, with an Adam of its own.
     Raises InputError for fewer than one channel or a negative learning rate.
     """
 
     student_channels: int
     teacher_channels: int
-    learning_rate: Number = 1e-3
+    learning_rate: FloatOrSchedule = 1e-3
 
     def __post_init__(self) -> None:
         check_range("adapter's student_channels", self.student_channels, low=1)
@@ -38,8 +38,8 @@ class Adapter:
         check_range("adapter's learning_rate", self.learning_rate, low=0)
 
 
-class RunningAdapter:
-    """An adapter in one training; without a description it leaves features as they are."""
+class AdapterState:
+    """Per-training state of an adapter; without an `Adapter` it is the identity."""
 
     def __init__(self, adapter: Adapter | None, device: str) -> None:
         self.adapter = adapter
@@ -48,12 +48,16 @@ class RunningAdapter:
         self.optimizer = torch.optim.Adam([{"params": list(self.conv.parameters())}], lr=0.0, fused=True)
 
     def __call__(self, features: Tensor) -> Tensor:
+        """Adapt the student's features: (B, C_s, H, W) → (B, C_t, H, W).
+
+        Raises InputError for another number of channels than the adapter's.
+        """
         if self.adapter and features.shape[1] != self.adapter.student_channels:
-            raise InputError(f"{self.adapter} on {features.shape[1]} channels of the student: name as many there")
+            raise InputError(f"{self.adapter}, but the student has {features.shape[1]} channels: give that number")
         return self.conv(features)  # type: ignore[no-any-return]
 
-    def learn(self, progress: Progress) -> None:
-        """A step by the gradients that the student's backward pass left here."""
+    def step(self, progress: Progress) -> None:
+        """Take a step with the gradients from the student's backward pass."""
         if self.adapter:
             self.optimizer.param_groups[0]["lr"] = value_at(self.adapter.learning_rate, progress)
             self.optimizer.step()
@@ -67,25 +71,25 @@ class RunningAdapter:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def match_features(name: str, adapter: RunningAdapter, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-    """Both nets' features (B, C, H, W), the student's adapted, float32 or wider; the teacher's carry no gradient.
+def match_features(name: str, adapter: AdapterState, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """Return both nets' features (B, C, H, W) in float32 or wider: the student's adapted, the teacher's detached.
 
-    Raises InputError, for a loss of this name, where nets tell no features, or of different shapes.
+    Raises InputError naming the loss `name` if a net returns no features, or if their shapes differ.
     """
     if LAST not in student.features or LAST not in teacher.features:
-        raise InputError(f"{name} compares features that these nets do not tell; those of super-resolution do")
+        raise InputError(f"{name} compares features, which these nets do not return; nets of super-resolution do")
     f_s, f_t = adapter(as_float32(student.features[LAST])), as_float32(teacher.features[LAST].detach())
     if f_s.shape != f_t.shape:
         shapes = " and ".join(str(tuple(features.shape[1:])) for features in (f_s, f_t))
         raise InputError(
-            f"{name} of student's and teacher's features {shapes}; allowed is one height and width, and where channels "
-            f"differ adapter=Adapter({student.features[LAST].shape[1]}, {f_t.shape[1]})"
+            f"{name} of student's and teacher's features {shapes}; allowed is the same height and width, and where "
+            f"channels differ, adapter=Adapter({student.features[LAST].shape[1]}, {f_t.shape[1]})"
         )
     return f_s, f_t
 
 
-def fresh(begin: Callable[[str], Begun], outputs: Outputs) -> Begun:
-    """A loss begun for one look at some outputs, on their device: its weights are the same at each."""
+def new_seeded_state(new_state: Callable[[str], State], outputs: Outputs) -> State:
+    """Return a loss state on the device of `outputs` whose initial weights are the same at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return begin(outputs.prediction.device.type)
+        return new_state(outputs.prediction.device.type)

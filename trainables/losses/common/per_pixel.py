@@ -1,6 +1,6 @@
-"""What all losses on maps of logits share: their settings, and the one resolution at which two nets are compared.
+"""Shared parts of losses on maps of logits: their settings, and the resolution at which two nets are compared.
 
-Nets return the logits of their heads, which are coarser than the labels, each by a stride of its own.
+Nets return the logits of their heads, which are coarser than the labels by a stride that differs between nets.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from torch import Tensor
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
 from trainables.task import Outputs
-from trainables.training.schedules import Number, check_range, is_unresolved
+from trainables.training.schedules import FloatOrSchedule, check_range, is_unresolved
 
 RESOLUTIONS = ("full", "student")
 
 
 class PixelLoss(Protocol):
-    """The settings that every loss on maps of logits has, whatever it computes."""
+    """The settings that all losses on maps of logits have."""
 
     @property
-    def temperature(self) -> Number: ...
+    def temperature(self) -> FloatOrSchedule: ...
 
     @property
-    def weight(self) -> Number: ...
+    def weight(self) -> FloatOrSchedule: ...
 
     @property
     def resolution(self) -> str:
-        """Where the nets are compared: "full" at the labels' pixels, "student" at those of the student's head."""
+        """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
 
     @property
-    def task_weight(self) -> Number: ...
+    def task_weight(self) -> FloatOrSchedule: ...
 
 
 def check_pixel_loss(loss: PixelLoss) -> None:
-    """Raises InputError for one of these settings, or an end of a schedule, out of range."""
+    """Check these settings; raises InputError for one, or an end of a schedule, out of range."""
     check_range("temperature", loss.temperature, above=0)
     check_range("weight", loss.weight, low=0)
     check_range("task_weight", loss.task_weight, low=0)
@@ -46,20 +46,21 @@ def check_pixel_loss(loss: PixelLoss) -> None:
 
 
 def match_resolution(loss: PixelLoss, student: Outputs, teacher: Outputs, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both nets' logits where `loss` compares them, at the labels' (B, H, W) or at the student's own resolution.
+    """Return both nets' logits at the resolution where `loss` compares them.
 
-    Logits (B, K, h, w), of any two h × w, become float32 or wider; the teacher's carry no gradient.
+    Logits (B, K, h, w), of any two h × w, and labels (B, H, W) → (B, K, H, W) twice, or at resolution "student" twice
+    the student's (B, K, h, w); float32 or wider, the teacher's detached.
     """
-    map_of_size = labels if loss.resolution == "full" else student.prediction
-    size = map_of_size.shape[-2], map_of_size.shape[-1]
+    reference = labels if loss.resolution == "full" else student.prediction
+    size = reference.shape[-2], reference.shape[-1]
     return upsample_logits(student.prediction, size), upsample_logits(teacher.prediction.detach(), size)
 
 
 def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (B, K, h, w) → (B, K, *size), float32 or wider: bilinear, as torchvision's segmentation nets end.
+    """Resize logits (B, K, h, w) → (B, K, *size), float32 or wider: bilinear, as torchvision's segmentation nets.
 
-    What is finer than `size` is sampled bilinearly too, without averaging over what lies between.
+    Logits finer than `size` are sampled bilinearly, too, without averaging over the pixels in between.
     """
-    # in the layout of what nets return, and stored outputs too: the same bits live and stored, and half the time
+    # the layout that nets return, for stored outputs, too: live and stored teachers agree to the bit, in half the time
     logits = as_float32(logits).contiguous(memory_format=torch.channels_last)
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

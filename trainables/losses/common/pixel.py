@@ -1,4 +1,4 @@
-"""How far two images, or two maps of features, are apart: the norms that losses of super-resolution choose from."""
+"""Distances of two images or feature maps: the norms that losses of super-resolution choose from."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NORMS = ("mse", "l2norm", "l1")
 
 
 def pixel_error(norm: str, image: Tensor, target: Tensor) -> Tensor:
-    """One number: (…, C, H, W) twice → ().
+    """Return the distance of images or maps (…, C, H, W) to targets of a shape that broadcasts to theirs: ().
 
-    "mse": mean of squared differences; "l1": mean of absolute ones; "l2norm": mean over images of √Σ(difference²).
-    What has no dimension of steps counts for all of them: (B, T, C, H, W) and target[:, None].
+    "mse": mean of squared differences; "l1": mean of absolute differences; "l2norm": mean over images of
+    √Σ(difference²). The images of several steps (B, T, C, H, W) take target[:, None].
     """
     difference = as_float32(image) - as_float32(target)
     if norm == "l2norm":
@@ -28,6 +28,6 @@ def pixel_error(norm: str, image: Tensor, target: Tensor) -> Tensor:
 
 
 def check_norm(name: str, value: Any) -> None:
-    """Raises InputError unless `value` is one of the norms, or a domain of which the engine resolves one."""
+    """Check a setting; raises InputError unless it is one of `NORMS`, or a domain that is not resolved yet."""
     if not is_unresolved(value) and value not in NORMS:
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(map(repr, NORMS))}")

@@ -1,7 +1,7 @@
-"""Logits pruning (LP): which classes a distillation loss looks at.
+"""Logits pruning (LP): selection of the classes that a distillation loss is computed on.
 
-A loss on logits gathers the kept classes (logits.py) and is computed on them as if no others existed. That is
-the limit of giving the pruned ones a probability of 0, without masks, infinities or their NaN.
+A loss on logits gathers the kept classes (logits.py) and treats them as the only ones. This is the limit of giving
+pruned classes a probability of 0, without masks, infinities or the NaN that come of them.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from torch import Tensor
 from study.errors import InputError
 
 FEWEST_CLASSES = 3
-"""The target and two others: fewer leave nothing to compare among the non-target classes."""
+"""The smallest number of classes that are kept: with one non-target class there is nothing to compare among them."""
 
 
 def select_kept_classes(teacher: Tensor, targets: Tensor, share: float) -> Tensor:
-    """The non-target classes that stay when the teacher's lowest `share` of all classes is pruned.
+    """Return the non-target classes that remain after pruning the `share` of classes with the lowest teacher logits.
 
-    ⌊share·K⌋ classes of each sample go, those with the lowest teacher logits; of equal ones the lower class
-    goes first. The target neither goes nor counts, and two others always stay. `teacher` is (B, K), `targets`
-    (B,) int64; returns (B, M) int64, in no particular order. M depends on `share` and K alone: no step waits
-    for the device. Logits are compared in half precision: a live teacher and one stored as fp16 prune alike.
-
+    Teacher logits (B, K), targets (B,) int64 → (B, M) int64, in no particular order. ⌊share·K⌋ non-target classes of
+    each sample are pruned, the lower class first among equal logits; at least two non-target classes remain.
+    M depends on `share` and K alone, so no step waits for the device. Logits are compared in float16, so that a live
+    teacher and one stored as float16 prune the same classes.
     Raises InputError for fewer than 3 classes.
-    Source: P1, logits pruning. It says "the lowest p %" without saying of what, or how to round; read here as
-    p % of K classes, rounded down, taken from among the non-target ones.
+    Source: P1, logits pruning: "the lowest p %", without the base or the rounding; read here as p % of K classes,
+    rounded down, taken from the non-target classes.
     """
     classes = teacher.shape[1]
     if classes < FEWEST_CLASSES:
         raise InputError(
-            f"logits of {classes} classes; distillation takes {FEWEST_CLASSES} or more: use NoDistillation"
+            f"logits of {classes} classes; allowed are {FEWEST_CLASSES} or more for distillation: use NoDistillation"
         )
     others = _other_classes(targets, classes)
     pruned = _pruned_count(share, classes)
@@ -43,11 +42,11 @@ def select_kept_classes(teacher: Tensor, targets: Tensor, share: float) -> Tenso
 
 
 def _pruned_count(share: float, classes: int) -> int:
-    # 0.29 · 100 is 28.999999999999996: without the addend one class fewer than asked for would go.
+    # 0.29 · 100 is 28.999999999999996: without the addend one class too few would be pruned
     return min(math.floor(share * classes + 1e-9), classes - FEWEST_CLASSES)
 
 
 def _other_classes(targets: Tensor, classes: int) -> Tensor:
-    """Per sample all classes but the target, ascending: (B, K − 1)."""
+    """Return each sample's non-target classes, ascending: (B,) → (B, K − 1)."""
     others = torch.arange(classes - 1, device=targets.device)
     return others + (others >= targets[:, None])

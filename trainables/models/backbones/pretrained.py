@@ -1,20 +1,25 @@
-"""Weights of ImageNet, from the files that torchvision would download. Left out: the download, and any substitute."""
+"""Weights trained on ImageNet, from the files that torchvision would download. Nothing is downloaded or substituted."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from study.errors import InputError
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1] over ImageNet's images, by which torchvision's nets normalise their inputs."""
 
-def imagenet_weights(file: str, source: str, folder: Path | str | None = None) -> dict[str, Tensor]:
-    """The tensors of `file`, whose name ends in the beginning of its SHA-256; `source` is torchvision's name for it.
 
-    Without a `folder` it must lie where torchvision keeps its weights, below TORCH_HOME.
+def load_imagenet_weights(file: str, source: str, folder: Path | str | None = None) -> dict[str, Tensor]:
+    """Load the tensors of `file`, whose name ends in the first digits of its SHA-256.
+
+    `source` is torchvision's name for it. Without a `folder` it is looked for where torchvision keeps its weights,
+    below TORCH_HOME.
     Raises InputError if the file is missing or damaged.
     """
     path = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / file
@@ -26,6 +31,14 @@ def imagenet_weights(file: str, source: str, folder: Path | str | None = None) -
     with path.open("rb") as opened:
         checksum = hashlib.file_digest(opened, "sha256").hexdigest()
     if not checksum.startswith(path.stem.split("-")[-1]):
-        raise InputError(f"{path} has SHA-256 {checksum[:8]}…, not what its name says: damaged; put it there again")
+        raise InputError(
+            f"{path} has SHA-256 {checksum[:8]}…, which is not the one in its name: the file is damaged; copy it again"
+        )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def make_weights_folder_absolute(model: Any) -> None:
+    """Resolve `imagenet_folder` of a frozen dataclass: a worker runs in another folder than the command line."""
+    if model.imagenet_folder is not None:
+        object.__setattr__(model, "imagenet_folder", Path(model.imagenet_folder).expanduser().resolve())

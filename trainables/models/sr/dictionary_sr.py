@@ -1,7 +1,7 @@
-"""Faces from a frozen VGG-19's view of them: an encoder-decoder, as a teacher with a dictionary of face components.
+"""Face super-resolution on features of a frozen VGG-19; the teacher adds a dictionary of face components.
 
-Left out: the adversarial losses on images with which the published net was trained. small_sr.py is the same idea for
-small images.
+Not included: the adversarial losses on images with which the published net was trained. small_sr.py applies the same
+idea to small images.
 """
 
 from __future__ import annotations
@@ -15,40 +15,38 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import LOCATION
+from trainables.models.backbones.pretrained import make_weights_folder_absolute
 from trainables.models.backbones.vgg19 import BEFORE_RELU, Vgg19
-from trainables.models.sr.common import SROutput, upsample_bicubic
-from trainables.models.sr.component_transfer import COMPONENTS, ComponentTransfer, Dictionary, Part
+from trainables.models.sr.common import COMPONENTS, SROutput, upsample_bicubic
+from trainables.models.sr.component_transfer import ComponentTransfer, Dictionary, DictionaryPart
 
 STRIDES = (2, 4, 8, 16)
-"""Of the encoder's taps. Height and width of full-size images are multiples of the last."""
+"""Strides of the encoder's taps. The height and width of full-size images are multiples of the last."""
 
 CHANNELS = (128, 256, 512, 512)
 DILATIONS = (4, 3, 2, 1)
 PUBLISHED_SIZES = (40, 40, 24, 56)
-"""Pixels at each side of the eyes, the nose and the mouth in images of 256 pixels; twice that was published for 512."""
+"""Side of the components in pixels of a 256-pixel image; half of what is published for 512 pixels."""
 
 
 @dataclass(frozen=True)
 class VggSR:
-    """VGG-19, dilated convolutions, and a decoder modulated by VGG's features: a student; with `atoms` a teacher.
+    """Settings of a VggNet: the student without atoms, the teacher with `atoms` for each component and resolution.
 
-    So many atoms of each of 4 components at each of 4 resolutions improve the features that modulate the decoder.
-    `imagenet=False` leaves VGG at random values, for a net whose own weights follow.
+    `imagenet=False` leaves VGG-19 at random values, for a net whose own weights are loaded next.
     Raises InputError for a number of atoms below 0, or sizes that are not four even numbers.
-    Source: Li et al. 2020, section 3, with half its image and component sizes; those of atoms are rounded up.
     """
 
     atoms: int = 0
     sizes: tuple[int, int, int, int] = PUBLISHED_SIZES
-    """Of the atoms of left eye, right eye, nose and mouth, in pixels of the full-size image."""
+    """Side of the atoms of left eye, right eye, nose and mouth, in pixels of the full-size image."""
     imagenet: bool = True
     imagenet_folder: Path | None = field(default=None, metadata=LOCATION)
-    """Where the file of ImageNet weights lies, if not where torchvision keeps it."""
+    """The folder of the file of ImageNet weights; by default torchvision's."""
 
     def __post_init__(self) -> None:
-        require_dictionary(self.atoms, self.sizes, 2)
-        if self.imagenet_folder is not None:  # absolute: a worker does not run in the folder the command was given in
-            object.__setattr__(self, "imagenet_folder", Path(self.imagenet_folder).expanduser().resolve())
+        check_dictionary_size(self.atoms, self.sizes, 2)
+        make_weights_folder_absolute(self)
 
     @property
     def name(self) -> str:
@@ -56,20 +54,27 @@ class VggSR:
         return "vgg_sr" + (f"-{self.atoms}atoms" if self.atoms else "")
 
     def build(self, scale: int) -> nn.Module:
-        """A net with fresh weights from torch's default generator: the caller seeds it, and fills its dictionary.
+        """Return a net with fresh weights, drawn from torch's default generator, which the caller seeds.
 
-        Raises InputError if ImageNet weights are wanted and their file is missing or damaged.
+        The caller also fills its dictionary.
+        Raises InputError if ImageNet weights are asked for and their file is missing or damaged.
         """
         vgg = Vgg19(tuple(BEFORE_RELU.values()))
         if self.imagenet:
             vgg.load_imagenet(self.imagenet_folder)
-        return VggNet(vgg, scale, _parts(self.atoms, self.sizes))
+        return VggNet(vgg, scale, _make_parts(self.atoms, self.sizes))
 
 
 class VggNet(nn.Module):
-    """Images (B, 3, h, w) in [0, 1], with a dictionary also boxes (B, 4, 4) → Restored, features of 64 channels."""
+    """VGG-19 features of the upsampled image, dilated convolutions, and a decoder that the features modulate.
 
-    def __init__(self, vgg: Vgg19, scale: int, parts: list[Part]) -> None:
+    Images (B, 3, h, w) in [0, 1] and, with a dictionary, boxes (B, 4, 4) → SROutput with features (B, 64, H, W). A
+    dictionary improves the features that modulate the decoder. 69.7 million parameters, 49.6 of them trained; with a
+    dictionary 113.3 and 93.3.
+    Source: Li et al. 2020, section 3, at half its image and component sizes; sizes of atoms are rounded up.
+    """
+
+    def __init__(self, vgg: Vgg19, scale: int, parts: list[DictionaryPart]) -> None:
         super().__init__()
         self.vgg, self.scale = vgg, scale
         self.dictionary = Dictionary(parts) if parts else None
@@ -79,22 +84,26 @@ class VggNet(nn.Module):
         self.ups = nn.ModuleList(
             ModulatedUp(*channels) for channels in ((512, 512, 512), (512, 256, 512), (256, 128, 256), (128, 64, 128))
         )
-        self.last = nn.Sequential(_conv(64, 64), nn.LeakyReLU(0.2), Residual(64), Residual(64))
-        self.rgb = _conv(64, 3)
+        self.last = nn.Sequential(_conv3x3(64, 64), nn.LeakyReLU(0.2), Residual(64), Residual(64))
+        self.rgb = _conv3x3(64, 3)
 
     def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
+        """Return images (B, 3, H, W) and features (B, 64, H, W) of small images (B, 3, h, w).
+
+        Raises InputError for a dictionary that is empty, or that gets no boxes.
+        """
         with torch.no_grad():
             taps = self.vgg(upsample_bicubic(low, self.scale))
         x = self.dilated(taps[-1])
         if self.dictionary is not None:
-            taps = self._improved(taps, self.dictionary, boxes)
+            taps = self._transfer_components(taps, self.dictionary, boxes)
         for up, tap in zip(self.ups, reversed(taps), strict=True):
             x = up(x, tap)
         features = self.last(x)
         return SROutput((torch.tanh(self.rgb(features)) + 1) / 2, features)
 
-    def _improved(self, taps: list[Tensor], dictionary: Dictionary, boxes: Tensor | None) -> list[Tensor]:
-        boxes = required(boxes, dictionary)
+    def _transfer_components(self, taps: list[Tensor], dictionary: Dictionary, boxes: Tensor | None) -> list[Tensor]:
+        boxes = check_boxes(boxes, dictionary)
         parts = dictionary.parts
         return [
             transfer(tap, boxes, [dictionary.atoms(part) for part in parts if part.tap == number])
@@ -103,86 +112,90 @@ class VggNet(nn.Module):
 
 
 class Dilated(nn.Module):
-    """x + convolution of four views of x, each by two convolutions of one dilation: (B, C, H, W) → same."""
+    """x + conv of four branches, each of two convolutions of one dilation: (B, C, H, W) → (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(_conv(channels, channels, step), nn.LeakyReLU(0.2), _conv(channels, channels, step))
+            nn.Sequential(_conv3x3(channels, channels, step), nn.LeakyReLU(0.2), _conv3x3(channels, channels, step))
             for step in DILATIONS
         )
-        self.join = _conv(len(DILATIONS) * channels, channels)
+        self.join = _conv3x3(len(DILATIONS) * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.join(torch.cat([branch(x) for branch in self.branches], dim=1))  # type: ignore[no-any-return]
 
 
 class ModulatedUp(nn.Module):
-    """Blurred, convolved, x·factor(style) + shift(style), enlarged: (B, C, H, W), style (B, S, H, W) → (B, C', 2H, 2W).
+    """Blur, convolve, modulate as x·factor(style) + shift(style), upsample.
 
-    Source: spatial feature transform, Wang et al. 2018.
+    (B, C, H, W), style (B, S, H, W) → (B, C', 2H, 2W). Source: spatial feature transform, Wang et al. 2018.
     """
 
     def __init__(self, channels_in: int, channels: int, style: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(_conv(channels_in, channels), nn.LeakyReLU(0.2))
-        self.factor = nn.Sequential(_conv(style, channels), nn.LeakyReLU(0.2), _conv(channels, channels))
-        self.shift = nn.Sequential(_conv(style, channels), nn.LeakyReLU(0.2), _conv(channels, channels), nn.Sigmoid())
+        self.conv = nn.Sequential(_conv3x3(channels_in, channels), nn.LeakyReLU(0.2))
+        self.factor = nn.Sequential(_conv3x3(style, channels), nn.LeakyReLU(0.2), _conv3x3(channels, channels))
+        self.shift = nn.Sequential(
+            _conv3x3(style, channels), nn.LeakyReLU(0.2), _conv3x3(channels, channels), nn.Sigmoid()
+        )
         self.up = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="bilinear"), _conv(channels, channels), nn.LeakyReLU(0.2)
+            nn.Upsample(scale_factor=2, mode="bilinear"), _conv3x3(channels, channels), nn.LeakyReLU(0.2)
         )
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        x = self.conv(blurred(x))
+        x = self.conv(blur(x))
         return self.up(x * self.factor(style) + self.shift(style))  # type: ignore[no-any-return]
 
 
 class Residual(nn.Module):
-    """x + two convolutions of it."""
+    """x + conv(LeakyReLU(conv(x))): (B, C, H, W) → (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(_conv(channels, channels), nn.LeakyReLU(0.2), _conv(channels, channels))
+        self.layers = nn.Sequential(_conv3x3(channels, channels), nn.LeakyReLU(0.2), _conv3x3(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)  # type: ignore[no-any-return]
 
 
-def blurred(x: Tensor) -> Tensor:
-    """Each channel with the binomial kernel (1, 2, 1)/4 in both directions, edges repeated: (B, C, H, W) → same."""
+def blur(x: Tensor) -> Tensor:
+    """Filter each channel with (1, 2, 1)/4 in both directions, edges replicated: (B, C, H, W) → (B, C, H, W)."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
     return (x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]) / 4
 
 
-def required(boxes: Tensor | None, dictionary: Dictionary) -> Tensor:
-    """The boxes that a net with a dictionary reads. Raises InputError if there are none, or nothing to put there."""
+def check_boxes(boxes: Tensor | None, dictionary: Dictionary) -> Tensor:
+    """Return the boxes for a net with a dictionary. Raises InputError without boxes or with an empty dictionary."""
     if boxes is None:
         raise InputError("this net has a dictionary and needs the boxes of face components, which these data lack")
-    dictionary.require_full()
+    dictionary.check_filled()
     return boxes
 
 
-def require_dictionary(atoms: int, sizes: tuple[int, ...], multiple: int) -> None:
-    """Raises InputError unless there are 0 or more atoms, for four components of so many multiples of pixels."""
+def check_dictionary_size(atoms: int, sizes: tuple[int, ...], multiple: int) -> None:
+    """Raise InputError unless `atoms` is at least 0 and `sizes` are four positive multiples of `multiple` pixels."""
     if atoms < 0 or len(sizes) != len(COMPONENTS) or any(size < multiple or size % multiple for size in sizes):
         raise InputError(
-            f"dictionary of {atoms} atoms of sizes {sizes}; allowed are 0 atoms or more, and four sizes that are "
-            f"multiples of {multiple} pixels"
+            f"dictionary of {atoms} atoms of sizes {sizes}; allowed are 0 atoms or more and four sizes, each a "
+            f"multiple of {multiple} pixels"
         )
 
 
-def _parts(atoms: int, sizes: tuple[int, ...]) -> list[Part]:
-    """A part for each component at each tap; none without atoms."""
+def _make_parts(atoms: int, sizes: tuple[int, ...]) -> list[DictionaryPart]:
+    """Return a part for each component at each tap; none without atoms."""
     taps = enumerate(zip(BEFORE_RELU, STRIDES, CHANNELS, strict=True))
     return [
-        # rounded up: of one pixel there is no deviation
-        Part(f"{name}_{layer}", component, tap, stride, (atoms, channels, -(-size // stride), -(-size // stride)))
+        # sizes are rounded up: a single pixel has no standard deviation
+        DictionaryPart(
+            f"{name}_{layer}", component, tap, stride, (atoms, channels, -(-size // stride), -(-size // stride))
+        )
         for tap, (layer, stride, channels) in taps
         for component, (name, size) in enumerate(zip(COMPONENTS, sizes, strict=True))
         if atoms
     ]
 
 
-def _conv(channels_in: int, channels: int, dilation: int = 1) -> nn.Conv2d:
+def _conv3x3(channels_in: int, channels: int, dilation: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels, kernel_size=3, padding=dilation, dilation=dilation)

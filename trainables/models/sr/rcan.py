@@ -1,4 +1,4 @@
-"""RCAN: a very deep residual net with channel attention; a baseline of super-resolution."""
+"""RCAN, a baseline of super-resolution: a very deep residual net with channel attention."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, c
 SCALES = (2, 4, 8)
 PUBLISHED = {"groups": 10, "blocks": 20, "width": 64}
 REDUCTION = 16
-"""Channels per channel of the attention's bottleneck."""
+"""Channels of a block per channel of its attention's bottleneck, as published."""
 
 
 @dataclass(frozen=True)
 class RCAN:
-    """`groups` residual groups of `blocks` residual blocks each, all of `width` channels.
+    """Settings of an RCAN with `groups` residual groups of `blocks` residual blocks each, all of `width` channels.
 
-    Raises InputError for fewer than one group or block, or a width that is no multiple of 16.
-    Source: Zhang et al. 2018, section 3, with the mean of DIV2K subtracted from pixels from 0 to 255.
+    Raises InputError for fewer than one group or block, or a width that is not a multiple of 16.
     """
 
     groups: int = PUBLISHED["groups"]
@@ -39,7 +38,7 @@ class RCAN:
         return "rcan" + "".join(changed)
 
     def build(self, scale: int) -> nn.Module:
-        """A net with fresh weights, drawn from torch's default generator: the caller seeds it.
+        """Return a net with fresh weights, drawn from torch's default generator, which the caller seeds.
 
         Raises InputError for a scale other than 2, 4 or 8.
         """
@@ -48,7 +47,11 @@ class RCAN:
 
 
 class ResidualChannelAttention(nn.Module):
-    """Images (B, 3, h, w) in [0, 1] → Restored, features of `width` channels."""
+    """RCAN: images (B, 3, h, w) in [0, 1] → SROutput with features (B, width, H, W).
+
+    15,740,067 parameters as published, at scale 8.
+    Source: Zhang et al. 2018, section 3; the mean of DIV2K is subtracted from pixel values from 0 to 255.
+    """
 
     mean: Tensor
 
@@ -56,27 +59,28 @@ class ResidualChannelAttention(nn.Module):
         super().__init__()
         w = spec.width
         self.register_buffer("mean", torch.tensor(DIV2K_MEAN)[:, None, None], persistent=False)
-        self.head = _conv(3, w)
-        self.body = Residual(*(_group(w, spec.blocks) for _ in range(spec.groups)), _conv(w, w))
-        doublings = (nn.Sequential(_conv(w, 4 * w), nn.PixelShuffle(2)) for _ in range(scale.bit_length() - 1))
+        self.head = _conv3x3(3, w)
+        self.body = Residual(*(_make_group(w, spec.blocks) for _ in range(spec.groups)), _conv3x3(w, w))
+        doublings = (nn.Sequential(_conv3x3(w, 4 * w), nn.PixelShuffle(2)) for _ in range(scale.bit_length() - 1))
         self.upsampling = nn.Sequential(*doublings)
-        self.rgb = _conv(w, 3)
+        self.rgb = _conv3x3(w, 3)
 
     def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
+        """Return images (B, 3, H, W) of small ones (B, 3, h, w); `boxes` are ignored."""
         x = PUBLISHED_RANGE * (low - self.mean)
         features = self.upsampling(self.body(self.head(x)))
         return SROutput(self.rgb(features) / PUBLISHED_RANGE + self.mean, features)
 
 
 class Residual(nn.Sequential):
-    """x + the layers' output."""
+    """x + layers(x): (B, C, H, W) → (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)  # type: ignore[no-any-return]
 
 
 class ChannelAttention(nn.Module):
-    """x times a factor in (0, 1) for each channel, from the means of all of them: (B, C, H, W) → same."""
+    """Scale each channel by a factor in (0, 1) computed from all channels' means: (B, C, H, W) → (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,13 +96,13 @@ class ChannelAttention(nn.Module):
         return x * self.factors(x)  # type: ignore[no-any-return]
 
 
-def _group(width: int, blocks: int) -> nn.Module:
-    return Residual(*(_block(width) for _ in range(blocks)), _conv(width, width))
+def _make_group(width: int, blocks: int) -> nn.Module:
+    return Residual(*(_make_block(width) for _ in range(blocks)), _conv3x3(width, width))
 
 
-def _block(width: int) -> nn.Module:
-    return Residual(_conv(width, width), nn.ReLU(inplace=True), _conv(width, width), ChannelAttention(width))
+def _make_block(width: int) -> nn.Module:
+    return Residual(_conv3x3(width, width), nn.ReLU(inplace=True), _conv3x3(width, width), ChannelAttention(width))
 
 
-def _conv(channels_in: int, channels: int) -> nn.Conv2d:
+def _conv3x3(channels_in: int, channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels, kernel_size=3, padding=1)

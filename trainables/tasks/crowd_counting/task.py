@@ -1,16 +1,14 @@
 """Crowd counting: nets learn a density map, whose sum is the number of people; scored by the error of that number.
 
-Photographs differ in size. Training sees crops, which are finite views of them; evaluation sees whole images, one at a
-time (crowd_examples.py).
+Photographs differ in size. Training reads crops, which are finite views of them; evaluation reads whole images, one at
+a time (examples.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -18,77 +16,52 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from study.identity import describe, digest
-from study.trial import SPLITS, Direction, Split
-from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, density_maps
-from trainables.data.arrays.splits import stratified_split
+from study.identity import digest
+from study.trial import Split
+from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_density_maps
+from trainables.data.arrays.splits import split_pool
 from trainables.data.shanghaitech import CrowdSet
-from trainables.losses.density import map_error, sum_pool
-from trainables.task import Batch, Outputs, Panel
-from trainables.tasks.base import Taught
-from trainables.tasks.crowd_counting.examples import (
-    COUNT_ERRORS,
-    MULTIPLE,
-    CountErrors,
-    ResidentCrowds,
-    density_panels,
-    resident,
-)
-from trainables.tasks.preflight import check_students, empty_batch
-from trainables.teacher.weights import Teacher
-from trainables.training.recipe import Recipe
+from trainables.losses.density import density_mse, sum_pool
+from trainables.task import Batch, ModelSpec, Outputs, Panel
+from trainables.tasks.base import DistillationTask
+from trainables.tasks.crowd_counting.examples import MULTIPLE, ResidentCrowds, make_resident
+from trainables.tasks.crowd_counting.metrics import COUNT_ERRORS, CountErrors, draw_density_panels
+from trainables.tasks.preflight import blank_batch
 from trainables.training.schedules import check_range
-from trainables.training.views import GridCrops, pixels
+from trainables.training.views import GridCrops, denormalise
 
 CHANNELS = 3
 ATTENDED = 0.001
-"""People per pixel of a map at half the image's size from which on an attention map is to be 1."""
-
-
-class CrowdData(Protocol):
-    """A data set of photographs with a point for each head, see trainables/data/."""
-
-    def load(self) -> CrowdSet: ...
-
-    def __hash__(self) -> int: ...
-
-
-class DensityNetSpec(Protocol):
-    """A net for density maps by its settings, see trainables/models/."""
-
-    @property
-    def name(self) -> str: ...
-
-    def build(self, channels: int) -> nn.Module: ...
+"""Density, in people per pixel of a map at half the image's size, from which an attention map's target is 1."""
 
 
 @dataclass(frozen=True)
-class CrowdCounting(Taught):
-    """Train students on crops of photographs, score by the mean absolute error of their counts.
+class CrowdCounting(DistillationTask[CrowdSet]):
+    """Train students on crops of photographs, score them by the mean absolute error of their counts.
 
-    `validation` training images are held out by `split_seed`. The study's seed does not move the split, so that a
-    teacher serves all studies of one split. A teacher from a file, Teacher(weights=…), must predict
-    density_scale · people per pixel, as one that is trained here does.
+    The study's seed does not move the split, so that one teacher serves all studies of a split. A teacher from a file,
+    Teacher(weights=…), must predict density_scale · people per pixel, as one that is trained here does.
+    Raises InputError for crops that are no multiples of 16 pixels, or a scale or weight out of range.
     """
 
-    data: CrowdData
-    teacher: Teacher
-    recipe: Recipe
     views: GridCrops
     validation: int = 30
+    """Training images held out."""
     split_seed: int = 0
     kernels: AdaptiveKernels = field(default_factory=AdaptiveKernels)
     density_scale: float = 100.0
-    """What maps are multiplied by while training: people per pixel are so few that Adam's epsilon would count."""
+    """Factor of density maps in training: people per pixel are so few that Adam's epsilon would matter."""
     attention_weight: float = 0.1
-    """Of the attention map's cross-entropy, in nets that have one, beside the error of an unscaled density map.
+    """Weight of the attention map's cross-entropy, for nets that have one, relative to the error of an unscaled map.
 
     It is multiplied by density_scale s. The error's gradient at the output y is 2·(y − s·density)/pixels: for the small
-    y of the beginning s times that of an unscaled map, and so is what reaches the layers that both maps share. Later,
-    as the weights that make y grow, the error counts for up to s times more than it would beside an unscaled map.
+    y of the first steps s times that of an unscaled map, and so is the gradient that reaches the layers that both maps
+    share. Later, as the weights that make y grow, the error counts up to s times more than that of an unscaled map.
     """
-    teacher_store: bool = True
-    """Whether the teacher's maps are stored for the views that trials draw, or computed anew at every step."""
+
+    scores = COUNT_ERRORS
+    prediction = "a density map (B, 1, h, w); its sum divided by the task's density_scale is the number of people"
+    evaluation_batch_sizes: ClassVar = {"cpu": 1, "cuda": 1}
 
     def __post_init__(self) -> None:
         check_range("density_scale", self.density_scale, above=0)
@@ -96,44 +69,22 @@ class CrowdCounting(Taught):
         if self.views.size % MULTIPLE:
             raise InputError(f"crops of {self.views.size} pixels; allowed are multiples of {MULTIPLE}")
 
-    # -- for the engine --------------------------------------------------------------------------------------------
+    def build(self, model: ModelSpec) -> nn.Module:
+        return model.build(CHANNELS)
 
-    @property
-    def metrics(self) -> Mapping[str, Direction]:
-        names = ("loss", "task_loss", "distill_loss", "teacher_distance")
-        scored = [f"{split}/{name}" for split in ("train", "val", "test", "test_at_best_val") for name in COUNT_ERRORS]
-        return dict.fromkeys([*(f"train/{name}" for name in names), *scored, "best_val_epoch"], "min")
+    def load_examples(self, split: Split, device: str) -> ResidentCrowds:
+        if split in ("train", "val"):
+            return cast(ResidentCrowds, self.examples("train+val", device)).select(self.positions(split))
+        crowds = self.loaded
+        scenes = crowds.test if split == "test" else crowds.train
+        maps = load_density_maps(scenes, self.kernels)
+        return make_resident(scenes, maps, crowds.mean, crowds.std, self.views, self.density_scale, device)
 
-    @property
-    def selection_metric(self) -> str:
-        return "val/mae"
-
-    def check(
-        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
-    ) -> dict[str, Any]:
-        crowds, key = load(self.data), self.teacher_key
-        sizes = {split: len(self.positions(split)) for split in ("train", "val")}
-        crop = torch.zeros(1, CHANNELS, self.views.size, self.views.size)
-        check_students(self, students, losses, storage, trained_on, empty_batch(crop, None))
-        return {
-            "data": {
-                "name": crowds.name,
-                "note": crowds.note,
-                "complete": crowds.complete,
-                "fingerprint": crowds.fingerprint,
-                "test": len(crowds.test),
-                **sizes,
-            },
-            "teacher": {"fingerprint": key},
-        }
-
-    # -- for the training loop -------------------------------------------------------------------------------------
-
-    def examples(self, split: Split, device: str) -> ResidentCrowds:
-        return _resident(self, split, device)
-
-    def evaluation_batch(self, device: str) -> int:
-        return 1
+    def positions(self, split: Split) -> Tensor:
+        # one class: nothing about a photograph is known before its heads are counted
+        pool = np.zeros(len(self.loaded.train), dtype=np.int64)
+        splits = split_pool(pool, len(self.loaded.test), self.validation, self.split_seed)
+        return torch.from_numpy(splits[split])
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         returned = net(batch.inputs)
@@ -143,9 +94,9 @@ class CrowdCounting(Taught):
         return Outputs(density, {"attention": attention})
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Mean squared error of the map; of nets with attention also the cross-entropy of where people are."""
+        """Mean squared error of the map (B, 1, h, w); for nets with attention plus the cross-entropy of its map."""
         density = batch.targets.density
-        loss = map_error(outputs.prediction, density)
+        loss = density_mse(outputs.prediction, density)
         if "attention" not in outputs.features:
             return loss
         attention = outputs.features["attention"].float()
@@ -153,55 +104,23 @@ class CrowdCounting(Taught):
         return loss + self.attention_weight * self.density_scale * F.binary_cross_entropy(attention, people)
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
-        """Mean squared difference of the maps, in the task's density scale."""
-        return map_error(student.prediction, teacher.prediction)
+        """Mean squared difference of the maps (B, 1, h, w), in the task's density scale."""
+        return density_mse(student.prediction, teacher.prediction)
 
     def meters(self, device: str, split: Split) -> CountErrors:
         return CountErrors(self.density_scale, device)
 
+    def sample_batch(self) -> Batch:
+        return blank_batch(torch.zeros(1, CHANNELS, self.views.size, self.views.size), None)
+
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
-        crowds = load(self.data)
-        return density_panels(outputs, batch, pixels(batch.inputs, crowds.mean, crowds.std), self.density_scale)
-
-    # -- nets and inputs -------------------------------------------------------------------------------------------
-
-    def build(self, model: DensityNetSpec) -> nn.Module:
-        return model.build(CHANNELS)
-
-    @property
-    def teacher_key(self) -> str:
-        settings = [describe(self.views), self.density_scale, self.attention_weight, describe(self.kernels)]
-        return self.teacher.key([self.pool_key, self.validation, self.split_seed, *settings])
+        images = denormalise(batch.inputs, self.loaded.mean, self.loaded.std)
+        return draw_density_panels(outputs, batch, images, self.density_scale)
 
     @property
     def pool_key(self) -> str:
-        crowds = load(self.data)
-        return digest(crowds.fingerprint, crowds.mean, crowds.std, MULTIPLE)
+        return digest(super().pool_key, MULTIPLE)
 
     @property
-    def stored_output_bytes(self) -> int | None:
-        return 2 * (self.views.size // STRIDE) ** 2 if self.teacher_store else None  # a float16 map
-
-    def positions(self, split: Split) -> Tensor:
-        # one class: nothing about a photograph is known before its heads are counted
-        pool = np.zeros(len(load(self.data).train), dtype=np.int64)
-        train, val = stratified_split(pool, self.validation, self.split_seed)
-        return torch.from_numpy({"train": train, "val": val, "train+val": np.arange(len(pool))}[split])
-
-
-# Kept for the life of a process: a reused worker loads data and teacher once, not once a trial.
-
-
-@lru_cache(maxsize=2)
-def load(data: CrowdData) -> CrowdSet:
-    return data.load()
-
-
-@lru_cache(maxsize=8)
-def _resident(task: CrowdCounting, split: Split, device: str) -> ResidentCrowds:
-    if split in ("train", "val"):
-        return _resident(task, "train+val", device).at(task.positions(split))
-    crowds = load(task.data)
-    scenes = crowds.test if split == "test" else crowds.train
-    maps = density_maps(scenes, task.kernels)
-    return resident(scenes, maps, crowds.mean, crowds.std, task.views, task.density_scale, device)
+    def output_bytes(self) -> int:
+        return 2 * (self.views.size // STRIDE) ** 2

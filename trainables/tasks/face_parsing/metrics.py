@@ -1,25 +1,30 @@
-"""How label maps are scored, and what of them is shown."""
+"""Scores of label maps, and pictures of them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from study.task import Metric
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.task import Batch, Outputs, Panel
 
 BACKGROUND = 0
-F1_BY_CLASS = tuple(f"class_f1_{name}" for name in CLASSES)
-MEANS = ("f1", "f1_all", "accuracy")
+F1_BY_CLASS = tuple(Metric(f"class_f1_{name}", "max", "%", 2) for name in CLASSES)
+MEANS = (
+    Metric("f1", "max", "%", 2, label="F1"),
+    Metric("f1_all", "max", "%", 2, label="F1 with background"),
+    Metric("accuracy", "max", "%", 2),
+)
 
 
 class ParsingScores:
-    """Shares in [0, 1], from one count of hits and misses of each class over all pixels of a split.
+    """Shares in [0, 1], from the confusion counts of each class over all pixels of a split.
 
-    `class_f1_…` F1 = 2·TP / (2·TP + FP + FN) of a class; `f1` their mean without the background, as the field reports
-    CelebAMask-HQ; `f1_all` with it; `accuracy` the share of pixels that are right. A class that no label of the split
-    names has no F1 and is in no mean.
+    `class_f1_…` is F1 = 2·TP / (2·TP + FP + FN) of a class; `f1` the mean without the background, as the field reports
+    CelebAMask-HQ; `f1_all` the mean with it; `accuracy` the share of correct pixels. A class without labels in the
+    split has no F1 and enters no mean.
     """
 
     def __init__(self, device: str, by_class: bool = True):
@@ -30,36 +35,38 @@ class ParsingScores:
         self._counts = MulticlassStatScores(len(CLASSES), average="none", validate_args=False).to(device)
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        self._counts.update(predicted(outputs, batch.targets), batch.targets)
+        self._counts.update(predict_labels(outputs, batch.targets), batch.targets)
 
     def compute(self) -> dict[str, float]:
-        hits, wrongly, _, missed, there = self._counts.compute().double().unbind(dim=1)
-        f1 = 2 * hits / (2 * hits + wrongly + missed)
-        named = there > 0
-        seen = named.clone()
-        seen[BACKGROUND] = False
-        means = (float(f1[seen].mean()), float(f1[named].mean()), float(hits.sum() / there.sum()))
-        by_class = {name: float(f1[index]) for index, name in enumerate(F1_BY_CLASS) if named[index]}
-        return dict(zip(MEANS, means, strict=True)) | (by_class if self._by_class else {})
+        hits, false_positives, _, misses, support = self._counts.compute().double().unbind(dim=1)  # each (K,)
+        f1 = 2 * hits / (2 * hits + false_positives + misses)
+        labelled = support > 0
+        foreground = labelled.clone()
+        foreground[BACKGROUND] = False
+        means = {"f1": f1[foreground].mean(), "f1_all": f1[labelled].mean(), "accuracy": hits.sum() / support.sum()}
+        if self._by_class:
+            means |= {metric.name: f1[index] for index, metric in enumerate(F1_BY_CLASS) if labelled[index]}
+        return {name: float(value) for name, value in means.items()}
 
 
-def predicted(outputs: Outputs, labels: Tensor) -> Tensor:
-    """The likeliest class of each pixel at the labels' resolution: (B, K, h, w), (B, H, W) → (B, H, W)."""
+def predict_labels(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Return the likeliest class of each pixel at the labels' resolution: (B, K, h, w), (B, H, W) → (B, H, W)."""
     return upsample_logits(outputs.prediction.detach(), (labels.shape[1], labels.shape[2])).argmax(dim=1)
 
 
-def parsing_panels(outputs: Outputs, batch: Batch, images: Tensor) -> list[Panel]:
-    """What there is to see of one face (1, 3, H, W) uint8: itself, its labels, the predicted ones, and the logits.
+def draw_parsing_panels(outputs: Outputs, batch: Batch, images: Tensor) -> list[Panel]:
+    """Return panels of one face (1, 3, H, W) uint8: the face, its labels, the predicted labels, and the logits.
 
-    Of the logits mean and standard deviation over the classes, at each pixel of the net's head. Source: P0, figure 2.
+    The logits' panels show mean and standard deviation over the classes at each pixel of the net's head. Source: P0,
+    figure 2.
     """
     logits = outputs.prediction[0].float()
-    said = predicted(outputs, batch.targets)[0]
-    right = (said == batch.targets[0]).float().mean()
+    predicted = predict_labels(outputs, batch.targets)[0]
+    right = (predicted == batch.targets[0]).float().mean()
     return [
         Panel("face", "image", images[0], given=True),
         Panel("true labels", "labels", batch.targets[0].to(torch.uint8), given=True, classes=CLASSES),
-        Panel("labels", "labels", said.to(torch.uint8), f"{100 * right:.1f} % of pixels right", classes=CLASSES),
+        Panel("labels", "labels", predicted.to(torch.uint8), f"{100 * right:.1f} % of pixels right", classes=CLASSES),
         Panel("mean of the logits", "map", logits.mean(dim=0), scale="mean of the logits"),
         Panel("deviation of the logits", "map", logits.std(dim=0), scale="standard deviation of the logits"),
     ]

@@ -1,7 +1,6 @@
-"""Faces and their small copies as batches on a device: read from arrays that may lie on disk, mirrored alike.
+"""Faces and their reduced copies as batches on a device, read from arrays that may be memory-mapped.
 
-Small images are computed from large ones when a batch asks for them: they are 1/64 of these at scale 8, and other
-scales need no other files. There is no DataLoader.
+Reduced images are computed batch by batch, so that other scales need no other files. There is no DataLoader.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from trainables.task import Batch
 from trainables.training.views import Flips
 
 MIRRORED = (1, 0, 2, 3)
-"""By component, what it is in the mirror: eyes change places."""
+"""The component of each component in the mirror image: eyes change places."""
 
 
 @dataclass(frozen=True)
 class SrTargets:
-    """What is true of a batch of small images."""
+    """The truth of a batch of reduced images."""
 
     image: Tensor
     """(B, 3, S, S) float32 in [0, 1]."""
@@ -36,7 +35,10 @@ class SrTargets:
 
 @dataclass(frozen=True, eq=False)
 class SrExamples:
-    """A split of faces, which are read when a batch asks for them; inputs are small images (B, 3, S/scale, S/scale)."""
+    """A split of faces, read batch by batch; inputs are reduced images (B, 3, S/scale, S/scale).
+
+    Raises InputError for a scale below 2, or one that does not divide the size of the faces.
+    """
 
     faces: SrFaces
     views: Flips
@@ -44,7 +46,14 @@ class SrExamples:
     device: str
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Inputs are shares of 1 and not normalised further."""
+    """Inputs are shares of 1, without further normalisation."""
+
+    def __post_init__(self) -> None:
+        size = self.faces.images.shape[-1]
+        if self.scale < 2 or size % self.scale:
+            raise InputError(
+                f"faces of {size} pixels at scale {self.scale}; allowed is a divisor of their size, 2 or more"
+            )
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -56,37 +65,29 @@ class SrExamples:
         image = self.views.apply(pixels, views).float().div_(255)
         boxes = None
         if self.faces.boxes is not None:
-            boxes = flipped_boxes(torch.from_numpy(self.faces.boxes[rows]).to(self.device), views, image.shape[-1])
-        inputs = reduced(image, self.scale).contiguous(memory_format=torch.channels_last)
+            boxes = flip_boxes(torch.from_numpy(self.faces.boxes[rows]).to(self.device), views, image.shape[-1])
+        inputs = reduce_bicubic(image, self.scale).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, SrTargets(image, boxes), samples, views)
 
 
-def sr_examples(faces: SrFaces, scale: int, device: str) -> SrExamples:
-    """All of `faces`. Raises InputError for a scale below 2, or one that does not divide their size."""
-    size = faces.images.shape[-1]
-    if scale < 2 or size % scale:
-        raise InputError(f"faces of {size} pixels at scale {scale}; allowed is a divisor of their size, 2 or more")
-    return SrExamples(faces, Flips(), scale, device)
+def reduce_bicubic(images: Tensor, scale: int) -> Tensor:
+    """Reduce to 1/`scale` of the size, bicubic, antialiased: (B, 3, H, W) in [0, 1] → (B, 3, H/scale, W/scale).
 
-
-def reduced(images: Tensor, scale: int) -> Tensor:
-    """1/`scale` of the size, bicubic without aliasing, in steps of 1/255: (B, 3, H, W) in [0, 1] → (B, 3, h, w).
-
-    Rounded, since a small image that somebody has is a file of 8 bits; and so nothing of the large one is hidden in
-    what such a file would not keep.
+    Values are rounded to steps of 1/255, as in the 8-bit files that small images are: finer steps would leak
+    information about the large image.
     """
     size = (images.shape[2] // scale, images.shape[3] // scale)
     small = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
     return small.clamp_(0, 1).mul_(255).round_().div_(255)
 
 
-def bicubic(low: Tensor, scale: int) -> Tensor:
-    """`scale` times the size with nothing learned, what every net is to surpass: (B, 3, h, w) → (B, 3, H, W)."""
+def enlarge_bicubic(low: Tensor, scale: int) -> Tensor:
+    """Enlarge `scale` times by bicubic interpolation, the baseline of every net: (B, 3, h, w) → (B, 3, H, W)."""
     return upsample_bicubic(low, scale).clamp_(0, 1)
 
 
-def flipped_boxes(boxes: Tensor, views: Tensor, width: int) -> Tensor:
-    """Boxes (B, 4, 4) in the given views (B,) of `Flips` of images of this width."""
+def flip_boxes(boxes: Tensor, views: Tensor, width: int) -> Tensor:
+    """Return the boxes (B, 4, 4) in the views (B,) of `Flips`, of images of this width in pixels."""
     left, top, right, bottom = boxes[:, MIRRORED].unbind(dim=2)
     mirrored = torch.stack([width - right, top, width - left, bottom], dim=2)
     return torch.where(views[:, None, None] == 1, mirrored, boxes)

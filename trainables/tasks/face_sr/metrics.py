@@ -1,7 +1,7 @@
-"""How restored images are scored: PSNR, SSIM, and LPIPS where the weights it needs are there.
+"""Scores of restored images: PSNR, SSIM, and LPIPS where the weights it needs are found.
 
-Left out: any download of weights, and any number from weights that are not ImageNet's. Where LPIPS lacks them it is
-absent, and `lpips_lacks` says why.
+Nothing is downloaded, and no score comes from weights other than ImageNet's: without them LPIPS is absent, and
+`missing_lpips_weights` names the file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trainables.models.backbones.pretrained import imagenet_weights
+from study.task import Metric
+from trainables.models.backbones.pretrained import load_imagenet_weights
 from trainables.task import Batch, Outputs
 
-SCORES = ("psnr", "ssim", "lpips")
+SCORES = (
+    Metric("psnr", "max", "dB", 3, label="PSNR"),
+    Metric("ssim", "max", label="SSIM"),
+    Metric("lpips", "min", label="LPIPS"),
+)
 
 Channel = Literal["rgb", "y"]
 LpipsNet = Literal["alex", "vgg", "squeeze"]
@@ -28,7 +33,7 @@ BACKBONES = {
     "vgg": ("vgg16-397923af.pth", "VGG16_Weights.IMAGENET1K_V1"),
     "squeeze": ("squeezenet1_1-b8a52dc0.pth", "SqueezeNet1_1_Weights.IMAGENET1K_V1"),
 }
-"""By the net that LPIPS compares with: its file, and torchvision's name for it."""
+"""The file of each net that LPIPS compares with, and torchvision's name for its weights."""
 
 LUMA = (65.481, 128.553, 24.966)
 BLACK = 16.0
@@ -38,9 +43,9 @@ BLACK = 16.0
 class SrScores:
     """Means over all images of a split, of outputs that are first clamped to [0, 1].
 
-    `psnr` 10·log10(1 / mean squared error) of each image, in dB; `ssim` of Wang et al. 2004 (windows of 11 pixels,
-    σ = 1.5); `lpips` of Zhang et al. 2018, lower is better, always of all three colours. By `channel` the first two are
-    of red, green and blue, or of the luma alone, as much of the field reports them.
+    `psnr` is 10·log10(1 / mean squared error) of each image, in dB; `ssim` that of Wang et al. 2004 (windows of 11
+    pixels, σ = 1.5); `lpips` that of Zhang et al. 2018, lower is better, always of all three colours. `channel` says
+    whether the first two compare red, green and blue ("rgb") or the luma alone ("y"), as much of the field does.
     Raises InputError if the file of LPIPS's weights is damaged.
     """
 
@@ -51,9 +56,9 @@ class SrScores:
 
         self._channel = channel
         self._ssim: Any = None if psnr_only else StructuralSimilarityIndexMeasure(data_range=1.0).to(device)
-        self._lpips = None if psnr_only or lpips is None or lpips_lacks(lpips) else _lpips(lpips, device)
+        self._lpips = None if psnr_only or lpips is None or missing_lpips_weights(lpips) else _load_lpips(lpips, device)
         # not MeanMetric: it either drops NaN, a diverged net's score, or forgets the weights. Not torchmetrics' PSNR of
-        # each image: it keeps lists, which workers cannot put together if one of them has seen no image.
+        # each image: it collects lists, which workers cannot combine if one of them has no image.
         self._psnr, self._distance, self._images = (SumMetric(nan_strategy="disable").to(device) for _ in range(3))
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -63,7 +68,7 @@ class SrScores:
         if self._lpips is not None:
             self._distance.update(self._lpips(image, target) * len(image))
         if self._channel == "y":
-            image, target = luma(image), luma(target)
+            image, target = compute_luma(image), compute_luma(target)
         self._psnr.update((-10 * (image - target).square().mean(dim=(1, 2, 3)).log10()).sum())
         if self._ssim is not None:
             # variances are differences of means of squares, of which float32 leaves five digits
@@ -79,14 +84,16 @@ class SrScores:
         return scores
 
 
-def luma(images: Tensor) -> Tensor:
-    """Y as a share of 255: (B, 3, H, W) in [0, 1] → (B, 1, H, W) in [16/255, 235/255]."""
+def compute_luma(images: Tensor) -> Tensor:
+    """Return the luma Y as a share of 255: (B, 3, H, W) in [0, 1] → (B, 1, H, W) in [16/255, 235/255]."""
     weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)[:, None, None]
     return ((images * weights).sum(dim=1, keepdim=True) + BLACK) / 255
 
 
-def lpips_lacks(net: LpipsNet) -> str:
-    """Which weights LPIPS lacks, and where they belong; empty if they are there."""
+def missing_lpips_weights(net: LpipsNet | None) -> str:
+    """Return which file LPIPS lacks and where it belongs; empty if the file is there, or `net` is None."""
+    if net is None:
+        return ""
     file, source = BACKBONES[net]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if (folder / file).is_file():
@@ -95,18 +102,18 @@ def lpips_lacks(net: LpipsNet) -> str:
 
 
 @lru_cache(maxsize=2)
-def _lpips(net: LpipsNet, device: str) -> Callable[[Tensor, Tensor], float]:
-    """The mean distance of two batches, as a function; built once in a process, since its weights are read for it."""
+def _load_lpips(net: LpipsNet, device: str) -> Callable[[Tensor, Tensor], float]:
+    """Return a function that measures the mean distance of two batches; its weights are read once a process."""
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
-    imagenet_weights(*BACKBONES[net])  # torchvision would take a damaged file for sound
+    load_imagenet_weights(*BACKBONES[net])  # torchvision would not notice a damaged file
     metric = LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True).to(device)
 
     def distance(image: Tensor, target: Tensor) -> float:
-        if not image.isfinite().all():  # the metric would refuse it; here it is a diverged net's score
+        if not image.isfinite().all():  # the metric raises; here NaN is a diverged net's score
             return math.nan
         value = float(metric(image, target))
-        metric.reset()  # it would keep each value as long as the process lives
+        metric.reset()  # or it would collect values for the life of the process
         return value
 
     return distance

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from study.errors import InputError
-from tests.trainables.small_faces import dataset, image_path, kept, load, mask, mask_path, refused
+from tests.trainables.small_faces import assert_refused, dataset, image_path, list_cached, load, mask, mask_path
 from trainables.data.arrays import face_parsing as face_arrays
-from trainables.data.arrays import memmap as kept_arrays
+from trainables.data.arrays import memmap
 from trainables.data.celebamask import MAPPING
 
 
@@ -28,11 +28,11 @@ def test_arrays_are_mapped_and_decoded_once(root, monkeypatch):
     first = load(root)
     assert isinstance(first.faces.images, np.memmap)
     assert not first.test.labels.flags.writeable
-    monkeypatch.setattr(face_arrays, "decode", None)
+    monkeypatch.setattr(face_arrays, "decode_portrait", None)
     again = load(root)
     assert again.fingerprint == first.fingerprint
     assert np.array_equal(again.faces.images, first.faces.images)
-    assert len(kept()) == 1
+    assert len(list_cached()) == 1
 
 
 def test_fingerprint_is_of_content_not_of_place_or_time(root, tmp_path):
@@ -40,7 +40,7 @@ def test_fingerprint_is_of_content_not_of_place_or_time(root, tmp_path):
     shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copy)
     os.utime(image_path(tmp_path / "copy", 3), (1, 1))
     assert load(tmp_path / "copy").fingerprint == first.fingerprint
-    assert len(kept()) == 2, "but decoded anew: whether the same bytes changed was not known"
+    assert len(list_cached()) == 2, "but decoded again: whether the same bytes changed was not known"
 
 
 def test_changed_file_of_the_same_size_is_seen(root):
@@ -68,7 +68,7 @@ def test_other_sizes_and_splits_have_other_fingerprints(root):
 def test_kept_arrays_that_are_damaged_are_made_again(root, damage):
     first = load(root)
     expected = first.faces.images.copy(), first.faces.labels.copy()
-    (folder,) = kept()
+    (folder,) = list_cached()
     images, classes = folder / "images.npy", folder / "labels.npy"
     if damage == "label":  # the last one of 19, which is no class
         classes.write_bytes(classes.read_bytes()[:-1] + bytes([19]))
@@ -87,11 +87,11 @@ def test_kept_arrays_that_are_damaged_are_made_again(root, damage):
     assert again.fingerprint == first.fingerprint
     assert np.array_equal(again.faces.images, expected[0])
     assert np.array_equal(again.faces.labels, expected[1])
-    assert kept() == [folder]
+    assert list_cached() == [folder]
 
 
 def test_interrupted_decoding_leaves_nothing_and_starts_again(root, monkeypatch):
-    decode = face_arrays.decode
+    decode = face_arrays.decode_portrait
 
     def interrupted(portrait, resolution):
         if portrait.image.name == "2001.jpg":
@@ -99,25 +99,25 @@ def test_interrupted_decoding_leaves_nothing_and_starts_again(root, monkeypatch)
         return decode(portrait, resolution)
 
     with monkeypatch.context() as patch:
-        patch.setattr(face_arrays, "decode", interrupted)
+        patch.setattr(face_arrays, "decode_portrait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(root)
-    assert kept() == []
+    assert list_cached() == []
     assert load(root).sizes == (2, 2, 2)
 
 
 def test_what_a_killed_process_left_is_removed(root):
     load(root)
-    (folder,) = kept()
+    (folder,) = list_cached()
     left = folder.with_name(f".{folder.name}.tmp")
     folder.rename(left)
     (left / "images.npy").write_bytes(b"half")
     assert load(root).sizes == (2, 2, 2)
-    assert kept() == [folder]
+    assert list_cached() == [folder]
 
 
 def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, capsys):
-    decode, begun, go_on, loaded = face_arrays.decode, threading.Event(), threading.Event(), []
+    decode, begun, go_on, loaded = face_arrays.decode_portrait, threading.Event(), threading.Event(), []
     calls = []
 
     def slow(portrait, resolution):
@@ -126,12 +126,12 @@ def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, c
         assert go_on.wait(20)
         return decode(portrait, resolution)
 
-    monkeypatch.setattr(face_arrays, "decode", slow)
+    monkeypatch.setattr(face_arrays, "decode_portrait", slow)
     threads = [threading.Thread(target=lambda: loaded.append(load(root).fingerprint)) for _ in range(2)]
     threads[0].start()
     assert begun.wait(20)
     threads[1].start()
-    while "waiting for it" not in (told := capsys.readouterr().err):
+    while "waiting for another" not in (told := capsys.readouterr().err):
         assert threads[1].is_alive()
     go_on.set()
     for thread in threads:
@@ -139,21 +139,25 @@ def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, c
     assert len(loaded) == 2
     assert loaded[0] == loaded[1]
     assert len(calls) == 6
-    assert told == "decoded CelebAMask-HQ: made by another process at this moment, waiting for it\n"
+    assert told == "decoded CelebAMask-HQ: waiting for another process that is making it\n"
 
 
 def test_disk_without_room_is_told_before_decoding(root, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 6 * 4 * 32**2 - 1))
-    monkeypatch.setattr(face_arrays, "decode", None)
-    refused(root, r"decoded CelebAMask-HQ needs 0\.0 GB in .*/kept/kdstudy/faces, which has 0\.0 GB free: .*XDG_CACHE")
+    monkeypatch.setattr(face_arrays, "decode_portrait", None)
+    assert_refused(
+        root, r"decoded CelebAMask-HQ needs 0\.0 GB in .*/kept/kdstudy/faces, which has 0\.0 GB free: .*XDG_CACHE"
+    )
 
 
 def test_disk_that_fills_while_decoding_is_an_error_of_the_folder(root, monkeypatch):
     def full(portrait, resolution):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(face_arrays, "decode", full)
-    refused(root, r"decoded CelebAMask-HQ cannot be written to .*/faces \(No space left on device\): .*XDG_CACHE_HOME")
+    monkeypatch.setattr(face_arrays, "decode_portrait", full)
+    assert_refused(
+        root, r"decoded CelebAMask-HQ cannot be written to .*/faces \(No space left on device\): .*XDG_CACHE_HOME"
+    )
 
 
 def test_folder_that_cannot_be_written_is_named(root, tmp_path, monkeypatch):
@@ -166,7 +170,7 @@ def test_folder_that_cannot_be_written_is_named(root, tmp_path, monkeypatch):
 
 
 def test_long_decoding_tells_how_far_it_is(root, monkeypatch, capsys):
-    monkeypatch.setattr(kept_arrays, "_TOLD_SECONDS", 0.0)
-    monkeypatch.setattr(kept_arrays, "_TOGETHER", 4)
+    monkeypatch.setattr(memmap, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(memmap, "_CHUNK", 4)
     load(root)
     assert capsys.readouterr().err.startswith("CelebAMask-HQ: 4 of 6 images decoded to ")

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from study.errors import InputError
-from trainables.data.arrays.cache import checksum, derived_folder
+from trainables.data.arrays.cache import compute_checksum, get_cache_folder
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, CelebAMaskHQ
 from trainables.data.synthetic import faces
-from trainables.data.synthetic.face_canvas import Canvas, rectangle
+from trainables.data.synthetic.face_canvas import Canvas, make_rectangle
 from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Looks, draw_face
-from trainables.data.synthetic.face_features import COMPONENTS
 from trainables.data.synthetic.faces import BOXES, DrawnFaces
+from trainables.models.sr.common import COMPONENTS
 
 DRAWN = DrawnFaces(train=4, val=2, test=3, size=48)
 OF_COMPONENTS = (("l_eye", "l_brow"), ("r_eye", "r_brow"), ("nose",), ("mouth", "u_lip", "l_lip"))
@@ -85,7 +85,7 @@ def test_pixel_has_the_class_of_its_middle():
     canvas = Canvas(np.random.default_rng(0), 32)
     canvas.middle, canvas.unit = np.zeros(2), 1.0
     # edges in the last fifth of a pixel and in the first fifth of another, away from their middles
-    canvas.paint(rectangle(10.8, 5.8, 20.2, 15.2), np.full(3, 255.0), "skin", upright=True)
+    canvas.paint(make_rectangle(10.8, 5.8, 20.2, 15.2), np.full(3, 255.0), "skin", upright=True)
     rows, columns = np.nonzero(canvas.labels)
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (11, 19, 6, 14)
 
@@ -133,7 +133,7 @@ def test_impossible_looks_are_refused(wrong):
 
 @pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"test": 0}, {"size": 31}])
 def test_impossible_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 1 image or more a split, 32 pixels or more"):
+    with pytest.raises(InputError, match="allowed are 1 image or more per split, 32 pixels or more"):
         DrawnFaces(**wrong)
 
 
@@ -154,7 +154,7 @@ def test_set_is_read_back_as_it_was_drawn():
 
 
 def test_layout_is_that_of_celebamask_hq():
-    folder = DRAWN.folder()
+    folder = DRAWN.ensure_drawn()
     assert sorted(path.name for path in (folder / IMAGES).iterdir()) == [f"{number}.jpg" for number in range(9)]
     header, *rows = (folder / MAPPING).read_text().splitlines()
     assert header.split() == ["idx", "orig_idx", "orig_file"]
@@ -171,7 +171,7 @@ def test_layout_is_that_of_celebamask_hq():
 
 
 def test_boxes_lie_beside_the_images():
-    with (DRAWN.folder() / BOXES).open(newline="") as file:
+    with (DRAWN.ensure_drawn() / BOXES).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["component"] for row in rows] == [*COMPONENTS] * 9
     face = draw_face(np.random.default_rng([DRAWN.seed, 1]), DRAWN.size, DRAWN.looks)  # the first of val
@@ -182,14 +182,14 @@ def test_boxes_lie_beside_the_images():
 def test_more_faces_than_a_folder_takes_have_two(monkeypatch, tmp_path):
     face = drawn(0, 32)
     for number in (1999, 2000):
-        faces.write(tmp_path, number, face)
+        faces.write_face(tmp_path, number, face)
     folders = [path.parent.name for path in sorted(tmp_path.glob(f"{MASKS}/*/*_skin.png"))]
     assert folders == ["0", "1"]
 
 
 def test_real_loader_finds_drawn_faces_too_small():
     with pytest.raises(InputError, match=r"_\w+\.png has 48 × 48 pixels; allowed is 512 × 512"):
-        CelebAMaskHQ(DRAWN.folder(), 32).load()
+        CelebAMaskHQ(DRAWN.ensure_drawn(), 32).load()
 
 
 def test_faces_are_drawn_once_and_the_same_everywhere(monkeypatch, tmp_path):
@@ -205,7 +205,7 @@ def test_faces_are_drawn_once_and_the_same_everywhere(monkeypatch, tmp_path):
 @pytest.mark.parametrize("damage", ["image", "mask", "mapping", "boxes", "missing", "unfinished", "more"])
 def test_drawn_faces_that_are_damaged_are_drawn_again(monkeypatch, tmp_path, damage):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    expected, folder = DRAWN.load().fingerprint, DRAWN.folder()
+    expected, folder = DRAWN.load().fingerprint, DRAWN.ensure_drawn()
     image, mask = folder / IMAGES / "2.jpg", folder / MASKS / "0" / "00002_skin.png"
     damaged = {"image": image, "mask": mask, "mapping": folder / MAPPING, "boxes": folder / BOXES}
     if damage in damaged:
@@ -217,10 +217,10 @@ def test_drawn_faces_that_are_damaged_are_drawn_again(monkeypatch, tmp_path, dam
         shutil.rmtree(folder / MASKS)
     else:
         shutil.copy(image, image.with_name("9.jpg"))
-    before = checksum(folder)
+    before = compute_checksum(folder)
     assert DRAWN.load().fingerprint == expected
-    assert checksum(folder) != before
-    assert [path for path in derived_folder("drawn-faces").iterdir() if path.suffix != ".lock"] == [folder]
+    assert compute_checksum(folder) != before
+    assert [path for path in get_cache_folder("drawn-faces").iterdir() if path.suffix != ".lock"] == [folder]
 
 
 def test_faces_that_cannot_be_written_are_an_error_of_the_folder(monkeypatch, tmp_path):

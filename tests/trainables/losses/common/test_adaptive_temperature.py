@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from study.errors import InputError
-from study.space.domains import corners, uniform
+from study.space.domains import resolve_corners, uniform
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import select_logits
 from trainables.losses.dkd import DKD
@@ -143,6 +143,6 @@ def test_setting_out_of_range_is_refused(setting, value):
 
 def test_domains_are_checked_at_their_ends():
     fits = KD(adaptive=DataAdaptiveTemperature(uniform(0.0, 0.5), upper_change=uniform(-0.9, 0.9)))
-    assert len(list(corners(fits))) == 2
+    assert len(list(resolve_corners(fits))) == 2
     with pytest.raises(InputError, match=r"upper_fraction is 0\.6"):
-        list(corners(KD(adaptive=DataAdaptiveTemperature(uniform(0.0, 0.6)))))
+        list(resolve_corners(KD(adaptive=DataAdaptiveTemperature(uniform(0.0, 0.6)))))

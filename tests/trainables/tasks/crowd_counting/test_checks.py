@@ -1,4 +1,4 @@
-"""What the crowd task says of itself before a study: what cannot be trained, and what identifies teacher and pool."""
+"""The crowd task's check before a study, and the keys of its teacher and its pool."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from trainables.data.shanghaitech import ShanghaiTech
 from trainables.models import msfanet
 from trainables.models.mcnn import MCNN
 from trainables.models.msfanet import MSFANet
+from trainables.tasks import base
 from trainables.tasks.crowd_counting import task as crowd_counting
 from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.teacher import weights as teachers
@@ -84,10 +85,10 @@ def test_nets_without_batch_norm_take_a_last_batch_of_one(tmp_path):
     assert task.check((STUDENT,), (FALLING,), tmp_path)["data"]["complete"] is True
 
 
-def test_unwritable_cache_is_told_by_the_check(tmp_path, monkeypatch):
+def test_check_names_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    crowd_counting.load.cache_clear()
+    base.load_dataset.cache_clear()
     with pytest.raises(InputError, match=r"drawn crowds cannot be written to .*XDG_CACHE_HOME"):
         TASK.check((STUDENT,), (FALLING,), tmp_path)
 
@@ -99,7 +100,7 @@ def test_unwritable_cache_is_told_by_the_check(tmp_path, monkeypatch):
 def imagenet(monkeypatch) -> CrowdCounting:
     """A task whose small teacher starts from weights of ImageNet, which are not there."""
     monkeypatch.setattr(msfanet, "PUBLISHED_WIDTH", 4)
-    monkeypatch.setattr(msfanet, "_imagenet_features", _missing)
+    monkeypatch.setattr(msfanet, "_load_imagenet_features", _missing)
     teacher = Teacher(MSFANet(4, imagenet=True), RECIPE, epochs=2)
     return dataclasses.replace(TASK, teacher=teacher, validation=5)
 
@@ -108,7 +109,7 @@ def _missing():
     raise InputError("ImageNet weights are not there")
 
 
-def test_imagenet_weights_are_asked_for_before_a_teacher_is_trained(imagenet, tmp_path):
+def test_imagenet_weights_are_required_before_a_teacher_is_trained(imagenet, tmp_path):
     with pytest.raises(InputError, match="ImageNet weights are not there"):
         imagenet.check((STUDENT,), (FALLING,), tmp_path)
 
@@ -175,10 +176,10 @@ def test_pool_key_moves_with_the_data_alone(name):
 
 @pytest.mark.parametrize("changed", [{"mean": (0.5, 0.5, 0.5)}, {"std": (0.2, 0.2, 0.2)}, "padding"])
 def test_keys_move_with_how_images_are_made_inputs(monkeypatch, changed):
-    before, crowds = (TASK.teacher_key, TASK.pool_key), crowd_counting.load(TASK.data)
+    before, crowds = (TASK.teacher_key, TASK.pool_key), TASK.loaded
     if changed == "padding":
         monkeypatch.setattr(crowd_counting, "MULTIPLE", 32)
     else:
-        monkeypatch.setattr(crowd_counting, "load", lambda data: dataclasses.replace(crowds, **changed))
+        monkeypatch.setattr(base, "load_dataset", lambda data: dataclasses.replace(crowds, **changed))
     after = TASK.teacher_key, TASK.pool_key
     assert all(old != new for old, new in zip(before, after, strict=True))

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from study.trial import Plan
+from study.task import Plan
 from tests.trainables.data.test_shanghaitech import part_a
 from tests.trainables.small import metrics, prepared
 from tests.trainables.small_crowds import FALLING, STUDENT, TASK, job
 from trainables.data.shanghaitech import ShanghaiTech
 from trainables.distill import evaluate
-from trainables.losses.density import DensityDistillation, map_error
+from trainables.losses.density import DensityDistillation, density_mse
 from trainables.losses.none import NoDistillation
 from trainables.models.msfanet import MSFANet
 from trainables.task import Batch, Outputs
-from trainables.tasks.crowd_counting.examples import CountErrors, CrowdTargets
-from trainables.tasks.crowd_counting.task import CrowdCounting, load
+from trainables.tasks.crowd_counting.examples import CrowdTargets
+from trainables.tasks.crowd_counting.metrics import CountErrors
+from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
 from trainables.training.views import GridCrops
@@ -104,7 +105,7 @@ def test_teacher_learns_attention_too(storage):
     p = said.features["attention"].detach().double().numpy()
     entropy = -(people * np.log(p) + (1 - people) * np.log(1 - p)).mean()
     weight = TASK.attention_weight * TASK.density_scale
-    alone = map_error(said.prediction, batch.targets.density)
+    alone = density_mse(said.prediction, batch.targets.density)
     assert (both - alone).item() == pytest.approx(weight * entropy, rel=1e-4)
     assert 0 < people.mean() < 1
     assert teachers.kept(storage, TASK.teacher_key)["metrics"]["test/mae"] > 0
@@ -119,7 +120,7 @@ def test_attention_reaches_shared_layers_as_in_the_unscaled_recipe():
         torch.manual_seed(0)
         net = task.build(MSFANet(4))
         said = task.outputs(net, batch)
-        density = map_error(said.prediction, batch.targets.density)
+        density = density_mse(said.prediction, batch.targets.density)
         parts = density, task.task_loss(said, batch) - density
         shared = [*net.vgg.parameters(), *net.context.parameters(), *net.aspp.parameters()]
         gradients = [torch.autograd.grad(part, shared, retain_graph=True) for part in parts]
@@ -146,7 +147,7 @@ def test_store_asks_about_many_views_at_once(tmp_path, storage, monkeypatch):
 
 
 def test_whole_images_carry_every_annotated_head_and_all_of_its_density():
-    examples, scenes = TASK.examples("test", "cpu"), load(TASK.data).test
+    examples, scenes = TASK.examples("test", "cpu"), TASK.loaded.test
     for sample, scene in enumerate(scenes):
         batch = examples.batch(torch.tensor([sample]), torch.tensor([0]))
         assert float(batch.targets.counts) == scene.count
@@ -154,7 +155,7 @@ def test_whole_images_carry_every_annotated_head_and_all_of_its_density():
         assert batch.inputs.shape == (1, 3, 48, 64), "40 × 56, padded to multiples of 16"
 
 
-def test_padding_is_the_mean_colour_and_holds_nobody():
+def test_padding_is_the_mean_colour_and_has_no_density():
     batch = TASK.examples("test", "cpu").batch(torch.tensor([0]), torch.tensor([0]))
     assert batch.inputs[:, :, 40:].abs().max() < 0.01
     assert batch.inputs[:, :, :, 56:].abs().max() < 0.01
@@ -167,7 +168,7 @@ def test_crops_show_image_map_and_heads_of_the_same_place():
     whole = examples.batch(torch.tensor([0]), torch.tensor([0]))
     for view in range(1, TASK.views.count):
         crop = examples.batch(torch.tensor([0]), torch.tensor([view]))
-        top, left = TASK.views.corner(view, 48, 64)
+        top, left = TASK.views.locate_crop(view, 48, 64)
         window = whole.inputs[:, :, top : top + 32, left : left + 32]
         below = whole.targets.density[:, :, top // 2 : top // 2 + 16, left // 2 : left // 2 + 16]
         mirrored = view > 4

@@ -10,7 +10,8 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from study.errors import InputError
-from study.trial import Plan, TrialContext
+from study.task import Plan
+from study.trial import TrialContext
 from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_decoding import CLASSES
@@ -22,7 +23,7 @@ from trainables.losses.pixel_kd import PixelKD
 from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
 from trainables.task import Batch, Outputs
 from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores
-from trainables.tasks.face_parsing.task import FaceParsing, load
+from trainables.tasks.face_parsing.task import FaceParsing
 from trainables.teacher import weights as teachers
 from trainables.teacher.output_store import StoredTeacher
 from trainables.teacher.weights import Teacher
@@ -79,7 +80,7 @@ def test_scores_are_those_of_a_count_by_hand():
     assert scores["f1_all"] == pytest.approx(np.mean(f1), abs=1e-12)
     assert scores["accuracy"] == pytest.approx((said == true).mean(), abs=1e-12)
     assert [scores[f"class_f1_{name}"] for name in CLASSES] == pytest.approx(f1, abs=1e-12)
-    assert scores.keys() == {*MEANS, *F1_BY_CLASS}
+    assert scores.keys() == {metric.name for metric in (*MEANS, *F1_BY_CLASS)}
 
 
 def test_scores_are_torchmetrics_own():
@@ -171,8 +172,8 @@ def test_search_reads_no_test_and_confirm_shows_faces_with_their_labels(storage,
     confirm = job(TASK, storage, tmp_path, phase="confirm", train_on="train+val", seed=8)
     assert metrics(list(TASK.train(confirm)))[-1]["test/f1"] > 0
     with np.load(tmp_path / "exhibits.npz") as file:
-        np.testing.assert_array_equal(file["0/0"], load(TASK.data).test.images[0].transpose(1, 2, 0))
-        np.testing.assert_array_equal(file["0/1"], load(TASK.data).test.labels[0])
+        np.testing.assert_array_equal(file["0/0"], TASK.loaded.test.images[0].transpose(1, 2, 0))
+        np.testing.assert_array_equal(file["0/1"], TASK.loaded.test.labels[0])
         assert file["0/2"].shape == (40, 40)
         assert file["0/3"].shape == file["0/4"].shape == (10, 10)
         assert (file["0/4"] > 0).all()
@@ -230,7 +231,7 @@ def test_loss_that_fails_is_named_with_what_it_was_given(tmp_path):
         TASK.check((STUDENT,), (Broken(),), tmp_path)
 
 
-def test_check_tells_what_identifies_the_data(tmp_path):
+def test_check_returns_what_identifies_the_data(tmp_path):
     told = TASK.check((STUDENT,), (LDT(),), tmp_path)["data"]
     assert (told["train"], told["val"], told["test"], told["classes"]) == (10, 4, 5, 19)
     other = dataclasses.replace(TASK, data=DrawnFaces(train=9, val=5, test=5, size=40))

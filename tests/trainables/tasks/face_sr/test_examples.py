@@ -11,8 +11,9 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data.arrays.face_sr import SrFaces
-from trainables.data.arrays.landmarks import component_boxes
-from trainables.tasks.face_sr.examples import SrExamples, bicubic, flipped_boxes, reduced, sr_examples
+from trainables.data.arrays.landmarks import compute_component_boxes
+from trainables.tasks.face_sr.examples import SrExamples, enlarge_bicubic, flip_boxes, reduce_bicubic
+from trainables.training.views import Flips
 
 COUNT, SIZE = 6, 48
 
@@ -23,7 +24,7 @@ def examples(scale: int = 8, boxes: bool = True) -> SrExamples:
     large = [np.asarray(Image.fromarray(image).resize((SIZE, SIZE))).transpose(2, 0, 1) for image in coarse]
     corners = rng.uniform(0, SIZE / 2, (COUNT, 4, 2))
     drawn = np.concatenate([corners, corners + rng.uniform(1, SIZE / 2, (COUNT, 4, 2))], axis=2)
-    return sr_examples(SrFaces(np.stack(large), drawn.astype(np.float32) if boxes else None), scale, "cpu")
+    return SrExamples(SrFaces(np.stack(large), drawn.astype(np.float32) if boxes else None), Flips(), scale, "cpu")
 
 
 def numbers(*values: int) -> torch.Tensor:
@@ -65,15 +66,15 @@ def test_small_images_are_what_pillow_makes_of_the_files(scale):
 def test_overshoot_is_clamped():
     edge = torch.zeros(1, 3, 16, 16)
     edge[..., 8:] = 1
-    assert reduced(edge, 4).aminmax() == (0, 1)
-    enlarged = bicubic(reduced(edge, 4), 4)
+    assert reduce_bicubic(edge, 4).aminmax() == (0, 1)
+    enlarged = enlarge_bicubic(reduce_bicubic(edge, 4), 4)
     assert enlarged.shape == edge.shape
     assert enlarged.aminmax() == (0, 1)
 
 
 def test_bicubic_is_that_of_pillow():
     small = examples().batch(torch.arange(COUNT), torch.zeros(COUNT, dtype=torch.int64)).inputs
-    for low, large in zip(small.numpy(), bicubic(small, 8).numpy(), strict=True):
+    for low, large in zip(small.numpy(), enlarge_bicubic(small, 8).numpy(), strict=True):
         assert np.allclose(large, pillow(low, SIZE).clip(0, 1), atol=1e-5)
 
 
@@ -83,7 +84,7 @@ def test_flipped_example_is_a_mirror_image_throughout():
     assert torch.equal(flipped.targets.image, plain.targets.image.flip(3))
     # of the flipped large image; a rounding apart from the flipped small one
     assert (flipped.inputs - plain.inputs.flip(3)).abs().max() <= 1.001 / 255
-    assert torch.equal(flipped.inputs, reduced(flipped.targets.image, 8))
+    assert torch.equal(flipped.inputs, reduce_bicubic(flipped.targets.image, 8))
 
 
 def test_each_example_has_its_own_view():
@@ -108,18 +109,18 @@ def test_flipped_boxes_are_the_boxes_of_flipped_landmarks(points):
     x, y = 64 - np.array(points[0::2]), np.array(points[1::2])
     mirrored = np.stack([x, y], axis=1)[[1, 0, 2, 4, 3]].ravel().tolist()
     crop = (0, 0, 64, 64)
-    expected = component_boxes([mirrored], [crop], 64)
-    boxes = torch.from_numpy(component_boxes([points], [crop], 64))
-    assert np.allclose(flipped_boxes(boxes, numbers(1), 64), expected, atol=1e-4)
-    assert torch.equal(flipped_boxes(boxes, numbers(0), 64), boxes)
+    expected = compute_component_boxes([mirrored], [crop], 64)
+    boxes = torch.from_numpy(compute_component_boxes([points], [crop], 64))
+    assert np.allclose(flip_boxes(boxes, numbers(1), 64), expected, atol=1e-4)
+    assert torch.equal(flip_boxes(boxes, numbers(0), 64), boxes)
 
 
 @settings(deadline=None)
 @given(points=points)
 def test_twice_flipped_boxes_are_where_they_were(points):
-    boxes = torch.from_numpy(component_boxes([points], [(0, 0, 64, 64)], 64))
-    once = flipped_boxes(boxes, numbers(1), 64)
-    assert torch.allclose(flipped_boxes(once, numbers(1), 64), boxes, atol=1e-4)
+    boxes = torch.from_numpy(compute_component_boxes([points], [(0, 0, 64, 64)], 64))
+    once = flip_boxes(boxes, numbers(1), 64)
+    assert torch.allclose(flip_boxes(once, numbers(1), 64), boxes, atol=1e-4)
     assert (once[..., 2:] > once[..., :2]).all()
     assert once.min() >= 0
     assert once.max() <= 64
@@ -129,7 +130,7 @@ def test_flipped_box_shows_the_same_pixels_mirrored():
     faces = examples()
     whole = torch.tensor([[[3, 4, 9, 11], [20, 5, 30, 12], [10, 10, 20, 25], [8, 30, 28, 40]]], dtype=torch.float32)
     plain, flipped = (faces.batch(numbers(0), numbers(view)).targets.image[0] for view in (0, 1))
-    mirrored = flipped_boxes(whole, numbers(1), SIZE)[0].int().tolist()
+    mirrored = flip_boxes(whole, numbers(1), SIZE)[0].int().tolist()
     for component, other in enumerate((1, 0, 2, 3)):
         left, top, right, bottom = whole[0, other].int().tolist()
         x0, y0, x1, y1 = mirrored[component]
@@ -143,7 +144,7 @@ def test_mapped_arrays_are_not_changed(tmp_path):
     faces = examples()
     np.save(tmp_path / "images.npy", faces.faces.images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    again = sr_examples(SrFaces(mapped, faces.faces.boxes), 8, "cpu")
+    again = SrExamples(SrFaces(mapped, faces.faces.boxes), Flips(), 8, "cpu")
     batch = again.batch(numbers(0), numbers(0))
     batch.targets.image.zero_()
     batch.targets.boxes.zero_()

@@ -15,14 +15,14 @@ from study.errors import InputError
 from trainables.task import Batch, Outputs
 from trainables.tasks.face_sr import metrics as sr_scores
 from trainables.tasks.face_sr.examples import SrTargets
-from trainables.tasks.face_sr.metrics import BACKBONES, SrScores, lpips_lacks, luma
+from trainables.tasks.face_sr.metrics import BACKBONES, SrScores, compute_luma, missing_lpips_weights
 
 
 @pytest.fixture(autouse=True)
 def weights(tmp_path, monkeypatch) -> Path:
     """Where torchvision would look for weights: an empty folder."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    sr_scores._lpips.cache_clear()
+    sr_scores._load_lpips.cache_clear()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     return tmp_path / "hub" / "checkpoints"
 
@@ -100,7 +100,7 @@ def test_ssim_of_small_variances_keeps_its_digits():
 
 def test_luma_is_that_of_bt601():
     prediction, target = images()
-    assert np.allclose(luma(target)[:, 0].numpy(), y_by_hand(target), atol=1e-6)
+    assert np.allclose(compute_luma(target)[:, 0].numpy(), y_by_hand(target), atol=1e-6)
     found = scored(SrScores("cpu", "y"), prediction, target)
     errors = ((y_by_hand(prediction) - y_by_hand(target)) ** 2).mean(axis=(1, 2))
     assert found["psnr"] == pytest.approx(np.mean(-10 * np.log10(errors)), abs=1e-4)
@@ -116,7 +116,7 @@ def test_luma_is_that_of_bt601():
 def test_luma_of_known_colours(colour, level):
     # black and white are the ends of BT.601's range, 16 and 235
     image = torch.tensor(colour, dtype=torch.float32)[None, :, None, None]
-    assert float(luma(image)) * 255 == pytest.approx(level, abs=1e-3)
+    assert float(compute_luma(image)) * 255 == pytest.approx(level, abs=1e-3)
 
 
 def test_outputs_of_half_precision_are_scored_in_full():
@@ -135,14 +135,17 @@ def test_diverged_net_has_no_finite_score():
 
 
 @pytest.mark.parametrize("net", BACKBONES)
-def test_lpips_without_its_weights_is_absent_and_told(net, weights):
+def test_lpips_without_its_weights_is_absent_and_the_file_is_named(net, weights):
     prediction, target = images(2)
     assert scored(SrScores("cpu", lpips=net), prediction, target).keys() == {"psnr", "ssim"}
     file, source = BACKBONES[net]
-    assert lpips_lacks(net) == f"no LPIPS: weights absent; put the file {file} of torchvision's {source} into {weights}"
+    assert (
+        missing_lpips_weights(net)
+        == f"no LPIPS: weights absent; put the file {file} of torchvision's {source} into {weights}"
+    )
 
 
-def test_lpips_that_was_not_asked_for_is_absent(weights):
+def test_lpips_is_absent_where_the_task_has_none(weights):
     (weights / BACKBONES["alex"][0]).write_bytes(b"never looked at")
     prediction, target = images(2)
     assert scored(SrScores("cpu", lpips=None), prediction, target).keys() == {"psnr", "ssim"}
@@ -152,8 +155,8 @@ def test_lpips_that_was_not_asked_for_is_absent(weights):
 def test_damaged_weights_of_lpips_are_refused_and_not_downloaded(net, weights, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     (weights / BACKBONES[net][0]).write_bytes(b"half a file")
-    assert lpips_lacks(net) == ""
-    with pytest.raises(InputError, match=r"has SHA-256 .*, not what its name says: damaged"):
+    assert missing_lpips_weights(net) == ""
+    with pytest.raises(InputError, match=r"has SHA-256 .*, which is not the one in its name: the file is damaged"):
         SrScores("cpu", lpips=net)
 
 
@@ -171,8 +174,8 @@ def random_backbone(monkeypatch) -> _LPIPS:
     torch.manual_seed(0)
     random = _LPIPS(net="alex", pnet_rand=True)
     monkeypatch.setattr("torchmetrics.image.lpip._NoTrainLpips", lambda net: random)
-    monkeypatch.setattr(sr_scores, "lpips_lacks", lambda net: "")
-    monkeypatch.setattr(sr_scores, "imagenet_weights", lambda *names: {})
+    monkeypatch.setattr(sr_scores, "missing_lpips_weights", lambda net: "")
+    monkeypatch.setattr(sr_scores, "load_imagenet_weights", lambda *names: {})
     return random
 
 

@@ -22,7 +22,7 @@ from trainables.models.sr.common import SROutput
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
 from trainables.task import Batch, Outputs
-from trainables.tasks.face_sr import task as face_sr
+from trainables.tasks import base
 from trainables.tasks.face_sr.metrics import SrScores
 from trainables.tasks.face_sr.task import FaceSR
 from trainables.teacher import weights as teachers
@@ -60,8 +60,8 @@ def storage(made):
 def test_dictionary_is_built_once_before_the_teacher_is_trained(made, tmp_path):
     _, steps = made
     assert [name for name, _ in steps] == ["dictionary", "teacher"]
-    assert TASK.preparations(made[0], small.PLAN) == []
-    assert [step.name for step in TASK.preparations(tmp_path, small.PLAN)] == ["dictionary", "teacher"]
+    assert TASK.list_preparations(made[0], small.PLAN) == []
+    assert [step.name for step in TASK.list_preparations(tmp_path, small.PLAN)] == ["dictionary", "teacher"]
 
 
 def test_teacher_carries_patches_of_its_training_faces(storage):
@@ -136,7 +136,7 @@ def test_pictures_show_what_was_given_and_what_was_restored(storage, tmp_path):
     ]  # fmt: skip
     with np.load(tmp_path / "exhibits.npz") as file:
         truth, restored = file["0/2"], file["0/5"]
-    np.testing.assert_array_equal(truth, face_sr.load(TASK.data).test.images[0].transpose(1, 2, 0))
+    np.testing.assert_array_equal(truth, TASK.loaded.test.images[0].transpose(1, 2, 0))
     shown = 10 * np.log10(255**2 / np.square(truth.astype(float) - restored).mean())
     assert abs(shown - row["test/psnr"]) < 8  # one face of five, in whole numbers
 
@@ -161,7 +161,7 @@ def test_caption_of_a_restored_face_is_its_psnr(storage):
 # -- before a study
 
 
-def test_check_tells_what_is_absent_and_what_identifies_the_data(tmp_path):
+def test_check_returns_what_is_absent_and_what_identifies_the_data(tmp_path):
     told = TASK.check((STUDENT,), (ADVERSARY, FeatureMatching()), tmp_path)["data"]
     assert (told["train"], told["val"], told["test"]) == (10, 3, 5)
     assert told["absent"] == {"lpips": "weights absent"}
@@ -175,9 +175,9 @@ def test_discriminator_of_another_width_is_refused(tmp_path):
 
 
 def test_dictionary_without_landmarks_is_refused(tmp_path, monkeypatch):
-    faces = face_sr.load(TASK.data)
+    faces = TASK.loaded
     bare = dataclasses.replace(faces, faces=SrFaces(faces.images, None))
-    monkeypatch.setattr(face_sr, "load", lambda data: bare)
+    monkeypatch.setattr(base, "load_dataset", lambda data: bare)
     with pytest.raises(
         InputError, match="small_sr-2-3atoms needs boxes of eyes, nose and mouth, and drawn faces has no"
     ):

@@ -1,0 +1,71 @@
+"""Files of a worker: where trials of a study keep what outlives a process, and how it reaches this node."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_versions
+from study.cluster.storage_check import UNREADABLE, not_shared_message
+from study.storage import worker_sync
+from study.storage.dataset import RemoteDataset
+from study.storage.mirror import NO_MIRROR, Mirror
+from study.trial import TrialContext
+
+TRACEBACK = "traceback.txt"
+"""Name of the file with the traceback of a failed trial, in its checkpoint folder."""
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """The study's folders, and what every node must have to run its trials."""
+
+    study_folder: Path
+    storage: Path
+    mirror: Mirror = NO_MIRROR
+    """Copies files to and from a storage on S3; NO_MIRROR for a storage that is a folder."""
+    data: RemoteDataset | None = None
+    """The data set, if it lies on S3."""
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Versions on the driver, which all nodes of a cluster must match; empty for a run on one machine."""
+
+    def find_problem(self) -> str:
+        """Return why this node cannot run trials, e.g. one that joined after the start; empty if it can."""
+        if not self.software:
+            return ""
+        if difference := describe_differences(read_versions(), self.software):
+            return f"{platform.node()} {difference}: {INSTALL_ADVICE}"
+        shared = self.mirror.uri or (self.study_folder / "study.json").is_file()
+        return "" if shared else not_shared_message(self.storage, {platform.node(): UNREADABLE})
+
+    def checkpoint_folder(self, trial_id: str) -> Path:
+        return self.study_folder / "checkpoints" / trial_id
+
+    def fetch_files(self, job: TrialContext) -> None:
+        """Bring the data set, the trial's checkpoint and its teacher to this node.
+
+        Raises StorageError if the storage does not answer.
+        """
+        if self.data is not None:
+            worker_sync.retry_with_backoff(self.data.fetch)
+        worker_sync.fetch_trial_files(self.mirror, job)
+
+    def write_traceback(self, trial_id: str, text: str) -> None:
+        """Write the traceback of a failed trial into its checkpoint folder."""
+        path = self.checkpoint_folder(trial_id) / TRACEBACK
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        worker_sync.push_traceback(self.mirror, path)
+
+    def discard_checkpoint(self, trial_id: str) -> None:
+        """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there."""
+        shutil.rmtree(self.checkpoint_folder(trial_id), ignore_errors=True)
+        worker_sync.mark_for_deletion(self.mirror, self.checkpoint_folder(trial_id))
+
+    def reset_checkpoint(self, trial_id: str) -> None:
+        """Delete the checkpoint of a trial that starts over. Raises StorageError if the storage does not answer."""
+        shutil.rmtree(self.checkpoint_folder(trial_id), ignore_errors=True)
+        worker_sync.delete_checkpoint(self.mirror, self.checkpoint_folder(trial_id))

@@ -1,0 +1,182 @@
+"""Space files: profiles, overrides from the command line, and mistakes reported in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cifar_profiles
+import pytest
+
+from study import Study
+from study.driver import check_inputs
+from study.errors import InputError
+from study.identity import describe, differences
+from study.space_file import in_precision, load_space, overridden
+from tests.study.toy import toy
+from trainables.tasks.simulated import Simulated
+
+SPACE = """
+from study import Arm, Budget, Study
+from trainables import Extra, Simulated, SimulatedLoss, SimulatedStudent
+
+def small(data_dir):
+    return Study("s", "?", Simulated(), (SimulatedStudent(),), (Arm("a", SimulatedLoss(), baseline=True),),
+                 Budget(1, 2, 3), protocol="P1")
+
+study = {"small": small, "broken": lambda data_dir: 5}
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "space.py"
+    path.write_text(SPACE)
+    return path
+
+
+def test_first_profile_is_the_default(space: Path) -> None:
+    loaded = load_space(space, None, None)
+    assert (loaded.profile, loaded.study.name) == ("small", "s")
+    assert loaded.source == SPACE
+
+
+@pytest.mark.parametrize(
+    ("content", "profile", "message"),
+    [
+        (SPACE, "large", "unknown profile 'large'; .* has: small, broken"),
+        (SPACE, "broken", "returned int, not a Study"),
+        ("x = 1", None, "defines no `study`"),
+        ("study = 5", None, "`study` in .* is int"),
+        ("def (", None, "no valid Python: .*, line 1"),
+        (SPACE + "\nstudy = small(None)", "small", "has no profiles"),
+    ],
+)
+def test_bad_space_file_is_refused(space: Path, content: str, profile: str | None, message: str) -> None:
+    space.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_space(space, profile, None)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('protocol="P1"', 'readings=("Rounded down.",)', r"line \d+: .*'readings'; it is now called 'assumptions'"),
+        ("import Extra", "import Poly, Extra", r"line \d+: .*'Poly'.*; it is now called 'Polynomial'"),
+    ],
+)
+def test_renamed_word_in_a_space_file_is_refused_with_the_new_one(
+    space: Path, old: str, new: str, message: str
+) -> None:
+    space.write_text(SPACE.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load_space(space, None, None)
+
+
+def test_missing_space_file_is_refused_with_its_neighbours(space: Path) -> None:
+    with pytest.raises(InputError, match=r"no space file .*missing\.py; there are: .*space\.py"):
+        load_space(space.parent / "missing.py", None, None)
+
+
+OWN_LOSS = """
+from dataclasses import dataclass
+from trainables import SimulatedLoss
+
+@dataclass(frozen=True)
+class Mine(SimulatedLoss):
+    def boost(self):
+        return BOOST
+"""
+
+
+def test_class_written_in_a_space_file_is_known_by_its_text(space: Path) -> None:
+    def loaded(boost: str) -> Any:
+        space.write_text(
+            OWN_LOSS.replace("BOOST", boost) + SPACE.replace('Arm("a", SimulatedLoss()', 'Arm("a", Mine()')
+        )
+        return describe(load_space(space, None, None).study)
+
+    assert loaded("1") == loaded("1")
+    assert [line.split(":")[0] for line in differences(loaded("1"), loaded("5"))] == ["arms[0].loss.source"]
+
+
+def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path) -> None:
+    study = load_space(space, None, None).study
+    nothing = {"name": None, "seed": None, "trials": None, "epochs": None, "seeds": None}
+    assert overridden(study, **nothing).protocol == "P1"
+    assert overridden(study, **(nothing | {"trials": 9})).protocol == "P1"
+    assert overridden(study, **(nothing | {"epochs": 9})).protocol == ""
+
+
+def test_another_precision_leaves_the_papers_protocol() -> None:
+    study = load_space(Path("spaces/lp_cifar.py"), "paper", Path("data")).study
+    assert study.protocol
+    assert in_precision(study, "float32") == study
+    assert in_precision(study, "bfloat16").protocol == ""
+
+
+def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it() -> None:
+    nothing = {"name": None, "seed": None, "trials": None, "seeds": None}
+    study = toy(task=Simulated(teacher_epochs=40))  # of 6 epochs
+    teacher = {epochs: overridden(study, epochs=epochs, **nothing).task.teacher_epochs for epochs in (1, 3, 6, 12)}
+    assert teacher == {1: 7, 3: 20, 6: 40, 12: 40}
+
+
+SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_space_file_asks_its_question_first_and_loads_with_every_profile(path: Path) -> None:
+    module = load_space(path, None, None).module
+    for profile in module.study:
+        study = load_space(path, profile, Path("/nowhere")).study
+        assert isinstance(study, Study)
+        assert study.question.endswith("?")
+        assert (module.__doc__ or "").splitlines()[0] == study.question
+
+
+def test_readmes_example_of_a_loss_is_a_space_file_that_passes_every_check(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    (example,) = (block.split("```")[0] for block in readme.split("```python\n")[1:] if "class LogitMse" in block)
+    (tmp_path / "mse.py").write_text(example)
+    study = load_space(tmp_path / "mse.py", None, None).study
+    assert check_inputs(study, tmp_path)["data"]["classes"] == 10
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("KD(temprature=4)", r"mse\.py, line \d+: TypeError: .*'temprature'"),
+        ("LogitMse(weight='0.5')", r"LogitMse raises AttributeError on outputs of the student \(1, 10\) and"),
+        ("Whole()", r"Whole returns a tensor of shape \(1, 10\); allowed is a scalar"),
+        ("Raises()", r"Raises raises ValueError on outputs of the student .* teacher \(1, 10\): shapes differ"),
+        ("NoWeight()", "NoWeight has no 'task_weight': see \"Adding a loss\""),
+        ("Unknown()", r"mse\.py, line \d+: NameError"),
+    ],
+)
+def test_mistake_in_an_own_loss_is_one_line(tmp_path: Path, mistake: str, message: str) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    (example,) = (block.split("```")[0] for block in readme.split("```python\n")[1:] if "class LogitMse" in block)
+    own = """
+from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
+from trainables.losses.kd import KD
+
+class Whole(LogitMse):
+    def __call__(self, student, teacher, targets, progress):
+        return student.prediction
+
+class Raises(LogitMse):
+    def __call__(self, student, teacher, targets, progress):
+        raise ValueError("shapes differ")
+
+@dataclass(frozen=True)
+class NoWeight:
+    needs_teacher: ClassVar[bool] = True
+
+study = Study("""
+    text = example.replace("\nstudy = Study(", own).replace("LogitMse(weight=log_uniform(0.01, 1))", mistake)
+    (tmp_path / "mse.py").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        check_inputs(load_space(tmp_path / "mse.py", None, None).study, tmp_path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,82 @@
+"""Cache of derived data: its folder, and folders that are made once, complete or absent."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from study.errors import InputError
+from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
+
+
+def fill(folder: Path) -> None:
+    (folder / "a.txt").write_text("a")
+    write_checksum(folder)
+
+
+@pytest.mark.parametrize("given", ["", "relative", "./relative"])
+def test_relative_cache_folder_is_ignored(monkeypatch, tmp_path, given):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert get_cache_folder("density") == tmp_path / ".cache" / "kdstudy" / "density"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert get_cache_folder("density") == tmp_path / "other" / "kdstudy" / "density"
+
+
+def test_folder_is_made_once(tmp_path):
+    folder = tmp_path / "kind" / "key"
+    assert load_or_make(folder, "data", verify_checksum, fill) == folder
+    assert load_or_make(folder, "data", verify_checksum, make=pytest.fail) == folder
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "further"])
+def test_damaged_folder_is_replaced(tmp_path, damage):
+    folder = load_or_make(tmp_path / "key", "data", verify_checksum, fill)
+    if damage == "missing":
+        (folder / "a.txt").unlink()
+    else:
+        (folder / ("a.txt" if damage == "changed" else "b.txt")).write_text("b")
+    assert load_or_make(folder, "data", verify_checksum, fill) == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "sha256"]
+
+
+def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, capsys):
+    started, proceed, makers, loaded = threading.Event(), threading.Event(), [], []
+
+    def make(folder: Path) -> None:
+        makers.append(threading.current_thread())
+        started.set()
+        assert proceed.wait(20)
+        fill(folder)
+
+    def run() -> None:
+        loaded.append(load_or_make(tmp_path / "key", "data", verify_checksum, make))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    threads[0].start()
+    assert started.wait(20)
+    threads[1].start()
+    while "waiting for another process" not in capsys.readouterr().err:
+        assert threads[1].is_alive()
+    proceed.set()
+    for thread in threads:
+        thread.join(20)
+    assert makers == threads[:1]
+    assert loaded == [tmp_path / "key"] * 2
+
+
+def test_folder_whose_making_fails_is_absent(tmp_path):
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_or_make(tmp_path / "key", "data", verify_checksum, fail)
+    assert [path.name for path in tmp_path.iterdir()] == [".key.lock"]
+
+
+def test_folder_that_cannot_be_read_back_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"data cannot be read back from .*/key: .*XDG_CACHE_HOME"):
+        load_or_make(tmp_path / "key", "data", lambda folder: None, fill)

@@ -1,0 +1,182 @@
+"""A complete task of a user's own, and what the base class of tasks gives it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from study.records.study_json import describe_metric
+from study.task import Metric
+from tests.trainables import small, small_crowds
+from tests.trainables.small import metrics, prepared
+from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
+from tests.trainables.tasks.face_sr import test_task as test_face_sr
+from trainables import (
+    Batch,
+    CropFlip,
+    Digits,
+    DistillationTask,
+    MultiStep,
+    NoDistillation,
+    Outputs,
+    Progress,
+    Recipe,
+    Teacher,
+)
+from trainables.data.arrays.splits import ImageSet
+
+# -- the smallest task: how much ink is in an image of a digit? ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ink(DistillationTask[ImageSet]):
+    """Predict the mean brightness of an image, score by its mean absolute error."""
+
+    views: CropFlip = field(default_factory=lambda: CropFlip(padding=0, flip=False))
+    validation: int = 20
+
+    scores = (Metric("ink_error", "min", digits=3, label="error of the ink"),)
+    prediction = "the mean brightness (B, 1), a share of 1"
+
+    def build(self, model):
+        return model.build()
+
+    def load_examples(self, split, device):
+        images = self.loaded.test_images if split == "test" else self.loaded.train_images[self.positions(split)]
+        return Drawings(torch.from_numpy(images).to(device))
+
+    def positions(self, split):
+        count, test = len(self.loaded.train_images), len(self.loaded.test_images)
+        start, stop = {
+            "train": (self.validation, count), "val": (0, self.validation), "train+val": (0, count), "test": (0, test)
+        }[split]  # fmt: skip
+        return torch.arange(start, stop)
+
+    def task_loss(self, outputs, batch):
+        return F.mse_loss(outputs.prediction, batch.targets)
+
+    def teacher_distance(self, student, teacher):
+        return F.l1_loss(student.prediction, teacher.prediction)
+
+    def meters(self, device, split):
+        return InkError()
+
+
+@dataclass(frozen=True)
+class Drawings:
+    images: torch.Tensor
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, samples, views):
+        inputs = self.images[samples].float() / 255
+        return Batch(inputs, inputs.mean(dim=(1, 2, 3))[:, None], samples, views)
+
+
+class InkError:
+    """On one worker; of several, torchmetrics' meters combine what each has seen."""
+
+    def __init__(self):
+        self.errors = []
+
+    def update(self, outputs, batch):
+        self.errors += (outputs.prediction - batch.targets).abs().flatten().tolist()
+
+    def compute(self):
+        return {"ink_error": float(np.mean(self.errors))}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A net by its settings."""
+
+    name: str = "linear"
+
+    def build(self):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """An arm's loss: the squared distance to the teacher's answer."""
+
+    weight: float = 1.0
+    needs_teacher: bool = True
+    task_weight: float = 1.0
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: object, progress: Progress) -> torch.Tensor:
+        return self.weight * F.mse_loss(student.prediction, teacher.prediction.float())
+
+
+RECIPE = Recipe(16, MultiStep(0.05))
+INK = Ink(Digits(train=80), Teacher(Linear("teacher"), RECIPE, epochs=2), RECIPE)
+
+
+def context(folder, **settings):
+    made = small.job(INK, folder / "storage", folder / "trial", **({"loss": Imitation()} | settings))
+    return dataclasses.replace(made, student=Linear())
+
+
+def test_eight_members_make_a_task_that_trains_and_distils(tmp_path):
+    assert INK.check((Linear(),), (Imitation(), NoDistillation()), tmp_path)["data"]["train"] == 60
+    assert [name for name, _ in prepared(INK, tmp_path / "storage")] == ["teacher"]
+    results = metrics(list(INK.train(context(tmp_path, phase="confirm", train_on="train"))))
+    assert results[-1]["train/loss"] < results[0]["train/loss"]
+    assert results[-1].keys() <= INK.metrics.keys()
+    assert {"test/ink_error", "test_at_best_val/ink_error", "train/teacher_distance"} <= results[-1].keys()
+    assert INK.measure_cost(Linear(), tmp_path)["macs"] == 64
+
+
+def test_task_without_a_member_is_refused_by_the_members_name():
+    class Unfinished(Ink):
+        meters = DistillationTask.meters
+
+    with pytest.raises(TypeError, match=r"abstract method '?meters"):
+        Unfinished(INK.data, INK.teacher, INK.recipe)
+
+
+def test_base_class_asks_for_eight_members():
+    assert DistillationTask.__abstractmethods__ == {
+        "scores", "prediction", "build", "load_examples", "positions", "task_loss", "teacher_distance", "meters"
+    }  # fmt: skip
+
+
+def test_every_setting_of_a_task_identifies_its_teacher():
+    assert dataclasses.replace(INK, validation=10).teacher_key != INK.teacher_key
+    assert dataclasses.replace(INK, recipe=Recipe(8)).teacher_key == INK.teacher_key
+    assert dataclasses.replace(INK, teacher_store=False).teacher_key == INK.teacher_key
+
+
+def test_outputs_are_stored_only_where_the_task_gives_their_size():
+    assert INK.stored_output_bytes is None
+    assert INK.with_live_teacher() is INK
+    assert small.TASK.stored_output_bytes == 20
+    assert small.TASK.with_live_teacher().stored_output_bytes is None
+
+
+# -- what tasks declare --------------------------------------------------------------------------------------------
+
+TASKS = [small.TASK, small_crowds.TASK, test_face_parsing.TASK, test_face_sr.TASK]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
+def test_tasks_declare_every_metric_with_its_unit_and_their_prediction(task):
+    names = [metric.name for metric in task.scores]
+    assert task.selection_metric == f"val/{names[0]}"
+    assert {f"{split}/{name}" for split in ("val", "test") for name in names} <= task.metrics.keys()
+    assert all(metric.name == name.rsplit("/", 1)[-1] for name, metric in task.metrics.items())
+    assert all(metric.direction in ("min", "max") for metric in task.metrics.values())
+    assert "(B, " in task.prediction
+
+
+def test_metric_is_recorded_by_direction_unit_digits_and_label():
+    assert describe_metric(Metric("psnr", "max", "dB", 3, "PSNR")) == {
+        "direction": "max", "unit": "dB", "digits": 3, "label": "PSNR"
+    }  # fmt: skip
