@@ -133,9 +133,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return Outputs(net(batch.inputs))
 
     def sample_batch(self) -> Batch:
-        """Return a batch of one sample, on which `check` tries nets and losses. Its content does not matter."""
-        first = torch.zeros(1, dtype=torch.int64)
-        return self.examples("val", "cpu").batch(first, first)
+        """Return a batch on which `check` tries nets and losses; two samples, so that a stray `squeeze()` shows."""
+        return self.examples("val", "cpu").batch(torch.arange(2), torch.zeros(2, dtype=torch.int64))
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """Return the pictures of a batch of one test example; none where there is nothing to look at."""

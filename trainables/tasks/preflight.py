@@ -52,7 +52,7 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
     """
     name = type(loss).__name__
     if not hasattr(loss, "task_weight"):
-        raise InputError(f"{name} has no 'task_weight': see \"Adding a loss\" in README.md")
+        raise InputError(f"{name} has no 'task_weight': see docs/extending.md")
     try:
         value = loss(student, teacher, targets, Progress(0, 1))
     except InputError:
