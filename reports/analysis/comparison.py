@@ -77,7 +77,7 @@ class Comparison:
 
     @property
     def claims(self) -> tuple[ArmResult, ...]:
-        """The compared rows that are no baselines, which the study is about; all compared rows if every arm is a baseline."""
+        """The compared rows that are not baselines; if every arm is a baseline, all compared rows."""
         compared = tuple(row for row in self.rows if row.versus is not None)
         return tuple(row for row in compared if not row.baseline) or compared
 

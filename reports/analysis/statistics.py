@@ -132,7 +132,7 @@ def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> 
 
 
 def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Two-sided p of the sign-flip test on the mean; exact up to `EXACT_UP_TO` values.
+    """Return the two-sided p value of the sign-flip test on the mean; exact up to `MAX_EXACT_PAIRS` values.
 
     Source: Fisher 1935, "The Design of Experiments", §21.
     """
@@ -184,9 +184,9 @@ def seeds_to_decide(comparisons: int, level: float = LEVEL) -> int:
 
 
 def seeds_needed(difference: float, sd: float, comparisons: int = 1, level: float = LEVEL) -> int | None:
-    """Seeds that find an effect of this size with 80 % power, at level/comparisons.
+    """Return the number of seeds that finds an effect of this size with 80 % power, at level/comparisons.
 
-    Never fewer than `seeds_to_decide`. None for no effect at all, or where `MOST_SEEDS` would not do.
+    At least `seeds_to_decide`; None for a difference of zero, or if `MAX_SEEDS` are too few.
     """
     fewest = max(2, seeds_to_decide(comparisons, level))
     if difference == 0:

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from reports.analysis import statistics
 from reports.figures.style import BEST, GREY, Drawn, Look, escape_plotly, line_style, new_figure, rounded, with_alpha
 from reports.format.metrics import Metric
-from reports.format.settings import CLASS
+from reports.format.settings import CLASS_KEYS
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords
 
@@ -150,7 +150,7 @@ def _leaves(description: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if isinstance(description, dict | list):
         items = description.items() if isinstance(description, dict) else enumerate(description)
         for key, item in items:
-            if key not in CLASS or key == "is":
+            if key not in CLASS_KEYS or key == "is":
                 yield from _leaves(item, (*path, str(key)))
     else:
         yield path, description

@@ -1,6 +1,6 @@
-"""What a cell's search found: its trials ranked, the winner, and the table of the best.
+"""The tables of a cell's search: its best trials and, with several objectives, its Pareto front.
 
-Figures of the same are in search_figures.py. Only validation scores appear here; a search never reads test.
+All scores are of validation: a search never reads test data.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 TOP_TRIALS = 10
+"""Rows of the table of best trials; trials/ has all of them."""
 STATE_WORDS = {"PRUNED": "stopped"}
-"""As everywhere on the page; "pruned" would be read as pruned logits."""
+"""States renamed for readers, to whom "pruned" would suggest pruned logits."""
 
 MOST_COLUMNS = 8
-"""A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
+"""Most searched settings with a column each; beyond it, as in spaces with conditional groups, they share one column."""
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
@@ -32,7 +33,7 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 
 def make_search_table(records: StudyRecords, cell: Cell) -> Table:
-    """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
+    """Return the best trials of a searched cell: completed ones by score, then the others by epochs done."""
     written, ranked = records.get_metric(records.metric), rank_trials(records, cell)
     names = list_parameters(cell, ranked)
     rows, kinds = [], []
@@ -55,7 +56,7 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
 
 
 def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
-    """The completed trials that no other beats in all objectives at once; None for a study with one objective."""
+    """Return the completed trials on the Pareto front of all objectives; None for a study with one objective."""
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else []
     trials = records.get_search_trials(cell)
@@ -69,7 +70,11 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     names, written = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
     rows = [
-        (str(trial["number"]), *_format_settings(parse_json_object(trial["params"]), names), *_scores(trial, written))
+        (
+            str(trial["number"]),
+            *_format_settings(parse_json_object(trial["params"]), names),
+            *_format_scores(trial, written),
+        )
         for _, trial in shown.iterrows()
     ]
     few = len(names) <= MOST_COLUMNS
@@ -84,12 +89,12 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     )
 
 
-def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
+def _format_scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
     return tuple(one.format(float(trial[one.name])) for one in written)
 
 
 def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
-    """A trial's settings: a column each, or all in one where there are many."""
+    """Return the cells of a trial's settings: one per setting, or a single one if there are many."""
     if len(names) <= MOST_COLUMNS:
         return tuple(format_value(params[name]) if name in params else "–" for name in names)
     return (", ".join(f"{name} {format_value(params[name])}" for name in names if name in params),)
