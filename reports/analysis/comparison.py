@@ -173,12 +173,12 @@ def _find_published(records: StudyRecords, cell: Cell) -> Published | None:
     """Return the paper's figure of a cell in the recorded unit; a difference only if it is to the same arm."""
     if not records.followed_protocol or not cell.published:
         return None
-    written = records.get_metric(records.test_metric)
+    metric = records.get_metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.get_cells(cell.student)}
     versus = methods.get(cell.versus or "")
     found = published.find_figures(records.followed_protocol, cell.student, cell.published.lower())
     return _select_single(
-        [row for row in found if row.is_of_metric(written.bare) and row.versus in (None, versus)], written
+        [row for row in found if row.is_of_metric(metric.bare) and row.versus in (None, versus)], metric
     )
 
 
@@ -187,20 +187,20 @@ def _describe_teacher(records: StudyRecords) -> Reference | None:
     if not teacher:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
-    written = records.get_metric(records.test_metric)
+    metric = records.get_metric(records.test_metric)
     found = published.find_figures(records.followed_protocol, name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(
         name=name,
         parameters=parameters if isinstance(parameters, int) else None,
         value=float(value) if isinstance(value, int | float) else None,
-        published=_select_single([row for row in found if row.is_of_metric(written.bare)], written),
+        published=_select_single([row for row in found if row.is_of_metric(metric.bare)], metric),
     )
 
 
-def _select_single(found: list[Published], written: Metric) -> Published | None:
+def _select_single(found: list[Published], metric: Metric) -> Published | None:
     """Return a single figure in the recorded unit; None if a paper has several, which differ in settings."""
-    return replace(found[0], value=found[0].value / written.factor) if len(found) == 1 else None
+    return replace(found[0], value=found[0].value / metric.factor) if len(found) == 1 else None
 
 
 def _to_row(comparison: Comparison, row: ArmResult) -> dict[str, Any]:

@@ -34,20 +34,20 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 def make_search_table(records: StudyRecords, cell: Cell) -> Table:
     """Return the best trials of a searched cell: completed ones by score, then the others by epochs done."""
-    written, ranked = records.get_metric(records.metric), rank_trials(records, cell)
+    metric, ranked = records.get_metric(records.metric), rank_trials(records, cell)
     names = list_parameters(cell, ranked)
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
         complete = trial["state"] == "COMPLETE"
         proposed = _format_settings(parse_json_object(trial["params"]), names)
-        score = written.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
+        score = metric.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
     return Table(
         name=f"search-{cell.name}",
         caption=f"{cell.name}: best trials of {len(ranked)}",
-        columns=("trial", "state", *(names if len(names) <= MOST_COLUMNS else ("settings",)), written.label, "epochs"),
+        columns=("trial", "state", *(names if len(names) <= MOST_COLUMNS else ("settings",)), metric.label, "epochs"),
         align="rl" + ("r" * len(names) if len(names) <= MOST_COLUMNS else "l") + "rr",
         rows=tuple(rows),
         kinds=tuple(kinds),
@@ -67,13 +67,13 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
     if not objectives or not front:
         return None
-    names, written = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
+    names, metrics = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
     rows = [
         (
             str(trial["number"]),
             *_format_settings(parse_json_object(trial["params"]), names),
-            *_format_scores(trial, written),
+            *_format_scores(trial, metrics),
         )
         for _, trial in shown.iterrows()
     ]
@@ -81,16 +81,16 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     return Table(
         name=f"pareto-{cell.name}",
         caption=f"{cell.name}: trials that no other is better than in every objective",
-        columns=("trial", *(names if few else ("settings",)), *(m.label for m in written)),
-        align="r" + ("r" * len(names) if few else "l") + "r" * len(written),
+        columns=("trial", *(names if few else ("settings",)), *(m.label for m in metrics)),
+        align="r" + ("r" * len(names) if few else "l") + "r" * len(metrics),
         rows=tuple(rows),
         kinds=("best",) + ("",) * (len(rows) - 1),
-        notes=(f"Of {len(complete)} completed trials. {written[0].words} alone decides what is confirmed.",),
+        notes=(f"Of {len(complete)} completed trials. {metrics[0].words} alone decides what is confirmed.",),
     )
 
 
-def _format_scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
-    return tuple(one.format(float(trial[one.name])) for one in written)
+def _format_scores(trial: pd.Series, metrics: list[Metric]) -> tuple[str, ...]:
+    return tuple(metric.format(float(trial[metric.name])) for metric in metrics)
 
 
 def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
