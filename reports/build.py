@@ -18,15 +18,15 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from reports.analysis.comparison import Comparison, compare, to_dataframe
-from reports.examples.images import galleries
-from reports.examples.panels import exhibitions
+from reports.examples.images import make_galleries
+from reports.examples.panels import load_exhibitions
 from reports.figures import comparison as figures
 from reports.figures import search as search_figures
-from reports.figures.files import KINDS, write_images
-from reports.figures.importance import too_few
-from reports.figures.style import Drawn
-from reports.figures.sweep import setting_figures
-from reports.figures.timeline import timeline
+from reports.figures.files import IMAGE_FORMATS, write_images
+from reports.figures.importance import explain_missing_importance
+from reports.figures.style import ReportFigure
+from reports.figures.sweep import draw_sweep
+from reports.figures.timeline import draw_timeline
 from reports.format.settings import settings
 from reports.format.table import Table, file_stem, to_csv, to_markdown, to_tex
 from reports.load import Cell, StudyRecords, load
@@ -51,9 +51,9 @@ class Search:
 
     table: Table
     front: Table | None
-    wide: tuple[Drawn, ...]
-    slices: tuple[Drawn, ...]
-    schedules: tuple[Drawn, ...]
+    wide: tuple[ReportFigure, ...]
+    slices: tuple[ReportFigure, ...]
+    schedules: tuple[ReportFigure, ...]
     note: str | None
     """Why a figure is missing."""
 
@@ -80,10 +80,10 @@ def contents(records: StudyRecords) -> dict[str, Any]:
     """What the page shows, by the names that page.html has for it."""
     comparisons = compare(records)
     searches = [_search(records, cell) for cell in records.cells if cell.searched]
-    curves = [drawn for student in records.students if (drawn := figures.curves(records, student))]
-    curves += [drawn for student in records.students if (drawn := figures.distances(records, student))]
+    curves = [drawn for student in records.students if (drawn := figures.draw_curves(records, student))]
+    curves += [drawn for student in records.students if (drawn := figures.draw_distances(records, student))]
     compared = [(tables.comparison_table(c), _beside(records, c)) for c in comparisons]
-    ran, costs = timeline(records), cost_figures(records)
+    ran, costs = draw_timeline(records), cost_figures(records)
     every = [one for _, beside in compared for one in beside] + costs + curves + ([ran] if ran else [])
     every += [one for search in searches for one in (*search.wide, *search.slices, *search.schedules)]
     return {
@@ -102,7 +102,7 @@ def contents(records: StudyRecords) -> dict[str, Any]:
         "nets": cost_table(records),
         "costs": costs,
         "curves": curves,
-        "galleries": galleries(exhibitions(records)),
+        "galleries": make_galleries(load_exhibitions(records)),
         "searches": searches,
         "timeline": ran,
         "drawn": every,
@@ -149,21 +149,21 @@ def write_tables(records: StudyRecords) -> None:
             (folder / f"{file_stem(table.name)}.{ending}").write_text(written(table), encoding="utf-8")
 
 
-def _beside(records: StudyRecords, comparison: Comparison) -> list[Drawn]:
+def _beside(records: StudyRecords, comparison: Comparison) -> list[ReportFigure]:
     """The figures of one student's comparison."""
-    differences = figures.differences(comparison)
-    return [*([differences] if differences else []), *setting_figures(records, comparison.student)]
+    differences = figures.draw_differences(comparison)
+    return [*([differences] if differences else []), *draw_sweep(records, comparison.student)]
 
 
 def _search(records: StudyRecords, cell: Cell) -> Search:
-    drawn = search_figures.search_figures(records, cell)
+    drawn = search_figures.draw_search(records, cell)
     return Search(
         table=search_results.search_table(records, cell),
         front=search_results.pareto_table(records, cell),
         wide=tuple(one for one in drawn if not one.small),
         slices=tuple(one for one in drawn if one.name.startswith("slice")),
         schedules=tuple(one for one in drawn if one.name.startswith("schedule")),
-        note=too_few(records, cell),
+        note=explain_missing_importance(records, cell),
     )
 
 
@@ -203,7 +203,7 @@ def _policy(*scripts: str) -> str:
 
 @click.command(epilog="Example: python -m reports.build runs/lp_cifar")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", type=click.Path())
-@click.option("--figures", "images", type=click.Choice(KINDS), help="Write every figure to figures/ as well.")
+@click.option("--figures", "images", type=click.Choice(IMAGE_FORMATS), help="Write every figure to figures/ as well.")
 def main(studies: tuple[str, ...], images: str | None) -> None:
     """Write report.html and tables/ of one or more studies, each a folder below runs/, or s3://BUCKET/PREFIX/STUDY.
 

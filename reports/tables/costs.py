@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from reports.analysis import statistics
 from reports.analysis.comparison import by_seed
 from reports.analysis.pareto import pareto
-from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, line_style, new_figure, rounded
+from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, line_style, new_figure, round_values
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.load import StudyRecords
@@ -126,7 +126,7 @@ def _note(listed: Sequence[Net]) -> str:
 # -- scores against costs ------------------------------------------------------------------------------------------
 
 
-def cost_figures(records: StudyRecords) -> list[Drawn]:
+def cost_figures(records: StudyRecords) -> list[ReportFigure]:
     """The test metric against each cost; none where all nets cost the same, or costs are not on record."""
     data = scored(records)
     if not any(one.net.number("macs") for one in data):
@@ -169,13 +169,13 @@ def front(data: Sequence[Scored], key: str, direction: statistics.Direction) -> 
 
 def draw_costs(
     data: Sequence[Scored], key: str, label: str, factor: float, written: Metric, direction: statistics.Direction
-) -> Drawn:
+) -> ReportFigure:
     """A mark for each cell, the arms in their colours, the teacher a star; the front as a stepped line."""
     arms = list(dict.fromkeys(one.arm for one in data))
     figure = new_figure(label, written.label, 260 + 20 * len(arms))
     figure.update_xaxes(showgrid=True)
     best = front(data, key, direction)
-    figure.add_scatter(x=_across(best, key, factor), y=rounded(one.score for one in best), mode="lines")
+    figure.add_scatter(x=_across(best, key, factor), y=round_values(one.score for one in best), mode="lines")
     # between two nets the cheaper one is what is had
     figure.data[-1].update(name="no other is better and cheaper", hoverinfo="skip")
     figure.data[-1].update(line={"color": GREY, "width": 1.5, "shape": "hv", "dash": "2px,3px"})
@@ -183,17 +183,17 @@ def draw_costs(
         _draw_arm(figure, [one for one in data if one.arm == arm], key, factor, written)
     costs = [one.net.number(key) or 1.0 for one in data]
     figure.update_xaxes(type="log" if max(costs) / min(costs) > WIDE else "linear")
-    return Drawn(f"cost-{key}", f"{written.words} against {label.split(',')[0]}", "", figure, small=True)
+    return ReportFigure(f"cost-{key}", f"{written.words} against {label.split(',')[0]}", "", figure, small=True)
 
 
 def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: float, written: Metric) -> None:
     arm, position = points[0].arm, points[0].position
-    figure.add_scatter(x=_across(points, key, factor), y=rounded(one.score for one in points), mode="markers")
+    figure.add_scatter(x=_across(points, key, factor), y=round_values(one.score for one in points), mode="markers")
     star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
     marker = {"color": line_style(position).colour, "size": 9} if arm else star
     value = f"{written.words}: %{{y:.{written.digits}f}}"
     across = ".4g" if key == "latency_seconds" else ".4s"  # milliseconds are no unit to be prefixed once more
-    bars = {"type": "data", "array": rounded(one.half for one in points), "thickness": 1, "width": 3}
+    bars = {"type": "data", "array": round_values(one.half for one in points), "thickness": 1, "width": 3}
     figure.data[-1].update(name=escape_plotly(arm) if arm else "teacher", marker=marker, error_y=bars)
     figure.data[-1].update(
         customdata=[escape_plotly(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in points],
@@ -202,4 +202,4 @@ def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: flo
 
 
 def _across(points: Sequence[Scored], key: str, factor: float) -> list[float | None]:
-    return rounded((one.net.number(key) or 0.0) * factor for one in points)
+    return round_values((one.net.number(key) or 0.0) * factor for one in points)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from reports.build import contents, main
 from reports.figures import files as images
-from reports.figures.files import on_paper, write_images
-from reports.figures.style import Drawn, new_figure
+from reports.figures.files import make_print_copy, write_images
+from reports.figures.style import ReportFigure, new_figure
 from reports.format.table import file_stem
 from reports.load import load
 from study.errors import InputError
@@ -39,7 +39,7 @@ def test_figures_without_a_browser_end_with_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "kaleido", ModuleType("kaleido"))
     monkeypatch.setattr(images.plotly.io, "write_images", missing)
     with pytest.raises(InputError, match="need Chrome or Chromium, which kaleido could not start") as raised:
-        write_images([Drawn("name", "title", "", new_figure("x", "y"))], tmp_path / "figures", "png")
+        write_images([ReportFigure("name", "title", "", new_figure("x", "y"))], tmp_path / "figures", "png")
     assert "\n" not in str(raised.value)
 
 
@@ -57,9 +57,13 @@ def test_figures_of_a_page_have_titles_of_their_own(writer: Writer) -> None:
 
 
 def test_figure_on_paper_is_a_copy_with_a_ground_and_a_width() -> None:
-    one = Drawn("name", "title", "", new_figure("x", "y", height=300), small=True)
-    figure = on_paper(one)
-    assert (figure.layout.paper_bgcolor, figure.layout.width, figure.layout.height) == ("white", images.SMALL, 300)
+    one = ReportFigure("name", "title", "", new_figure("x", "y", height=300), small=True)
+    figure = make_print_copy(one)
+    assert (figure.layout.paper_bgcolor, figure.layout.width, figure.layout.height) == (
+        "white",
+        images.SMALL_PIXELS,
+        300,
+    )
     assert figure.layout.xaxis.gridcolor == images.GRID
     assert one.figure.layout.width is None
 
@@ -76,7 +80,7 @@ def test_figures_are_written_as_svg_and_png(study: Path) -> None:
         text = path.read_text(encoding="utf-8")
         assert ElementTree.fromstring(text).tag.endswith("svg")
         assert re.search(r'class="(js-line|point)', text), path.name
-        assert re.search(rf'<svg[^>]* width="({images.WIDE}|{images.SMALL})"', text), path.name
+        assert re.search(rf'<svg[^>]* width="({images.WIDE_PIXELS}|{images.SMALL_PIXELS})"', text), path.name
         assert not re.search(r'(href|src)="http', text)
     (picture,) = write_images(drawn[:1], study / "figures", "png")
-    assert Image.open(picture).width == 2 * images.WIDE
+    assert Image.open(picture).width == 2 * images.WIDE_PIXELS
