@@ -18,9 +18,9 @@ from reports.figures.style import (
     ReportFigure,
     escape_plotly,
     line_style,
+    make_integer_ticks,
     new_figure,
     round_values,
-    make_integer_ticks,
     with_alpha,
 )
 from reports.format.metrics import Metric

@@ -22,8 +22,8 @@ from reports.figures.style import (
     GREY,
     PALETTE,
     ReportFigure,
-    make_setting_axis,
     escape_plotly,
+    make_setting_axis,
     new_figure,
     with_alpha,
 )

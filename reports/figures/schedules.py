@@ -12,9 +12,9 @@ from reports.figures.style import (
     GREY,
     ReportFigure,
     escape_plotly,
+    make_integer_ticks,
     new_figure,
     round_values,
-    make_integer_ticks,
     with_alpha,
 )
 from reports.load import Cell, StudyRecords, parse_json_object

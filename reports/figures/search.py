@@ -23,11 +23,11 @@ from reports.figures.style import (
     GREY,
     PALETTE,
     ReportFigure,
-    make_setting_axis,
     escape_plotly,
+    make_integer_ticks,
+    make_setting_axis,
     new_figure,
     round_values,
-    make_integer_ticks,
     with_alpha,
 )
 from reports.format.metrics import Metric, format_value

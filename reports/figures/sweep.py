@@ -20,8 +20,8 @@ from reports.analysis import statistics
 from reports.figures.style import (
     BEST,
     GREY,
-    ReportFigure,
     LineStyle,
+    ReportFigure,
     escape_plotly,
     line_style,
     new_figure,

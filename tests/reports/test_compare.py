@@ -17,7 +17,7 @@ from scipy import stats
 
 from reports.analysis import statistics
 from reports.analysis.cross_study import Student, compare_studies, incomparable, unpaired
-from reports.compare import main, render_page, compare
+from reports.compare import compare, main, render_page
 from reports.load import load
 from reports.tables.cross_study import answer, cells_table, labels_of, strip
 from reports.tables.study_differences import ABSENT, varying

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from reports.build import build
-from reports.examples.images import MAX_PAGE_PIXELS, LOSSLESS_SIDE, make_galleries, get_label_colour
+from reports.examples.images import LOSSLESS_SIDE, MAX_PAGE_PIXELS, get_label_colour, make_galleries
 from reports.examples.panels import PANELS_FILE, load_exhibitions
 from reports.load import load
 from tests.reports.fake_study import Writer

@@ -13,12 +13,12 @@ from reports.figures import comparison as figures
 from reports.figures import search as search_figures
 from reports.figures.style import (
     ReportFigure,
-    make_setting_axis,
     escape_plotly,
-    new_figure,
-    round_values,
     escape_script,
     make_integer_ticks,
+    make_setting_axis,
+    new_figure,
+    round_values,
 )
 from reports.format.metrics import make_metric
 from reports.load import load

@@ -17,13 +17,13 @@ from reports.figures import parallel_coordinates as parallels
 from reports.figures import schedules as schedule_figures
 from reports.figures import search as search_figures
 from reports.figures.importance import (
+    compute_importance,
+    draw_importance,
+    explain_missing_importance,
     get_distributions,
     rank_ended_trials,
-    draw_importance,
-    compute_importance,
-    explain_missing_importance,
 )
-from reports.figures.parallel_coordinates import sample_trials, draw_parallel_coordinates, make_setting_scale
+from reports.figures.parallel_coordinates import draw_parallel_coordinates, make_setting_scale, sample_trials
 from reports.figures.pareto import collect_front, draw_fronts
 from reports.format.metrics import make_metric
 from reports.load import StudyRecords, load

@@ -10,10 +10,10 @@ from reports.figures import timeline as timelines
 from reports.figures.timeline import (
     TRIAL_KINDS,
     assign_lanes,
-    merge_stretches,
-    cut_pauses,
     collect_stretches,
+    cut_pauses,
     draw_timeline,
+    merge_stretches,
 )
 from reports.load import load
 from tests.reports.fake_study import EPOCHS, START, Writer
