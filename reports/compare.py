@@ -60,7 +60,7 @@ class SideBySideReport:
     sections: tuple[DifferenceSection, ...]
 
 
-def compare(studies: Sequence[StudyRecords]) -> SideBySideReport:
+def put_side_by_side(studies: Sequence[StudyRecords]) -> SideBySideReport:
     """Everything that is to be said of these studies."""
     labels = labels_of([records.name for records in studies])
     compared, sections = compare_studies(studies), _make_sections(studies, labels)
@@ -176,7 +176,7 @@ def main(studies: tuple[str, ...], storage_path: str, out: Path) -> None:
     try:
         if len(studies) < 2:
             raise InputError(f"{studies[0]} alone cannot be compared: name two or more studies")
-        found = compare(_load_studies(studies, storage_path))
+        found = put_side_by_side(_load_studies(studies, storage_path))
         aside = out.with_name(f".{out.name}.tmp")
         aside.write_text(render_page(found), encoding="utf-8")
         aside.replace(out)

@@ -115,8 +115,8 @@ def plot_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lo
     return ReportFigure(
         "history",
         f"{cell.name}: search history",
-        f"{_count_drawn(len(data), total)} Scores of stopped trials are of their last epoch; failed trials without a score "
-        "stand at the worst one.",
+        f"{_count_drawn(len(data), total)} Scores of stopped trials are of their last epoch; failed trials "
+        "without a score stand at the worst one.",
         figure,
     )
 

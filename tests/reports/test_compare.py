@@ -17,7 +17,7 @@ from scipy import stats
 
 from reports.analysis import statistics
 from reports.analysis.cross_study import Student, compare_studies, incomparable, unpaired
-from reports.compare import compare, main, render_page
+from reports.compare import main, put_side_by_side, render_page
 from reports.load import load
 from reports.tables.cross_study import answer, cells_table, labels_of, strip
 from reports.tables.study_differences import ABSENT, varying
@@ -136,7 +136,7 @@ def test_studies_without_a_common_cell_have_no_table(make: Make) -> None:
     other.students = ["resnet14"]
     studies = [load(make("a").write()), load(other.write())]
     assert compare_studies(studies) == ()
-    assert "No two of these studies have a cell in common." in Page(render_page(compare(studies))).text
+    assert "No two of these studies have a cell in common." in Page(render_page(put_side_by_side(studies))).text
 
 
 # -- what must not be compared -------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_page_shows_what_differs(make: Make) -> None:
     other.study["teacher"]["fingerprint"] = "teacher-of-b"
     other.study["provenance"]["versions"]["torch"] = "9.9.9"
     other.study["budget"]["epochs"] = 80
-    found = compare([load(make("a").write()), load(other.write())])
+    found = put_side_by_side([load(make("a").write()), load(other.write())])
     text = Page(render_page(found)).text
     for part in ("arms.DKD.loss.temperature", "7.5", "teacher-of-b", "versions.torch", "9.9.9"):
         assert part in text
@@ -297,7 +297,7 @@ def test_page_shows_what_differs(make: Make) -> None:
 
 
 def test_page_of_studies_that_differ_in_nothing_says_so(make: Make) -> None:
-    found = compare([load(make("a").write()), load(make("b").write())])
+    found = put_side_by_side([load(make("a").write()), load(make("b").write())])
     assert found.differing == "What differs: nothing that is on record."
     assert "No setting differs." in Page(render_page(found)).text
 
@@ -305,7 +305,7 @@ def test_page_of_studies_that_differ_in_nothing_says_so(make: Make) -> None:
 def test_page_names_cells_that_only_one_study_has(make: Make) -> None:
     other = make("b")
     other.arms["KD"], other.versus["KD"] = [], None
-    found = compare([load(make("a").write()), load(other.write())])
+    found = put_side_by_side([load(make("a").write()), load(other.write())])
     assert found.alone == ("Only in b: resnet8 / KD.",)
 
 
@@ -313,7 +313,7 @@ def test_page_names_cells_that_only_one_study_has(make: Make) -> None:
 
 
 def test_page_loads_nothing_and_runs_nothing(make: Make) -> None:
-    parsed = Page(render_page(compare([load(make("a").write()), load(make("b", shift=0.01).write())])))
+    parsed = Page(render_page(put_side_by_side([load(make("a").write()), load(make("b", shift=0.01).write())])))
     assert not {tag for tag, _ in parsed.elements} & (ELEMENTS_THAT_LOAD | {"script"})
     assert not [attributes for _, attributes in parsed.elements if "src" in attributes]
     (policy,) = (a["content"] or "" for tag, a in parsed.elements if tag == "meta" and "http-equiv" in a)
@@ -349,7 +349,7 @@ def test_page_keeps_hostile_text_as_text(make: Make) -> None:
             for row in writer.trials:
                 row["arm"] = text if row["arm"] == "DKD" else row["arm"]
                 row["cell"] = f"{row['student']} / {row['arm']}"
-        return Page(render_page(compare([load(writer.write()) for writer in writers])))
+        return Page(render_page(put_side_by_side([load(writer.write()) for writer in writers])))
 
     calm, hostile = written("calm"), written(HOSTILE)
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in calm.elements]
