@@ -13,22 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import jinja2
 
 from reports.analysis.cross_study import Student, compare_studies
 from reports.format.metrics import format_value, shorten
 from reports.format.table import Table, to_text
 from reports.load import StudyRecords, load
+from reports.page.render import render_template, replace_file
 from reports.tables import study_differences as compare_settings
 from reports.tables.cross_study import Strip, answer, cells_table, labels_of, listed, strip
 from reports.text.summary import missing
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.remote import locate_study
-
-PAGE = Path(__file__).parent / "page"
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 TEST_IS_READ_ONCE = (
     "These are test results. To choose a setting by them is a selection on test data: the chosen one's figure would "
@@ -81,11 +77,7 @@ def put_side_by_side(studies: Sequence[StudyRecords]) -> SideBySideReport:
 
 def render_page(found: SideBySideReport) -> str:
     """The comparison as HTML."""
-    environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(PAGE), undefined=jinja2.StrictUndefined
-    )
-    template = environment.get_template("compare.html")
-    return template.render(found=found, policy=POLICY, caution=TEST_IS_READ_ONCE)
+    return render_template("compare.html", {"found": found, "caution": TEST_IS_READ_ONCE})
 
 
 def render_text(found: SideBySideReport, width: int = 110) -> str:
@@ -177,9 +169,7 @@ def main(studies: tuple[str, ...], storage_path: str, out: Path) -> None:
         if len(studies) < 2:
             raise InputError(f"{studies[0]} alone cannot be compared: name two or more studies")
         found = put_side_by_side(_load_studies(studies, storage_path))
-        aside = out.with_name(f".{out.name}.tmp")
-        aside.write_text(render_page(found), encoding="utf-8")
-        aside.replace(out)
+        replace_file(out, render_page(found))
     except (InputError, RecordsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from reports.build import contents, main
+from reports.build import main
+from reports.contents import list_figures, make_sections
 from reports.figures import files as images
 from reports.figures.files import make_print_copy, write_images
 from reports.figures.style import ReportFigure, new_figure
@@ -51,7 +52,7 @@ def test_figures_of_another_kind_are_refused(study: Path) -> None:
 
 def test_figures_of_a_page_have_titles_of_their_own(writer: Writer) -> None:
     writer.students = ["resnet8", "resnet20"]
-    drawn = contents(load(writer.fill().write()))["drawn"]
+    drawn = list_figures(make_sections(load(writer.fill().write()), []))
     stems = [file_stem(one.title) for one in drawn]
     assert len(set(stems)) == len(stems) > 20
 
@@ -73,7 +74,7 @@ def test_figure_on_paper_is_a_copy_with_a_ground_and_a_width() -> None:
 def test_figures_are_written_as_svg_and_png(study: Path) -> None:
     result = CliRunner().invoke(main, [str(study), "--figures", "svg"])
     assert (result.exit_code, result.output.strip()) == (0, str(study / "report.html"))
-    drawn = contents(load(study))["drawn"]
+    drawn = list_figures(make_sections(load(study), []))
     paths = sorted((study / "figures").glob("*.svg"))
     assert {path.name for path in paths} == {f"{file_stem(one.title)}.svg" for one in drawn}
     for path in paths:
