@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from reports.analysis.comparison import compare, to_dataframe
+from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.contents import Tables, list_figures, make_sections, make_tables
 from reports.figures.files import IMAGE_FORMATS, write_images
-from reports.format.table import file_stem, to_csv, to_markdown, to_tex
-from reports.load import StudyRecords, load
+from reports.format.table import make_file_stem, to_csv, to_markdown, to_tex
+from reports.load import StudyRecords, load_study
 from reports.page.render import render_report, replace_file
 from reports.page.sections import make_header
 from study.errors import InputError
@@ -30,7 +30,7 @@ def build(folder: Path, images: str | None = None) -> Path:
     With `images`, svg or png, write each figure to `folder`/figures/ too. Raises RecordsError if `folder` is no study,
     and InputError if images cannot be drawn on this machine.
     """
-    records = load(folder)
+    records = load_study(folder)
     sections = make_sections(records, write_tables(records))
     figures = list_figures(sections)
     page = folder / "report.html"
@@ -47,7 +47,7 @@ def write_tables(records: StudyRecords) -> Tables:
     """
     folder, tables = records.folder / "tables", make_tables(records)
     folder.mkdir(exist_ok=True)
-    to_dataframe(compare(records)).to_csv(folder / "comparison.csv", index=False)
+    to_dataframe(compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
     for entry, made in tables:
         if entry.file:
             (folder / f"{entry.file}.md").write_text("\n".join(map(to_markdown, made)), encoding="utf-8")
@@ -55,7 +55,7 @@ def write_tables(records: StudyRecords) -> Tables:
             continue
         for table in made:
             for ending, convert in (("csv", to_csv), ("md", to_markdown), ("tex", to_tex)):
-                (folder / f"{file_stem(table.name)}.{ending}").write_text(convert(table), encoding="utf-8")
+                (folder / f"{make_file_stem(table.name)}.{ending}").write_text(convert(table), encoding="utf-8")
     return tables
 
 

@@ -14,14 +14,21 @@ from pathlib import Path
 
 import click
 
-from reports.analysis.cross_study import Student, compare_studies
+from reports.analysis.cross_study import StudentComparison, compare_studies
 from reports.format.metrics import format_value, shorten
 from reports.format.table import Table, to_text
-from reports.load import StudyRecords, load
+from reports.load import StudyRecords, load_study
 from reports.page.render import render_template, replace_file
-from reports.tables import study_differences as compare_settings
-from reports.tables.cross_study import Strip, answer, cells_table, labels_of, listed, strip
-from reports.text.summary import missing
+from reports.tables import study_differences
+from reports.tables.cross_study import (
+    DotPlot,
+    join_words,
+    make_cells_table,
+    make_dot_plot,
+    make_labels,
+    summarize_student,
+)
+from reports.text.summary import list_problems
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.remote import locate_study
@@ -47,7 +54,7 @@ class SideBySideReport:
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    students: tuple[tuple[Student, Table, Strip | None], ...]
+    students: tuple[tuple[StudentComparison, Table, DotPlot | None], ...]
     answers: tuple[str, ...]
     differing: str
     notices: tuple[str, ...]
@@ -58,19 +65,22 @@ class SideBySideReport:
 
 def put_side_by_side(studies: Sequence[StudyRecords]) -> SideBySideReport:
     """Everything that is to be said of these studies."""
-    labels = labels_of([records.name for records in studies])
+    labels = make_labels([records.name for records in studies])
     compared, sections = compare_studies(studies), _make_sections(studies, labels)
     return SideBySideReport(
         names=tuple(records.name for records in studies),
         labels=labels,
-        students=tuple((one, cells_table(one, labels), strip(one, labels)) for one in compared),
-        answers=tuple(answer(one, labels) for one in compared) or ("No two of these studies have a cell in common.",),
+        students=tuple((one, make_cells_table(one, labels), make_dot_plot(one, labels)) for one in compared),
+        answers=tuple(summarize_student(one, labels) for one in compared)
+        or ("No two of these studies have a cell in common.",),
         differing=_summarise_differences(studies, sections),
         notices=tuple(
-            f"{label}: {line}" for label, records in zip(labels, studies, strict=True) for line in missing(records)
+            f"{label}: {line}"
+            for label, records in zip(labels, studies, strict=True)
+            for line in list_problems(records)
         ),
         alone=tuple(_list_unshared_cells(studies, labels)),
-        studies=compare_settings.studies_table(studies, labels),
+        studies=study_differences.make_studies_table(studies, labels),
         sections=sections,
     )
 
@@ -107,13 +117,12 @@ def find_study(study: str, storage: Path) -> Path:
 def _make_sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[DifferenceSection, ...]:
     described = all(records.section("study") for records in studies)
     none = "No setting differs." if described else "Not every study.json describes its study."
+    inputs, versions = study_differences.make_inputs_table, study_differences.make_versions_table
     return (
-        DifferenceSection("settings", compare_settings.settings_table(studies, labels), none),
-        DifferenceSection("inputs", compare_settings.inputs_table(studies, labels), "Data and teacher are the same."),
-        DifferenceSection(
-            "versions", compare_settings.versions_table(studies, labels), "Code and machine are the same."
-        ),
-        DifferenceSection("budget", compare_settings.budget_table(studies, labels), ""),
+        DifferenceSection("settings", study_differences.make_settings_table(studies, labels), none),
+        DifferenceSection("inputs", inputs(studies, labels), "Data and teacher are the same."),
+        DifferenceSection("versions", versions(studies, labels), "Code and machine are the same."),
+        DifferenceSection("budget", study_differences.make_budget_table(studies, labels), ""),
     )
 
 
@@ -122,7 +131,7 @@ def _summarise_differences(studies: Sequence[StudyRecords], sections: Sequence[D
     facts = [(word, [r.section("budget").get(name) for r in studies]) for name, word in BUDGET_FIELDS]
     facts.append(("study seed", [records.study.get("seed") for records in studies]))
     parts = [
-        f"{word} {listed([format_value(v) for v in values])}"
+        f"{word} {join_words([format_value(v) for v in values])}"
         for word, values in facts
         if len(set(map(str, values))) > 1
     ]
@@ -150,7 +159,7 @@ def _load_studies(names: Sequence[str], storage: str) -> list[StudyRecords]:
     folders = [find_study(*locate_study(name, storage)) for name in names]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"{', '.join(names)}: one study is given twice; name two or more different ones")
-    return [load(folder) for folder in folders]
+    return [load_study(folder) for folder in folders]
 
 
 @click.command(epilog="Example: python -m reports.compare lp_cifar lp_long --out lp.html")

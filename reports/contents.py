@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from reports.analysis.comparison import compare
+from reports.analysis.comparison import compare_arms
 from reports.figures.style import ReportFigure
 from reports.format.table import Table
 from reports.load import StudyRecords
 from reports.page import sections
 from reports.page.blocks import Block, FigureGrid, Heading
-from reports.papers.tables import paper_tables
-from reports.tables.budget import budget_table
-from reports.tables.comparison import comparison_table, failures_table
-from reports.tables.costs import cost_table
-from reports.tables.per_class import class_table
-from reports.tables.search import pareto_table, search_table
+from reports.papers.tables import make_tables as make_paper_tables
+from reports.tables.budget import make_budget_table
+from reports.tables.comparison import make_comparison_table, make_failures_table
+from reports.tables.costs import make_cost_table
+from reports.tables.per_class import make_class_table
+from reports.tables.search import make_pareto_table, make_search_table
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,27 @@ class Section:
 
 
 def _comparison_tables(records: StudyRecords) -> list[Table]:
-    return [comparison_table(comparison) for comparison in compare(records)]
+    return [make_comparison_table(comparison) for comparison in compare_arms(records)]
 
 
 def _class_tables(records: StudyRecords) -> list[Table]:
-    return [table for student in records.students if (table := class_table(records, student))]
+    return [table for student in records.students if (table := make_class_table(records, student))]
 
 
 def _search_tables(records: StudyRecords) -> list[Table]:
     cells = [cell for cell in records.cells if cell.searched]
-    found = [make(records, cell) for cell in cells for make in (search_table, pareto_table)]
+    found = [make(records, cell) for cell in cells for make in (make_search_table, make_pareto_table)]
     return [table for table in found if table]
 
 
 TABLES = (
     ReportTable(_comparison_tables, section="comparison", file="comparison"),
-    ReportTable(lambda records: [table] if (table := cost_table(records)) else [], section="nets"),
-    ReportTable(paper_tables, section="papers"),
+    ReportTable(lambda records: [table] if (table := make_cost_table(records)) else [], section="nets"),
+    ReportTable(make_paper_tables, section="papers"),
     ReportTable(_class_tables, section="classes"),
     ReportTable(_search_tables, section="search"),
-    ReportTable(lambda records: [budget_table(records)], section="budget"),
-    ReportTable(lambda records: [failures_table(records)], section="failures"),
+    ReportTable(lambda records: [make_budget_table(records)], section="budget"),
+    ReportTable(lambda records: [make_failures_table(records)], section="failures"),
 )
 
 SECTIONS = (

@@ -19,9 +19,9 @@ import pandas as pd
 
 from reports.compare import find_study
 from reports.format.metrics import shorten
-from reports.format.table import file_stem
-from reports.load import Cell, StudyRecords, load, parse_json_object
-from reports.text.model_card import card
+from reports.format.table import make_file_stem
+from reports.load import Cell, StudyRecords, load_study, parse_json_object
+from reports.text.model_card import make_model_card
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.dataset import resolve_data_dir
@@ -81,12 +81,12 @@ def export_student(records: StudyRecords, choice: Choice, number: int, data_dir:
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
     own = Path("export") / records.name if mirror_of(records.folder.parent).uri else records.folder / "export"
-    folder = out or own / file_stem(f"{choice.cell.name}-seed{number}")
+    folder = out or own / make_file_stem(f"{choice.cell.name}-seed{number}")
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
     written = export_net(trained, resolve_data_dir(data_dir or _find_recorded_data_dir(records)), folder, about)
-    text = card(records, choice.cell, choice.because, run, config, written)
+    text = make_model_card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder
 
@@ -104,7 +104,7 @@ def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Cho
     for because, scores in ways:
         known = [score for score in scores if score is not None]
         if len(known) == len(cells):
-            best = max(known) if records.direction_of(records.metric) == "max" else min(known)
+            best = max(known) if records.get_direction(records.metric) == "max" else min(known)
             return Choice(cells[known.index(best)], because)
     raise InputError(
         f"not all confirmed cells have a {name}, and test must not choose: name one with --cell; {_list_cells(cells)}"
@@ -118,11 +118,11 @@ def _mean_confirm_score(records: StudyRecords, cell: Cell) -> float | None:
 
 def _best_search_score(records: StudyRecords, cell: Cell) -> float | None:
     """Of the trial that was confirmed: the best complete one."""
-    trials = records.searches(cell)
+    trials = records.get_search_trials(cell)
     scores = trials.loc[trials["state"] == "COMPLETE", records.metric].dropna()
     if scores.empty:
         return None
-    return float(scores.max() if records.direction_of(records.metric) == "max" else scores.min())
+    return float(scores.max() if records.get_direction(records.metric) == "max" else scores.min())
 
 
 def _check_confirmed(records: StudyRecords, cell: Cell) -> None:
@@ -139,7 +139,7 @@ def _get_confirm_runs(records: StudyRecords, cell: Cell) -> pd.DataFrame:
 
 
 def _count_planned_seeds(records: StudyRecords) -> int:
-    return max(1, records.budget("seeds"))
+    return max(1, records.get_budget("seeds"))
 
 
 def _list_cells(cells: tuple[Cell, ...]) -> str:
@@ -182,7 +182,7 @@ def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, o
     Test scores choose nothing: neither the cell nor the seed.
     """
     try:
-        records = load(find_study(*locate_study(study, storage_path)))
+        records = load_study(find_study(*locate_study(study, storage_path)))
         choice = choose_cell(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
         print(export_student(records, choice, seed_number, data_dir, out))

@@ -89,7 +89,7 @@ def _find_files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path
         (f"teacher: {teacher.get('name')}", records.folder.parent / "teachers" / str(teacher.get("fingerprint")))
     ]
     first = records.confirmed.drop_duplicates("cell").set_index("cell")["trial_id"]
-    for cell in records.cells_of(student):
+    for cell in records.get_cells(student):
         if cell.name in first.index:
             folders.append((cell.arm, records.folder / "checkpoints" / str(first[cell.name])))
     yield from ((net, folder / PANELS_FILE) for net, folder in folders if (folder / PANELS_FILE).is_file())

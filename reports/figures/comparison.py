@@ -152,7 +152,7 @@ def _describe_band(data: pd.DataFrame) -> str:
 def _plot_bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
     figure = new_figure("epoch", label, hovermode="x unified")
     figure.update_xaxes(**make_integer_ticks(int(data["epoch"].max())))
-    arms = [data[data["arm"] == cell.arm] for cell in records.cells_of(student)]
+    arms = [data[data["arm"] == cell.arm] for cell in records.get_cells(student)]
     shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
     for position, rows in shown:  # all bands first, and the fainter the more there are: lines stay on top
         _plot_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))

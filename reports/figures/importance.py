@@ -22,9 +22,9 @@ from optuna.distributions import (
 )
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from reports.analysis.search import rank
+from reports.analysis.search import rank_trials
 from reports.figures.style import PALETTE, ReportFigure, escape_plotly, new_figure, round_values
-from reports.format.settings import domains
+from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MIN_TRIALS = 30
@@ -57,7 +57,7 @@ def explain_missing_importance(records: StudyRecords, cell: Cell) -> str | None:
 
 def rank_ended_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """A cell's complete and stopped search trials, best first."""
-    ranked = rank(records, cell)
+    ranked = rank_trials(records, cell)
     return ranked[ranked["state"].isin(["COMPLETE", "PRUNED"])]
 
 
@@ -68,7 +68,7 @@ def get_distributions(records: StudyRecords, cell: Cell) -> dict[str, BaseDistri
     return {
         name or WHOLE_LOSS: distribution
         for loss in losses
-        for name, domain in domains(loss)
+        for name, domain in find_domains(loss)
         if (distribution := _parse_distribution(domain)) is not None
     }
 

@@ -27,7 +27,7 @@ from reports.figures.style import (
     new_figure,
     with_alpha,
 )
-from reports.format.metrics import Metric, format_value, number, shorten
+from reports.format.metrics import Metric, format_number, format_value, shorten
 from reports.load import parse_json_object
 
 MAX_PATHS = 100
@@ -98,7 +98,7 @@ def make_score_scale(trials: pd.DataFrame, written: Metric) -> Scale:
     """Where each complete trial's score lies between the lowest and the highest."""
     scores = [score if third else None for score, third in zip(trials["score"], trials["third"], strict=True)]
     known = [score for score in scores if score is not None]
-    low, high = number(min(known), written.digits), number(max(known), written.digits)
+    low, high = format_number(min(known), written.digits), format_number(max(known), written.digits)
     return Scale(written.label, _scale_to_unit(scores), ((0.0, low), (1.0, high)))
 
 

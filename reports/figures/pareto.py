@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.analysis.pareto import pareto
-from reports.analysis.search import winner
+from reports.analysis.pareto import find_pareto_front
+from reports.analysis.search import find_best_trial
 from reports.figures.style import BEST, GREY, PALETTE, ReportFigure, escape_plotly, new_figure, round_values, with_alpha
 from reports.format.metrics import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
@@ -22,7 +22,7 @@ def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     data, objectives = collect_front(records, cell)
     if data.empty or len(objectives) < 2:
         return []
-    best = winner(records, cell)
+    best = find_best_trial(records, cell)
     chosen = int(best["number"]) if best is not None else -1
     return [plot_front(records, data, objectives, further, cell, chosen) for further in objectives[1:]]
 
@@ -31,13 +31,13 @@ def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list
     """Per complete trial: number, params, each objective (written unit) and whether it is on the front."""
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else [records.metric]
-    trials = records.searches(cell)
+    trials = records.get_search_trials(cell)
     present = all(name in trials for name in objectives)
     trials = trials[trials["state"] == "COMPLETE"].dropna(subset=objectives if present else None)
     if not present or trials.empty:
         return pd.DataFrame(), objectives
     scores: list[Any] = trials[objectives].to_dict("records")
-    front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
+    front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
     data = trials[["number", "params"]].copy()
     for name in objectives:
         data[name] = trials[name].astype(float) * records.get_metric(name).factor
@@ -59,7 +59,7 @@ def plot_front(
     joined = "lines+markers" if len(objectives) == 2 else "markers"  # with more, no curve in this plane is the front
     star = {"color": BEST, "size": 15, "symbol": "star"}
     shape = (
-        "hv" if records.direction_of(further) == "min" else "vh"
+        "hv" if records.get_direction(further) == "min" else "vh"
     )  # between two trials the worse of both is what is had
     parts = (
         (shown, "others", "markers", open_circle),

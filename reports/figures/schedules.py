@@ -46,7 +46,7 @@ def draw_schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[R
 
 def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
     """Per schedule, trial and epoch: schedule, number, epoch, value, best. The winner and a sample of the others."""
-    trials = records.searches(cell)[["trial_id", "number"]]
+    trials = records.get_search_trials(cell)[["trial_id", "number"]]
     others = trials[trials["trial_id"] != best_id]
     sample = others.iloc[np.unique(np.linspace(0, len(others) - 1, min(MAX_OTHERS, len(others))).astype(int))]
     chosen = pd.concat([trials[trials["trial_id"] == best_id], sample])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.analysis.search import parameter_names, winner
+from reports.analysis.search import find_best_trial, list_parameters
 from reports.figures.importance import draw_importance
 from reports.figures.parallel_coordinates import draw_parallel_coordinates
 from reports.figures.pareto import draw_fronts
@@ -31,7 +31,7 @@ from reports.figures.style import (
     with_alpha,
 )
 from reports.format.metrics import Metric, format_value
-from reports.format.settings import domains
+from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_POINTS = 2000
@@ -56,8 +56,8 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     trials = subsample(every)
     if trials.empty:
         return []
-    written, best = records.get_metric(records.metric), winner(records, cell)
-    lower = records.direction_of(records.metric) == "min"
+    written, best = records.get_metric(records.metric), find_best_trial(records, cell)
+    lower = records.get_direction(records.metric) == "min"
     drawn = [plot_history(trials, written, cell, len(every), lower)]
     curves = collect_curves(records, cell, trials)
     if not curves.empty:
@@ -65,7 +65,7 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     drawn += draw_fronts(records, cell)
     mattered = draw_importance(records, cell)
     drawn += [mattered] if mattered else []
-    names, logarithmic = parameter_names(cell, every), _find_logarithmic(records, cell)
+    names, logarithmic = list_parameters(cell, every), _find_logarithmic(records, cell)
     across = draw_parallel_coordinates(every, names, logarithmic, written, f"{cell.name}: all settings at once", lower)
     drawn += [across] if across else []
     drawn += draw_slices(records, cell, trials, written)
@@ -74,12 +74,12 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
 
 def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """Per search trial: number, state, score (written unit), best (best complete score so far), params."""
-    trials = records.searches(cell)
+    trials = records.get_search_trials(cell)
     trials = trials[trials["state"].isin(list(STATE_STYLES))]
     data = trials[["trial_id", "number", "state", "reason", "params"]].copy()
     data["score"] = trials[records.metric].astype(float) * records.get_metric(records.metric).factor
     complete = data["score"].where(data["state"] == "COMPLETE")
-    falling = records.direction_of(records.metric) == "min"
+    falling = records.get_direction(records.metric) == "min"
     data["best"] = (complete.cummin() if falling else complete.cummax()).ffill()
     return data.reset_index(drop=True)
 
@@ -124,7 +124,7 @@ def plot_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lo
 def collect_curves(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
     """Per trial and epoch: number, state, epoch, value (written unit); an even sample beyond MOST_CURVES trials."""
     chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MAX_CURVES, len(trials))).astype(int))]
-    best = winner(records, cell)
+    best = find_best_trial(records, cell)
     if best is not None:
         chosen = pd.concat([chosen, trials[trials["trial_id"] == best["trial_id"]]]).drop_duplicates("trial_id")
     rows = records.epochs[["trial_id", "epoch", records.metric]].merge(chosen[["trial_id", "number", "state"]])
@@ -157,7 +157,7 @@ def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written
     params = [parse_json_object(text) for text in scored["params"]]
     logarithmic = _find_logarithmic(records, cell)
     drawn = []
-    for index, name in enumerate(parameter_names(cell, scored)):
+    for index, name in enumerate(list_parameters(cell, scored)):
         here = [i for i, given in enumerate(params) if name in given]
         if here:
             settings = [params[i][name] for i in here]
@@ -230,4 +230,4 @@ def _find_logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
     """Names of the cell's parameters that are searched on a logarithmic scale."""
     arms = records.section("study").get("arms")
     losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
-    return {name for loss in losses for name, domain in domains(loss) if domain.get("log") is True}
+    return {name for loss in losses for name, domain in find_domains(loss) if domain.get("log") is True}

@@ -71,7 +71,7 @@ def draw_sweep(records: StudyRecords, student: str) -> list[ReportFigure]:
     names.sort(key=lambda name: name != records.test_metric)
     data = [(records.get_metric(name), collect_points(records, student, found, name)) for name in names]
     return [
-        plot_sweep(points, found, written, student, records.direction_of(written.name))
+        plot_sweep(points, found, written, student, records.get_direction(written.name))
         for written, points in data
         if sum(point.x is not None for point in points) >= MIN_ARMS
     ]
@@ -100,7 +100,7 @@ def find_sweep(records: StudyRecords) -> Sweep | None:
 
 def collect_points(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
     """A point for each arm of the sweep and for what these are compared with, in the study's order."""
-    cells = records.cells_of(student)
+    cells = records.get_cells(student)
     controls = {cell.versus for cell in cells if cell.arm in found.fixed}
     shown = {*found.fixed, *found.others, *controls}
     points = (_make_point(records, cell, found, name) for cell in cells if cell.arm in shown)
@@ -140,7 +140,7 @@ def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> P
     written = records.get_metric(name)
     seeds = [float(value) * written.factor for value in runs[name]]
     chosen = found.fixed.get(cell.arm, _read_setting(runs["config"].iloc[-1], found.path))
-    return Point(cell.arm, chosen, tuple(seeds), statistics.mean_interval(seeds))
+    return Point(cell.arm, chosen, tuple(seeds), statistics.compute_mean(seeds))
 
 
 def _read_setting(text: str, path: Path) -> float | None:

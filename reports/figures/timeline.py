@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, new_figure
-from reports.format.metrics import duration
+from reports.format.metrics import format_duration
 from reports.load import StudyRecords
 
 BARS_PER_AXIS = 1500
@@ -161,7 +161,7 @@ def _describe_bar(row: Any, word: str) -> str:
     if row.count > 1:
         return escape_plotly(f"{row.count} trials, {word}")
     return escape_plotly(
-        f"{row.cell}, {row.phase} {row.number}: {word}, {duration(row.end - row.begin)}, {row.worker}", 140
+        f"{row.cell}, {row.phase} {row.number}: {word}, {format_duration(row.end - row.begin)}, {row.worker}", 140
     )
 
 
@@ -175,7 +175,7 @@ def _write_caption(stretches: pd.DataFrame, shown: pd.DataFrame, breaks: list[tu
     if len(shown) < len(stretches):
         told += " Neighbours too short for a screen are drawn as one bar."
     if breaks:
-        longest = ", ".join(duration(length) for _, length in breaks[:6])
+        longest = ", ".join(format_duration(length) for _, length in breaks[:6])
         told += f" Dotted lines: pauses in which nothing ran, left out here ({longest}{' …' * (len(breaks) > 6)})."
     if stretches["trial_id"].duplicated().any():
         told += " A trial that went on later stands under the worker that ran it last."

@@ -19,7 +19,7 @@ SCHEMA_1 = {
 }
 """Unit, digits and label of the metrics of studies of schema 1, whose study.json declares directions alone."""
 
-CLASS = "class_"
+CLASS_PREFIX = "class_"
 """How the name of a score of one class begins: "class_f1_skin" is the class skin's f1."""
 
 
@@ -54,13 +54,13 @@ class Metric:
     def _split(self) -> str:
         return self.name.rsplit("/", 1)[0] if "/" in self.name else ""
 
-    def text(self, value: float | None) -> str:
+    def format(self, value: float | None) -> str:
         """The value in its written unit, without the unit: 0.9532 → "95.32"."""
-        return "–" if value is None or not math.isfinite(value) else number(value * self.factor, self.digits)
+        return "–" if value is None or not math.isfinite(value) else format_number(value * self.factor, self.digits)
 
-    def signed(self, value: float | None) -> str:
+    def format_signed(self, value: float | None) -> str:
         """The same with its sign: "+0.64", "−0.12"."""
-        text = self.text(value)
+        text = self.format(value)
         return text if text.startswith(("−", "–")) else f"+{text}"
 
 
@@ -74,15 +74,15 @@ def make_metric(name: str, declared: object = None) -> Metric:
         unit, digits, label = (declared.get(key) for key in ("unit", "digits", "label"))
     else:
         unit, digits, label = SCHEMA_1.get(bare, ("", 4, ""))
-        if bare.startswith(CLASS):
-            unit, digits, _ = SCHEMA_1.get(bare.removeprefix(CLASS).split("_", 1)[0], ("", 4, ""))
+        if bare.startswith(CLASS_PREFIX):
+            unit, digits, _ = SCHEMA_1.get(bare.removeprefix(CLASS_PREFIX).split("_", 1)[0], ("", 4, ""))
     unit, digits, noun = str(unit or ""), digits if isinstance(digits, int) else 4, str(label or bare)
     if unit == "%":
         return Metric(name, 100.0, digits, unit, "points", noun)
     return Metric(name, 1.0, digits, unit, unit, noun)
 
 
-def number(value: float, digits: int) -> str:
+def format_number(value: float, digits: int) -> str:
     """A number with a true minus sign, and none before a zero: −0.001 at two digits is "0.00"."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
@@ -99,7 +99,7 @@ def format_value(value: object) -> str:
     return str(value)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people say them: "48 s", "3 min 20 s", "2 h 05 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

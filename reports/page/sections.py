@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from reports.analysis.comparison import compare
+from reports.analysis.comparison import compare_arms
 from reports.examples.images import make_galleries
 from reports.examples.panels import load_exhibitions
 from reports.figures.comparison import draw_curves, draw_differences, draw_distances
@@ -16,37 +16,37 @@ from reports.figures.importance import explain_missing_importance
 from reports.figures.search import draw_search
 from reports.figures.sweep import draw_sweep
 from reports.figures.timeline import draw_timeline
-from reports.format.settings import settings
+from reports.format.settings import list_settings
 from reports.load import Cell, StudyRecords
 from reports.page.blocks import Block, BulletList, FigureGrid, Heading, Paragraph, SettingsList, SourceFile
-from reports.tables.budget import budget_table
-from reports.tables.comparison import comparison_table, failures_table, provenance_table
-from reports.tables.costs import cost_figures, cost_table
-from reports.tables.search import pareto_table, search_table
+from reports.tables.budget import make_budget_table
+from reports.tables.comparison import make_comparison_table, make_failures_table, make_provenance_table
+from reports.tables.costs import cost_figures, make_cost_table
+from reports.tables.search import make_pareto_table, make_search_table
 from reports.text import summary
 
 
 def make_header(records: StudyRecords) -> dict[str, Any]:
     """Return what stands above the sections, by the names that page.html uses."""
-    comparisons = compare(records)
+    comparisons = compare_arms(records)
     seeds = [line for comparison in comparisons if (line := summary.seeds_line(comparison))]
     return {
         "name": records.name,
         "finished": records.finished,
         "question": records.study.get("question"),
-        "data_line": summary.data_line(records),
-        "answers": summary.answers(comparisons),
-        "checks": [line for comparison in comparisons if (line := summary.baseline_check(comparison))],
-        "notices": list(dict.fromkeys([*seeds, *summary.missing(records)])),
+        "data_line": summary.describe_data(records),
+        "answers": summary.summarize_comparisons(comparisons),
+        "checks": [line for comparison in comparisons if (line := summary.summarize_baselines(comparison))],
+        "notices": list(dict.fromkeys([*seeds, *summary.list_problems(records)])),
     }
 
 
 def show_comparison(records: StudyRecords) -> Iterator[Block]:
     """Each student's arms: their table, the paired differences, and a setting that the arms sweep."""
-    if line := summary.published_line(records):
+    if line := summary.explain_unpublished(records):
         yield Paragraph(line)
-    for comparison in compare(records):
-        table = comparison_table(comparison)
+    for comparison in compare_arms(records):
+        table = make_comparison_table(comparison)
         yield Heading(table.caption)
         yield table
         if figure := draw_differences(comparison):
@@ -56,7 +56,7 @@ def show_comparison(records: StudyRecords) -> Iterator[Block]:
 
 def show_nets(records: StudyRecords) -> Iterator[Block]:
     """The size and speed of each net, and test scores against them."""
-    if table := cost_table(records):
+    if table := make_cost_table(records):
         yield table
         yield from _grid(
             "Test scores against cost",
@@ -104,9 +104,9 @@ def show_budget(records: StudyRecords) -> Iterator[Block]:
         ("epochs", "epochs per trial"),
         ("seeds", "confirm seeds per cell"),
     )
-    planned = ", ".join(f"{records.budget(name)} {word}" for name, word in words if records.budget(name))
+    planned = ", ".join(f"{records.get_budget(name)} {word}" for name, word in words if records.get_budget(name))
     yield Paragraph((f"Planned: {planned}. " if planned else "") + "Times are summed over trials that ran in parallel.")
-    yield budget_table(records)
+    yield make_budget_table(records)
     if figure := draw_timeline(records):
         yield figure
 
@@ -114,7 +114,7 @@ def show_budget(records: StudyRecords) -> Iterator[Block]:
 def show_settings(records: StudyRecords) -> Iterator[Block]:
     """The study as its space file declares it, and its assumptions about what the papers leave open."""
     described = records.section("study")
-    listed = settings({key: part for key, part in described.items() if key not in ("assumptions", "readings")})
+    listed = list_settings({key: part for key, part in described.items() if key not in ("assumptions", "readings")})
     yield SettingsList(listed) if listed else Paragraph("study.json does not describe the study.")
     if assumptions := records.study.get("assumptions") or records.study.get("readings"):
         yield Heading("Assumptions")
@@ -124,7 +124,7 @@ def show_settings(records: StudyRecords) -> Iterator[Block]:
 
 def show_provenance(records: StudyRecords) -> Iterator[Block]:
     """Commands, versions and machines that the numbers come from."""
-    yield provenance_table(records)
+    yield make_provenance_table(records)
 
 
 def show_space_file(records: StudyRecords) -> Iterator[Block]:
@@ -136,15 +136,15 @@ def show_space_file(records: StudyRecords) -> Iterator[Block]:
 
 def show_failures(records: StudyRecords) -> Iterator[Block]:
     """Failed trials with their reasons."""
-    table = failures_table(records)
+    table = make_failures_table(records)
     yield table if table.rows else Paragraph("No trial has failed.")
 
 
 def _show_cell_search(records: StudyRecords, cell: Cell) -> Iterator[Block]:
-    table, figures = search_table(records, cell), draw_search(records, cell)
+    table, figures = make_search_table(records, cell), draw_search(records, cell)
     yield Heading(table.caption)
     yield table
-    if front := pareto_table(records, cell):
+    if front := make_pareto_table(records, cell):
         yield front
     yield from (figure for figure in figures if not figure.small)
     if reason := explain_missing_importance(records, cell):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.format.metrics import duration
+from reports.format.metrics import format_duration
 from reports.format.table import Table
 from reports.load import StudyRecords
 
@@ -18,7 +18,7 @@ SEARCH = ("search trials", "complete", "stopped", "failed", "search epochs")
 COLUMNS = ("cell", *SEARCH, "confirm runs", "confirm epochs", "all epochs", "time", "GPU hours")
 
 
-def budget_table(records: StudyRecords) -> Table:
+def make_budget_table(records: StudyRecords) -> Table:
     """What each cell was given and took, preparations first, the sum of all last."""
     rows: list[tuple[str, ...]] = []
     prepare = records.trials[records.trials["phase"] == "prepare"]
@@ -35,11 +35,11 @@ def budget_table(records: StudyRecords) -> Table:
         align="l" + "r" * (len(COLUMNS) - 1),
         rows=tuple(rows),
         kinds=(*[""] * (len(rows) - 1), "total"),
-        notes=(audit(records),),
+        notes=(audit_budget(records),),
     )
 
 
-def audit(records: StudyRecords) -> str:
+def audit_budget(records: StudyRecords) -> str:
     """Whether all arms had the same seeds, epochs and trials: what is equal in one phrase, what differs by name."""
     return " ".join(sentence for sentence in (_confirm_audit(records), _search_audit(records)) if sentence)
 
@@ -60,7 +60,7 @@ def _confirm_audit(records: StudyRecords) -> str:
 
 
 def _search_audit(records: StudyRecords) -> str:
-    searches = {cell.name: records.searches(cell) for cell in records.cells if cell.searched}
+    searches = {cell.name: records.get_search_trials(cell) for cell in records.cells if cell.searched}
     if not searches:
         return "Nothing was searched."
     counts = {cell: len(rows) for cell, rows in searches.items()}
@@ -101,4 +101,4 @@ def _epochs(trials: pd.DataFrame) -> str:
 
 def _spent(trials: pd.DataFrame) -> tuple[str, str, str]:
     gpu_hours = (trials["seconds"].fillna(0) * trials["gpus"].fillna(0)).sum() / 3600
-    return _epochs(trials), duration(trials["seconds"].fillna(0).sum()), f"{gpu_hours:.2f}" if gpu_hours else "–"
+    return _epochs(trials), format_duration(trials["seconds"].fillna(0).sum()), f"{gpu_hours:.2f}" if gpu_hours else "–"

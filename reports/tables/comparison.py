@@ -12,36 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from reports.analysis import statistics
-from reports.analysis.comparison import ArmResult, Comparison, Reference, compare, verdict_text
+from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms, format_verdict
 from reports.analysis.published import Published
 from reports.analysis.statistics import Mean, Paired
 from reports.format.metrics import Metric, format_value, shorten
 from reports.format.table import Table, to_text
-from reports.load import StudyRecords, load
+from reports.load import StudyRecords, load_study
 from reports.text import summary as headline
 
 FULL_WIDTH = 100
 """Columns of a terminal from which on the whole comparison table is printed."""
 
 
-def comparison_text(folder: Path, width: int = 110) -> str:
+def format_comparisons(folder: Path, width: int = 110) -> str:
     """What the command line prints at the end of a run: data, each student's table, the answers, what is missing.
 
     Raises RecordsError if `folder` is no study.
     """
-    records = load(folder)
-    blocks = [_wrapped(headline.data_line(records), width)]
-    for comparison in compare(records):
-        table = comparison_table(comparison)
-        lines = [headline.seeds_line(comparison), *table.notes, headline.answer(comparison)]
+    records = load_study(folder)
+    blocks = [_wrapped(headline.describe_data(records), width)]
+    for comparison in compare_arms(records):
+        table = make_comparison_table(comparison)
+        lines = [headline.seeds_line(comparison), *table.notes, headline.summarize_comparison(comparison)]
         shown = table if width >= FULL_WIDTH else _narrowed(table)
         blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(shown, width)}")
         blocks.append("\n".join(_wrapped(line, width) for line in lines if line))
-    blocks.append("\n".join(_wrapped(line, width) for line in headline.missing(records)))
+    blocks.append("\n".join(_wrapped(line, width) for line in headline.list_problems(records)))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def make_comparison_table(comparison: Comparison) -> Table:
     """One student's arms, the teacher first as a reference."""
     written, rows = comparison.metric, comparison.rows
     at_best = any(row.at_best_val for row in rows)
@@ -66,7 +66,7 @@ def comparison_table(comparison: Comparison) -> Table:
     )
 
 
-def failures_table(records: StudyRecords) -> Table:
+def make_failures_table(records: StudyRecords) -> Table:
     """Every failed trial with its reason."""
     failed = records.trials[records.trials["state"] == "FAILED"]
     rows = [
@@ -82,7 +82,7 @@ def failures_table(records: StudyRecords) -> Table:
     )
 
 
-def provenance_table(records: StudyRecords) -> Table:
+def make_provenance_table(records: StudyRecords) -> Table:
     """Where the numbers come from."""
     provenance, inputs = records.section("provenance"), records.section("inputs")
     commit = provenance.get("commit")
@@ -123,7 +123,7 @@ def _narrowed(table: Table) -> Table:
 
 def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, shown: bool) -> tuple[str, ...]:
     extra = (_published(comparison, teacher.published),) if shown else ()
-    measured = comparison.metric.text(teacher.value)
+    measured = comparison.metric.format(teacher.value)
     return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
 
@@ -131,31 +131,31 @@ def _at_best(comparison: Comparison, row: ArmResult) -> str:
     """Of how many runs is told where it is not of all."""
     best, last = row.at_best_val, row.mean
     partly = f" (n = {best.n})" if best and (last is None or best.n != last.n) else ""
-    return mean_text(comparison.metric, best) + partly
+    return format_mean(comparison.metric, best) + partly
 
 
 def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: bool) -> tuple[str, ...]:
-    cells = [row.arm, str(row.mean.n if row.mean else 0), mean_text(comparison.metric, row.mean)]
+    cells = [row.arm, str(row.mean.n if row.mean else 0), format_mean(comparison.metric, row.mean)]
     cells += [_at_best(comparison, row)] if at_best else []
-    difference = difference_text(comparison.metric, row.paired)
-    cells += [row.versus or "–", difference, _p(row.p), verdict_text(row) or "–", _needed(row)]
+    difference = format_difference(comparison.metric, row.paired)
+    cells += [row.versus or "–", difference, _p(row.p), format_verdict(row) or "–", _needed(row)]
     cells += [_published(comparison, row.published)] if shown else []
     return tuple(cells)
 
 
-def mean_text(written: Metric, mean: Mean | None) -> str:
+def format_mean(written: Metric, mean: Mean | None) -> str:
     """ "93.77 ± 0.78": a mean and the half width of its interval."""
     if mean is None:
         return "–"
-    half = f" ± {written.text(mean.interval.high - mean.mean)}" if mean.interval else ""
-    return written.text(mean.mean) + half
+    half = f" ± {written.format(mean.interval.high - mean.mean)}" if mean.interval else ""
+    return written.format(mean.mean) + half
 
 
-def difference_text(written: Metric, paired: Paired | None) -> str:
+def format_difference(written: Metric, paired: Paired | None) -> str:
     """ "+0.04 [−0.38, +0.40]": a mean difference and its interval."""
     if paired is None:
         return "–"
-    signed, interval = written.signed, paired.interval
+    signed, interval = written.format_signed, paired.interval
     return signed(paired.difference) + (f" [{signed(interval.low)}, {signed(interval.high)}]" if interval else "")
 
 
@@ -172,20 +172,20 @@ def _needed(row: ArmResult) -> str:
 def _published(comparison: Comparison, figure: Any) -> str:
     if figure is None:
         return "–"
-    return comparison.metric.signed(figure.value) if figure.versus else comparison.metric.text(figure.value)
+    return comparison.metric.format_signed(figure.value) if figure.versus else comparison.metric.format(figure.value)
 
 
 def _comparison_notes(comparison: Comparison) -> list[str]:
     m = comparison.comparisons
     teacher = comparison.teacher
     of_teacher = [_of_paper("teacher", teacher.published)] if teacher and teacher.published else []
-    beneath = [*headline.mixed_notes(comparison), *of_teacher]
+    beneath = [*headline.list_code_notes(comparison), *of_teacher]
     if not m:
         return ["± is a 95 % t interval.", *beneath]
     notes = [
         "± is a 95 % t interval. [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
         "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
-        f"sign-flip test, exact up to {statistics.EXACT_UP_TO} seeds, Holm-corrected over this table's {m} "
+        f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds, Holm-corrected over this table's {m} "
         f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
         "true difference is the one seen."
     ]

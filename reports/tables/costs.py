@@ -12,8 +12,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from reports.analysis import statistics
-from reports.analysis.comparison import by_seed
-from reports.analysis.pareto import pareto
+from reports.analysis.comparison import group_by_seed
+from reports.analysis.pareto import find_pareto_front
 from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, line_style, new_figure, round_values
 from reports.format.metrics import Metric
 from reports.format.table import Table
@@ -38,13 +38,13 @@ class Net:
     teacher: bool
     entry: Mapping[str, Any]
 
-    def number(self, key: str) -> float | None:
+    def get_cost(self, key: str) -> float | None:
         value = self.entry.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredCell:
     """A net with its test score under an arm, in the written unit; the teacher has no arm."""
 
     net: Net
@@ -56,17 +56,17 @@ class Scored:
     """Of the 95 % t interval; 0 for one run."""
 
 
-def nets(records: StudyRecords) -> list[Net]:
+def list_nets(records: StudyRecords) -> list[Net]:
     """The teacher, if there is one, and the students in the study's order."""
     teacher = records.section("teacher")
     first = [Net(str(teacher.get("name") or "teacher"), True, teacher)] if teacher else []
     return first + [Net(name, False, records.section("students", name)) for name in records.students]
 
 
-def cost_table(records: StudyRecords) -> Table | None:
+def make_cost_table(records: StudyRecords) -> Table | None:
     """Parameters, MACs and latency of each net; None where nothing but parameters is on record."""
-    listed = nets(records)
-    if not any(net.number("macs") for net in listed):
+    listed = list_nets(records)
+    if not any(net.get_cost("macs") for net in listed):
         return None
     return Table(
         name="nets",
@@ -79,7 +79,7 @@ def cost_table(records: StudyRecords) -> Table | None:
     )
 
 
-def count(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """ "1.23 M": three significant digits, and a decimal prefix."""
     if value is None:
         return "–"
@@ -88,7 +88,7 @@ def count(value: float | None) -> str:
     return f"{_three(value / factor)}{prefix}"
 
 
-def milliseconds(seconds: float | None) -> str:
+def format_milliseconds(seconds: float | None) -> str:
     return "–" if seconds is None else _three(1000 * seconds)
 
 
@@ -100,15 +100,17 @@ def _three(value: float) -> str:
 
 
 def _row(net: Net) -> tuple[str, ...]:
-    parameters = net.number("parameters")
+    parameters = net.get_cost("parameters")
     spread = net.entry.get("latency_range_seconds")
     runs = net.entry.get("latency_runs")
-    between = f"{milliseconds(spread[0])} to {milliseconds(spread[1])}" if isinstance(spread, list) else "–"
+    between = (
+        f"{format_milliseconds(spread[0])} to {format_milliseconds(spread[1])}" if isinstance(spread, list) else "–"
+    )
     return (
         f"teacher: {net.name}" if net.teacher else net.name,
         "–" if parameters is None else f"{parameters:,.0f}",
-        count(net.number("macs")),
-        milliseconds(net.number("latency_seconds")),
+        format_count(net.get_cost("macs")),
+        format_milliseconds(net.get_cost("latency_seconds")),
         between + (f" in {runs} pass{'es' * (runs != 1)}" if isinstance(runs, int) else ""),
     )
 
@@ -128,65 +130,65 @@ def _note(listed: Sequence[Net]) -> str:
 
 def cost_figures(records: StudyRecords) -> list[ReportFigure]:
     """The test metric against each cost; none where all nets cost the same, or costs are not on record."""
-    data = scored(records)
-    if not any(one.net.number("macs") for one in data):
+    data = score_cells(records)
+    if not any(one.net.get_cost("macs") for one in data):
         return []
-    written, direction = records.get_metric(records.test_metric), records.direction_of(records.test_metric)
+    written, direction = records.get_metric(records.test_metric), records.get_direction(records.test_metric)
     drawn = []
     for key, label, factor in AXES:
-        known = [one for one in data if one.net.number(key)]
-        if len({one.net.number(key) for one in known}) > 1:
+        known = [one for one in data if one.net.get_cost(key)]
+        if len({one.net.get_cost(key) for one in known}) > 1:
             drawn.append(draw_costs(known, key, label, factor, written, direction))
     return drawn
 
 
-def scored(records: StudyRecords) -> list[Scored]:
+def score_cells(records: StudyRecords) -> list[ScoredCell]:
     """Each cell with a result, and the teacher."""
     written = records.get_metric(records.test_metric)
     arms = list(dict.fromkeys(cell.arm for cell in records.cells))
-    by_name = {net.name: net for net in nets(records) if not net.teacher}
+    by_name = {net.name: net for net in list_nets(records) if not net.teacher}
     found = []
     for cell in records.cells:
-        values = list(by_seed(records, records.test_metric).get(cell.name, {}).values())
+        values = list(group_by_seed(records, records.test_metric).get(cell.name, {}).values())
         if not values:
             continue
-        mean = statistics.mean_interval([value * written.factor for value in values])
+        mean = statistics.compute_mean([value * written.factor for value in values])
         half = mean.interval.high - mean.mean if mean.interval else 0.0
-        found.append(Scored(by_name[cell.student], cell.arm, arms.index(cell.arm), mean.mean, half))
+        found.append(ScoredCell(by_name[cell.student], cell.arm, arms.index(cell.arm), mean.mean, half))
     of_teacher = records.section("teacher", "metrics").get(records.test_metric)
-    teacher = next((net for net in nets(records) if net.teacher), None)
+    teacher = next((net for net in list_nets(records) if net.teacher), None)
     if teacher is not None and isinstance(of_teacher, int | float):
-        found.append(Scored(teacher, "", len(arms), of_teacher * written.factor, 0.0))
+        found.append(ScoredCell(teacher, "", len(arms), of_teacher * written.factor, 0.0))
     return found
 
 
-def front(data: Sequence[Scored], key: str, direction: statistics.Direction) -> list[Scored]:
+def find_cost_front(data: Sequence[ScoredCell], key: str, direction: statistics.Direction) -> list[ScoredCell]:
     """Those that no other surpasses in score at no higher cost, by cost."""
-    rows = [{"score": one.score, "cost": one.net.number(key)} for one in data]
-    best = [data[position] for position in pareto(rows, ("score", "cost"), (direction, "min"))]
-    return sorted(best, key=lambda one: (one.net.number(key) or 0.0, one.score))
+    rows = [{"score": one.score, "cost": one.net.get_cost(key)} for one in data]
+    best = [data[position] for position in find_pareto_front(rows, ("score", "cost"), (direction, "min"))]
+    return sorted(best, key=lambda one: (one.net.get_cost(key) or 0.0, one.score))
 
 
 def draw_costs(
-    data: Sequence[Scored], key: str, label: str, factor: float, written: Metric, direction: statistics.Direction
+    data: Sequence[ScoredCell], key: str, label: str, factor: float, written: Metric, direction: statistics.Direction
 ) -> ReportFigure:
     """A mark for each cell, the arms in their colours, the teacher a star; the front as a stepped line."""
     arms = list(dict.fromkeys(one.arm for one in data))
     figure = new_figure(label, written.label, 260 + 20 * len(arms))
     figure.update_xaxes(showgrid=True)
-    best = front(data, key, direction)
+    best = find_cost_front(data, key, direction)
     figure.add_scatter(x=_across(best, key, factor), y=round_values(one.score for one in best), mode="lines")
     # between two nets the cheaper one is what is had
     figure.data[-1].update(name="no other is better and cheaper", hoverinfo="skip")
     figure.data[-1].update(line={"color": GREY, "width": 1.5, "shape": "hv", "dash": "2px,3px"})
     for arm in arms:
         _draw_arm(figure, [one for one in data if one.arm == arm], key, factor, written)
-    costs = [one.net.number(key) or 1.0 for one in data]
+    costs = [one.net.get_cost(key) or 1.0 for one in data]
     figure.update_xaxes(type="log" if max(costs) / min(costs) > WIDE else "linear")
     return ReportFigure(f"cost-{key}", f"{written.words} against {label.split(',')[0]}", "", figure, small=True)
 
 
-def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: float, written: Metric) -> None:
+def _draw_arm(figure: go.Figure, points: Sequence[ScoredCell], key: str, factor: float, written: Metric) -> None:
     arm, position = points[0].arm, points[0].position
     figure.add_scatter(x=_across(points, key, factor), y=round_values(one.score for one in points), mode="markers")
     star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
@@ -201,5 +203,5 @@ def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: flo
     )
 
 
-def _across(points: Sequence[Scored], key: str, factor: float) -> list[float | None]:
-    return round_values((one.net.number(key) or 0.0) * factor for one in points)
+def _across(points: Sequence[ScoredCell], key: str, factor: float) -> list[float | None]:
+    return round_values((one.net.get_cost(key) or 0.0) * factor for one in points)

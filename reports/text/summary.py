@@ -14,7 +14,7 @@ from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
 
 
-def data_line(records: StudyRecords) -> str:
+def describe_data(records: StudyRecords) -> str:
     """The first line under the title: which data, and whether under a paper's protocol."""
     data = records.section("inputs", "data")
     sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
@@ -23,13 +23,13 @@ def data_line(records: StudyRecords) -> str:
     note = f" {said[0].upper()}{said[1:]}." if said else ""
     line = f"Data: {records.data_name}{of}.{note}"
     if protocol(records):
-        return f"{line} Data and protocol of {records.protocol}."
-    if records.protocol:
-        return f"{line} Not {records.protocol}'s data: {altered(records)}; {_APART}."
+        return f"{line} Data and protocol of {records.declared_protocol}."
+    if records.declared_protocol:
+        return f"{line} Not {records.declared_protocol}'s data: {explain_incomplete_data(records)}; {_APART}."
     return f"{line} Not the data and protocol of any paper; {_APART}."
 
 
-def altered(records: StudyRecords) -> str:
+def explain_incomplete_data(records: StudyRecords) -> str:
     """Why the data are not those of the study's declared protocol."""
     why = records.section("inputs", "data").get("why_incomplete")
     return str(why) if why else "images are missing or added"
@@ -46,14 +46,14 @@ MOST_SINGLY = 2
 """So many undecided comparisons are told one by one."""
 
 
-def answers(comparisons: tuple[Comparison, ...]) -> list[str]:
+def summarize_comparisons(comparisons: tuple[Comparison, ...]) -> list[str]:
     """`answer` of each student; a yardstick of which nothing is asked has none, unless nothing is asked at all."""
-    return [answer(comparison) for comparison in comparisons if comparison.comparisons] or [
-        answer(comparison) for comparison in comparisons
+    return [summarize_comparison(comparison) for comparison in comparisons if comparison.comparisons] or [
+        summarize_comparison(comparison) for comparison in comparisons
     ]
 
 
-def answer(comparison: Comparison) -> str:
+def summarize_comparison(comparison: Comparison) -> str:
     """One sentence on one student, made from the verdicts; the arms that are no baselines are what is asked about."""
     alike = [row for row in comparison.claims if row.paired is not None and row.paired.alike]
     undecided = [row for row in comparison.claims if row.verdict == "undecided" and row not in alike]
@@ -72,7 +72,7 @@ def answer(comparison: Comparison) -> str:
     return f"{comparison.student}: {'; '.join(parts) or 'nothing is compared'}."
 
 
-def mixed_notes(comparison: Comparison) -> list[str]:
+def list_code_notes(comparison: Comparison) -> list[str]:
     """The footnotes of a table some of whose runs were trained by other code than others."""
     notes = []
     if unjudged := [row for row in comparison.rows if row.not_judged]:
@@ -85,7 +85,7 @@ def mixed_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def code_line(records: StudyRecords) -> str | None:
+def describe_code_versions(records: StudyRecords) -> str | None:
     """Which rows are of which code, in one line; None if all are of one version."""
     rows = records.trials[(records.trials["phase"] != "prepare") & (records.trials["state"] != "SUPERSEDED")]
     versions = {str(code): of["phase"].value_counts(sort=False) for code, of in rows.groupby("code", sort=False)}
@@ -112,7 +112,7 @@ def _digests(records: StudyRecords) -> dict[str, set[str | None]]:
     return {space if name == SPACE_FILE else name: {version.get(name) for version in versions} for name in names}
 
 
-def baseline_check(comparison: Comparison) -> str | None:
+def summarize_baselines(comparison: Comparison) -> str | None:
     """One sentence on how baselines fare against each other, where they are compared."""
     rows = [row for row in comparison.rows if row.baseline and row.verdict and row not in comparison.claims]
     if not rows:
@@ -122,10 +122,10 @@ def baseline_check(comparison: Comparison) -> str | None:
 
 def seeds_line(comparison: Comparison) -> str | None:
     """`seeds_warning` for a student's table."""
-    return seeds_warning(comparison.seeds, comparison.comparisons)
+    return warn_of_few_seeds(comparison.seeds, comparison.comparisons)
 
 
-def seeds_warning(seeds: int, comparisons: int) -> str | None:
+def warn_of_few_seeds(seeds: int, comparisons: int) -> str | None:
     """Says beforehand that so many seeds cannot decide so many comparisons, and how many would; None if they can."""
     smallest, needed = statistics.smallest_p(seeds), statistics.seeds_to_decide(comparisons)
     if seeds < 1 or comparisons < 1 or seeds >= needed:
@@ -138,28 +138,28 @@ def seeds_warning(seeds: int, comparisons: int) -> str | None:
     )
 
 
-def published_line(records: StudyRecords) -> str | None:
+def explain_unpublished(records: StudyRecords) -> str | None:
     """Why no published figures are shown; None if they are."""
     methods = tuple(cell.published for cell in records.cells)
-    apart = "" if protocol(records) == records.protocol else f" ({altered(records)})"
-    return published.why_not_shown(protocol(records), records.data_name + apart, records.students, methods)
+    apart = "" if protocol(records) == records.declared_protocol else f" ({explain_incomplete_data(records)})"
+    return published.explain_absence(protocol(records), records.data_name + apart, records.students, methods)
 
 
-def missing(records: StudyRecords) -> list[str]:
+def list_problems(records: StudyRecords) -> list[str]:
     """What is missing: unfinished work, failed trials, cells without a result, damaged records."""
     lines = list(_unfinished(records))
     failed = records.trials[records.trials["state"] == "FAILED"]
     if len(failed):
         by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
         lines.append(f"{len(failed)} {_plural(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
-    lines += [line] if (line := code_line(records)) else []
+    lines += [line] if (line := describe_code_versions(records)) else []
     lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
     return lines
 
 
 def _unfinished(records: StudyRecords) -> Iterable[str]:
     counts = records.confirmed["cell"].value_counts()
-    planned = records.budget("seeds")
+    planned = records.get_budget("seeds")
     short = [cell for cell in records.cells if counts.get(cell.name, 0) < planned]
     if not records.finished:
         done = sum(min(int(counts.get(cell.name, 0)), planned) for cell in records.cells)
@@ -178,7 +178,7 @@ def _verdict(row: ArmResult, comparison: Comparison) -> str:
     if row.paired.alike:
         return f"{row.arm} and {row.versus} gave the same with every seed"
     unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
-    by = f"{comparison.metric.signed(row.paired.difference)}{unit} {comparison.metric.noun}"
+    by = f"{comparison.metric.format_signed(row.paired.difference)}{unit} {comparison.metric.noun}"
     if row.verdict != "undecided":
         return f"{row.arm} is {row.verdict} than {row.versus} ({by})"
     seeds = f"; about {row.seeds_needed} seeds would decide a difference of this size" if row.seeds_needed else ""
@@ -189,7 +189,7 @@ def _range(rows: list[ArmResult], comparison: Comparison) -> str:
     """ "between −0.15 and +0.01 MAE": the differences seen."""
     seen = sorted(row.paired.difference for row in rows if row.paired is not None)
     unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
-    low, high = comparison.metric.signed(seen[0]), comparison.metric.signed(seen[-1])
+    low, high = comparison.metric.format_signed(seen[0]), comparison.metric.format_signed(seen[-1])
     return f"between {low} and {high}{unit} {comparison.metric.noun}"
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.analysis.comparison import compare
-from reports.analysis.search import winner
+from reports.analysis.comparison import compare_arms
+from reports.analysis.search import find_best_trial
 from reports.figures import comparison as figures
 from reports.figures import search as search_figures
 from reports.figures.style import (
@@ -21,12 +21,12 @@ from reports.figures.style import (
     round_values,
 )
 from reports.format.metrics import make_metric
-from reports.load import load
+from reports.load import load_study
 from tests.reports.fake_study import DKD, EPOCHS, METRICS, NONE, Writer
 
 
 def test_difference_data_is_in_points(study: Path) -> None:
-    (comparison,) = compare(load(study))
+    (comparison,) = compare_arms(load_study(study))
     first, second = figures.collect_differences(comparison)
     assert first.mean == pytest.approx(100 * (np.mean(DKD) - np.mean(NONE)))
     assert first.seeds == pytest.approx(100 * np.subtract(DKD, NONE))
@@ -34,7 +34,7 @@ def test_difference_data_is_in_points(study: Path) -> None:
 
 
 def test_curve_data_is_the_mean_and_range_over_seeds(study: Path, writer: Writer) -> None:
-    data = figures.collect_curves(load(study), "resnet8", "train/accuracy")
+    data = figures.collect_curves(load_study(study), "resnet8", "train/accuracy")
     ids = {row["trial_id"] for row in writer.trials if row["phase"] == "confirm" and row["arm"] == "DKD"}
     last = [row["train/accuracy"] for row in writer.epochs if row["trial_id"] in ids and row["epoch"] == EPOCHS]
     (row,) = data[(data["arm"] == "DKD") & (data["epoch"] == EPOCHS)].itertuples()
@@ -45,12 +45,12 @@ def test_curve_data_is_the_mean_and_range_over_seeds(study: Path, writer: Writer
 def test_curves_take_validation_where_it_stayed_apart(writer: Writer) -> None:
     for row in writer.fill().epochs:
         row["val/accuracy"] = 0.5
-    assert figures.choose_curve_metric(load(writer.write())) == "val/accuracy"
+    assert figures.choose_curve_metric(load_study(writer.write())) == "val/accuracy"
 
 
 def test_curves_fall_back_to_train(study: Path) -> None:
-    assert figures.choose_curve_metric(load(study)) == "train/accuracy"
-    drawn = figures.draw_curves(load(study), "resnet8")
+    assert figures.choose_curve_metric(load_study(study)) == "train/accuracy"
+    drawn = figures.draw_curves(load_study(study), "resnet8")
     assert drawn is not None
     assert "no validation curve" in drawn.caption
     assert [trace.name for trace in drawn.figure.data if trace.name] == ["none", "DKD", "DKD + LP searched"]
@@ -68,7 +68,7 @@ def told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
 
 
 def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
-    drawn = figures.draw_distances(load(told.write()), "resnet8")
+    drawn = figures.draw_distances(load_study(told.write()), "resnet8")
     assert drawn is not None
     lines = [trace for trace in drawn.figure.data if trace.name]
     assert [line.name for line in lines] == ["DKD", "DKD + LP searched"]
@@ -82,17 +82,17 @@ def test_distances_over_magnitudes_are_logarithmic(told: Writer) -> None:
     for row in told.epochs:
         if row["epoch"] == EPOCHS and figures.TEACHER_DISTANCE in row:
             row[figures.TEACHER_DISTANCE] = 1e-3
-    drawn = figures.draw_distances(load(told.write()), "resnet8")
+    drawn = figures.draw_distances(load_study(told.write()), "resnet8")
     assert drawn is not None
     assert drawn.figure.layout.yaxis.type == "log"
 
 
 def test_distances_are_absent_where_nobody_told_them(study: Path) -> None:
-    assert figures.draw_distances(load(study), "resnet8") is None
+    assert figures.draw_distances(load_study(study), "resnet8") is None
 
 
 def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
-    records = load(study)
+    records = load_study(study)
     data = search_figures.collect_scores(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_increasing
     assert data["best"].max() == data[data["state"] == "COMPLETE"]["score"].max()
@@ -103,7 +103,7 @@ def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
 
 def test_best_so_far_falls_where_less_is_better(writer: Writer) -> None:
     writer.study["metrics"] = {**writer.study["metrics"], "val/accuracy": "min"}
-    records = load(writer.fill().write())
+    records = load_study(writer.fill().write())
     data = search_figures.collect_scores(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_decreasing
     drawn = search_figures.plot_history(data, make_metric("val/accuracy"), records.cells[2], len(data), True)
@@ -112,7 +112,7 @@ def test_best_so_far_falls_where_less_is_better(writer: Writer) -> None:
 
 
 def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = load(study)
+    records = load_study(study)
     data = search_figures.collect_scores(records, records.cells[2])
     monkeypatch.setattr(search_figures, "MAX_POINTS", 2)
     thin = search_figures.subsample(data)
@@ -123,9 +123,9 @@ def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.Monkey
 
 
 def test_search_curves_of_many_trials_keep_the_winner(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = load(study)
+    records = load_study(study)
     cell = records.cells[2]
-    best = winner(records, cell)
+    best = find_best_trial(records, cell)
     assert best is not None
     monkeypatch.setattr(search_figures, "MAX_CURVES", 2)
     data = search_figures.collect_curves(records, cell, search_figures.collect_scores(records, cell))
@@ -134,7 +134,7 @@ def test_search_curves_of_many_trials_keep_the_winner(study: Path, monkeypatch: 
 
 
 def test_slices_know_each_settings_axis(study: Path) -> None:
-    records = load(study)
+    records = load_study(study)
     drawn = search_figures.draw_search(records, records.cells[2])
     axes = {one.title.split(": ")[1]: one.figure.layout.xaxis.type for one in drawn if one.name.startswith("slice")}
     assert axes == {
@@ -150,7 +150,7 @@ def test_figures_of_a_search_without_any_completed_trial(writer: Writer) -> None
     for row in writer.trials:
         if row["phase"] == "search":
             row["state"], row["val/accuracy"] = "FAILED", float("nan")
-    records = load(writer.write())
+    records = load_study(writer.write())
     names = [one.name for one in search_figures.draw_search(records, records.cells[2])]
     assert "history" in names
     assert not [name for name in names if name.startswith("schedule")]

@@ -16,8 +16,8 @@ from reports.contents import list_figures, make_sections
 from reports.figures import files as images
 from reports.figures.files import make_print_copy, write_images
 from reports.figures.style import ReportFigure, new_figure
-from reports.format.table import file_stem
-from reports.load import load
+from reports.format.table import make_file_stem
+from reports.load import load_study
 from study.errors import InputError
 from tests.reports.fake_study import Writer
 from tests.reports.page.browser import CHROMIUM
@@ -52,8 +52,8 @@ def test_figures_of_another_kind_are_refused(study: Path) -> None:
 
 def test_figures_of_a_page_have_titles_of_their_own(writer: Writer) -> None:
     writer.students = ["resnet8", "resnet20"]
-    drawn = list_figures(make_sections(load(writer.fill().write()), []))
-    stems = [file_stem(one.title) for one in drawn]
+    drawn = list_figures(make_sections(load_study(writer.fill().write()), []))
+    stems = [make_file_stem(one.title) for one in drawn]
     assert len(set(stems)) == len(stems) > 20
 
 
@@ -74,9 +74,9 @@ def test_figure_on_paper_is_a_copy_with_a_ground_and_a_width() -> None:
 def test_figures_are_written_as_svg_and_png(study: Path) -> None:
     result = CliRunner().invoke(main, [str(study), "--figures", "svg"])
     assert (result.exit_code, result.output.strip()) == (0, str(study / "report.html"))
-    drawn = list_figures(make_sections(load(study), []))
+    drawn = list_figures(make_sections(load_study(study), []))
     paths = sorted((study / "figures").glob("*.svg"))
-    assert {path.name for path in paths} == {f"{file_stem(one.title)}.svg" for one in drawn}
+    assert {path.name for path in paths} == {f"{make_file_stem(one.title)}.svg" for one in drawn}
     for path in paths:
         text = path.read_text(encoding="utf-8")
         assert ElementTree.fromstring(text).tag.endswith("svg")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis.search import rank, winner
+from reports.analysis.search import find_best_trial, rank_trials
 from reports.figures import importance as importances
 from reports.figures import parallel_coordinates as parallels
 from reports.figures import schedules as schedule_figures
@@ -26,7 +26,7 @@ from reports.figures.importance import (
 from reports.figures.parallel_coordinates import draw_parallel_coordinates, make_setting_scale, sample_trials
 from reports.figures.pareto import collect_front, draw_fronts
 from reports.format.metrics import make_metric
-from reports.load import StudyRecords, load
+from reports.load import StudyRecords, load_study
 from tests.reports.fake_study import EPOCHS, Writer
 
 NAMES = ("logits.prune.end", "logits.prune.stages", "logits.prune.shape", "logits.temperature")
@@ -34,7 +34,7 @@ NAMES = ("logits.prune.end", "logits.prune.stages", "logits.prune.shape", "logit
 
 @pytest.fixture
 def records(study: Path) -> StudyRecords:
-    return load(study)
+    return load_study(study)
 
 
 def proposals(count: int, seed: int) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def traded(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> StudyRecords:
     for row in writer.fill().trials:
         if row["phase"] == "search" and row["state"] == "COMPLETE":
             row["val/loss"] = row["val/accuracy"] + (0.5 if row["number"] % 2 else 0.0)
-    return load(writer.write())
+    return load_study(writer.write())
 
 
 def test_front_data_marks_what_no_other_trial_beats(traded: StudyRecords) -> None:
@@ -211,7 +211,7 @@ def test_front_data_marks_what_no_other_trial_beats(traded: StudyRecords) -> Non
 def test_front_figure_marks_the_chosen_trial(traded: StudyRecords) -> None:
     (drawn,) = draw_fronts(traded, traded.cells[2])
     others, front, chosen = drawn.figure.data
-    best = winner(traded, traded.cells[2])
+    best = find_best_trial(traded, traded.cells[2])
     assert best is not None
     assert list(chosen.y) == pytest.approx([100 * best["val/accuracy"]])
     assert len(others.x) + len(front.x) == 10
@@ -228,18 +228,18 @@ def test_front_figures_of_one_objective_are_none(records: StudyRecords) -> None:
 
 
 def test_schedules_show_what_was_tried_and_the_winner(records: StudyRecords, writer: Writer) -> None:
-    best = winner(records, records.cells[2])
+    best = find_best_trial(records, records.cells[2])
     assert best is not None
     data = schedule_figures.collect_schedules(records, records.cells[2], best["trial_id"])
     recorded = [json.loads(row["schedules"]) for row in writer.epochs if row["trial_id"] == best["trial_id"]]
     winners = data[data["best"] & (data["schedule"] == "logits.prune")]
     assert list(winners["value"]) == [row["logits.prune"] for row in recorded]
     assert len(data[data["best"]]) == 2 * EPOCHS
-    assert data["number"].nunique() == len(rank(records, records.cells[2]))
+    assert data["number"].nunique() == len(rank_trials(records, records.cells[2]))
 
 
 def test_schedules_that_stood_at_the_same_values_are_one_line(records: StudyRecords) -> None:
-    best = winner(records, records.cells[2])
+    best = find_best_trial(records, records.cells[2])
     assert best is not None
     for drawn in schedule_figures.draw_schedules(records, best, records.cells[2]):
         tried, of_best = drawn.figure.data
@@ -249,7 +249,7 @@ def test_schedules_that_stood_at_the_same_values_are_one_line(records: StudyReco
 
 def test_schedules_of_many_trials_are_a_sample(records: StudyRecords, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule_figures, "MAX_OTHERS", 2)
-    best = winner(records, records.cells[2])
+    best = find_best_trial(records, records.cells[2])
     assert best is not None
     data = schedule_figures.collect_schedules(records, records.cells[2], best["trial_id"])
     assert data["number"].nunique() == 3

@@ -11,7 +11,7 @@ from trainables import Classification, CrowdCounting, FaceParsing, FaceSR
 
 def test_declared_unit_digits_and_label_are_how_a_metric_is_written() -> None:
     written = make_metric("test/wer", {"direction": "min", "unit": "%", "digits": 1, "label": "word errors"})
-    assert (written.label, written.text(0.1234), written.difference_unit) == ("test word errors, %", "12.3", "points")
+    assert (written.label, written.format(0.1234), written.difference_unit) == ("test word errors, %", "12.3", "points")
     assert make_metric("test/psnr", {"direction": "max", "unit": "", "digits": 0, "label": ""}).label == "test psnr"
 
 
