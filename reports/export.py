@@ -73,8 +73,8 @@ def export_student(records: StudyRecords, choice: Choice, number: int, data_dir:
 
     Raises InputError if data, code or weights are not what the study had.
     """
-    from trainables.export.onnx import export as export_net
-    from trainables.export.restore import Trained
+    from trainables.export.onnx import export_student
+    from trainables.export.restore import TrainedTrial
 
     run = get_confirm_run(records, choice.cell, number)
     config = parse_json_object(run["config"])
@@ -84,8 +84,8 @@ def export_student(records: StudyRecords, choice: Choice, number: int, data_dir:
     folder = out or own / make_file_stem(f"{choice.cell.name}-seed{number}")
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
-    trained = Trained(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_net(trained, resolve_data_dir(data_dir or _find_recorded_data_dir(records)), folder, about)
+    trained = TrainedTrial(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
+    written = export_student(trained, resolve_data_dir(data_dir or _find_recorded_data_dir(records)), folder, about)
     text = make_model_card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder

@@ -19,11 +19,11 @@ from reports.load import Cell, StudyRecords, parse_json_object
 
 if TYPE_CHECKING:
     from trainables.export.cost import Latency
-    from trainables.export.onnx import Exported
+    from trainables.export.onnx import ExportedModel
 
 
 def make_model_card(
-    records: StudyRecords, cell: Cell, because: str, run: Any, config: Mapping[str, Any], written: Exported
+    records: StudyRecords, cell: Cell, because: str, run: Any, config: Mapping[str, Any], written: ExportedModel
 ) -> str:
     """The model card as Markdown."""
     blocks = [
@@ -40,7 +40,7 @@ def make_model_card(
     return "\n\n".join(block.strip() for block in blocks if block.strip()) + "\n"
 
 
-def _net(written: Exported) -> list[tuple[str, str]]:
+def _net(written: ExportedModel) -> list[tuple[str, str]]:
     return [
         ("parameters", f"{written.parameters:,}"),
         ("multiply-accumulates", f"{written.macs:,} for one image (convolutions and matrix products)"),
@@ -50,7 +50,7 @@ def _net(written: Exported) -> list[tuple[str, str]]:
     ]
 
 
-def _feeding(records: StudyRecords, written: Exported) -> list[tuple[str, str]]:
+def _feeding(records: StudyRecords, written: ExportedModel) -> list[tuple[str, str]]:
     _, channels, height, width = written.input_shape
     size = "any size that the task's data has, here" if written.any_size else "of"
     prediction = str(records.study.get("prediction") or "")  # schema 1 has none
@@ -106,7 +106,7 @@ def _against(records: StudyRecords, cell: Cell) -> str:
     )
 
 
-def _latencies(written: Exported) -> Iterable[tuple[str, str]]:
+def _latencies(written: ExportedModel) -> Iterable[tuple[str, str]]:
     shape = " × ".join(map(str, written.input_shape))
     yield "machine", f"{platform.system()} {platform.machine()}, {_cpu()}"
     for runtime, measured in written.latencies.items():

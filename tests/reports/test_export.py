@@ -20,15 +20,15 @@ from study.identity import describe
 from tests.reports.fake_study import DKD, NONE, Writer
 from tests.reports.page.test_page import HOSTILE
 from tests.trainables import small
-from trainables.distill import distill, no_teacher
+from trainables.distill import NO_TEACHER, distill
 from trainables.export import onnx as exporting
-from trainables.export.onnx import Exported, Latency
-from trainables.export.restore import Trained
+from trainables.export.onnx import ExportedModel, Latency
+from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 
 CELL = "resnet8 / DKD"
-WRITTEN = Exported(
+WRITTEN = ExportedModel(
     parameters=5142,
     macs=49568,
     input_shape=(1, 1, 8, 8),
@@ -223,7 +223,7 @@ def real(writer: Writer, tmp_path: Path) -> Path:
                 seed=row["seed"],
                 train_on="train+val",
             )
-            (told,) = distill(small.TASK, job, lambda: small.TASK.build(student), small.RECIPE, loss, no_teacher)
+            (told,) = distill(small.TASK, job, lambda: small.TASK.build(student), small.RECIPE, loss, NO_TEACHER)
             row |= {"config": json.dumps(config), "test/accuracy": told["metrics"]["test/accuracy"]}
     return writer.write()
 
@@ -245,14 +245,14 @@ def test_command_exports_a_real_student(writer: Writer, tmp_path: Path) -> None:
 def test_command_finds_the_data_where_the_study_did_unless_told(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_dir: str | None
 ) -> None:
-    seen: list[tuple[Trained, Path | None, Path, dict[str, str]]] = []
+    seen: list[tuple[TrainedTrial, Path | None, Path, dict[str, str]]] = []
 
-    def noted(*words: Any) -> Exported:
+    def noted(*words: Any) -> ExportedModel:
         seen.append(words)
         words[2].mkdir(parents=True)
         return WRITTEN
 
-    monkeypatch.setattr(exporting, "export", noted)
+    monkeypatch.setattr(exporting, "export_student", noted)
     writer.study["provenance"] |= {
         "command": "python -m study.run x.py --data-dir 'my data' --trials 2",
         "cwd": "/there",
