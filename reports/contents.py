@@ -10,18 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from reports.analysis.comparison import compare_arms
 from reports.figures.style import ReportFigure
 from reports.format.table import Table
 from reports.load import StudyRecords
 from reports.page import sections
 from reports.page.blocks import Block, FigureGrid, Heading
-from reports.papers.tables import make_tables as make_paper_tables
-from reports.tables.budget import make_budget_table
-from reports.tables.comparison import make_comparison_table, make_failures_table
-from reports.tables.costs import make_cost_table
-from reports.tables.per_class import make_class_table
-from reports.tables.search import make_pareto_table, make_search_table
+from reports.papers import tables as papers
+from reports.tables import budget, comparison, costs, failures, per_class, search
 
 
 @dataclass(frozen=True)
@@ -45,28 +40,14 @@ class Section:
     show: Callable[[StudyRecords], Iterable[Block]] = lambda records: ()
 
 
-def _comparison_tables(records: StudyRecords) -> list[Table]:
-    return [make_comparison_table(comparison) for comparison in compare_arms(records)]
-
-
-def _class_tables(records: StudyRecords) -> list[Table]:
-    return [table for student in records.students if (table := make_class_table(records, student))]
-
-
-def _search_tables(records: StudyRecords) -> list[Table]:
-    cells = [cell for cell in records.cells if cell.searched]
-    found = [make(records, cell) for cell in cells for make in (make_search_table, make_pareto_table)]
-    return [table for table in found if table]
-
-
 TABLES = (
-    ReportTable(_comparison_tables, section="comparison", file="comparison"),
-    ReportTable(lambda records: [table] if (table := make_cost_table(records)) else [], section="nets"),
-    ReportTable(make_paper_tables, section="papers"),
-    ReportTable(_class_tables, section="classes"),
-    ReportTable(_search_tables, section="search"),
-    ReportTable(lambda records: [make_budget_table(records)], section="budget"),
-    ReportTable(lambda records: [make_failures_table(records)], section="failures"),
+    ReportTable(comparison.make_tables, section="comparison", file="comparison"),
+    ReportTable(costs.make_tables, section="nets"),
+    ReportTable(papers.make_tables, section="papers"),
+    ReportTable(per_class.make_tables, section="classes"),
+    ReportTable(search.make_tables, section="search"),
+    ReportTable(budget.make_tables, section="budget"),
+    ReportTable(failures.make_tables, section="failures"),
 )
 
 SECTIONS = (

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from reports.compare import find_study
-from reports.format.metrics import shorten
 from reports.format.table import make_file_stem
+from reports.format.values import shorten
 from reports.load import Cell, StudyRecords, load_study, parse_json_object
 from reports.text.model_card import make_model_card
 from study.errors import InputError
@@ -73,7 +73,7 @@ def export_student(records: StudyRecords, choice: Choice, number: int, data_dir:
 
     Raises InputError if data, code or weights are not what the study had.
     """
-    from trainables.export.onnx import export_student
+    from trainables.export import onnx
     from trainables.export.restore import TrainedTrial
 
     run = get_confirm_run(records, choice.cell, number)
@@ -85,7 +85,9 @@ def export_student(records: StudyRecords, choice: Choice, number: int, data_dir:
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = TrainedTrial(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_student(trained, resolve_data_dir(data_dir or _find_recorded_data_dir(records)), folder, about)
+    written = onnx.export_student(
+        trained, resolve_data_dir(data_dir or _find_recorded_data_dir(records)), folder, about
+    )
     text = make_model_card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder

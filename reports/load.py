@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
+from reports.format.values import spell_number
 from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
 from study.trial import Direction
 
@@ -38,7 +39,7 @@ class Cell:
     parameters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StudyRecords:
     """Everything a report is made of."""
 
@@ -78,7 +79,13 @@ class StudyRecords:
 
     @property
     def declared_protocol(self) -> str:
+        """The paper whose protocol the study declares to follow; empty if none."""
         return str(self.study.get("protocol") or "")
+
+    @property
+    def followed_protocol(self) -> str:
+        """The same, but empty also if images of the paper's data are missing or added."""
+        return self.declared_protocol if self.section("inputs", "data").get("complete", True) else ""
 
     @property
     def data_name(self) -> str:
@@ -154,11 +161,6 @@ def load_study(folder: Path) -> StudyRecords:
                 frame[name] = np.nan
     warnings = (*trial_warnings, *epoch_warnings, *_find_mixed_configurations(records), *_find_extensions(study))
     return StudyRecords(folder, study, trials, epochs, warnings)
-
-
-def spell_number(count: int) -> str:
-    """Return a small number as a word."""
-    return {2: "two", 3: "three", 4: "four"}.get(count, str(count))
 
 
 def parse_json_object(text: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Rendering is left to tables.py, sentences to headline.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,8 @@ class Comparison:
         return tuple(row for row in compared if not row.baseline) or compared
 
 
+@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)  # by identity of the records: bootstraps take seconds, and page and tables both need them
 def compare_arms(records: StudyRecords) -> tuple[Comparison, ...]:
     """One comparison per student, in the study's order."""
     return tuple(_compare_student(records, student) for student in records.students)
@@ -111,11 +114,6 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
         rows=tuple(_judged(rows)),
         seeds=records.get_budget("seeds"),
     )
-
-
-def protocol(records: StudyRecords) -> str:
-    """The paper that a study follows to the letter; empty if none, or if images of its data are missing or added."""
-    return records.declared_protocol if records.section("inputs", "data").get("complete", True) else ""
 
 
 def group_by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
@@ -175,12 +173,12 @@ def _judged(rows: list[ArmResult]) -> list[ArmResult]:
 
 def _published(records: StudyRecords, cell: Cell) -> Published | None:
     """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
-    if not protocol(records) or not cell.published:
+    if not records.followed_protocol or not cell.published:
         return None
     written = records.get_metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.get_cells(cell.student)}
     versus = methods.get(cell.versus or "")
-    found = published.find_figures(protocol(records), cell.student, cell.published.lower())
+    found = published.find_figures(records.followed_protocol, cell.student, cell.published.lower())
     return _only([row for row in found if row.is_of_metric(written.bare) and row.versus in (None, versus)], written)
 
 
@@ -190,7 +188,7 @@ def _reference(records: StudyRecords) -> Reference | None:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
     written = records.get_metric(records.test_metric)
-    found = published.find_figures(protocol(records), name, "teacher")
+    found = published.find_figures(records.followed_protocol, name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(
         name=name,

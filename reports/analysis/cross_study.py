@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from reports.analysis import statistics
-from reports.analysis.comparison import compare_arms, protocol
+from reports.analysis.comparison import compare_arms
 from reports.analysis.statistics import Direction, Interval, Mean, Verdict
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
@@ -113,7 +113,7 @@ def explain_incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
         ("another direction", one.get_direction(one.test_metric), other.get_direction(other.test_metric)),
         ("trained on another part", _trained_on(one), _trained_on(other)),
         ("another measure", _measure(one), _measure(other)),
-        ("another protocol", protocol(one) or "no paper's", protocol(other) or "no paper's"),
+        ("another protocol", one.followed_protocol or "no paper's", other.followed_protocol or "no paper's"),
     ]
     found = [f"{what}: {left} and {right}" for what, left, right in reasons if left != right]
     return found or ([] if _fingerprint(one) else ["it is not on record which data they used"])

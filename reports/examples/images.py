@@ -18,7 +18,7 @@ from PIL import Image
 from plotly.colors import hex_to_rgb, qualitative, sequential
 
 from reports.examples.panels import Exhibition, Panel
-from reports.format.metrics import format_value
+from reports.format.values import format_value
 
 MAX_PAGE_PIXELS = 1_500_000
 """Of all pictures of a page together: beyond, they are made smaller."""

@@ -27,7 +27,8 @@ from reports.figures.style import (
     new_figure,
     with_alpha,
 )
-from reports.format.metrics import Metric, format_number, format_value, shorten
+from reports.format.metrics import Metric
+from reports.format.values import format_number, format_value, shorten
 from reports.load import parse_json_object
 
 MAX_PATHS = 100

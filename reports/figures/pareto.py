@@ -10,7 +10,7 @@ import pandas as pd
 from reports.analysis.pareto import find_pareto_front
 from reports.analysis.search import find_best_trial
 from reports.figures.style import BEST, GREY, PALETTE, ReportFigure, escape_plotly, new_figure, round_values, with_alpha
-from reports.format.metrics import format_value
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_DOMINATED = 1000

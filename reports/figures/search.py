@@ -30,8 +30,9 @@ from reports.figures.style import (
     round_values,
     with_alpha,
 )
-from reports.format.metrics import Metric, format_value
+from reports.format.metrics import Metric
 from reports.format.settings import find_domains
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_POINTS = 2000

@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from reports.format.metrics import shorten
+from reports.format.values import shorten
 
 # Okabe and Ito 2008, "Color Universal Design"; without yellow and black, which vanish on light and dark ground.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

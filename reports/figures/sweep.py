@@ -28,8 +28,9 @@ from reports.figures.style import (
     round_values,
     with_alpha,
 )
-from reports.format.metrics import Metric, format_value
+from reports.format.metrics import Metric
 from reports.format.settings import CLASS
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords
 
 MIN_ARMS = 3

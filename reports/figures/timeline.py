@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, new_figure
-from reports.format.metrics import format_duration
+from reports.format.values import format_duration
 from reports.load import StudyRecords
 
 BARS_PER_AXIS = 1500

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reports.format.values import format_number
+
 SCHEMA_1 = {
     **dict.fromkeys(("accuracy", "top1", "top5", "precision", "recall", "iou", "mean_iou"), ("%", 2, "")),
     "f1": ("%", 2, "F1"),
@@ -80,37 +82,3 @@ def make_metric(name: str, declared: object = None) -> Metric:
     if unit == "%":
         return Metric(name, 100.0, digits, unit, "points", noun)
     return Metric(name, 1.0, digits, unit, unit, noun)
-
-
-def format_number(value: float, digits: int) -> str:
-    """A number with a true minus sign, and none before a zero: −0.001 at two digits is "0.00"."""
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def format_value(value: object) -> str:
-    """A setting's value: numbers at four significant digits, everything else as text."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "–"
-    return str(value)
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as people say them: "48 s", "3 min 20 s", "2 h 05 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def shorten(text: str, length: int) -> str:
-    """`text` in at most `length` characters and one line; what is left out in the middle becomes "…"."""
-    text = " ".join(text.split())
-    if len(text) <= length:
-        return text
-    head = (length - 1 + 1) // 2
-    return text[:head] + "…" + text[len(text) - (length - 1 - head) :]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reports.format.metrics import format_value
+from reports.format.values import format_value
 
 LINE = 90
 """Characters up to which a setting is written on one line instead of as a list of its parts."""

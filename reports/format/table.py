@@ -14,7 +14,7 @@ import textwrap
 from dataclasses import dataclass
 
 from reports.format.latex import escape_latex
-from reports.format.metrics import shorten
+from reports.format.values import shorten
 
 GREY = r"\color[gray]{0.4}"
 """Before what is greyed; on white 5.7 : 1 in contrast."""

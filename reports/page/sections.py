@@ -12,6 +12,7 @@ from reports.analysis.comparison import compare_arms
 from reports.examples.images import make_galleries
 from reports.examples.panels import load_exhibitions
 from reports.figures.comparison import draw_curves, draw_differences, draw_distances
+from reports.figures.costs import draw_costs
 from reports.figures.importance import explain_missing_importance
 from reports.figures.search import draw_search
 from reports.figures.sweep import draw_sweep
@@ -19,9 +20,8 @@ from reports.figures.timeline import draw_timeline
 from reports.format.settings import list_settings
 from reports.load import Cell, StudyRecords
 from reports.page.blocks import Block, BulletList, FigureGrid, Heading, Paragraph, SettingsList, SourceFile
-from reports.tables.budget import make_budget_table
-from reports.tables.comparison import make_comparison_table, make_failures_table, make_provenance_table
-from reports.tables.costs import cost_figures, make_cost_table
+from reports.tables import budget, costs, failures, provenance
+from reports.tables.comparison import make_comparison_table
 from reports.tables.search import make_pareto_table, make_search_table
 from reports.text import summary
 
@@ -29,7 +29,7 @@ from reports.text import summary
 def make_header(records: StudyRecords) -> dict[str, Any]:
     """Return what stands above the sections, by the names that page.html uses."""
     comparisons = compare_arms(records)
-    seeds = [line for comparison in comparisons if (line := summary.seeds_line(comparison))]
+    seeds = [line for each in comparisons if (line := summary.warn_of_few_seeds(each.seeds, each.comparisons))]
     return {
         "name": records.name,
         "finished": records.finished,
@@ -56,13 +56,14 @@ def show_comparison(records: StudyRecords) -> Iterator[Block]:
 
 def show_nets(records: StudyRecords) -> Iterator[Block]:
     """The size and speed of each net, and test scores against them."""
-    if table := make_cost_table(records):
-        yield table
+    tables = costs.make_tables(records)
+    yield from tables
+    if tables:
         yield from _grid(
             "Test scores against cost",
             "Means over seeds with their 95 % intervals, for every arm. The dotted line joins the nets that no other "
             "beats at the same or a lower cost. It is drawn from test scores and selects nothing.",
-            cost_figures(records),
+            draw_costs(records),
         )
 
 
@@ -106,7 +107,7 @@ def show_budget(records: StudyRecords) -> Iterator[Block]:
     )
     planned = ", ".join(f"{records.get_budget(name)} {word}" for name, word in words if records.get_budget(name))
     yield Paragraph((f"Planned: {planned}. " if planned else "") + "Times are summed over trials that ran in parallel.")
-    yield make_budget_table(records)
+    yield from budget.make_tables(records)
     if figure := draw_timeline(records):
         yield figure
 
@@ -124,7 +125,7 @@ def show_settings(records: StudyRecords) -> Iterator[Block]:
 
 def show_provenance(records: StudyRecords) -> Iterator[Block]:
     """Commands, versions and machines that the numbers come from."""
-    yield make_provenance_table(records)
+    yield from provenance.make_tables(records)
 
 
 def show_space_file(records: StudyRecords) -> Iterator[Block]:
@@ -136,8 +137,8 @@ def show_space_file(records: StudyRecords) -> Iterator[Block]:
 
 def show_failures(records: StudyRecords) -> Iterator[Block]:
     """Failed trials with their reasons."""
-    table = make_failures_table(records)
-    yield table if table.rows else Paragraph("No trial has failed.")
+    tables = [table for table in failures.make_tables(records) if table.rows]
+    yield from tables or [Paragraph("No trial has failed.")]
 
 
 def _show_cell_search(records: StudyRecords, cell: Cell) -> Iterator[Block]:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reports.analysis import published, statistics
-from reports.analysis.comparison import group_by_seed, protocol
+from reports.analysis.comparison import group_by_seed
+from reports.analysis.costs import Net
 from reports.analysis.published import Published
 from reports.format.table import Table
+from reports.format.values import format_count, format_milliseconds
 from reports.load import Cell, StudyRecords
 from reports.papers.layouts import layouts
 from reports.papers.schema import (
@@ -26,8 +28,7 @@ from reports.papers.schema import (
     find_figure,
     format_heading,
 )
-from reports.tables.comparison import format_difference, format_mean
-from reports.tables.costs import Net, format_count, format_milliseconds
+from reports.text.results import format_difference, format_mean
 from reports.text.summary import explain_incomplete_data
 
 ABSENT = "– not in this study"
@@ -35,9 +36,9 @@ FLOAT32_BYTES = 4
 OF_NETS = ("parameters", "size", "macs", "latency")
 
 
-def make_tables(records: StudyRecords) -> tuple[Table, ...]:
+def make_tables(records: StudyRecords) -> list[Table]:
     """The tables of the papers whose methods this study's arms name, in the papers' order."""
-    return tuple(make_paper_table(records, layout) for layout in layouts() if _concerns(records, layout))
+    return [make_paper_table(records, layout) for layout in layouts() if _concerns(records, layout)]
 
 
 def make_paper_table(records: StudyRecords, layout: Layout) -> Table:
@@ -162,7 +163,8 @@ def _figures(records: StudyRecords, place: Heading, cell: Cell, base: Cell | Non
     shared = sorted(values.keys() & other.keys())
     ours, theirs = [values[seed] for seed in shared], [other[seed] for seed in shared]
     paired = statistics.compare_paired(ours, theirs, records.get_direction(column)) if shared else None
-    return format_difference(written, paired), len(shared)
+    text = format_difference(written, paired.difference, paired.interval) if paired else "–"
+    return text, len(shared)
 
 
 def _cell(records: StudyRecords, layout: Layout, place: Heading, method: str) -> Cell | None:
@@ -224,7 +226,7 @@ def _concerns(records: StudyRecords, layout: Layout) -> bool:
 
 def _why_not_beside(records: StudyRecords, paper: str) -> str | None:
     """Why the paper's figures may not stand beside measured ones; None if they may."""
-    if protocol(records) == paper:
+    if records.followed_protocol == paper:
         return None
     if records.declared_protocol == paper:
         return f"its data are not {paper}'s: {explain_incomplete_data(records)}"

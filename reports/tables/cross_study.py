@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from reports.analysis.cross_study import CellResult, StudentComparison
 from reports.analysis.statistics import LEVEL
 from reports.figures.style import PALETTE
-from reports.format.metrics import Metric, shorten
+from reports.format.metrics import Metric
 from reports.format.table import Table
+from reports.format.values import join_words, shorten
 from reports.text.summary import warn_of_few_seeds
 
 LABEL = 40
@@ -243,7 +244,3 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     digits = max(0, -math.floor(math.log10(step)))
     first = math.ceil(low / step)
     return [(k * step, f"{k * step:.{digits}f}".replace("-", "−")) for k in range(first, math.floor(high / step) + 1)]
-
-
-def join_words(items: Sequence[str]) -> str:
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)

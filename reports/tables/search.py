@@ -11,8 +11,9 @@ import pandas as pd
 
 from reports.analysis.pareto import find_pareto_front
 from reports.analysis.search import list_parameters, rank_trials
-from reports.format.metrics import Metric, format_value
+from reports.format.metrics import Metric
 from reports.format.table import Table
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 TOP_TRIALS = 10
@@ -23,6 +24,13 @@ MOST_COLUMNS = 8
 """A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
 
 
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return the table of the best trials of each searched cell, each followed by its Pareto front if it has one."""
+    cells = [cell for cell in records.cells if cell.searched]
+    tables = [make(records, cell) for cell in cells for make in (make_search_table, make_pareto_table)]
+    return [table for table in tables if table]
+
+
 def make_search_table(records: StudyRecords, cell: Cell) -> Table:
     """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
     written, ranked = records.get_metric(records.metric), rank_trials(records, cell)
@@ -30,7 +38,7 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
         complete = trial["state"] == "COMPLETE"
-        proposed = _proposed(parse_json_object(trial["params"]), names)
+        proposed = _format_settings(parse_json_object(trial["params"]), names)
         score = written.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
@@ -61,7 +69,7 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     names, written = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
     rows = [
-        (str(trial["number"]), *_proposed(parse_json_object(trial["params"]), names), *_scores(trial, written))
+        (str(trial["number"]), *_format_settings(parse_json_object(trial["params"]), names), *_scores(trial, written))
         for _, trial in shown.iterrows()
     ]
     few = len(names) <= MOST_COLUMNS
@@ -80,7 +88,7 @@ def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
     return tuple(one.format(float(trial[one.name])) for one in written)
 
 
-def _proposed(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
     """A trial's settings: a column each, or all in one where there are many."""
     if len(names) <= MOST_COLUMNS:
         return tuple(format_value(params[name]) if name in params else "–" for name in names)

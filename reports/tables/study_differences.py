@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.format.metrics import format_duration
 from reports.format.settings import describe
 from reports.format.table import Table
+from reports.format.values import format_duration
 from reports.load import StudyRecords
 from study.identity import digest
 

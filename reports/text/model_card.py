@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.analysis.comparison import compare_arms, protocol
+from reports.analysis.comparison import compare_arms
 from reports.analysis.statistics import compute_mean
-from reports.format.metrics import format_value
 from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 if TYPE_CHECKING:
@@ -100,9 +100,11 @@ def _against(records: StudyRecords, cell: Cell) -> str:
     written = records.get_metric(records.test_metric)
     unit = f" {written.difference_unit}" if written.difference_unit else ""
     p = "< 0.001" if row.p < 0.001 else f"= {row.p:.3f}"
+    difference = written.format_signed(row.paired.difference)
     return (
         f"Against {_text(str(row.versus))}, over {row.paired.n} shared seeds: "
-        f"{written.format_signed(row.paired.difference)}{unit} {written.noun}, p {p} (Holm-corrected), {row.verdict}."
+        f"{difference}{unit} "
+        f"{written.noun}, p {p} (Holm-corrected), {row.verdict}."
     )
 
 
@@ -141,7 +143,7 @@ def _origin(
         "trained on": f"{config.get('train_on')} of {records.data_name}",
         "note on the data": data.get("note"),
         "fingerprint of the data": data.get("fingerprint"),
-        "protocol": f"{protocol(records)}'s" if protocol(records) else "not that of any paper",
+        "protocol": f"{records.followed_protocol}'s" if records.followed_protocol else "not that of any paper",
         "teacher": teacher.get("name"),
         "fingerprint of the teacher": teacher.get("fingerprint")
         or records.section("inputs", "teacher").get("fingerprint"),

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reports.analysis import published, statistics
-from reports.analysis.comparison import ArmResult, Comparison, protocol
+from reports.analysis.comparison import ArmResult, Comparison
+from reports.format.values import join_words, pluralize
 from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
 
@@ -18,11 +19,11 @@ def describe_data(records: StudyRecords) -> str:
     """The first line under the title: which data, and whether under a paper's protocol."""
     data = records.section("inputs", "data")
     sizes = [f"{data[key]:,} {word}" for key, word in _SPLITS if isinstance(data.get(key), int)]
-    of = f": {_listed(sizes)} samples" if sizes else ""
+    of = f": {join_words(sizes)} samples" if sizes else ""
     said = str(data.get("note") or "").rstrip(".")
     note = f" {said[0].upper()}{said[1:]}." if said else ""
     line = f"Data: {records.data_name}{of}.{note}"
-    if protocol(records):
+    if records.followed_protocol:
         return f"{line} Data and protocol of {records.declared_protocol}."
     if records.declared_protocol:
         return f"{line} Not {records.declared_protocol}'s data: {explain_incomplete_data(records)}; {_APART}."
@@ -81,7 +82,7 @@ def list_code_notes(comparison: Comparison) -> list[str]:
             "the code instead of the arm; the column code of trials/ has the version of each run."
         )
     if mixed := [row.arm for row in comparison.rows if row.mixed]:
-        notes.append(f"The mean of {_listed(mixed)} is over runs of different code and belongs to no version.")
+        notes.append(f"The mean of {join_words(mixed)} is over runs of different code and belongs to no version.")
     return notes
 
 
@@ -92,14 +93,14 @@ def describe_code_versions(records: StudyRecords) -> str | None:
     if len(versions) < 2:
         return None
     said = [
-        f"{code or 'not on record'} ({_listed([f'{count} {phase}' for phase, count in phases.items()])})"
+        f"{code or 'not on record'} ({join_words([f'{count} {phase}' for phase, count in phases.items()])})"
         for code, phases in versions.items()
     ]
     changed = [name for name, digests in _digests(records).items() if len(digests) > 1]
     more = [f"{len(changed) - MOST_FILES} more"] if len(changed) > MOST_FILES else []
-    named = f" ({_listed(changed[:MOST_FILES] + more)})" if changed else ""
+    named = f" ({join_words(changed[:MOST_FILES] + more)})" if changed else ""
     return (
-        f"Code changed between runs of this study{named}: its trials are of versions {_listed(said)}, by the column "
+        f"Code changed between runs of this study{named}: its trials are of versions {join_words(said)}, by the column "
         "code of trials/; no comparison of different versions is judged."
     )
 
@@ -120,11 +121,6 @@ def summarize_baselines(comparison: Comparison) -> str | None:
     return f"{comparison.student}, among the baselines: {'; '.join(_verdict(row, comparison) for row in rows)}."
 
 
-def seeds_line(comparison: Comparison) -> str | None:
-    """`seeds_warning` for a student's table."""
-    return warn_of_few_seeds(comparison.seeds, comparison.comparisons)
-
-
 def warn_of_few_seeds(seeds: int, comparisons: int) -> str | None:
     """Says beforehand that so many seeds cannot decide so many comparisons, and how many would; None if they can."""
     smallest, needed = statistics.smallest_p(seeds), statistics.seeds_to_decide(comparisons)
@@ -132,7 +128,7 @@ def warn_of_few_seeds(seeds: int, comparisons: int) -> str | None:
         return None
     corrected = f", {min(1.0, smallest * comparisons):.2g} after correction for {comparisons} comparisons"
     return (
-        f"{seeds} {_plural(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
+        f"{seeds} {pluralize(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
         f"{corrected if comparisons > 1 else ''}, so every verdict stays undecided, however large the effect. "
         f"It takes at least {needed} seeds: --seeds {needed}."
     )
@@ -141,8 +137,8 @@ def warn_of_few_seeds(seeds: int, comparisons: int) -> str | None:
 def explain_unpublished(records: StudyRecords) -> str | None:
     """Why no published figures are shown; None if they are."""
     methods = tuple(cell.published for cell in records.cells)
-    apart = "" if protocol(records) == records.declared_protocol else f" ({explain_incomplete_data(records)})"
-    return published.explain_absence(protocol(records), records.data_name + apart, records.students, methods)
+    apart = "" if records.followed_protocol == records.declared_protocol else f" ({explain_incomplete_data(records)})"
+    return published.explain_absence(records.followed_protocol, records.data_name + apart, records.students, methods)
 
 
 def list_problems(records: StudyRecords) -> list[str]:
@@ -151,7 +147,7 @@ def list_problems(records: StudyRecords) -> list[str]:
     failed = records.trials[records.trials["state"] == "FAILED"]
     if len(failed):
         by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
-        lines.append(f"{len(failed)} {_plural(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
+        lines.append(f"{len(failed)} {pluralize(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
     lines += [line] if (line := describe_code_versions(records)) else []
     lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
     return lines
@@ -169,7 +165,7 @@ def _unfinished(records: StudyRecords) -> Iterable[str]:
             "and with --retry-failed runs failed trials again."
         )
     elif short:
-        names = _listed([f"{cell.name} ({counts.get(cell.name, 0)} of {planned})" for cell in short])
+        names = join_words([f"{cell.name} ({counts.get(cell.name, 0)} of {planned})" for cell in short])
         yield f"Not every cell has all its confirm runs: {names}."
 
 
@@ -198,12 +194,4 @@ def _against(rows: list[ArmResult]) -> str:
     groups: dict[str | None, list[str]] = {}
     for row in rows:
         groups.setdefault(row.versus, []).append(row.arm)
-    return _listed([f"{_listed(arms)} against {versus}" for versus, arms in groups.items()])
-
-
-def _listed(items: list[str]) -> str:
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
-
-
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
+    return join_words([f"{join_words(arms)} against {versus}" for versus, arms in groups.items()])

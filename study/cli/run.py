@@ -300,7 +300,7 @@ def price(study: Study, inputs: dict[str, Any], place: RunOptions, seconds_per_e
 def report(folder: Path, console: Console) -> Path:
     """Write the report and print its comparison; returns its page."""
     from reports.build import build
-    from reports.tables.comparison import format_comparisons
+    from reports.tables.terminal import format_comparisons
 
     page = build(folder)
     width = min(console.width, 110) if console.is_terminal else 110

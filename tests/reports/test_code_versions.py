@@ -11,7 +11,8 @@ from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
 from reports.compare import put_side_by_side, render_text
 from reports.load import StudyRecords, load_study
-from reports.tables.comparison import format_comparisons, make_comparison_table
+from reports.tables.comparison import make_comparison_table
+from reports.tables.terminal import format_comparisons
 from reports.text.summary import describe_code_versions, list_problems, summarize_comparison
 from tests.reports.fake_study import CODE, Writer
 from tests.study.schema_1 import downgrade

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.format.latex import escape_latex
-from reports.format.table import Table, make_file_stem, to_csv, to_markdown, to_tex
+from reports.format.table import Table, make_file_stem, to_csv, to_markdown, to_tex, to_text
 
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 BACK = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "''": '"', "-{}-": "--"}
@@ -123,3 +123,20 @@ def test_markdown_lets_no_tag_and_no_entity_through(text: str) -> None:
 def test_names_that_differ_have_files_of_their_own() -> None:
     names = ["DKD+LP", "DKD + LP", "KD, T=4", "KD T 4", "α", "β", "가", "a_b", "a-b", "x" * 90, "x" * 91]
     assert len({make_file_stem(name) for name in names}) == len(names)
+
+
+def test_table_forms_keep_hostile_cells_in_their_place() -> None:
+    table = Table("t", "a|b", ("name", "value"), "lr", (("x|y\n<b>", "1"), ('say "hi", you', "2")))
+    markdown = to_markdown(table).splitlines()
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in markdown if line.startswith("|"))
+    assert "<b>" not in to_markdown(table)
+    assert to_csv(table) == 'name,value\n"x|y\n<b>",1\n"say ""hi"", you",2\n'
+    assert len(to_text(table).splitlines()) == 4
+
+
+def test_file_stem_is_safe_and_distinguishes_long_names() -> None:
+    assert make_file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-+-LP-searched"
+    assert make_file_stem("../../etc/passwd") == "etc-passwd"
+    long = {make_file_stem("x" * 300 + end) for end in "ab"}
+    assert len(long) == 2
+    assert max(map(len, long)) < 100

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from reports.format.metrics import format_duration
+from reports.format.values import format_duration
 from reports.load import load_study
-from reports.tables.budget import audit_budget, make_budget_table
+from reports.tables.budget import audit_budget, make_tables
 from tests.reports.fake_study import EPOCHS, TRIALS, Writer
 
 SEARCHED = "resnet8 / DKD + LP searched"
 
 
 def test_budget_tells_search_from_confirm(study: Path, writer: Writer) -> None:
-    table = make_budget_table(load_study(study))
+    table = make_tables(load_study(study))[0]
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     mine = [row for row in writer.trials if row["arm"] == "DKD + LP searched"]
     searched = sum(row["epochs_done"] for row in mine if row["phase"] == "search")
@@ -29,7 +29,7 @@ def test_budget_tells_search_from_confirm(study: Path, writer: Writer) -> None:
 def test_budget_ends_with_the_sum_of_all(writer: Writer) -> None:
     for row in writer.fill().trials:
         row["gpus"] = 0.5
-    table = make_budget_table(load_study(writer.write()))
+    table = make_tables(load_study(writer.write()))[0]
     total = dict(zip(table.columns, table.rows[-1], strict=True))
     seconds = sum(row["seconds"] for row in writer.trials)
     assert (total["cell"], table.kinds[-1]) == ("all", "total")
@@ -83,4 +83,4 @@ def test_audit_sees_searches_of_unequal_length(writer: Writer) -> None:
 
 def test_audit_without_any_rows(writer: Writer) -> None:
     assert "No arm has a confirm run yet." in audit_budget(load_study(writer.write()))
-    assert make_budget_table(load_study(writer.folder)).rows[-1][0] == "all"
+    assert make_tables(load_study(writer.folder))[0].rows[-1][0] == "all"
