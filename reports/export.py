@@ -68,12 +68,12 @@ def get_confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
     return found.iloc[0]
 
 
-def export_student(records: StudyRecords, choice: Choice, number: int, data_dir: str | None, out: Path | None) -> Path:
+def export_cell(records: StudyRecords, choice: Choice, number: int, data_dir: str | None, out: Path | None) -> Path:
     """Write the student's files and MODEL_CARD.md; returns their folder.
 
     Raises InputError if data, code or weights are not what the study had.
     """
-    from trainables.export import onnx
+    from trainables.export.onnx import export_student
     from trainables.export.restore import TrainedTrial
 
     run = get_confirm_run(records, choice.cell, number)
@@ -85,9 +85,8 @@ def export_student(records: StudyRecords, choice: Choice, number: int, data_dir:
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = TrainedTrial(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = onnx.export_student(
-        trained, resolve_data_dir(data_dir or _find_recorded_data_dir(records)), folder, about
-    )
+    data = resolve_data_dir(data_dir or _find_recorded_data_dir(records))
+    written = export_student(trained, data, folder, about)
     text = make_model_card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder
@@ -187,7 +186,7 @@ def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, o
         records = load_study(find_study(*locate_study(study, storage_path)))
         choice = choose_cell(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
-        print(export_student(records, choice, seed_number, data_dir, out))
+        print(export_cell(records, choice, seed_number, data_dir, out))
     except (InputError, RecordsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -84,7 +84,6 @@ class Comparison:
 
 
 @lru_cache(maxsize=16)
-@lru_cache(maxsize=8)  # by identity of the records: bootstraps take seconds, and page and tables both need them
 def compare_arms(records: StudyRecords) -> tuple[Comparison, ...]:
     """One comparison per student, in the study's order."""
     return tuple(_compare_student(records, student) for student in records.students)

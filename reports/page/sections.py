@@ -138,7 +138,9 @@ def show_space_file(records: StudyRecords) -> Iterator[Block]:
 def show_failures(records: StudyRecords) -> Iterator[Block]:
     """Failed trials with their reasons."""
     tables = [table for table in failures.make_tables(records) if table.rows]
-    yield from tables or [Paragraph("No trial has failed.")]
+    yield from tables
+    if not tables:
+        yield Paragraph("No trial has failed.")
 
 
 def _show_cell_search(records: StudyRecords, cell: Cell) -> Iterator[Block]:
