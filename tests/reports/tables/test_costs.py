@@ -118,5 +118,5 @@ def test_front_is_what_nothing_surpasses_at_no_higher_cost(points: list[tuple[in
         for cost, score in points
         if not any(c <= cost and sign * s >= sign * score and (c, s) != (cost, score) for c, s in points)
     )
-    found = [(one.net.number("macs"), one.score) for one in find_cost_front(data, "macs", direction)]
+    found = [(one.net.get_cost("macs"), one.score) for one in find_cost_front(data, "macs", direction)]
     assert found == expected
