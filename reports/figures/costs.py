@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from reports.analysis import statistics
 from reports.analysis.costs import ScoredNet, find_cost_front, score_nets
-from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, line_style, new_figure, rounded
+from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, line_style, new_figure, round_values
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
@@ -23,7 +23,7 @@ MIN_LOG_RATIO = 10
 """Ratio of the largest cost to the smallest from which on the axis is logarithmic."""
 
 
-def draw_costs(records: StudyRecords) -> list[Drawn]:
+def draw_costs(records: StudyRecords) -> list[ReportFigure]:
     """Draw the test metric against each cost in which nets differ; without figures where only sizes are recorded."""
     nets = score_nets(records)
     if not any(one.net.get_cost("macs") for one in nets):
@@ -39,13 +39,13 @@ def draw_costs(records: StudyRecords) -> list[Drawn]:
 
 def draw_cost(
     nets: Sequence[ScoredNet], key: str, label: str, factor: float, metric: Metric, direction: statistics.Direction
-) -> Drawn:
+) -> ReportFigure:
     """Draw a mark per cell in its arm's colour, the teacher as a star, and the Pareto front as a stepped line."""
     arms = list(dict.fromkeys(one.arm for one in nets))
     figure = new_figure(label, metric.label, 260 + 20 * len(arms))
     figure.update_xaxes(showgrid=True)
     front = find_cost_front(nets, key, direction)
-    figure.add_scatter(x=_scale_costs(front, key, factor), y=rounded(one.score for one in front), mode="lines")
+    figure.add_scatter(x=_scale_costs(front, key, factor), y=round_values(one.score for one in front), mode="lines")
     # stepped, since between two nets the cheaper one is the best that fits
     figure.data[-1].update(name="no other is better and cheaper", hoverinfo="skip")
     figure.data[-1].update(line={"color": GREY, "width": 1.5, "shape": "hv", "dash": "2px,3px"})
@@ -53,17 +53,17 @@ def draw_cost(
         _draw_arm(figure, [one for one in nets if one.arm == arm], key, factor, metric)
     costs = [one.net.get_cost(key) or 1.0 for one in nets]
     figure.update_xaxes(type="log" if max(costs) / min(costs) > MIN_LOG_RATIO else "linear")
-    return Drawn(f"cost-{key}", f"{metric.words} against {label.split(',')[0]}", "", figure, small=True)
+    return ReportFigure(f"cost-{key}", f"{metric.words} against {label.split(',')[0]}", "", figure, small=True)
 
 
 def _draw_arm(figure: go.Figure, nets: Sequence[ScoredNet], key: str, factor: float, metric: Metric) -> None:
     arm, position = nets[0].arm, nets[0].position
-    figure.add_scatter(x=_scale_costs(nets, key, factor), y=rounded(one.score for one in nets), mode="markers")
+    figure.add_scatter(x=_scale_costs(nets, key, factor), y=round_values(one.score for one in nets), mode="markers")
     star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
     marker = {"color": line_style(position).colour, "size": 9} if arm else star
     score = f"{metric.words}: %{{y:.{metric.digits}f}}"
     cost_format = ".4g" if key == "latency_seconds" else ".4s"  # the label of latency already has a prefix: ms
-    bars = {"type": "data", "array": rounded(one.half_width for one in nets), "thickness": 1, "width": 3}
+    bars = {"type": "data", "array": round_values(one.half_width for one in nets), "thickness": 1, "width": 3}
     figure.data[-1].update(name=escape_plotly(arm) if arm else "teacher", marker=marker, error_y=bars)
     figure.data[-1].update(
         customdata=[escape_plotly(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in nets],
@@ -72,4 +72,4 @@ def _draw_arm(figure: go.Figure, nets: Sequence[ScoredNet], key: str, factor: fl
 
 
 def _scale_costs(nets: Sequence[ScoredNet], key: str, factor: float) -> list[float | None]:
-    return rounded((one.net.get_cost(key) or 0.0) * factor for one in nets)
+    return round_values((one.net.get_cost(key) or 0.0) * factor for one in nets)

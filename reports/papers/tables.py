@@ -142,7 +142,7 @@ def _format_measured(records: StudyRecords, layout: Layout, spec: Heading) -> st
 
 
 def _explain_no_result(records: StudyRecords, spec: Heading) -> str:
-    """Return reason nothing was measured, if the inputs of the study record it: a missing file of weights, for example."""
+    """Return why nothing was measured, if the inputs of the study record it: a missing file of weights, for example."""
     return f"– {records.section('inputs', 'data', 'absent').get(spec.metric, 'no result')}"
 
 
@@ -225,7 +225,7 @@ def _is_relevant(records: StudyRecords, layout: Layout) -> bool:
 
 
 def _explain_incomparable(records: StudyRecords, paper: str) -> str | None:
-    """Return reason the paper's figures are not comparable with measured ones; None if they are."""
+    """Return why the paper's figures are not comparable with measured ones; None if they are."""
     if records.followed_protocol == paper:
         return None
     if records.declared_protocol == paper:

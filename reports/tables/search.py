@@ -21,7 +21,7 @@ TOP_TRIALS = 10
 STATE_WORDS = {"PRUNED": "stopped"}
 """States renamed for readers, to whom "pruned" would suggest pruned logits."""
 
-MOST_COLUMNS = 8
+MAX_COLUMNS = 8
 """Most searched settings with a column each; beyond it, as in spaces with conditional groups, they share one column."""
 
 
@@ -47,8 +47,8 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
     return Table(
         name=f"search-{cell.name}",
         caption=f"{cell.name}: best trials of {len(ranked)}",
-        columns=("trial", "state", *(names if len(names) <= MOST_COLUMNS else ("settings",)), metric.label, "epochs"),
-        align="rl" + ("r" * len(names) if len(names) <= MOST_COLUMNS else "l") + "rr",
+        columns=("trial", "state", *(names if len(names) <= MAX_COLUMNS else ("settings",)), metric.label, "epochs"),
+        align="rl" + ("r" * len(names) if len(names) <= MAX_COLUMNS else "l") + "rr",
         rows=tuple(rows),
         kinds=tuple(kinds),
         notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
@@ -77,7 +77,7 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
         )
         for _, trial in shown.iterrows()
     ]
-    few = len(names) <= MOST_COLUMNS
+    few = len(names) <= MAX_COLUMNS
     return Table(
         name=f"pareto-{cell.name}",
         caption=f"{cell.name}: trials that no other is better than in every objective",
@@ -95,6 +95,6 @@ def _format_scores(trial: pd.Series, metrics: list[Metric]) -> tuple[str, ...]:
 
 def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the cells of a trial's settings: one per setting, or a single one if there are many."""
-    if len(names) <= MOST_COLUMNS:
+    if len(names) <= MAX_COLUMNS:
         return tuple(format_value(params[name]) if name in params else "–" for name in names)
     return (", ".join(f"{name} {format_value(params[name])}" for name in names if name in params),)

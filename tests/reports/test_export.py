@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from reports.analysis.statistics import compute_mean
-from reports.export import choose, confirm_run, main
+from reports.export import choose_cell, get_confirm_run, main
 from reports.load import StudyRecords, load_study
 from reports.text.model_card import make_model_card
 from study.errors import InputError
@@ -56,26 +56,26 @@ def validated(writer: Writer, scores: dict[str, float]) -> StudyRecords:
 
 
 def test_a_named_cell_is_taken(study: Path) -> None:
-    assert choose(load_study(study), CELL).cell.name == CELL
+    assert choose_cell(load_study(study), CELL).cell.name == CELL
 
 
 def test_an_unknown_cell_is_refused_with_those_there_are(study: Path) -> None:
     with pytest.raises(InputError, match="no cell 'resnet8 / KD' in this study: there are 'resnet8 / none', "):
-        choose(load_study(study), "resnet8 / KD")
+        choose_cell(load_study(study), "resnet8 / KD")
 
 
 def test_a_cell_that_is_not_confirmed_is_refused(writer: Writer) -> None:
     writer.fill()
     writer.trials = [row for row in writer.trials if row["arm"] != "DKD" or row["number"] != 3]
     with pytest.raises(InputError, match="'resnet8 / DKD' is not confirmed: 7 of 8 seeds"):
-        choose(load_study(writer.write()), CELL)
+        choose_cell(load_study(writer.write()), CELL)
 
 
 def test_validation_of_confirm_runs_decides_whatever_test_says(writer: Writer) -> None:
     records = validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})
     tests = records.confirmed.groupby("arm")["test/accuracy"].mean()
     assert tests.idxmax() == "DKD + LP searched"
-    choice = choose(records)
+    choice = choose_cell(records)
     assert (choice.cell.arm, choice.because) == (
         "DKD",
         "the best mean validation accuracy of confirm runs among 3 cells",
@@ -84,7 +84,7 @@ def test_validation_of_confirm_runs_decides_whatever_test_says(writer: Writer) -
 
 def test_the_lowest_validation_error_decides_where_less_is_better(writer: Writer) -> None:
     writer.study |= {"direction": "min", "metrics": {}}
-    assert choose(validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm == "none"
+    assert choose_cell(validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm == "none"
 
 
 def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
@@ -95,12 +95,12 @@ def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
             row["val/accuracy"] = 0.99  # of fewer epochs, and not what was confirmed
         elif row["phase"] == "search" and row["arm"] != "DKD" and row["state"] == "COMPLETE":
             row["val/accuracy"] += 0.001
-    assert choose(load_study(writer.write())).cell.arm == "DKD + LP searched"
+    assert choose_cell(load_study(writer.write())).cell.arm == "DKD + LP searched"
 
 
 def test_without_validation_of_all_cells_nothing_is_chosen(study: Path) -> None:
     with pytest.raises(InputError, match="test must not choose: name one with --cell; there are 'resnet8 / none'"):
-        choose(load_study(study))
+        choose_cell(load_study(study))
 
 
 def test_the_choice_is_the_same_for_any_test_scores(writer: Writer) -> None:
@@ -108,24 +108,24 @@ def test_the_choice_is_the_same_for_any_test_scores(writer: Writer) -> None:
     for _ in range(5):
         other = Writer(writer.folder)
         other.arms = {arm: list(rng.uniform(0, 1, 8)) for arm in other.arms}
-        chosen.add(choose(validated(other, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm)
+        chosen.add(choose_cell(validated(other, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm)
     assert chosen == {"DKD"}
 
 
 def test_the_only_confirmed_cell_is_taken(writer: Writer) -> None:
     writer.fill()
     writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["arm"] == "DKD"]
-    assert choose(load_study(writer.write())).because == "the only confirmed cell"
+    assert choose_cell(load_study(writer.write())).because == "the only confirmed cell"
 
 
 def test_a_study_without_any_confirmed_cell_is_refused(writer: Writer) -> None:
     with pytest.raises(InputError, match="no cell of 'fake' is confirmed yet"):
-        choose(load_study(writer.write()))
+        choose_cell(load_study(writer.write()))
 
 
 def test_seed_number_0_is_not_the_best_on_test(study: Path) -> None:
     records = load_study(study)
-    run = confirm_run(records, choose(records, CELL).cell, 0)
+    run = get_confirm_run(records, choose_cell(records, CELL).cell, 0)
     assert (run["number"], run["test/accuracy"]) == (0, DKD[0])
     assert max(DKD) != DKD[0]
 
@@ -136,7 +136,7 @@ def test_a_seed_number_that_is_not_there_is_refused(writer: Writer, number: int)
     writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] != 0]
     records = load_study(writer.write())
     with pytest.raises(InputError, match=f"no confirm run of seed number {number} in .*: there are 1, 2, "):
-        confirm_run(records, next(cell for cell in records.cells if cell.name == CELL), number)
+        get_confirm_run(records, next(cell for cell in records.cells if cell.name == CELL), number)
 
 
 # -- the model card ------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_a_seed_number_that_is_not_there_is_refused(writer: Writer, number: int)
 def written_card(records: StudyRecords, name: str = CELL) -> str:
     cell = next(cell for cell in records.cells if cell.name == name)
     config = {"task": {"is": "Classification"}, "loss": {"is": "DKD", "beta": 8.0}, "train_on": "train+val"}
-    return make_model_card(records, cell, "named by --cell", confirm_run(records, cell, 2), config, WRITTEN)
+    return make_model_card(records, cell, "named by --cell", get_confirm_run(records, cell, 2), config, WRITTEN)
 
 
 def test_card_tells_the_cells_mean_from_this_runs_own_score(study: Path) -> None:
