@@ -34,6 +34,7 @@ from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.training import cuda_graph
 from trainables.training.recipe import PRECISIONS
@@ -45,11 +46,11 @@ PARTS = ("alone", "together", "trial")
 
 def store_anything(task: Classification, folder: Path, epochs: int) -> None:
     """Fill the store with random logits for every view that a trial of so many epochs draws."""
-    drawn = preparing.drawn_views(task, Plan(((SEED, "train+val"),), epochs))
+    drawn = preparing.mark_drawn(task, Plan(((SEED, "train+val"),), epochs))
     assert task.stored_output_bytes is not None
-    generator, where = torch.Generator().manual_seed(SEED), preparing.store_folder(task, folder)
-    teacher = teachers.identity(folder, task.teacher_key)
-    for block in store.blocks(drawn, task.stored_output_bytes):
+    generator, where = torch.Generator().manual_seed(SEED), sources.store_folder(task, folder)
+    teacher = teachers.weights_digest(folder, task.teacher_key)
+    for block in store.split_into_blocks(drawn, task.stored_output_bytes):
         samples, views = drawn[block.start : block.stop].nonzero(as_tuple=True)
         codes = (samples + block.start) * task.views.count + views
         outputs = torch.randn(len(codes), task.stored_output_bytes // 2, generator=generator)

@@ -74,7 +74,7 @@ def test_only_the_first_confirm_run_of_a_cell_has_panels(crowds, tmp_path):
 
 
 def test_teacher_has_panels_next_to_its_weights(crowds):
-    about, _ = kept(teachers.folder(crowds, TASK.teacher_key))
+    about, _ = kept(teachers.teacher_folder(crowds, TASK.teacher_key))
     assert {panel["name"] for panel in about} == {"image", "true density", "predicted density"}
 
 

@@ -19,7 +19,7 @@ from study.identity import describe, digest
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
 from trainables.distill import distill
-from trainables.export.cost import cost
+from trainables.export.cost import measure_cost
 from trainables.task import (
     Batch,
     Dataset,
@@ -38,6 +38,7 @@ from trainables.task import (
 from trainables.tasks.preflight import check_students
 from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, profile_trial
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
@@ -132,9 +133,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return Outputs(net(batch.inputs))
 
     def sample_batch(self) -> Batch:
-        """Return a batch of one sample, on which `check` tries nets and losses. Its content does not matter."""
-        first = torch.zeros(1, dtype=torch.int64)
-        return self.examples("val", "cpu").batch(first, first)
+        """Return a batch on which `check` tries nets and losses; two samples, so that a stray `squeeze()` shows."""
+        return self.examples("val", "cpu").batch(torch.arange(2), torch.zeros(2, dtype=torch.int64))
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """Return the pictures of a batch of one test example; none where there is nothing to look at."""
@@ -182,7 +182,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
         """The identity of the teacher's weights and scores: all settings but those of the students' training."""
         others = ("data", "teacher", "recipe", "teacher_store")
         settings = {item.name: describe(getattr(self, item.name)) for item in fields(self) if item.name not in others}
-        return self.teacher.key([self.pool_key, settings])
+        return self.teacher.compute_key([self.pool_key, settings])
 
     @property
     def stored_output_bytes(self) -> int | None:
@@ -225,20 +225,20 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return self if self.output_bytes is None else replace(self, teacher_store=False)
 
     def list_artifacts(self) -> tuple[str, ...]:
-        return preparing.artifacts(self)
+        return preparing.artifact_folders(self)
 
     def is_intact(self, path: Path) -> bool:
-        return preparing.sound(path)
+        return preparing.is_intact(path)
 
     def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
-        return preparing.preparations(self, storage, plan)
+        return preparing.list_preparations(self, storage, plan)
 
     def prepare(self, context: TrialContext) -> Iterator[EpochResult]:
-        return limit_to_gpu_share(context, preparing.prepare(self, context))
+        return limit_to_gpu_share(context, preparing.run_preparation(self, context))
 
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         with gpu_memory_share(context):
-            teacher = preparing.teacher_outputs(self, context)
+            teacher = sources.open_teacher(self, context)
             yield from distill(self, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
 
     def profile(self, context: TrialContext, batches: int) -> TrialProfile:
@@ -246,15 +246,15 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     def describe_models(self, students: tuple[ModelSpec, ...], storage: Path) -> dict[str, Any]:
         return {
-            "teacher": teachers.kept(storage, self.teacher_key),
+            "teacher": teachers.read_record(storage, self.teacher_key),
             "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
         }
 
     def measure_cost(self, student: ModelSpec | None, storage: Path) -> dict[str, Any]:
-        if student is None and teachers.kept(storage, self.teacher_key) is None:
+        if student is None and teachers.read_record(storage, self.teacher_key) is None:
             return {}
         model = self.teacher.model if student is None else student
-        return cost(self, self.build_for_checks(without_pretrained(model)))
+        return measure_cost(self, self.build_for_checks(without_pretrained(model)))
 
 
 @lru_cache(maxsize=2)

@@ -68,3 +68,12 @@ class Recipe:
             raise InputError(f"precision {self.precision!r}; allowed are {', '.join(PRECISIONS)}")
         check_range("batch_size", self.batch_size, low=1)
         check_range("learning_rate", self.learning_rate, low=0.0)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate; a tensor, which a captured CUDA graph reads, keeps its memory."""
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(value)
+    else:
+        group["lr"] = value

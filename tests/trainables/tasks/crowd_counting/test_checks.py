@@ -119,11 +119,11 @@ def test_imagenet_weights_are_not_needed_for_a_teacher_from_a_file(imagenet, tmp
     task = dataclasses.replace(imagenet, teacher=dataclasses.replace(imagenet.teacher, weights=tmp_path / "t.pth"))
     task.check((STUDENT,), (FALLING,), tmp_path)
     prepared(task, tmp_path)
-    assert teachers.kept(tmp_path, task.teacher_key)["source"] == "file t.pth"
+    assert teachers.read_record(tmp_path, task.teacher_key)["source"] == "file t.pth"
 
 
 def test_imagenet_weights_are_not_needed_for_a_teacher_that_was_trained(imagenet, tmp_path):
-    teachers.keep(tmp_path, imagenet.teacher_key, TASK.build(MSFANet(4)).state_dict(), {})
+    teachers.save_teacher(tmp_path, imagenet.teacher_key, TASK.build(MSFANet(4)).state_dict(), {})
     imagenet.check((STUDENT,), (FALLING,), tmp_path)
     (step,) = prepared(imagenet, tmp_path)
     assert step[0] == "outputs 0–16"

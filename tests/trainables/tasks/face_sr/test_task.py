@@ -66,7 +66,7 @@ def test_dictionary_is_built_once_before_the_teacher_is_trained(made, tmp_path):
 
 def test_teacher_carries_patches_of_its_training_faces(storage):
     net = TASK.build(TASK.teacher.model)
-    net = teachers.load_weights(net, teachers.folder(storage, TASK.teacher_key) / "weights.safetensors")
+    net = teachers.load_weights(net, teachers.teacher_folder(storage, TASK.teacher_key) / "weights.safetensors")
     atoms = net.dictionary.atoms(net.dictionary.parts[0])
     assert atoms.shape == (3, 3, 16, 16)
     assert atoms.std() > 0.01
