@@ -3,7 +3,8 @@
 Three questions, each answered by simulated trials, which take no time of their own unless told to:
 
 1. Overhead: the wall clock of a trial, and of an epoch, that take no time, two trials at a time, search and rows
-   included; and of a trial of plain Ray Tune with its OptunaSearch at its default settings, in the same run.
+   included; the same of two workers a trial, one trial at a time; and of a trial of plain Ray Tune with its
+   OptunaSearch at its default settings, in the same run.
 2. Bookkeeping: a long study of trials that take known time, over the time they would take if nothing else did.
 3. What stays: the driver's memory and files, by trial, of that study.
 
@@ -59,13 +60,13 @@ def study(trials: int, epochs: int, seconds_per_epoch: float = 0.0, cells: int =
     )
 
 
-def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
-    """Run a study on the Ray that is up, `concurrent` trials at a time."""
+def ours(measured: Study, concurrent: int, cpus: float = 1, workers: int = 1) -> Cost:
+    """Run a study on the Ray that is up, `concurrent` trials at a time, each trained by so many workers."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         flow = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, RunOptions(storage))
         flow.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
-        resources = cluster.Resources(cpus, 0.0, concurrent)
+        resources = cluster.Resources(cpus, 0.0, concurrent, workers)
         clock = Clock()
         flow.trackers = [clock]
         executor.execute(flow, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print)
@@ -165,6 +166,9 @@ def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> 
     single = ours(study(short, 1), 2)
     several = ours(study(max(short // 5, 10), many_epochs), 2)
     by_epoch = (several.seconds - single.seconds) / (many_epochs - 1)
+    pair = ours(study(max(short // 4, 20), 1), 1, workers=2)
+    pair_several = ours(study(max(short // 10, 10), many_epochs), 1, workers=2)
+    pair_by_epoch = (pair_several.seconds - pair.seconds) / (many_epochs - 1)
     with automatic_loggers():
         theirs = peer(peers, 1, 2)
     epochs, seconds = 4, 0.25
@@ -178,6 +182,8 @@ def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> 
                 ("what", "measured", "goal"),
                 ("a trial of one epoch, two at a time", f"{1e3 * single.seconds:.1f} ms", "30 ms"),
                 ("each further epoch", f"{1e3 * by_epoch:.2f} ms", "5 ms"),
+                ("a trial of one epoch by two workers", f"{1e3 * pair.seconds:.1f} ms", "100 ms"),
+                ("each further epoch by two workers", f"{1e3 * pair_by_epoch:.2f} ms", ""),
                 ("a trial of plain Tune with OptunaSearch", f"{1e3 * theirs:.0f} ms", ""),
                 (f"{long} trials of {epochs * seconds:g} s, {slots} at a time: over the ideal", f"{over:.1%}", "15 %"),
                 ("driver memory by trial", f"{run.memory_bytes / 1024:.1f} KiB", "50 KiB"),
@@ -188,6 +194,8 @@ def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> 
     print()
     print(result("engine_trial", [single.seconds], "s"))
     print(result("engine_epoch", [max(by_epoch, 1e-6)], "s"))
+    print(result("engine_trial_two_workers", [pair.seconds], "s"))
+    print(result("engine_epoch_two_workers", [max(pair_by_epoch, 1e-6)], "s"))
     print(result("tune_trial", [theirs], "s"))
     print(result("tune_over_engine", [theirs / single.seconds], "x"))
     print(result("bookkeeping", [max(100 * over, 0.01)], "%"))

@@ -6,10 +6,10 @@ samples or averages over some of their pixels, sees one shard at a time. Batch n
 (torch.nn.SyncBatchNorm), which torch does not offer on CPUs: there each worker normalises by its own shard, and rank
 0's running statistics are kept.
 
-Gradients are summed here, in the process group that Ray Train has initialised, and not by DistributedDataParallel, which
-`ray.train.torch.prepare_model` would wrap around the net: it averages over workers regardless of shard sizes, waits
-for gradients of parameters that a loss may not use, and changes the names in the net's state_dict. A hook on its
-buckets could weight the shards, not avoid the other two. The price: DDP overlaps communication with the backward pass.
+Gradients are summed here, in the process group that Ray Train has initialised, and not by DistributedDataParallel,
+which `ray.train.torch.prepare_model` would use: it averages over workers regardless of shard sizes, waits for
+gradients of parameters that a loss may not use, and changes the names in the net's state_dict. A hook on its buckets
+could weight the shards, not avoid the other two. The price: DDP overlaps communication with the backward pass.
 """
 
 from __future__ import annotations
