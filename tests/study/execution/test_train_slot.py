@@ -88,7 +88,7 @@ def search_pid(folder: Folder) -> int:
 @pytest.mark.slow
 def test_many_early_stops_leave_no_placement_group(folder: Folder) -> None:
     """Each trial in one slot, of two CPUs: where one kept its group, the next would wait for ever."""
-    folder.write(trials=70)
+    folder.write(trials=90)
     left = folder.path / "left.json"
     folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
     process = folder.start(*TWO)
