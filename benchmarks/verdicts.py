@@ -28,7 +28,7 @@ from scipy import stats
 
 from benchmarks.reporting import describe_machine, format_result, format_table
 from reports.analysis import statistics
-from reports.analysis.comparison import Comparison, compare
+from reports.analysis.comparison import Comparison, compare_arms
 from reports.load import StudyRecords
 
 SEED_SD, NOISE_SD = 0.01, 0.005
@@ -99,7 +99,7 @@ def list_planted_designs() -> Iterable[Design]:
 def simulate(design: Design, number: int) -> Comparison:
     """Simulate one study, and return the report's comparison of its confirm runs."""
     arms = ["control", *(f"arm {i}" for i in range(1, design.arms + 1))]
-    (comparison,) = compare(_make_records(arms, _draw_scores(design, number)))
+    (comparison,) = compare_arms(_make_records(arms, _draw_scores(design, number)))
     return comparison
 
 
@@ -145,7 +145,7 @@ def find_wrong_studies(task: tuple[Design, int]) -> list[bool]:
     found = []
     for number in range(studies):
         control, *others = _draw_scores(design, number)
-        p_values = statistics.holm([statistics.sign_flip_p(values - control) for values in others])
+        p_values = statistics.adjust_by_holm([statistics.compute_sign_flip_p(values - control) for values in others])
         found.append(min(p_values) <= statistics.LEVEL)
     return found
 
@@ -155,9 +155,9 @@ def measure_coverage(task: tuple[str, int, int]) -> tuple[float, float]:
     noise, n, studies = task
     rng = np.random.default_rng([n, studies])
     draws = NOISES[noise](rng, studies, n)
-    bca = [_contains_zero(statistics.bca_interval(x)) for x in draws]
+    bca = [_contains_zero(statistics.compute_bca_interval(x)) for x in draws]
     return float(np.mean(bca)), float(
-        np.mean([_contains_zero(statistics.mean_interval(x).interval) for x in draws.tolist()])
+        np.mean([_contains_zero(statistics.compute_mean(x).interval) for x in draws.tolist()])
     )
 
 
@@ -199,7 +199,7 @@ def report_planted(seen: dict[Design, list[Outcome]]) -> list[str]:
     rows, results = [head], []
     for design, studies in seen.items():
         found, level = sum(study.found for study in studies), statistics.LEVEL / design.arms
-        predicted = statistics.power(design.effect, 1.0, design.seeds, design.arms)
+        predicted = statistics.estimate_power(design.effect, 1.0, design.seeds, design.arms)
         promised = stats.nct.sf(
             stats.t.ppf(1 - level / 2, design.seeds - 1), design.seeds - 1, design.effect * math.sqrt(design.seeds)
         )
