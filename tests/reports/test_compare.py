@@ -18,8 +18,9 @@ from scipy import stats
 from reports.analysis import statistics
 from reports.analysis.cross_study import StudentComparison, compare_studies, compare_unpaired, explain_incomparable
 from reports.compare import main, put_side_by_side, render_page
+from reports.figures.cross_study import make_dot_plot
 from reports.load import load_study
-from reports.tables.cross_study import make_cells_table, make_dot_plot, make_labels, summarize_student
+from reports.tables.cross_study import make_cells_table, make_labels, summarize_student
 from reports.tables.study_differences import ABSENT, find_differences
 from tests.reports.fake_study import DKD, NONE, SEARCHED, Writer
 from tests.reports.page.test_page import ELEMENTS_THAT_LOAD, HOSTILE, Page
