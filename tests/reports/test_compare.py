@@ -205,7 +205,7 @@ def test_two_studies_that_do_not_say_which_data_they_used_are_not_compared(make:
 
 @pytest.mark.parametrize(("seeds", "first_seed", "said"), [
     (3, 1000, "3 seeds cannot decide: "),
-    (3, 5000, "Unpaired, so few runs give no p below 0.1, 0.3 after correction: undecided."),
+    (3, 5000, "Unpaired, this few runs give no p below 0.1, 0.3 after correction: undecided."),
     (7, 1000, ""),  # 2/2⁷ · 3 < 0.05
     (5, 5000, ""),  # 2/C(10, 5) · 3 < 0.05
 ])  # fmt: skip
@@ -215,7 +215,7 @@ def test_a_note_says_where_runs_are_too_few_to_decide(make: Make, seeds: int, fi
         writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] < seeds]
     student = compared(*writers)
     notes = [
-        note for note in make_cells_table(student, ("a", "b")).notes if "cannot decide" in note or "so few" in note
+        note for note in make_cells_table(student, ("a", "b")).notes if "cannot decide" in note or "this few" in note
     ]
     assert [note[: len(said)] for note in notes] == [said] * bool(said)
     if said:

@@ -12,9 +12,7 @@ from reports.analysis.costs import Net, ScoredNet, find_cost_front
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=10), st.sampled_from(["max", "min"])
 )
-def test_front_holds_the_nets_that_none_surpasses_at_the_same_or_a_lower_cost(
-    points: list[tuple[int, int]], direction: str
-) -> None:
+def test_front_holds_the_nets_that_none_dominates(points: list[tuple[int, int]], direction: str) -> None:
     data = [ScoredNet(Net("x", False, {"macs": cost}), "a", 0, float(score), 0.0) for cost, score in points]
     sign = 1 if direction == "max" else -1
     expected = sorted(
