@@ -174,7 +174,7 @@ def main() -> None:
               help="Number of the confirm run within the cell; none is preferred.")  # fmt: skip
 @click.option("--data-dir", type=click.Path(), help="The data, if it has moved since the study: a folder or s3://….")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-              help="The folder to write to; default: in the study's export/, for one on S3 in export/STUDY.")  # fmt: skip
+              help="The folder to write to; default: the study's export/, or export/STUDY for one on S3.")  # fmt: skip
 @click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
               help="The storage of studies given by name: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
 def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, out: Path | None,

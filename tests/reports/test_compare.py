@@ -407,4 +407,4 @@ def test_command_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "reports.compare", "--help"], capture_output=True, text=True, check=True
     )
-    assert "side by side" in done.stdout
+    assert "Compare two or more studies" in done.stdout

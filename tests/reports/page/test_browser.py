@@ -39,7 +39,7 @@ TICKS = "[...document.querySelectorAll('.xtick text')].map((tick) => getComputed
 @pytest.fixture
 def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page of a study with a hostile arm name, with all figures."""
-    metrics = {**METRICS, "val/loss": "min", figures.DISTANCE: "min"}
+    metrics = {**METRICS, "val/loss": "min", figures.TEACHER_DISTANCE: "min"}
     monkeypatch.setattr("tests.reports.fake_study.METRICS", metrics)
     monkeypatch.setattr("tests.reports.fake_study.TRIALS", 48)
     losses = {f"alpha {a}": {"is": "KD", "alpha": a} for a in (0.1, 0.3, 0.5)}
@@ -51,7 +51,7 @@ def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
         if row["phase"] == "search" and row["state"] == "COMPLETE":
             row["val/loss"] = row["val/accuracy"] + row["number"] % 3
     for row in writer.epochs:
-        row[figures.DISTANCE] = 1.0 / row["epoch"]
+        row[figures.TEACHER_DISTANCE] = 1.0 / row["epoch"]
     return build(writer.write())
 
 
