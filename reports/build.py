@@ -38,6 +38,7 @@ from reports.tables.costs import cost_figures, cost_table
 from reports.tables.per_class import class_table
 from reports.text import summary as headline
 from study.errors import InputError
+from study.records.paths import StudyPaths
 from study.records.segments import RecordsError
 from study.storage.locations import display_path
 from study.storage.remote import locate_study, push_report
@@ -67,12 +68,12 @@ def build(folder: Path, images: str | None = None) -> Path:
     records = load(folder)
     write_tables(records)
     content = contents(records)
-    path = folder / "report.html"
+    path = StudyPaths(folder).report
     aside = folder / ".report.html.tmp"
     aside.write_text(_render(content), encoding="utf-8")
     aside.replace(path)
     if images:
-        write_images(content["drawn"], folder / "figures", images)
+        write_images(content["drawn"], StudyPaths(folder).figures, images)
     return path
 
 
@@ -121,7 +122,7 @@ def contents(records: StudyRecords) -> dict[str, Any]:
 
 def write_tables(records: StudyRecords) -> None:
     """tables/comparison.csv with unrounded numbers, and each table as CSV, Markdown and LaTeX."""
-    folder = records.folder / "tables"
+    folder = StudyPaths(records.folder).tables
     folder.mkdir(exist_ok=True)
     comparisons = compare(records)
     to_dataframe(comparisons).to_csv(folder / "comparison.csv", index=False)

@@ -23,6 +23,7 @@ from reports.tables import study_differences as compare_settings
 from reports.tables.cross_study import Strip, answer, cells_table, labels_of, listed, strip
 from reports.text.summary import missing
 from study.errors import InputError
+from study.records.paths import StudyPaths
 from study.records.segments import RecordsError
 from study.storage.remote import locate_study
 
@@ -107,7 +108,7 @@ def find(study: str, storage: Path) -> Path:
     Raises InputError if it is neither.
     """
     for folder in (storage / study, Path(study)):
-        if (folder / "study.json").is_file():
+        if StudyPaths(folder).study_json.is_file():
             return folder
     raise InputError(f"no study {study!r} below {storage}: give a name, a path, or another --storage-path")
 

@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
+from study.records.paths import StudyPaths
+from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments
+from study.records.study_json import read_study
 from study.trial import Direction
 
 
@@ -145,8 +147,8 @@ def load(folder: Path) -> StudyRecords:
     Raises RecordsError if it is no study, or one that a newer version has written.
     """
     study = read_study(folder)
-    trials, trial_warnings = _frame(folder / "trials", TRIAL_COLUMNS)
-    epochs, epoch_warnings = _frame(folder / "epochs", EPOCH_COLUMNS)
+    trials, trial_warnings = _frame(StudyPaths(folder).trials, TRIAL_COLUMNS)
+    epochs, epoch_warnings = _frame(StudyPaths(folder).epochs, EPOCH_COLUMNS)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
         for frame in (trials, epochs):
@@ -172,7 +174,7 @@ def parse_json_object(text: Any) -> dict[str, Any]:
 
 def _frame(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
     tables, warnings = [pa.schema(columns).empty_table()], []
-    for path in segments(folder):
+    for path in list_segments(folder):
         try:
             tables.append(_checked(pq.read_table(path, partitioning=None), columns))
         except (OSError, pa.ArrowException, RecordsError) as error:

@@ -45,80 +45,80 @@ class CodeVersion:
     @property
     def digest(self) -> str:
         """One digest of all files."""
-        return digest_of(json.dumps(sorted(self.files.items())))
+        return digest_text(json.dumps(sorted(self.files.items())))
 
-    def changes(self, earlier: Mapping[str, str]) -> list[str]:
+    def list_changes(self, earlier: Mapping[str, str]) -> list[str]:
         """The names of the files that are not as in an earlier version; new and missing ones are marked."""
         changed = sorted(name for name in self.files.keys() | earlier if self.files.get(name) != earlier.get(name))
         return [name + (" (new)" if name not in earlier else " (gone)" * (name not in self.files)) for name in changed]
 
 
-def version_of(space: Path) -> CodeVersion:
+def read_code_version(space: Path) -> CodeVersion:
     """The version of the code that the study in this space file runs."""
-    files = {SPACE_FILE: _digest_of_users_code(space.read_bytes())}
-    for path in siblings(space):
-        files[path.relative_to(space.parent).as_posix()] = _digest_of_users_code(path.read_bytes())
+    files = {SPACE_FILE: _digest_user_code(space.read_bytes())}
+    for path in find_sibling_modules(space):
+        files[path.relative_to(space.parent).as_posix()] = _digest_user_code(path.read_bytes())
     for package in PACKAGES:
-        files |= package_files(package)
+        files |= digest_package(package)
     return CodeVersion(files)
 
 
-def package_files(package: str) -> dict[str, str]:
+def digest_package(package: str) -> dict[str, str]:
     """The digests of an installed package's files, by their path from its parent folder; empty if it is missing."""
     spec = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     return {
-        path.relative_to(folder.parent).as_posix(): digest_of_code(path.read_bytes())
+        path.relative_to(folder.parent).as_posix(): digest_code(path.read_bytes())
         for folder in folders
         for path in sorted(folder.rglob("*.py"))
     }
 
 
-def siblings(space: Path) -> list[Path]:
+def find_sibling_modules(space: Path) -> list[Path]:
     """The modules in the space file's folder that it imports, directly or through others, wherever in their text."""
     found: dict[Path, None] = {space: None}
     pending = [space]
     while pending:
-        for path in _imported(pending.pop(), space.parent):
+        for path in _find_imports(pending.pop(), space.parent):
             if path not in found:
                 found[path] = None
                 pending.append(path)
     return sorted(path for path in found if path != space)
 
 
-def digest_of_code(text: bytes) -> str:
+def digest_code(text: bytes) -> str:
     """The digest of Python code, to which docstrings, comments and formatting make no difference."""
     try:
-        return digest_of(_as_text(ast.parse(text)))
+        return digest_text(_to_text(ast.parse(text)))
     except (SyntaxError, ValueError):  # no Python: its bytes are all that can be compared
         return sha256(text).hexdigest()[:DIGITS]
 
 
-def _digest_of_users_code(text: bytes) -> str:
+def _digest_user_code(text: bytes) -> str:
     """The digest of code without its settings: a study is continued with more seeds or a longer limit."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return digest_of_code(text)
+        return digest_code(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in SETTINGS:
             node.args, node.keywords = [], []
-    return digest_of(_as_text(tree))
+    return digest_text(_to_text(tree))
 
 
-def digest_of(text: str) -> str:
+def digest_text(text: str) -> str:
     """The first digits of a text's SHA-256."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
-def _as_text(node: Any) -> str:
+def _to_text(node: Any) -> str:
     """A syntax tree as text, the same in all versions of Python: what is empty, such as a newer field, is left out."""
     if isinstance(node, list):
-        return f"[{','.join([_as_text(item) for item in node if not _is_docstring(item)])}]"
+        return f"[{','.join([_to_text(item) for item in node if not _is_docstring(item)])}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = [(name, getattr(node, name, None)) for name in node._fields if name not in ("ctx", "kind")]
-    parts = [f"{name}={_as_text(value)}" for name, value in fields if value is not None and value != []]
+    parts = [f"{name}={_to_text(value)}" for name, value in fields if value is not None and value != []]
     return f"{type(node).__name__}({','.join(parts)})"
 
 
@@ -127,7 +127,7 @@ def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imported(path: Path, folder: Path) -> Iterator[Path]:
+def _find_imports(path: Path, folder: Path) -> Iterator[Path]:
     """The files below `folder` that the import statements of one file name."""
     try:
         tree = ast.parse(path.read_bytes())
@@ -144,10 +144,10 @@ def _imported(path: Path, folder: Path) -> Iterator[Path]:
         else:
             continue
         for name in names:
-            yield from _files_of(name, folder)
+            yield from _find_files(name, folder)
 
 
-def _files_of(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
+def _find_files(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
     """The files that importing a module runs: its own and those of the packages that it lies in."""
     if not module or module[0] in (*PACKAGES, "reports"):
         return

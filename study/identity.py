@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study.code_version import PACKAGES, SPACE_FILE, digest_of, digest_of_code
+from study.code_version import PACKAGES, SPACE_FILE, digest_code, digest_text
 from study.errors import InputError
 
 LOCATION = {"identity": False}
@@ -24,13 +24,13 @@ LOCATION = {"identity": False}
 LIMIT = {"identity": False}
 """Metadata of a field that says how long one may go on, not what is computed."""
 
-SOURCE = "__source_digest__"
+SOURCE_ATTRIBUTE = "__source_digest__"
 """The attribute in which a class from outside the installed packages carries the digest of its code."""
 
 SOURCE_CHANGE = re.compile(r'(^|\.)source: "\w{16}" → "\w{16}"$')
 """A line of `differences` that only says that a class has other code."""
 
-PUBLIC_NAME = "__public_name__"
+PUBLIC_NAME_ATTRIBUTE = "__public_name__"
 """The attribute by which a class that is renamed keeps its former name in descriptions, and so in ids and keys."""
 
 
@@ -46,7 +46,7 @@ def describe(value: Any) -> Any:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = (f for f in dataclasses.fields(value) if f.metadata.get("identity", True))
-        return _class(type(value)) | {f.name: describe(getattr(value, f.name)) for f in named}
+        return _describe_class(type(value)) | {f.name: describe(getattr(value, f.name)) for f in named}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,58 +57,58 @@ def describe(value: Any) -> Any:
     )
 
 
-def public_name(kind: type) -> str:
+def get_public_name(kind: type) -> str:
     """Return the name under which a class is described."""
-    return str(vars(kind).get(PUBLIC_NAME, kind.__qualname__))
+    return str(vars(kind).get(PUBLIC_NAME_ATTRIBUTE, kind.__qualname__))
 
 
-def _class(kind: type) -> dict[str, str]:
+def _describe_class(kind: type) -> dict[str, str]:
     package = kind.__module__.split(".")[0]
     if package in PACKAGES:
-        return {"is": public_name(kind), "from": package}
+        return {"is": get_public_name(kind), "from": package}
     origin = SPACE_FILE if package.startswith(SPACE_FILE) else kind.__module__
-    named = {"is": public_name(kind), "from": origin}
+    named = {"is": get_public_name(kind), "from": origin}
     # a class of the user's own is not versioned with this project: its code is part of what it is
-    source = _source(kind)
+    source = _digest_source(kind)
     return named | {"source": source} if source else named
 
 
-def _source(kind: type) -> str:
+def _digest_source(kind: type) -> str:
     """Return the digest of a class's code, empty where its text cannot be found.
 
     It is kept in the class: a worker that gets the class by value does not have its text.
     """
-    if SOURCE not in vars(kind):
+    if SOURCE_ATTRIBUTE not in vars(kind):
         try:
-            source = digest_of_code(textwrap.dedent(inspect.getsource(kind)).encode())
+            source = digest_code(textwrap.dedent(inspect.getsource(kind)).encode())
         except (OSError, TypeError):
             source = ""
-        setattr(kind, SOURCE, source)
-    return str(vars(kind)[SOURCE])
+        setattr(kind, SOURCE_ATTRIBUTE, source)
+    return str(vars(kind)[SOURCE_ATTRIBUTE])
 
 
-def canonical(value: Any) -> str:
+def to_canonical_json(value: Any) -> str:
     """The one JSON text of a description: sorted keys, no white space."""
     return json.dumps(describe(value), sort_keys=True, separators=(",", ":"))
 
 
 def digest(*values: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of the values' descriptions."""
-    return digest_of(canonical(values))
+    return digest_text(to_canonical_json(values))
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def find_differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """One line `path: old → new` for each leaf in which two descriptions differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from find_differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (left, right) in enumerate(zip(old, new, strict=True)):
-            yield from differences(left, right, f"{path}[{index}]")
+            yield from find_differences(left, right, f"{path}[{index}]")
     elif old != new:
         yield f"{path}: {json.dumps(old)} → {json.dumps(new)}"
 
 
-def derived_seed(*names: Any) -> int:
+def derive_seed(*names: Any) -> int:
     """A seed in [0, 2^63) that follows from the names alone: the study's seed and what the seed is for."""
     return int(digest(*names), 16) >> 1

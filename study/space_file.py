@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from study.code_version import SPACE_FILE, CodeVersion, version_of
+from study.code_version import SPACE_FILE, CodeVersion, read_code_version
 from study.errors import InputError
 from study.study import Study
 
@@ -47,12 +47,12 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
 
     Raises InputError for a file that is missing, is no Python, raises, defines no study, or has no such profile.
     """
-    module = _import(path)
+    module = _import_file(path)
     if not hasattr(module, "study"):
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
         )
-    source, code, defined = path.read_text(encoding="utf-8"), version_of(path), module.study
+    source, code, defined = path.read_text(encoding="utf-8"), read_code_version(path), module.study
     if isinstance(defined, Study):
         if profile is not None:
             raise InputError(f"{path} has no profiles, --profile {profile} cannot be chosen: leave the option out")
@@ -62,14 +62,14 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     chosen = next(iter(defined)) if profile is None else profile
     if chosen not in defined:
         raise InputError(f"unknown profile {chosen!r}; {path} has: {', '.join(defined)}")
-    with _blamed_on(path):
+    with _as_input_error(path):
         study = defined[chosen](data_dir)
     if not isinstance(study, Study):
         raise InputError(f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study")
     return Space(study, module, path, chosen, source, code)
 
 
-def overridden(
+def with_overrides(
     study: Study,
     *,
     name: str | None,
@@ -101,20 +101,20 @@ def overridden(
     )
 
 
-def in_precision(study: Study, precision: str) -> Study:
+def with_precision(study: Study, precision: str) -> Study:
     """The study in another precision than the space file's, which leaves a paper's protocol."""
     task = study.task.with_precision(precision)
     return dataclasses.replace(study, task=task, protocol=study.protocol if task == study.task else "")
 
 
-def capped(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
+def with_caps(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
     """The study with the command line's caps in place of the space file's."""
     caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}
     return dataclasses.replace(study, budget=dataclasses.replace(study.budget, **caps))  # type: ignore[arg-type]
 
 
 @contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
+def _as_input_error(path: Path) -> Iterator[None]:
     """Tell an exception of a space file in one line, with the line of the file that led to it."""
     try:
         yield
@@ -140,7 +140,7 @@ def _renaming_hint(error: Exception) -> str:
     return ""
 
 
-def _import(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         near = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise InputError(f"no space file {path}; {'there are: ' + ', '.join(near) if near else 'its folder has none'}")
@@ -153,6 +153,6 @@ def _import(path: Path) -> ModuleType:
         raise InputError(f"{path} is no Python file: a space file ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses defined in the file look their module up
-    with _blamed_on(path):
+    with _as_input_error(path):
         spec.loader.exec_module(module)
     return module

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from study.identity import derived_seed
+from study.identity import derive_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
@@ -108,7 +108,7 @@ def train_epoch(
     views = task.views.draw(seed, epoch, torch.arange(len(train), device=job.device))
     teacher_outputs = teacher.epoch(views)
     # dropout draws from the global generator: seeded per epoch, a resumed trial draws what it would have drawn
-    torch.manual_seed(derived_seed(seed, "epoch", epoch) + ranks.rank)
+    torch.manual_seed(derive_seed(seed, "epoch", epoch) + ranks.rank)
     net.train()
     meters = task.meters(job.device, "train")
     sums = torch.zeros(4, device=job.device)
@@ -205,8 +205,8 @@ def start_training(
     job: TrialContext, ranks: ProcessGroup, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss
 ) -> Training:
     """A fresh training, or the one whose checkpoint lies in the trial's folder."""
-    net = ranks.prepare_model(to_device(build_seeded(build, derived_seed(job.trial.seed, "weights")), job.device))
-    running = build_seeded(lambda: make_loss_state(loss, job.device), derived_seed(job.trial.seed, "loss"))
+    net = ranks.prepare_model(to_device(build_seeded(build, derive_seed(job.trial.seed, "weights")), job.device))
+    running = build_seeded(lambda: make_loss_state(loss, job.device), derive_seed(job.trial.seed, "loss"))
     training = Training(ranks, net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
     state = checkpoint.load(job.checkpoint)
     if state is not None:
@@ -235,7 +235,7 @@ def _save(job: TrialContext, training: Training, row: EpochResult) -> None:
 
 
 def _order(seed: int, epoch: int, samples: int) -> Tensor:
-    generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(samples, generator=generator)
 
 

@@ -24,9 +24,9 @@ from rich.text import Text
 
 from study.cli import hardware
 from study.cli.hardware import Finding, Level
-from study.driver import check_inputs, preparation_lines
 from study.errors import InputError
-from study.records.study_json import gpu_names
+from study.preflight import check_inputs, format_preparations
+from study.records.provenance import list_gpu_names
 from study.space_file import load_space
 
 TORCH_SECONDS, RAY_SECONDS = 180, 120
@@ -61,7 +61,7 @@ finally:
 
 
 @dataclass(frozen=True)
-class Wish:
+class DoctorOptions:
     """What the machine is to be used for, as the command line says."""
 
     storage: Path
@@ -74,10 +74,10 @@ class Wish:
     """Without it, the space file's."""
 
 
-def examine(wish: Wish, console: Console) -> bool:
+def run_checks(wish: DoctorOptions, console: Console) -> bool:
     """Make every check, and tell each as it is made; False if one fails."""
     levels: list[Level] = []
-    for finding in findings(wish):
+    for finding in check_all(wish):
         levels.append(finding.level)
         console.print(Text.assemble((f"{finding.level:<9}", STYLES[finding.level]), finding.says), soft_wrap=True)
     counts = f"{len(levels)} checks, {levels.count('warning')} with a warning, {levels.count('fails')} failed"
@@ -85,23 +85,23 @@ def examine(wish: Wish, console: Console) -> bool:
     return "fails" not in levels
 
 
-def findings(wish: Wish) -> Iterator[Finding]:
+def check_all(wish: DoctorOptions) -> Iterator[Finding]:
     yield Finding("ok", f"Python {platform.python_version()} at {sys.executable}")
-    yield packages()
-    yield from torch(gpu_names(), wish.gpus_per_worker)
-    free, trials = hardware.free_memory(), os.cpu_count() or 1
-    yield hardware.cores()
-    yield hardware.memory(free, trials)
+    yield check_packages()
+    yield from check_torch(list_gpu_names(), wish.gpus_per_worker)
+    free, trials = hardware.read_free_memory(), os.cpu_count() or 1
+    yield hardware.check_cores()
+    yield hardware.check_memory(free, trials)
     if Path("/dev/shm").is_dir():
-        yield hardware.shared_memory(free, shutil.disk_usage("/dev/shm").free)
-    yield hardware.open_files()
-    yield from hardware.disk(wish.storage)
-    yield ray(wish.address, wish.gpus_per_worker, wish.workers_per_trial or workers_of(wish))
+        yield hardware.check_shared_memory(free, shutil.disk_usage("/dev/shm").free)
+    yield hardware.check_open_files()
+    yield from hardware.check_storage(wish.storage)
+    yield check_ray(wish.address, wish.gpus_per_worker, wish.workers_per_trial or read_workers_per_trial(wish))
     if wish.space is not None:
-        yield from the_space(wish.space, wish)
+        yield from check_space_file(wish.space, wish)
 
 
-def packages() -> Finding:
+def check_packages() -> Finding:
     """Whether what kdstudy needs is installed, in the versions it needs."""
     try:
         needed = [Requirement(line) for line in importlib.metadata.requires("kdstudy") or []]
@@ -124,9 +124,9 @@ def packages() -> Finding:
     return Finding("ok", f"packages: {', '.join(found)}")
 
 
-def torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
+def check_torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
     """Whether torch and torchvision belong together, and torch can use the GPUs that the driver shows."""
-    answer, problem = asked(TORCH, [], TORCH_SECONDS)
+    answer, problem = run_python(TORCH, [], TORCH_SECONDS)
     if problem:
         yield Finding("fails", f"torch and torchvision: {problem}: pip install -U torch torchvision, both at once")
         return
@@ -145,7 +145,7 @@ def torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
         )
 
 
-def workers_of(wish: Wish) -> int:
+def read_workers_per_trial(wish: DoctorOptions) -> int:
     """How many processes train a trial together, as the space file has it; 1 where there is none that can be read."""
     try:
         return load_space(wish.space, wish.profile, wish.data_dir).study.workers_per_trial if wish.space else 1
@@ -153,17 +153,17 @@ def workers_of(wish: Wish) -> int:
         return 1  # told by the_space
 
 
-def ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Finding:
+def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Finding:
     """Whether Ray starts, or is there at the address, runs a task, and has room for a trial of so many workers."""
     share = "" if gpus_per_worker is None else str(gpus_per_worker)
-    answer, problem = asked(RAY, [address or "", share, str(workers)], RAY_SECONDS)
+    answer, problem = run_python(RAY, [address or "", share, str(workers)], RAY_SECONDS)
     where = f"Ray at {address}" if address else "Ray on this machine"
     if not problem:
         return Finding("ok", f"{where} runs a task: {answer}")
     return Finding("fails", f"{where}: {problem}")
 
 
-def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
+def check_space_file(path: Path, wish: DoctorOptions) -> Iterator[Finding]:
     """Whether the study of a space file could start: its data, teacher, room and seeds."""
     from reports.text.summary import seeds_warning
 
@@ -174,7 +174,7 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
         yield Finding("ok", f"{path}{profile}: {study.name}, {len(study.cells)} cells")
         data = check_inputs(study, wish.storage).get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
-        to_prepare = preparation_lines(study.task.list_preparations(wish.storage, study.plan))
+        to_prepare = format_preparations(study.task.list_preparations(wish.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:
         yield Finding("fails", str(error))
@@ -183,7 +183,7 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
         yield Finding("warning", warning)
 
 
-def asked(code: str, words: list[str], seconds: float) -> tuple[str, str]:
+def run_python(code: str, words: list[str], seconds: float) -> tuple[str, str]:
     """What a Python process of its own prints last, and its problem in a line, if it has one."""
     try:
         done = subprocess.run(

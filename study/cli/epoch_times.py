@@ -9,21 +9,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from study.identity import public_name
-from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments, read_study
-from study.records.study_json import fingerprints
+from study.identity import get_public_name
+from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments
+from study.records.study_json import collect_fingerprints, read_study
 from study.study import Study
 from study.trial import Trial
 
 
 @dataclass(frozen=True)
-class Pace:
+class EpochTimes:
     """Mean seconds per epoch, for cells, steps and students of which there are figures and for all others together."""
 
     seconds: Mapping[tuple[str, ...], float]
     source: str
 
-    def of(self, trial: Trial) -> float:
+    def seconds_of(self, trial: Trial) -> float:
         keys = _from_close_to_far(trial.phase, trial.cell, trial.student)
         return next(self.seconds[key] for key in keys if key in self.seconds)
 
@@ -34,12 +34,12 @@ def _from_close_to_far(phase: str, cell: str, student: str) -> list[tuple[str, .
     return [(kind, phase, cell), (kind, "", cell), (kind, "family", family), (kind,), ()]
 
 
-def assumed(seconds: float) -> Pace:
+def assume_epoch_seconds(seconds: float) -> EpochTimes:
     """One figure for all epochs, as the user gives it."""
-    return Pace({(): seconds}, "as given")
+    return EpochTimes({(): seconds}, "as given")
 
 
-def measured(study: Study, inputs: Mapping[str, Any], storage: Path, gpus: float) -> Pace | None:
+def read_epoch_times(study: Study, inputs: Mapping[str, Any], storage: Path, gpus: float) -> EpochTimes | None:
     """What epochs took in this study's own rows, else in the last study of the same task, data and students.
 
     Only trials on the same kind of device count. None if there are none.
@@ -53,7 +53,7 @@ def measured(study: Study, inputs: Mapping[str, Any], storage: Path, gpus: float
         except RecordsError:
             continue  # another study's damage is none of this one's business
         if any(row["phase"] != "prepare" for row in rows):
-            return Pace(_means(rows), f"measured in {storage.name}/{folder.name}")
+            return EpochTimes(_means(rows), f"measured in {storage.name}/{folder.name}")
     return None
 
 
@@ -62,9 +62,9 @@ def _alike(other: Mapping[str, Any], study: Study, inputs: Mapping[str, Any]) ->
         return False
     students = {cell["student"] for cell in other["cells"]}
     return bool(
-        other["study"]["task"]["is"] == public_name(type(study.task))
+        other["study"]["task"]["is"] == get_public_name(type(study.task))
         and other["study"].get("workers_per_trial", 1) == study.workers_per_trial
-        and fingerprints(other["inputs"]).get("data") == fingerprints(inputs).get("data")
+        and collect_fingerprints(other["inputs"]).get("data") == collect_fingerprints(inputs).get("data")
         and all(student.name in students for student in study.students)
     )
 

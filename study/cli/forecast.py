@@ -21,14 +21,14 @@ from typing import Any
 import optuna
 import pyarrow.parquet as pq
 
-from study.cli.epoch_times import Pace, assumed
+from study.cli.epoch_times import EpochTimes, assume_epoch_seconds
 from study.engine.coordinator import Coordinator
-from study.engine.replay import replay
-from study.engine.usage import HOUR, exhausted_cap
+from study.engine.replay import replay_records
+from study.engine.usage import HOUR, find_exhausted_cap
 from study.errors import InputError
 from study.records.rows import RunningTrial
 from study.records.segments import Records, read_segments
-from study.records.study_json import check_same, fingerprints, runs_of
+from study.records.study_json import collect_fingerprints, list_runs, read_same_study
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
 from study.task import Preparation
@@ -65,12 +65,12 @@ class Forecast:
     """Why the study cannot go on, as its folder stands; empty if it can."""
 
 
-def forecast(
+def forecast_study(
     study: Study,
     inputs: Mapping[str, Any],
     storage: Path,
     preparations: Sequence[Preparation],
-    pace: Pace | None,
+    pace: EpochTimes | None,
     concurrent: int,
     gpus: float,
     retry_failed: bool = False,
@@ -89,10 +89,10 @@ def forecast(
         while not forecasts or (forecasts[0].stopped and len(forecasts) * forecasts[0].trials < SIMULATED_TRIALS):
             records = Records(Path(scratch), study.task.metrics)
             flow = Coordinator(
-                planned, records, optuna.storages.InMemoryStorage(), [*preparations], fingerprints(inputs)
+                planned, records, optuna.storages.InMemoryStorage(), [*preparations], collect_fingerprints(inputs)
             )
             flow.flush_seconds, flow.resources = math.inf, {"gpus": gpus}
-            replay(flow, retry_failed, runs)
+            replay_records(flow, retry_failed, runs)
             forecasts.append(_simulated(flow, pace, concurrent, random.Random(len(forecasts)), study.budget))
     return _mean(forecasts)
 
@@ -100,7 +100,7 @@ def forecast(
 def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path) -> list[dict[str, Any]]:
     """Put a copy of the study's rows, if there are any, into `scratch`; returns its earlier runs."""
     try:
-        earlier = check_same(folder, study, inputs)
+        earlier = read_same_study(folder, study, inputs)
     except InputError:
         return []
     if earlier is None:
@@ -108,12 +108,14 @@ def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path
     records = Records(scratch, study.task.metrics)
     for table in (records.trials, records.epochs):
         pq.write_table(read_segments(folder / table.folder.name, table.schema), table.folder / "00000001.parquet")
-    return runs_of(earlier)
+    return list_runs(earlier)
 
 
-def _simulated(flow: Coordinator, pace: Pace | None, concurrent: int, draw: random.Random, budget: Budget) -> Forecast:
+def _simulated(
+    flow: Coordinator, pace: EpochTimes | None, concurrent: int, draw: random.Random, budget: Budget
+) -> Forecast:
     gpu_seconds, recorded, searched, stopped = flow.gpu_seconds, *_ended(flow)
-    ticks = list(_ticks(flow, pace or assumed(1.0), concurrent, draw))
+    ticks = list(_ticks(flow, pace or assume_epoch_seconds(1.0), concurrent, draw))
     wall_seconds = ticks[-1][0] if ticks else 0.0
     trials_ended, searches_ended, all_stopped = _ended(flow)
     return Forecast(
@@ -127,12 +129,14 @@ def _simulated(flow: Coordinator, pace: Pace | None, concurrent: int, draw: rand
         concurrent=concurrent,
         recorded=recorded,
         source=pace.source if pace else "",
-        over=exhausted_cap(budget, flow.wall_seconds_before + wall_seconds, flow.gpu_seconds) if pace else "",
+        over=find_exhausted_cap(budget, flow.wall_seconds_before + wall_seconds, flow.gpu_seconds) if pace else "",
         problem=flow.problem,
     )
 
 
-def _ticks(flow: Coordinator, pace: Pace, concurrent: int, draw: random.Random) -> Iterator[tuple[float, str, float]]:
+def _ticks(
+    flow: Coordinator, pace: EpochTimes, concurrent: int, draw: random.Random
+) -> Iterator[tuple[float, str, float]]:
     """The end of each epoch, in the order of time: when, in which phase, after how many seconds."""
     under_way: list[tuple[float, int, RunningTrial, float]] = []
     now, order = 0.0, itertools.count()  # of two epochs that end at once, the one begun first comes first
@@ -171,7 +175,7 @@ def _ended(flow: Coordinator) -> tuple[int, int, int]:
 
 def _mean(forecasts: Sequence[Forecast]) -> Forecast:
     def of(name: str) -> float:
-        return mean(float(getattr(forecast, name)) for forecast in forecasts)
+        return mean(float(getattr(forecast_study, name)) for forecast_study in forecasts)
 
     return replace(
         forecasts[0],
@@ -186,7 +190,7 @@ def _mean(forecasts: Sequence[Forecast]) -> Forecast:
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
-def lines(forecast: Forecast, name: str) -> list[str]:
+def format_forecast(forecast: Forecast, name: str) -> list[str]:
     """The forecast for a user who has asked for a dry run of the study `name`."""
     if not forecast.trials:
         return [forecast.problem or "nothing is left to train"]
@@ -201,14 +205,14 @@ def lines(forecast: Forecast, name: str) -> list[str]:
         ]
     gpus = f", {_plain(forecast.gpu_hours)} GPU hours" if forecast.gpu_hours else ""
     said = [
-        f"{left}about {duration(forecast.wall_seconds)} on {forecast.concurrent} "
+        f"{left}about {format_duration(forecast.wall_seconds)} on {forecast.concurrent} "
         f"trial{'s' if forecast.concurrent > 1 else ''} at once "
         f"({forecast.epoch_seconds:.3g} s an epoch, {forecast.source}){gpus}{halving}"
     ]
     return said + ([f"its budget ends it before: {forecast.over}"] if forecast.over else [])
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in the two largest units that matter: 42 s, 12 min, 1 h 10 min, 3 d 4 h."""
     minutes = round(seconds / 60)
     if seconds < 100:

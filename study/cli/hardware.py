@@ -54,7 +54,7 @@ class Finding:
     says: str
 
 
-def cores() -> Finding:
+def check_cores() -> Finding:
     there = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
     if usable < there:
@@ -62,27 +62,31 @@ def cores() -> Finding:
     return Finding("ok", f"{there} cores")
 
 
-def memory(free: float, trials: int) -> Finding:
+def check_memory(free: float, trials: int) -> Finding:
     """Whether so many trials at once fit."""
     if free < trials * WORKER_BYTES:
         fit = max(1, int(free / WORKER_BYTES))
-        return Finding("warning", f"memory: {gb(free)} free, little for {trials} trials: --max-concurrent {fit}")
-    return Finding("ok", f"memory: {gb(free)} free")
+        return Finding(
+            "warning", f"memory: {format_gigabytes(free)} free, little for {trials} trials: --max-concurrent {fit}"
+        )
+    return Finding("ok", f"memory: {format_gigabytes(free)} free")
 
 
-def shared_memory(free: float, shared: float) -> Finding:
+def check_shared_memory(free: float, shared: float) -> Finding:
     """Whether Ray's object store, of `free` memory, fits into /dev/shm."""
     store = min(RAY_SHARE * free, max(RAY_LEAST_CAP_BYTES, RAY_SHM_SHARE * shared))
     if shared < store:
         return Finding(
             "warning",
-            f"/dev/shm: {gb(shared)} free, less than the {gb(store)} of Ray's object store, which will lie on disk: "
+            f"/dev/shm: {format_gigabytes(shared)} free, less than the {format_gigabytes(store)} of Ray's object store, which will lie on disk: "
             f"make it larger, in a container by --shm-size={store / 1e9:.0f}gb",
         )
-    return Finding("ok", f"/dev/shm: {gb(shared)} free, Ray's object store takes {gb(store)}")
+    return Finding(
+        "ok", f"/dev/shm: {format_gigabytes(shared)} free, Ray's object store takes {format_gigabytes(store)}"
+    )
 
 
-def free_memory() -> float:
+def read_free_memory() -> float:
     """In bytes, within what a container may take."""
     info = Path("/proc/meminfo")
     if not info.is_file():
@@ -95,14 +99,14 @@ def free_memory() -> float:
     return free
 
 
-def open_files() -> Finding:
+def check_open_files() -> Finding:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and most < OPEN_FILES:
         return Finding("warning", f"at most {most} open files, Ray wants {OPEN_FILES}: raise it (ulimit -Hn)")
     return Finding("ok", f"open files: {'no limit' if most == resource.RLIM_INFINITY else f'at most {most}'}")
 
 
-def disk(storage: Path) -> Iterator[Finding]:
+def check_storage(storage: Path) -> Iterator[Finding]:
     """Room, rights, locks and the clock where studies are kept; room where Ray keeps its files."""
     place = next(parent for parent in (storage, *storage.parents) if parent.exists())
     where = str(storage) if place == storage else f"{storage}, to be made in {place}"
@@ -111,10 +115,10 @@ def disk(storage: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(place).free
     level: Level = "fails" if free < ROOM_BYTES else "warning" if free < LITTLE_ROOM_BYTES else "ok"
-    yield Finding(level, f"storage {where}: {gb(free)} free" + (": make room" if level != "ok" else ""))
+    yield Finding(level, f"storage {where}: {format_gigabytes(free)} free" + (": make room" if level != "ok" else ""))
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as probe:
-            yield from _probed(Path(probe) / "probe")
+            yield from _probe_file(Path(probe) / "probe")
     except OSError as error:
         yield Finding("fails", f"storage {place} cannot be written ({error.strerror}): give another --storage-path")
     temporary = shutil.disk_usage(tempfile.gettempdir())
@@ -122,25 +126,25 @@ def disk(storage: Path) -> Iterator[Finding]:
         yield Finding("warning", f"{tempfile.gettempdir()} is over 95 % full, and Ray keeps its files there: make room")
 
 
-def file_system(path: Path) -> str:
+def find_file_system(path: Path) -> str:
     """The type of the file system that a path lies on, as the system calls it; "unknown" if it does not say."""
     mounts = Path("/proc/mounts")
     if not mounts.is_file():
         return "unknown"
     fields = [line.split() for line in mounts.read_text().splitlines()]
-    holding = [(point, kind) for _, point, kind, *_ in fields if path.resolve().is_relative_to(_unescaped(point))]
+    holding = [(point, kind) for _, point, kind, *_ in fields if path.resolve().is_relative_to(_unescape(point))]
     return max(holding, key=lambda pair: len(pair[0]), default=("", "unknown"))[1]
 
 
-def gb(size_bytes: float) -> str:
+def format_gigabytes(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:.1f} GB"
 
 
-def _probed(file: Path) -> Iterator[Finding]:
+def _probe_file(file: Path) -> Iterator[Finding]:
     """What a new file on the storage tells."""
     file.write_text("")
     skew = file.stat().st_mtime - time.time()
-    kind = file_system(file)
+    kind = find_file_system(file)
     what = f"file system {kind}{', over the network' if kind.split('.')[0] in NETWORK else ''}"
     if _lock_holds(file):
         yield Finding("ok", f"{what}: can be written, and its locks hold")
@@ -167,5 +171,5 @@ def _lock_holds(path: Path) -> bool:
         return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() == "refused"
 
 
-def _unescaped(mount_point: str) -> str:
+def _unescape(mount_point: str) -> str:
     return mount_point.replace("\\040", " ")

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from study.errors import InputError
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_segments, read_study, segments
+from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments, read_segments
+from study.records.study_json import read_study
 from study.storage.locations import display_path
 from study.storage.remote import read_driver
 from study.trial import TrialState
@@ -51,7 +52,7 @@ class Overview:
     size_bytes: int = 0
 
 
-def find(study: str, storage: Path) -> Path:
+def find_study(study: str, storage: Path) -> Path:
     """The folder of a study, given by its name below `storage` or by a path.
 
     Raises InputError with the studies there are if it is neither.
@@ -59,7 +60,7 @@ def find(study: str, storage: Path) -> Path:
     for folder in (storage / study, Path(study)):
         if (folder / "study.json").is_file():
             return folder
-    if (storage / study / ".lock").is_file() and holder(storage / study):
+    if (storage / study / ".lock").is_file() and find_driver(storage / study):
         raise InputError(f"study {study!r} is just being started: try again in a few seconds")
     there = [folder.name for folder in _folders(storage)] if storage.is_dir() else []
     known = f"there are: {', '.join(there)}" if there else "there is none"
@@ -67,7 +68,7 @@ def find(study: str, storage: Path) -> Path:
     raise InputError(f"no study {study!r} below {below} ({known}): give a name, a path, or another --storage-path")
 
 
-def holder(folder: Path) -> str:
+def find_driver(folder: Path) -> str:
     """Who runs the study in this folder, as host:pid; empty if nobody does."""
     try:
         with (folder / ".lock").open("r") as file:
@@ -80,11 +81,11 @@ def holder(folder: Path) -> str:
     return read_driver(folder)
 
 
-def state_of(study: Mapping[str, Any], by: str) -> State:
+def derive_state(study: Mapping[str, Any], by: str) -> State:
     return "running" if by else "finished" if study.get("finished") else "unfinished"
 
 
-def described(folder: Path) -> dict[str, Any]:
+def read_shown_study(folder: Path) -> dict[str, Any]:
     """study.json, with everything in it that is shown.
 
     Raises RecordsError if it is damaged.
@@ -95,7 +96,7 @@ def described(folder: Path) -> dict[str, Any]:
         raise RecordsError(f"{folder / 'study.json'} cannot be read ({error.strerror})") from None
     lacking = [name for name, kind in NEEDED.items() if not isinstance(study.get(name), kind)]
     try:
-        lacking or planned(study)
+        lacking or count_planned(study)
     except (KeyError, TypeError) as error:
         lacking = [f"a part of its budget or cells ({error})"]
     if lacking:
@@ -103,34 +104,34 @@ def described(folder: Path) -> dict[str, Any]:
     return study
 
 
-def trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per trial that still counts. Raises RecordsError naming a segment that cannot be read."""
     columns = [(name, kind) for name, kind in TRIAL_COLUMNS if name != "config"]
     read = _rows(folder / "trials", [*columns, *((name, pa.float64()) for name in study["metrics"])])
     return [row for row in read if row["state"] != TrialState.SUPERSEDED]
 
 
-def epoch_rows(folder: Path) -> list[dict[str, Any]]:
+def read_epoch_rows(folder: Path) -> list[dict[str, Any]]:
     """A row per trial and epoch, without its metrics. Raises RecordsError naming a segment that cannot be read."""
     return _rows(folder / "epochs", [(name, kind) for name, kind in EPOCH_COLUMNS if name != "schedules"])
 
 
-def slots(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+def group_by_slot(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
     """Search and confirm trials by cell, phase and number; a seed confirmed anew counts once, as its last trial."""
     return {(row["cell"], row["phase"], row["number"]): row for row in trials if row["phase"] != "prepare"}
 
 
-def planned(study: Mapping[str, Any]) -> int:
+def count_planned(study: Mapping[str, Any]) -> int:
     """How many search and confirm trials the study has."""
-    return sum(to_search(study, cell) + study["budget"]["seeds"] for cell in study["cells"])
+    return sum(count_search_trials(study, cell) + study["budget"]["seeds"] for cell in study["cells"])
 
 
-def to_search(study: Mapping[str, Any], cell: Mapping[str, Any]) -> int:
+def count_search_trials(study: Mapping[str, Any], cell: Mapping[str, Any]) -> int:
     """How many search trials a cell of study.json has; older files give the budget's, of which a grid may use fewer."""
     return int(cell.get("trials", study["budget"]["trials"] if cell["searched"] else 0))
 
 
-def overviews(storage: Path) -> list[Overview]:
+def list_studies(storage: Path) -> list[Overview]:
     """Every study below `storage`, by name; one that cannot be read with its problem.
 
     Raises InputError if there is no such folder.
@@ -140,7 +141,7 @@ def overviews(storage: Path) -> list[Overview]:
     return [_overview(folder) for folder in _folders(storage)]
 
 
-def table(listed: list[Overview]) -> Table:
+def render_list(listed: list[Overview]) -> Table:
     """The list as people read it; problems are told apart from it."""
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("study", "state", "cells", "trials", "failed", "started", "last row", "size"):
@@ -150,11 +151,11 @@ def table(listed: list[Overview]) -> Table:
     return drawn
 
 
-def local(moment: datetime | None) -> str:
+def format_time(moment: datetime | None) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "–"
 
 
-def in_bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A size as people say it: "340 kB", "1.2 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -163,7 +164,7 @@ def in_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def size_bytes(folder: Path) -> int:
+def measure_bytes(folder: Path) -> int:
     """What lies below a folder; files that vanish meanwhile do not count."""
     total = 0
     for parent, _, files in os.walk(folder):
@@ -178,7 +179,7 @@ def size_bytes(folder: Path) -> int:
 def _folders(storage: Path) -> list[Path]:
     """What is a study below `storage`, or becomes one: a driver locks the folder before it writes study.json."""
     below = sorted(path for path in storage.iterdir() if path.is_dir())
-    return [path for path in below if (path / "study.json").is_file() or holder(path)]
+    return [path for path in below if (path / "study.json").is_file() or find_driver(path)]
 
 
 def _rows(folder: Path, columns: list[tuple[str, pa.DataType]]) -> list[dict[str, Any]]:
@@ -188,37 +189,41 @@ def _rows(folder: Path, columns: list[tuple[str, pa.DataType]]) -> list[dict[str
 
 
 def _overview(folder: Path) -> Overview:
-    by = holder(folder)
+    by = find_driver(folder)
     if not (folder / "study.json").is_file():
         return Overview(folder.name, folder, "starting", by)
     try:
-        study = described(folder)
-        ended = [row for row in slots(trial_rows(folder, study)).values() if TrialState(row["state"]).is_finished]
+        study = read_shown_study(folder)
+        ended = [
+            row
+            for row in group_by_slot(read_trial_rows(folder, study)).values()
+            if TrialState(row["state"]).is_finished
+        ]
         return Overview(
             name=folder.name,
             folder=folder,
-            state=state_of(study, by),
+            state=derive_state(study, by),
             by=by,
             cells=len(study["cells"]),
             done=len(ended),
-            planned=planned(study),
+            count_planned=count_planned(study),
             failed=sum(row["state"] == TrialState.FAILED for row in ended),
             started=datetime.fromisoformat(study["provenance"]["created"]),
             last_row=_last_written(folder),
-            size_bytes=size_bytes(folder),
+            measure_bytes=measure_bytes(folder),
         )
     except RecordsError as error:
         problem = str(error)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"{folder} is damaged: {type(error).__name__}: {error}"
-    return Overview(folder.name, folder, "damaged", by, problem, size_bytes=size_bytes(folder))
+    return Overview(folder.name, folder, "damaged", by, problem, measure_bytes=measure_bytes(folder))
 
 
 def _last_written(folder: Path) -> datetime | None:
     """When the newest segment was written: a trial's row may be as old as its start."""
     times = []
     for name in KEYS:
-        for path in segments(folder / name)[-1:]:
+        for path in list_segments(folder / name)[-1:]:
             try:
                 times.append(path.stat().st_mtime)
             except FileNotFoundError:
@@ -234,12 +239,12 @@ def _state_text(study: Overview) -> Text:
 
 def _numbers(study: Overview) -> list[str]:
     if study.state in ("starting", "damaged"):
-        return ["–"] * 5 + [in_bytes(study.size_bytes)]
+        return ["–"] * 5 + [format_bytes(study.size_bytes)]
     return [
         str(study.cells),
         f"{study.done}/{study.planned}",
         str(study.failed or "–"),
-        local(study.started),
-        local(study.last_row),
-        in_bytes(study.size_bytes),
+        format_time(study.started),
+        format_time(study.last_row),
+        format_bytes(study.size_bytes),
     ]

@@ -45,20 +45,20 @@ Examples:
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
-below = click.option(
+storage_path_option = click.option(
     "--storage-path",
     type=click.Path(),
     default="runs",
     show_default=True,
     help="Where the studies lie: a folder, or s3://BUCKET/PREFIX.",
 )
-one = click.argument("study")
-through = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask on its head.")
-as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+study_argument = click.argument("study")
+address_option = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask on its head.")
+json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def exit_on_errors() -> Iterator[None]:
     """Tell what the user can mend in one line, exit code 2."""
     try:
         yield
@@ -69,16 +69,16 @@ def in_one_line() -> Iterator[None]:
         sys.exit(130)
 
 
-def examples(*lines: str) -> str:
+def format_examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  python -m study {line}" for line in lines)
 
 
-def in_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """Paths and times as text."""
     return json.dumps(value, indent=1, ensure_ascii=False, default=str)
 
 
-def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
+def answer_from_cluster(address: str, study: str = "", watch: bool = False) -> NoReturn:
     """Print what this very command answers on the head of the cluster there, and end as it does."""
     context = click.get_current_context()
     words = [str(context.info_name), *jobs.collect_command_words(context, "watch")]
@@ -94,16 +94,16 @@ def answer_from(address: str, study: str = "", watch: bool = False) -> NoReturn:
             raise InputError(answer.strip().removeprefix("error: "))
         return Text(told(answer))
 
-    with in_one_line():
+    with exit_on_errors():
         if watch:
-            showing.watch(seen, screen())
+            showing.watch(seen, make_console())
             sys.exit(0)
         answer, code = jobs.run_on_head(address, words, study)
     click.echo(told(answer), nl=False, err=code != 0)
     sys.exit(code)
 
 
-def screen() -> Console:
+def make_console() -> Console:
     """Tables are not squeezed where there is no terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
@@ -122,12 +122,12 @@ main.add_command(run.main, "run")
 @main.command(
     "list",
     context_settings=HELP,
-    epilog=examples(
+    epilog=format_examples(
         "list", "list --storage-path /data/runs --json | jq '.[].name'", "list --address http://127.0.0.1:8265"
     ),
 )
-@below
-@through
+@storage_path_option
+@address_option
 @as_json
 def list_(storage_path: str, address: str | None, as_json: bool) -> None:
     """Show which studies there are, and how far.
@@ -135,16 +135,16 @@ def list_(storage_path: str, address: str | None, as_json: bool) -> None:
     A trial counts as done when it has ended, however it ended. The last row says when something was last written.
     """
     if address is not None:
-        answer_from(address)
-    with in_one_line():
-        listed = listing.overviews(remote.open_storage(storage_path))
+        answer_from_cluster(address)
+    with exit_on_errors():
+        listed = listing.list_studies(remote.open_storage(storage_path))
     if as_json:
-        click.echo(in_json([asdict(study) for study in listed]))
+        click.echo(to_json([asdict(study) for study in listed]))
         return
     if not listed:
         click.echo(f"no studies below {storage_path}")
         return
-    screen().print(listing.table(listed))
+    make_console().print(listing.render_list(listed))
     for study in listed:
         if study.problem:
             click.echo(f"{study.name}: {study.problem}")
@@ -152,13 +152,13 @@ def list_(storage_path: str, address: str | None, as_json: bool) -> None:
 
 @main.command(
     context_settings=HELP,
-    epilog=examples("show lp_cifar", "show lp_cifar --watch", "show /data/runs/lp_cifar --json",
+    epilog=format_examples("show lp_cifar", "show lp_cifar --watch", "show /data/runs/lp_cifar --json",
                     "show lp_cifar --address http://127.0.0.1:8265",
                     "show lp_cifar --space > spaces/lp_cifar.py"),
 )  # fmt: skip
-@one
-@below
-@through
+@study_argument
+@storage_path_option
+@address_option
 @click.option("--watch", is_flag=True, help="Draw it anew every 2 s until Ctrl-C; less often from a cluster.")
 @click.option("--space", is_flag=True, help="Print the space file that it was run with, and nothing else.")
 @as_json
@@ -169,46 +169,50 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
     """
     if watch + space + as_json > 1:
         raise click.UsageError("--watch, --space and --json do not go together")
-    with in_one_line():
+    with exit_on_errors():
         if watch and not sys.stdout.isatty():
             raise InputError("--watch needs a terminal: use --json, and ask again")
         if address is not None:
-            answer_from(address, study, watch)
-        folder = listing.find(*remote.locate_study(study, storage_path))
+            answer_from_cluster(address, study, watch)
+        folder = listing.find_study(*remote.locate_study(study, storage_path))
         if space:
-            click.echo(resuming.source_of(folder, listing.described(folder)), nl=False)
+            click.echo(resuming.read_source(folder, listing.read_shown_study(folder)), nl=False)
         elif as_json:
-            click.echo(in_json(asdict(standing.standing(folder))))
+            click.echo(to_json(asdict(standing.read_status(folder))))
         elif not watch:
-            screen().print(showing.drawn(standing.standing(folder)), soft_wrap=True)
+            make_console().print(showing.render_status(standing.read_status(folder)), soft_wrap=True)
         else:
-            showing.watch(lambda: showing.drawn(standing.standing(remote.refresh_copy(folder))), screen())
+            showing.watch(
+                lambda: showing.render_status(standing.read_status(remote.refresh_copy(folder))), make_console()
+            )
 
 
 @main.command(
     context_settings=HELP | {"ignore_unknown_options": True},
-    epilog=examples("resume lp_cifar", "resume lp_cifar --trials 40", "resume lp_cifar --retry-failed"),
+    epilog=format_examples("resume lp_cifar", "resume lp_cifar --trials 40", "resume lp_cifar --retry-failed"),
 )
-@one
+@study_argument
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-@below
+@storage_path_option
 def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     """Go on with a study by its last command.
 
     The command is on record in its study.json. OPTIONS are those of run and take the place of the recorded ones.
     Failed trials are run again only if --retry-failed is among them.
     """
-    with in_one_line():
-        resuming.go_on(listing.find(*remote.locate_study(study, storage_path)), options)
+    with exit_on_errors():
+        resuming.resume_study(listing.find_study(*remote.locate_study(study, storage_path)), options)
 
 
 @main.command(
     context_settings=HELP,
-    epilog=examples("stop lp_cifar", "stop lp_cifar --wait 300", "stop lp_cifar --address http://127.0.0.1:8265"),
+    epilog=format_examples(
+        "stop lp_cifar", "stop lp_cifar --wait 300", "stop lp_cifar --address http://127.0.0.1:8265"
+    ),
 )
-@one
-@below
-@through
+@study_argument
+@storage_path_option
+@address_option
 @click.option("--wait", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds at most.")
 def stop(study: str, storage_path: str, address: str | None, wait: float) -> None:
     """Ask a running study to stop, and wait until it has.
@@ -217,13 +221,15 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
     Exit code 1 if it still runs when the wait is over; the request stands.
     """
     if address is not None:
-        answer_from(address, study)
-    with in_one_line():
-        folder = listing.find(*remote.locate_study(study, storage_path))
-        running, began = listing.holder(folder), time.monotonic()
-        still = resuming.stop(folder, wait)
-        finished = listing.described(remote.refresh_copy(folder))["finished"]
-    go_on = "it is finished" if finished else f"go on with: python -m study resume {standing.said(folder)}"
+        answer_from_cluster(address, study)
+    with exit_on_errors():
+        folder = listing.find_study(*remote.locate_study(study, storage_path))
+        running, began = listing.find_driver(folder), time.monotonic()
+        still = resuming.stop_study(folder, wait)
+        finished = listing.read_shown_study(remote.refresh_copy(folder))["finished"]
+    go_on = (
+        "it is finished" if finished else f"go on with: python -m study resume {standing.format_study_argument(folder)}"
+    )
     if still:
         click.echo(f"{folder.name} was asked to stop, and {still} still runs it after {wait:g} s", err=True)
         sys.exit(1)
@@ -233,7 +239,7 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
         click.echo(f"{folder.name} stopped after {time.monotonic() - began:.1f} s; {go_on}")
 
 
-@main.command("doctor", context_settings=HELP, epilog=examples("doctor", "doctor spaces/lp_cifar.py"))
+@main.command("doctor", context_settings=HELP, epilog=format_examples("doctor", "doctor spaces/lp_cifar.py"))
 @click.argument("space", type=click.Path(path_type=Path), required=False)
 @click.option("--profile", help="Which of the space file's profiles; the first one by default.")
 @click.option(
@@ -242,7 +248,7 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
 @run.gpus_per_worker_option("As it will be given to run.")
 @click.option("--workers-per-trial", type=click.IntRange(min=1), help="The same; by default the space file's.")
 @click.option("--address", help="The Ray cluster that will be used; this machine by default.")
-@below
+@storage_path_option
 def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_per_worker: float | str | None,
             workers_per_trial: int | None, address: str | None, storage_path: str) -> None:  # fmt: skip
     """Check whether this machine can run studies.
@@ -250,11 +256,13 @@ def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_
     Also the one in SPACE, if it is given; nothing is trained. Exit code 1 if something fails; a warning is something
     that can be lived with.
     """
-    with in_one_line():
+    with exit_on_errors():
         storage = local_path(storage_path)
         share = gpus_per_worker if isinstance(gpus_per_worker, float) else None  # auto gives at most 1, the default
-        wish = doctor.Wish(storage, space, profile, resolve_data_dir(data_dir), share, address, workers_per_trial)
-        healthy = doctor.examine(wish, screen())
+        wish = doctor.DoctorOptions(
+            storage, space, profile, resolve_data_dir(data_dir), share, address, workers_per_trial
+        )
+        healthy = doctor.run_checks(wish, make_console())
     sys.exit(0 if healthy else 1)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from study.cli import run
-from study.cli.list_studies import described, holder
-from study.cli.status import said
-from study.code_version import digest_of_code
+from study.cli.list_studies import find_driver, read_shown_study
+from study.cli.status import format_study_argument
+from study.code_version import digest_code
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.locations import display_path, mirror_of
@@ -34,23 +34,25 @@ NOT_WITH_RESUME = {"space", "name", "fresh", "storage_path"}
 POLL_SECONDS = 0.2
 
 
-def go_on(folder: Path, more: Sequence[str]) -> None:
+def resume_study(folder: Path, more: Sequence[str]) -> None:
     """Run the study in `folder` on, by its recorded command and more options; ends the process as study.run does.
 
     Raises InputError if it runs already, if the record cannot be followed, or if its space file is not the same.
     """
-    if by := holder(folder):
-        raise InputError(f"{folder} is being run already, by {by}: stop it with python -m study stop {said(folder)}")
+    if by := find_driver(folder):
+        raise InputError(
+            f"{folder} is being run already, by {by}: stop it with python -m study stop {format_study_argument(folder)}"
+        )
     folder = folder.resolve()
-    study = described(folder)
-    words = words_to_go_on(folder, study, more)
+    study = read_shown_study(folder)
+    words = build_command_words(folder, study, more)
     os.chdir(_directory(study))
     check_space(folder, study, Path(words[0]), "--allow-code-change" in words)
     sys.argv[1:] = words  # which study.run quotes as the command that goes on
     run.main.main(words, prog_name="python -m study.run")
 
 
-def words_to_go_on(folder: Path, study: Mapping[str, Any], more: Sequence[str]) -> list[str]:
+def build_command_words(folder: Path, study: Mapping[str, Any], more: Sequence[str]) -> list[str]:
     """The words after `python -m study.run`: the recorded ones, each option of `more` in place of the recorded one.
 
     Raises InputError for an option that would make it another study.
@@ -75,22 +77,22 @@ def words_to_go_on(folder: Path, study: Mapping[str, Any], more: Sequence[str]) 
 
 def check_space(folder: Path, study: Mapping[str, Any], path: Path, change_allowed: bool = False) -> None:
     """Raises InputError if the space file is gone, or has other code than the study was run with and may not."""
-    source = source_of(folder, study)
-    back = f"python -m study show {said(folder)} --space > {shlex.quote(str(path))}"
+    source = read_source(folder, study)
+    back = f"python -m study show {format_study_argument(folder)} --space > {shlex.quote(str(path))}"
     try:
         now = path.read_text(encoding="utf-8")
     except OSError:
         raise InputError(f"the space file {path} is gone: write it back with: {back}") from None
     except UnicodeDecodeError:
         now = ""
-    if not change_allowed and digest_of_code(source.encode()) != digest_of_code(now.encode()):
+    if not change_allowed and digest_code(source.encode()) != digest_code(now.encode()):
         raise InputError(
             f"the space file {path} has changed since this study ran ({_first_change(source, now)}): write it back "
             f"with: {back}; or, if that is meant: {study['provenance']['command']}"
         )
 
 
-def source_of(folder: Path, study: Mapping[str, Any]) -> str:
+def read_source(folder: Path, study: Mapping[str, Any]) -> str:
     """The text of the space file that the study was run with. Raises RecordsError if it is not on record."""
     source = study["space"].get("source")
     if not isinstance(source, str):
@@ -98,12 +100,12 @@ def source_of(folder: Path, study: Mapping[str, Any]) -> str:
     return source
 
 
-def stop(folder: Path, wait_seconds: float) -> str:
+def stop_study(folder: Path, wait_seconds: float) -> str:
     """Ask the study's driver to stop and wait until it has; says who still runs it, or nothing.
 
     Raises InputError if the folder cannot be written.
     """
-    by = holder(folder)
+    by = find_driver(folder)
     if not by:
         return ""
     try:
@@ -111,7 +113,7 @@ def stop(folder: Path, wait_seconds: float) -> str:
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): stop it as the user who runs it") from None
     until = time.monotonic() + wait_seconds
-    while holder(folder) == by:
+    while find_driver(folder) == by:
         if time.monotonic() >= until:
             return by
         time.sleep(POLL_SECONDS)

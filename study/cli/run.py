@@ -19,21 +19,20 @@ import click
 from rich.console import Console
 
 from study.cluster import addresses, jobs
-from study.driver import (
-    Outcome,
-    RunOptions,
-    check_earlier,
-    check_inputs,
-    check_run_options,
-    drive,
-    preparation_lines,
-    resources_of,
-)
-from study.engine.warm_start import warm_points
+from study.driver import Outcome, drive
+from study.engine.warm_start import read_warm_start
 from study.errors import InputError
+from study.preflight import (
+    DriverOptions,
+    check_driver_options,
+    check_inputs,
+    find_resources,
+    format_preparations,
+    read_earlier_run,
+)
+from study.records.lock import find_unused_name
 from study.records.segments import RecordsError
-from study.records.study_json import beside
-from study.space_file import Space, capped, in_precision, load_space, overridden
+from study.space_file import Space, load_space, with_caps, with_overrides, with_precision
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
@@ -157,12 +156,12 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
 
     def asked_for() -> tuple[Space, Study]:
         loaded = load_space(space, profile, folder)
-        study = overridden(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
-        study = capped(study, wall_hours, gpu_hours)
+        study = with_overrides(loaded.study, name=name, seed=seed, trials=trials, epochs=epochs, seeds=seeds)
+        study = with_caps(study, wall_hours, gpu_hours)
         if workers_per_trial is not None:
             study = dataclasses.replace(study, workers_per_trial=workers_per_trial)
         if precision is not None:
-            study = in_precision(study, precision)
+            study = with_precision(study, precision)
         if teacher_store == "off":
             study = dataclasses.replace(study, task=study.task.with_live_teacher())
         return loaded, study
@@ -171,7 +170,7 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         if address is not None:
             addresses.check_address(address)
         if addresses.uses_job_api(address):
-            named = checked_here(space, folder, lambda: asked_for()[1].name)
+            named = check_locally(space, folder, lambda: asked_for()[1].name)
             words = jobs.collect_command_words(click.get_current_context(), "space")
             sys.exit(
                 jobs.submit_study(str(address), space, words, storage_path, "" if fresh else named, trains=not dry_run)
@@ -184,37 +183,37 @@ def main(space: Path, profile: str | None, data_dir: str | None, storage_path: s
         inputs = check_inputs(study, storage)
         if fresh:
             fetch_study_names(storage)
-            study = dataclasses.replace(study, name=beside(storage, study.name))
+            study = dataclasses.replace(study, name=find_unused_name(storage, study.name))
         if gpus_per_worker == AUTO:
             refresh_copy(storage / study.name)
-            check_earlier(study, loaded, inputs, storage, allow_code_change)
+            read_earlier_run(study, loaded, inputs, storage, allow_code_change)
             heard = Console(highlight=False, quiet=quiet and not dry_run)
-            gpus_per_worker = measured_share(study, storage, loaded, address, data, heard)
-        place = RunOptions(
+            gpus_per_worker = measure_gpu_share(study, storage, loaded, address, data, heard)
+        place = DriverOptions(
             storage, address, gpus_per_worker, max_concurrent, retry_failed, allow_code_change, logs, verbose, data
         )
         if dry_run:
             refresh_copy(storage / study.name)
-            said = plan(study, inputs, storage) + price(study, inputs, place, seconds_per_epoch)
+            said = format_plan(study, inputs, storage) + format_estimate(study, inputs, place, seconds_per_epoch)
             console.print("\n".join(said), markup=False, soft_wrap=True)
             return
-        check_run_options(place, study)
+        check_driver_options(place, study)
         progress = Console(highlight=False, quiet=quiet)
         with acquire_lease(storage / study.name):
-            outcome = drive(study, loaded, inputs, place, command_for(study), progress)
-            page = report(storage / study.name, console)
+            outcome = drive(study, loaded, inputs, place, format_command(study), progress)
+            page = write_report(storage / study.name, console)
         console.print(f"report: {display_path(storage / study.name)}/{page.name}", markup=False, soft_wrap=True)
-        code = ended(outcome, study)
+        code = report_outcome(outcome, study)
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         code = 2
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {command_for(study)}", err=True)
+        click.echo(f"\ninterrupted; all rows are written. Go on with:\n  {format_command(study)}", err=True)
         code = 130
     sys.exit(code)
 
 
-def measured_share(
+def measure_gpu_share(
     study: Study, storage: Path, space: Space, address: str | None, data: RemoteDataset | None, console: Console
 ) -> float:
     """The share of a GPU that --gpus-per-worker auto gives each trial.
@@ -227,16 +226,16 @@ def measured_share(
     return measure_gpu_share(study, storage, space.module, address, say, data)
 
 
-def ended(outcome: Outcome, study: Study) -> int:
+def report_outcome(outcome: Outcome, study: Study) -> int:
     """Say what went wrong and how to go on; returns the exit code."""
     for problem in outcome.problems:
         click.echo(f"failed: {problem}", err=True)
     if outcome.stopped:
-        click.echo(f"{outcome.stopped}; all rows are written. Go on with:\n  {command_for(study)}", err=True)
+        click.echo(f"{outcome.stopped}; all rows are written. Go on with:\n  {format_command(study)}", err=True)
     return 1 if outcome.problems else 3 if outcome.stopped else 0
 
 
-def checked_here(space: Path, data_dir: Path | None, named: Callable[[], str]) -> str:
+def check_locally(space: Path, data_dir: Path | None, named: Callable[[], str]) -> str:
     """The name of a study that will run elsewhere; empty if what it is made of is only there.
 
     Raises InputError for what is wrong wherever it runs.
@@ -251,7 +250,7 @@ def checked_here(space: Path, data_dir: Path | None, named: Callable[[], str]) -
         return ""
 
 
-def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
+def format_plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     """What would be trained, in a few lines."""
     from reports.text.summary import seeds_warning
 
@@ -261,7 +260,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
     ]
-    lines += preparation_lines(study.task.list_preparations(storage, study.plan))
+    lines += format_preparations(study.task.list_preparations(storage, study.plan))
     lines.append("cells:")
     for cell, trials in zip(study.cells, searches, strict=True):
         search = f"search {trials} trials, then " if trials else ""
@@ -279,25 +278,31 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     return lines
 
 
-def price(study: Study, inputs: dict[str, Any], place: RunOptions, seconds_per_epoch: float | None) -> list[str]:
+def format_estimate(
+    study: Study, inputs: dict[str, Any], place: DriverOptions, seconds_per_epoch: float | None
+) -> list[str]:
     """About how long it would take, in a line or two.
 
     Raises InputError if its warm start has nothing to start from.
     """
     if not (place.storage / study.name / "study.json").is_file():
-        warm_points(study)
-    from study.cli.epoch_times import assumed, measured
-    from study.cli.forecast import forecast, lines
+        read_warm_start(study)
+    from study.cli.epoch_times import assume_epoch_seconds, read_epoch_times
+    from study.cli.forecast import forecast_study, format_forecast
 
-    resources = resources_of(place, study)
-    pace = assumed(seconds_per_epoch) if seconds_per_epoch else measured(study, inputs, place.storage, resources.gpus)
+    resources = find_resources(place, study)
+    pace = (
+        assume_epoch_seconds(seconds_per_epoch)
+        if seconds_per_epoch
+        else read_epoch_times(study, inputs, place.storage, resources.gpus)
+    )
     steps = study.task.list_preparations(place.storage, study.plan)
     slots, gpus = resources.concurrent, resources.trial_gpus
-    told = forecast(study, inputs, place.storage, steps, pace, slots, gpus, place.retry_failed)
-    return lines(told, study.name)
+    told = forecast_study(study, inputs, place.storage, steps, pace, slots, gpus, place.retry_failed)
+    return format_forecast(told, study.name)
 
 
-def report(folder: Path, console: Console) -> Path:
+def write_report(folder: Path, console: Console) -> Path:
     """Write the report and print its comparison; returns its page."""
     from reports.build import build
     from reports.tables.comparison import comparison_text
@@ -308,7 +313,7 @@ def report(folder: Path, console: Console) -> Path:
     return page
 
 
-def command_for(study: Study | None) -> str:
+def format_command(study: Study | None) -> str:
     """The command that goes on with this study: the one given, without what starts another or was allowed once."""
     words = [word for word in sys.argv[1:] if word not in ("--fresh", "--allow-code-change")]
     if "--fresh" in sys.argv and study is not None:

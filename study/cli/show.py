@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study.cli.list_studies import local
-from study.cli.status import Standing, TrialShown, Used
+from study.cli.list_studies import format_time
+from study.cli.status import StudyStatus, TrialStatus, Usage
 
 WATCH_SECONDS = 2.0
 
 
-def drawn(study: Standing) -> Group:
+def render_status(study: StudyStatus) -> Group:
     """The study as people read it."""
     by = f" by {study.by}" if study.by else ""
     parts: list[Table | Text] = [Text(f"{study.name}: {study.question}"), Text(f"{study.state}{by}\n", style="dim")]
@@ -39,7 +39,7 @@ def watch(draw: Callable[[], RenderableType], console: Console) -> None:
             time.sleep(max(WATCH_SECONDS, 5 * (time.monotonic() - began)))
 
 
-def _cells(study: Standing) -> Table:
+def _cells(study: StudyStatus) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     titles = ("cell", "phase", "search", "stopped", "failed", f"best {study.metric}", "confirm", study.test_metric)
     for title in titles:
@@ -59,7 +59,7 @@ def _cells(study: Standing) -> Table:
     return table
 
 
-def _best(study: Standing) -> list[Text]:
+def _best(study: StudyStatus) -> list[Text]:
     """A line per searched cell: the best parameters so far."""
     lines = []
     for cell in study.cells:
@@ -68,7 +68,7 @@ def _best(study: Standing) -> list[Text]:
     return lines
 
 
-def _running(study: Standing) -> Table:
+def _running(study: StudyStatus) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for trial in study.running:
         table.add_row(
@@ -76,18 +76,18 @@ def _running(study: Standing) -> Table:
             Text(f"{trial.cell}, {trial.phase}" + ("" if trial.phase == "prepare" else f" {trial.number}")),
             f"epoch {trial.epoch}/{trial.epochs}",
             Text(trial.worker),
-            f"started {local(trial.started)}",
+            f"started {format_time(trial.started)}",
         )
     return table
 
 
-def _failure(trial: TrialShown) -> Text:
+def _failure(trial: TrialStatus) -> Text:
     where = f"\n  {trial.traceback}" if trial.traceback else ""
     at = f"{trial.trial}  {trial.cell}, {trial.phase} {trial.number}, epoch {trial.epoch}/{trial.epochs}"
     return Text(f"{at}: {trial.reason}{where}")
 
 
-def _used_line(used: Used) -> str:
+def _used_line(used: Usage) -> str:
     wall = f" of {used.most_wall_hours:g}" if used.most_wall_hours is not None else ""
     gpu = f" of {used.most_gpu_hours:g}" if used.most_gpu_hours is not None else ""
     return f"used: {used.epochs:,} epochs, {used.wall_hours:.2f}{wall} hours, {used.gpu_hours:.2f}{gpu} GPU hours"

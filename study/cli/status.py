@@ -14,15 +14,24 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study.cli.list_studies import State, described, epoch_rows, holder, slots, state_of, to_search, trial_rows
-from study.engine.usage import HOUR, wall_seconds
-from study.records.study_json import runs_of
+from study.cli.list_studies import (
+    State,
+    count_search_trials,
+    derive_state,
+    find_driver,
+    group_by_slot,
+    read_epoch_rows,
+    read_shown_study,
+    read_trial_rows,
+)
+from study.engine.usage import HOUR, sum_wall_seconds
+from study.records.study_json import list_runs
 from study.storage.locations import display_path
 from study.trial import TrialState
 
 
 @dataclass(frozen=True)
-class CellShown:
+class CellStatus:
     """A row of the table of cells."""
 
     cell: str
@@ -42,7 +51,7 @@ class CellShown:
 
 
 @dataclass(frozen=True)
-class TrialShown:
+class TrialStatus:
     """A trial under way, or one that failed."""
 
     trial: str
@@ -59,7 +68,7 @@ class TrialShown:
 
 
 @dataclass(frozen=True)
-class Used:
+class Usage:
     """What the study has taken so far, and its caps."""
 
     epochs: int
@@ -71,7 +80,7 @@ class Used:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyStatus:
     """Where a study stands."""
 
     name: str
@@ -81,31 +90,31 @@ class Standing:
     by: str
     metric: str
     test_metric: str
-    cells: tuple[CellShown, ...]
-    running: tuple[TrialShown, ...]
+    cells: tuple[CellStatus, ...]
+    running: tuple[TrialStatus, ...]
     """In a study that nobody runs: cut off, and first to go on."""
-    failed: tuple[TrialShown, ...]
-    used: Used
+    failed: tuple[TrialStatus, ...]
+    used: Usage
     command: str
     """Of the last run."""
     next: str
     """The command that is likely wanted now."""
 
 
-def standing(folder: Path) -> Standing:
+def read_status(folder: Path) -> StudyStatus:
     """Read where the study in `folder` stands.
 
     Raises RecordsError for a part of it that cannot be read.
     """
-    by = holder(folder)
-    study = described(folder)
-    trials = trial_rows(folder, study)
-    epochs = epoch_rows(folder)  # second: they are written first, so each trial's are all there
-    counted, listed = slots(trials).values(), study["cells"]
-    state = state_of(study, by)
+    by = find_driver(folder)
+    study = read_shown_study(folder)
+    trials = read_trial_rows(folder, study)
+    epochs = read_epoch_rows(folder)  # second: they are written first, so each trial's are all there
+    counted, listed = group_by_slot(trials).values(), study["cells"]
+    state = derive_state(study, by)
     reached = {row["trial_id"]: row["epoch"] for row in epochs}
     shown = [(row["state"], _trial(row, reached, folder)) for row in trials]
-    return Standing(
+    return StudyStatus(
         name=folder.name,
         folder=folder,
         question=study["question"],
@@ -122,9 +131,9 @@ def standing(folder: Path) -> Standing:
     )
 
 
-def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mapping[str, Any]]) -> CellShown:
+def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mapping[str, Any]]) -> CellStatus:
     metric, test_metric = study["metric"], study["test_metric"]
-    planned, seeds = to_search(study, cell), study["budget"]["seeds"]
+    planned, seeds = count_search_trials(study, cell), study["budget"]["seeds"]
     search = [row for row in trials if row["phase"] == "search"]
     confirm = [row for row in trials if row["phase"] == "confirm"]
     sign = -1 if study.get("direction") == "min" else 1
@@ -132,11 +141,11 @@ def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mappin
     best = max(sorted(scored, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
     tests = [row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _finite(row[test_metric])]
     whole = len(tests) == seeds
-    return CellShown(
+    return CellStatus(
         cell=cell["cell"],
         phase=_phase(search, planned, best is not None, confirm, seeds),
         searched=sum(TrialState(row["state"]).is_finished for row in search),
-        to_search=planned,
+        count_search_trials=planned,
         stopped=sum(row["state"] == TrialState.PRUNED for row in search),
         failed=sum(row["state"] == TrialState.FAILED for row in trials),
         best=best[metric] if best else None,
@@ -163,9 +172,9 @@ def _phase(
     return "confirming" if confirm else "waiting"
 
 
-def _trial(row: Mapping[str, Any], reached: Mapping[str, int], folder: Path) -> TrialShown:
+def _trial(row: Mapping[str, Any], reached: Mapping[str, int], folder: Path) -> TrialStatus:
     traceback = folder / "checkpoints" / row["trial_id"] / "traceback.txt"
-    return TrialShown(
+    return TrialStatus(
         trial=row["trial_id"],
         cell=row["cell"],
         phase=row["phase"],
@@ -179,12 +188,12 @@ def _trial(row: Mapping[str, Any], reached: Mapping[str, int], folder: Path) -> 
     )
 
 
-def _used(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Used:
+def _used(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Usage:
     signs = [row["recorded"] for row in epochs] + [row["ended"] for row in trials if row["ended"]]
     gpus = {row["trial_id"]: row["gpus"] or 0.0 for row in trials}
-    return Used(
+    return Usage(
         epochs=len(epochs),
-        wall_hours=wall_seconds(runs_of(study), signs) / HOUR,
+        wall_hours=sum_wall_seconds(list_runs(study), signs) / HOUR,
         gpu_hours=sum(row["seconds"] * gpus.get(row["trial_id"], 0.0) for row in epochs) / HOUR,
         most_wall_hours=study["budget"].get("wall_hours"),
         most_gpu_hours=study["budget"].get("gpu_hours"),
@@ -194,15 +203,15 @@ def _used(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[d
 def _next(folder: Path, state: State) -> str:
     page = folder / "report.html"
     if state == "running":
-        return f"stop it: python -m study stop {said(folder)}"
+        return f"stop it: python -m study stop {format_study_argument(folder)}"
     if state == "finished":
         return (
             f"report: {page}" if page.is_file() else f"write its report: python -m reports.build {display_path(folder)}"
         )
-    return f"go on with it: python -m study resume {said(folder)}"
+    return f"go on with it: python -m study resume {format_study_argument(folder)}"
 
 
-def said(folder: Path) -> str:
+def format_study_argument(folder: Path) -> str:
     """How a study is named on a command line given here: its name where that is enough."""
     return folder.name if folder.parent.resolve() == Path("runs").resolve() else display_path(folder)
 

@@ -109,7 +109,7 @@ def test_a_cluster_without_cpus_gets_other_advice_than_to_lower_its_gpus() -> No
 def test_share_of_a_gpu_reaches_the_trial_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.execution.worker.ray.get_gpu_ids", lambda: [0])
     worker = Worker(toy.toy(), WorkerContext(tmp_path, tmp_path), 0.25)
-    run = toy.open_flow(toy.toy(), tmp_path).next()
+    run = toy.open_coordinator(toy.toy(), tmp_path).next_trial()
     assert run is not None
     worker.start_trial({"trial": json.dumps(asdict(run.trial)), "epochs_done": 0})
     context = worker._trial_context()

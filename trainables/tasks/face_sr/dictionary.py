@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from study.atomic import atomic_write
 from study.errors import InputError
-from study.identity import canonical
+from study.identity import to_canonical_json
 from study.task import TrialNote
 from trainables.data.arrays.cache import get_cache_folder
 from trainables.models.sr.component_transfer import DictionaryPart, crop_boxes, get_dictionary, scale_boxes
@@ -118,7 +118,7 @@ def _kept(path: Path, part: DictionaryPart) -> Tensor | None:
 
 def _key(encoder: nn.Module, images: Tensor, boxes: Tensor, seed: int) -> str:
     """What a dictionary is made of: images, their boxes, the seed, and the weights of the encoder, if one is frozen."""
-    digest = hashlib.sha256(canonical([_METHOD, seed, list(images.shape)]).encode())
+    digest = hashlib.sha256(to_canonical_json([_METHOD, seed, list(images.shape)]).encode())
     for tensor in (images, boxes.double(), *encoder.state_dict().values()):
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
