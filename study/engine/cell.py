@@ -170,8 +170,8 @@ class CellProgress:
         if self.has_epochs or self._failed_at_once < FAIL_FAST_TRIALS:
             return ""
         return (
-            f"{self.name}: its first {self._failed_at_once} trials all failed before their first epoch, the first "
-            f"with {self.first_failure}: the study stops; remove the cause, then run again with --retry-failed"
+            f"{self.name}: its first {self._failed_at_once} trials all failed at once, the first with "
+            f"{self.first_failure}: the study stops; remove the cause, then run again with --retry-failed"
         )
 
     @property

@@ -48,12 +48,10 @@ def replay_records(
     wall_seconds = sum_wall_seconds(runs, list_timestamps(trials, epochs))
     coordinator.usage.restore(wall_seconds, sum_gpu_seconds(trials, epochs))
     by_trial = _group_by_trial(epochs)
-    recorded = [
-        trial
-        for row in sorted(trials, key=lambda row: int(row["number"]))
-        if (trial := _read_trial(coordinator, row, by_trial.get(row["trial_id"], []), retry_failed)) is not None
-    ]
-    stop_reasons = _replay_epochs(coordinator, {trial.run.trial.id: trial.run for trial in recorded}, epochs)
+    rows = sorted(trials, key=lambda row: int(row["number"]))
+    read = [_read_trial(coordinator, row, by_trial.get(row["trial_id"], []), retry_failed) for row in rows]
+    recorded = [one for one in read if one is not None]
+    stop_reasons = _replay_epochs(coordinator, {one.run.trial.id: one.run for one in recorded}, epochs)
     steps = {make_preparation_trial(step).id for step in coordinator.preparations}
     for one in recorded:
         trial = one.run.trial

@@ -67,10 +67,8 @@ def list_timestamps(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mappin
 
 def find_exhausted_cap(budget: Budget, wall_seconds: float, gpu_seconds: float) -> str:
     """Return which cap of the budget is reached, with the hours used; empty if none is."""
-    for name, cap, used in (
-        ("wall_hours", budget.wall_hours, wall_seconds),
-        ("gpu_hours", budget.gpu_hours, gpu_seconds),
-    ):
+    caps = (("wall_hours", budget.wall_hours, wall_seconds), ("gpu_hours", budget.gpu_hours, gpu_seconds))
+    for name, cap, used in caps:
         if cap is not None and used >= cap * HOUR:
             return f"{name} {cap:.3g} used up ({used / HOUR:.3g} h)"
     return ""

@@ -107,7 +107,7 @@ class TuneBridge:
         if len(self.coordinator.running) >= self._limit:
             return None
         with _leaving_tune():
-            run = self.coordinator.next()
+            run = self.coordinator.next_trial()
             if run is None:
                 return None
             self._trial_ids[tune_id] = run.trial.id

@@ -102,8 +102,8 @@ def _format_old_schema(folder: Path, earlier: Mapping[str, Any]) -> str:
     commit = str(earlier["provenance"].get("commit") or "")[:12]
     writer = f"{version}, commit {commit}" if commit else version
     return (
-        f"{folder} was written by kdstudy {writer} (schema {earlier.get('schema')}): this version reports it but cannot "
-        "continue it; continue it with that version, give a new --name, or start a new study with --fresh"
+        f"{folder} was written by kdstudy {writer} (schema {earlier.get('schema')}): this version reports it but "
+        "cannot continue it; continue it with that version, give a new --name, or start a new study with --fresh"
     )
 
 

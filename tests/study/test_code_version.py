@@ -232,7 +232,7 @@ def edit_package(_: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
             {"trainables/tasks/simulated.py": "0" * 16} if package == "trainables" else {}
         )
 
-    monkeypatch.setattr(code_version, "package_files", edited)
+    monkeypatch.setattr(code_version, "digest_package", edited)
 
 
 EDITS = [(edit_function, "hf.py"), (edit_class, "hf.py"), (edit_helper, "helper.py")]

@@ -26,7 +26,7 @@ def test_doctor_on_this_machine_with_a_space_starts_ray_and_trains_nothing(tmp_p
 
 
 def test_doctor_fails_with_what_a_study_would_be_refused_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "asked", lambda *_: ("", "out of order"))
+    monkeypatch.setattr(doctor, "run_python", lambda *_: ("", "out of order"))
     said = called("doctor", tmp_path / "none.py", "--storage-path", "/proc/nowhere", "--address", "host:1")
     assert said.exit_code == 1
     assert "fails    torch and torchvision: out of order: pip install -U torch torchvision" in said.stdout
@@ -40,10 +40,10 @@ def test_gpu_that_torch_cannot_use_fails_unless_no_trial_gets_one(
     gpus_per_worker: float | None, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = json.dumps({"torch": "2", "torchvision": "0", "cuda": None, "gpus": []})
-    monkeypatch.setattr(doctor, "asked", lambda *_: (answer, ""))
+    monkeypatch.setattr(doctor, "run_python", lambda *_: (answer, ""))
     fits, found = doctor.check_torch(["H100"], gpus_per_worker)
     assert (fits.level, found.level) == ("ok", level)
-    assert "1 GPU (H100) that torch (CPU only) cannot use" in found.says
+    assert "1 GPU (H100) that torch (CPU only) cannot use" in found.message
 
 
 def test_missing_and_outdated_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +51,9 @@ def test_missing_and_outdated_packages_are_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.metadata.requires", lambda _: asked)
     found = doctor.check_packages()
     assert found.level == "fails"
-    assert "absent-package is missing" in found.says
-    assert ">=999 is needed" in found.says
-    assert "pytest" not in found.says
+    assert "absent-package is missing" in found.message
+    assert ">=999 is needed" in found.message
+    assert "pytest" not in found.message
 
 
 def test_a_process_is_asked_for_an_answer_its_problem_and_no_longer_than_allowed() -> None:
@@ -74,13 +74,13 @@ def test_shared_memory_is_held_against_rays_store(free: float, shared: float, le
 
 def test_little_memory_names_how_many_trials_fit() -> None:
     assert hardware.check_memory(3.5e9, 2).level == "ok"
-    assert "--max-concurrent 3" in hardware.check_memory(3.5e9, 8).says
+    assert "--max-concurrent 3" in hardware.check_memory(3.5e9, 8).message
 
 
 def test_storage_without_locks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.level for finding in hardware.check_storage(tmp_path / "runs")][1:] == ["ok", "ok"]
     monkeypatch.setattr(hardware, "SECOND_LOCK", "")  # as where a second process is let in
-    found = [finding for finding in hardware.check_storage(tmp_path) if "locks do not hold" in finding.says]
+    found = [finding for finding in hardware.check_storage(tmp_path) if "locks do not hold" in finding.message]
     assert [finding.level for finding in found] == ["fails"]
     assert not list(tmp_path.iterdir())
 
@@ -88,4 +88,4 @@ def test_storage_without_locks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_storage_that_is_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     (found,) = hardware.check_storage(tmp_path / "runs" / "deeper")
-    assert (found.level, "is no folder" in found.says) == ("fails", True)
+    assert (found.level, "is no folder" in found.message) == ("fails", True)

@@ -179,7 +179,7 @@ def test_seconds_come_from_the_closest_rows_there_are(tmp_path: Path, asked: Tri
     on_record(tmp_path, study, MEASURED, SECONDS)
     pace = read_epoch_times(study, INPUTS, tmp_path, gpus=0)
     assert pace is not None
-    assert pace.seconds_of(asked) == pytest.approx(seconds)
+    assert pace.find_seconds(asked) == pytest.approx(seconds)
 
 
 def test_measured_seconds_make_the_price_and_are_named(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_study_that_stopped_as_hopeless_is_said_to_have_and_why(tmp_path: Path) 
     begun(study, tmp_path, rows=1000)
     (said,) = format_forecast(priced(study, tmp_path), "toy")
     assert said.startswith(
-        "student / bad: its first 4 trials all failed before their first epoch, the first with planted failure"
+        "student / bad: its first 4 trials all failed at once, the first with planted failure"
     )
     assert "--retry-failed" in said
 

@@ -193,11 +193,11 @@ def test_show_says_what_runs_and_how_to_go_on(runs: Path) -> None:
     assert standing.read_status(folder).cells[1].phase == "searching"
     assert standing.read_status(folder).cells[1].test_mean is None
     cut_off = called("show", folder)
-    assert "goes on first" in cut_off.stdout
-    assert f"go on with it: python -m study resume {folder}" in cut_off.stdout
+    assert "resumed first" in cut_off.stdout
+    assert f"continue it: python -m study resume {folder}" in cut_off.stdout
     with lock_study(folder):
         shown_running = called("show", folder).stdout
-    assert "runs now" in shown_running
+    assert "running now" in shown_running
     assert running in shown_running
     assert f"stop it: python -m study stop {folder}" in shown_running
 
@@ -290,7 +290,7 @@ def test_watch_draws_until_ctrl_c(runs: Path) -> None:
     os.close(ours)
     drawn = b""
     until = time.monotonic() + 60
-    while b"go on with it" not in drawn:
+    while b"continue it" not in drawn:
         assert time.monotonic() < until
         drawn += os.read(terminal, 10_000)
     process.send_signal(signal.SIGINT)
@@ -398,7 +398,7 @@ def test_stop_of_what_does_not_run_says_so_and_asks_nobody(runs: Path) -> None:
     folder = written(runs, 20)
     said = called("stop", folder)
     assert said.exit_code == 0
-    assert said.stdout == f"toy does not run; go on with: python -m study resume {folder}\n"
+    assert said.stdout == f"toy does not run; continue with: python -m study resume {folder}\n"
     assert not is_stop_requested(folder)
 
 
@@ -446,7 +446,7 @@ def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: 
 
     stopped = called("stop", runs / "toy")
     assert stopped.exit_code == 0, stopped.stderr
-    assert f"go on with: python -m study resume {runs / 'toy'}" in stopped.stdout
+    assert f"continue with: python -m study resume {runs / 'toy'}" in stopped.stdout
     process.communicate(timeout=30)
     assert process.returncode not in (0, 1, 2)
 

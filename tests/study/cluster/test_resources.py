@@ -70,7 +70,7 @@ def test_forecast_and_run_get_as_many_trials_as_the_workers_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 7)
-    monkeypatch.setattr("study.driver.gpu_names", list)
+    monkeypatch.setattr("study.preflight.list_gpu_names", list)
     allotted = {
         workers: find_resources(DriverOptions(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)
     }

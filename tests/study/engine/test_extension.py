@@ -123,7 +123,7 @@ def test_cell_of_which_every_trial_fails_at_once_stops_the_study_and_says_so(tmp
     assert drive(coordinator, tmp_path)
     assert sum(row["state"] == "FAILED" for row in trials(coordinator)) == 4
     assert len(coordinator.problems) == 1
-    assert "student / bad: its first 4 trials all failed before their first epoch" in coordinator.problems[0]
+    assert "student / bad: its first 4 trials all failed at once" in coordinator.problems[0]
     again = open_coordinator(toy(arms, budget=Budget(40, 6, 3)), tmp_path)
     assert again.problems == coordinator.problems
     assert again.next_trial() is None
