@@ -70,7 +70,7 @@ def fill(task: FaceParsing, folder: Path, epochs: int) -> float:
     steps = task.list_preparations(folder, Plan(((SEED, "train"),), epochs))
     started = time.perf_counter()
     for step in steps:
-        list(preparing.prepare(task, _job(task, folder, step.name, None, step)))
+        list(preparing.run_preparation(task, _job(task, folder, step.name, None, step)))
     views = {
         (sample, view)
         for epoch in range(epochs)

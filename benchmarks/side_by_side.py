@@ -1,11 +1,12 @@
-"""Several trainings at once on one device, for benchmarks.gpu: in processes of their own, or as streams of one."""
+"""Several trainings at once on one device, each in a process of its own, for benchmarks.gpu."""
 
 from __future__ import annotations
 
 import multiprocessing
 import threading
 import time
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher.weights import Teacher
+from trainables.training.schedules import Staircase
 
 SEED = 0
+LOSS = DKD(pruning=Staircase(0.0, 0.4, stages=4))
+"""P1's, whose step has the most kernels."""
 
 
 def task_of(images: int) -> Classification:
@@ -34,7 +38,7 @@ def job_of(
         trial=Trial("confirm", student.name, f"{teacher} {task.recipe.precision}", 0, SEED, epochs, {}, {}),
         task=task,
         student=student,
-        loss=DKD(),
+        loss=LOSS,
         checkpoint=folder / f"trial-{student.name}-{teacher}-{task.recipe.precision}-{epochs}-{name}",
         storage=folder,
         device=device,
@@ -45,31 +49,23 @@ def job_of(
     )
 
 
-def by_processes(images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int) -> float:
-    """Images a second of so many trials together, each in a process of its own."""
+def by_processes(
+    images: int, folder: Path, student: ResNet, precisions: Sequence[str], device: str, epochs: int, copies: int
+) -> list[float]:
+    """Images a second, for each precision, of this many trials together; the first epoch does not count."""
     spawned = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(copies, spawned, _meet, (spawned.Barrier(copies),))
-    return _together(pool, images, folder, student, device, epochs, copies, "process")
-
-
-def by_streams(images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int) -> float:
-    """Images a second of so many trials together, threads of one process, each launching into a stream of its own."""
-    pool = ThreadPoolExecutor(copies, initializer=_meet, initargs=(threading.Barrier(copies),))
-    return _together(pool, images, folder, student, device, epochs, copies, "stream")
-
-
-def _together(
-    pool: Executor, images: int, folder: Path, student: ResNet, device: str, epochs: int, copies: int, name: str
-) -> float:
-    names = [f"{name} {number} of {copies}" for number in range(copies)]
-    with pool:  # a process that dies ends the others, too
-        trials = [pool.submit(_train, images, folder, student, device, epochs, name) for name in names]
+    with ProcessPoolExecutor(copies, spawned, _meet, (spawned.Barrier(copies),)) as pool:
+        names = [f"process {number} of {copies}" for number in range(copies)]
+        trials = [pool.submit(_train, images, folder, student, precisions, device, epochs, name) for name in names]
         errors = [error for trial in trials if (error := trial.exception())]
     if errors:  # first the one that kept the others waiting
         raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError))
-    spans = [trial.result() for trial in trials]
-    seconds = max(end for _, end in spans) - min(start for start, _ in spans)
-    return len(spans) * images * (epochs - 1) / seconds
+    of_precision = zip(*(trial.result() for trial in trials), strict=True)
+    return [copies * images * (epochs - 1) / _seconds(spans) for spans in of_precision]
+
+
+def _seconds(spans: Sequence[tuple[float, float]]) -> float:
+    return max(end for _, end in spans) - min(start for start, _ in spans)
 
 
 _ready: Any = None
@@ -81,20 +77,23 @@ def _meet(ready: Any) -> None:
     _ready = ready
 
 
-def _train(images: int, folder: Path, student: ResNet, device: str, epochs: int, name: str) -> tuple[float, float]:
-    """One trial; its epochs after the first start with those of the others. When these began and ended."""
+def _train(
+    images: int, folder: Path, student: ResNet, precisions: Sequence[str], device: str, epochs: int, name: str
+) -> list[tuple[float, float]]:
+    """Train a trial of each precision, epochs after the first together with the others; when these began and ended."""
     torch.set_num_threads(1)
+    spans = []
     try:
-        stream = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
-            job = job_of(task_of(images), folder, student, device, epochs, name)
+        for precision in precisions:
+            job = job_of(task_of(images).with_precision(precision), folder, student, device, epochs, name)
             rows = job.task.train(job)
             next(rows)
             _ready.wait()
             started = time.time()
             for _ in rows:
                 pass
-            return started, time.time()
+            spans.append((started, time.time()))
     except BaseException:
         _ready.abort()
         raise
+    return spans

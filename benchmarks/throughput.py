@@ -35,14 +35,14 @@ from benchmarks.untrained import keep_untrained_teacher
 from study.errors import InputError
 from study.task import Plan
 from study.trial import Phase, Trial, TrialContext
-from trainables.distill import build_seeded
 from trainables.losses.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store
-from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
+from trainables.training.nets import build_seeded
 from trainables.training.recipe import PRECISIONS
 
 SEED = 0
@@ -122,7 +122,7 @@ def _ours(task: Classification, student: ResNet, precision: str, epochs: int, fo
 
 def _field(task: Classification, student: ResNet, folder: Path) -> Iterator[Any]:
     images, train, val = task.loaded, task.positions("train").numpy(), task.positions("val").numpy()
-    weights = teachers.folder(folder, task.teacher_key) / "weights.safetensors"
+    weights = teachers.teacher_folder(folder, task.teacher_key) / "weights.safetensors"
     return field_loop.train(
         student=build_seeded(lambda: task.build(student), SEED),
         teacher=teachers.load_weights(task.build(task.teacher.model), weights),
@@ -138,7 +138,7 @@ def _field(task: Classification, student: ResNet, folder: Path) -> Iterator[Any]
 
 def _store_outputs(task: Classification, folder: Path, plan: Plan) -> float:
     """Store what the plan's trainings will draw; returns the seconds per output."""
-    where = preparing.store_folder(task, folder)
+    where = sources.store_folder(task, folder)
     held = _held(where)
     started = time.perf_counter()
     for step in task.list_preparations(folder, plan):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainables.distill import build_seeded
 from trainables.teacher import weights as teachers
+from trainables.training.nets import build_seeded
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
@@ -23,4 +23,6 @@ def keep_untrained_teacher(task: DistillationTask[Any], folder: Path, images: in
             module.momentum = None  # statistics become those of the images, not a mixture with the initial ones
     with torch.no_grad():
         net(task.examples("train", "cpu").batch(torch.arange(images), torch.zeros(images, dtype=torch.int64)).inputs)
-    teachers.keep(folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"})
+    teachers.save_teacher(
+        folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"}
+    )

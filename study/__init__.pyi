@@ -1,3 +1,4 @@
+from .identity import LOCATION as LOCATION
 from .search.halving import Never as Never
 from .search.halving import SuccessiveHalving as SuccessiveHalving
 from .search.samplers import CmaEs as CmaEs
@@ -12,3 +13,4 @@ from .space.domains import uniform as uniform
 from .study import Arm as Arm
 from .study import Budget as Budget
 from .study import Study as Study
+from .task import Metric as Metric

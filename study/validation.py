@@ -137,7 +137,7 @@ def _check_losses(arm: Arm) -> None:
     try:
         for loss in resolve_corners(arm.loss):
             if not hasattr(loss, "needs_teacher"):
-                raise InputError(f"{type(loss).__name__} has no 'needs_teacher': see \"Adding a loss\" in README.md")
+                raise InputError(f"{type(loss).__name__} has no 'needs_teacher': see docs/extending.md")
             if hasattr(loss, "begin") and not isinstance(loss, StatefulMethod):  # its name before version 0.2
                 raise InputError(f"{type(loss).__name__} defines begin(), which is now called new_state()")
     except InputError as error:

@@ -1,4 +1,5 @@
 from .data.arrays.density_maps import AdaptiveKernels as AdaptiveKernels
+from .data.arrays.splits import ImageSet as ImageSet
 from .data.celebamask import CelebAMaskHQ as CelebAMaskHQ
 from .data.cifar import Cifar as Cifar
 from .data.digits import Digits as Digits

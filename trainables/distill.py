@@ -1,8 +1,8 @@
-"""The training loop, for all tasks and for teachers too: read it from top to bottom.
+"""The training loop of students and teachers, for all tasks and losses; reads from top to bottom.
 
-A trial is an iterator of rows, one an epoch. What differs between tasks is in the task, what differs between arms is
-in the loss; there is no branch on either here, nor on how many workers train a trial together: what they share is in
-parallel.py. Left out: Ray, which lives in study/execution/worker.py.
+A trial is an iterator of results, one an epoch. Differences between tasks are in the task, differences between arms in
+the loss, and cooperation of workers in training/distributed.py: the loop branches on none of them. Ray calls it from
+study/execution/worker.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,252 +21,239 @@ from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
 from trainables.task import Batch, DistillationLoss, Examples, Outputs
-from trainables.training import checkpoint
+from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
-from trainables.training.recipe import Recipe
+from trainables.training.nets import build_seeded, to_device
+from trainables.training.recipe import Recipe, set_learning_rate
 from trainables.training.schedules import Progress, evaluate_schedules, value_at
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
 
 
-class TeacherOutputs(Protocol):
-    """Where teacher outputs come from: the net itself, or a store of what it once said."""
+class FrozenTeacher(Protocol):
+    """A source of teacher outputs: the net itself, or a store of its outputs."""
 
-    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
-        """The source for one epoch, in which the split's samples are seen at these views (N,)."""
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+        """Return the function from an epoch's batches to teacher outputs; `views` (N,) are its samples' views."""
 
 
 @dataclass
 class Training:
-    """What is trained, and all that a checkpoint must hold to go on exactly."""
+    """A training in progress, with everything that a checkpoint needs to resume it exactly."""
 
-    ranks: ProcessGroup
+    group: ProcessGroup
     net: nn.Module
     optimizer: torch.optim.Optimizer
     loss: LossState
     epoch: int
-    rows: list[EpochResult]
-    """Of all epochs so far: a driver that was killed may not have written the last ones down."""
-    best_row: EpochResult | None
+    """Number of completed epochs."""
+    results: list[EpochResult]
+    """The results of all completed epochs: a driver that was killed may not have recorded the last ones."""
+    best_result: EpochResult | None
     best_state: dict[str, Tensor] | None
+    captured: cuda_graph.CapturedStep | None = None
+    """The step of the last epoch if steps run as a CUDA graph; not part of a checkpoint."""
 
 
 def distill(
     task: DistillationTask[Any],
-    job: TrialContext,
+    context: TrialContext,
     build: Callable[[], nn.Module],
     recipe: Recipe,
     loss: DistillationLoss,
-    teacher: TeacherOutputs,
+    teacher: FrozenTeacher,
 ) -> Iterator[EpochResult]:
-    """Train what `build` returns under `loss`, yielding a row an epoch; the last state stays in `job.checkpoint`.
+    """Train the net that `build` returns under `loss`; yield one result an epoch, save each state as a checkpoint.
 
-    With `job.validate` the net is evaluated on val after each epoch, and with `job.test` on test after the last one:
-    as it then is, and, if there was a validation, as it was in the epoch that was best on it. Of several workers, all
-    yield rows; those of the first are the trial's.
-    Raises FloatingPointError when the training loss is not finite.
+    With `context.validate` the net is evaluated on val after each epoch. With `context.test` it is evaluated on test
+    after the last epoch, and if there was a validation, once more with the weights of the epoch that was best on it.
+    All workers of a trial yield results; rank 0's are recorded.
+    Raises FloatingPointError if the training loss is not finite.
     """
-    with join_group(job) as ranks:
-        train = task.examples(job.train_on, job.device)
-        training = start_training(job, ranks, build, recipe, loss)
-        yield from (row for row in training.rows if row["epoch"] > job.recorded_epochs)
+    with join_group(context) as group:
+        train = task.examples(context.train_on, context.device)
+        training = start_training(context, group, build, recipe, loss)
+        yield from (result for result in training.results if result["epoch"] > context.recorded_epochs)
 
-        for epoch in range(training.epoch, job.trial.epochs):
+        for epoch in range(training.epoch, context.trial.epochs):
             started = time.perf_counter()
-            metrics = train_epoch(task, job, training, train, recipe, loss, teacher, epoch)
-            if job.validate:
-                metrics |= evaluate(task, training.net, "val", job.device, ranks)
-            row: EpochResult = {
+            metrics = train_epoch(task, context, training, train, recipe, loss, teacher, epoch)
+            if context.validate:
+                metrics |= evaluate(task, training.net, "val", context.device, group)
+            progress = Progress(epoch, context.trial.epochs)
+            learning_rate = value_at(recipe.learning_rate, progress)
+            result: EpochResult = {
                 "epoch": epoch + 1,
                 "metrics": metrics,
-                "schedules": _schedules(recipe, loss, Progress(epoch, job.trial.epochs)),
+                "schedules": {"learning_rate": learning_rate, **evaluate_schedules(loss, progress)},
                 "seconds": 0.0,
             }
-            if job.test and job.validate:
-                _keep_best(task, training, row)
-            if job.test and epoch + 1 == job.trial.epochs:
-                metrics |= _test(task, training, job)
-            row["seconds"] = time.perf_counter() - started
-            _save(job, training, row)
-            yield row
+            if context.test and context.validate:
+                _keep_best(task, training, result)
+            if context.test and epoch + 1 == context.trial.epochs:
+                metrics |= _test(task, training, context)
+            result["seconds"] = time.perf_counter() - started
+            _save(context, training, result)
+            yield result
 
 
 def train_epoch(
     task: DistillationTask[Any],
-    job: TrialContext,
+    context: TrialContext,
     training: Training,
     train: Examples,
     recipe: Recipe,
     loss: DistillationLoss,
-    teacher: TeacherOutputs,
+    teacher: FrozenTeacher,
     epoch: int,
 ) -> dict[str, float]:
-    """One pass over the training split in a seeded order; returns its metrics."""
-    seed, ranks, net, optimizer = job.trial.seed, training.ranks, training.net, training.optimizer
-    order = _order(seed, epoch, len(train)).to(job.device)
-    views = task.views.draw(seed, epoch, torch.arange(len(train), device=job.device))
-    teacher_outputs = teacher.epoch(views)
-    # dropout draws from the global generator: seeded per epoch, a resumed trial draws what it would have drawn
-    torch.manual_seed(derive_seed(seed, "epoch", epoch) + ranks.rank)
+    """Train on each sample of the training split once, in a seeded order; return the epoch's metrics."""
+    seed, device = context.trial.seed, context.device
+    group, net, optimizer = training.group, training.net, training.optimizer
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    order = torch.randperm(len(train), generator=generator).to(device)  # (N,) positions in the split
+    views = task.views.draw(seed, epoch, torch.arange(len(train), device=device))  # (N,) one view a sample
+    compute_teacher_outputs = teacher.begin_epoch(views)
+    # dropout draws from the global generator: seeded every epoch, a resumed trial draws the same numbers
+    torch.manual_seed(derive_seed(seed, "epoch", epoch) + group.rank)
     net.train()
-    meters = task.meters(job.device, "train")
-    sums = torch.zeros(4, device=job.device)
-    batches = order.split(recipe.batch_size)
-    for step, whole in enumerate(batches):
-        progress = Progress(epoch, job.trial.epochs, step / len(batches))
-        part = ranks.shard_batch(whole)
-        batch = train.batch(part.samples, views[part.samples])
-        with torch.autocast(job.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+    meters = task.meters(device, "train")
+    sums = torch.zeros(4, device=device)  # total, task, distillation loss and teacher distance, over samples
+
+    def train_step(samples: Tensor, progress: Progress) -> None:
+        shard = group.shard_batch(samples)  # (B,) of the batch's samples, all of them for a single worker
+        batch = train.batch(shard.samples, views[shard.samples])  # inputs (B, C, H, W), targets as the task has them
+
+        # classification: predictions (B, K); segmentation (B, K, h, w); density maps (B, 1, h, w); images (B, 3, H, W)
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             student_outputs = task.outputs(net, batch)
-        task_loss = task.task_loss(student_outputs, batch)
-        taught = teacher_outputs(batch)
-        distill_loss = training.loss(student_outputs, taught, batch.targets, progress)
-        total = value_at(loss.task_weight, progress) * task_loss + distill_loss
+        teacher_outputs = compute_teacher_outputs(batch)
+        task_loss = task.task_loss(student_outputs, batch)  # (), a mean over the shard, as the next two
+        distill_loss = training.loss(student_outputs, teacher_outputs, batch.targets, progress)
+        total_loss = value_at(loss.task_weight, progress) * task_loss + distill_loss
 
-        optimizer.param_groups[0]["lr"] = value_at(recipe.learning_rate, progress)
         optimizer.zero_grad(set_to_none=True)
-        (part.weight * total).backward()
-        ranks.all_reduce_gradients(net)
+        (shard.weight * total_loss).backward()
+        group.all_reduce_gradients(net)
         optimizer.step()
-        training.loss.step(student_outputs, taught, progress)
+        training.loss.step(student_outputs, teacher_outputs, progress)
 
-        # summed on the device: reading a number back would wait for every step
-        distance = _distance(task, loss, student_outputs, taught)
-        means = torch.stack([total.detach(), task_loss.detach(), distill_loss.detach(), distance])
-        sums += means * (part.weight * len(whole))
-        if part.weight:
+        # added up on the device: reading a number back would wait for every step
+        distance = torch.zeros((), device=device)
+        if loss.needs_teacher:
+            with torch.no_grad():
+                distance = task.teacher_distance(student_outputs, teacher_outputs)  # ()
+        means = torch.stack([total_loss.detach(), task_loss.detach(), distill_loss.detach(), distance])
+        sums.add_(means * (shard.weight * len(samples)))
+        if shard.weight:
             meters.update(student_outputs, batch)
-    ranks.broadcast_buffers(net)
-    total_loss, task_part, distill_part, teacher_distance = (ranks.all_reduce_sum(sums) / len(train)).tolist()
-    if not math.isfinite(total_loss):
-        raise FloatingPointError(f"training loss is {total_loss} in epoch {epoch + 1}")
-    losses = {"loss": total_loss, "task_loss": task_part, "distill_loss": distill_part}
-    losses |= {"teacher_distance": teacher_distance} if loss.needs_teacher else {}
-    return {f"train/{name}": value for name, value in (losses | meters.compute()).items()}
 
-
-@torch.no_grad()
-def _distance(task: DistillationTask[Any], loss: DistillationLoss, student: Outputs, teacher: Outputs) -> Tensor:
-    """Of a batch; 0 where nobody asks the teacher."""
-    if not loss.needs_teacher:
-        return torch.zeros((), device=student.prediction.device)
-    return task.teacher_distance(student, teacher)
+    batches = order.split(recipe.batch_size)
+    run_step: cuda_graph.Step = train_step
+    if cuda_graph.is_capturable(task, context, group, recipe, loss, len(batches)):
+        run_step = training.captured = cuda_graph.CapturedStep(train_step, training.captured)
+    for step, samples in enumerate(batches):
+        progress = Progress(epoch, context.trial.epochs, step / len(batches))
+        set_learning_rate(optimizer, value_at(recipe.learning_rate, progress))
+        run_step(samples, progress)
+    group.broadcast_buffers(net)
+    mean_loss, *parts, teacher_distance = (group.all_reduce_sum(sums) / len(train)).tolist()
+    if not math.isfinite(mean_loss):
+        raise FloatingPointError(f"training loss is {mean_loss} in epoch {epoch + 1}")
+    metrics = {"loss": mean_loss, "task_loss": parts[0], "distill_loss": parts[1]}
+    metrics |= {"teacher_distance": teacher_distance} if loss.needs_teacher else {}
+    return {f"train/{name}": value for name, value in (metrics | meters.compute()).items()}
 
 
 @torch.no_grad()
 def evaluate(
-    task: DistillationTask[Any], net: nn.Module, split: Split, device: str, ranks: ProcessGroup = SINGLE_PROCESS
+    task: DistillationTask[Any], net: nn.Module, split: Split, device: str, group: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, float]:
-    """The task's metrics on a split, views untouched, by `split/name`; all workers get the same."""
+    """Return the task's metrics on a split's untouched images, by `split/name`; the same on all workers."""
     net.eval()
     examples, meters = task.examples(split, device), task.meters(device, split)
-    for samples in ranks.shard_batches(torch.arange(len(examples), device=device).split(task.evaluation_batch(device))):
+    batches = torch.arange(len(examples), device=device).split(task.evaluation_batch(device))
+    for samples in group.shard_batches(batches):  # (B,)
         batch = examples.batch(samples, torch.zeros_like(samples))
         meters.update(task.outputs(net, batch), batch)
     return {f"{split}/{name}": value for name, value in meters.compute().items()}
 
 
 class _NoTeacher:
-    """For losses that do not read the teacher's outputs."""
+    """The teacher of losses that do not need one: its outputs are empty."""
 
-    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
         return lambda batch: Outputs(torch.empty(0, device=batch.inputs.device))
 
 
-no_teacher = _NoTeacher()
-
-
-Built = TypeVar("Built")
-
-
-def build_seeded(build: Callable[[], Built], seed: int) -> Built:
-    """What `build` returns, whose initial weights follow from the seed alone, the CPU's generator left as it was.
-
-    Those of GPUs stay seeded so; every epoch seeds all of them anew.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
-def to_device(net: nn.Module, device: str) -> nn.Module:
-    """`net` on the device, its weights laid out as convolutions there are fastest: channels last.
-
-    On GPUs, float32 is float32 (TF32 errs as much as the float16 in which a teacher's outputs are stored), and
-    convolutions give the same each time.
-    """
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
-    return net.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+NO_TEACHER = _NoTeacher()
 
 
 def start_training(
-    job: TrialContext, ranks: ProcessGroup, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss
+    context: TrialContext, group: ProcessGroup, build: Callable[[], nn.Module], recipe: Recipe, loss: DistillationLoss
 ) -> Training:
-    """A fresh training, or the one whose checkpoint lies in the trial's folder."""
-    net = ranks.prepare_model(to_device(build_seeded(build, derive_seed(job.trial.seed, "weights")), job.device))
-    running = build_seeded(lambda: make_loss_state(loss, job.device), derive_seed(job.trial.seed, "loss"))
-    training = Training(ranks, net, recipe.optimizer.build(net.parameters()), running, 0, [], None, None)
-    state = checkpoint.load(job.checkpoint)
+    """Return a new training, or the one that the trial's checkpoint continues."""
+    seed, device = context.trial.seed, context.device
+    net = build_seeded(build, derive_seed(seed, "weights"))
+    net = group.prepare_model(to_device(net, device, recipe.precision))
+    loss_state = build_seeded(lambda: make_loss_state(loss, device), derive_seed(seed, "loss"))
+    training = Training(group, net, recipe.optimizer.build(net.parameters()), loss_state, 0, [], None, None)
+    state = checkpoint.load(context.checkpoint)
     if state is not None:
         net.load_state_dict(state["net"])
         training.optimizer.load_state_dict(state["optimizer"])
         training.loss.load_state_dict(state["loss"])
-        training.epoch, training.rows = state["epoch"], state["rows"]
-        training.best_row, training.best_state = state["best_row"], state["best_state"]
+        training.epoch, training.results = state["epoch"], state["rows"]
+        training.best_result, training.best_state = state["best_row"], state["best_state"]
+    if device == "cuda":  # as a tensor, which a captured step reads each time it is replayed
+        training.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
     return training
 
 
-def _save(job: TrialContext, training: Training, row: EpochResult) -> None:
-    training.epoch = row["epoch"]
-    training.rows.append(row)
+def _save(context: TrialContext, training: Training, result: EpochResult) -> None:
+    training.epoch = result["epoch"]
+    training.results.append(result)
     state = {
         "net": training.net.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "loss": training.loss.state_dict(),
         "epoch": training.epoch,
-        "rows": training.rows,
-        "best_row": training.best_row,
+        "rows": training.results,
+        "best_row": training.best_result,
         "best_state": training.best_state,
     }
-    if training.ranks.is_main:
-        checkpoint.save(job.checkpoint, state)
+    if training.group.is_main:
+        checkpoint.save(context.checkpoint, state)
 
 
-def _order(seed: int, epoch: int, samples: int) -> Tensor:
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return torch.randperm(samples, generator=generator)
+def _copy_state(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-def _schedules(recipe: Recipe, loss: DistillationLoss, progress: Progress) -> dict[str, float]:
-    return {"learning_rate": value_at(recipe.learning_rate, progress), **evaluate_schedules(loss, progress)}
-
-
-def _keep_best(task: DistillationTask[Any], training: Training, row: EpochResult) -> None:
-    """Remember the weights of the epoch that is best on validation, the earliest of equals."""
+def _keep_best(task: DistillationTask[Any], training: Training, result: EpochResult) -> None:
+    """Keep the weights of the epoch that is best on validation, the earliest among equals."""
     name = task.selection_metric
     sign = 1 if task.metrics[name].direction == "max" else -1
-    best = training.best_row
-    if best is None or sign * row["metrics"][name] > sign * best["metrics"][name]:
-        training.best_row = row
-        training.best_state = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
+    best = training.best_result
+    if best is None or sign * result["metrics"][name] > sign * best["metrics"][name]:
+        training.best_result, training.best_state = result, _copy_state(training.net)
 
 
-def _test(task: DistillationTask[Any], training: Training, job: TrialContext) -> dict[str, Any]:
-    """Read the test split: at the last epoch, and at the best-validation epoch if there was a validation.
+def _test(task: DistillationTask[Any], training: Training, context: TrialContext) -> dict[str, Any]:
+    """Return the metrics on test of the last epoch, and of the best epoch on validation if there was a validation.
 
-    The first of a cell's runs also keeps what its net makes of a few examples.
+    The first run of a cell also writes panels of a few examples.
     """
-    ranks = training.ranks
-    metrics: dict[str, Any] = evaluate(task, training.net, "test", job.device, ranks)
-    if job.trial.number == 0 and ranks.is_main:
-        exhibits.write_panels(task, training.net, job.checkpoint, job.device)
-    if training.best_row is None or training.best_state is None:
+    group, net = training.group, training.net
+    metrics: dict[str, Any] = evaluate(task, net, "test", context.device, group)
+    if context.trial.number == 0 and group.is_main:
+        exhibits.write_panels(task, net, context.checkpoint, context.device)
+    if training.best_result is None or training.best_state is None:
         return metrics
-    last = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
-    training.net.load_state_dict(training.best_state)
-    at_best = evaluate(task, training.net, "test", job.device, ranks)
-    training.net.load_state_dict(last)
+    last_state = _copy_state(net)
+    net.load_state_dict(training.best_state)
+    at_best = evaluate(task, net, "test", context.device, group)
+    net.load_state_dict(last_state)
     metrics |= {name.replace("test/", "test_at_best_val/"): value for name, value in at_best.items()}
-    return metrics | {"best_val_epoch": float(training.best_row["epoch"])}
+    return metrics | {"best_val_epoch": float(training.best_result["epoch"])}

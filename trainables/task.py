@@ -6,12 +6,13 @@ Tasks derive from `DistillationTask` (trainables/tasks/base.py); the engine's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from study.task import Metric
 from trainables.training.schedules import FloatOrSchedule, Progress
 
 
@@ -168,3 +169,20 @@ def without_pretrained(model: Spec) -> Spec:
 def count_parameters(net: nn.Module) -> int:
     """Return the number of parameters of a net."""
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+LOSS_METRICS = (
+    Metric("loss", "min"),
+    Metric("task_loss", "min"),
+    Metric("distill_loss", "min"),
+    Metric("teacher_distance", "min", label="distance to the teacher"),
+)
+"""The metrics that the training loop computes for every task, on the training split."""
+
+
+def name_metrics(scores: Sequence[Metric], train_scores: Sequence[Metric]) -> dict[str, Metric]:
+    """Return every metric of a task with these scores by `split/name`, with those of the training loop."""
+    by_split = {"train": (*LOSS_METRICS, *train_scores)}
+    by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(scores))
+    names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
+    return names | {"best_val_epoch": Metric("best_val_epoch", "min")}

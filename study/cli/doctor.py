@@ -96,7 +96,9 @@ def run_all_checks(options: DoctorOptions) -> Iterator[Finding]:
         yield hardware.check_shared_memory(free, shutil.disk_usage("/dev/shm").free)
     yield hardware.check_open_files()
     yield from hardware.check_storage(options.storage)
-    yield check_ray(options.address, options.gpus_per_worker, options.workers_per_trial or read_workers_per_trial(options))
+    yield check_ray(
+        options.address, options.gpus_per_worker, options.workers_per_trial or read_workers_per_trial(options)
+    )
     if options.space is not None:
         yield from check_space_file(options.space, options)
 
@@ -148,7 +150,9 @@ def check_torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Find
 def read_workers_per_trial(options: DoctorOptions) -> int:
     """Return the space file's workers per trial; 1 without a space file that can be loaded."""
     try:
-        return load_space(options.space, options.profile, options.data_dir).study.workers_per_trial if options.space else 1
+        return (
+            load_space(options.space, options.profile, options.data_dir).study.workers_per_trial if options.space else 1
+        )
     except InputError:
         return 1  # check_space_file reports the error
 
@@ -165,7 +169,7 @@ def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) 
 
 def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
     """Check that the study of a space file can start: its data, its teacher, its seeds."""
-    from reports.text.summary import seeds_warning
+    from reports.text.summary import warn_of_few_seeds
 
     try:
         loaded = load_space(path, options.profile, options.data_dir)
@@ -179,7 +183,7 @@ def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("fails", str(error))
         return
-    if warning := seeds_warning(study.budget.seeds, len(study.arms) - 1):
+    if warning := warn_of_few_seeds(study.budget.seeds, len(study.arms) - 1):
         yield Finding("warning", warning)
 
 

@@ -204,7 +204,9 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
 
 @main.command(
     context_settings=HELP,
-    epilog=format_examples("stop lp_cifar", "stop lp_cifar --wait 300", "stop lp_cifar --address http://127.0.0.1:8265"),
+    epilog=format_examples(
+        "stop lp_cifar", "stop lp_cifar --wait 300", "stop lp_cifar --address http://127.0.0.1:8265"
+    ),
 )
 @study_argument
 @storage_path_option

@@ -16,7 +16,7 @@ from study.study import Study
 
 def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[str]:
     """Return what would be trained, in a few lines."""
-    from reports.text.summary import seeds_warning
+    from reports.text.summary import warn_of_few_seeds
 
     budget = study.budget
     searches = [study.count_trials(cell.arm) for cell in study.cells]
@@ -30,7 +30,7 @@ def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[
         search = f"search {trials} trials, then " if trials else ""
         lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
     lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
-    if warning := seeds_warning(budget.seeds, len(study.arms) - 1):
+    if warning := warn_of_few_seeds(budget.seeds, len(study.arms) - 1):
         lines.append(warning)
     confirms = len(study.cells) * budget.seeds
     total = sum(searches) + confirms

@@ -214,7 +214,7 @@ def _train_and_report(
 ) -> int:
     """Run the driver, write the report, and return the exit code."""
     from reports.build import build
-    from reports.tables.comparison import comparison_text
+    from reports.tables.terminal import format_comparisons
 
     folder, console = driver_options.storage / study.name, Console(highlight=False)
     progress = Console(highlight=False, quiet=options.quiet)
@@ -222,7 +222,7 @@ def _train_and_report(
         outcome = drive(study, space, inputs, driver_options, options.to_command(), progress)
         page = build(folder)
         width = min(console.width, 110) if console.is_terminal else 110
-        _print(console, comparison_text(folder, width))
+        _print(console, format_comparisons(folder, width))
     _print(console, f"report: {display_path(folder)}/{page.name}")
     return _report_outcome(outcome, options)
 

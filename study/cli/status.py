@@ -140,7 +140,9 @@ def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: R
     sign = -1 if study.get("direction") == "min" else 1
     complete = [row for row in search if row["state"] == TrialState.COMPLETE and _is_finite(row.get(metric))]
     best = max(sorted(complete, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
-    tests = [row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])]
+    tests = [
+        row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])
+    ]
     is_confirmed = len(tests) == seeds
     return CellStatus(
         cell=cell["cell"],

@@ -12,13 +12,14 @@ from study.errors import InputError
 from study.task import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
-from trainables.distill import build_seeded, evaluate
+from trainables.distill import evaluate
 from trainables.losses.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training import checkpoint
+from trainables.training.nets import build_seeded
 from trainables.training.recipe import Recipe
 
 
@@ -127,7 +128,7 @@ def test_loss_that_is_not_finite_names_its_epoch(storage, tmp_path):
 
 def test_teacher_is_kept_by_content_and_found_again(storage):
     assert TASK.list_preparations(storage, PLAN) == []
-    assert 0 < teachers.kept(storage, TASK.teacher_key)["metrics"]["test/accuracy"] <= 1
+    assert 0 < teachers.read_record(storage, TASK.teacher_key)["metrics"]["test/accuracy"] <= 1
     other = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, epochs=3))
     assert [step.name for step in other.list_preparations(storage, PLAN)] == ["teacher", "outputs 0–100"]
     resplit = dataclasses.replace(TASK, split_seed=1)
@@ -136,7 +137,7 @@ def test_teacher_is_kept_by_content_and_found_again(storage):
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "published"])
 def test_teacher_from_a_file_scores_like_the_net_it_was_saved_from(storage, tmp_path, form):
-    kept = teachers.folder(storage, TASK.teacher_key) / "weights.safetensors"
+    kept = teachers.teacher_folder(storage, TASK.teacher_key) / "weights.safetensors"
     state = safetensors.torch.load_file(kept)
     path = tmp_path / ("t.safetensors" if form == "safetensors" else "t.pth")
     if form == "safetensors":
@@ -147,9 +148,9 @@ def test_teacher_from_a_file_scores_like_the_net_it_was_saved_from(storage, tmp_
     task = dataclasses.replace(TASK, teacher=Teacher(ResNet(8), weights=path))
     (name, (row,)), *_ = prepared(task, tmp_path)
     assert name == "teacher"
-    expected = teachers.kept(storage, TASK.teacher_key)["metrics"]
+    expected = teachers.read_record(storage, TASK.teacher_key)["metrics"]
     assert row["metrics"]["test/accuracy"] == expected["test/accuracy"]
-    assert teachers.kept(tmp_path, task.teacher_key)["source"] == f"file {path.name}"
+    assert teachers.read_record(tmp_path, task.teacher_key)["source"] == f"file {path.name}"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_teacher_from_a_file_scores_like_the_net_it_was_saved_from(storage, tmp_
     ],
 )
 def test_teacher_file_that_does_not_fit_is_refused_before_anything_starts(storage, tmp_path, spoil, message):
-    state = safetensors.torch.load_file(teachers.folder(storage, TASK.teacher_key) / "weights.safetensors")
+    state = safetensors.torch.load_file(teachers.teacher_folder(storage, TASK.teacher_key) / "weights.safetensors")
     spoil(state)
     torch.save(state, tmp_path / "t.pth")
     task = dataclasses.replace(TASK, teacher=Teacher(ResNet(8), weights=tmp_path / "t.pth"))

@@ -1,4 +1,4 @@
-"""Pictures of test examples are kept, and are what the net says; arms tell their distance to the teacher."""
+"""Panels of test examples are written and match the net; arms report their distance to the teacher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests.trainables import small, small_crowds
 from tests.trainables.small import metrics, prepared
-from trainables import sample_panels as exhibits
+from trainables import sample_panels
 from trainables.distill import evaluate
 from trainables.losses.none import NoDistillation
 from trainables.teacher import weights as teachers
@@ -27,7 +27,7 @@ def crowds(tmp_path_factory):
 
 
 def kept(folder):
-    with np.load(folder / exhibits.FILE, allow_pickle=False) as file:
+    with np.load(folder / sample_panels.FILE, allow_pickle=False) as file:
         return json.loads(str(file["about"])), {name: file[name] for name in file.files if name != "about"}
 
 
@@ -38,7 +38,7 @@ def confirmed(storage, folder, number=0):
     return list(TASK.train(wanted))
 
 
-def test_exhibits_are_evenly_spaced_test_images_with_their_counts(crowds, tmp_path):
+def test_panels_are_of_evenly_spaced_test_images_with_their_counts(crowds, tmp_path):
     confirmed(crowds, tmp_path)
     about, arrays = kept(tmp_path)
     shown = [0, 2, 3, 5]  # of six
@@ -67,25 +67,25 @@ def test_predicted_maps_are_those_of_the_net_that_was_scored(crowds, tmp_path):
     assert not last["given"]
 
 
-def test_only_the_first_of_a_cells_runs_keeps_exhibits_and_search_keeps_none(crowds, tmp_path):
+def test_only_the_first_confirm_run_of_a_cell_has_panels(crowds, tmp_path):
     confirmed(crowds, tmp_path / "second", number=1)
     list(TASK.train(small_crowds.job(TASK, crowds, tmp_path / "search", epochs=1)))
-    assert not list(tmp_path.rglob(exhibits.FILE))
+    assert not list(tmp_path.rglob(sample_panels.FILE))
 
 
-def test_teacher_keeps_exhibits_beside_its_weights(crowds):
-    about, _ = kept(teachers.folder(crowds, TASK.teacher_key))
+def test_teacher_has_panels_next_to_its_weights(crowds):
+    about, _ = kept(teachers.teacher_folder(crowds, TASK.teacher_key))
     assert {panel["name"] for panel in about} == {"image", "true density", "predicted density"}
 
 
-def test_task_without_pictures_keeps_no_file(storage, tmp_path):
+def test_task_without_panels_writes_no_file(storage, tmp_path):
     wanted = small.job(small.TASK, storage, tmp_path, phase="confirm", train_on="train+val", seed=8, epochs=1)
     list(small.TASK.train(wanted))
     assert (tmp_path / "state.pt").is_file()
-    assert not (tmp_path / exhibits.FILE).exists()
+    assert not (tmp_path / sample_panels.FILE).exists()
 
 
-def test_teacher_distance_is_told_by_arms_that_ask_the_teacher_alone(storage, tmp_path):
+def test_only_arms_that_need_the_teacher_report_their_distance_to_it(storage, tmp_path):
     taught, alone = (
         metrics(list(small.TASK.train(small.job(small.TASK, storage, tmp_path / name, loss=loss, epochs=2))))
         for name, loss in (("taught", small.LP), ("alone", NoDistillation()))

@@ -1,6 +1,6 @@
-"""What a net takes to run: parameters, multiply-accumulates, and seconds on one CPU thread.
+"""Cost of running a net: parameters, multiply-accumulates, and seconds on one CPU thread.
 
-None of it depends on how the net was trained. Left out: GPUs, whose times say little at a batch of one.
+None of these depends on the training. GPUs are left out: their times mean little at a batch of one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from trainables.task import count_parameters
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
 
-WARM_UP, RUNS, SECONDS = 5, 100, 5.0
-"""Of a latency: untimed passes, then timed ones, as many as the seconds allow but `WARM_UP` at least."""
+WARM_UP, MAX_RUNS, MAX_SECONDS = 5, 100, 5.0
+"""Bounds of one latency: untimed passes, then timed passes, at least `WARM_UP` of them even beyond the seconds."""
 BRIEF_SECONDS, LONG_SECONDS = 1.0, 10.0
-"""For a net that is one of many: all its passes together; of one with few passes in that time."""
+"""Time for all passes of a net that is one of many; the longer one for a net with few passes within the shorter."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds a pass of one image takes, on one thread of this machine's CPU."""
+    """Seconds for a pass of one image, on one thread of this machine's CPU."""
 
     median_seconds: float
     fastest_seconds: float
@@ -37,53 +37,56 @@ class Latency:
     runs: int
 
 
-def cost(task: DistillationTask[Any], net: nn.Module) -> dict[str, Any]:
-    """What one pass of a validation image takes, as study.json has it; see docs/records.md."""
+def measure_cost(task: DistillationTask[Any], net: nn.Module) -> dict[str, Any]:
+    """Measure a pass of one validation image; returns the fields of study.json, see docs/records.md."""
     examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
     batch = examples.batch(first, first)
     net = net.to(memory_format=torch.channels_last).eval()
-    with torch.no_grad(), one_thread():  # in inference mode, spectral norms would fail
-        began = time.perf_counter()
-        counted = macs(lambda: task.outputs(net, batch))
-        once = time.perf_counter() - began
-        took = brief_latency(lambda: task.outputs(net, batch), once)
+    with torch.no_grad(), single_thread():  # not inference_mode, in which spectral norms fail
+        started = time.perf_counter()
+        macs = count_macs(lambda: task.outputs(net, batch))
+        first_seconds = time.perf_counter() - started
+        latency = measure_latency_briefly(lambda: task.outputs(net, batch), first_seconds)
     return {
         "parameters": count_parameters(net),
-        "macs": counted,
+        "macs": macs,
         "input": list(batch.inputs.shape[1:]),
-        "latency_seconds": took.median_seconds,
-        "latency_range_seconds": [took.fastest_seconds, took.slowest_seconds],
-        "latency_runs": took.runs,
+        "latency_seconds": latency.median_seconds,
+        "latency_range_seconds": [latency.fastest_seconds, latency.slowest_seconds],
+        "latency_runs": latency.runs,
     }
 
 
-def macs(run: Callable[[], Any]) -> int:
-    """Multiply-accumulates of convolutions and matrix products in what `run` does."""
+def count_macs(run: Callable[[], Any]) -> int:
+    """Return the multiply-accumulates of convolutions and matrix products in `run`."""
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops()) // 2
 
 
-def latency(run: Callable[[], Any], seconds: float = SECONDS, warm_up: int = WARM_UP) -> Latency:
-    """How long `run` takes: median, fastest and slowest of up to `RUNS` passes, after `warm_up` untimed ones."""
+def measure_latency(run: Callable[[], Any], seconds: float = MAX_SECONDS, warm_up: int = WARM_UP) -> Latency:
+    """Time up to `MAX_RUNS` passes of `run` within `seconds`, but at least `warm_up`, after `warm_up` untimed ones."""
     for _ in range(warm_up):
         run()
     passes: list[float] = []
-    while len(passes) < max(1, warm_up) or (len(passes) < RUNS and sum(passes) < seconds):
-        began = time.perf_counter()
+    while len(passes) < max(1, warm_up) or (len(passes) < MAX_RUNS and sum(passes) < seconds):
+        started = time.perf_counter()
         run()
-        passes.append(time.perf_counter() - began)
+        passes.append(time.perf_counter() - started)
     return Latency(statistics.median(passes), min(passes), max(passes), len(passes))
 
 
-def brief_latency(run: Callable[[], Any], once: float) -> Latency:
-    """The same in about a second, or ten where a pass takes long; where it takes longer yet, by the `once` it took."""
-    left = (BRIEF_SECONDS if 4 * once < BRIEF_SECONDS else LONG_SECONDS) - 2 * once
-    return latency(run, left, warm_up=0) if left > 0 else Latency(once, once, once, 1)
+def measure_latency_briefly(run: Callable[[], Any], first_seconds: float) -> Latency:
+    """Time `run` for about one second, or ten if passes are slow; beyond that, take the time of the first pass."""
+    left = (BRIEF_SECONDS if 4 * first_seconds < BRIEF_SECONDS else LONG_SECONDS) - 2 * first_seconds
+    if left > 0:
+        return measure_latency(run, left, warm_up=0)
+    return Latency(first_seconds, first_seconds, first_seconds, 1)
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_thread() -> Iterator[None]:
+    """Limit torch to one CPU thread within the context."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
-"""A confirmed student for use elsewhere: safetensors and ONNX, checked against the net that was trained, and measured.
+"""Export of a trained student to safetensors and ONNX, with a check against torch and measurements.
 
-Which student it is, and the model card, are reports/export.py's. Left out: quantisation, and normalisation inside the
-graph: both files take inputs as the net was trained on.
+reports/export.py selects the student and writes the model card. Left out are quantisation and normalisation in the
+graph: both files take normalised inputs, as in training.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from study.atomic import atomic_write
 from study.errors import InputError
-from trainables.export.cost import Latency, latency, macs, one_thread
-from trainables.export.restore import Student, Trained, rebuild
+from trainables.export.cost import Latency, count_macs, measure_latency, single_thread
+from trainables.export.restore import RestoredStudent, TrainedTrial, restore_student
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
-"""Largest difference allowed between ONNX Runtime and torch, as a share of the largest output."""
+"""Maximum difference between ONNX Runtime and torch, as a share of the largest output."""
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written, and what was measured on it."""
+class ExportedModel:
+    """Properties and measurements of the exported files."""
 
     parameters: int
     macs: int
@@ -41,7 +41,7 @@ class Exported:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     worst_difference: float
-    """Between ONNX Runtime and torch, on random inputs."""
+    """Largest difference between ONNX Runtime and torch on random inputs."""
     latencies: Mapping[str, Latency]
     """By runtime."""
     sha256: Mapping[str, str]
@@ -49,27 +49,29 @@ class Exported:
     versions: Mapping[str, str]
 
 
-def export(trained: Trained, data_dir: Path | None, out: Path, about: dict[str, str]) -> Exported:
-    """Write model.safetensors and model.onnx to `out`; `about` goes into their metadata.
+def export_student(trained: TrainedTrial, data_dir: Path | None, out: Path, about: dict[str, str]) -> ExportedModel:
+    """Write model.safetensors and model.onnx to `out`, with `about` in their metadata.
 
-    Raises InputError if a package is missing, or if data, code or weights are not what the trial had.
+    Raises InputError if a package is missing, or if data, code or weights differ from the trial's; RuntimeError if ONNX
+    Runtime computes other outputs than torch.
     """
-    _require_packages()
-    student = rebuild(trained, data_dir)
+    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"export needs {', '.join(missing)}: pip install -e '.[export]'")
+    student = restore_student(trained, data_dir)
     about = about | {"mean": str(list(student.mean)), "std": str(list(student.std))}
     about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
-    graph = _onnx(student, about)
-    run = _runtime(graph)
-    worst = _checked(student, run)
+    graph = _build_graph(student, about)
+    run = _start_runtime(graph)
+    worst = _compare_with_torch(student, run)
     tensors = {name: tensor.contiguous() for name, tensor in student.net.net.state_dict().items()}
     files = {"model.safetensors": safetensors.torch.save(tensors, about), "model.onnx": graph}
     for name, content in files.items():
-        with atomic_write(out / name) as aside:
-            aside.write_bytes(content)
-    with torch.inference_mode(), one_thread():
-        return Exported(
-            parameters=student.size,
-            macs=macs(lambda: student.net(student.image)),
+        with atomic_write(out / name) as temporary:
+            temporary.write_bytes(content)
+    with torch.inference_mode(), single_thread():
+        return ExportedModel(
+            parameters=student.parameters,
+            macs=count_macs(lambda: student.net(student.image)),
             input_shape=tuple(student.image.shape),
             output_shape=tuple(student.net(student.image).shape),
             any_size=student.any_size,
@@ -77,32 +79,27 @@ def export(trained: Trained, data_dir: Path | None, out: Path, about: dict[str, 
             std=student.std,
             worst_difference=worst,
             latencies={
-                "torch": latency(lambda: student.net(student.image)),
-                "ONNX Runtime": latency(lambda: run(student.image)),
+                "torch": measure_latency(lambda: student.net(student.image)),
+                "ONNX Runtime": measure_latency(lambda: run(student.image)),
             },
             sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-            versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors", *NEEDED)},
+            versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors", *REQUIRED_PACKAGES)},
         )
 
 
-def _require_packages() -> None:
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise InputError(f"export needs {', '.join(missing)}: pip install -e '.[export]'")
-
-
-def _onnx(student: Student, about: dict[str, str]) -> bytes:
-    """The graph, of any batch size, without traces of the machine that it was made on."""
+def _build_graph(student: RestoredStudent, about: dict[str, str]) -> bytes:
+    """Return the serialised graph, of any batch size, without paths of the machine that made it."""
     import onnx
 
-    free = dict.fromkeys((0, 2, 3) if student.any_size else (0,), torch.export.Dim.DYNAMIC)
-    images = torch.cat([student.image, student.image])  # a size of 1 would be taken for a constant
+    dynamic = dict.fromkeys((0, 2, 3) if student.any_size else (0,), torch.export.Dim.DYNAMIC)
+    images = torch.cat([student.image, student.image])  # torch.export takes a size of 1 for a constant
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own making
+        warnings.simplefilter("ignore")  # about torch's own code
         program = torch.onnx.export(
             student.net,
             (images,),
             dynamo=True,
-            dynamic_shapes=(free,),
+            dynamic_shapes=(dynamic,),
             input_names=["images"],
             output_names=["prediction"],
             verbose=False,
@@ -117,7 +114,8 @@ def _onnx(student: Student, about: dict[str, str]) -> bytes:
     return content
 
 
-def _runtime(graph: bytes) -> Callable[[Tensor], Tensor]:
+def _start_runtime(graph: bytes) -> Callable[[Tensor], Tensor]:
+    """Return the graph as a function in ONNX Runtime on one CPU thread: images (B, C, H, W) → prediction (B, …)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,10 +125,10 @@ def _runtime(graph: bytes) -> Callable[[Tensor], Tensor]:
 
 
 @torch.inference_mode()
-def _checked(student: Student, run: Callable[[Tensor], Tensor]) -> float:
-    """The largest difference between ONNX Runtime and torch on random inputs.
+def _compare_with_torch(student: RestoredStudent, run: Callable[[Tensor], Tensor]) -> float:
+    """Return the largest difference between ONNX Runtime and torch on random inputs of several shapes.
 
-    Raises RuntimeError if it is too large.
+    Raises RuntimeError if one exceeds `TOLERANCE`.
     """
     _, *shape = student.image.shape
     shapes = [(1, *shape), (3, *shape), *([(2, shape[0], 96, 128)] if student.any_size else [])]

@@ -1,7 +1,7 @@
-"""A trained student as an object again: from its trial's recorded configuration and the weights of its checkpoint.
+"""Restoration of a trained student from its trial's recorded configuration and its checkpoint's weights.
 
-A description (study/identity.py) names classes and fields, so it can be made back into what it described. Only classes
-below trainables/ are made, and nothing is unpickled: reading somebody else's study runs none of their code.
+A description (study/identity.py) names classes and fields, so the objects can be made from it. Only classes below
+trainables/ are instantiated, and nothing is unpickled: reading another person's study runs none of that person's code.
 """
 
 from __future__ import annotations
@@ -30,66 +30,65 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trial that is complete, by its row."""
+class TrainedTrial:
+    """A completed trial, from its record."""
 
     config: Mapping[str, Any]
     checkpoint: Path
-    """Its folder."""
+    """The folder of the trial's checkpoint."""
     scores: Mapping[str, float]
-    """Test metrics on record, by which the weights are known to be those that were tested."""
+    """Recorded test metrics, which identify the weights as those that were tested."""
 
 
-class Prediction(nn.Module):
-    """A net as its task reads it: of several outputs, the prediction."""
+class PredictionModel(nn.Module):
+    """A net that returns its prediction only, as its task defines it."""
 
     def __init__(self, task: DistillationTask[Any], net: nn.Module):
         super().__init__()
         self.net, self._task = net, task
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the prediction (B, …) for normalised inputs (B, C, H, W)."""
         nothing = torch.zeros(1)
         return self._task.outputs(self.net, Batch(inputs, None, nothing, nothing)).prediction
 
 
 @dataclass(frozen=True)
-class Student:
-    """A net with its weights, and how it is fed."""
+class RestoredStudent:
+    """A net with its trained weights, and the properties of its inputs."""
 
-    net: Prediction
-    """Inputs (B, C, H, W), normalised → the task's prediction."""
-    size: int
-    """Parameters."""
+    net: PredictionModel
+    """The net in evaluation mode: normalised inputs (B, C, H, W) → prediction."""
+    parameters: int
     image: Tensor
-    """(1, C, H, W): a normalised validation image, for shapes and times."""
+    """A normalised validation image (1, C, H, W), for shapes and times."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     any_size: bool
-    """Whether images differ in size."""
+    """Whether the task's images differ in size."""
 
 
-def rebuild(trained: Trained, data_dir: Path | None) -> Student:
-    """The student of a trial as it was after its last epoch, on the CPU and in evaluation mode.
+def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStudent:
+    """Return a trial's student after its last epoch, on the CPU and in evaluation mode; its data lies in `data_dir`.
 
-    `data_dir` is where its data lies.
-    Raises InputError if data, code or weights are not what the trial had.
+    Raises InputError if data, code or weights differ from the trial's.
     """
     config = trained.config
-    task, model = rebuilt(config["task"], data_dir), rebuilt(config["student"], data_dir)
+    task, model = instantiate(config["task"], data_dir), instantiate(config["student"], data_dir)
     if not hasattr(task, "build"):
         raise InputError(f"a {type(task).__name__} study trains no net: there is nothing to export")
-    recorded, here = config["inputs"]["data"], task.data.load().fingerprint
-    if here != recorded:
-        raise InputError(f"the data has fingerprint {here}, the study was run on {recorded}: give its --data-dir")
+    recorded, found = config["inputs"]["data"], task.data.load().fingerprint
+    if found != recorded:
+        raise InputError(f"the data has fingerprint {found}, the study was run on {recorded}: give its --data-dir")
     net = task.build(without_pretrained(model))
     try:
-        net.load_state_dict(_weights(trained))
-    except RuntimeError:  # torch lists every tensor
+        net.load_state_dict(_load_weights(trained))
+    except RuntimeError:  # without torch's message, which lists every tensor
         raise InputError(f"{trained.checkpoint} does not fit {model.name}: export with the study's commit") from None
     examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
-    return Student(
-        net=Prediction(task, net).eval(),
-        size=count_parameters(net),
+    return RestoredStudent(
+        net=PredictionModel(task, net).eval(),
+        parameters=count_parameters(net),
         image=examples.batch(first, first).inputs.contiguous(),
         mean=tuple(round(float(value), 6) for value in examples.mean),
         std=tuple(round(float(value), 6) for value in examples.std),
@@ -97,20 +96,22 @@ def rebuild(trained: Trained, data_dir: Path | None) -> Student:
     )
 
 
-def rebuilt(description: Any, data_dir: Path | None) -> Any:
-    """The object that study.describe described, of classes below trainables/ alone; `data_dir` where its data lies.
+def instantiate(description: Any, data_dir: Path | None) -> Any:
+    """Return the object that `study.identity.describe` described, with its data in `data_dir`.
 
-    Raises InputError for another class, and for one that has changed since.
+    Raises InputError for a class that is not below trainables/, or whose fields have changed since.
     """
     if isinstance(description, list):
-        return tuple(rebuilt(item, data_dir) for item in description)
+        return tuple(instantiate(item, data_dir) for item in description)
     if not isinstance(description, dict):
         return description
     if "is" not in description:
-        return {key: rebuilt(item, data_dir) for key, item in description.items()}
-    kind = _class(str(description["is"]), str(description.get("from")))
-    fields = {key: rebuilt(item, data_dir) for key, item in description.items() if key not in ("is", "from", "source")}
-    if any(field.name == "root" for field in dataclasses.fields(kind)):  # where data lies is no part of a description
+        return {key: instantiate(item, data_dir) for key, item in description.items()}
+    kind = _find_class(str(description["is"]), str(description.get("from")))
+    fields = {
+        key: instantiate(item, data_dir) for key, item in description.items() if key not in ("is", "from", "source")
+    }
+    if any(field.name == "root" for field in dataclasses.fields(kind)):  # a description omits the location of data
         fields["root"] = data_dir
     try:
         return kind(**fields)
@@ -118,17 +119,17 @@ def rebuilt(description: Any, data_dir: Path | None) -> Any:
         raise InputError(f"{kind.__name__} has changed since the study ran ({error}): export with its commit") from None
 
 
-def _class(name: str, origin: str) -> Any:
-    """Return the dataclass of this public name below trainables/, in whichever module it lies.
+def _find_class(name: str, origin: str) -> Any:
+    """Return the dataclass of this public name, in whichever module below trainables/ it lies.
 
     Records of schema 1 name its module, from which it may have moved since.
     """
     if origin.split(".")[0] != "trainables":
         raise InputError(
-            f"{name} comes from {origin!r}, not from trainables/, and cannot be rebuilt from the record: move it to a "
+            f"{name} comes from {origin!r}, not from trainables/, and cannot be restored from the record: move it to a "
             "file there and run the study with it"
         )
-    for module in _modules_naming(name):
+    for module in _find_modules(name):
         for kind in vars(importlib.import_module(module)).values():
             ours = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module
             if ours and get_public_name(kind) == name:
@@ -136,8 +137,8 @@ def _class(name: str, origin: str) -> Any:
     raise InputError(f"there is no {name} that studies are made of in trainables/: export with the study's own commit")
 
 
-def _modules_naming(name: str) -> Iterator[str]:
-    """The modules below trainables/ whose text has a class of this name, or of this former name."""
+def _find_modules(name: str) -> Iterator[str]:
+    """Yield the modules below trainables/ whose text has a class of this name or former name."""
     defined = re.compile(
         rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME_ATTRIBUTE}\b.*[\"']{re.escape(name)}[\"']", re.MULTILINE
     )
@@ -147,13 +148,13 @@ def _modules_naming(name: str) -> Iterator[str]:
             yield ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts))
 
 
-def _weights(trained: Trained) -> dict[str, Tensor]:
+def _load_weights(trained: TrainedTrial) -> dict[str, Tensor]:
     folder = trained.checkpoint
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrialNote)  # says that training starts again, which it does not here
+        warnings.simplefilter("ignore", TrialNote)  # it announces that training starts again, which is wrong here
         state = checkpoint.load(folder)
     if state is None:
-        raise InputError(f"{folder} holds no readable weights: restore state.pt from a copy, or run the study anew")
+        raise InputError(f"{folder} contains no readable weights: restore state.pt from a copy, or run the study again")
     last = state["rows"][-1]["metrics"]
     if any(last.get(name) != value for name, value in trained.scores.items()):
         raise InputError(f"the weights in {folder} are not those that were tested: restore state.pt from a copy")

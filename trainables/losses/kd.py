@@ -32,6 +32,7 @@ class KD:
     adaptive: DataAdaptiveTemperature | None = None
 
     needs_teacher: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_logit_loss(self)

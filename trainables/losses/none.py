@@ -17,6 +17,7 @@ class NoDistillation:
     """The constant 0, added to the task loss; the teacher's outputs are ignored and may be None."""
 
     needs_teacher: ClassVar[bool] = False
+    capturable: ClassVar[bool] = True
     task_weight: ClassVar[float] = 1.0
 
     def __call__(self, student: Outputs, teacher: Outputs | None, targets: Any, progress: Progress) -> Tensor:

@@ -1,7 +1,6 @@
-"""The base class of tasks: a subclass says what is learned and how it is scored, all else is done here.
+"""The base class of tasks: a subclass defines what is learned and how it is scored, the base class does all else.
 
-Importing upward, from distill.py to export/, is why it does not lie in trainables/task.py; lower modules import the
-class for type checking alone.
+It lies above distill.py, teacher/ and export/, which it calls; these import the class for type checking alone.
 """
 
 from __future__ import annotations
@@ -13,17 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from study.identity import describe, digest
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
-from trainables.data.arrays.splits import stratified_split
 from trainables.distill import distill
-from trainables.export.cost import cost
+from trainables.export.cost import measure_cost
 from trainables.task import (
     Batch,
     Dataset,
@@ -36,22 +32,16 @@ from trainables.task import (
     Panel,
     Views,
     count_parameters,
+    name_metrics,
     without_pretrained,
 )
 from trainables.tasks.preflight import check_students
 from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, profile_trial
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
-
-LOSS_METRICS = (
-    Metric("loss", "min"),
-    Metric("task_loss", "min"),
-    Metric("distill_loss", "min"),
-    Metric("teacher_distance", "min", label="distance to the teacher"),
-)
-"""The metrics that the training loop computes for every task, on the training split."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     evaluation_batch_sizes: ClassVar[Mapping[str, int]] = {"cpu": 8, "cuda": 32}
     """Samples evaluated at once, by device; 1 where images differ in size."""
 
-    # -- what a task must say ------------------------------------------------------------------------------------------
+    # -- what a task must define ---------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -143,9 +133,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return Outputs(net(batch.inputs))
 
     def sample_batch(self) -> Batch:
-        """Return a batch of one sample, on which `check` tries nets and losses. Its content does not matter."""
-        first = torch.zeros(1, dtype=torch.int64)
-        return self.examples("val", "cpu").batch(first, first)
+        """Return a batch on which `check` tries nets and losses; two samples, so that a stray `squeeze()` shows."""
+        return self.examples("val", "cpu").batch(torch.arange(2), torch.zeros(2, dtype=torch.int64))
 
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """Return the pictures of a batch of one test example; none where there is nothing to look at."""
@@ -193,7 +182,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
         """The identity of the teacher's weights and scores: all settings but those of the students' training."""
         others = ("data", "teacher", "recipe", "teacher_store")
         settings = {item.name: describe(getattr(self, item.name)) for item in fields(self) if item.name not in others}
-        return self.teacher.key([self.pool_key, settings])
+        return self.teacher.compute_key([self.pool_key, settings])
 
     @property
     def stored_output_bytes(self) -> int | None:
@@ -205,10 +194,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """Every metric that a result may contain, by `split/name`."""
-        by_split = {"train": (*LOSS_METRICS, *self.train_scores)}
-        by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(self.scores))
-        names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
-        return names | {"best_val_epoch": Metric("best_val_epoch", "min")}
+        return name_metrics(self.scores, self.train_scores)
 
     def check(
         self,
@@ -239,20 +225,20 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return self if self.output_bytes is None else replace(self, teacher_store=False)
 
     def list_artifacts(self) -> tuple[str, ...]:
-        return preparing.artifacts(self)
+        return preparing.artifact_folders(self)
 
     def is_intact(self, path: Path) -> bool:
-        return preparing.sound(path)
+        return preparing.is_intact(path)
 
     def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
-        return preparing.preparations(self, storage, plan)
+        return preparing.list_preparations(self, storage, plan)
 
     def prepare(self, context: TrialContext) -> Iterator[EpochResult]:
-        return limit_to_gpu_share(context, preparing.prepare(self, context))
+        return limit_to_gpu_share(context, preparing.run_preparation(self, context))
 
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         with gpu_memory_share(context):
-            teacher = preparing.teacher_outputs(self, context)
+            teacher = sources.open_teacher(self, context)
             yield from distill(self, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
 
     def profile(self, context: TrialContext, batches: int) -> TrialProfile:
@@ -260,15 +246,15 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     def describe_models(self, students: tuple[ModelSpec, ...], storage: Path) -> dict[str, Any]:
         return {
-            "teacher": teachers.kept(storage, self.teacher_key),
+            "teacher": teachers.read_record(storage, self.teacher_key),
             "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
         }
 
     def measure_cost(self, student: ModelSpec | None, storage: Path) -> dict[str, Any]:
-        if student is None and teachers.kept(storage, self.teacher_key) is None:
+        if student is None and teachers.read_record(storage, self.teacher_key) is None:
             return {}
         model = self.teacher.model if student is None else student
-        return cost(self, self.build_for_checks(without_pretrained(model)))
+        return measure_cost(self, self.build_for_checks(without_pretrained(model)))
 
 
 @lru_cache(maxsize=2)
@@ -280,17 +266,3 @@ def load_dataset(data: Dataset[Any]) -> Any:
 @lru_cache(maxsize=8)
 def _load_examples(task: DistillationTask[Any], split: Split, device: str) -> Examples:
     return task.load_examples(split, device)
-
-
-def split_pool(labels: npt.NDArray[np.int64], test: int, held_out: float, seed: int) -> dict[Split, Tensor]:
-    """Return the positions (N,) int64 of each split: a pool of these labels (N,), stratified, and `test` test samples.
-
-    `held_out` is the count or share of validation samples. Raises InputError if a split would be empty.
-    """
-    train, val = stratified_split(labels, held_out, seed)
-    return {
-        "train": torch.from_numpy(train),
-        "val": torch.from_numpy(val),
-        "train+val": torch.arange(len(labels)),
-        "test": torch.arange(test),
-    }

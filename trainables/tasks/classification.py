@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
 from study.task import Metric
 from study.trial import Split
-from trainables.data.arrays.splits import ImageSet
+from trainables.data.arrays.splits import ImageSet, split_pool
 from trainables.losses.common.logits import kl_divergence
 from trainables.task import Batch, ModelSpec, Outputs
-from trainables.tasks.base import DistillationTask, split_pool
+from trainables.tasks.base import DistillationTask
 from trainables.training.recipe import Recipe
 from trainables.training.views import CropFlip, normalise
 
@@ -40,6 +41,8 @@ class Classification(DistillationTask[ImageSet]):
     scores = (Metric("accuracy", "max", "%", 2),)
     prediction = "class logits (B, K); their softmax gives probabilities"
     evaluation_batch_sizes: ClassVar = {"cpu": 64, "cuda": 1024}  # small for a core's cache, large to fill a GPU
+    capturable: ClassVar[bool] = True
+    """Its training steps can be captured as a CUDA graph (training/cuda_graph.py)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation < 1:
@@ -63,7 +66,8 @@ class Classification(DistillationTask[ImageSet]):
 
     def positions(self, split: Split) -> Tensor:
         labels = self.loaded.train_labels
-        return split_pool(labels, len(self.loaded.test_labels), self.validation, self.split_seed)[split]
+        splits = split_pool(labels, len(self.loaded.test_labels), self.validation, self.split_seed)
+        return torch.from_numpy(splits[split])
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Cross-entropy of the untempered, unpruned logits (B, K), mean over the batch."""
@@ -74,7 +78,7 @@ class Classification(DistillationTask[ImageSet]):
         return kl_divergence(student.prediction.float(), teacher.prediction.float()).mean()
 
     def meters(self, device: str, split: Split) -> Accuracy:
-        return Accuracy(self.loaded.classes, device)
+        return Accuracy(device)
 
     @property
     def output_bytes(self) -> int:
@@ -99,21 +103,29 @@ class ResidentImages:
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         pixels = self.views.apply(self.images[samples], views)
-        inputs = normalise(pixels, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+        inputs = normalise(pixels, self.mean, self.std)
+        if not inputs.is_cuda:  # on GPUs the memory format of the net's weights decides
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         return Batch(inputs, self.labels[samples], samples, views)
 
 
 class Accuracy:
-    """Top-1 accuracy over all samples (micro average), a share in [0, 1]."""
+    """Top-1 accuracy over all samples (micro average), a share in [0, 1].
 
-    def __init__(self, classes: int, device: str):
-        # imported late: it takes seconds, which a driver that only checks the data need not wait for
-        from torchmetrics.classification import MulticlassAccuracy
+    Counts in place, unlike torchmetrics' meters, so that a replayed CUDA graph adds to the same numbers.
+    """
 
-        self._meter = MulticlassAccuracy(classes, average="micro", validate_args=False).to(device)
+    def __init__(self, device: str):
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
+        """Correct predictions, and samples."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        self._meter.update(outputs.prediction.detach().argmax(1), batch.targets)
+        correct = outputs.prediction.detach().argmax(1) == batch.targets
+        self._counts.add_(torch.stack([correct.sum(), torch.ones_like(correct).sum()]))
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy": float(self._meter.compute())}
+        counts = self._counts.clone()
+        if dist.is_initialized():
+            dist.all_reduce(counts)
+        correct, samples = counts.float()
+        return {"accuracy": float(correct / samples)}

@@ -52,7 +52,7 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
     """
     name = type(loss).__name__
     if not hasattr(loss, "task_weight"):
-        raise InputError(f"{name} has no 'task_weight': see \"Adding a loss\" in README.md")
+        raise InputError(f"{name} has no 'task_weight': see docs/extending.md")
     try:
         value = loss(student, teacher, targets, Progress(0, 1))
     except InputError:
@@ -70,7 +70,7 @@ def _try_teacher(task: DistillationTask[Any], storage: Path, sample: Batch) -> O
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
         teachers.load_weights(task.build(without_pretrained(model)), weights)
-    elif teachers.kept(storage, task.teacher_key) is None:
+    elif teachers.read_record(storage, task.teacher_key) is None:
         _check_last_batch(task, model, task.teacher.recipe, "train", sample)
         return _try_net(task, task.build_for_checks(model), sample)
     return _try_net(task, task.build_for_checks(without_pretrained(model)), sample)

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from study.task import TrialProfile
 from study.trial import EpochResult, TrialContext
-from trainables.distill import TeacherOutputs, no_teacher, start_training, to_device, train_epoch
+from trainables.distill import NO_TEACHER, FrozenTeacher, start_training, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.task import Batch, Examples, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
-from trainables.teacher.preparation import ASKED_AT_ONCE
+from trainables.teacher.preparation import MIN_BATCH
 from trainables.training.distributed import SINGLE_PROCESS
+from trainables.training.nets import to_device
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
@@ -107,7 +108,7 @@ def profile_trial(task: DistillationTask[Any], context: TrialContext, batches: i
         few = FirstExamples(train, min(len(train), batches * recipe.batch_size))
         build = (lambda: _build_teacher(task)) if trains_teacher else (lambda: task.build(context.student))
         training = start_training(context, SINGLE_PROCESS, build, recipe, loss)
-        teacher = _make_dummy_teacher(task, context, train) if loss.needs_teacher else no_teacher
+        teacher = _make_dummy_teacher(task, context, train) if loss.needs_teacher else NO_TEACHER
         for epoch in range(2):
             started = time.perf_counter()
             train_epoch(task, context, training, few, recipe, loss, teacher, epoch)
@@ -139,7 +140,7 @@ class DummyTeacher:
     outputs: Tensor
     """(N, …) float16"""
 
-    def epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
         return lambda batch: Outputs(self.outputs[batch.samples])
 
 
@@ -147,12 +148,12 @@ def _build_teacher(task: DistillationTask[Any]) -> nn.Module:
     return task.build_for_checks(without_pretrained(task.teacher.model))
 
 
-def _make_dummy_teacher(task: DistillationTask[Any], context: TrialContext, train: Examples) -> TeacherOutputs:
+def _make_dummy_teacher(task: DistillationTask[Any], context: TrialContext, train: Examples) -> FrozenTeacher:
     net = to_device(_build_teacher(task), context.device).eval().requires_grad_(False)
     if task.stored_output_bytes is None:
         return teachers.LiveTeacher(net, task.outputs)
     # as many at once as in the preparation that stores outputs, whose process may then be reused for training
-    count = max(task.evaluation_batch(context.device), ASKED_AT_ONCE)
+    count = max(task.evaluation_batch(context.device), MIN_BATCH)
     first = torch.zeros(count, dtype=torch.int64, device=context.device)
     with torch.no_grad():
         views = task.views.draw(context.trial.seed, 0, first)  # view 0 may be larger than the views trained on

@@ -1,13 +1,12 @@
-"""What trials wait for, for all tasks: a teacher, trained or read from a file, and its outputs, stored.
+"""Preparations that trials wait for, the same for all tasks: the teacher, trained or read from a file, and its outputs.
 
-The steps are found by looking at what is there, so that nothing is made twice, by this study or another.
+The steps to do follow from the files that exist, so no study makes anything twice.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,66 +14,60 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from study.identity import describe, digest
+from study.identity import describe
 from study.task import Plan, Preparation
-from study.trial import EpochResult, Split, TrialContext
+from study.trial import EpochResult, TrialContext
 from trainables import sample_panels as exhibits
-from trainables.distill import TeacherOutputs, distill, evaluate, no_teacher, to_device
+from trainables.distill import NO_TEACHER, distill, evaluate
 from trainables.losses.none import NoDistillation
 from trainables.task import count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
+from trainables.teacher.sources import OUTPUTS_FOLDER, open_net, store_folder, store_key
 from trainables.training import checkpoint
+from trainables.training.nets import to_device
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
 
 TEACHER = "teacher"
+"""The name of the step that makes the teacher."""
 
-ASKED_AT_ONCE = 8
-"""How many views a teacher is asked about at once, at least: those of a store are of one size, where whole images may
-not be."""
+MIN_BATCH = 8
+"""Smallest batch of a teacher that fills a store, for tasks that evaluate images of differing sizes one by one: the
+views of a store have one size."""
 
 
-def preparations(task: DistillationTask[Any], storage: Path, plan: Plan) -> list[Preparation]:
-    """The steps still to do, the teacher's first; none for a plan that never asks the teacher.
+def list_preparations(task: DistillationTask[Any], storage: Path, plan: Plan) -> list[Preparation]:
+    """Return the steps still to do, the teacher's first; none for a plan without losses that need a teacher.
 
-    Only looks: what is damaged stays until a step replaces it.
+    Changes no file: damaged ones stay until a step replaces them.
     Raises InputError if the teacher's outputs would not fit on the disk.
     """
     if not plan.runs:
         return []
-    teacher = teachers.kept(storage, task.teacher_key)
-    if teacher is None:
-        return [_teacher_step(task), *_store_steps(task, storage, plan, store.NOBODY)]
-    return _store_steps(task, storage, plan, teacher["sha256"])
+    record = teachers.read_record(storage, task.teacher_key)
+    if record is None:
+        return [_teacher_step(task), *_store_steps(task, storage, plan, store.NO_TEACHER)]
+    return _store_steps(task, storage, plan, record["sha256"])
 
 
-def artifacts(task: DistillationTask[Any]) -> tuple[str, ...]:
-    """Where the teacher and its outputs lie below the storage."""
-    stored = () if task.stored_output_bytes is None else (f"outputs/{_store_key(task)}",)
-    return (f"teachers/{task.teacher_key}", *stored)
+def artifact_folders(task: DistillationTask[Any]) -> tuple[str, ...]:
+    """Return the folders of the teacher and its outputs, relative to the storage."""
+    outputs = () if task.stored_output_bytes is None else (f"{OUTPUTS_FOLDER}/{store_key(task)}",)
+    return (f"{teachers.FOLDER}/{task.teacher_key}", *outputs)
 
 
-def sound(path: Path) -> bool:
-    """Whether a file of these is what its checksum says."""
-    return store.sound(path) if path.parent.parent.name == "outputs" else teachers.sound(path)
+def is_intact(path: Path) -> bool:
+    """Return whether a file in one of these folders matches its checksum."""
+    return store.is_intact(path) if path.parent.parent.name == OUTPUTS_FOLDER else teachers.is_intact(path)
 
 
-def prepare(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
+def run_preparation(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     """Do one step."""
-    if job.trial.arm == TEACHER:
-        return _import_teacher(task, job) if task.teacher.weights else _train_teacher(task, job)
-    return _store_outputs(task, job)
-
-
-def teacher_outputs(task: DistillationTask[Any], job: TrialContext) -> TeacherOutputs:
-    """Where a trial's teacher outputs come from: nowhere, the store, or the net itself."""
-    if not job.loss.needs_teacher:
-        return no_teacher
-    if task.stored_output_bytes is None:
-        return _live(task, job.storage, job.device)
-    return _stored(task, job.storage, job.train_on, job.device)
+    if context.trial.arm == TEACHER:
+        return _import_teacher(task, context) if task.teacher.weights else _train_teacher(task, context)
+    return _fill_store(task, context)
 
 
 # -- the teacher -------------------------------------------------------------------------------------------------------
@@ -88,172 +81,130 @@ def _teacher_step(task: DistillationTask[Any]) -> Preparation:
     return Preparation(TEACHER, epochs, {"teacher": describe(teacher), "key": task.teacher_key}, stage=0, note=note)
 
 
-def _train_teacher(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
+def _train_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     teacher = task.teacher
-    rows = distill(task, job, lambda: task.teacher_net(job), teacher.recipe, NoDistillation(), no_teacher)
-    for row in rows:
-        if row["epoch"] == job.trial.epochs:
-            state = checkpoint.load(job.checkpoint)
+    results = distill(task, context, lambda: task.teacher_net(context), teacher.recipe, NoDistillation(), NO_TEACHER)
+    for result in results:
+        if result["epoch"] == context.trial.epochs:
+            state = checkpoint.load(context.checkpoint)
             assert state is not None
-            net = to_device(task.build(without_pretrained(teacher.model)), job.device)
+            net = to_device(task.build(without_pretrained(teacher.model)), context.device)
             net.load_state_dict(state["net"])
-            _keep(task, job, net, row, "trained here")
-        yield row
+            _test_and_save(task, context, net, result, "trained here")
+        yield result
 
 
-def _import_teacher(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
+def _import_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
     net = task.build(without_pretrained(task.teacher.model))
-    net = to_device(teachers.load_weights(net, task.teacher.weights), job.device)
-    metrics = evaluate(task, net, "val", job.device)
-    row = EpochResult(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
-    _keep(task, job, net, row, f"file {task.teacher.weights.name}")
-    yield row
+    net = to_device(teachers.load_weights(net, task.teacher.weights), context.device)
+    metrics = evaluate(task, net, "val", context.device)
+    result = EpochResult(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
+    _test_and_save(task, context, net, result, f"file {task.teacher.weights.name}")
+    yield result
 
 
-def _keep(task: DistillationTask[Any], job: TrialContext, net: nn.Module, row: EpochResult, source: str) -> None:
-    """Store the teacher with its scores; its test score is for the report's reference row and selects nothing."""
-    row["metrics"] |= evaluate(task, net, "test", job.device)
+def _test_and_save(
+    task: DistillationTask[Any], context: TrialContext, net: nn.Module, result: EpochResult, source: str
+) -> None:
+    """Add test metrics, which select nothing: they are the report's reference row; and store the teacher with them."""
+    result["metrics"] |= evaluate(task, net, "test", context.device)
     record = {
         "name": task.teacher.model.name,
         "parameters": count_parameters(net),
         "source": source,
-        "metrics": row["metrics"],
+        "metrics": result["metrics"],
         "fingerprint": task.teacher_key,
         "description": describe(task.teacher),
     }
-    exhibits.write_panels(task, net, teachers.folder(job.storage, task.teacher_key), job.device)
-    teachers.keep(job.storage, task.teacher_key, net.state_dict(), record)
+    exhibits.write_panels(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
+    teachers.save_teacher(context.storage, task.teacher_key, net.state_dict(), record)
 
 
 # -- its outputs -------------------------------------------------------------------------------------------------------
 
 
 def _store_steps(task: DistillationTask[Any], storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
-    """A step for each block of samples of which some view of this teacher is not stored yet."""
+    """Return a step for each block of samples that lacks some view of this teacher; `teacher` is its digest."""
     if task.stored_output_bytes is None:
         return []
-    folder = store_folder(task, storage)
-    drawn = drawn_views(task, plan)
-    shards, unusable = store.usable_shards(folder, teacher)
-    missing = drawn & ~store.held(shards, range(len(drawn)), task.views.count)
-    blocks = [
-        block for block in store.blocks(drawn, task.stored_output_bytes) if missing[block.start : block.stop].any()
-    ]
-    size = int(missing.sum()) * (task.stored_output_bytes + store.CODE_BYTES)
-    replaced = {path: why for path, why in unusable.items() if any(_begins_in(task, block, path) for block in blocks)}
-    store.check_disk(folder, size - sum(path.stat().st_size for path in replaced))
-    again = [f"computed again: {complaint}" for complaint in store.complaints(replaced)]
+    folder, output_bytes = store_folder(task, storage), task.stored_output_bytes
+    drawn = mark_drawn(task, plan)
+    shards, unusable = store.open_shards(folder, teacher)
+    missing = drawn & ~store.mark_stored(shards, range(len(drawn)), task.views.count)
+    all_blocks = store.split_into_blocks(drawn, output_bytes)
+    blocks = [block for block in all_blocks if missing[block.start : block.stop].any()]
+    size = int(missing.sum()) * (output_bytes + store.CODE_BYTES)
+    replaced = {path: why for path, why in unusable.items() if any(_starts_in(task, block, path) for block in blocks)}
+    store.check_free_space(folder, size - sum(path.stat().st_size for path in replaced))
+    again = [f"computed again: {line}" for line in store.describe_unusable(replaced)]
     note = "; ".join([f"store teacher outputs, {size / 1e6:,.1f} MB", *again])
+    key, described = store_key(task), describe(plan)
+    configs = [{"store": key, "block": [block.start, block.stop], "plan": described} for block in blocks]
     return [
-        Preparation(f"outputs {block.start}–{block.stop}", 1, _block_config(task, block, plan), stage=1, note=note)
-        for block in blocks
+        Preparation(f"outputs {block.start}–{block.stop}", 1, config, stage=1, note=note)
+        for block, config in zip(blocks, configs, strict=True)
     ]
 
 
-def _block_config(task: DistillationTask[Any], block: range, plan: Plan) -> dict[str, Any]:
-    return {"store": _store_key(task), "block": [block.start, block.stop], "plan": describe(plan)}
-
-
-def _store_outputs(task: DistillationTask[Any], job: TrialContext) -> Iterator[EpochResult]:
-    """Ask the teacher about every view of a block of samples that the plan draws and no shard holds."""
+def _fill_store(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
+    """Compute and store the outputs of a block for all views that the plan draws and no shard contains."""
     started = time.perf_counter()
-    config, count = job.trial.config, task.views.count
+    config, count = context.trial.config, task.views.count
     block = range(*config["block"])
     plan = Plan(tuple((seed, split) for seed, split in config["plan"]["runs"]), config["plan"]["epochs"])
-    folder, teacher = store_folder(task, job.storage), teachers.identity(job.storage, task.teacher_key)
-    shards, unusable = store.usable_shards(folder, teacher, range(block.start * count, block.stop * count))
+    folder, teacher = store_folder(task, context.storage), teachers.weights_digest(context.storage, task.teacher_key)
+    shards, unusable = store.open_shards(folder, teacher, range(block.start * count, block.stop * count))
     for path in unusable:
-        if _begins_in(task, block, path):  # of several steps side by side, one removes it
+        if _starts_in(task, block, path):  # a shard starts in one block: of concurrent steps, one removes it
             path.unlink(missing_ok=True)
-    missing = drawn_views(task, plan, block) & ~store.held(shards, block, count)
-    samples, views = missing.nonzero(as_tuple=True)
+    missing = mark_drawn(task, plan, block) & ~store.mark_stored(shards, block, count)
+    samples, views = missing.nonzero(as_tuple=True)  # (P,), (P,)
     if len(samples):
         samples += block.start
-        store.write_shard(folder, samples * count + views, _ask(task, job, samples, views), teacher)
+        outputs = _compute_outputs(task, context, samples, views)
+        store.write_shard(folder, samples * count + views, outputs, teacher)
     yield EpochResult(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
 
-def _begins_in(task: DistillationTask[Any], block: range, path: Path) -> bool:
-    return store.span(path).start // task.views.count in block
+def _starts_in(task: DistillationTask[Any], block: range, path: Path) -> bool:
+    """Return whether a shard's first sample lies in a block."""
+    return store.code_range(path).start // task.views.count in block
 
 
 @torch.no_grad()
-def _ask(task: DistillationTask[Any], job: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
-    """The teacher's float16 outputs for these samples of the pool at these views.
+def _compute_outputs(task: DistillationTask[Any], context: TrialContext, samples: Tensor, views: Tensor) -> Tensor:
+    """Return the teacher's outputs for samples of the pool at these views: (P,), (P,) → (P, …) float16.
 
     Raises InputError if one is not finite.
     """
-    pool, net = task.examples("train+val", job.device), _teacher_net(task, job.storage, job.device)
-    at_once = max(task.evaluation_batch(job.device), ASKED_AT_ONCE)
-    batches = torch.stack([samples, views]).to(job.device).split(at_once, dim=1)
-    told = torch.cat([task.outputs(net, pool.batch(*pairs)).prediction.half().cpu() for pairs in batches])
-    if not told.isfinite().all():
+    pool, net = task.examples("train+val", context.device), open_net(task, context.storage, context.device)
+    batch_size = max(task.evaluation_batch(context.device), MIN_BATCH)
+    batches = torch.stack([samples, views]).to(context.device).split(batch_size, dim=1)
+    outputs = torch.cat([task.outputs(net, pool.batch(*pair)).prediction.half().cpu() for pair in batches])
+    if not outputs.isfinite().all():
         raise InputError(
             f"teacher {task.teacher.model.name}'s outputs are not finite, or exceed 65,504: "
             "give another teacher, or another recipe to train it by"
         )
-    return told
+    return outputs
 
 
-def drawn_views(task: DistillationTask[Any], plan: Plan, block: range | None = None) -> Tensor:
-    """Which views of the pool's samples, or of a block of them, the plan's trainings draw: (samples, views) bool."""
+def mark_drawn(task: DistillationTask[Any], plan: Plan, block: range | None = None) -> Tensor:
+    """Return which views of the pool's samples, or of a block of them, the plan draws: (samples, views) bool."""
     count = task.views.count
     block = range(len(task.positions("train+val"))) if block is None else block
     mask = torch.zeros(len(block) * count, dtype=torch.bool)
-    here = {split: _within(task.positions(split), block) for split in {split for _, split in plan.runs}}
+    samples_of = {split: _locate(task.positions(split), block) for split in {split for _, split in plan.runs}}
     for seed, split in plan.runs:
-        samples, places = here[split]
+        samples, offsets = samples_of[split]
         for epoch in range(plan.epochs):
-            mask[places * count + task.views.draw(seed, epoch, samples)] = True
+            mask[offsets * count + task.views.draw(seed, epoch, samples)] = True
     return mask.view(-1, count)
 
 
-def _within(positions: Tensor, block: range) -> tuple[Tensor, Tensor]:
-    """The samples of a split that lie in a block of the pool, and where in the block."""
+def _locate(positions: Tensor, block: range) -> tuple[Tensor, Tensor]:
+    """Return the samples of a split (N,) within a block of the pool, and their offsets in the block: (M,), (M,)."""
     samples = ((positions >= block.start) & (positions < block.stop)).nonzero().squeeze(1)
     return samples, positions[samples] - block.start
-
-
-def store_folder(task: DistillationTask[Any], storage: Path) -> Path:
-    return storage / "outputs" / _store_key(task)
-
-
-def _store_key(task: DistillationTask[Any]) -> str:
-    """What stored outputs depend on: the teacher, the pool and its normalisation, the views.
-
-    Whose weights they are beyond the teacher's key is in each shard: a teacher may have to be trained again.
-    """
-    return digest("outputs", task.teacher_key, task.pool_key, describe(task.views))
-
-
-def _teacher_net(task: DistillationTask[Any], storage: Path, device: str) -> nn.Module:
-    return _opened_net(task, storage, teachers.identity(storage, task.teacher_key), device)
-
-
-def _live(task: DistillationTask[Any], storage: Path, device: str) -> TeacherOutputs:
-    return teachers.LiveTeacher(_teacher_net(task, storage, device), task.outputs)
-
-
-def _stored(task: DistillationTask[Any], storage: Path, split: Split, device: str) -> TeacherOutputs:
-    return _opened_store(task, storage, teachers.identity(storage, task.teacher_key), split, device)
-
-
-# Kept for the life of a process: a reused worker opens the teacher or its store once, not once a trial. `teacher` tells
-# one that was trained again since from what it was.
-
-
-@lru_cache(maxsize=2)
-def _opened_net(task: DistillationTask[Any], storage: Path, teacher: str, device: str) -> nn.Module:
-    weights = teachers.folder(storage, task.teacher_key) / "weights.safetensors"
-    net = to_device(teachers.load_weights(task.build(without_pretrained(task.teacher.model)), weights), device)
-    return net.eval().requires_grad_(False)
-
-
-@lru_cache(maxsize=2)
-def _opened_store(
-    task: DistillationTask[Any], storage: Path, teacher: str, split: Split, device: str
-) -> TeacherOutputs:
-    pool, folder = len(task.positions("train+val")), store_folder(task, storage)
-    return store.StoredTeacher(folder, teacher, task.positions(split), pool, task.views.count, device)

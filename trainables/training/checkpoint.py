@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from study.atomic import atomic_write
 from study.task import TrialNote
+from trainables.training.tensor_files import UnreadableFileError, load_tensors
 
 FILE_NAME = "state.pt"
 
@@ -34,10 +34,9 @@ def load(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError) as error:
-        # without torch's own message, which advises to load untrusted files with weights_only=False
-        note = f"checkpoint {path} is damaged ({type(error).__name__}); the trial starts again from its first epoch"
+        state: dict[str, Any] = load_tensors(path)
+    except UnreadableFileError as error:
+        note = f"checkpoint {path} is damaged ({error}); the trial starts again from its first epoch"
         warnings.warn(note, TrialNote, stacklevel=2)
         return None
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,9 @@ class Sgd:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+
+    capturable: ClassVar[bool] = True
+    """Its step can be captured as a CUDA graph (cuda_graph.py): it keeps no numbers on the host."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(
@@ -64,3 +68,12 @@ class Recipe:
             raise InputError(f"precision {self.precision!r}; allowed are {', '.join(PRECISIONS)}")
         check_range("batch_size", self.batch_size, low=1)
         check_range("learning_rate", self.learning_rate, low=0.0)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate; a tensor, which a captured CUDA graph reads, keeps its memory."""
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(value)
+    else:
+        group["lr"] = value

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from study.errors import InputError
 from study.space.domains import find_domains
@@ -41,6 +41,8 @@ class Schedule(Protocol):
     def bounds(self) -> tuple[float, float]:
         """Return the smallest and the largest value it takes, for range checks."""
 
+    # A schedule that changes only between epochs also has `constant_within_epochs: ClassVar[bool] = True`.
+
 
 FloatOrSchedule = float | Schedule
 
@@ -60,6 +62,8 @@ class Staircase:
     end: float
     stages: int
     shape: str = "linear"
+
+    constant_within_epochs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_ends(self)
@@ -94,6 +98,8 @@ class MultiStep:
     start: float
     factor: float = 0.1
     shares: tuple[float, ...] = (5 / 8, 6 / 8, 7 / 8)
+
+    constant_within_epochs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("factor", self.factor, low=0, high=1)
@@ -239,3 +245,11 @@ def evaluate_schedules(setting: Any, progress: Progress, path: str = "") -> Mapp
         name = f"{path}.{field.name}" if path else field.name
         values |= evaluate_schedules(getattr(setting, field.name), progress, name)
     return values
+
+
+def is_constant_within_epochs(setting: Any) -> bool:
+    """Return whether no schedule within a (resolved) dataclass changes from step to step."""
+    if hasattr(setting, "value_at"):
+        return bool(getattr(setting, "constant_within_epochs", False))
+    inner = fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ()
+    return all(is_constant_within_epochs(getattr(setting, field.name)) for field in inner)

@@ -291,9 +291,7 @@ def test_study_that_stopped_as_hopeless_is_said_to_have_and_why(tmp_path: Path) 
     study = toy((BASELINE, Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=1)))))
     begun(study, tmp_path, rows=1000)
     (said,) = format_forecast(priced(study, tmp_path), "toy")
-    assert said.startswith(
-        "student / bad: its first 4 trials all failed at once, the first with planted failure"
-    )
+    assert said.startswith("student / bad: its first 4 trials all failed at once, the first with planted failure")
     assert "--retry-failed" in said
 
 

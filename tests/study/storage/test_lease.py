@@ -118,10 +118,15 @@ def test_driver_that_loses_its_lease_stops_and_writes_nothing_more(
 ) -> None:
     here = copy()
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.0)
+
+    def is_stopped_by_other_driver() -> bool:
+        # written again as that driver would: a renewal that had read the lease before may have replaced it
+        mirror_of(here).write_text("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
+        return is_stop_requested(here / "toy")
+
     lost = pytest.raises(StorageError, match="toy is now run by other:1")
     with lost, acquire_lease(here / "toy"):
-        mirror_of(here).write_text("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
-        s3.wait_until(lambda: is_stop_requested(here / "toy"))
+        s3.wait_until(is_stopped_by_other_driver)
         put(here, toy__report="mine")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy")
 

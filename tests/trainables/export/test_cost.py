@@ -15,7 +15,14 @@ from tests.trainables import small, small_crowds
 from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from trainables.export import cost as costing
-from trainables.export.cost import RUNS, brief_latency, cost, latency, macs, one_thread
+from trainables.export.cost import (
+    MAX_RUNS,
+    count_macs,
+    measure_cost,
+    measure_latency,
+    measure_latency_briefly,
+    single_thread,
+)
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.simulated import Simulated, SimulatedStudent
@@ -33,19 +40,19 @@ def macs_by_hand() -> int:
 
 def test_cost_of_a_net_on_an_image_of_its_task() -> None:
     net = ResNet(8, width=4).build(1, 10)
-    found = cost(small.TASK, net)
+    found = measure_cost(small.TASK, net)
     assert (found["macs"], found["input"]) == (macs_by_hand(), [1, 8, 8])
     assert found["parameters"] == sum(parameter.numel() for parameter in net.parameters())
     fastest, slowest = found["latency_range_seconds"]
     assert 0 < fastest <= found["latency_seconds"] <= slowest
-    assert 1 <= found["latency_runs"] <= RUNS
+    assert 1 <= found["latency_runs"] <= MAX_RUNS
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (32, 64)])
 def test_macs_of_a_convolution_are_those_of_its_formula(height: int, width: int) -> None:
     """H·W·k²·c_in·c_out, halved by a stride of 2 in either direction."""
     net = nn.Conv2d(3, 16, 3, stride=2, padding=1)
-    assert macs(lambda: net(torch.zeros(1, 3, height, width))) == height * width // 4 * 9 * 3 * 16
+    assert count_macs(lambda: net(torch.zeros(1, 3, height, width))) == height * width // 4 * 9 * 3 * 16
 
 
 @pytest.mark.parametrize("task", [small_crowds, test_face_parsing, test_face_sr], ids=["crowds", "parsing", "sr"])
@@ -60,13 +67,13 @@ def test_teacher_that_is_kept_has_a_cost(storage: Path) -> None:
 
 def test_dictionary_of_a_teacher_is_counted_without_being_built() -> None:
     task = test_face_sr.TASK
-    teacher = cost(task, task.build_for_checks(task.teacher.model))
+    teacher = measure_cost(task, task.build_for_checks(task.teacher.model))
     assert teacher["macs"] > task.measure_cost(test_face_sr.STUDENT, Path())["macs"]
 
 
 def test_measuring_leaves_the_number_of_threads_as_it_was() -> None:
     torch.set_num_threads(2)
-    with one_thread():
+    with single_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
 
@@ -75,7 +82,7 @@ def test_latency_is_the_median_of_what_it_timed(monkeypatch: pytest.MonkeyPatch)
     times = iter(value for took in (3, 1, 2, 5, 100) for value in (0.0, float(took)))
     monkeypatch.setattr(costing.time, "perf_counter", lambda: next(times))
     calls: list[int] = []
-    found = latency(lambda: calls.append(1))
+    found = measure_latency(lambda: calls.append(1))
     assert (found.median_seconds, found.fastest_seconds, found.slowest_seconds, found.runs) == (3, 1, 100, 5)
     assert len(calls) == costing.WARM_UP + 5
 
@@ -92,7 +99,7 @@ def test_a_net_is_passed_as_often_as_its_time_allows(
         clock[0] += once
         calls.append(once)
 
-    found = brief_latency(run, once)
+    found = measure_latency_briefly(run, once)
     assert found.median_seconds == pytest.approx(once)
     assert len(calls) == pytest.approx(passes, abs=1 if 1 < passes < 100 else 0)
     assert found.runs == max(1, len(calls))

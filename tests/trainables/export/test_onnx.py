@@ -21,10 +21,10 @@ from tests.trainables.export.test_cost import macs_by_hand
 from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from trainables.data.cifar import Cifar
-from trainables.distill import distill, evaluate, no_teacher
+from trainables.distill import NO_TEACHER, distill, evaluate
 from trainables.export import onnx as exporting
-from trainables.export.onnx import Exported, export
-from trainables.export.restore import Trained, rebuild, rebuilt
+from trainables.export.onnx import ExportedModel, export_student
+from trainables.export.restore import TrainedTrial, instantiate, restore_student
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import Batch
@@ -42,32 +42,32 @@ def config_of(task: Classification | CrowdCounting, student: Any) -> dict[str, A
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedTrial:
     """A student of the small task after two epochs, and what its row would say."""
     folder = tmp_path_factory.mktemp("trial")
     job = small.job(small.TASK, folder, folder, phase="confirm", epochs=2, loss=NoDistillation(), train_on="train+val")
-    rows = list(distill(small.TASK, job, lambda: small.TASK.build(STUDENT), small.RECIPE, NoDistillation(), no_teacher))
+    rows = list(distill(small.TASK, job, lambda: small.TASK.build(STUDENT), small.RECIPE, NoDistillation(), NO_TEACHER))
     scores = {"test/accuracy": rows[-1]["metrics"]["test/accuracy"]}
-    return Trained(config_of(small.TASK, STUDENT), folder, scores)
+    return TrainedTrial(config_of(small.TASK, STUDENT), folder, scores)
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> TrainedTrial:
     """A crowd-counting student that was never trained."""
     folder = tmp_path_factory.mktemp("crowd")
     net = small_crowds.TASK.build(small_crowds.STUDENT)
     checkpoint.save(folder, {"net": net.state_dict(), "rows": [{"metrics": {}}]})
-    return Trained(config_of(small_crowds.TASK, small_crowds.STUDENT), folder, {})
+    return TrainedTrial(config_of(small_crowds.TASK, small_crowds.STUDENT), folder, {})
 
 
 ABOUT = {"study": 'a "hostile" <name>', "cell": "数 / x"}
 
 
 @pytest.fixture(scope="module")
-def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
+def exported(trained: TrainedTrial, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExportedModel]:
     """The student's files, and what was measured on it."""
     folder = tmp_path_factory.mktemp("exported")
-    return folder, export(trained, None, folder, ABOUT)
+    return folder, export_student(trained, None, folder, ABOUT)
 
 
 def ran(path: Path, images: torch.Tensor) -> torch.Tensor:
@@ -78,18 +78,18 @@ def ran(path: Path, images: torch.Tensor) -> torch.Tensor:
 # -- the net again -------------------------------------------------------------------------------------------------
 
 
-def test_rebuilt_net_scores_what_the_trial_recorded(trained: Trained) -> None:
-    student = rebuild(trained, None)
+def test_rebuilt_net_scores_what_the_trial_recorded(trained: TrainedTrial) -> None:
+    student = restore_student(trained, None)
     assert evaluate(small.TASK, student.net.net, "test", "cpu") == trained.scores
 
 
 def test_rebuilt_objects_are_those_that_were_described() -> None:
     for made in (small.TASK, small_crowds.TASK, STUDENT):
-        assert rebuilt(json.loads(json.dumps(describe(made))), None) == made
+        assert instantiate(json.loads(json.dumps(describe(made))), None) == made
 
 
 def test_rebuilt_data_lies_where_it_is_said_to(tmp_path: Path) -> None:
-    assert rebuilt(describe(Cifar(10, "/elsewhere")), tmp_path).root == tmp_path
+    assert instantiate(describe(Cifar(10, "/elsewhere")), tmp_path).root == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -105,57 +105,57 @@ def test_rebuilt_data_lies_where_it_is_said_to(tmp_path: Path) -> None:
 )
 def test_rebuilding_anything_but_our_own_classes_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        rebuilt(describe(STUDENT) | change, None)
+        instantiate(describe(STUDENT) | change, None)
 
 
-def test_other_data_is_refused(trained: Trained) -> None:
+def test_other_data_is_refused(trained: TrainedTrial) -> None:
     other = dataclasses.replace(trained, config=trained.config | {"inputs": {"data": "0" * 16}})
     with pytest.raises(InputError, match="0000000000000000"):
-        rebuild(other, None)
+        restore_student(other, None)
 
 
-def test_weights_of_another_run_are_refused(trained: Trained) -> None:
+def test_weights_of_another_run_are_refused(trained: TrainedTrial) -> None:
     with pytest.raises(InputError, match="not those that were tested"):
-        rebuild(dataclasses.replace(trained, scores={"test/accuracy": 0.123}), None)
+        restore_student(dataclasses.replace(trained, scores={"test/accuracy": 0.123}), None)
 
 
-def test_weights_of_another_net_are_refused(trained: Trained) -> None:
+def test_weights_of_another_net_are_refused(trained: TrainedTrial) -> None:
     other = dataclasses.replace(trained, config=trained.config | {"student": describe(ResNet(14, width=4))})
     with pytest.raises(InputError, match="does not fit resnet14w4"):
-        rebuild(other, None)
+        restore_student(other, None)
 
 
 @pytest.mark.parametrize("content", [None, b"no tensors"])
 def test_missing_and_damaged_weights_are_refused_in_one_line(
-    trained: Trained, tmp_path: Path, content: bytes | None, recwarn: pytest.WarningsRecorder
+    trained: TrainedTrial, tmp_path: Path, content: bytes | None, recwarn: pytest.WarningsRecorder
 ) -> None:
     if content is not None:
         (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(InputError, match="no readable weights") as caught:
-        rebuild(dataclasses.replace(trained, checkpoint=tmp_path), None)
+        restore_student(dataclasses.replace(trained, checkpoint=tmp_path), None)
     assert "\n" not in str(caught.value)
     assert not recwarn.list
 
 
-def test_a_pickle_is_not_opened(trained: Trained, tmp_path: Path) -> None:
+def test_a_pickle_is_not_opened(trained: TrainedTrial, tmp_path: Path) -> None:
     torch.save({"net": nn.Linear(1, 1)}, tmp_path / "state.pt")  # a whole module: would run its code
     with pytest.raises(InputError, match="no readable weights"):
-        rebuild(dataclasses.replace(trained, checkpoint=tmp_path), None)
+        restore_student(dataclasses.replace(trained, checkpoint=tmp_path), None)
 
 
-def test_a_task_without_a_net_is_refused(trained: Trained) -> None:
+def test_a_task_without_a_net_is_refused(trained: TrainedTrial) -> None:
     other = dataclasses.replace(trained, config=trained.config | {"task": describe(Simulated())})
     with pytest.raises(InputError, match="nothing to export"):
-        rebuild(other, None)
+        restore_student(other, None)
 
 
 # -- files and figures ---------------------------------------------------------------------------------------------
 
 
-def test_files_say_what_the_trained_net_says(trained: Trained, exported: tuple[Path, Exported]) -> None:
+def test_files_say_what_the_trained_net_says(trained: TrainedTrial, exported: tuple[Path, ExportedModel]) -> None:
     folder, written = exported
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.onnx"}
-    expected = rebuild(trained, None).net.net
+    expected = restore_student(trained, None).net.net
     images = torch.randn(5, 1, 8, 8)
     bare = STUDENT.build(channels=1, classes=10)
     bare.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
@@ -166,7 +166,7 @@ def test_files_say_what_the_trained_net_says(trained: Trained, exported: tuple[P
     assert written.sha256 == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_files_say_how_the_net_is_fed(exported: tuple[Path, Exported]) -> None:
+def test_files_say_how_the_net_is_fed(exported: tuple[Path, ExportedModel]) -> None:
     folder, _ = exported
     with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -178,7 +178,7 @@ def test_files_say_how_the_net_is_fed(exported: tuple[Path, Exported]) -> None:
         assert json.loads(found["std"]) == pytest.approx(images_set.std, abs=1e-5)
 
 
-def test_figures_of_the_net(exported: tuple[Path, Exported]) -> None:
+def test_figures_of_the_net(exported: tuple[Path, ExportedModel]) -> None:
     _, written = exported
     assert (written.input_shape, written.output_shape, written.any_size) == ((1, 1, 8, 8), (1, 10), False)
     assert written.parameters == sum(parameter.numel() for parameter in STUDENT.build(1, 10).parameters())
@@ -187,16 +187,16 @@ def test_figures_of_the_net(exported: tuple[Path, Exported]) -> None:
         assert 0 < measured.fastest_seconds <= measured.median_seconds <= measured.slowest_seconds
 
 
-def test_exported_files_hold_no_paths_of_this_machine(exported: tuple[Path, Exported]) -> None:
+def test_exported_files_hold_no_paths_of_this_machine(exported: tuple[Path, ExportedModel]) -> None:
     content = (exported[0] / "model.onnx").read_bytes()
     assert str(Path(exporting.__file__).parent.parent).encode() not in content
     assert str(Path(torch.__file__).parent.parent).encode() not in content
 
 
-def test_crowd_net_takes_images_of_any_size(crowd: Trained, tmp_path: Path) -> None:
-    written = export(crowd, None, tmp_path, {})
+def test_crowd_net_takes_images_of_any_size(crowd: TrainedTrial, tmp_path: Path) -> None:
+    written = export_student(crowd, None, tmp_path, {})
     assert written.any_size
-    net = rebuild(crowd, None).net
+    net = restore_student(crowd, None).net
     for size in ((1, 3, 48, 64), (2, 3, 96, 160)):
         images = torch.randn(size)
         with torch.no_grad():
@@ -207,27 +207,27 @@ def test_crowd_net_takes_images_of_any_size(crowd: Trained, tmp_path: Path) -> N
 def test_students_of_faces_are_exported(task: Any, tmp_path: Path) -> None:
     net = task.TASK.build(task.STUDENT)
     checkpoint.save(tmp_path, {"net": net.state_dict(), "rows": [{"metrics": {}}]})
-    student = Trained(config_of(task.TASK, task.STUDENT), tmp_path, {})
-    export(student, None, tmp_path / "files", ABOUT)
-    images = rebuild(student, None).image
+    student = TrainedTrial(config_of(task.TASK, task.STUDENT), tmp_path, {})
+    export_student(student, None, tmp_path / "files", ABOUT)
+    images = restore_student(student, None).image
     with torch.no_grad():
         said = task.TASK.outputs(net.eval(), Batch(images, None, images, images)).prediction
     torch.testing.assert_close(ran(tmp_path / "files" / "model.onnx", images), said, rtol=1e-3, atol=1e-4)
 
 
 def test_a_graph_that_says_something_else_is_not_written(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = exporting._runtime
-    monkeypatch.setattr(exporting, "_runtime", lambda graph: lambda images: right(graph)(images) * 1.01)
+    right = exporting._start_runtime
+    monkeypatch.setattr(exporting, "_start_runtime", lambda graph: lambda images: right(graph)(images) * 1.01)
     with pytest.raises(RuntimeError, match="differs from torch"):
-        export(trained, None, tmp_path, {})
+        export_student(trained, None, tmp_path, {})
     assert not list(tmp_path.iterdir())
 
 
 def test_missing_packages_are_named_with_their_remedy(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "onnx_that_is_not_there"))
+    monkeypatch.setattr(exporting, "REQUIRED_PACKAGES", ("onnx", "onnx_that_is_not_there"))
     with pytest.raises(InputError, match=r"needs onnx_that_is_not_there: pip install -e '\.\[export\]'"):
-        export(trained, None, tmp_path, {})
+        export_student(trained, None, tmp_path, {})

@@ -33,7 +33,7 @@ from trainables.training.recipe import Recipe
 
 @settings(deadline=None)
 @given(st.integers(1, 64), st.integers(GIB, 200 * GIB))
-def test_shares_of_a_gpu_fit_beside_each_other_with_their_contexts(count: int, there: int) -> None:
+def test_shares_of_a_gpu_and_their_contexts_fit_together(count: int, there: int) -> None:
     each = tensor_bytes(1 / count, there)
     if count > 1 and each:
         assert count * (each + CONTEXT_BYTES) <= there
@@ -94,7 +94,7 @@ def test_too_large_a_trial_fails_by_its_share_and_the_way_out(
         ("CUDA error: an illegal memory access was encountered", RuntimeError),
     ],
 )
-def test_full_gpu_is_told_from_other_faults(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
+def test_full_gpu_is_no_other_error(error: str, becomes: type[Exception], pretended: dict[str, float]) -> None:
     with (
         pytest.raises(becomes, match=r"share of the GPU" if becomes is MemoryError else error),
         gpu_memory_share(job()),
@@ -112,7 +112,7 @@ def test_gpu_that_torch_cannot_use_is_named_with_the_way_out(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("work", ["train", "prepare"])
-def test_training_and_preparing_are_kept_to_the_share(work: str, pretended: dict[str, float]) -> None:
+def test_training_and_preparing_are_limited_to_the_share(work: str, pretended: dict[str, float]) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011 (there is no GPU, or nothing stored: only the limit matters)
         next(getattr(small.TASK, work)(job()))
     assert pretended["share"] == pytest.approx(19.25 / 80)
@@ -171,7 +171,7 @@ def test_profile_without_a_student_trains_the_teacher_by_its_own_recipe(
     assert trained == [(count_parameters(task.build(own.model)), 20)]
 
 
-def test_epoch_is_told_whole_from_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_time_is_extrapolated_from_the_profiled_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of 3 batches of 80 samples in 1 s, all 20 of validation in 4 s: 80/32 · 1 + 4."""
     times = iter([0.0, 9.0, 99.0, 100.0, 101.0, 105.0])
     monkeypatch.setattr(profiling.time, "perf_counter", lambda: next(times))

@@ -133,7 +133,9 @@ def test_noise_has_its_scale_and_equal_seeds_are_paired(tmp_path: Path) -> None:
 
 
 @given(trained=st.integers(0, 8), recorded=st.integers(0, 8), checkpoints=st.booleans())
-def test_resumed_trial_tells_the_rows_of_an_uninterrupted_one(trained: int, recorded: int, checkpoints: bool) -> None:
+def test_resumed_trial_yields_the_results_of_an_uninterrupted_one(
+    trained: int, recorded: int, checkpoints: bool
+) -> None:
     """`trained` epochs came to their end, of whose rows `recorded` were written down; the process is another."""
     task, loss = Simulated(checkpoints=checkpoints), SimulatedLoss(x=0.1)
     recorded = min(recorded, trained)
@@ -177,7 +179,7 @@ def test_row_without_seconds_costs_well_under_a_millisecond(tmp_path: Path) -> N
     assert min(timeit.repeat(lambda: rows_of(next(fresh)), timer=time.process_time, number=1, repeat=5)) / 200 < 0.0005
 
 
-def test_teacher_is_kept_once_its_last_row_is_told(tmp_path: Path) -> None:
+def test_teacher_is_stored_before_its_last_result_is_yielded(tmp_path: Path) -> None:
     task, plan = Simulated(teacher_epochs=2), Plan(((0, "train"),), epochs=1)
     (step,) = task.list_preparations(tmp_path, plan)
     job = replace(job_of(SimulatedLoss(), tmp_path, task), trial=Trial("prepare", "", step.name, 0, 0, 2, {}, {}))

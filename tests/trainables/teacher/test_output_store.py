@@ -18,11 +18,12 @@ from trainables.task import Outputs
 from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.training.views import CropFlip
 
 
 def shards(storage: Path) -> list[Path]:
-    return sorted(preparing.store_folder(TASK, storage).glob("*.safetensors"))
+    return sorted(sources.store_folder(TASK, storage).glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("phase", "train_on", "seed"), [("search", "train", 7), ("confirm", "train+val", 8)])
@@ -42,8 +43,8 @@ def test_stored_outputs_and_pruned_classes_are_the_live_ones(storage):
     positions = TASK.positions("train+val")
     views = TASK.views.draw(8, 2, torch.arange(len(positions)))
     batch = TASK.examples("train+val", "cpu").batch(torch.arange(len(positions)), views)
-    live = preparing._live(TASK, storage, "cpu").epoch(views)(batch).prediction
-    stored = preparing._stored(TASK, storage, "train+val", "cpu").epoch(views)(batch).prediction
+    live = sources.open_live_teacher(TASK, storage, "cpu").begin_epoch(views)(batch).prediction
+    stored = sources.open_stored_teacher(TASK, storage, "train+val", "cpu").begin_epoch(views)(batch).prediction
     assert stored.dtype == live.dtype == torch.float16
     torch.testing.assert_close(stored, live, rtol=2e-3, atol=2e-3)
     kept = [select_kept_classes(outputs, batch.targets, 0.4).sort().values for outputs in (stored, live)]
@@ -98,7 +99,7 @@ def test_blocks_cover_every_missing_pair_once_and_stay_small(counts: list[int], 
     for sample, count in enumerate(counts):
         missing[sample, :count] = True
     output_bytes = store.SHARD_BYTES // full - store.CODE_BYTES
-    spans = store.blocks(missing, output_bytes)
+    spans = store.split_into_blocks(missing, output_bytes)
     covered = [sample for span in spans for sample in span]
     assert len(set(covered)) == len(covered)
     assert {sample for sample, count in enumerate(counts) if count} <= set(covered)
@@ -109,7 +110,7 @@ def test_blocks_cover_every_missing_pair_once_and_stay_small(counts: list[int], 
 def test_files_are_as_large_as_the_disk_was_asked_for(tmp_path, monkeypatch):
     prepared(dataclasses.replace(TASK, teacher_store=False), tmp_path)
     asked = []
-    monkeypatch.setattr(store, "check_disk", lambda folder, size: asked.append(size))
+    monkeypatch.setattr(store, "check_free_space", lambda folder, size: asked.append(size))
     monkeypatch.setattr(store, "SHARD_BYTES", 4000)
     steps = TASK.list_preparations(tmp_path, PLAN)
     prepared(TASK, tmp_path)
@@ -124,7 +125,7 @@ def test_files_are_as_large_as_the_disk_was_asked_for(tmp_path, monkeypatch):
 def test_views_drawn_of_a_block_are_those_of_the_whole_pool_there(one: int, other: int) -> None:
     block = range(*sorted((one, other)))
     assert torch.equal(
-        preparing.drawn_views(TASK, PLAN, block), preparing.drawn_views(TASK, PLAN)[block.start : block.stop]
+        preparing.mark_drawn(TASK, PLAN, block), preparing.mark_drawn(TASK, PLAN)[block.start : block.stop]
     )
 
 
@@ -136,7 +137,7 @@ def test_block_costs_a_blocks_share_of_the_draws(monkeypatch):
         return torch.zeros_like(samples)
 
     monkeypatch.setattr(CropFlip, "draw", draw)
-    preparing.drawn_views(TASK, Plan(((8, "train+val"),), 3), range(40, 47))
+    preparing.mark_drawn(TASK, Plan(((8, "train+val"),), 3), range(40, 47))
     assert drawn == [7, 7, 7]
 
 
@@ -157,7 +158,7 @@ def test_epoch_gathers_from_shards_that_lie_criss_cross(tmp_path, monkeypatch):
         samples = torch.arange(len(positions))
         views = TASK.views.draw(seed, epoch, samples)
         batch = TASK.examples(split, "cpu").batch(samples, views)
-        told = preparing._stored(TASK, tmp_path, split, "cpu").epoch(views)(batch).prediction
+        told = sources.open_stored_teacher(TASK, tmp_path, split, "cpu").begin_epoch(views)(batch).prediction
         codes = (positions * TASK.views.count + views).tolist()
         assert torch.equal(told, torch.stack([outputs[code] for code in codes]))
 

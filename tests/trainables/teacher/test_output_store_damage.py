@@ -12,10 +12,11 @@ import torch
 from study.errors import InputError
 from study.task import Plan
 from tests.trainables.small import PLAN, TASK, job, prepared
-from trainables.distill import build_seeded
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
+from trainables.training.nets import build_seeded
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def filled(storage, tmp_path) -> Path:
 
 
 def shards(storage: Path) -> list[Path]:
-    return sorted(preparing.store_folder(TASK, storage).glob("*.safetensors"))
+    return sorted(sources.store_folder(TASK, storage).glob("*.safetensors"))
 
 
 def spoil(path: Path, how: str = "truncate") -> bytes:
@@ -42,17 +43,18 @@ def spoil(path: Path, how: str = "truncate") -> bytes:
 
 def another_teacher(storage: Path) -> None:
     """Let a teacher of the same key have other weights, as one that was lost and trained again elsewhere."""
-    shutil.rmtree(teachers.folder(storage, TASK.teacher_key))
+    shutil.rmtree(teachers.teacher_folder(storage, TASK.teacher_key))
     net = build_seeded(lambda: TASK.build(TASK.teacher.model), 5)
-    teachers.keep(storage, TASK.teacher_key, net.state_dict(), {"metrics": {}})
+    teachers.save_teacher(storage, TASK.teacher_key, net.state_dict(), {"metrics": {}})
 
 
 def stored_and_live(storage: Path) -> list[torch.Tensor]:
     samples = torch.arange(len(TASK.positions("train+val")))
     views = TASK.views.draw(8, 2, samples)
     batch = TASK.examples("train+val", "cpu").batch(samples, views)
-    stored, live = preparing._stored(TASK, storage, "train+val", "cpu"), preparing._live(TASK, storage, "cpu")
-    return [source.epoch(views)(batch).prediction for source in (stored, live)]
+    stored = sources.open_stored_teacher(TASK, storage, "train+val", "cpu")
+    live = sources.open_live_teacher(TASK, storage, "cpu")
+    return [source.begin_epoch(views)(batch).prediction for source in (stored, live)]
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -89,7 +91,7 @@ def test_step_removes_damage_where_its_block_begins_and_nowhere_else(filled):
     assert f"{early} and 1 more: damaged" in step.note
     made = job(TASK, filled, filled / "c", phase="prepare", epochs=1, loss=None)
     object.__setattr__(made.trial, "config", step.config)
-    list(preparing._store_outputs(TASK, made))
+    list(preparing._fill_store(TASK, made))
     assert TASK.is_intact(early)
     assert late.exists()
     assert not TASK.is_intact(late)
@@ -111,7 +113,7 @@ def test_trial_that_meets_damage_names_the_shard_and_the_way_out(filled):
     path = shards(filled)[2]
     spoil(path, "flip")
     expected = (
-        rf"^\d+ of 80 views are not in .*store: {path}: damaged \(its content .*\): run .* --retry-failed: .*again$"
+        rf"^\d+ of 80 views are not in .*store: {path}: damaged \(its content .*\): run .* --retry-failed, .*again$"
     )
     with pytest.raises(store.DamagedShardError, match=expected):
         list(TASK.train(job(TASK, filled, filled / "t")))
@@ -137,7 +139,7 @@ def test_outputs_of_another_teacher_are_computed_again_even_by_a_process_that_kn
 
 def test_outputs_of_a_teacher_that_is_gone_wait_for_it_and_stay_if_it_comes_back_the_same(filled):
     before = {path: path.read_bytes() for path in shards(filled)}
-    weights = teachers.folder(filled, TASK.teacher_key) / "weights.safetensors"
+    weights = teachers.teacher_folder(filled, TASK.teacher_key) / "weights.safetensors"
     sound = weights.read_bytes()
     spoil(weights)
     first, *others = TASK.list_preparations(filled, PLAN)
@@ -155,7 +157,7 @@ def test_shard_of_an_earlier_version_is_computed_again(filled):
     new = shards(filled)[1]
     shard = store.open_shard(new)
     old = new.with_name(f"{new.name[:12]}-0123456789abcdef.safetensors")
-    checksum = {"sha256": store._sha256(shard.codes, shard.outputs)}
+    checksum = {"sha256": store._hash_tensors(shard.codes, shard.outputs)}
     old.write_bytes(safetensors.torch.save({"codes": shard.codes, "outputs": shard.outputs}, metadata=checksum))
     new.unlink()
     assert TASK.is_intact(old)

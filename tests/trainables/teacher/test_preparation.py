@@ -14,6 +14,7 @@ from study.task import Plan
 from tests.trainables.small import PLAN, TASK, prepared
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 
 OVERLAPPING = Plan(((8, "train+val"), (9, "train")), PLAN.epochs)
 
@@ -63,16 +64,16 @@ def let(process: subprocess.Popen[str], times: int = 1) -> None:
 
 
 def codes_drawn(plan: Plan) -> set[int]:
-    return set(preparing.drawn_views(TASK, plan).flatten().nonzero().squeeze(1).tolist())
+    return set(preparing.mark_drawn(TASK, plan).flatten().nonzero().squeeze(1).tolist())
 
 
 def codes_held(storage: Path) -> list[int]:
     """Of all shards, each of which is found to hold what a live teacher says."""
-    live, pool, codes = preparing._live(TASK, storage, "cpu"), TASK.examples("train+val", "cpu"), []
-    for path in sorted(preparing.store_folder(TASK, storage).glob("*.safetensors")):
+    live, pool, codes = sources.open_live_teacher(TASK, storage, "cpu"), TASK.examples("train+val", "cpu"), []
+    for path in sorted(sources.store_folder(TASK, storage).glob("*.safetensors")):
         shard = store.open_shard(path)
         samples, views = shard.codes // TASK.views.count, shard.codes % TASK.views.count
-        expected = live.epoch(views)(pool.batch(samples, views)).prediction
+        expected = live.begin_epoch(views)(pool.batch(samples, views)).prediction
         torch.testing.assert_close(shard.outputs, expected, rtol=2e-3, atol=2e-3)
         codes += shard.codes.tolist()
     return codes
@@ -101,7 +102,7 @@ def test_fill_killed_between_shards_goes_on_with_what_is_missing(with_teacher, m
         written = told(process)
     process.kill()
     process.wait(60)
-    folder = preparing.store_folder(TASK, with_teacher)
+    folder = sources.store_folder(TASK, with_teacher)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 3
     assert max(before) == written

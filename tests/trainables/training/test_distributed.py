@@ -19,10 +19,11 @@ from torch import distributed, nn
 from study.trial import TrialContext
 from tests.trainables import small_crowds
 from tests.trainables.small import TASK, job, metrics
-from trainables.distill import build_seeded, evaluate
+from trainables.distill import evaluate
 from trainables.models.resnet_cifar import ResNet
 from trainables.training import checkpoint
 from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup, ProcessGroup, join_group
+from trainables.training.nets import build_seeded
 from trainables.training.recipe import Recipe
 
 WORKERS = 2

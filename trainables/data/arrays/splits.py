@@ -91,6 +91,15 @@ class OrderedSplits(Generic[Samples]):
         return self.split("train+val")
 
 
+def split_pool(labels: Labels, test: int, held_out: float, seed: int) -> dict[Split, Labels]:
+    """Return the positions (N,) of each split: of a pool with these labels (N,), stratified, and of `test` samples.
+
+    `held_out` is the count or share of validation samples. Raises InputError if a split would be empty.
+    """
+    train, val = stratified_split(labels, held_out, seed)
+    return {"train": train, "val": val, "train+val": np.arange(len(labels)), "test": np.arange(test)}
+
+
 def stratified_split(labels: Labels, held_out: float, seed: int) -> tuple[Labels, Labels]:
     """Split positions 0 to N − 1 into those kept and those held out, both ascending, with classes in proportion.
 

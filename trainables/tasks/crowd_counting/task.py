@@ -19,10 +19,11 @@ from study.errors import InputError
 from study.identity import digest
 from study.trial import Split
 from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_density_maps
+from trainables.data.arrays.splits import split_pool
 from trainables.data.shanghaitech import CrowdSet
 from trainables.losses.density import density_mse, sum_pool
 from trainables.task import Batch, ModelSpec, Outputs, Panel
-from trainables.tasks.base import DistillationTask, split_pool
+from trainables.tasks.base import DistillationTask
 from trainables.tasks.crowd_counting.examples import MULTIPLE, ResidentCrowds, make_resident
 from trainables.tasks.crowd_counting.metrics import COUNT_ERRORS, CountErrors, draw_density_panels
 from trainables.tasks.preflight import blank_batch
@@ -55,7 +56,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
 
     It is multiplied by density_scale s. The error's gradient at the output y is 2·(y − s·density)/pixels: for the small
     y of the first steps s times that of an unscaled map, and so is the gradient that reaches the layers that both maps
-    share. Later, as the weights that make y grow, the error counts up to s times more than beside an unscaled map.
+    share. Later, as the weights that make y grow, the error counts up to s times more than that of an unscaled map.
     """
 
     scores = COUNT_ERRORS
@@ -82,7 +83,8 @@ class CrowdCounting(DistillationTask[CrowdSet]):
     def positions(self, split: Split) -> Tensor:
         # one class: nothing about a photograph is known before its heads are counted
         pool = np.zeros(len(self.loaded.train), dtype=np.int64)
-        return split_pool(pool, len(self.loaded.test), self.validation, self.split_seed)[split]
+        splits = split_pool(pool, len(self.loaded.test), self.validation, self.split_seed)
+        return torch.from_numpy(splits[split])
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         returned = net(batch.inputs)

@@ -202,7 +202,7 @@ class FaceSR(DistillationTask[SrSet]):
 
     def _dictionary(self, storage: Path) -> Path:
         """Path of the dictionary, in the folder of its teacher, where all nodes find it."""
-        return teachers.folder(storage, self.teacher_key) / "dictionary.safetensors"
+        return teachers.teacher_folder(storage, self.teacher_key) / "dictionary.safetensors"
 
 
 def has_dictionary(model: ModelSpec) -> bool:

@@ -1,4 +1,4 @@
-"""Which samples get which temperature; what the losses make of it is in test_losses.py."""
+"""The temperatures of single samples; test_logit_losses.py tests the losses with them."""
 
 from __future__ import annotations
 
@@ -146,3 +146,8 @@ def test_domains_are_checked_at_their_ends():
     assert len(list(resolve_corners(fits))) == 2
     with pytest.raises(InputError, match=r"upper_fraction is 0\.6"):
         list(resolve_corners(KD(adaptive=DataAdaptiveTemperature(uniform(0.0, 0.6)))))
+
+
+def test_ranking_at_no_temperature_is_refused():
+    with pytest.raises(InputError, match="ranked_at is 0"):
+        DataAdaptiveTemperature(ranked_at=0.0)

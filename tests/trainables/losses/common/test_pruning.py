@@ -1,4 +1,4 @@
-"""Which classes logits pruning keeps; that losses are right on them is test_losses.py."""
+"""The classes that logits pruning keeps; test_logit_losses.py tests the losses on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the crowd task says of itself before a study: what cannot be trained, and what identifies teacher and pool."""
+"""The crowd task's check before a study, and the keys of its teacher and its pool."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_nets_without_batch_norm_take_a_last_batch_of_one(tmp_path):
     assert task.check((STUDENT,), (FALLING,), tmp_path)["data"]["complete"] is True
 
 
-def test_unwritable_cache_is_told_by_the_check(tmp_path, monkeypatch):
+def test_check_names_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     base.load_dataset.cache_clear()
@@ -109,7 +109,7 @@ def _missing():
     raise InputError("ImageNet weights are not there")
 
 
-def test_imagenet_weights_are_asked_for_before_a_teacher_is_trained(imagenet, tmp_path):
+def test_imagenet_weights_are_required_before_a_teacher_is_trained(imagenet, tmp_path):
     with pytest.raises(InputError, match="ImageNet weights are not there"):
         imagenet.check((STUDENT,), (FALLING,), tmp_path)
 
@@ -119,11 +119,11 @@ def test_imagenet_weights_are_not_needed_for_a_teacher_from_a_file(imagenet, tmp
     task = dataclasses.replace(imagenet, teacher=dataclasses.replace(imagenet.teacher, weights=tmp_path / "t.pth"))
     task.check((STUDENT,), (FALLING,), tmp_path)
     prepared(task, tmp_path)
-    assert teachers.kept(tmp_path, task.teacher_key)["source"] == "file t.pth"
+    assert teachers.read_record(tmp_path, task.teacher_key)["source"] == "file t.pth"
 
 
 def test_imagenet_weights_are_not_needed_for_a_teacher_that_was_trained(imagenet, tmp_path):
-    teachers.keep(tmp_path, imagenet.teacher_key, TASK.build(MSFANet(4)).state_dict(), {})
+    teachers.save_teacher(tmp_path, imagenet.teacher_key, TASK.build(MSFANet(4)).state_dict(), {})
     imagenet.check((STUDENT,), (FALLING,), tmp_path)
     (step,) = prepared(imagenet, tmp_path)
     assert step[0] == "outputs 0–16"

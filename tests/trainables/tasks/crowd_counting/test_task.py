@@ -23,7 +23,7 @@ from trainables.task import Batch, Outputs
 from trainables.tasks.crowd_counting.examples import CrowdTargets
 from trainables.tasks.crowd_counting.metrics import CountErrors
 from trainables.tasks.crowd_counting.task import CrowdCounting
-from trainables.teacher import preparation as preparing
+from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.training.views import GridCrops
 
@@ -57,8 +57,8 @@ def test_stored_maps_are_the_live_ones(storage):
     samples = torch.arange(16)
     views = TASK.views.draw(8, 2, samples)
     batch = TASK.examples("train+val", "cpu").batch(samples, views)
-    live = preparing._live(TASK, storage, "cpu").epoch(views)(batch).prediction
-    stored = preparing._stored(TASK, storage, "train+val", "cpu").epoch(views)(batch).prediction
+    live = sources.open_live_teacher(TASK, storage, "cpu").begin_epoch(views)(batch).prediction
+    stored = sources.open_stored_teacher(TASK, storage, "train+val", "cpu").begin_epoch(views)(batch).prediction
     assert stored.dtype == torch.float16
     assert stored.shape == (16, 1, 16, 16)
     assert stored.nbytes == 16 * TASK.stored_output_bytes
@@ -108,7 +108,7 @@ def test_teacher_learns_attention_too(storage):
     alone = density_mse(said.prediction, batch.targets.density)
     assert (both - alone).item() == pytest.approx(weight * entropy, rel=1e-4)
     assert 0 < people.mean() < 1
-    assert teachers.kept(storage, TASK.teacher_key)["metrics"]["test/mae"] > 0
+    assert teachers.read_record(storage, TASK.teacher_key)["metrics"]["test/mae"] > 0
 
 
 def test_attention_reaches_shared_layers_as_in_the_unscaled_recipe():
@@ -155,7 +155,7 @@ def test_whole_images_carry_every_annotated_head_and_all_of_its_density():
         assert batch.inputs.shape == (1, 3, 48, 64), "40 × 56, padded to multiples of 16"
 
 
-def test_padding_is_the_mean_colour_and_holds_nobody():
+def test_padding_is_the_mean_colour_and_has_no_density():
     batch = TASK.examples("test", "cpu").batch(torch.tensor([0]), torch.tensor([0]))
     assert batch.inputs[:, :, 40:].abs().max() < 0.01
     assert batch.inputs[:, :, :, 56:].abs().max() < 0.01

@@ -129,16 +129,16 @@ def test_stored_logits_are_the_teachers_of_the_face_and_of_its_mirror_image(stor
     from trainables.teacher.preparation import store_folder
 
     net = TASK.build(TASK.teacher.model)
-    net = teachers.load_weights(net, teachers.folder(storage, TASK.teacher_key) / "weights.safetensors").eval()
+    net = teachers.load_weights(net, teachers.teacher_folder(storage, TASK.teacher_key) / "weights.safetensors").eval()
     pool = TASK.examples("train+val", "cpu")
     samples = torch.arange(len(pool))
-    folder, teacher = store_folder(TASK, storage), teachers.identity(storage, TASK.teacher_key)
+    folder, teacher = store_folder(TASK, storage), teachers.weights_digest(storage, TASK.teacher_key)
     stored = StoredTeacher(folder, teacher, TASK.positions("train+val"), len(pool), TASK.views.count, "cpu")
     # which views are stored is what the plan's trainings draw: those of this epoch are
     views = TASK.views.draw(8, 0, samples)
     assert set(views.tolist()) == {0, 1}
     batch = pool.batch(samples, views)
-    kept = stored.epoch(views)(batch).prediction
+    kept = stored.begin_epoch(views)(batch).prediction
     with torch.no_grad():
         torch.testing.assert_close(kept.float(), net(batch.inputs), rtol=2e-3, atol=2e-3)
     assert kept.shape[1:] == (len(CLASSES), 10, 10)
@@ -231,7 +231,7 @@ def test_loss_that_fails_is_named_with_what_it_was_given(tmp_path):
         TASK.check((STUDENT,), (Broken(),), tmp_path)
 
 
-def test_check_tells_what_identifies_the_data(tmp_path):
+def test_check_returns_what_identifies_the_data(tmp_path):
     told = TASK.check((STUDENT,), (LDT(),), tmp_path)["data"]
     assert (told["train"], told["val"], told["test"], told["classes"]) == (10, 4, 5, 19)
     other = dataclasses.replace(TASK, data=DrawnFaces(train=9, val=5, test=5, size=40))

@@ -30,8 +30,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def made(monkeypatch) -> list[int]:
     """How many atoms each k-means was asked for."""
-    counts, centres = [], dictionaries._centres
-    monkeypatch.setattr(dictionaries, "_centres", lambda *given: counts.append(given[1]) or centres(*given))
+    counts, centres = [], dictionaries._cluster
+    monkeypatch.setattr(dictionaries, "_cluster", lambda *given: counts.append(given[1]) or centres(*given))
     return counts
 
 
@@ -70,8 +70,8 @@ def test_atoms_are_patches_of_the_images_one_of_each_kind():
 
 def test_medoid_is_nearer_to_its_centre_than_any_other_patch():
     vectors = torch.rand(40, 6).numpy()
-    centres = dictionaries._centres(vectors, 4, seed=0)
-    nearest = dictionaries._nearest(vectors, centres)
+    centres = dictionaries._cluster(vectors, 4, seed=0)
+    nearest = dictionaries._find_nearest(vectors, centres)
     distances = torch.cdist(torch.from_numpy(centres), torch.from_numpy(vectors))
     assert torch.equal(nearest, distances.argmin(dim=1))
 
@@ -87,7 +87,7 @@ def test_dictionary_follows_from_its_seed(cache, made):
     assert len(made) == 12
 
 
-def test_dictionary_is_kept_and_found_by_its_content(made):
+def test_dictionary_is_cached_by_its_content(made):
     first, again = dictionary(), dictionary()
     assert len(made) == 4
     assert all(torch.equal(first[name], again[name]) for name in COMPONENTS)
@@ -116,7 +116,7 @@ def test_dictionary_that_was_interrupted_is_completed(cache, monkeypatch, made):
 
 
 def test_part_that_was_done_before_an_interruption_stays(cache, monkeypatch):
-    centres, calls = dictionaries._centres, []
+    centres, calls = dictionaries._cluster, []
 
     def interrupted(*given):
         calls.append(given)
@@ -124,7 +124,7 @@ def test_part_that_was_done_before_an_interruption_stays(cache, monkeypatch):
             raise KeyboardInterrupt
         return centres(*given)
 
-    monkeypatch.setattr(dictionaries, "_centres", interrupted)
+    monkeypatch.setattr(dictionaries, "_cluster", interrupted)
     with pytest.raises(KeyboardInterrupt):
         dictionary()
     assert {path.name.split("-")[0] for path in cache.glob("*/*")} == {"left_eye", "right_eye"}
@@ -132,10 +132,10 @@ def test_part_that_was_done_before_an_interruption_stays(cache, monkeypatch):
     assert len(calls) == 5
 
 
-def test_dictionary_that_cannot_be_kept_is_told_and_made(tmp_path, monkeypatch):
+def test_dictionary_that_cannot_be_cached_is_built_with_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(TrialNote, match="dictionaries cannot be kept"):
+    with pytest.warns(TrialNote, match="dictionaries cannot be cached"):
         atoms = dictionary()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -197,8 +197,8 @@ def test_dictionary_of_another_encoder_is_another(made):
 
 def test_large_sets_are_sampled_by_seed(monkeypatch):
     monkeypatch.setattr(dictionaries, "LARGEST_SAMPLE", 20)
-    images, crops, seen = faces()[0], dictionaries._crops, []
-    monkeypatch.setattr(dictionaries, "_crops", lambda *given: seen.append(given[1]) or crops(*given))
+    images, crops, seen = faces()[0], dictionaries._encode_crops, []
+    monkeypatch.setattr(dictionaries, "_encode_crops", lambda *given: seen.append(given[1]) or crops(*given))
     for seed in (0, 1):
         dictionary(seed=seed, images=images)
     assert {len(given) for given in seen} == {20}

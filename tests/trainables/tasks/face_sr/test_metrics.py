@@ -135,7 +135,7 @@ def test_diverged_net_has_no_finite_score():
 
 
 @pytest.mark.parametrize("net", BACKBONES)
-def test_lpips_without_its_weights_is_absent_and_told(net, weights):
+def test_lpips_without_its_weights_is_absent_and_the_file_is_named(net, weights):
     prediction, target = images(2)
     assert scored(SrScores("cpu", lpips=net), prediction, target).keys() == {"psnr", "ssim"}
     file, source = BACKBONES[net]
@@ -145,7 +145,7 @@ def test_lpips_without_its_weights_is_absent_and_told(net, weights):
     )
 
 
-def test_lpips_that_was_not_asked_for_is_absent(weights):
+def test_lpips_is_absent_where_the_task_has_none(weights):
     (weights / BACKBONES["alex"][0]).write_bytes(b"never looked at")
     prediction, target = images(2)
     assert scored(SrScores("cpu", lpips=None), prediction, target).keys() == {"psnr", "ssim"}

@@ -66,7 +66,7 @@ def test_dictionary_is_built_once_before_the_teacher_is_trained(made, tmp_path):
 
 def test_teacher_carries_patches_of_its_training_faces(storage):
     net = TASK.build(TASK.teacher.model)
-    net = teachers.load_weights(net, teachers.folder(storage, TASK.teacher_key) / "weights.safetensors")
+    net = teachers.load_weights(net, teachers.teacher_folder(storage, TASK.teacher_key) / "weights.safetensors")
     atoms = net.dictionary.atoms(net.dictionary.parts[0])
     assert atoms.shape == (3, 3, 16, 16)
     assert atoms.std() > 0.01
@@ -161,7 +161,7 @@ def test_caption_of_a_restored_face_is_its_psnr(storage):
 # -- before a study
 
 
-def test_check_tells_what_is_absent_and_what_identifies_the_data(tmp_path):
+def test_check_returns_what_is_absent_and_what_identifies_the_data(tmp_path):
     told = TASK.check((STUDENT,), (ADVERSARY, FeatureMatching()), tmp_path)["data"]
     assert (told["train"], told["val"], told["test"]) == (10, 3, 5)
     assert told["absent"] == {"lpips": "weights absent"}

@@ -1,0 +1,104 @@
+"""Losses on maps of logits, and their direct form in numpy, pixel by pixel.
+
+A new loss joins by a line in LOSSES and its direct form in `reference_sides`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.losses.ldt import LDT
+from trainables.losses.pixel_kd import PixelKD
+from trainables.losses.pixel_kd_std import PixelKDStd
+from trainables.task import Outputs
+from trainables.training.schedules import Progress, Staircase, value_at
+
+MOVING = Staircase(4.0, 1.0, stages=4)
+LOSSES = {
+    "KD": PixelKD(),
+    "KD, warm": PixelKD(temperature=4.0, weight=0.3),
+    "KD, moving": PixelKD(temperature=MOVING, weight=Staircase(1.0, 0.1, stages=2)),
+    "KD, student's resolution": PixelKD(temperature=2.0, resolution="student"),
+    "KD-STD": PixelKDStd(),
+    "KD-STD, biased": PixelKDStd(temperature=2.0, unbiased=False),
+    "KD-STD, student's resolution": PixelKDStd(temperature=MOVING, weight=9.0, resolution="student"),
+    "LDT": LDT(),
+    "LDT, warm": LDT(temperature=4.0, weight=2.0),
+    "LDT, detached": LDT(temperature=MOVING, detach_statistics=True),
+    "LDT, student's resolution": LDT(temperature=2.0, resolution="student"),
+}
+MIDDLE = Progress(epoch=45, epochs=80, within=0.25)
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+EPSILON = 1e-7
+
+
+def maps(
+    batch: int = 2, classes: int = 19, size: int = 12, spread: float = 3.0, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of a student at a quarter and a teacher at half the labels' size, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((batch, classes, max(1, size // stride), max(1, size // stride)) for stride in (4, 2))
+    student, teacher = (spread * torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    return student, teacher, torch.randint(classes, (batch, size, size), generator=generator)
+
+
+def of_one_size(shape: tuple[int, ...] = (2, 19, 5, 5), spread: float = 3.0, seed: int = 0) -> list[Tensor]:
+    """Logits of student and teacher at the labels' own resolution, where upsampling changes nothing, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    nets = [spread * torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+    return [*nets, torch.zeros(shape[0], *shape[2:], dtype=torch.int64)]
+
+
+def value_of(loss, student, teacher, labels, progress=MIDDLE) -> Tensor:
+    return loss(Outputs(student), Outputs(teacher), labels, progress)
+
+
+def value_and_gradient(loss, student, teacher, labels, progress=MIDDLE) -> tuple[Tensor, Tensor]:
+    student = student.clone().requires_grad_()
+    value = value_of(loss, student, teacher, labels, progress)
+    (gradient,) = torch.autograd.grad(value, student)
+    return value.detach(), gradient
+
+
+def reference_upsampled(z, size):
+    """(K, h, w) → (K, *size): pixel centres of both grids at (i + 0.5)/n of the image, edges repeated."""
+    for axis, n in ((1, size[0]), (2, size[1])):
+        m = z.shape[axis]
+        place = np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1)
+        low = np.floor(place).astype(int)
+        share = (place - low).reshape(-1, *[1] * (2 - axis))
+        z = z.take(low, axis) * (1 - share) + z.take(np.minimum(low + 1, m - 1), axis) * share
+    return z
+
+
+def softmax(z):
+    e = np.exp(z - z.max())
+    return e / e.sum()
+
+
+def kl(p, q):
+    return float((p * np.log(p / q)).sum())
+
+
+def reference_sides(loss, z_s, z_t):
+    """The student's and the teacher's logits of one pixel as the loss compares them."""
+    if isinstance(loss, PixelKDStd):
+        ddof = int(loss.unbiased)
+        return [(z - z.mean()) / (z.std(ddof=ddof) + EPSILON) for z in (z_s, z_t)]
+    if isinstance(loss, LDT):
+        return (z_s - z_s.mean()) / (z_s.std(ddof=1) + EPSILON) * z_t.std(ddof=1), z_t
+    return z_s, z_t
+
+
+def reference(loss, student, teacher, labels, progress=MIDDLE):
+    size = tuple(labels.shape[1:]) if loss.resolution == "full" else tuple(student.shape[2:])
+    temperature, values = value_at(loss.temperature, progress), []
+    for z_s, z_t in zip(student.double().numpy(), teacher.double().numpy(), strict=True):
+        pixels = (reference_upsampled(z, size).reshape(len(z), -1).T for z in (z_s, z_t))
+        for pair in zip(*pixels, strict=True):
+            p_s, p_t = (softmax(z / temperature) for z in reference_sides(loss, *pair))
+            values.append(kl(p_t, p_s))
+    return value_at(loss.weight, progress) * temperature**2 * np.mean(values)
