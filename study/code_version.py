@@ -1,15 +1,16 @@
-"""The version of the code that a study runs, as one digest, by which an edit between two runs is noticed.
+"""Digests of the code that a study runs, which detect an edit between two runs.
 
-What counts is what Python would execute: the syntax tree of each file without docstrings, comments and formatting.
-Names, numbers, the order of statements, annotations and the texts of messages all count. The arguments of `Study(…)`
-and `Budget(…)` in the user's files do not: they are settings, which study/identity.py compares.
+A digest covers what Python executes: the syntax tree of each file, with names, numbers, annotations and texts of
+messages, but without docstrings, comments and formatting. The arguments of `Study(…)` and `Budget(…)` in the user's files
+are left out: they are settings, which study/identity.py compares.
 
 The files are the space file, the modules that it imports from its own folder, and the installed packages `study` and
-`trainables`. Not seen are modules that are imported under a computed name, other installed packages (their versions are
-in study.json) and files that the code reads. The digest is taken when the space file is loaded: an edit while a study
-runs is noticed by the next run.
+`trainables`. Not covered are modules imported under a computed name, other installed packages (their versions are in
+study.json) and data files. Digests are taken when the space file is loaded, so an edit while a study runs is detected by
+the next run.
 
-Imports nothing of this project and is sent to cluster nodes by value, so that a node without the project can answer.
+This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can
+answer.
 """
 
 from __future__ import annotations
@@ -24,37 +25,37 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("study", "trainables")
-"""What decides a row. `reports` only shows rows."""
+"""Installed packages whose code determines a row; `reports` only shows rows."""
 
 SPACE_FILE = "space file"
-"""The name of the space file among the files of a version, whatever the file is called."""
+"""Name of the space file within a version, independent of its file name."""
 
 SETTINGS = ("Study", "Budget")
-"""Calls of the space file whose arguments are no code: the study's description has them, and is compared by itself."""
+"""Calls whose arguments are settings, not code: the study's description contains them and is compared separately."""
 
 DIGITS = 16
-"""Hexadecimal digits of a digest: two of a million versions share one with a chance of 1 in 10^8."""
+"""Hexadecimal digits of a digest: among a million versions, two share one with a probability below 10^-7."""
 
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """The digests of the files that decide what a study computes, by name."""
+    """The digests of the files that determine what a study computes, by name."""
 
     files: Mapping[str, str]
 
     @property
     def digest(self) -> str:
-        """One digest of all files."""
+        """The digest of all files together."""
         return digest_text(json.dumps(sorted(self.files.items())))
 
     def list_changes(self, earlier: Mapping[str, str]) -> list[str]:
-        """The names of the files that are not as in an earlier version; new and missing ones are marked."""
+        """Return the names of files that differ from an earlier version, with new and deleted ones marked."""
         changed = sorted(name for name in self.files.keys() | earlier if self.files.get(name) != earlier.get(name))
         return [name + (" (new)" if name not in earlier else " (gone)" * (name not in self.files)) for name in changed]
 
 
 def read_code_version(space: Path) -> CodeVersion:
-    """The version of the code that the study in this space file runs."""
+    """Return the version of the code that the study in this space file runs."""
     files = {SPACE_FILE: _digest_user_code(space.read_bytes())}
     for path in find_sibling_modules(space):
         files[path.relative_to(space.parent).as_posix()] = _digest_user_code(path.read_bytes())
@@ -64,7 +65,7 @@ def read_code_version(space: Path) -> CodeVersion:
 
 
 def digest_package(package: str) -> dict[str, str]:
-    """The digests of an installed package's files, by their path from its parent folder; empty if it is missing."""
+    """Return the digests of an installed package's files by path from its parent folder; empty if it is missing."""
     spec = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     return {
@@ -75,7 +76,7 @@ def digest_package(package: str) -> dict[str, str]:
 
 
 def find_sibling_modules(space: Path) -> list[Path]:
-    """The modules in the space file's folder that it imports, directly or through others, wherever in their text."""
+    """Return the modules in the space file's folder that it imports, directly or through others, also in functions."""
     found: dict[Path, None] = {space: None}
     pending = [space]
     while pending:
@@ -87,15 +88,15 @@ def find_sibling_modules(space: Path) -> list[Path]:
 
 
 def digest_code(text: bytes) -> str:
-    """The digest of Python code, to which docstrings, comments and formatting make no difference."""
+    """Return the digest of Python code without docstrings, comments and formatting."""
     try:
         return digest_text(_to_text(ast.parse(text)))
-    except (SyntaxError, ValueError):  # no Python: its bytes are all that can be compared
+    except (SyntaxError, ValueError):  # not valid Python: compare its bytes
         return sha256(text).hexdigest()[:DIGITS]
 
 
 def _digest_user_code(text: bytes) -> str:
-    """The digest of code without its settings: a study is continued with more seeds or a longer limit."""
+    """Return the digest of code without its settings: a study may continue with more seeds or a higher limit."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -107,12 +108,12 @@ def _digest_user_code(text: bytes) -> str:
 
 
 def digest_text(text: str) -> str:
-    """The first digits of a text's SHA-256."""
+    """Return the first DIGITS hexadecimal digits of a text's SHA-256."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
 def _to_text(node: Any) -> str:
-    """A syntax tree as text, the same in all versions of Python: what is empty, such as a newer field, is left out."""
+    """Return a syntax tree as text, equal in all versions of Python: empty fields, such as newer ones, are left out."""
     if isinstance(node, list):
         return f"[{','.join([_to_text(item) for item in node if not _is_docstring(item)])}]"
     if not isinstance(node, ast.AST):
@@ -123,12 +124,12 @@ def _to_text(node: Any) -> str:
 
 
 def _is_docstring(node: Any) -> bool:
-    """Whether this statement is a mere text, as docstrings of modules, classes, functions and fields are."""
+    """Return whether a statement is only a string, as docstrings of modules, classes, functions and fields are."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _find_imports(path: Path, folder: Path) -> Iterator[Path]:
-    """The files below `folder` that the import statements of one file name."""
+    """Yield the files below `folder` that the import statements of a file name."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -138,8 +139,8 @@ def _find_imports(path: Path, folder: Path) -> Iterator[Path]:
         if isinstance(node, ast.Import):
             names = [tuple(alias.name.split(".")) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = (*above, *(node.module.split(".") if node.module else ()))
+            parent = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*parent, *(node.module.split(".") if node.module else ()))
             names = [module, *((*module, alias.name) for alias in node.names)]  # a name may be a module of a package
         else:
             continue
@@ -148,9 +149,9 @@ def _find_imports(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _find_files(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
-    """The files that importing a module runs: its own and those of the packages that it lies in."""
+    """Yield the files that importing a module runs: its own and the __init__.py of its packages."""
     if not module or module[0] in (*PACKAGES, "reports"):
         return
     for length in range(1, len(module) + 1):
-        place = folder.joinpath(*module[:length])
-        yield from (path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file())
+        prefix = folder.joinpath(*module[:length])
+        yield from (path for path in (prefix / "__init__.py", prefix.with_suffix(".py")) if path.is_file())

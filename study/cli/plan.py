@@ -53,10 +53,8 @@ def format_estimate(
     if not StudyPaths(storage / study.name).study_json.is_file():
         read_warm_start(study)
     resources = find_resources(options, study)
-    if seconds_per_epoch:
-        times = assume_epoch_seconds(seconds_per_epoch)
-    else:
-        times = read_epoch_times(study, inputs, storage, resources.gpus)
+    measured = None if seconds_per_epoch else read_epoch_times(study, inputs, storage, resources.gpus)
+    times = assume_epoch_seconds(seconds_per_epoch) if seconds_per_epoch else measured
     steps = study.task.list_preparations(storage, study.plan)
     concurrent, gpus = resources.concurrent, resources.trial_gpus
     forecast = forecast_study(study, inputs, storage, steps, times, concurrent, gpus, options.retry_failed)

@@ -73,7 +73,7 @@ def build_command_words(folder: Path, study: Mapping[str, Any], more: Sequence[s
 
 
 def check_space(folder: Path, study: Mapping[str, Any], path: Path, change_allowed: bool = False) -> None:
-    """Raise InputError if the space file is gone, or if its code changed since the study ran and that is not allowed."""
+    """Raise InputError if the space file is gone, or has changed since the study ran and that is not allowed."""
     source = read_source(folder, study)
     restore = f"python -m study show {format_study_argument(folder)} --space > {shlex.quote(str(path))}"
     try:

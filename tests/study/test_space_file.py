@@ -48,7 +48,7 @@ def test_first_profile_is_the_default(space: Path) -> None:
         (SPACE, "broken", "returned int, not a Study"),
         ("x = 1", None, "defines no `study`"),
         ("study = 5", None, "`study` in .* is int"),
-        ("def (", None, "no valid Python: .*, line 1"),
+        ("def (", None, "not valid Python: .*, line 1"),
         (SPACE + "\nstudy = small(None)", "small", "has no profiles"),
     ],
 )
