@@ -29,7 +29,7 @@ from reports.figures.style import (
     with_alpha,
 )
 from reports.format.metrics import Metric
-from reports.format.settings import CLASS
+from reports.format.settings import CLASS_KEYS
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords
 
@@ -160,7 +160,7 @@ def _walk_leaves(description: Any, path: Path = ()) -> Iterator[tuple[Path, Any]
     if isinstance(description, dict | list):
         items = description.items() if isinstance(description, dict) else enumerate(description)
         for key, item in items:
-            if key not in CLASS or key == "is":
+            if key not in CLASS_KEYS or key == "is":
                 yield from _walk_leaves(item, (*path, str(key)))
     else:
         yield path, description

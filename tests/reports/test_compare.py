@@ -184,7 +184,7 @@ def test_what_is_not_comparable_gets_no_difference_and_no_verdict(
     change(other.study)
     student = compared(make("a"), other)
     found = row_of(student, "DKD")
-    assert reason in found.why_not
+    assert reason in found.incomparable
     assert (found.difference, found.p, found.verdict, student.comparisons) == (None, None, None, 0)
     assert make_dot_plot(student, ("a", "b")) is None
     table = make_cells_table(student, ("a", "b"))

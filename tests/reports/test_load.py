@@ -104,7 +104,7 @@ def test_confirmed_takes_the_last_run_of_a_seed_and_warns_of_mixed_configuration
     records = load_study(writer.write())
     values = compare_arms(records)[0].rows[1].values
     assert values == dict(zip(range(1000, 1008), [0.5, *DKD[1:]], strict=True))
-    assert "do not share one configuration" in records.warnings[0]
+    assert "have different configurations" in records.warnings[0]
 
 
 def test_a_users_pandas_reads_the_same_trials(study: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_figure_says_which_epoch_it_is_of() -> None:
     assert replace(figure, selection="best test epoch").epoch == "best test epoch"
 
 
-def test_why_not_shown_names_the_data_and_the_paper() -> None:
+def test_reason_names_the_data_and_the_paper() -> None:
     line = published.explain_absence("", "digits", ("resnet8",), ("dkd+lp", None))
     assert (
         line
@@ -58,12 +58,12 @@ def test_why_not_shown_names_the_data_and_the_paper() -> None:
     )
 
 
-def test_why_not_shown_without_any_published_method() -> None:
+def test_reason_without_any_published_method() -> None:
     line = published.explain_absence("", "digits", ("resnet8",), (None,))
     assert line is not None
     assert "not under any paper's protocol" in line
 
 
-def test_why_not_shown_is_silent_under_the_papers_protocol() -> None:
+def test_no_reason_is_given_under_the_papers_protocol() -> None:
     assert published.explain_absence("P1", "CIFAR-100", ("resnet8",), ("dkd+lp",)) is None
     assert "reports none" in (published.explain_absence("P1", "CIFAR-100", ("vgg8",), ("dkd+lp",)) or "")
