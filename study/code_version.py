@@ -1,12 +1,12 @@
 """Digests of the code that a study runs, which detect an edit between two runs.
 
 A digest covers what Python executes: the syntax tree of each file, with names, numbers, annotations and texts of
-messages, but without docstrings, comments and formatting. The arguments of `Study(…)` and `Budget(…)` in the user's files
+messages, but without docstrings, comments and formatting. The arguments of `Study(…)` and `Budget(…)` in user files
 are left out: they are settings, which study/identity.py compares.
 
 The files are the space file, the modules that it imports from its own folder, and the installed packages `study` and
 `trainables`. Not covered are modules imported under a computed name, other installed packages (their versions are in
-study.json) and data files. Digests are taken when the space file is loaded, so an edit while a study runs is detected by
+study.json) and data files. Digests are taken when the space file is loaded: an edit while a study runs is detected by
 the next run.
 
 This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can

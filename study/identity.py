@@ -110,5 +110,5 @@ def find_differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 def derive_seed(*names: Any) -> int:
-    """Return a seed in [0, 2^63) that is a function of `names` alone: the study's seed and the purpose of the new one."""
+    """Return a seed in [0, 2^63) derived from `names` alone: the seed of the study and the purpose of the new one."""
     return int(digest(*names), 16) >> 1

@@ -68,7 +68,9 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     with _as_input_error(path):
         study = defined[chosen](data_dir)
     if not isinstance(study, Study):
-        raise InputError(f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study: make it return one")
+        raise InputError(
+            f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study: make it return one"
+        )
     return Space(study, module, path, chosen, source, code)
 
 

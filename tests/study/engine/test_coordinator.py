@@ -242,7 +242,7 @@ def test_kill_within_compaction_leaves_a_study_that_resumes(tmp_path: Path) -> N
         folder = tmp_path / str(kept)
         cut = open_coordinator(toy(), folder)
         drive(cut, folder, rows=30)
-        for table in (cut.records.trials, cut.records.epochs):
+        for table in (cut.writer.records.trials, cut.writer.records.epochs):
             old = {path: path.read_bytes() for path in sorted(table.folder.glob("*.parquet"))[:kept]}
             table.compact()
             for path, content in old.items():  # the oldest are deleted last
@@ -260,7 +260,7 @@ def test_score_that_is_not_finite_is_the_same_fault_after_a_kill(tmp_path: Path)
     while run.trial.phase != "search":
         run = coordinator.next_trial()
         assert run is not None
-    coordinator._record_epoch(
+    coordinator.writer.add_epoch(
         run, {"epoch": 1, "metrics": {"val/accuracy": float("nan")}, "schedules": {}, "seconds": 0.0}, ""
     )
     coordinator.writer.flush()  # killed here: the epoch is on record, the failure is not
