@@ -5,22 +5,19 @@ Exit codes: 0 done, 1 something failed, 2 bad input, 3 stopped by a cap or on re
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from study.cli import doctor, run
 from study.cli.list_studies import find_driver, find_study, list_studies, read_shown_study, render_list
 from study.cli.options import gpus_per_worker_option
+from study.cli.output import exit_on_errors, format_examples, make_console, to_json
 from study.cli.resume import read_source, resume_study
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
@@ -28,7 +25,6 @@ from study.cli.stop import stop_study
 from study.cluster import jobs
 from study.errors import InputError
 from study.records.paths import DEFAULT_STORAGE
-from study.records.segments import RecordsError
 from study.storage import remote
 from study.storage.dataset import resolve_data_dir
 from study.storage.locations import local_path
@@ -47,9 +43,6 @@ Examples:
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
-WIDTH = 200
-"""Columns of output that is no terminal, so that tables are not squeezed."""
-
 storage_path_option = click.option(
     "--storage-path",
     type=click.Path(),
@@ -60,31 +53,6 @@ storage_path_option = click.option(
 study_argument = click.argument("study")
 address_option = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask its head.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
-@contextmanager
-def exit_on_errors() -> Iterator[None]:
-    """Print an error that the user can correct in one line, and exit with code 2."""
-    try:
-        yield
-    except (InputError, RecordsError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def format_examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  python -m study {line}" for line in lines)
-
-
-def to_json(value: Any) -> str:
-    """Return JSON with paths and times as text."""
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
-
-
-def make_console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def answer_from_cluster(address: str, study: str = "", watch: bool = False) -> NoReturn:

@@ -1,8 +1,8 @@
 """What a study runs next: first preparations, then in each cell the search, then the confirm trials.
 
 Bookkeeping only: study/execution/tune.py runs the trials. All state follows from the rows, so a new Coordinator over
-the rows of an earlier run is that study, resumed (study/engine/replay.py). Cells are independent: each goes on to its
-confirm trials as soon as its own search is done.
+the rows of an earlier run is that study, resumed (study/engine/replay.py). Cells are independent: the confirm trials of
+a cell start as soon as its own search is done.
 """
 
 from __future__ import annotations
@@ -188,16 +188,14 @@ class Coordinator:
 
     # -- the end of a trial ----------------------------------------------------------------------------------------
 
-    def _end_if_decided(
-        self, run: RunningTrial, fault: str, stop_reason: str | None, at: datetime | None = None
-    ) -> None:
+    def _end_if_decided(self, run: RunningTrial, fault: str, stop: str | None, at: datetime | None = None) -> None:
         """End a trial if its last epoch decides it."""
         if fault:
             self._end(run, TrialState.FAILED, fault, at)
         elif run.epochs_done == run.trial.epochs:
             self._end(run, TrialState.COMPLETE, "", at)
-        elif stop_reason:
-            self._end(run, TrialState.PRUNED, stop_reason, at)
+        elif stop:
+            self._end(run, TrialState.PRUNED, stop, at)
 
     def _end(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """End a trial for its cell, the search and the records; `at` is its time if it ended before now."""
@@ -236,10 +234,8 @@ class Coordinator:
                 self.resumable.append(run)
         cell.earlier_confirms = []
 
-    # -- calls of replay.py ----------------------------------------------------------------------------------------
-
     def restore_open_trial(self, run: RunningTrial, stop_reason: str | None, at: datetime | None) -> None:
-        """End a trial that was running if its last recorded epoch decides it; queue it otherwise."""
+        """For replay.py: end a trial that was running if its last recorded epoch decides it; queue it otherwise."""
         self.running[run.trial.id] = run
         fault = find_fault(self.study, run) if run.epochs_done else ""
         self._end_if_decided(run, fault, stop_reason, at)
@@ -247,7 +243,7 @@ class Coordinator:
             self.requeue(run.trial.id)
 
     def finish_restore(self) -> None:
-        """Decide what follows from all restored trials together, and write its rows."""
+        """For replay.py: decide what follows from all restored trials together, and write its rows."""
         for cell in self.cells.values():
             self._reconcile_confirms(cell)
             self.problem = self.problem or cell.fail_fast_reason

@@ -93,9 +93,7 @@ def test_disk_that_takes_no_more_is_one_line_and_rows_stay_pending(
     records.epochs.append(epoch_row("a", 2, 0.2))
     with monkeypatch.context() as full:
         full.setattr("study.records.segments.pq.write_table", failing_write)
-        with pytest.raises(
-            RecordsError, match=r"epochs cannot be written \(No space left on device\): free disk"
-        ):
+        with pytest.raises(RecordsError, match=r"epochs cannot be written \(No space left on device\): free disk"):
             records.epochs.flush()
     assert [row["epoch"] for row in records.epochs.read_rows()] == [1]
     records.epochs.flush()
