@@ -9,7 +9,7 @@ import pytest
 
 from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
-from reports.compare import put_side_by_side, render_text
+from reports.compare import make_report, render_text
 from reports.load import StudyRecords, load_study
 from reports.tables.comparison import make_comparison_table
 from reports.tables.terminal import format_comparisons
@@ -111,7 +111,7 @@ def test_run_that_was_trained_by_two_versions_is_not_judged(writer: Writer) -> N
 def test_studies_side_by_side_judge_no_arm_that_is_mixed_within_one(tmp_path: Path) -> None:
     one, other = Writer(tmp_path / "a"), Writer(tmp_path / "b")
     other.code = mixed_arm
-    found = put_side_by_side([load_study(written(one)), load_study(written(other))])
+    found = make_report([load_study(written(one)), load_study(written(other))])
     ((student, table, _),) = found.students
     verdicts = {(row.arm, row.study): row.not_judged for row in student.rows}
     assert [key for key, why in verdicts.items() if why] == [("DKD", 1)]
@@ -128,7 +128,7 @@ def test_studies_of_two_versions_each_are_judged_and_the_version_is_listed(tmp_p
         for row in writer.fill().trials:
             row["trial_id"] = f"{writer.folder.name}-{row['trial_id']}"
         writer.epochs = []
-    found = put_side_by_side([load_study(writer.write()) for writer in (one, other)])
+    found = make_report([load_study(writer.write()) for writer in (one, other)])
     ((student, _, _),) = found.students
     assert all(row.verdict for row in student.rows if row.versus is not None)
     versions = next(section.table for section in found.sections if section.id == "versions")
@@ -144,4 +144,4 @@ def test_study_of_schema_1_is_reported_and_compared_as_before(tmp_path: Path) ->
     pd.testing.assert_frame_equal(to_dataframe(compare_arms(records)), expected)
     assert describe_code_versions(records) is None
     assert build(old).is_file()
-    assert put_side_by_side([load_study(now), records]).students
+    assert make_report([load_study(now), records]).students
