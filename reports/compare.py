@@ -29,6 +29,7 @@ from reports.tables.cross_study import (
 )
 from reports.text.summary import list_problems
 from study.errors import InputError
+from study.records.paths import StudyPaths
 from study.records.segments import RecordsError
 from study.storage.remote import locate_study
 
@@ -105,7 +106,7 @@ def render_text(found: StudiesReport, width: int = 110) -> str:
 def find_study(study: str, storage: Path) -> Path:
     """Return the folder of `study`, a name below `storage` or a path. Raises InputError if there is no such study."""
     for folder in (storage / study, Path(study)):
-        if (folder / "study.json").is_file():
+        if StudyPaths(folder).study_json.is_file():
             return folder
     raise InputError(f"no study {study!r} below {storage}: give a name, a path, or another --storage-path")
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.load import StudyRecords
+from study.records.paths import StudyPaths
 
 PANELS_FILE = "exhibits.npz"
 
@@ -92,7 +93,7 @@ def _find_files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path
     first = records.confirmed.drop_duplicates("cell").set_index("cell")["trial_id"]
     for cell in records.get_cells(student):
         if cell.name in first.index:
-            folders.append((cell.arm, records.folder / "checkpoints" / str(first[cell.name])))
+            folders.append((cell.arm, StudyPaths(records.folder).checkpoint(str(first[cell.name]))))
     yield from ((net, folder / PANELS_FILE) for net, folder in folders if (folder / PANELS_FILE).is_file())
 
 
