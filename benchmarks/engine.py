@@ -25,9 +25,10 @@ import click
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
-from study.driver import RunOptions, restore_coordinator
+from study.driver import restore_coordinator
 from study.execution import tune as executor
 from study.execution.worker_context import WorkerContext
+from study.preflight import DriverOptions
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
@@ -63,11 +64,11 @@ def measure_engine(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
     """Run a study on the connected Ray cluster, `concurrent` trials at a time, and return its cost."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
-        coordinator = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, RunOptions(storage))
-        coordinator.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
+        coordinator = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
+        coordinator.set_resources({"device": "cpu", "cpus": cpus, "gpus": 0.0})
         resources = cluster.Resources(cpus, 0.0, concurrent)
         recorder = EndRecorder()
-        coordinator.trackers = [recorder]
+        coordinator.writer.trackers = [recorder]
         executor.execute(
             coordinator, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print
         )

@@ -27,10 +27,11 @@ import click
 from benchmarks.engine import make_study
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study.cluster import resources as cluster
-from study.driver import RunOptions, restore_coordinator
+from study.driver import restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
 from study.execution.worker_context import WorkerContext
+from study.preflight import DriverOptions
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 
@@ -125,9 +126,9 @@ def measure(address: str, slots: int, epoch_seconds: float, seconds: float) -> M
     sleeping = make_study(CELL_TRIALS, round(TRIAL_SECONDS / epoch_seconds), epoch_seconds, trials // CELL_TRIALS + 1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         storage = Path(folder)
-        coordinator = restore_coordinator(sleeping, {"data": {"fingerprint": "none"}}, RunOptions(storage))
+        coordinator = restore_coordinator(sleeping, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
         window = Window(coordinator, slots, seconds)
-        coordinator.trackers = [window]
+        coordinator.writer.trackers = [window]
         resources = cluster.Resources(1, 0.0, slots)
         worker_context = WorkerContext(storage / "engine", storage)
         cluster.connect(address)

@@ -54,9 +54,9 @@ def run_search(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), study.task.metrics)
         coordinator = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {})
-        coordinator.flush_seconds = math.inf  # no resume, so no need to write rows
+        coordinator.writer.flush_seconds = math.inf  # no resume, so no need to write rows
         spent = 0
-        while spent < most_epochs and (run := coordinator.next()) is not None and run.trial.phase == "search":
+        while spent < most_epochs and (run := coordinator.next_trial()) is not None and run.trial.phase == "search":
             for row in study.task.train(_make_context(study, run, Path(folder))):
                 spent += 1
                 if coordinator.report(run.trial.id, row, ""):
