@@ -16,15 +16,14 @@ from pathlib import Path
 import click
 
 from reports.analysis.cross_study import StudentComparison, compare_studies
+from reports.figures.cross_study import DotPlot, make_dot_plot
 from reports.format.table import Table, to_text
 from reports.format.values import format_value, join_words, shorten
 from reports.load import StudyRecords, load_study
 from reports.page.render import render_template, replace_file
 from reports.tables import study_differences
 from reports.tables.cross_study import (
-    DotPlot,
     make_cells_table,
-    make_dot_plot,
     make_labels,
     summarize_student,
 )

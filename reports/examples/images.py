@@ -27,7 +27,7 @@ SIDE_RANGE = (72, 288)
 MIN_SHOWN_SIDE = 150
 """Minimum of the longer side as the page displays it, in CSS pixels."""
 LOSSLESS_SIDE = 128
-"""Longest side up to which an image is stored without loss; JPEG would save little below it."""
+"""Longest side up to which an image is stored without loss, in pixels."""
 
 # looks the same with and without red-green blindness (Nuñez, Anderton, Renslow 2018)
 MAP_COLOURS = np.array([hex_to_rgb(colour) for colour in sequential.Cividis], dtype=np.float64)

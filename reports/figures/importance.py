@@ -28,7 +28,7 @@ from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MIN_TRIALS = 30
-"""Below this many trials the ranking is mostly noise."""
+"""Minimum complete or stopped trials; fewer are too few to rank settings."""
 MIN_BEST, BEST_SHARE = 12, 0.2
 """Size of the group of best trials: a fifth of all, and at least MIN_BEST. In simulated searches of 60 trials where one
 binary choice alone decides the score, it is ranked first in 9 of 10 searches with a group of 12, but in 6 of 10 with

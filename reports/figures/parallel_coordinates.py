@@ -32,7 +32,7 @@ from reports.format.values import format_number, format_value, shorten
 from reports.load import parse_json_object
 
 MAX_PATHS = 100
-"""Maximum trials drawn; more paths cannot be told apart. The best third are the best trials, the rest a sample."""
+"""Maximum trials drawn: a third are the best ones, the others an even sample."""
 MAX_SETTINGS = 12
 """Maximum settings drawn. Larger spaces have conditional groups, which the figures of single settings show better."""
 LABEL_WIDTH = 12

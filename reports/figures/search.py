@@ -40,7 +40,7 @@ MAX_POINTS = 2000
 MAX_SLICE_POINTS = 500
 """Maximum trials in each figure of a setting, of which a page may have dozens."""
 MAX_CURVES = 120
-"""Maximum validation curves; more cannot be told apart."""
+"""Maximum validation curves; of more trials, an even sample."""
 
 STATE_STYLES = {
     "COMPLETE": ("complete", {"color": PALETTE[0], "size": 8}),

@@ -59,16 +59,16 @@ def test_no_comparison_of_different_code_has_a_difference_p_or_verdict(records: 
     assert written[["difference", "difference_low", "difference_high", "p", "p_holm"]].isna().all(axis=None)
 
 
-def test_terminal_page_and_files_say_so_with_a_footnote(records: StudyRecords) -> None:
+def test_terminal_page_and_files_explain_it_in_a_footnote(records: StudyRecords) -> None:
     page = build(records.folder).read_text()
     tables = records.folder / "tables"
     shown = format_comparisons(records.folder, 200)
-    for said in (shown, page, *((tables / f"comparison.{ending}").read_text() for ending in ("csv", "tex", "md"))):
-        assert NOT_JUDGED in said
-        assert "worse than" not in said
-        assert "better than" not in said
-    for said in (shown, page, (tables / "comparison.tex").read_text()):
-        assert "a difference may come from the code instead of the arm" in " ".join(said.split())
+    for text in (shown, page, *((tables / f"comparison.{ending}").read_text() for ending in ("csv", "tex", "md"))):
+        assert NOT_JUDGED in text
+        assert "worse than" not in text
+        assert "better than" not in text
+    for text in (shown, page, (tables / "comparison.tex").read_text()):
+        assert "a difference may come from the code instead of the arm" in " ".join(text.split())
     assert f"is {NOT_JUDGED}." in summarize_comparison(compare_arms(records)[0])
 
 

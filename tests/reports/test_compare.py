@@ -18,8 +18,9 @@ from scipy import stats
 from reports.analysis import statistics
 from reports.analysis.cross_study import StudentComparison, compare_studies, compare_unpaired, explain_incomparable
 from reports.compare import main, make_report, render_page
+from reports.figures.cross_study import make_dot_plot
 from reports.load import load_study
-from reports.tables.cross_study import make_cells_table, make_dot_plot, make_labels, summarize_student
+from reports.tables.cross_study import make_cells_table, make_labels, summarize_student
 from reports.tables.study_differences import ABSENT, find_differences
 from tests.reports.fake_study import DKD, NONE, SEARCHED, Writer
 from tests.reports.page.test_page import ELEMENTS_THAT_LOAD, HOSTILE, Page
@@ -204,7 +205,7 @@ def test_two_studies_that_do_not_say_which_data_they_used_are_not_compared(make:
 
 @pytest.mark.parametrize(("seeds", "first_seed", "said"), [
     (3, 1000, "3 seeds cannot decide: "),
-    (3, 5000, "Unpaired, so few runs give no p below 0.1, 0.3 after correction: undecided."),
+    (3, 5000, "Unpaired, this few runs give no p below 0.1, 0.3 after correction: undecided."),
     (7, 1000, ""),  # 2/2⁷ · 3 < 0.05
     (5, 5000, ""),  # 2/C(10, 5) · 3 < 0.05
 ])  # fmt: skip
@@ -214,7 +215,7 @@ def test_a_note_says_where_runs_are_too_few_to_decide(make: Make, seeds: int, fi
         writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] < seeds]
     student = compared(*writers)
     notes = [
-        note for note in make_cells_table(student, ("a", "b")).notes if "cannot decide" in note or "so few" in note
+        note for note in make_cells_table(student, ("a", "b")).notes if "cannot decide" in note or "this few" in note
     ]
     assert [note[: len(said)] for note in notes] == [said] * bool(said)
     if said:
