@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
+from study.records.paths import StudyPaths
+from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments
+from study.records.study_json import read_study
 from study.trial import Direction
 
 
@@ -154,8 +156,8 @@ def load_study(folder: Path) -> StudyRecords:
     Raises RecordsError if `folder` is no study, or if a newer version of kdstudy wrote it.
     """
     study = read_study(folder)
-    trials, trial_warnings = _read_segments(folder / "trials", TRIAL_COLUMNS)
-    epochs, epoch_warnings = _read_segments(folder / "epochs", EPOCH_COLUMNS)
+    trials, trial_warnings = _read_segments(StudyPaths(folder).trials, TRIAL_COLUMNS)
+    epochs, epoch_warnings = _read_segments(StudyPaths(folder).epochs, EPOCH_COLUMNS)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
         for frame in (trials, epochs):
@@ -176,7 +178,7 @@ def parse_json_object(text: Any) -> dict[str, Any]:
 
 def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
     tables, warnings = [pa.schema(columns).empty_table()], []
-    for path in segments(folder):
+    for path in list_segments(folder):
         try:
             tables.append(_cast_columns(pq.read_table(path, partitioning=None), columns))
         except (OSError, pa.ArrowException, RecordsError) as error:

@@ -193,7 +193,9 @@ def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequ
     row = replace(row, versus=first.study, incomparable="; ".join(reasons), not_judged=mixed)
     if reasons or mixed or not row.values or not first.values:
         return row
-    return replace(row, difference=_compute_difference(row, first, _same_trials(one, other, f"{student} / {row.arm}")))
+    return replace(
+        row, difference=_compute_difference(row, first, _ran_same_trials(one, other, f"{student} / {row.arm}"))
+    )
 
 
 def _compute_difference(row: CellResult, first: CellResult, repeated: bool) -> Difference:
@@ -231,18 +233,15 @@ def _describe_training_split(records: StudyRecords) -> str:
     return f"{split}, {size} samples" if size else split
 
 
-def _describe_student(records: StudyRecords, student: str) -> Any:
+def _describe_student(records: StudyRecords, student: str) -> tuple[Any, Any]:
     """Return the settings of a student, as far as study.json has them, and its number of parameters."""
     described = records.section("study").get("students")
-    position = records.students.index(student)
     known = isinstance(described, list) and len(described) == len(records.students)
-    return [
-        described[position] if known and described else None,
-        records.section("students", student).get("parameters"),
-    ]
+    settings = described[records.students.index(student)] if known and described else None
+    return settings, records.section("students", student).get("parameters")
 
 
-def _same_trials(one: StudyRecords, other: StudyRecords, cell: str) -> bool:
+def _ran_same_trials(one: StudyRecords, other: StudyRecords, cell: str) -> bool:
     """Return whether the runs of all shared seeds have the same ids: equal configuration, data, teacher and seed."""
     ids = []
     for records in (one, other):

@@ -1,14 +1,12 @@
-"""The comparison of studies: per student a table, a dot plot, and a summary in one sentence."""
+"""The table of a comparison of studies, per student, and its summary in one sentence."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from reports.analysis.cross_study import CellResult, StudentComparison
 from reports.analysis.statistics import LEVEL, MAX_SEEDS
-from reports.figures.style import PALETTE
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import join_words, shorten
@@ -17,35 +15,6 @@ from reports.text.summary import warn_of_few_seeds
 
 MAX_LABEL = 40
 """Most characters of a study's name in headings and cells; the table of studies has the full name."""
-
-TICKS = 5
-"""Approximate number of ticks on an axis."""
-
-
-@dataclass(frozen=True)
-class DotPlotRow:
-    """A cell of one study in the plot; positions are in percent of the axis."""
-
-    arm: str
-    study: str
-    colour: str
-    first: bool
-    """Whether it is the first row of its arm."""
-    dots: tuple[float, ...]
-    mean: float
-    interval: tuple[float, float] | None
-    """Left end and width of the 95 % interval."""
-    text: str
-
-
-@dataclass(frozen=True)
-class DotPlot:
-    """All runs of one student on a common axis; page/compare.html draws it."""
-
-    title: str
-    lines: tuple[DotPlotRow, ...]
-    ticks: tuple[tuple[float, str], ...]
-    axis: str
 
 
 def make_labels(names: Sequence[str]) -> tuple[str, ...]:
@@ -78,21 +47,6 @@ def summarize_student(student: StudentComparison, labels: Sequence[str]) -> str:
         rows = [row for row in student.rows if (row.study, row.versus) == (study, versus)]
         parts.append(f"{labels[study]} against {labels[versus or 0]}: {_group_by_verdict(rows)}")
     return f"{student.name}. {'; '.join(parts)}."
-
-
-def make_dot_plot(student: StudentComparison, labels: Sequence[str]) -> DotPlot | None:
-    """Return all comparable runs on one axis; None if fewer than two studies are comparable."""
-    rows = [row for row in student.rows if row.mean and not row.incomparable]
-    if not any(row.versus is not None for row in rows):
-        return None
-    metric, spans = rows[0].metric, [_find_range(row) for row in rows]
-    low, high = min(low for low, _ in spans), max(high for _, high in spans)
-    margin = 0.04 * (high - low) or 0.01 * abs(high) or 1.0
-    low, width = low - margin, high - low + 2 * margin
-    lines = tuple(_make_plot_row(row, labels, low, width) for row in rows)
-    marks = _make_ticks(low * metric.factor, (low + width) * metric.factor)
-    ticks = tuple((100 * (at / metric.factor - low) / width, text) for at, text in marks)
-    return DotPlot(f"{student.name}: every run", lines, ticks, metric.label)
 
 
 def _group_by_verdict(rows: Sequence[CellResult]) -> str:
@@ -159,8 +113,8 @@ def _make_notes(student: StudentComparison, labels: Sequence[str]) -> Iterable[s
     if m:
         yield (
             "Each study is compared with the first one of its arm. ± and [ ] are 95 % intervals. p is Holm-corrected "
-            f"over this table's {m} comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. The correction knows "
-            "of this page alone, not of other studies that were tried."
+            f"over this table's {m} comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. The correction "
+            "covers this page, not other studies that were tried."
         )
     if "paired" in kinds:
         yield (
@@ -170,13 +124,13 @@ def _make_notes(student: StudentComparison, labels: Sequence[str]) -> Iterable[s
     if "unpaired" in kinds:
         yield (
             "Unpaired: the studies share no seed; two-sided permutation test of the difference of means, exact up to a "
-            "million ways to deal the runs out, Welch's t interval. It takes a larger difference to be found than with "
-            "shared seeds: --seed of the first study gives the others its seeds."
+            "million ways to divide the runs, Welch's t interval. Shared seeds would detect smaller differences: give "
+            "the other studies the --seed of the first."
         )
     if "repeated" in kinds:
         yield (
             "The same trials: configuration, data, teacher and seed are equal, so a difference comes from the machine "
-            "or from versions, and there is nothing to judge."
+            "or from versions and is not judged."
         )
     if any(row.not_judged for row in student.rows):
         yield (
@@ -204,39 +158,6 @@ def _warn_of_few_runs(student: StudentComparison) -> Iterable[str]:
     if corrected <= LEVEL:
         return
     if smallest < 1:
-        yield f"Unpaired, so few runs give no p below {smallest:.2g}, {corrected:.2g} after correction: undecided."
+        yield f"Unpaired, this few runs give no p below {smallest:.2g}, {corrected:.2g} after correction: undecided."
     if warning := warn_of_few_seeds(pairs, student.comparisons):
         yield warning
-
-
-def _find_range(row: CellResult) -> tuple[float, float]:
-    assert row.mean is not None
-    interval = [row.mean.interval.low, row.mean.interval.high] if row.mean.interval else []
-    return min([*row.values.values(), *interval]), max([*row.values.values(), *interval])
-
-
-def _make_plot_row(row: CellResult, labels: Sequence[str], low: float, width: float) -> DotPlotRow:
-    assert row.mean is not None
-    interval = row.mean.interval
-    return DotPlotRow(
-        arm=row.arm,
-        study=labels[row.study],
-        colour=PALETTE[row.study % len(PALETTE)],
-        first=row.versus is None,
-        dots=tuple(100 * (value - low) / width for value in row.values.values()),
-        mean=100 * (row.mean.mean - low) / width,
-        interval=(100 * (interval.low - low) / width, 100 * (interval.high - interval.low) / width)
-        if interval
-        else None,
-        text=f"mean {row.metric.format(row.mean.mean)}, {row.mean.n} runs",
-    )
-
-
-def _make_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Return positions and texts of about `TICKS` round numbers from `low` to `high`."""
-    rough = (high - low) / TICKS
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    digits = max(0, -math.floor(math.log10(step)))
-    first = math.ceil(low / step)
-    return [(k * step, f"{k * step:.{digits}f}".replace("-", "−")) for k in range(first, math.floor(high / step) + 1)]

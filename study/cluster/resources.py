@@ -103,7 +103,7 @@ def connect(address: str | None) -> None:
 
     Raises InputError if no cluster answers there, refuses this shell, or has other software.
     """
-    _check_train_version()
+    check_train_version()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": WORKER_ENVIRONMENT}}
     if address is None:
         # "local" and not None, with which Ray would join a cluster that happens to run on this machine
@@ -114,7 +114,7 @@ def connect(address: str | None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _check_train_version() -> None:
+def check_train_version() -> None:
     """Raise InputError if Ray Train V2, in which all trials run, is switched off in this shell."""
     given = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
     if given.lower() not in ("1", "true"):

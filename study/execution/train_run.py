@@ -11,11 +11,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from typing import TypeVar
 
+from study.cluster.resources import check_train_version  # isort: skip  (first: it sets what Ray reads when imported)
 import ray.train
 
 from study.execution.ray_internals import DataParallelTrainer
 from study.trial import EpochResult
+
+T = TypeVar("T")
 
 TRAIN_FN = "in _train_fn"
 """End of a line in the stack of the thread that trains; hang reports find the thread by it."""
@@ -93,3 +97,15 @@ class TrainRun(Iterator[EpochResult]):
             self._requests.acquire()
             if self._stopped:
                 return
+
+
+def run_in_train_context(function: Callable[[], T]) -> T:
+    """Return what `function` returns, called where `ray.train.get_context()` works, as it does in a trial.
+
+    For checks before a study starts, which call a user's losses. Raises InputError if Ray Train V2 is switched off.
+    """
+    check_train_version()
+    results: list[T] = []
+    single = ray.train.ScalingConfig(num_workers=0)
+    DataParallelTrainer(lambda: results.append(function()), scaling_config=single).fit()
+    return results[0]

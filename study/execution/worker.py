@@ -26,7 +26,8 @@ import ray
 from ray import tune
 
 from study.execution.train_run import TRAIN_FN, TrainRun, TrainThread
-from study.execution.worker_context import TRACEBACK, WorkerContext
+from study.execution.worker_context import WorkerContext
+from study.records.paths import TRACEBACK
 from study.space.domains import resolve_params
 from study.storage import worker_sync
 from study.storage.s3 import DISK_FULL, StorageError

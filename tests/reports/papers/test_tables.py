@@ -60,7 +60,7 @@ def mean_of(values: list[float]) -> str:
     return f"{np.mean(values):.2f} ± {half:.2f} (n = {len(values)})"
 
 
-def test_measured_and_published_stand_side_by_side_under_the_papers_protocol(crowds: Writer) -> None:
+def test_measured_and_published_figures_share_cells_under_the_papers_protocol(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
     table = make_paper_table(written(crowds, test__rmse="2"), P4_TABLE_1)
     assert table.columns == ("net", "parameters (weights) [a]", "MAE", "RMSE [b]")
@@ -119,7 +119,7 @@ def test_a_student_that_the_paper_lacks_has_rows_without_published_figures(crowd
     assert rows["mcnn-0.35 with KD, alpha 0.1"] == ("– not in this study", mean_of(TENTH), "– no result")
 
 
-def test_the_best_validation_epoch_stands_beside_the_last_one(crowds: Writer) -> None:
+def test_best_validation_epoch_is_shown_next_to_the_last_one(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
     rows = rows_of(make_paper_table(written(crowds, test_at_best_val__mae="-1"), P4_TABLE_2))
     best = mean_of([value - 1 for value in HALF]).removesuffix(" (n = 3)")
@@ -240,7 +240,7 @@ def test_super_resolution_has_the_papers_digits(writer: Writer) -> None:
     assert rows["RCAN"][0] == "– not in this study; published 26.59, epoch not stated"
 
 
-def test_super_resolution_shows_what_each_net_takes_where_it_is_on_record(writer: Writer) -> None:
+def test_super_resolution_shows_recorded_costs_of_each_net(writer: Writer) -> None:
     writer.students, writer.arms = ["vgg_sr", "rcan"], {"none": [26.1, 26.3]}
     writer.published, writer.versus, writer.searched = {"none": "none"}, {}, set()
     writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
@@ -326,7 +326,7 @@ def test_every_table_is_written_as_csv_markdown_and_latex(crowds: Writer) -> Non
     assert files == {f"{stem}.{ending}" for stem in stems for ending in ("csv", "md", "tex")}
 
 
-def test_narrow_version_of_another_net_stands_in_its_row_and_what_is_absent_is_named(writer: Writer) -> None:
+def test_narrow_version_of_another_net_takes_its_row_and_missing_weights_are_named(writer: Writer) -> None:
     writer.students, writer.arms = ["small_sr-16", "rcan-g2"], {"none": [26.1, 26.3]}
     writer.published, writer.versus, writer.searched = {"none": "none"}, {}, set()
     writer.study |= {"test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}

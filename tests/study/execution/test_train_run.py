@@ -15,7 +15,7 @@ import ray.train
 
 from study.cluster import resources
 from study.errors import InputError
-from study.execution.train_run import TrainThread
+from study.execution.train_run import TrainThread, run_in_train_context
 from study.execution.worker import HANG_REPORT, read_hang_report
 from study.trial import EpochResult
 
@@ -75,6 +75,10 @@ def test_train_context_names_the_run_and_reports_reach_ray_train(
     assert list(thread.start("4f1e", train)) == [row(1)]
     assert contexts == [("4f1e", 1, 0)]
     assert reports == [{"epoch": 1, "val/accuracy": 0.1}]
+
+
+def test_train_context_is_there_for_checks_before_a_study_starts() -> None:
+    assert run_in_train_context(lambda: ray.train.get_context().get_world_size()) == 1
 
 
 def test_environment_of_torchrun_does_not_make_a_trial_wait_for_others(
@@ -142,3 +146,5 @@ def test_ray_train_v1_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "0")
     with pytest.raises(InputError, match=r"^RAY_TRAIN_V2_ENABLED=0: trials run in Ray Train V2; unset .*1$"):
         resources.connect(None)
+    with pytest.raises(InputError, match="RAY_TRAIN_V2_ENABLED=0"):
+        run_in_train_context(lambda: None)

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import ray.train
 from torch import distributed
 
 from study import Arm, Budget, Study
@@ -54,6 +55,8 @@ class Fails:
     needs_teacher: ClassVar[bool] = False
 
     def __call__(self, student, teacher, targets, progress):
+        if ray.train.get_context().get_world_size() != (2 if distributed.is_initialized() else 1):
+            raise RuntimeError("not in the context of Ray Train")
         if progress.epoch == 1 and distributed.is_initialized() and distributed.get_rank() == 1:
             if self.how == "raises":
                 raise ValueError("planted in the second worker")
