@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ def search_pid(folder: Folder) -> int:
     return int(ended.iloc[-1].split(":")[1]) if len(ended) else 0
 
 
+def find_actor(ancestor: int, name: str) -> int:
+    """Return the process of an actor of this class name among the descendants of a process; 0 if there is none."""
+    lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in lines.splitlines()]
+    parents = {int(pid): int(parent) for pid, parent, *_ in rows}
+    named = (int(pid) for pid, _, *args in rows if args and args[0].startswith(f"ray::{name}"))
+
+    def descends(pid: int) -> bool:
+        return pid == ancestor or (pid in parents and descends(parents[pid]))
+
+    return next(filter(descends, named), 0)
+
+
 @pytest.mark.slow
 def test_many_early_stops_leave_no_placement_group(folder: Folder) -> None:
     """Each trial in one slot, of two CPUs: where one kept its group, the next would wait for ever."""
@@ -122,6 +136,19 @@ def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder:
     assert set(trials.cpus) == {2.0}
     assert all(json.loads(config)["workers"] == 2 for config in trials[trials.phase == "confirm"].config)
     assert set(json.loads(left.read_text())) == {"REMOVED"}
+
+
+@pytest.mark.slow
+def test_controller_of_ray_train_that_dies_takes_no_trial_with_it(folder: Folder) -> None:
+    folder.space.write_text(folder.space.read_text().replace("teacher_epochs=2", "teacher_epochs=0"))
+    folder.space.write_text(folder.space.read_text().replace("seconds_per_epoch=0.0", "seconds_per_epoch=0.5"))
+    process = folder.start(*TWO)
+    wait_for(lambda: bool(folder.epochs_recorded()), process, START_SECONDS)
+    os.kill(find_actor(process.pid, "LentController"), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert set(folder.trials().state) == {"COMPLETE", "PRUNED"}
+    assert not folder.epochs().duplicated(["trial_id", "epoch"]).any()
 
 
 @pytest.mark.slow
