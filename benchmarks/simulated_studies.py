@@ -97,6 +97,7 @@ def _make_records(arms: list[str], values: NDArray[np.float64]) -> StudyRecords:
             "cell": np.repeat(arms, values.shape[1]),
             "phase": "confirm",
             "state": "COMPLETE",
+            "code": "one version",
             "number": np.tile(np.arange(values.shape[1]), len(arms)),
             "seed": np.tile(np.arange(values.shape[1]), len(arms)),
             "test/accuracy": values.ravel(),
