@@ -28,8 +28,6 @@ from study.cli.main import main
 from study.cluster import jobs
 from tests.study.cli.test_main import SPACE
 
-pytestmark = pytest.mark.xdist_group("one head for all tests on a real one")
-
 ADDRESS = "http://127.0.0.1:8265"
 
 
