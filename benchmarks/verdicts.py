@@ -28,7 +28,7 @@ from scipy import stats
 
 from benchmarks.reporting import machine, result, table
 from reports.analysis import statistics
-from reports.analysis.comparison import Comparison, compare
+from reports.analysis.comparison import Comparison, compare_arms
 from reports.load import StudyRecords
 
 SEED_SD, NOISE_SD = 0.01, 0.005
@@ -95,7 +95,7 @@ def planted() -> Iterable[Design]:
 def simulate(design: Design, number: int) -> Comparison:
     """One study through the report's comparison, as if its confirm runs had been recorded."""
     arms = ["control", *(f"arm {i}" for i in range(1, design.arms + 1))]
-    (comparison,) = compare(_records(arms, _values(design, number)))
+    (comparison,) = compare_arms(_records(arms, _values(design, number)))
     return comparison
 
 
@@ -141,7 +141,7 @@ def wrong_studies(task: tuple[Design, int]) -> list[bool]:
     found = []
     for number in range(studies):
         control, *others = _values(design, number)
-        p_values = statistics.holm([statistics.sign_flip_p(values - control) for values in others])
+        p_values = statistics.adjust_by_holm([statistics.compute_sign_flip_p(values - control) for values in others])
         found.append(min(p_values) <= statistics.LEVEL)
     return found
 
@@ -151,8 +151,8 @@ def coverage(task: tuple[str, int, int]) -> tuple[float, float]:
     noise, n, studies = task
     rng = np.random.default_rng([n, studies])
     draws = NOISES[noise](rng, studies, n)
-    bca = [_holds(statistics.bca_interval(x)) for x in draws]
-    return float(np.mean(bca)), float(np.mean([_holds(statistics.mean_interval(x).interval) for x in draws.tolist()]))
+    bca = [_holds(statistics.compute_bca_interval(x)) for x in draws]
+    return float(np.mean(bca)), float(np.mean([_holds(statistics.compute_mean(x).interval) for x in draws.tolist()]))
 
 
 def _holds(interval: statistics.Interval | None) -> bool:
@@ -193,7 +193,7 @@ def report_planted(seen: dict[Design, list[Seen]]) -> list[str]:
     rows, results = [head], []
     for design, studies in seen.items():
         found, level = sum(study.found for study in studies), statistics.LEVEL / design.arms
-        predicted = statistics.power(design.effect, 1.0, design.seeds, design.arms)
+        predicted = statistics.estimate_power(design.effect, 1.0, design.seeds, design.arms)
         promised = stats.nct.sf(
             stats.t.ppf(1 - level / 2, design.seeds - 1), design.seeds - 1, design.effect * math.sqrt(design.seeds)
         )

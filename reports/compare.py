@@ -13,22 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import jinja2
 
-from reports.analysis.cross_study import Student, compare_studies
-from reports.format.metrics import format_value, shorten
+from reports.analysis.cross_study import StudentComparison, compare_studies
 from reports.format.table import Table, to_text
-from reports.load import StudyRecords, load
-from reports.tables import study_differences as compare_settings
-from reports.tables.cross_study import Strip, answer, cells_table, labels_of, listed, strip
-from reports.text.summary import missing
+from reports.format.values import format_value, join_words, shorten
+from reports.load import StudyRecords, load_study
+from reports.page.render import render_template, replace_file
+from reports.tables import study_differences
+from reports.tables.cross_study import (
+    DotPlot,
+    make_cells_table,
+    make_dot_plot,
+    make_labels,
+    summarize_student,
+)
+from reports.text.summary import list_problems
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.remote import locate_study
-
-PAGE = Path(__file__).parent / "page"
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 TEST_IS_READ_ONCE = (
     "These are test results. To choose a setting by them is a selection on test data: the chosen one's figure would "
@@ -37,7 +39,7 @@ TEST_IS_READ_ONCE = (
 
 
 @dataclass(frozen=True)
-class Section:
+class DifferenceSection:
     """A heading of differences: its table, and what is said where nothing differs."""
 
     id: str
@@ -46,49 +48,48 @@ class Section:
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class SideBySideReport:
     """All that page and terminal show."""
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    students: tuple[tuple[Student, Table, Strip | None], ...]
+    students: tuple[tuple[StudentComparison, Table, DotPlot | None], ...]
     answers: tuple[str, ...]
     differing: str
     notices: tuple[str, ...]
     alone: tuple[str, ...]
     studies: Table
-    sections: tuple[Section, ...]
+    sections: tuple[DifferenceSection, ...]
 
 
-def side_by_side(studies: Sequence[StudyRecords]) -> SideBySide:
+def put_side_by_side(studies: Sequence[StudyRecords]) -> SideBySideReport:
     """Everything that is to be said of these studies."""
-    labels = labels_of([records.name for records in studies])
-    compared, sections = compare_studies(studies), _sections(studies, labels)
-    return SideBySide(
+    labels = make_labels([records.name for records in studies])
+    compared, sections = compare_studies(studies), _make_sections(studies, labels)
+    return SideBySideReport(
         names=tuple(records.name for records in studies),
         labels=labels,
-        students=tuple((one, cells_table(one, labels), strip(one, labels)) for one in compared),
-        answers=tuple(answer(one, labels) for one in compared) or ("No two of these studies have a cell in common.",),
-        differing=_differing(studies, sections),
+        students=tuple((one, make_cells_table(one, labels), make_dot_plot(one, labels)) for one in compared),
+        answers=tuple(summarize_student(one, labels) for one in compared)
+        or ("No two of these studies have a cell in common.",),
+        differing=_summarise_differences(studies, sections),
         notices=tuple(
-            f"{label}: {line}" for label, records in zip(labels, studies, strict=True) for line in missing(records)
+            f"{label}: {line}"
+            for label, records in zip(labels, studies, strict=True)
+            for line in list_problems(records)
         ),
-        alone=tuple(_alone(studies, labels)),
-        studies=compare_settings.studies_table(studies, labels),
+        alone=tuple(_list_unshared_cells(studies, labels)),
+        studies=study_differences.make_studies_table(studies, labels),
         sections=sections,
     )
 
 
-def page(found: SideBySide) -> str:
+def render_page(found: SideBySideReport) -> str:
     """The comparison as HTML."""
-    environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(PAGE), undefined=jinja2.StrictUndefined
-    )
-    template = environment.get_template("compare.html")
-    return template.render(found=found, policy=POLICY, caution=TEST_IS_READ_ONCE)
+    return render_template("compare.html", {"found": found, "caution": TEST_IS_READ_ONCE})
 
 
-def text(found: SideBySide, width: int = 110) -> str:
+def render_text(found: SideBySideReport, width: int = 110) -> str:
     """The comparison as a terminal shows it: tables of cells, then what differs."""
     shown = [table for _, table, _ in found.students]
     shown += [section.table for section in found.sections if section.table.rows]
@@ -101,7 +102,7 @@ def text(found: SideBySide, width: int = 110) -> str:
     return "\n\n".join([*blocks, "\n".join(textwrap.fill(line, width) for line in said)]) + "\n"
 
 
-def find(study: str, storage: Path) -> Path:
+def find_study(study: str, storage: Path) -> Path:
     """A study's folder, given by its name below `storage` or by a path.
 
     Raises InputError if it is neither.
@@ -112,23 +113,24 @@ def find(study: str, storage: Path) -> Path:
     raise InputError(f"no study {study!r} below {storage}: give a name, a path, or another --storage-path")
 
 
-def _sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[Section, ...]:
+def _make_sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[DifferenceSection, ...]:
     described = all(records.section("study") for records in studies)
     none = "No setting differs." if described else "Not every study.json describes its study."
+    inputs, versions = study_differences.make_inputs_table, study_differences.make_versions_table
     return (
-        Section("settings", compare_settings.settings_table(studies, labels), none),
-        Section("inputs", compare_settings.inputs_table(studies, labels), "Data and teacher are the same."),
-        Section("versions", compare_settings.versions_table(studies, labels), "Code and machine are the same."),
-        Section("budget", compare_settings.budget_table(studies, labels), ""),
+        DifferenceSection("settings", study_differences.make_settings_table(studies, labels), none),
+        DifferenceSection("inputs", inputs(studies, labels), "Data and teacher are the same."),
+        DifferenceSection("versions", versions(studies, labels), "Code and machine are the same."),
+        DifferenceSection("budget", study_differences.make_budget_table(studies, labels), ""),
     )
 
 
-def _differing(studies: Sequence[StudyRecords], sections: Sequence[Section]) -> str:
+def _summarise_differences(studies: Sequence[StudyRecords], sections: Sequence[DifferenceSection]) -> str:
     """What a difference of results may come from, in one line."""
-    facts = [(word, [r.section("budget").get(name) for r in studies]) for name, word in _DECIDING]
+    facts = [(word, [r.section("budget").get(name) for r in studies]) for name, word in BUDGET_FIELDS]
     facts.append(("study seed", [records.study.get("seed") for records in studies]))
     parts = [
-        f"{word} {listed([format_value(v) for v in values])}"
+        f"{word} {join_words([format_value(v) for v in values])}"
         for word, values in facts
         if len(set(map(str, values))) > 1
     ]
@@ -138,10 +140,10 @@ def _differing(studies: Sequence[StudyRecords], sections: Sequence[Section]) -> 
     return f"What differs: {'; '.join(parts) or 'nothing that is on record'}."
 
 
-_DECIDING = (("trials", "trials"), ("epochs", "epochs"))
+BUDGET_FIELDS = (("trials", "trials"), ("epochs", "epochs"))
 
 
-def _alone(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
+def _list_unshared_cells(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
     """Which cells only one study has."""
     cells = [[(cell.student, cell.arm) for cell in records.cells] for records in studies]
     lines = []
@@ -152,11 +154,11 @@ def _alone(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
     return lines
 
 
-def _loaded(names: Sequence[str], storage: str) -> list[StudyRecords]:
-    folders = [find(*locate_study(name, storage)) for name in names]
+def _load_studies(names: Sequence[str], storage: str) -> list[StudyRecords]:
+    folders = [find_study(*locate_study(name, storage)) for name in names]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"{', '.join(names)}: one study is given twice; name two or more different ones")
-    return [load(folder) for folder in folders]
+    return [load_study(folder) for folder in folders]
 
 
 @click.command(epilog="Example: python -m reports.compare lp_cifar lp_long --out lp.html")
@@ -174,14 +176,12 @@ def main(studies: tuple[str, ...], storage_path: str, out: Path) -> None:
     try:
         if len(studies) < 2:
             raise InputError(f"{studies[0]} alone cannot be compared: name two or more studies")
-        found = side_by_side(_loaded(studies, storage_path))
-        aside = out.with_name(f".{out.name}.tmp")
-        aside.write_text(page(found), encoding="utf-8")
-        aside.replace(out)
+        found = put_side_by_side(_load_studies(studies, storage_path))
+        replace_file(out, render_page(found))
     except (InputError, RecordsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(text(found))
+    print(render_text(found))
     print(f"page: {out}")
 
 

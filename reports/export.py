@@ -17,11 +17,11 @@ import click
 import numpy as np
 import pandas as pd
 
-from reports.compare import find
-from reports.format.metrics import shorten
-from reports.format.table import file_stem
-from reports.load import Cell, StudyRecords, load, parse_json_object
-from reports.text.model_card import card
+from reports.compare import find_study
+from reports.format.table import make_file_stem
+from reports.format.values import shorten
+from reports.load import Cell, StudyRecords, load_study, parse_json_object
+from reports.text.model_card import make_model_card
 from study.errors import InputError
 from study.records.segments import RecordsError
 from study.storage.dataset import resolve_data_dir
@@ -37,7 +37,7 @@ class Choice:
     because: str
 
 
-def choose(records: StudyRecords, name: str | None = None) -> Choice:
+def choose_cell(records: StudyRecords, name: str | None = None) -> Choice:
     """The cell called `name`; without a name, the confirmed cell that is best on validation.
 
     Raises InputError if there is no such cell, if it is not confirmed, or if validation cannot decide.
@@ -45,20 +45,22 @@ def choose(records: StudyRecords, name: str | None = None) -> Choice:
     if name is not None:
         cell = next((cell for cell in records.cells if cell.name == name), None)
         if cell is None:
-            raise InputError(f"no cell {shorten(name, 80)!r} in this study: {_named(records.cells)}")
-        _require_confirmed(records, cell)
+            raise InputError(f"no cell {shorten(name, 80)!r} in this study: {_list_cells(records.cells)}")
+        _check_confirmed(records, cell)
         return Choice(cell, "named by --cell")
-    confirmed = tuple(cell for cell in records.cells if len(_runs(records, cell)) >= _planned(records))
+    confirmed = tuple(
+        cell for cell in records.cells if len(_get_confirm_runs(records, cell)) >= _count_planned_seeds(records)
+    )
     if not confirmed:
         raise InputError(f"no cell of {records.name!r} is confirmed yet: go on with the study")
     if len(confirmed) == 1:
         return Choice(confirmed[0], "the only confirmed cell")
-    return _best_on_validation(records, confirmed)
+    return _choose_on_validation(records, confirmed)
 
 
-def confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
+def get_confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
     """A cell's confirm run by the number of its seed. Raises InputError if there is none."""
-    runs = _runs(records, cell)
+    runs = _get_confirm_runs(records, cell)
     found = runs[runs["number"] == number]
     if found.empty:
         there = ", ".join(str(n) for n in runs["number"])
@@ -66,7 +68,7 @@ def confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
     return found.iloc[0]
 
 
-def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | None, out: Path | None) -> Path:
+def export_cell(records: StudyRecords, choice: Choice, number: int, data_dir: str | None, out: Path | None) -> Path:
     """Write the student's files and MODEL_CARD.md; returns their folder.
 
     Raises InputError if data, code or weights are not what the study had.
@@ -74,74 +76,78 @@ def export(records: StudyRecords, choice: Choice, number: int, data_dir: str | N
     from trainables.export.onnx import export_student
     from trainables.export.restore import TrainedTrial
 
-    run = confirm_run(records, choice.cell, number)
+    run = get_confirm_run(records, choice.cell, number)
     config = parse_json_object(run["config"])
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
     own = Path("export") / records.name if mirror_of(records.folder.parent).uri else records.folder / "export"
-    folder = out or own / file_stem(f"{choice.cell.name}-seed{number}")
+    folder = out or own / make_file_stem(f"{choice.cell.name}-seed{number}")
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = TrainedTrial(config, checkpoint, {records.test_metric: float(run[records.test_metric])})
-    written = export_student(trained, resolve_data_dir(data_dir or _recorded_data_dir(records)), folder, about)
-    text = card(records, choice.cell, choice.because, run, config, written)
+    data = resolve_data_dir(data_dir or _find_recorded_data_dir(records))
+    written = export_student(trained, data, folder, about)
+    text = make_model_card(records, choice.cell, choice.because, run, config, written)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     return folder
 
 
-def _best_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
+def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
     """By confirm runs where validation stayed apart, else by searches where all cells had one."""
     name = records.get_metric(records.metric).words
     ways = (
-        (f"the best mean {name} of confirm runs among {len(cells)} cells", [_confirm_score(records, c) for c in cells]),
-        (f"the best {name} of a search among {len(cells)} cells", [_search_score(records, c) for c in cells]),
+        (
+            f"the best mean {name} of confirm runs among {len(cells)} cells",
+            [_mean_confirm_score(records, c) for c in cells],
+        ),
+        (f"the best {name} of a search among {len(cells)} cells", [_best_search_score(records, c) for c in cells]),
     )
     for because, scores in ways:
         known = [score for score in scores if score is not None]
         if len(known) == len(cells):
-            best = max(known) if records.direction_of(records.metric) == "max" else min(known)
+            best = max(known) if records.get_direction(records.metric) == "max" else min(known)
             return Choice(cells[known.index(best)], because)
     raise InputError(
-        f"not all confirmed cells have a {name}, and test must not choose: name one with --cell; {_named(cells)}"
+        f"not all confirmed cells have a {name}, and test must not choose: name one with --cell; {_list_cells(cells)}"
     )
 
 
-def _confirm_score(records: StudyRecords, cell: Cell) -> float | None:
-    measured = _runs(records, cell)[records.metric]
+def _mean_confirm_score(records: StudyRecords, cell: Cell) -> float | None:
+    measured = _get_confirm_runs(records, cell)[records.metric]
     return float(measured.mean()) if np.isfinite(measured.to_numpy(dtype=float)).all() else None
 
 
-def _search_score(records: StudyRecords, cell: Cell) -> float | None:
+def _best_search_score(records: StudyRecords, cell: Cell) -> float | None:
     """Of the trial that was confirmed: the best complete one."""
-    trials = records.searches(cell)
+    trials = records.get_search_trials(cell)
     scores = trials.loc[trials["state"] == "COMPLETE", records.metric].dropna()
     if scores.empty:
         return None
-    return float(scores.max() if records.direction_of(records.metric) == "max" else scores.min())
+    return float(scores.max() if records.get_direction(records.metric) == "max" else scores.min())
 
 
-def _require_confirmed(records: StudyRecords, cell: Cell) -> None:
-    done, planned = len(_runs(records, cell)), _planned(records)
+def _check_confirmed(records: StudyRecords, cell: Cell) -> None:
+    done, planned = len(_get_confirm_runs(records, cell)), _count_planned_seeds(records)
     if done < planned:
         raise InputError(
             f"{cell.name!r} is not confirmed: {done} of {planned} seeds; go on with the study, or name another cell"
         )
 
 
-def _runs(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+def _get_confirm_runs(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     runs: pd.DataFrame = records.confirmed[records.confirmed["cell"] == cell.name]
     return runs
 
 
-def _planned(records: StudyRecords) -> int:
-    return max(1, records.budget("seeds"))
+def _count_planned_seeds(records: StudyRecords) -> int:
+    return max(1, records.get_budget("seeds"))
 
 
-def _named(cells: tuple[Cell, ...]) -> str:
+def _list_cells(cells: tuple[Cell, ...]) -> str:
     return "there are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
 
 
-def _recorded_data_dir(records: StudyRecords) -> str | None:
+def _find_recorded_data_dir(records: StudyRecords) -> str | None:
     """What the study's last command gave as --data-dir, from where it was given."""
     provenance = records.section("provenance")
     try:
@@ -177,10 +183,10 @@ def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, o
     Test scores choose nothing: neither the cell nor the seed.
     """
     try:
-        records = load(find(*locate_study(study, storage_path)))
-        choice = choose(records, cell)
+        records = load_study(find_study(*locate_study(study, storage_path)))
+        choice = choose_cell(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
-        print(export(records, choice, seed_number, data_dir, out))
+        print(export_cell(records, choice, seed_number, data_dir, out))
     except (InputError, RecordsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
+from reports.format.values import spell_number
 from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
 from study.trial import Direction
 
@@ -38,7 +39,7 @@ class Cell:
     parameters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StudyRecords:
     """Everything a report is made of."""
 
@@ -70,15 +71,21 @@ class StudyRecords:
         """Return the written form of the metric `name`."""
         return make_metric(name, self.section("metrics").get(name))
 
-    def direction_of(self, metric: str) -> Direction:
+    def get_direction(self, metric: str) -> Direction:
         """Which way a metric is better; the study's own direction where it does not say."""
         declared = self.section("metrics").get(metric) or self.study.get("direction")
         declared = declared.get("direction") if isinstance(declared, dict) else declared  # schema 1 has the word alone
         return "min" if declared == "min" else "max"
 
     @property
-    def protocol(self) -> str:
+    def declared_protocol(self) -> str:
+        """The paper whose protocol the study declares to follow; empty if none."""
         return str(self.study.get("protocol") or "")
+
+    @property
+    def followed_protocol(self) -> str:
+        """The same, but empty also if images of the paper's data are missing or added."""
+        return self.declared_protocol if self.section("inputs", "data").get("complete", True) else ""
 
     @property
     def data_name(self) -> str:
@@ -91,7 +98,7 @@ class StudyRecords:
             found = found.get(key) if isinstance(found, Mapping) else None
         return dict(found) if isinstance(found, Mapping) else {}
 
-    def budget(self, name: str) -> int:
+    def get_budget(self, name: str) -> int:
         """Planned `trials`, `epochs` or `seeds`; 0 if not recorded."""
         value = self.section("budget").get(name)
         return value if isinstance(value, int) else 0
@@ -101,7 +108,7 @@ class StudyRecords:
         """In the study's order, which all tables and figures keep."""
         listed = self.study.get("cells")
         if isinstance(listed, list) and listed:
-            return tuple(_cell(cell) for cell in listed)
+            return tuple(_parse_cell(cell) for cell in listed)
         rows = self.trials[self.trials["phase"] != "prepare"].drop_duplicates("cell")
         named = rows[["cell", "student", "arm"]].astype(str).to_numpy()
         return tuple(Cell(name, student, arm) for name, student, arm in named)
@@ -110,18 +117,18 @@ class StudyRecords:
     def students(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(cell.student for cell in self.cells))
 
-    def cells_of(self, student: str) -> tuple[Cell, ...]:
+    def get_cells(self, student: str) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.student == student)
 
     @cached_property
-    def codes(self) -> Mapping[str, frozenset[str]]:
+    def code_versions(self) -> Mapping[str, frozenset[str]]:
         """By cell, the versions of the code that trained its confirm runs that count; "" for one not on record."""
         rows = self.confirmed.groupby("cell", sort=False)["code"]
         return {str(cell): frozenset(v for code in codes for v in code.split("+")) for cell, codes in rows}
 
-    def mixed_code(self, *cells: Cell) -> str:
+    def explain_mixed_code(self, *cells: Cell) -> str:
         """Why these cells' confirm runs may not be averaged or compared; empty if one version trained them all."""
-        versions = frozenset[str]().union(*(self.codes.get(cell.name, frozenset()) for cell in cells))
+        versions = frozenset[str]().union(*(self.code_versions.get(cell.name, frozenset()) for cell in cells))
         return f"trials of {spell_number(len(versions))} code versions" if len(versions) > 1 else ""
 
     @cached_property
@@ -132,33 +139,28 @@ class StudyRecords:
         last: pd.DataFrame = rows.drop_duplicates(["cell", "number"], keep="last")
         return last.sort_values("number", kind="stable")
 
-    def searches(self, cell: Cell) -> pd.DataFrame:
+    def get_search_trials(self, cell: Cell) -> pd.DataFrame:
         """A cell's search trials by number, whatever their state; without those that no longer count."""
         trials = self.trials
         rows = trials[(trials["phase"] == "search") & (trials["cell"] == cell.name) & (trials["state"] != "SUPERSEDED")]
         return rows.sort_values("number", kind="stable")
 
 
-def load(folder: Path) -> StudyRecords:
+def load_study(folder: Path) -> StudyRecords:
     """Read the study in `folder`.
 
     Raises RecordsError if it is no study, or one that a newer version has written.
     """
     study = read_study(folder)
-    trials, trial_warnings = _frame(folder / "trials", TRIAL_COLUMNS)
-    epochs, epoch_warnings = _frame(folder / "epochs", EPOCH_COLUMNS)
+    trials, trial_warnings = _read_segments(folder / "trials", TRIAL_COLUMNS)
+    epochs, epoch_warnings = _read_segments(folder / "epochs", EPOCH_COLUMNS)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
         for frame in (trials, epochs):
             if name not in frame:
                 frame[name] = np.nan
-    warnings = (*trial_warnings, *epoch_warnings, *_mixed_configurations(records), *_extensions(study))
+    warnings = (*trial_warnings, *epoch_warnings, *_find_mixed_configurations(records), *_find_extensions(study))
     return StudyRecords(folder, study, trials, epochs, warnings)
-
-
-def spell_number(count: int) -> str:
-    """Return a small number as a word."""
-    return {2: "two", 3: "three", 4: "four"}.get(count, str(count))
 
 
 def parse_json_object(text: Any) -> dict[str, Any]:
@@ -170,11 +172,11 @@ def parse_json_object(text: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _frame(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
+def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
     tables, warnings = [pa.schema(columns).empty_table()], []
     for path in segments(folder):
         try:
-            tables.append(_checked(pq.read_table(path, partitioning=None), columns))
+            tables.append(_cast_columns(pq.read_table(path, partitioning=None), columns))
         except (OSError, pa.ArrowException, RecordsError) as error:
             reason = str(error).splitlines()[0]
             warnings.append(f"{folder.name}/{path.name} cannot be read and is left out: {reason}")
@@ -184,7 +186,7 @@ def _frame(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[
     return frame.drop_duplicates(list(KEYS[folder.name]), keep="last", ignore_index=True), warnings
 
 
-def _checked(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
+def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
     """The segment with its columns in their types; every further column is a metric. Schema 1 had no `code`."""
     if "code" in dict(columns) and "code" not in table.column_names:
         table = table.append_column("code", pa.array([""] * table.num_rows, pa.string()))
@@ -197,7 +199,7 @@ def _checked(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> p
     )
 
 
-def _mixed_configurations(records: StudyRecords) -> list[str]:
+def _find_mixed_configurations(records: StudyRecords) -> list[str]:
     counts = records.confirmed.groupby("cell", sort=False)["config"].nunique()
     return [
         f"the confirm runs of {cell!r} do not share one configuration: its search went on after some had ended"
@@ -205,7 +207,7 @@ def _mixed_configurations(records: StudyRecords) -> list[str]:
     ]
 
 
-def _extensions(study: Mapping[str, Any]) -> list[str]:
+def _find_extensions(study: Mapping[str, Any]) -> list[str]:
     """Where a study was given more trials or seeds after its results had been seen."""
     provenance = study.get("provenance")
     runs = provenance.get("runs") if isinstance(provenance, Mapping) else None
@@ -226,7 +228,7 @@ def _extensions(study: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _cell(listed: Mapping[str, Any]) -> Cell:
+def _parse_cell(listed: Mapping[str, Any]) -> Cell:
     student, arm = str(listed.get("student", "")), str(listed.get("arm", ""))
     return Cell(
         name=str(listed.get("cell") or f"{student} / {arm}"),

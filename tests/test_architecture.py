@@ -16,7 +16,7 @@ LAYERS = {
         "storage engine cluster execution driver cli run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
-    "reports": "format load analysis text figures tables examples papers build compare export",
+    "reports": "format load analysis text figures tables examples papers page contents build compare export",
 }
 """A package, or a module beside them, imports only from those before it."""
 

@@ -8,6 +8,7 @@ Rendering is left to tables.py, sentences to headline.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,8 @@ class Comparison:
         return tuple(row for row in compared if not row.baseline) or compared
 
 
-def compare(records: StudyRecords) -> tuple[Comparison, ...]:
+@lru_cache(maxsize=16)
+def compare_arms(records: StudyRecords) -> tuple[Comparison, ...]:
     """One comparison per student, in the study's order."""
     return tuple(_compare_student(records, student) for student in records.students)
 
@@ -92,33 +94,28 @@ def to_dataframe(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
     return pd.DataFrame([_flat(comparison, row) for comparison in comparisons for row in comparison.rows])
 
 
-def verdict_text(row: ArmResult) -> str | None:
+def format_verdict(row: ArmResult) -> str | None:
     """The verdict in words; None where nothing is compared or measured."""
     return f"not judged: {row.not_judged}" if row.not_judged else row.verdict
 
 
 def _compare_student(records: StudyRecords, student: str) -> Comparison:
-    cells = records.cells_of(student)
-    tested = by_seed(records, records.test_metric)
+    cells = records.get_cells(student)
+    tested = group_by_seed(records, records.test_metric)
     rows = [_measure(records, cell, tested) for cell in cells]
     parameters = records.section("students", student).get("parameters")
     return Comparison(
         student=student,
         parameters=parameters if isinstance(parameters, int) else None,
         metric=records.get_metric(records.test_metric),
-        direction=records.direction_of(records.test_metric),
+        direction=records.get_direction(records.test_metric),
         teacher=_reference(records),
         rows=tuple(_judged(rows)),
-        seeds=records.budget("seeds"),
+        seeds=records.get_budget("seeds"),
     )
 
 
-def protocol(records: StudyRecords) -> str:
-    """The paper that a study follows to the letter; empty if none, or if images of its data are missing or added."""
-    return records.protocol if records.section("inputs", "data").get("complete", True) else ""
-
-
-def by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
+def group_by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
     """A metric of the confirm runs that count, by cell and seed."""
     if column not in records.confirmed:
         return {}
@@ -130,38 +127,38 @@ def by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
 
 
 def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, float]]) -> ArmResult:
-    base = next((other for other in records.cells_of(cell.student) if other.arm == cell.versus), None)
+    base = next((other for other in records.get_cells(cell.student) if other.arm == cell.versus), None)
     values, other = tested.get(cell.name, {}), tested.get(base.name, {}) if base else {}
-    mixed = records.mixed_code(cell, base) if base and values and other else ""
+    mixed = records.explain_mixed_code(cell, base) if base and values and other else ""
     shared = [] if mixed else sorted(values.keys() & other.keys())
-    at_best = by_seed(records, "test_at_best_val/" + records.test_metric.split("/", 1)[-1]).get(cell.name, {})
+    at_best = group_by_seed(records, "test_at_best_val/" + records.test_metric.split("/", 1)[-1]).get(cell.name, {})
     return ArmResult(
         arm=cell.arm,
         baseline=cell.baseline,
         versus=cell.versus,
         values=values,
-        mean=statistics.mean_interval(list(values.values())) if values else None,
-        at_best_val=statistics.mean_interval(list(at_best.values())) if at_best else None,
-        paired=statistics.paired(
-            [values[i] for i in shared], [other[i] for i in shared], records.direction_of(records.test_metric)
+        mean=statistics.compute_mean(list(values.values())) if values else None,
+        at_best_val=statistics.compute_mean(list(at_best.values())) if at_best else None,
+        paired=statistics.compare_paired(
+            [values[i] for i in shared], [other[i] for i in shared], records.get_direction(records.test_metric)
         )
         if shared
         else None,
         differences=tuple(values[i] - other[i] for i in shared),
         published=_published(records, cell),
         not_judged=mixed,
-        mixed=records.mixed_code(cell),
+        mixed=records.explain_mixed_code(cell),
     )
 
 
 def _judged(rows: list[ArmResult]) -> list[ArmResult]:
     """The rows with corrected p and verdict."""
     compared = [index for index, row in enumerate(rows) if row.versus is not None]
-    adjusted = statistics.holm([paired.p if (paired := rows[i].paired) else 1.0 for i in compared])
+    adjusted = statistics.adjust_by_holm([paired.p if (paired := rows[i].paired) else 1.0 for i in compared])
     judged = list(rows)
     for index, p in zip(compared, adjusted, strict=True):
         if paired := rows[index].paired:
-            verdict = statistics.verdict(paired, p)
+            verdict = statistics.decide_verdict(paired, p)
             needed = statistics.seeds_needed(paired.difference, paired.sd, len(compared))
             judged[index] = replace(
                 rows[index],
@@ -175,13 +172,13 @@ def _judged(rows: list[ArmResult]) -> list[ArmResult]:
 
 def _published(records: StudyRecords, cell: Cell) -> Published | None:
     """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
-    if not protocol(records) or not cell.published:
+    if not records.followed_protocol or not cell.published:
         return None
     written = records.get_metric(records.test_metric)
-    methods = {c.arm: (c.published or c.arm).lower() for c in records.cells_of(cell.student)}
+    methods = {c.arm: (c.published or c.arm).lower() for c in records.get_cells(cell.student)}
     versus = methods.get(cell.versus or "")
-    found = published.find(protocol(records), cell.student, cell.published.lower())
-    return _only([row for row in found if row.reports(written.bare) and row.versus in (None, versus)], written)
+    found = published.find_figures(records.followed_protocol, cell.student, cell.published.lower())
+    return _only([row for row in found if row.is_of_metric(written.bare) and row.versus in (None, versus)], written)
 
 
 def _reference(records: StudyRecords) -> Reference | None:
@@ -190,13 +187,13 @@ def _reference(records: StudyRecords) -> Reference | None:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
     written = records.get_metric(records.test_metric)
-    found = published.find(protocol(records), name, "teacher")
+    found = published.find_figures(records.followed_protocol, name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(
         name=name,
         parameters=parameters if isinstance(parameters, int) else None,
         value=float(value) if isinstance(value, int | float) else None,
-        published=_only([row for row in found if row.reports(written.bare)], written),
+        published=_only([row for row in found if row.is_of_metric(written.bare)], written),
     )
 
 
@@ -225,7 +222,7 @@ def _flat(comparison: Comparison, row: ArmResult) -> dict[str, Any]:
         "difference_high": spread.high if spread else None,
         "p": paired.p if paired else None,
         "p_holm": row.p,
-        "verdict": verdict_text(row),
+        "verdict": format_verdict(row),
         "seeds_needed": row.seeds_needed,
         "published": figure.value if figure else None,
         "published_versus": figure.versus if figure else None,

@@ -19,14 +19,14 @@ import numpy as np
 from scipy import stats
 
 from reports.analysis import statistics
-from reports.analysis.comparison import compare, protocol
+from reports.analysis.comparison import compare_arms
 from reports.analysis.statistics import Direction, Interval, Mean, Verdict
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
 Kind = Literal["paired", "unpaired", "repeated"]
 
-MOST_PERMUTATIONS = 2**statistics.EXACT_UP_TO
+MOST_PERMUTATIONS = 2**statistics.MAX_EXACT_PAIRS
 """Ways to deal the runs out to two studies up to which all are counted; beyond, seeded random ones stand for them."""
 
 
@@ -48,7 +48,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Row:
+class CellResult:
     """A cell in one of the studies."""
 
     arm: str
@@ -81,18 +81,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Student:
+class StudentComparison:
     """One student's table."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[CellResult, ...]
 
     @property
     def comparisons(self) -> int:
         return sum(row.judged for row in self.rows)
 
 
-def compare_studies(studies: Sequence[StudyRecords]) -> tuple[Student, ...]:
+def compare_studies(studies: Sequence[StudyRecords]) -> tuple[StudentComparison, ...]:
     """A table per student that two or more studies have under an arm of one name, in the order of the studies."""
     rows = [_rows(index, records) for index, records in enumerate(studies)]
     cells = dict.fromkeys(cell for study in rows for cell in study)
@@ -105,15 +105,15 @@ def compare_studies(studies: Sequence[StudyRecords]) -> tuple[Student, ...]:
     )
 
 
-def incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
+def explain_incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
     """Why test results of two studies cannot be compared; empty if they can."""
     reasons = [
         ("other data", _data(one), _data(other)),
         ("another metric", one.test_metric, other.test_metric),
-        ("another direction", one.direction_of(one.test_metric), other.direction_of(other.test_metric)),
+        ("another direction", one.get_direction(one.test_metric), other.get_direction(other.test_metric)),
         ("trained on another part", _trained_on(one), _trained_on(other)),
         ("another measure", _measure(one), _measure(other)),
-        ("another protocol", protocol(one) or "no paper's", protocol(other) or "no paper's"),
+        ("another protocol", one.followed_protocol or "no paper's", other.followed_protocol or "no paper's"),
     ]
     found = [f"{what}: {left} and {right}" for what, left, right in reasons if left != right]
     return found or ([] if _fingerprint(one) else ["it is not on record which data they used"])
@@ -125,7 +125,7 @@ def _measure(records: StudyRecords) -> str:
     return ", ".join(f"{name} {value}" for name, value in told.items()) or "the metric's usual one"
 
 
-def unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
+def compare_unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
     """mean(a) − mean(b) of independent runs, by the exact two-sided permutation test of the difference of means.
 
     It asks how often a mean difference this large comes about by dealing the same runs out to both sides at random,
@@ -164,28 +164,28 @@ def _welch_interval(x: Any, y: Any) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def _rows(index: int, records: StudyRecords) -> dict[tuple[str, str], Row]:
+def _rows(index: int, records: StudyRecords) -> dict[tuple[str, str], CellResult]:
     """A study's cells by student and arm."""
-    written, direction = records.get_metric(records.test_metric), records.direction_of(records.test_metric)
+    written, direction = records.get_metric(records.test_metric), records.get_direction(records.test_metric)
     return {
-        (table.student, row.arm): Row(row.arm, index, row.values, written, direction, row.mean, mixed=row.mixed)
-        for table in compare(records)
+        (table.student, row.arm): CellResult(row.arm, index, row.values, written, direction, row.mean, mixed=row.mixed)
+        for table in compare_arms(records)
         for row in table.rows
     }
 
 
-def _student(name: str, cells: Iterable[list[Row]], studies: Sequence[StudyRecords]) -> Student:
+def _student(name: str, cells: Iterable[list[CellResult]], studies: Sequence[StudyRecords]) -> StudentComparison:
     rows = [row for cell in cells for row in (cell[0], *(_compared(name, row, cell[0], studies) for row in cell[1:]))]
     judged = [index for index, row in enumerate(rows) if row.judged]
-    adjusted = statistics.holm([found.p if (found := rows[index].difference) else 1.0 for index in judged])
+    adjusted = statistics.adjust_by_holm([found.p if (found := rows[index].difference) else 1.0 for index in judged])
     for index, p in zip(judged, adjusted, strict=True):
         rows[index] = _with_verdict(rows[index], p, len(judged))
-    return Student(name, tuple(rows))
+    return StudentComparison(name, tuple(rows))
 
 
-def _compared(student: str, row: Row, first: Row, studies: Sequence[StudyRecords]) -> Row:
+def _compared(student: str, row: CellResult, first: CellResult, studies: Sequence[StudyRecords]) -> CellResult:
     one, other = studies[first.study], studies[row.study]
-    reasons = incomparable(one, other)
+    reasons = explain_incomparable(one, other)
     if _description(one, student) != _description(other, student):
         reasons.append("another net under this student's name")
     mixed = "" if reasons else row.mixed or first.mixed
@@ -195,16 +195,16 @@ def _compared(student: str, row: Row, first: Row, studies: Sequence[StudyRecords
     return replace(row, difference=_difference(row, first, _same_trials(one, other, f"{student} / {row.arm}")))
 
 
-def _difference(row: Row, first: Row, repeated: bool) -> Difference:
+def _difference(row: CellResult, first: CellResult, repeated: bool) -> Difference:
     seeds = sorted(row.values.keys() & first.values.keys())
     if not seeds:
-        return unpaired(list(row.values.values()), list(first.values.values()))
-    found = statistics.paired([row.values[s] for s in seeds], [first.values[s] for s in seeds], row.direction)
+        return compare_unpaired(list(row.values.values()), list(first.values.values()))
+    found = statistics.compare_paired([row.values[s] for s in seeds], [first.values[s] for s in seeds], row.direction)
     kind: Kind = "repeated" if repeated else "paired"
     return Difference(kind, found.n, found.difference, found.interval, found.p, found.sd)
 
 
-def _with_verdict(row: Row, p: float, comparisons: int) -> Row:
+def _with_verdict(row: CellResult, p: float, comparisons: int) -> CellResult:
     found = row.difference
     if found is None:
         return row

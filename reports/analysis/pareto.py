@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 
-def pareto(
+def find_pareto_front(
     rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Literal["max", "min"]]
 ) -> list[int]:
     """Positions of the rows that no other row dominates, in the order given.

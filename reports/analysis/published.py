@@ -32,7 +32,7 @@ class Published:
         """The method this figure is a difference to ("dkd" of "top1_delta_vs_dkd"); None for a plain figure."""
         return self.metric.split("_delta_vs_", 1)[1] if "_delta_vs_" in self.metric else None
 
-    def reports(self, metric: str) -> bool:
+    def is_of_metric(self, metric: str) -> bool:
         """Whether it is a figure, or a difference, of the metric with this bare name ("accuracy")."""
         name = self.metric.split("_delta_vs_", 1)[0]
         return metric in ({"top1", "accuracy"} if name in ("top1", "accuracy") else {name})
@@ -50,34 +50,34 @@ class Published:
 
 
 @cache
-def figures() -> tuple[Published, ...]:
+def load_figures() -> tuple[Published, ...]:
     """Every published figure."""
     with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
         return tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]
 
 
-def find(paper: str, student: str, method: str | None) -> tuple[Published, ...]:
+def find_figures(paper: str, student: str, method: str | None) -> tuple[Published, ...]:
     """What `paper` reports of `student` under `method`; a method may carry its setting: "kd alpha=0.1"."""
     return tuple(
         row
-        for row in figures()
+        for row in load_figures()
         if row.paper == paper and row.model == student and method in (row.method, f"{row.method} {row.setting}")
     )
 
 
-def papers_reporting(students: tuple[str, ...], methods: tuple[str | None, ...]) -> list[str]:
+def list_papers(students: tuple[str, ...], methods: tuple[str | None, ...]) -> list[str]:
     """Papers that report any of these methods for any of these students."""
-    papers = sorted({row.paper for row in figures()})
-    return [paper for paper in papers if any(find(paper, s, m) for s in students for m in methods)]
+    papers = sorted({row.paper for row in load_figures()})
+    return [paper for paper in papers if any(find_figures(paper, s, m) for s in students for m in methods)]
 
 
-def why_not_shown(protocol: str, data: str, students: tuple[str, ...], methods: tuple[str | None, ...]) -> str | None:
+def explain_absence(protocol: str, data: str, students: tuple[str, ...], methods: tuple[str | None, ...]) -> str | None:
     """The sentence that says why no published figures are shown; None if they are."""
-    if protocol and protocol in papers_reporting(students, methods):
+    if protocol and protocol in list_papers(students, methods):
         return None
     not_shown = "Published figures are not shown beside measured ones"
     if protocol:
         return f"{not_shown}: {protocol} reports none for these students and methods."
-    papers = papers_reporting(students, methods)
+    papers = list_papers(students, methods)
     whose = f"{' or '.join(papers)}'s protocol" if papers else "any paper's protocol"
     return f"{not_shown}: this study runs on {data}, not under {whose}."

@@ -8,10 +8,10 @@ import pandas as pd
 from reports.load import Cell, StudyRecords, parse_json_object
 
 
-def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+def rank_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """A cell's search trials, best first. Only completed ones compete: a stopped trial's score is of fewer epochs."""
-    trials = records.searches(cell)
-    sign = -1.0 if records.direction_of(records.metric) == "max" else 1.0
+    trials = records.get_search_trials(cell)
+    sign = -1.0 if records.get_direction(records.metric) == "max" else 1.0
     order = trials.assign(
         competes=trials["state"] != "COMPLETE",
         cost=np.where(trials["state"] == "COMPLETE", sign * trials[records.metric], -trials["epochs_done"]),
@@ -19,14 +19,14 @@ def rank(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     return trials.loc[order.sort_values(["competes", "cost"], na_position="last").index]
 
 
-def winner(records: StudyRecords, cell: Cell) -> pd.Series | None:
+def find_best_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     """The best completed search trial of a cell; None if there is none yet."""
-    ranked = rank(records, cell)
+    ranked = rank_trials(records, cell)
     complete = ranked[(ranked["state"] == "COMPLETE") & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
     return complete.iloc[0] if len(complete) else None
 
 
-def parameter_names(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
+def list_parameters(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
     """Searched parameters, as the study declares them, and any further one a trial has."""
     seen = dict.fromkeys(cell.parameters)
     for text in trials["params"]:

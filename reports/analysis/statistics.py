@@ -25,12 +25,12 @@ Verdict = Literal["better", "worse", "undecided"]
 
 LEVEL = 0.05
 POWER = 0.8
-EXACT_UP_TO = 20
+MAX_EXACT_PAIRS = 20
 """Pairs up to which all 2ⁿ sign flips are counted; beyond, `RESAMPLES` seeded random ones stand for them."""
 RESAMPLES = 99_999
-SIMULATED, SIMULATED_UP_TO = 4000, 14
+SIMULATED_STUDIES, MAX_SIMULATED_SEEDS = 4000, 14
 """Studies per power that is simulated, and the most pairs for which it is."""
-MOST_SEEDS = 1000
+MAX_SEEDS = 1000
 """More seeds than this are not proposed to anybody."""
 
 
@@ -76,12 +76,12 @@ class Paired:
         return self.difference > 0 if self.direction == "max" else self.difference < 0
 
 
-def mean_interval(values: Sequence[float]) -> Mean:
+def compute_mean(values: Sequence[float]) -> Mean:
     """The mean with its 95 % t interval: x̄ ± t₀.₉₇₅,ₙ₋₁ · s/√n.
 
     Raises ValueError for no values or values that are not finite.
     """
-    x = _finite(values)
+    x = _check_finite(values)
     mean = float(x.mean())
     if len(x) < 2:
         return Mean(len(x), mean, None)
@@ -89,33 +89,33 @@ def mean_interval(values: Sequence[float]) -> Mean:
     return Mean(len(x), mean, Interval(mean - half, mean + half))
 
 
-def paired(a: Sequence[float], b: Sequence[float], direction: Direction) -> Paired:
+def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction) -> Paired:
     """Compare the paired runs `a` and `b`; equal positions share a seed.
 
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
-    differences = _finite(a) - _finite(b)
+    differences = _check_finite(a) - _check_finite(b)
     n = len(differences)
     return Paired(
         n=n,
         difference=float(differences.mean()),
         sd=float(differences.std(ddof=1)) if n > 1 else 0.0,
-        interval=bca_interval(differences),
-        p=sign_flip_p(differences),
+        interval=compute_bca_interval(differences),
+        p=compute_sign_flip_p(differences),
         direction=direction,
     )
 
 
-def bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
+def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
     """The bias-corrected and accelerated bootstrap interval of the mean; None below three values.
 
     Equal values give an interval without width. Where so few distinct values exist that the acceleration is
     undefined, the percentile interval takes its place.
     Source: Efron 1987, "Better bootstrap confidence intervals".
     """
-    x = _finite(differences)
+    x = _check_finite(differences)
     if len(x) < 3:
         return None
     if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):
@@ -129,21 +129,21 @@ def bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval
     return Interval(float(found.low), float(found.high))
 
 
-def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
+def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
     """Two-sided p of the sign-flip test on the mean; exact up to `EXACT_UP_TO` values.
 
     Source: Fisher 1935, "The Design of Experiments", §21.
     """
-    x = _finite(differences)
+    x = _check_finite(differences)
     # Sums of the same values in another order differ by rounding, and are as extreme as each other.
     seen = abs(float(x.sum())) - 1e-12 * float(np.abs(x).sum())
-    if len(x) <= EXACT_UP_TO:
-        return float((np.abs(_flipped_sums(x)) >= seen).mean())
+    if len(x) <= MAX_EXACT_PAIRS:
+        return float((np.abs(_sum_sign_flips(x)) >= seen).mean())
     signs = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(RESAMPLES, len(x)))
     return float((1 + (np.abs(signs @ x) >= seen).sum()) / (1 + RESAMPLES))
 
 
-def _flipped_sums(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums of `x` under sign flips, the first value's sign kept: the other half are their negatives."""
     sums = x[:1]
     for value in x[1:]:
@@ -151,7 +151,7 @@ def _flipped_sums(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return sums
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given: max over i ≤ k of (m − i + 1) · p₍ᵢ₎, at most 1.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
@@ -164,7 +164,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(comparison: Paired, adjusted_p: float, level: float = LEVEL) -> Verdict:
+def decide_verdict(comparison: Paired, adjusted_p: float, level: float = LEVEL) -> Verdict:
     """Better or worse where the corrected p is at most `level`, else undecided."""
     if adjusted_p > level:
         return "undecided"
@@ -191,47 +191,47 @@ def seeds_needed(difference: float, sd: float, comparisons: int = 1, level: floa
         return None
     if sd == 0:
         return fewest
-    candidates = np.arange(fewest, MOST_SEEDS + 1)
+    candidates = np.arange(fewest, MAX_SEEDS + 1)
     # The t test bounds the sign-flip test's power, so fewer seeds than it asks for need no simulation.
-    enough = candidates[_t_power(abs(difference) / sd, candidates, level / max(1, comparisons)) >= POWER]
-    found = (int(n) for n in enough if power(difference, sd, int(n), comparisons, level) >= POWER)
+    enough = candidates[_compute_t_power(abs(difference) / sd, candidates, level / max(1, comparisons)) >= POWER]
+    found = (int(n) for n in enough if estimate_power(difference, sd, int(n), comparisons, level) >= POWER)
     return next(found, None)
 
 
-def power(difference: float, sd: float, n: int, comparisons: int = 1, level: float = LEVEL) -> float:
+def estimate_power(difference: float, sd: float, n: int, comparisons: int = 1, level: float = LEVEL) -> float:
     """The chance that n seeds find an effect of this size, with normal differences and at level/comparisons.
 
-    Simulated up to `SIMULATED_UP_TO` seeds: with few, the sign-flip test cannot use its whole level, and finds much
+    Simulated up to `MAX_SIMULATED_SEEDS` seeds: with few, the sign-flip test cannot use its whole level, and finds much
     less than the paired t test. Beyond, the t test's power, which it meets within two points.
     Source: Lehmann & Romano 2005, "Testing Statistical Hypotheses", §5.9–5.10.
     """
     effect, each = abs(difference) / sd, level / max(1, comparisons)
-    if n > SIMULATED_UP_TO:
-        return float(_t_power(effect, np.array([n]), each)[0])
-    return _sign_flip_power(round(effect, 6), n, each)
+    if n > MAX_SIMULATED_SEEDS:
+        return float(_compute_t_power(effect, np.array([n]), each)[0])
+    return _simulate_power(round(effect, 6), n, each)
 
 
 @lru_cache(maxsize=1024)
-def _sign_flip_power(effect: float, n: int, level: float) -> float:
+def _simulate_power(effect: float, n: int, level: float) -> float:
     """The share of simulated studies of n normal differences in which the sign-flip p is at most `level`."""
     allowed = math.floor(level * 2 ** (n - 1) + 1e-9)  # of the half of all flips that keeps the first sign
-    studies = np.random.default_rng(n).normal(effect, 1.0, (SIMULATED, n))
+    studies = np.random.default_rng(n).normal(effect, 1.0, (SIMULATED_STUDIES, n))
     flips = np.array(list(itertools.product([1.0, -1.0], repeat=n - 1))).reshape(-1, n - 1).T
     found = 0
     for some in np.array_split(studies, max(1, len(flips.T) // 64)):
         seen = np.abs(some.sum(axis=1, keepdims=True)) * (1 - 1e-12)
         found += int(((np.abs(some[:, :1] + some[:, 1:] @ flips) >= seen).sum(axis=1) <= allowed).sum())
-    return found / SIMULATED
+    return found / SIMULATED_STUDIES
 
 
-def _t_power(effect: float, n: NDArray[np.int_], level: float) -> NDArray[np.float64]:
+def _compute_t_power(effect: float, n: NDArray[np.int_], level: float) -> NDArray[np.float64]:
     """Power of the two-sided paired t test for a standardised effect; the far tail is left out, being negligible."""
     critical = stats.t.ppf(1 - level / 2, n - 1)
     found: NDArray[np.float64] = np.nan_to_num(stats.nct.sf(critical, n - 1, effect * np.sqrt(n)), nan=1.0)
     return found
 
 
-def _finite(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def _check_finite(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     x = np.asarray(values, dtype=np.float64)
     if not len(x) or not np.isfinite(x).all():
         raise ValueError(f"need one or more finite values, got {list(values)}")

@@ -18,22 +18,22 @@ from PIL import Image
 from plotly.colors import hex_to_rgb, qualitative, sequential
 
 from reports.examples.panels import Exhibition, Panel
-from reports.format.metrics import format_value
+from reports.format.values import format_value
 
-PIXELS = 1_500_000
+MAX_PAGE_PIXELS = 1_500_000
 """Of all pictures of a page together: beyond, they are made smaller."""
-SIDES = (72, 288)
+SIDE_RANGE = (72, 288)
 """The longer side of a picture, at least and at most."""
-SHOWN = 150
+MIN_SHOWN_SIDE = 150
 """In the page, the longer side is at least so long."""
-SMALL = 128
+LOSSLESS_SIDE = 128
 """Up to this side an image is kept without loss."""
 
 # seen alike by people with and without red-green blindness (Nuñez, Anderton, Renslow 2018)
 MAP_COLOURS = np.array([hex_to_rgb(colour) for colour in sequential.Cividis], dtype=np.float64)
 LABEL_COLOURS = ("#2b2f36", *(colour for colour in qualitative.Dark24 if colour != "#222A2A"))  # as dark as the first
 
-Range = tuple[float, float]
+ColourRange = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -71,35 +71,39 @@ class Gallery:
     damaged: tuple[str, ...]
 
 
-def galleries(exhibitions: list[Exhibition]) -> list[Gallery]:
+def make_galleries(exhibitions: list[Exhibition]) -> list[Gallery]:
     count = sum(len(one.given) + sum(len(net.panels) for net in one.nets) for one in exhibitions)
-    side = int(min(max(math.sqrt(PIXELS / max(count, 1)), SIDES[0]), SIDES[1]))
+    side = int(min(max(math.sqrt(MAX_PAGE_PIXELS / max(count, 1)), SIDE_RANGE[0]), SIDE_RANGE[1]))
     return [
         Gallery(
             student=one.student,
-            examples=tuple(_example(one, number, side) for number in one.examples),
-            legend=_legend(one),
+            examples=tuple(_make_example(one, number, side) for number in one.examples),
+            legend=_make_legend(one),
             damaged=one.damaged,
         )
         for one in exhibitions
     ]
 
 
-def _example(exhibition: Exhibition, number: int, side: int) -> Example:
+def _make_example(exhibition: Exhibition, number: int, side: int) -> Example:
     given = [panel for panel in exhibition.given if panel.example == number]
     said = [(net.net, panel) for net in exhibition.nets for panel in net.panels if panel.example == number]
-    ranges = _ranges([*given, *(panel for _, panel in said)])
-    lines = [("the example", tuple(_picture(panel.name, panel, ranges, side) for panel in given))] if given else []
+    ranges = _compute_ranges([*given, *(panel for _, panel in said)])
+    lines = [("the example", tuple(_make_picture(panel.name, panel, ranges, side) for panel in given))] if given else []
     for name in dict.fromkeys(panel.name for _, panel in said):
-        lines.append((name, tuple(_picture(net, panel, ranges, side) for net, panel in said if panel.name == name)))
-    return Example(f"Example {number + 1}", tuple(lines), tuple(_scale(scale, *ends) for scale, ends in ranges.items()))
+        lines.append(
+            (name, tuple(_make_picture(net, panel, ranges, side) for net, panel in said if panel.name == name))
+        )
+    return Example(
+        f"Example {number + 1}", tuple(lines), tuple(_describe_scale(scale, *ends) for scale, ends in ranges.items())
+    )
 
 
-def _scale(scale: str, low: float, high: float) -> str:
+def _describe_scale(scale: str, low: float, high: float) -> str:
     return f"{scale}: dark {format_value(low)} or less, bright {format_value(high)} or more"
 
 
-def _ranges(panels: Iterable[Panel]) -> dict[str, Range]:
+def _compute_ranges(panels: Iterable[Panel]) -> dict[str, ColourRange]:
     """From dark to bright for each scale: all but the lowest and the highest hundredth of its numbers.
 
     A few peaks would otherwise leave everything else dark.
@@ -112,50 +116,52 @@ def _ranges(panels: Iterable[Panel]) -> dict[str, Range]:
     return {scale: tuple(np.quantile(x, [0.01, 0.99])) for scale, x in together.items() if x.size}
 
 
-def _picture(of: str, panel: Panel, ranges: dict[str, Range], side: int) -> Picture:
+def _make_picture(of: str, panel: Panel, ranges: dict[str, ColourRange], side: int) -> Picture:
     height, width = panel.values.shape[:2]
     longer = max(height, width)
-    image = _image(panel, ranges)
+    image = _to_image(panel, ranges)
     if side < longer:
         size = max(1, round(width * side / longer)), max(1, round(height * side / longer))
         # labels and colours of maps are names, which have no mean
         how = Image.Resampling.LANCZOS if panel.kind == "image" else Image.Resampling.NEAREST
         image = image.resize(size, how)
     alt = ", ".join(part for part in (of, panel.name if panel.name != of else "", panel.caption) if part)
-    shown = max(side, SHOWN) / longer
-    return Picture(of, panel.caption, alt, _uri(image), round(width * shown), round(height * shown))
+    shown = max(side, MIN_SHOWN_SIDE) / longer
+    return Picture(of, panel.caption, alt, _to_data_uri(image), round(width * shown), round(height * shown))
 
 
-def _image(panel: Panel, ranges: dict[str, Range]) -> Image.Image:
+def _to_image(panel: Panel, ranges: dict[str, ColourRange]) -> Image.Image:
     if panel.kind == "image":
         return Image.fromarray(panel.values.astype(np.uint8), "RGB")
     if panel.kind == "labels":
-        return _indexed(panel.values.astype(np.uint8), [hex_to_rgb(label_colour(index)) for index in range(256)])
+        return _make_palette_image(
+            panel.values.astype(np.uint8), [hex_to_rgb(get_label_colour(index)) for index in range(256)]
+        )
     low, high = ranges.get(panel.scale, (0.0, 1.0))
     share = (np.nan_to_num(panel.values.astype(np.float64), nan=low) - low) / (high - low or 1.0)
-    return _indexed((share.clip(0, 1) * 255).round().astype(np.uint8), _ramp())
+    return _make_palette_image((share.clip(0, 1) * 255).round().astype(np.uint8), _interpolate_colours())
 
 
-def _indexed(indices: NDArray[np.uint8], colours: Any) -> Image.Image:
+def _make_palette_image(indices: NDArray[np.uint8], colours: Any) -> Image.Image:
     image = Image.fromarray(indices, "L")
     image.putpalette([int(part) for colour in colours for part in colour])
     return image
 
 
-def _ramp() -> NDArray[np.float64]:
+def _interpolate_colours() -> NDArray[np.float64]:
     """256 colours between those of `MAP_COLOURS`."""
     places = np.linspace(0, 1, len(MAP_COLOURS))
     return np.stack([np.interp(np.linspace(0, 1, 256), places, MAP_COLOURS[:, part]) for part in range(3)], axis=1)
 
 
-def label_colour(index: int) -> str:
+def get_label_colour(index: int) -> str:
     return str(LABEL_COLOURS[index % len(LABEL_COLOURS)])
 
 
-def _uri(image: Image.Image) -> str:
+def _to_data_uri(image: Image.Image) -> str:
     """A photograph of some size as JPEG, all else without loss."""
     out = io.BytesIO()
-    photograph = image.mode == "RGB" and max(image.size) > SMALL
+    photograph = image.mode == "RGB" and max(image.size) > LOSSLESS_SIDE
     if photograph:
         image.save(out, "JPEG", quality=92, subsampling=0)
     else:
@@ -163,7 +169,7 @@ def _uri(image: Image.Image) -> str:
     return f"data:image/{'jpeg' if photograph else 'png'};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _legend(exhibition: Exhibition) -> tuple[tuple[str, str], ...]:
+def _make_legend(exhibition: Exhibition) -> tuple[tuple[str, str], ...]:
     panels = (*exhibition.given, *(panel for net in exhibition.nets for panel in net.panels))
     classes = next((panel.classes for panel in panels if panel.classes), ())
-    return tuple((name, label_colour(index)) for index, name in enumerate(classes))
+    return tuple((name, get_label_colour(index)) for index, name in enumerate(classes))

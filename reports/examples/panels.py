@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from reports.load import StudyRecords
 
-FILE = "exhibits.npz"
+PANELS_FILE = "exhibits.npz"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Shown:
+class NetPanels:
     """The panels of one net: the teacher, or an arm's student."""
 
     net: str
@@ -53,7 +53,7 @@ class Exhibition:
 
     student: str
     given: tuple[Panel, ...]
-    nets: tuple[Shown, ...]
+    nets: tuple[NetPanels, ...]
     damaged: tuple[str, ...]
     """What could not be read, a line each."""
 
@@ -62,50 +62,50 @@ class Exhibition:
         return sorted({panel.example for net in self.nets for panel in net.panels})
 
 
-def exhibitions(records: StudyRecords) -> list[Exhibition]:
+def load_exhibitions(records: StudyRecords) -> list[Exhibition]:
     """One a student; none for a study whose task shows nothing, or of which nothing is confirmed yet."""
-    found = (_exhibition(records, student) for student in records.students)
+    found = (_load_exhibition(records, student) for student in records.students)
     return [one for one in found if one.nets or one.damaged]
 
 
-def _exhibition(records: StudyRecords, student: str) -> Exhibition:
+def _load_exhibition(records: StudyRecords, student: str) -> Exhibition:
     nets, damaged = [], []
     given: tuple[Panel, ...] = ()
-    for net, path in _files(records, student):
+    for net, path in _find_files(records, student):
         try:
-            panels = read(path)
+            panels = read_panels(path)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             damaged.append(f"{net}: {path.parent.name}/{path.name} cannot be read ({type(error).__name__})")
             continue
         given = given or tuple(panel for panel in panels if panel.given)
-        nets.append(Shown(net, tuple(panel for panel in panels if not panel.given)))
+        nets.append(NetPanels(net, tuple(panel for panel in panels if not panel.given)))
     return Exhibition(student, given, tuple(nets), tuple(damaged))
 
 
-def _files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path]]:
+def _find_files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path]]:
     """The teacher's file, then each arm's, of those that are there."""
     teacher = records.section("teacher")
     folders = [
         (f"teacher: {teacher.get('name')}", records.folder.parent / "teachers" / str(teacher.get("fingerprint")))
     ]
     first = records.confirmed.drop_duplicates("cell").set_index("cell")["trial_id"]
-    for cell in records.cells_of(student):
+    for cell in records.get_cells(student):
         if cell.name in first.index:
             folders.append((cell.arm, records.folder / "checkpoints" / str(first[cell.name])))
-    yield from ((net, folder / FILE) for net, folder in folders if (folder / FILE).is_file())
+    yield from ((net, folder / PANELS_FILE) for net, folder in folders if (folder / PANELS_FILE).is_file())
 
 
-def read(path: Path) -> list[Panel]:
+def read_panels(path: Path) -> list[Panel]:
     """The panels in a file. Nothing in it is unpickled.
 
     Raises OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile or zlib.error for a damaged one.
     """
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
-        return [_panel(one, file[one["key"]]) for one in about]
+        return [_parse_panel(one, file[one["key"]]) for one in about]
 
 
-def _panel(about: dict[str, Any], values: NDArray[Any]) -> Panel:
+def _parse_panel(about: dict[str, Any], values: NDArray[Any]) -> Panel:
     kind = str(about["kind"])
     if values.ndim != (3 if kind == "image" else 2) or not values.size:
         raise ValueError(f"{kind} of shape {values.shape}")

@@ -13,11 +13,20 @@ import plotly.graph_objects as go
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.statistics import Interval
-from reports.figures.style import GREY, Drawn, escape_plotly, line_style, new_figure, rounded, whole_steps, with_alpha
+from reports.figures.style import (
+    GREY,
+    ReportFigure,
+    escape_plotly,
+    line_style,
+    make_integer_ticks,
+    new_figure,
+    round_values,
+    with_alpha,
+)
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
-DISTANCE = "train/teacher_distance"
+TEACHER_DISTANCE = "train/teacher_distance"
 """Recorded by arms that ask the teacher; the task says what distance that is."""
 
 
@@ -35,13 +44,13 @@ class Difference:
     """Of the arm within the study: decides its colour."""
 
 
-def differences(comparison: Comparison) -> Drawn | None:
+def draw_differences(comparison: Comparison) -> ReportFigure | None:
     """Each compared arm's paired differences by seed, their mean and its 95 % interval."""
-    data = difference_data(comparison)
-    return draw_differences(data, comparison) if data else None
+    data = collect_differences(comparison)
+    return plot_differences(data, comparison) if data else None
 
 
-def difference_data(comparison: Comparison) -> list[Difference]:
+def collect_differences(comparison: Comparison) -> list[Difference]:
     """A line per arm that has been compared, in the study's order."""
     scale = comparison.metric.factor
     return [
@@ -61,7 +70,7 @@ def difference_data(comparison: Comparison) -> list[Difference]:
     ]
 
 
-def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
+def plot_differences(data: list[Difference], comparison: Comparison) -> ReportFigure:
     """Means with whiskers over the single seeds' dots, one line an arm, the first on top."""
     unit = comparison.metric.difference_unit
     figure = new_figure(
@@ -70,10 +79,10 @@ def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
     figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
     figure.update_xaxes(showgrid=True, rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5)
     for line, difference in enumerate(reversed(data)):
-        _draw_difference(figure, difference, line)
+        _plot_difference(figure, difference, line)
     figure.update_layout(showlegend=False)
     side = "right" if comparison.direction == "max" else "left"
-    return Drawn(
+    return ReportFigure(
         "differences",
         f"{comparison.student}: paired differences",
         "Each dot is one seed, both arms starting from the same weights and data order; the bar is the 95 % interval "
@@ -82,14 +91,14 @@ def draw_differences(data: list[Difference], comparison: Comparison) -> Drawn:
     )
 
 
-def curves(records: StudyRecords, student: str) -> Drawn | None:
+def draw_curves(records: StudyRecords, student: str) -> ReportFigure | None:
     """Learning curves of the confirm runs, one line an arm."""
-    name = curve_metric(records)
-    data = curve_data(records, student, name) if name else pd.DataFrame()
-    return None if data.empty or not name else draw_curves(data, records, student, records.get_metric(name))
+    name = choose_curve_metric(records)
+    data = collect_curves(records, student, name) if name else pd.DataFrame()
+    return None if data.empty or not name else plot_curves(data, records, student, records.get_metric(name))
 
 
-def curve_metric(records: StudyRecords) -> str | None:
+def choose_curve_metric(records: StudyRecords) -> str | None:
     """What confirm runs measured in every epoch: validation if it stayed apart, else the same on train, else any."""
     epochs = records.epochs[records.epochs["phase"] == "confirm"]
     same_on_train = "train/" + records.metric.split("/", 1)[-1]
@@ -98,7 +107,7 @@ def curve_metric(records: StudyRecords) -> str | None:
     return next((name for name in candidates if name in epochs and epochs[name].notna().any()), None)
 
 
-def curve_data(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
+def collect_curves(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
     """Per arm and epoch: mean, low, high and n over the confirm runs that count, as recorded."""
     runs = records.confirmed[records.confirmed["student"] == student][["trial_id", "arm"]]
     rows = records.epochs[["trial_id", "epoch", name]].merge(runs, on="trial_id").dropna(subset=[name])
@@ -106,70 +115,70 @@ def curve_data(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
     return grouped.agg(["mean", "min", "max", "count"]).rename(columns={"min": "low", "max": "high", "count": "n"})
 
 
-def draw_curves(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric) -> Drawn:
+def plot_curves(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric) -> ReportFigure:
     """Mean lines with bands from the lowest to the highest seed."""
     split = written.name.split("/", 1)[0]
     joined = split == "train" and records.study.get("confirm_on") != "train"
     why = " Validation is part of the training data here, so there is no validation curve." if joined else ""
-    return Drawn(
+    return ReportFigure(
         "curves",
         f"{student}: learning curves",
-        f"Confirm runs: {written.words} after each epoch, {_over(data)}.{why}",
-        _bands(data, records, student, written, written.label),
+        f"Confirm runs: {written.words} after each epoch, {_describe_band(data)}.{why}",
+        _plot_bands(data, records, student, written, written.label),
     )
 
 
-def distances(records: StudyRecords, student: str) -> Drawn | None:
+def draw_distances(records: StudyRecords, student: str) -> ReportFigure | None:
     """How far the student's outputs are from the teacher's over epochs; None where no arm has recorded that."""
-    data = curve_data(records, student, DISTANCE) if DISTANCE in records.epochs else pd.DataFrame()
+    data = collect_curves(records, student, TEACHER_DISTANCE) if TEACHER_DISTANCE in records.epochs else pd.DataFrame()
     if data.empty:
         return None
-    figure = _bands(data, records, student, records.get_metric(DISTANCE), "distance to the teacher")
+    figure = _plot_bands(data, records, student, records.get_metric(TEACHER_DISTANCE), "distance to the teacher")
     if data["low"].min() > 0 and data["high"].max() > 30 * data["low"].min():
         figure.update_yaxes(type="log", dtick=1)
-    return Drawn(
+    return ReportFigure(
         "distances",
         f"{student}: distance to the teacher",
         "Confirm runs: how far the student's outputs were from the teacher's on the training data of each epoch, "
-        f"{_over(data)}. Only arms that ask the teacher know it.",
+        f"{_describe_band(data)}. Only arms that ask the teacher know it.",
         figure,
     )
 
 
-def _over(data: pd.DataFrame) -> str:
+def _describe_band(data: pd.DataFrame) -> str:
     return f"mean over {data['n'].max():.0f} seeds; the band reaches from the lowest to the highest"
 
 
-def _bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
+def _plot_bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
     figure = new_figure("epoch", label, hovermode="x unified")
-    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
-    arms = [data[data["arm"] == cell.arm] for cell in records.cells_of(student)]
+    figure.update_xaxes(**make_integer_ticks(int(data["epoch"].max())))
+    arms = [data[data["arm"] == cell.arm] for cell in records.get_cells(student)]
     shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
     for position, rows in shown:  # all bands first, and the fainter the more there are: lines stay on top
-        _draw_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))
+        _plot_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))
     for position, rows in shown:
-        _draw_mean(figure, rows, position, written)
+        _plot_mean(figure, rows, position, written)
     return figure
 
 
-def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> None:
+def _plot_difference(figure: go.Figure, difference: Difference, line: int) -> None:
     colour, mean, interval = line_style(difference.position).colour, difference.mean, difference.interval
     figure.add_scatter(
-        x=rounded(difference.seeds),
+        x=round_values(difference.seeds),
         y=[line] * len(difference.seeds),
         mode="markers",
         marker={"color": with_alpha(colour, 0.4), "size": 9},
         hovertemplate="one seed: %{x:+.3g}<extra></extra>",
     )
     figure.add_scatter(
-        x=rounded([mean]),
+        x=round_values([mean]),
         y=[line],
         mode="markers",
         marker={"color": colour, "size": 12, "symbol": "diamond"},
         hovertemplate=f"{escape_plotly(difference.arm)}: mean %{{x:+.3g}}<extra></extra>",
     )
     if interval:
-        ends = {"array": rounded([interval.high - mean]), "arrayminus": rounded([mean - interval.low])}
+        ends = {"array": round_values([interval.high - mean]), "arrayminus": round_values([mean - interval.low])}
         figure.data[-1].error_x = {**ends, "thickness": 2.5, "width": 7}
     arm, versus = escape_plotly(difference.arm, 30), escape_plotly(difference.versus, 20)
     figure.add_annotation(
@@ -178,20 +187,20 @@ def _draw_difference(figure: go.Figure, difference: Difference, line: int) -> No
     )
 
 
-def _draw_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric, opacity: float) -> None:
+def _plot_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric, opacity: float) -> None:
     epochs, scale = data["epoch"].tolist(), written.factor
     edge = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
     edge["legendgroup"] = f"arm{position}"
     fill = {"fill": "tonexty", "fillcolor": with_alpha(line_style(position).colour, opacity)}
-    figure.add_scatter(x=epochs, y=rounded(data["low"] * scale), **edge)
-    figure.add_scatter(x=epochs, y=rounded(data["high"] * scale), **fill, **edge)
+    figure.add_scatter(x=epochs, y=round_values(data["low"] * scale), **edge)
+    figure.add_scatter(x=epochs, y=round_values(data["high"] * scale), **fill, **edge)
 
 
-def _draw_mean(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric) -> None:
+def _plot_mean(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric) -> None:
     style, epochs = line_style(position), data["epoch"].tolist()
     figure.add_scatter(
         x=epochs,
-        y=rounded(data["mean"] * written.factor),
+        y=round_values(data["mean"] * written.factor),
         mode="lines" if len(epochs) > 1 else "markers",
         name=escape_plotly(data["arm"].iloc[0]),
         legendgroup=f"arm{position}",

@@ -13,17 +13,17 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io
 
-from reports.figures.style import Drawn
-from reports.format.table import file_stem
+from reports.figures.style import ReportFigure
+from reports.format.table import make_file_stem
 from study.errors import InputError
 
-KINDS = ("svg", "png")
-WIDE, SMALL = 760, 380
+IMAGE_FORMATS = ("svg", "png")
+WIDE_PIXELS, SMALL_PIXELS = 760, 380
 TEXT, GRID, AXIS = "#1b1f24", "#e4e7eb", "#a8b0b9"
 """As page.js has them for a light ground."""
 
 
-def write_images(drawn: Sequence[Drawn], folder: Path, kind: str) -> list[Path]:
+def write_images(drawn: Sequence[ReportFigure], folder: Path, kind: str) -> list[Path]:
     """Write each figure as `folder`/<its title>.`kind`, and return the paths.
 
     Raises InputError if kaleido or a browser is missing.
@@ -33,8 +33,8 @@ def write_images(drawn: Sequence[Drawn], folder: Path, kind: str) -> list[Path]:
     except ImportError:
         raise InputError(f'figures as {kind} need kaleido: pip install -e ".[figures]"') from None
     folder.mkdir(exist_ok=True)
-    paths = [folder / f"{file_stem(one.title)}.{kind}" for one in drawn]
-    figures = [on_paper(one) for one in drawn]
+    paths = [folder / f"{make_file_stem(one.title)}.{kind}" for one in drawn]
+    figures = [make_print_copy(one) for one in drawn]
     size = {"width": [one.layout.width for one in figures], "height": [one.layout.height for one in figures]}
     try:
         plotly.io.write_images(figures, paths, format=kind, scale=2 if kind == "png" else 1, **size)
@@ -47,9 +47,9 @@ def write_images(drawn: Sequence[Drawn], folder: Path, kind: str) -> list[Path]:
     return paths
 
 
-def on_paper(one: Drawn) -> go.Figure:
+def make_print_copy(one: ReportFigure) -> go.Figure:
     """A copy of the figure with a white ground, the page's light colours and a width. Its title is the file's name."""
     figure = go.Figure(one.figure)
-    figure.update_layout(paper_bgcolor="white", font_color=TEXT, width=SMALL if one.small else WIDE)
+    figure.update_layout(paper_bgcolor="white", font_color=TEXT, width=SMALL_PIXELS if one.small else WIDE_PIXELS)
     figure.update_layout(margin={"l": 12, "r": 16, "t": 12, "b": 12}, height=figure.layout.height or 380)
     return figure.update_xaxes(gridcolor=GRID, linecolor=AXIS).update_yaxes(gridcolor=GRID, linecolor=AXIS)

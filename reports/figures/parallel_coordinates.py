@@ -17,21 +17,31 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.figures.style import BEST, GREY, PALETTE, Drawn, axis_of, escape_plotly, new_figure, with_alpha
-from reports.format.metrics import Metric, format_value, number, shorten
+from reports.figures.style import (
+    BEST,
+    GREY,
+    PALETTE,
+    ReportFigure,
+    escape_plotly,
+    make_setting_axis,
+    new_figure,
+    with_alpha,
+)
+from reports.format.metrics import Metric
+from reports.format.values import format_number, format_value, shorten
 from reports.load import parse_json_object
 
-MOST_PATHS = 100
+MAX_PATHS = 100
 """Trials drawn: the best ones, and an even sample of the others."""
-MOST_LINES = 12
+MAX_SETTINGS = 12
 """Settings drawn; beyond, a space has conditional groups, which single figures show better."""
-LABEL = 12
+LABEL_WIDTH = 12
 """Characters of a line of a setting's name."""
 THIRDS = ("worst third", "middle third", "best third")
 
 
 @dataclass(frozen=True)
-class Line:
+class Scale:
     """One setting's scale, or the score's: where each trial crosses it, from 0 to 1, and what is written below."""
 
     name: str
@@ -40,20 +50,20 @@ class Line:
     marks: tuple[tuple[float, str], ...]
 
 
-def parallel(
+def draw_parallel_coordinates(
     trials: pd.DataFrame, names: Sequence[str], logarithmic: set[str], written: Metric, title: str, lower: bool
-) -> Drawn | None:
+) -> ReportFigure | None:
     """The figure of a cell's trials with their scores; None where there is one setting, or fewer than three scores."""
-    chosen = chosen_trials(trials, lower)
-    names = list(names)[:MOST_LINES]
+    chosen = sample_trials(trials, lower)
+    names = list(names)[:MAX_SETTINGS]
     if len(names) < 2 or (chosen["third"] != "").sum() < len(THIRDS):
         return None
-    lines = [line for name in names if (line := setting_line(chosen, name, name in logarithmic))]
-    lines.append(score_line(chosen, written))
-    return draw_parallel(chosen, lines, len(trials), title, lower)
+    lines = [line for name in names if (line := make_setting_scale(chosen, name, name in logarithmic))]
+    lines.append(make_score_scale(chosen, written))
+    return plot_parallel_coordinates(chosen, lines, len(trials), title, lower)
 
 
-def chosen_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
+def sample_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
     """At most MOST_PATHS complete or stopped trials, best ones last; `third` is that of a complete one's score."""
     known = trials[trials["state"].isin(["COMPLETE", "PRUNED"])]
     complete = known[(known["state"] == "COMPLETE") & known["score"].notna()]
@@ -62,54 +72,60 @@ def chosen_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
     ranked = complete.assign(third=[THIRDS[third] for third in thirds])
     others = known.drop(complete.index).assign(third="")
     every = pd.concat([others, ranked])
-    best = every.tail(MOST_PATHS // 3)
+    best = every.tail(MAX_PATHS // 3)
     rest = every.head(len(every) - len(best))
-    even = np.unique(np.linspace(0, len(rest) - 1, min(len(rest), MOST_PATHS - len(best))).astype(int))
+    even = np.unique(np.linspace(0, len(rest) - 1, min(len(rest), MAX_PATHS - len(best))).astype(int))
     return pd.concat([rest.iloc[even], best]).reset_index(drop=True)
 
 
-def setting_line(trials: pd.DataFrame, name: str, logarithmic: bool) -> Line | None:
+def make_setting_scale(trials: pd.DataFrame, name: str, logarithmic: bool) -> Scale | None:
     """Where each trial crosses a setting's scale; None for a setting that no trial has."""
     given = [parse_json_object(text).get(name) for text in trials["params"]]
     had = [value for value in given if value is not None]
     if not had:
         return None
-    kind = axis_of(had, logarithmic)["type"]
+    kind = make_setting_axis(had, logarithmic)["type"]
     if kind == "category":
         words = sorted({format_value(value) for value in had})
         at = {word: (place + 0.5) / len(words) for place, word in enumerate(words)}
         places = tuple(None if value is None else at[format_value(value)] for value in given)
-        return Line(name, places, tuple((place, word) for word, place in at.items()))
+        return Scale(name, places, tuple((place, word) for word, place in at.items()))
     scaled = [None if value is None else math.log(value) if kind == "log" else float(value) for value in given]
     ends = ((0.0, format_value(min(had))), (1.0, format_value(max(had))))
-    return Line(name, _between_ends(scaled), ends)
+    return Scale(name, _scale_to_unit(scaled), ends)
 
 
-def score_line(trials: pd.DataFrame, written: Metric) -> Line:
+def make_score_scale(trials: pd.DataFrame, written: Metric) -> Scale:
     """Where each complete trial's score lies between the lowest and the highest."""
     scores = [score if third else None for score, third in zip(trials["score"], trials["third"], strict=True)]
     known = [score for score in scores if score is not None]
-    low, high = number(min(known), written.digits), number(max(known), written.digits)
-    return Line(written.label, _between_ends(scores), ((0.0, low), (1.0, high)))
+    low, high = format_number(min(known), written.digits), format_number(max(known), written.digits)
+    return Scale(written.label, _scale_to_unit(scores), ((0.0, low), (1.0, high)))
 
 
-def draw_parallel(trials: pd.DataFrame, lines: list[Line], total: int, title: str, lower: bool) -> Drawn:
+def plot_parallel_coordinates(
+    trials: pd.DataFrame, lines: list[Scale], total: int, title: str, lower: bool
+) -> ReportFigure:
     """Scales from top to bottom, then paths, the best trial's last and in colour."""
     figure = new_figure("", "", 70 + 66 * len(lines))
     figure.update_xaxes(range=[-0.02, 1.02], showline=False, showticklabels=False)
-    ticks = {"tickmode": "array", "tickvals": list(range(len(lines))), "ticktext": [_broken(x.name) for x in lines]}
+    ticks = {
+        "tickmode": "array",
+        "tickvals": list(range(len(lines))),
+        "ticktext": [_break_lines(x.name) for x in lines],
+    }
     figure.update_yaxes(**ticks, range=[len(lines) - 0.55, -0.35], showgrid=False, showline=False)
     stopped = trials["third"] == ""
-    _paths(figure, trials[stopped], lines, "stopped", {"color": with_alpha(GREY, 0.45), "width": 1})
+    _plot_paths(figure, trials[stopped], lines, "stopped", {"color": with_alpha(GREY, 0.45), "width": 1})
     for third, alpha in zip(THIRDS, (0.38, 0.6, 0.95), strict=True):
         among = trials[(trials["third"] == third) & (trials.index != trials.index[-1])]
-        _paths(figure, among, lines, third, {"color": with_alpha(PALETTE[0], alpha), "width": 1.4})
-    _paths(figure, trials.tail(1), lines, "best", {"color": BEST, "width": 3})
+        _plot_paths(figure, among, lines, third, {"color": with_alpha(PALETTE[0], alpha), "width": 1.4})
+    _plot_paths(figure, trials.tail(1), lines, "best", {"color": BEST, "width": 3})
     for place, line in enumerate(lines):
-        _scale(figure, line, place)
+        _plot_scale(figure, line, place)
     drawn = f"{total} trials." if len(trials) == total else f"{len(trials)} of {total} trials are drawn."
     side = "left" if lower else "right"
-    return Drawn(
+    return ReportFigure(
         "parallel",
         title,
         f"{drawn} A path is one trial, through its settings to its score; better lies to the {side}. Paths of stopped "
@@ -118,13 +134,13 @@ def draw_parallel(trials: pd.DataFrame, lines: list[Line], total: int, title: st
     )
 
 
-def _between_ends(numbers: Sequence[float | None]) -> tuple[float | None, ...]:
+def _scale_to_unit(numbers: Sequence[float | None]) -> tuple[float | None, ...]:
     known = [value for value in numbers if value is not None]
     low, wide = min(known), max(known) - min(known)
     return tuple(None if value is None else (value - low) / wide if wide else 0.5 for value in numbers)
 
 
-def _paths(figure: go.Figure, trials: pd.DataFrame, lines: list[Line], name: str, style: dict[str, Any]) -> None:
+def _plot_paths(figure: go.Figure, trials: pd.DataFrame, lines: list[Scale], name: str, style: dict[str, Any]) -> None:
     """All paths of one kind as one trace with gaps."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -140,7 +156,7 @@ def _paths(figure: go.Figure, trials: pd.DataFrame, lines: list[Line], name: str
         figure.data[-1].hovertemplate = f"trial %{{customdata}}, {name}<extra></extra>"
 
 
-def _scale(figure: go.Figure, line: Line, place: int) -> None:
+def _plot_scale(figure: go.Figure, line: Scale, place: int) -> None:
     figure.add_scatter(x=[0, 1], y=[place, place], mode="lines", line={"color": GREY, "width": 1.5})
     figure.data[-1].update(showlegend=False, hoverinfo="skip")
     for across, text in line.marks:
@@ -156,11 +172,11 @@ def _scale(figure: go.Figure, line: Line, place: int) -> None:
         )
 
 
-def _broken(name: str) -> str:
+def _break_lines(name: str) -> str:
     """A name on several short lines, broken after dots and between words."""
     lines = [""]
     for part in re.findall(r"[^. ]+[. ]*|[. ]+", shorten(name, 60)):
-        if lines[-1] and len(lines[-1]) + len(part.strip()) > LABEL:
+        if lines[-1] and len(lines[-1]) + len(part.strip()) > LABEL_WIDTH:
             lines.append("")
         lines[-1] += part
     return "<br>".join(escape_plotly(line) for line in lines)

@@ -7,37 +7,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.analysis.pareto import pareto
-from reports.analysis.search import winner
-from reports.figures.style import BEST, GREY, PALETTE, Drawn, escape_plotly, new_figure, rounded, with_alpha
-from reports.format.metrics import format_value
+from reports.analysis.pareto import find_pareto_front
+from reports.analysis.search import find_best_trial
+from reports.figures.style import BEST, GREY, PALETTE, ReportFigure, escape_plotly, new_figure, round_values, with_alpha
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
-MOST_BEATEN = 1000
+MAX_DOMINATED = 1000
 """Points off the front that are drawn, an even sample."""
 
 
-def front_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
+def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     """The deciding objective against each further one; none for a study with one objective, or before any trial."""
-    data, objectives = front_data(records, cell)
+    data, objectives = collect_front(records, cell)
     if data.empty or len(objectives) < 2:
         return []
-    best = winner(records, cell)
+    best = find_best_trial(records, cell)
     chosen = int(best["number"]) if best is not None else -1
-    return [draw_front(records, data, objectives, further, cell, chosen) for further in objectives[1:]]
+    return [plot_front(records, data, objectives, further, cell, chosen) for further in objectives[1:]]
 
 
-def front_data(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
+def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
     """Per complete trial: number, params, each objective (written unit) and whether it is on the front."""
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else [records.metric]
-    trials = records.searches(cell)
+    trials = records.get_search_trials(cell)
     present = all(name in trials for name in objectives)
     trials = trials[trials["state"] == "COMPLETE"].dropna(subset=objectives if present else None)
     if not present or trials.empty:
         return pd.DataFrame(), objectives
     scores: list[Any] = trials[objectives].to_dict("records")
-    front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
+    front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
     data = trials[["number", "params"]].copy()
     for name in objectives:
         data[name] = trials[name].astype(float) * records.get_metric(name).factor
@@ -45,21 +45,21 @@ def front_data(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[st
     return data.reset_index(drop=True), objectives
 
 
-def draw_front(
+def plot_front(
     records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int
-) -> Drawn:
+) -> ReportFigure:
     """All complete trials, those of the front joined, the confirmed one marked."""
     across, up = records.get_metric(further), records.get_metric(objectives[0])
     figure = new_figure(across.label, up.label, 360)
     figure.update_xaxes(showgrid=True)
     front = data[data["front"]].sort_values([further, objectives[0]])
     beaten = data[~data["front"]]
-    shown = beaten.iloc[np.unique(np.linspace(0, len(beaten) - 1, min(MOST_BEATEN, len(beaten))).astype(int))]
+    shown = beaten.iloc[np.unique(np.linspace(0, len(beaten) - 1, min(MAX_DOMINATED, len(beaten))).astype(int))]
     open_circle = {"color": with_alpha(GREY, 0.8), "size": 7, "symbol": "circle-open"}
     joined = "lines+markers" if len(objectives) == 2 else "markers"  # with more, no curve in this plane is the front
     star = {"color": BEST, "size": 15, "symbol": "star"}
     shape = (
-        "hv" if records.direction_of(further) == "min" else "vh"
+        "hv" if records.get_direction(further) == "min" else "vh"
     )  # between two trials the worse of both is what is had
     parts = (
         (shown, "others", "markers", open_circle),
@@ -68,15 +68,15 @@ def draw_front(
     )
     for rows, name, mode, marker in parts:
         if len(rows):
-            figure.add_scatter(x=rounded(rows[further]), y=rounded(rows[objectives[0]]), mode=mode, name=name)
-            figure.data[-1].update(marker=marker, customdata=[_told(row) for row in rows.itertuples()])
+            figure.add_scatter(x=round_values(rows[further]), y=round_values(rows[objectives[0]]), mode=mode, name=name)
+            figure.data[-1].update(marker=marker, customdata=[_describe_trial(row) for row in rows.itertuples()])
     figure.update_traces(
         line={"color": PALETTE[0], "width": 1.5, "shape": shape},
         hovertemplate=f"%{{customdata}}<br>{across.words}: %{{x:.{across.digits}f}}<br>"
         f"{up.words}: %{{y:.{up.digits}f}}<extra></extra>",
     )
     drawn = "" if len(shown) == len(beaten) else f" {len(shown)} of {len(beaten)} others are drawn."
-    return Drawn(
+    return ReportFigure(
         f"front-{across.bare}",
         f"{cell.name}: {up.words} against {across.words}",
         f"{len(data)} completed trials, {len(front)} of them such that no other is better in every objective.{drawn}",
@@ -84,7 +84,7 @@ def draw_front(
     )
 
 
-def _told(row: object) -> str:
+def _describe_trial(row: object) -> str:
     params = parse_json_object(getattr(row, "params", ""))
     listed = ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
     return escape_plotly(f"trial {getattr(row, 'number', '')} ({listed})", 200)

@@ -7,39 +7,48 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.figures.style import BEST, GREY, Drawn, escape_plotly, new_figure, rounded, whole_steps, with_alpha
+from reports.figures.style import (
+    BEST,
+    GREY,
+    ReportFigure,
+    escape_plotly,
+    make_integer_ticks,
+    new_figure,
+    round_values,
+    with_alpha,
+)
 from reports.load import Cell, StudyRecords, parse_json_object
 
-MOST_TRIED = 40
+MAX_OTHERS = 40
 """Other trials whose schedules are drawn beside the winner's, an even sample over the search."""
 
 
-def schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[Drawn]:
+def draw_schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[ReportFigure]:
     """Each number that moved, one small figure: what was tried in grey, what the winner did in colour."""
-    data = schedule_data(records, cell, str(best["trial_id"]))
+    data = collect_schedules(records, cell, str(best["trial_id"]))
     drawn = []
     for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
         figure = new_figure("epoch", escape_plotly(str(name)), 260, showlegend=False)
-        figure.update_xaxes(**whole_steps(int(rows["epoch"].max())))
-        _draw_tried(figure, rows[~rows["best"]])
+        figure.update_xaxes(**make_integer_ticks(int(rows["epoch"].max())))
+        _plot_others(figure, rows[~rows["best"]])
         winners = rows[rows["best"]]
         figure.add_scatter(
             x=winners["epoch"].tolist(),
-            y=rounded(winners["value"]),
+            y=round_values(winners["value"]),
             mode="lines+markers" if len(winners) <= 40 else "lines",
             line={"color": BEST, "width": 2.5, "shape": "hvh"},
             marker={"size": 5},
             hovertemplate="best trial, epoch %{x}: %{y:.4g}<extra></extra>",
         )
-        drawn.append(Drawn(f"schedule{index}", f"{cell.name}: {name} of the best trial", "", figure, small=True))
+        drawn.append(ReportFigure(f"schedule{index}", f"{cell.name}: {name} of the best trial", "", figure, small=True))
     return drawn
 
 
-def schedule_data(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
+def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
     """Per schedule, trial and epoch: schedule, number, epoch, value, best. The winner and a sample of the others."""
-    trials = records.searches(cell)[["trial_id", "number"]]
+    trials = records.get_search_trials(cell)[["trial_id", "number"]]
     others = trials[trials["trial_id"] != best_id]
-    sample = others.iloc[np.unique(np.linspace(0, len(others) - 1, min(MOST_TRIED, len(others))).astype(int))]
+    sample = others.iloc[np.unique(np.linspace(0, len(others) - 1, min(MAX_OTHERS, len(others))).astype(int))]
     chosen = pd.concat([trials[trials["trial_id"] == best_id], sample])
     rows = records.epochs[["trial_id", "epoch", "schedules"]].merge(chosen, on="trial_id")
     rows = rows.sort_values(["number", "epoch"])
@@ -53,14 +62,14 @@ def schedule_data(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFra
     return data.astype({"best": bool})
 
 
-def _draw_tried(figure: Any, rows: pd.DataFrame) -> None:
+def _plot_others(figure: Any, rows: pd.DataFrame) -> None:
     """All of them as one trace with gaps; those that stood at the same values as one line."""
     x: list[Any] = []
     y: list[Any] = []
     numbers: list[Any] = []
     seen = set()
     for number, one in rows.groupby("number", sort=False):
-        line = tuple(rounded(one["value"]))
+        line = tuple(round_values(one["value"]))
         if line not in seen:
             seen.add(line)
             x += [*one["epoch"].tolist(), None]

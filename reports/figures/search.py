@@ -13,34 +13,35 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.analysis.search import parameter_names, winner
-from reports.figures.importance import importance
-from reports.figures.parallel_coordinates import parallel
-from reports.figures.pareto import front_figures
-from reports.figures.schedules import schedules
+from reports.analysis.search import find_best_trial, list_parameters
+from reports.figures.importance import draw_importance
+from reports.figures.parallel_coordinates import draw_parallel_coordinates
+from reports.figures.pareto import draw_fronts
+from reports.figures.schedules import draw_schedules
 from reports.figures.style import (
     BEST,
     GREY,
     PALETTE,
-    Drawn,
-    axis_of,
+    ReportFigure,
     escape_plotly,
+    make_integer_ticks,
+    make_setting_axis,
     new_figure,
-    rounded,
-    whole_steps,
+    round_values,
     with_alpha,
 )
-from reports.format.metrics import Metric, format_value
-from reports.format.settings import domains
+from reports.format.metrics import Metric
+from reports.format.settings import find_domains
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 """Trials drawn in a scatter, the best and an even sample of the rest."""
-MOST_SLICED = 500
+MAX_SLICE_POINTS = 500
 """In a figure of one setting, as many of those."""
-MOST_CURVES = 120
+MAX_CURVES = 120
 
-STATES = {
+STATE_STYLES = {
     "COMPLETE": ("complete", {"color": PALETTE[0], "size": 8}),
     "PRUNED": ("stopped", {"color": GREY, "size": 8, "symbol": "circle-open", "line": {"width": 1.5}}),
     "FAILED": (
@@ -50,43 +51,43 @@ STATES = {
 }
 
 
-def search_figures(records: StudyRecords, cell: Cell) -> list[Drawn]:
+def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     """All figures of a searched cell; none where it has no trials."""
-    every = score_data(records, cell)
-    trials = thinned(every)
+    every = collect_scores(records, cell)
+    trials = subsample(every)
     if trials.empty:
         return []
-    written, best = records.get_metric(records.metric), winner(records, cell)
-    lower = records.direction_of(records.metric) == "min"
-    drawn = [draw_history(trials, written, cell, len(every), lower)]
-    curves = curve_data(records, cell, trials)
+    written, best = records.get_metric(records.metric), find_best_trial(records, cell)
+    lower = records.get_direction(records.metric) == "min"
+    drawn = [plot_history(trials, written, cell, len(every), lower)]
+    curves = collect_curves(records, cell, trials)
     if not curves.empty:
-        drawn.append(draw_curves(curves, written, best, cell, len(every)))
-    drawn += front_figures(records, cell)
-    mattered = importance(records, cell)
+        drawn.append(plot_curves(curves, written, best, cell, len(every)))
+    drawn += draw_fronts(records, cell)
+    mattered = draw_importance(records, cell)
     drawn += [mattered] if mattered else []
-    names, logarithmic = parameter_names(cell, every), _logarithmic(records, cell)
-    across = parallel(every, names, logarithmic, written, f"{cell.name}: all settings at once", lower)
+    names, logarithmic = list_parameters(cell, every), _find_logarithmic(records, cell)
+    across = draw_parallel_coordinates(every, names, logarithmic, written, f"{cell.name}: all settings at once", lower)
     drawn += [across] if across else []
-    drawn += slices(records, cell, trials, written)
-    return drawn + (schedules(records, best, cell) if best is not None else [])
+    drawn += draw_slices(records, cell, trials, written)
+    return drawn + (draw_schedules(records, best, cell) if best is not None else [])
 
 
-def score_data(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """Per search trial: number, state, score (written unit), best (best complete score so far), params."""
-    trials = records.searches(cell)
-    trials = trials[trials["state"].isin(list(STATES))]
+    trials = records.get_search_trials(cell)
+    trials = trials[trials["state"].isin(list(STATE_STYLES))]
     data = trials[["trial_id", "number", "state", "reason", "params"]].copy()
     data["score"] = trials[records.metric].astype(float) * records.get_metric(records.metric).factor
     complete = data["score"].where(data["state"] == "COMPLETE")
-    falling = records.direction_of(records.metric) == "min"
+    falling = records.get_direction(records.metric) == "min"
     data["best"] = (complete.cummin() if falling else complete.cummax()).ffill()
     return data.reset_index(drop=True)
 
 
-def thinned(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
+def subsample(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     """About MOST_POINTS trials, or `most`: those that improved on all before, and an even sample of the others."""
-    most = most or MOST_POINTS
+    most = most or MAX_POINTS
     if len(data) <= most:
         return data
     improved = data.index[data["best"].diff().fillna(1.0) != 0]
@@ -94,37 +95,37 @@ def thinned(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     return data.loc[sorted({*improved, *even})]
 
 
-def draw_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lower_is_better: bool) -> Drawn:
+def plot_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lower_is_better: bool) -> ReportFigure:
     """Scores in the order of trials, and the best complete one so far."""
     figure = new_figure("trial", written.label, 340)
-    figure.update_xaxes(**whole_steps(int(data["number"].max())))
+    figure.update_xaxes(**make_integer_ticks(int(data["number"].max())))
     known = data["score"].dropna()
     worst = float(known.max() if lower_is_better else known.min()) if len(known) else 0.0
-    for state, (word, marker) in STATES.items():
+    for state, (word, marker) in STATE_STYLES.items():
         rows = data[data["state"] == state]
         scores = rows["score"].fillna(worst) if state == "FAILED" else rows["score"]
-        _scatter(figure, rows, rows["number"].tolist(), scores, word, marker, written)
+        _plot_trials(figure, rows, rows["number"].tolist(), scores, word, marker, written)
     figure.add_scatter(
         x=data["number"].tolist(),
-        y=rounded(data["best"]),
+        y=round_values(data["best"]),
         mode="lines",
         name="best so far",
         line={"color": BEST, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
-    return Drawn(
+    return ReportFigure(
         "history",
         f"{cell.name}: search history",
-        f"{_shown(len(data), total)} Scores of stopped trials are of their last epoch; failed trials without a score "
-        "stand at the worst one.",
+        f"{_count_drawn(len(data), total)} Scores of stopped trials are of their last epoch; failed trials "
+        "without a score stand at the worst one.",
         figure,
     )
 
 
-def curve_data(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
+def collect_curves(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
     """Per trial and epoch: number, state, epoch, value (written unit); an even sample beyond MOST_CURVES trials."""
-    chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MOST_CURVES, len(trials))).astype(int))]
-    best = winner(records, cell)
+    chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MAX_CURVES, len(trials))).astype(int))]
+    best = find_best_trial(records, cell)
     if best is not None:
         chosen = pd.concat([chosen, trials[trials["trial_id"] == best["trial_id"]]]).drop_duplicates("trial_id")
     rows = records.epochs[["trial_id", "epoch", records.metric]].merge(chosen[["trial_id", "number", "state"]])
@@ -132,10 +133,10 @@ def curve_data(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.Da
     return rows.dropna(subset=["value"]).sort_values(["number", "epoch"])
 
 
-def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cell: Cell, total: int) -> Drawn:
+def plot_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cell: Cell, total: int) -> ReportFigure:
     """Validation over epochs of each search trial; the best one stands out."""
     figure = new_figure("epoch", written.label, 340)
-    figure.update_xaxes(**whole_steps(int(data["epoch"].max())))
+    figure.update_xaxes(**make_integer_ticks(int(data["epoch"].max())))
     number = int(best["number"]) if best is not None else -1
     others = data[data["number"] != number]
     for state, colour in (
@@ -143,44 +144,48 @@ def draw_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cel
         ("FAILED", PALETTE[3]),
         ("COMPLETE", with_alpha(PALETTE[0], 0.75)),
     ):
-        _lines(figure, others[others["state"] == state], STATES[state][0], {"color": colour, "width": 1.2}, written)
-    _lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, written)
-    caption = f"{_shown(data['number'].nunique(), total)} The best one stands out."
-    return Drawn("search-curves", f"{cell.name}: validation while searching", caption, figure)
+        _plot_lines(
+            figure, others[others["state"] == state], STATE_STYLES[state][0], {"color": colour, "width": 1.2}, written
+        )
+    _plot_lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, written)
+    caption = f"{_count_drawn(data['number'].nunique(), total)} The best one stands out."
+    return ReportFigure("search-curves", f"{cell.name}: validation while searching", caption, figure)
 
 
-def slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[Drawn]:
+def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[ReportFigure]:
     """The score against each searched parameter, one small figure each."""
-    scored = thinned(trials[trials["score"].notna()], MOST_SLICED)
+    scored = subsample(trials[trials["score"].notna()], MAX_SLICE_POINTS)
     params = [parse_json_object(text) for text in scored["params"]]
-    logarithmic = _logarithmic(records, cell)
+    logarithmic = _find_logarithmic(records, cell)
     drawn = []
-    for index, name in enumerate(parameter_names(cell, scored)):
+    for index, name in enumerate(list_parameters(cell, scored)):
         here = [i for i, given in enumerate(params) if name in given]
         if here:
             settings = [params[i][name] for i in here]
-            figure = _slice(scored.iloc[here], settings, name, written, name in logarithmic)
-            drawn.append(Drawn(f"slice{index}", f"{cell.name}: {name}", "", figure, small=True))
+            figure = _plot_slice(scored.iloc[here], settings, name, written, name in logarithmic)
+            drawn.append(ReportFigure(f"slice{index}", f"{cell.name}: {name}", "", figure, small=True))
     return drawn
 
 
-def _slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
+def _plot_slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
     figure = new_figure(escape_plotly(name), written.label, 260, showlegend=False)
-    figure.update_xaxes(**axis_of(settings, logarithmic))
+    figure.update_xaxes(**make_setting_axis(settings, logarithmic))
     if figure.layout.xaxis.type == "category":
         settings = [escape_plotly(format_value(value)) for value in settings]
-    for state, (word, marker) in STATES.items():
+    for state, (word, marker) in STATE_STYLES.items():
         here = [i for i, found in enumerate(rows["state"]) if found == state]
         if here:
             picked = rows.iloc[here]
-            figure.add_scatter(x=[settings[i] for i in here], y=rounded(picked["score"]), mode="markers", name=word)
+            figure.add_scatter(
+                x=[settings[i] for i in here], y=round_values(picked["score"]), mode="markers", name=word
+            )
             figure.data[-1].update(marker=marker, customdata=picked["number"].tolist())
             figure.data[-1].hovertemplate = f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{written.digits}f}}"
             figure.data[-1].hovertemplate += "<extra></extra>"
     return figure
 
 
-def _scatter(
+def _plot_trials(
     figure: go.Figure,
     rows: pd.DataFrame,
     x: list[Any],
@@ -191,19 +196,19 @@ def _scatter(
 ) -> None:
     if rows.empty:
         return
-    details = [escape_plotly(text, 200) for text in _details(rows)]
-    figure.add_scatter(x=x, y=rounded(scores), mode="markers", name=word, marker=marker, customdata=details)
+    details = [escape_plotly(text, 200) for text in _describe_trials(rows)]
+    figure.add_scatter(x=x, y=round_values(scores), mode="markers", name=word, marker=marker, customdata=details)
     score = f"<br>{written.words}: %{{y:.{written.digits}f}}" if rows["score"].notna().all() else ""
     figure.data[-1].hovertemplate = f"%{{customdata}}, {word}{score}<extra></extra>"
 
 
-def _details(rows: pd.DataFrame) -> Iterator[str]:
+def _describe_trials(rows: pd.DataFrame) -> Iterator[str]:
     for number, state, why, text in rows[["number", "state", "reason", "params"]].astype(object).to_numpy():
         params = ", ".join(f"{name} {format_value(value)}" for name, value in parse_json_object(text).items())
         yield f"trial {number} ({params})" + (f": {why}" if state == "FAILED" and why else "")
 
 
-def _lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], written: Metric) -> None:
+def _plot_lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], written: Metric) -> None:
     """All trials' curves as one trace with gaps: a trace each would be many times slower to draw."""
     if data.empty:
         return
@@ -212,18 +217,18 @@ def _lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any
     numbers: list[Any] = []
     for number, rows in data.groupby("number", sort=False):
         x += [*rows["epoch"].tolist(), None]
-        y += [*rounded(rows["value"]), None]
+        y += [*round_values(rows["value"]), None]
         numbers += [number] * (len(rows) + 1)
     figure.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 3}, name=name, line=line, customdata=numbers)
     figure.data[-1].hovertemplate = f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{written.digits}f}}<extra></extra>"
 
 
-def _shown(count: int, total: int) -> str:
+def _count_drawn(count: int, total: int) -> str:
     return f"{total} trials." if count == total else f"{count} of {total} trials are drawn."
 
 
-def _logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
+def _find_logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
     """Names of the cell's parameters that are searched on a logarithmic scale."""
     arms = records.section("study").get("arms")
     losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
-    return {name for loss in losses for name, domain in domains(loss) if domain.get("log") is True}
+    return {name for loss in losses for name, domain in find_domains(loss) if domain.get("log") is True}

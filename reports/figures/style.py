@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from reports.format.metrics import shorten
+from reports.format.values import shorten
 
 # Okabe and Ito 2008, "Color Universal Design"; without yellow and black, which vanish on light and dark ground.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -23,7 +23,7 @@ BEST = "#D55E00"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ReportFigure:
     """A figure with the words that go with it. `small` ones stand beside each other."""
 
     name: str
@@ -35,20 +35,20 @@ class Drawn:
     @property
     def json(self) -> str:
         """Plotly's JSON, ready to stand in a script element."""
-        return script_safe(self.figure.to_json())
+        return escape_script(self.figure.to_json())
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How an arm is drawn, the same in every figure of a report."""
 
     colour: str
     dash: str
 
 
-def line_style(position: int) -> Look:
+def line_style(position: int) -> LineStyle:
     """By position in the study; lines that lie on each other stay apart by their dashes."""
-    return Look(PALETTE[position % len(PALETTE)], DASHES[position % len(DASHES)])
+    return LineStyle(PALETTE[position % len(PALETTE)], DASHES[position % len(DASHES)])
 
 
 def with_alpha(colour: str, alpha: float) -> str:
@@ -79,20 +79,20 @@ def new_figure(x_title: str, y_title: str, height: int = 380, **layout: Any) -> 
     return figure
 
 
-def whole_steps(last: int) -> dict[str, Any]:
+def make_integer_ticks(last: int) -> dict[str, Any]:
     """Ticks of an axis of whole numbers: at most about ten, at round ones."""
     step = next((s * 10**power for power in range(9) for s in (1, 2, 5) if last / (s * 10**power) <= 10), 10**9)
     return {"tick0": 0, "dtick": step, "tickformat": "d"}
 
 
-def script_safe(text: str) -> str:
+def escape_script(text: str) -> str:
     """The same JSON without a sign that could end a script element or begin a comment in it."""
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
 
 
-def axis_of(settings: Sequence[Any], logarithmic: bool) -> dict[str, Any]:
+def make_setting_axis(settings: Sequence[Any], logarithmic: bool) -> dict[str, Any]:
     """The axis of a searched setting: linear, logarithmic, or by category for what is not a number."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings):
         return {"type": "category", "categoryorder": "category ascending", "range": [-0.5, len(set(settings)) - 0.5]}
@@ -101,6 +101,6 @@ def axis_of(settings: Sequence[Any], logarithmic: bool) -> dict[str, Any]:
     return {"type": "linear", "nticks": 6}
 
 
-def rounded(values: Any) -> list[float | None]:
+def round_values(values: Any) -> list[float | None]:
     """Six significant digits, enough for any screen; what was not measured becomes a gap."""
     return [float(f"{value:.6g}") if value is not None and math.isfinite(value) else None for value in values]

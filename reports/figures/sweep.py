@@ -17,12 +17,23 @@ import numpy as np
 import plotly.graph_objects as go
 
 from reports.analysis import statistics
-from reports.figures.style import BEST, GREY, Drawn, Look, escape_plotly, line_style, new_figure, rounded, with_alpha
-from reports.format.metrics import Metric, format_value
+from reports.figures.style import (
+    BEST,
+    GREY,
+    LineStyle,
+    ReportFigure,
+    escape_plotly,
+    line_style,
+    new_figure,
+    round_values,
+    with_alpha,
+)
+from reports.format.metrics import Metric
 from reports.format.settings import CLASS
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords
 
-FEWEST = 3
+MIN_ARMS = 3
 """Arms with a number of their own, from which on a figure says more than the table."""
 Path = tuple[str, ...]
 
@@ -52,26 +63,26 @@ class Point:
     mean: statistics.Mean
 
 
-def setting_figures(records: StudyRecords, student: str) -> list[Drawn]:
+def draw_sweep(records: StudyRecords, student: str) -> list[ReportFigure]:
     """The swept setting against each test metric, the one verdicts rest on first; none where nothing is swept."""
-    found = sweep(records)
+    found = find_sweep(records)
     if found is None:
         return []
     names = [name for name in records.confirmed.columns if str(name).startswith("test/")]
     names.sort(key=lambda name: name != records.test_metric)
-    data = [(records.get_metric(name), setting_data(records, student, found, name)) for name in names]
+    data = [(records.get_metric(name), collect_points(records, student, found, name)) for name in names]
     return [
-        draw_setting(points, found, written, student, records.direction_of(written.name))
+        plot_sweep(points, found, written, student, records.get_direction(written.name))
         for written, points in data
-        if sum(point.x is not None for point in points) >= FEWEST
+        if sum(point.x is not None for point in points) >= MIN_ARMS
     ]
 
 
-def sweep(records: StudyRecords) -> Sweep | None:
+def find_sweep(records: StudyRecords) -> Sweep | None:
     """The setting by which most arms differ from each other, and by which alone; None if fewer than FEWEST do."""
     listed = records.section("study").get("arms")
     losses = {
-        str(arm.get("name")): dict(_leaves(arm.get("loss")))
+        str(arm.get("name")): dict(_walk_leaves(arm.get("loss")))
         for arm in (listed if isinstance(listed, list) else [])
         if isinstance(arm, dict)
     }
@@ -79,61 +90,61 @@ def sweep(records: StudyRecords) -> Sweep | None:
     for arm, leaves in losses.items():
         for path, value in leaves.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                found[path, _without(leaves, path)][arm] = float(value)
-    swept = {key: arms for key, arms in found.items() if len(set(arms.values())) >= FEWEST}
+                found[path, _key_without(leaves, path)][arm] = float(value)
+    swept = {key: arms for key, arms in found.items() if len(set(arms.values())) >= MIN_ARMS}
     if not swept:
         return None
     (path, rest), fixed = max(swept.items(), key=lambda item: len(item[1]))
-    others = [arm for arm, leaves in losses.items() if arm not in fixed and _without(leaves, path) == rest]
+    others = [arm for arm, leaves in losses.items() if arm not in fixed and _key_without(leaves, path) == rest]
     return Sweep(path, fixed, tuple(others))
 
 
-def setting_data(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
+def collect_points(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
     """A point for each arm of the sweep and for what these are compared with, in the study's order."""
-    cells = records.cells_of(student)
+    cells = records.get_cells(student)
     controls = {cell.versus for cell in cells if cell.arm in found.fixed}
     shown = {*found.fixed, *found.others, *controls}
-    points = (_point(records, cell, found, name) for cell in cells if cell.arm in shown)
+    points = (_make_point(records, cell, found, name) for cell in cells if cell.arm in shown)
     return [point for point in points if point]
 
 
-def draw_setting(points: list[Point], found: Sweep, written: Metric, student: str, direction: str) -> Drawn:
+def plot_sweep(points: list[Point], found: Sweep, written: Metric, student: str, direction: str) -> ReportFigure:
     """Means with intervals over the seeds' dots, a line through the fixed ones; levels across the whole width."""
     figure = new_figure(escape_plotly(found.name), written.label, 360)
     fixed = sorted((point for point in points if point.arm in found.fixed), key=lambda point: point.x or 0.0)
     placed = [point.x for point in points if point.x is not None]
     wide = min(placed) > 0 and max(placed) / min(placed) > 50
-    low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widened(min(placed), max(placed))
+    low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widen(min(placed), max(placed))
     levels = [point for point in points if point.x is None]
-    aside = partial(_aside, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
+    aside = partial(_shift_left, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
     for point in levels:
-        _draw_level(figure, point, written, (low, high), controls=point.arm not in found.others)
-    _draw_points(figure, fixed, written, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", aside)
+        _plot_level(figure, point, written, (low, high), controls=point.arm not in found.others)
+    _plot_points(figure, fixed, written, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", aside)
     for point in points:
         if point.x is not None and point.arm not in found.fixed:
             label = f"{escape_plotly(point.arm, 30)}, chosen {format_value(point.x)}"
-            _draw_points(figure, [point], written, label, Look(BEST, "solid"), "star", aside)
+            _plot_points(figure, [point], written, label, LineStyle(BEST, "solid"), "star", aside)
     figure.update_xaxes(type="log" if wide else "linear", range=None if wide else [low, high])
     better = "lower" if direction == "min" else "higher"
     caption = (
-        f"Mean over {_seeds(points)} with its 95 % t interval; faint dots are single seeds. "
+        f"Mean over {_count_seeds(points)} with its 95 % t interval; faint dots are single seeds. "
         f"{better.capitalize()} is better. Verdicts rest on paired differences, which these intervals do not show."
     )
-    return Drawn(f"setting-{written.bare}", f"{student}: {found.name} against {written.words}", caption, figure)
+    return ReportFigure(f"setting-{written.bare}", f"{student}: {found.name} against {written.words}", caption, figure)
 
 
-def _point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
+def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
     runs = records.confirmed[records.confirmed["cell"] == cell.name]
     runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
     if runs.empty:
         return None
     written = records.get_metric(name)
     seeds = [float(value) * written.factor for value in runs[name]]
-    chosen = found.fixed.get(cell.arm, _configured(runs["config"].iloc[-1], found.path))
-    return Point(cell.arm, chosen, tuple(seeds), statistics.mean_interval(seeds))
+    chosen = found.fixed.get(cell.arm, _read_setting(runs["config"].iloc[-1], found.path))
+    return Point(cell.arm, chosen, tuple(seeds), statistics.compute_mean(seeds))
 
 
-def _configured(text: str, path: Path) -> float | None:
+def _read_setting(text: str, path: Path) -> float | None:
     """The number that a run's configuration has at `path` of its loss; None if there is none, or one that moves."""
     try:
         entry = json.loads(text)["loss"]
@@ -144,50 +155,50 @@ def _configured(text: str, path: Path) -> float | None:
     return float(entry) if isinstance(entry, int | float) and not isinstance(entry, bool) else None
 
 
-def _leaves(description: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _walk_leaves(description: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """A description's entries that are no objects, by path."""
     if isinstance(description, dict | list):
         items = description.items() if isinstance(description, dict) else enumerate(description)
         for key, item in items:
             if key not in CLASS or key == "is":
-                yield from _leaves(item, (*path, str(key)))
+                yield from _walk_leaves(item, (*path, str(key)))
     else:
         yield path, description
 
 
-def _without(leaves: dict[Path, Any], path: Path) -> str:
+def _key_without(leaves: dict[Path, Any], path: Path) -> str:
     """All entries that do not lie at or below `path`, as a key."""
     return repr(sorted((key, repr(value)) for key, value in leaves.items() if key[: len(path)] != path))
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
+def _widen(low: float, high: float) -> tuple[float, float]:
     """Some room at both sides; down to zero where that is near."""
     room = 0.06 * (high - low)
     return (-room if 0 <= low < 0.5 * (high - low) else low - room), high + room
 
 
-def _aside(factor: float, shift: float, x: float) -> float:
+def _shift_left(factor: float, shift: float, x: float) -> float:
     return factor * x - shift
 
 
-def _seeds(points: list[Point]) -> str:
+def _count_seeds(points: list[Point]) -> str:
     counts = sorted({point.mean.n for point in points})
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _draw_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[float, float], *, controls: bool) -> None:
+def _plot_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[float, float], *, controls: bool) -> None:
     colour, dash = (GREY, "7px,3px") if controls else (line_style(2).colour, "2px,3px")
     kind = "control" if controls else "moving"
     mean, interval = point.mean.mean, point.mean.interval
     if interval and controls:
-        band = [*rounded([interval.low] * 2), *rounded([interval.high] * 2)]
+        band = [*round_values([interval.low] * 2), *round_values([interval.high] * 2)]
         figure.add_scatter(
             x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=with_alpha(colour, 0.15), mode="none"
         )
         figure.data[-1].update(showlegend=False, hoverinfo="skip")
     figure.add_scatter(
         x=[ends[0], sum(ends) / 2, ends[1]],
-        y=rounded([mean] * 3),
+        y=round_values([mean] * 3),
         mode="lines",
         name=f"{escape_plotly(point.arm, 30)} ({kind})",
         line={"color": colour, "dash": dash, "width": 2},
@@ -195,27 +206,27 @@ def _draw_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[fl
     )
 
 
-def _draw_points(
+def _plot_points(
     figure: go.Figure,
     points: list[Point],
     written: Metric,
     name: str,
-    style: Look,
+    style: LineStyle,
     symbol: str,
     aside: Callable[[float], float],
 ) -> None:
     """Single seeds stand a little to the left of their mean, whose interval would cover them."""
     figure.add_scatter(
-        x=rounded(aside(point.x) for point in points if point.x is not None for _ in point.seeds),
-        y=rounded(value for point in points for value in point.seeds),
+        x=round_values(aside(point.x) for point in points if point.x is not None for _ in point.seeds),
+        y=round_values(value for point in points for value in point.seeds),
         mode="markers",
         marker={"color": with_alpha(style.colour, 0.35), "size": 6},
         showlegend=False,
         hovertemplate=f"one seed: %{{y:.{written.digits}f}}<extra></extra>",
     )
     figure.add_scatter(
-        x=rounded(point.x for point in points),
-        y=rounded(point.mean.mean for point in points),
+        x=round_values(point.x for point in points),
+        y=round_values(point.mean.mean for point in points),
         mode="lines+markers" if len(points) > 1 else "markers",
         name=name,
         line={"color": style.colour, "width": 1.5},
@@ -224,4 +235,4 @@ def _draw_points(
         hovertemplate=f"%{{customdata}}: %{{y:.{written.digits}f}}<extra></extra>",
     )
     half = [point.mean.interval.high - point.mean.mean if point.mean.interval else 0.0 for point in points]
-    figure.data[-1].error_y = {"array": rounded(half), "thickness": 1.8, "width": 6}
+    figure.data[-1].error_y = {"array": round_values(half), "thickness": 1.8, "width": 6}

@@ -13,18 +13,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, new_figure
-from reports.format.metrics import duration
+from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, new_figure
+from reports.format.values import format_duration
 from reports.load import StudyRecords
 
-FINEST = 1500
+BARS_PER_AXIS = 1500
 """Stretches closer to each other than this part of the whole are drawn as one, once there are MOST_SINGLY of them."""
-MOST_SINGLY = 1500
-LONGEST_PAUSE = 0.04
+MAX_SINGLE_BARS = 1500
+MAX_PAUSE = 0.04
 """Pauses longer than this part of all the time worked are cut out."""
 
-TRIAL = ["trial_id", "cell", "phase", "number", "state", "worker"]
-KINDS = {
+TRIAL_COLUMNS = ["trial_id", "cell", "phase", "number", "state", "worker"]
+TRIAL_KINDS = {
     "prepare": ("preparing", PALETTE[5]),
     "search": ("search, complete", PALETTE[0]),
     "confirm": ("confirm, complete", PALETTE[2]),
@@ -34,46 +34,48 @@ KINDS = {
 }
 
 
-def timeline(records: StudyRecords) -> Drawn | None:
+def draw_timeline(records: StudyRecords) -> ReportFigure | None:
     """The figure; None for a study without any epoch."""
-    stretches = stretch_data(records)
-    return draw_timeline(*pauses(stretches)) if len(stretches) else None
+    stretches = collect_stretches(records)
+    return plot_timeline(*cut_pauses(stretches)) if len(stretches) else None
 
 
-def stretch_data(records: StudyRecords) -> pd.DataFrame:
+def collect_stretches(records: StudyRecords) -> pd.DataFrame:
     """Per stretch in which a trial ran without a break: trial_id, cell, phase, number, kind, lane, begin, end (s)."""
     epochs = records.epochs[["trial_id", "recorded", "seconds"]].dropna()
-    rows = epochs.merge(records.trials[TRIAL], on="trial_id").sort_values(["trial_id", "recorded"])
-    rows["end"] = _seconds(rows["recorded"])
+    rows = epochs.merge(records.trials[TRIAL_COLUMNS], on="trial_id").sort_values(["trial_id", "recorded"])
+    rows["end"] = _to_seconds(rows["recorded"])
     rows["begin"] = rows["end"] - rows["seconds"]
     # An epoch may wait for its row to be read; a break is longer than any wait.
     wait = 60 + 3 * rows.groupby("trial_id")["seconds"].transform("max")
     broken = rows["begin"] - rows.groupby("trial_id")["end"].shift() > wait
     rows["stretch"] = broken.groupby(rows["trial_id"]).cumsum()
-    kept = {name: (name, "first") for name in TRIAL[1:]}
+    kept = {name: (name, "first") for name in TRIAL_COLUMNS[1:]}
     kept |= {"begin": ("begin", "min"), "end": ("end", "max")}
     found = rows.groupby(["trial_id", "stretch"], as_index=False).agg(**kept)
-    return _placed(pd.concat([found, _without_epochs(records)], ignore_index=True))
+    return _assign_kinds_and_lanes(pd.concat([found, _collect_trials_without_epochs(records)], ignore_index=True))
 
 
-def _without_epochs(records: StudyRecords) -> pd.DataFrame:
+def _collect_trials_without_epochs(records: StudyRecords) -> pd.DataFrame:
     """Trials that ended before their first epoch."""
     trials = records.trials[~records.trials["trial_id"].isin(records.epochs["trial_id"])]
     trials = trials.dropna(subset=["started", "ended"])
-    return trials[TRIAL].assign(begin=_seconds(trials["started"]), end=_seconds(trials["ended"]), stretch=0)
+    return trials[TRIAL_COLUMNS].assign(
+        begin=_to_seconds(trials["started"]), end=_to_seconds(trials["ended"]), stretch=0
+    )
 
 
-def _placed(found: pd.DataFrame) -> pd.DataFrame:
+def _assign_kinds_and_lanes(found: pd.DataFrame) -> pd.DataFrame:
     """With kind and lane, in the order of time, which begins with the first of them."""
     kind = found["state"].where(found["state"].isin(["PRUNED", "FAILED"]), "other")
     found["kind"] = found["phase"].where(found["state"] == "COMPLETE", kind)
     found["worker"] = found["worker"].fillna("")
     found[["begin", "end"]] -= found["begin"].min()
-    found["lane"] = found["worker"].map(lanes(found))
+    found["lane"] = found["worker"].map(assign_lanes(found))
     return found.sort_values("begin", ignore_index=True)
 
 
-def lanes(stretches: pd.DataFrame) -> dict[str, int]:
+def assign_lanes(stretches: pd.DataFrame) -> dict[str, int]:
     """A lane for each worker, from 0; one that took the place of another shares its lane."""
     spans = stretches.groupby("worker").agg(begin=("begin", "min"), end=("end", "max")).sort_values("begin")
     free: list[tuple[str, float]] = []
@@ -87,20 +89,20 @@ def lanes(stretches: pd.DataFrame) -> dict[str, int]:
     return found
 
 
-def pauses(stretches: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[float, float]]]:
+def cut_pauses(stretches: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[float, float]]]:
     """The stretches with long pauses of the whole study cut out, and each of these: where it was, how long it was."""
     reached = stretches["end"].cummax().shift(fill_value=0.0)
     idle = (stretches["begin"] - reached).clip(lower=0)
-    longest = LONGEST_PAUSE * (stretches["end"].max() - idle.sum())
+    longest = MAX_PAUSE * (stretches["end"].max() - idle.sum())
     cut = idle.where(idle > max(longest, 60.0), 0.0)
     found = [(float(stretches["begin"][i] - cut[: i + 1].sum()), float(cut[i])) for i in cut.index[cut > 0]]
     moved = stretches.assign(begin=stretches["begin"] - cut.cumsum(), end=stretches["end"] - cut.cumsum())
     return moved, found
 
 
-def merged(stretches: pd.DataFrame) -> pd.DataFrame:
+def merge_stretches(stretches: pd.DataFrame) -> pd.DataFrame:
     """Stretches of one kind on one lane that lie closer than a screen can show, as one; `count` says of how many."""
-    gap = stretches["end"].max() / FINEST
+    gap = stretches["end"].max() / BARS_PER_AXIS
     rows = stretches.sort_values(["lane", "begin"])
     same = (rows[["lane", "kind"]] == rows[["lane", "kind"]].shift()).all(axis=1)
     near = (rows["begin"] - rows["end"].shift()).abs() <= gap
@@ -112,10 +114,10 @@ def merged(stretches: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-def draw_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) -> Drawn:
+def plot_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) -> ReportFigure:
     """Bars on the workers' lanes by what became of the trial, and a line at each pause that was cut out."""
-    thick = len(stretches) > MOST_SINGLY
-    shown = merged(stretches) if thick else stretches.assign(count=1)
+    thick = len(stretches) > MAX_SINGLE_BARS
+    shown = merge_stretches(stretches) if thick else stretches.assign(count=1)
     count = int(stretches["lane"].max()) + 1
     whole = float(shown["end"].max())
     unit, seconds = ("hours", 3600) if whole > 5400 else ("minutes", 60) if whole > 180 else ("seconds", 1)
@@ -126,22 +128,24 @@ def draw_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) ->
     ticks["ticktext"] = [str(lane + 1) for lane in range(0, count, every)]
     figure.update_yaxes(**ticks, range=[count - 0.4, -0.6], showgrid=False)
     width = 14 if count <= 12 else 8
-    for kind, (word, colour) in KINDS.items():
-        _bars(figure, shown[shown["kind"] == kind], whole, seconds, word, {"color": colour, "width": width})
+    for kind, (word, colour) in TRIAL_KINDS.items():
+        _plot_bars(figure, shown[shown["kind"] == kind], whole, seconds, word, {"color": colour, "width": width})
     for where, _ in breaks:
         figure.add_vline(x=where / seconds, line={"color": GREY, "width": 1.5, "dash": "2px,3px"})
     figure.update_layout(hovermode="closest")
-    return Drawn("timeline", "When trials ran", _caption(stretches, shown, breaks, count), figure)
+    return ReportFigure("timeline", "When trials ran", _write_caption(stretches, shown, breaks, count), figure)
 
 
-def _bars(figure: go.Figure, rows: pd.DataFrame, whole: float, seconds: int, word: str, style: dict[str, Any]) -> None:
+def _plot_bars(
+    figure: go.Figure, rows: pd.DataFrame, whole: float, seconds: int, word: str, style: dict[str, Any]
+) -> None:
     """All bars of one kind as one trace with gaps; a little shorter than they were, so that neighbours stay apart."""
     if rows.empty:
         return
     apart = np.minimum(whole / 400, (rows["end"] - rows["begin"]) / 4)
     begin, end = rows["begin"] / seconds, (rows["end"] - apart) / seconds
     x = np.column_stack([begin, end]).round(4).tolist()
-    texts = [_told(row, word) for row in rows.itertuples()]
+    texts = [_describe_bar(row, word) for row in rows.itertuples()]
     figure.add_scatter(
         x=[value for pair in x for value in (*pair, None)],
         y=[value for lane in rows["lane"].tolist() for value in (lane, lane, None)],
@@ -153,28 +157,30 @@ def _bars(figure: go.Figure, rows: pd.DataFrame, whole: float, seconds: int, wor
     )
 
 
-def _told(row: Any, word: str) -> str:
+def _describe_bar(row: Any, word: str) -> str:
     if row.count > 1:
         return escape_plotly(f"{row.count} trials, {word}")
     return escape_plotly(
-        f"{row.cell}, {row.phase} {row.number}: {word}, {duration(row.end - row.begin)}, {row.worker}", 140
+        f"{row.cell}, {row.phase} {row.number}: {word}, {format_duration(row.end - row.begin)}, {row.worker}", 140
     )
 
 
-def _caption(stretches: pd.DataFrame, shown: pd.DataFrame, breaks: list[tuple[float, float]], count: int) -> str:
+def _write_caption(stretches: pd.DataFrame, shown: pd.DataFrame, breaks: list[tuple[float, float]], count: int) -> str:
     kinds = stretches.drop_duplicates("trial_id", keep="last")["kind"].value_counts()
-    counts = ", ".join(f"{kinds[kind]} {KINDS[kind][0]}" for kind in ("PRUNED", "FAILED", "other") if kind in kinds)
+    counts = ", ".join(
+        f"{kinds[kind]} {TRIAL_KINDS[kind][0]}" for kind in ("PRUNED", "FAILED", "other") if kind in kinds
+    )
     told = f"{stretches['trial_id'].nunique()} trials on {count} worker{'s' * (count > 1)}"
     told += f": {counts}." if counts else "."
     if len(shown) < len(stretches):
         told += " Neighbours too short for a screen are drawn as one bar."
     if breaks:
-        longest = ", ".join(duration(length) for _, length in breaks[:6])
+        longest = ", ".join(format_duration(length) for _, length in breaks[:6])
         told += f" Dotted lines: pauses in which nothing ran, left out here ({longest}{' …' * (len(breaks) > 6)})."
     if stretches["trial_id"].duplicated().any():
         told += " A trial that went on later stands under the worker that ran it last."
     return told
 
 
-def _seconds(times: pd.Series) -> pd.Series:
+def _to_seconds(times: pd.Series) -> pd.Series:
     return (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()

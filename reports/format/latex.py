@@ -33,7 +33,7 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ", "0123456789-n", strict=T
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₋ₙ", "0123456789-n", strict=True))
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     """One line of text that LaTeX sets as it stands here, in ASCII."""
     line = unicodedata.normalize("NFC", " ".join(text.split()))
     return re.sub(r"-(?=-)", "-{}", "".join(map(_sign, line)))  # two hyphens would become a dash

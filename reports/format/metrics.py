@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reports.format.values import format_number
+
 SCHEMA_1 = {
     **dict.fromkeys(("accuracy", "top1", "top5", "precision", "recall", "iou", "mean_iou"), ("%", 2, "")),
     "f1": ("%", 2, "F1"),
@@ -19,7 +21,7 @@ SCHEMA_1 = {
 }
 """Unit, digits and label of the metrics of studies of schema 1, whose study.json declares directions alone."""
 
-CLASS = "class_"
+CLASS_PREFIX = "class_"
 """How the name of a score of one class begins: "class_f1_skin" is the class skin's f1."""
 
 
@@ -54,13 +56,13 @@ class Metric:
     def _split(self) -> str:
         return self.name.rsplit("/", 1)[0] if "/" in self.name else ""
 
-    def text(self, value: float | None) -> str:
+    def format(self, value: float | None) -> str:
         """The value in its written unit, without the unit: 0.9532 → "95.32"."""
-        return "–" if value is None or not math.isfinite(value) else number(value * self.factor, self.digits)
+        return "–" if value is None or not math.isfinite(value) else format_number(value * self.factor, self.digits)
 
-    def signed(self, value: float | None) -> str:
+    def format_signed(self, value: float | None) -> str:
         """The same with its sign: "+0.64", "−0.12"."""
-        text = self.text(value)
+        text = self.format(value)
         return text if text.startswith(("−", "–")) else f"+{text}"
 
 
@@ -74,43 +76,9 @@ def make_metric(name: str, declared: object = None) -> Metric:
         unit, digits, label = (declared.get(key) for key in ("unit", "digits", "label"))
     else:
         unit, digits, label = SCHEMA_1.get(bare, ("", 4, ""))
-        if bare.startswith(CLASS):
-            unit, digits, _ = SCHEMA_1.get(bare.removeprefix(CLASS).split("_", 1)[0], ("", 4, ""))
+        if bare.startswith(CLASS_PREFIX):
+            unit, digits, _ = SCHEMA_1.get(bare.removeprefix(CLASS_PREFIX).split("_", 1)[0], ("", 4, ""))
     unit, digits, noun = str(unit or ""), digits if isinstance(digits, int) else 4, str(label or bare)
     if unit == "%":
         return Metric(name, 100.0, digits, unit, "points", noun)
     return Metric(name, 1.0, digits, unit, unit, noun)
-
-
-def number(value: float, digits: int) -> str:
-    """A number with a true minus sign, and none before a zero: −0.001 at two digits is "0.00"."""
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def format_value(value: object) -> str:
-    """A setting's value: numbers at four significant digits, everything else as text."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "–"
-    return str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: "48 s", "3 min 20 s", "2 h 05 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def shorten(text: str, length: int) -> str:
-    """`text` in at most `length` characters and one line; what is left out in the middle becomes "…"."""
-    text = " ".join(text.split())
-    if len(text) <= length:
-        return text
-    head = (length - 1 + 1) // 2
-    return text[:head] + "…" + text[len(text) - (length - 1 - head) :]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reports.format.metrics import format_value
+from reports.format.values import format_value
 
 LINE = 90
 """Characters up to which a setting is written on one line instead of as a list of its parts."""
@@ -25,18 +25,18 @@ CLASS = ("is", "from", "source")
 """The entries by which a description names its class; see study/identity.py."""
 
 
-def settings(
+def list_settings(
     description: dict[str, Any], leave_out: tuple[str, ...] = (*CLASS, "name", "question")
 ) -> tuple[Setting, ...]:
     """The entries of a description, in its order."""
     return tuple(_setting(key, value) for key, value in description.items() if key not in leave_out)
 
 
-def domains(description: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def find_domains(description: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every searched domain with the dotted name under which trials record its value, as study.space names them."""
     if isinstance(description, list):
         for index, item in enumerate(description):
-            yield from domains(item, _join(path, index))
+            yield from find_domains(item, _join(path, index))
     elif isinstance(description, dict):
         if description.get("is") in ("Uniform", "Integer", "Choice"):
             yield path, description
@@ -44,15 +44,15 @@ def domains(description: Any, path: str = "") -> Iterator[tuple[str, dict[str, A
         if description.get("is") == "Choice":
             parts = dict(zip(description.get("labels", ()), description.get("options", ()), strict=False))
         for key, item in parts.items():
-            yield from domains(item, _join(path, key))
+            yield from find_domains(item, _join(path, key))
 
 
 def _setting(name: str, value: Any) -> Setting:
-    text = line(value)
+    text = describe(value)
     if len(text) <= LINE or not isinstance(value, dict | list):
         return Setting(name, text)
     if isinstance(value, dict):
-        return Setting(name, str(value.get("is", "")), settings(value, CLASS))
+        return Setting(name, str(value.get("is", "")), list_settings(value, CLASS))
     return Setting(name, "", tuple(_named(index, item) for index, item in enumerate(value)))
 
 
@@ -63,17 +63,17 @@ def _named(index: int, item: Any) -> Setting:
     return _setting(str(index), item)
 
 
-def line(value: Any) -> str:
+def describe(value: Any) -> str:
     """A description in one line, close to how a space file writes it."""
     if isinstance(value, list):
-        return ", ".join(line(item) for item in value) or "none"
+        return ", ".join(describe(item) for item in value) or "none"
     if not isinstance(value, dict):
         return format_value(value) if value != "" else "–"
     kind, fields = value.get("is"), {key: item for key, item in value.items() if key not in CLASS}
     if kind in ("Uniform", "Integer"):
         scale = ", logarithmic" if fields.get("log") else ""
         whole = "whole, " if kind == "Integer" else ""
-        return f"searched: {whole}{line(fields.get('low'))} to {line(fields.get('high'))}{scale}"
+        return f"searched: {whole}{describe(fields.get('low'))} to {describe(fields.get('high'))}{scale}"
     if kind == "Choice":
         return f"searched: one of {_options(fields)}"
     inner = ", ".join(f"{key} {_nested(item)}" for key, item in fields.items())
@@ -88,7 +88,7 @@ def _options(choice: dict[str, Any]) -> str:
 
 
 def _nested(value: Any) -> str:
-    return f"[{line(value)}]" if isinstance(value, list) else line(value)
+    return f"[{describe(value)}]" if isinstance(value, list) else describe(value)
 
 
 def _join(path: str, key: Any) -> str:

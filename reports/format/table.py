@@ -13,8 +13,8 @@ import re
 import textwrap
 from dataclasses import dataclass
 
-from reports.format.latex import escaped
-from reports.format.metrics import shorten
+from reports.format.latex import escape_latex
+from reports.format.values import shorten
 
 GREY = r"\color[gray]{0.4}"
 """Before what is greyed; on white 5.7 : 1 in contrast."""
@@ -71,16 +71,16 @@ def to_tex(table: Table) -> str:
     cells = [[_tex_cell(*pair) for pair in zip(row, table.align, strict=True)] for row in table.rows]
     kinds = table.kinds or ("",) * len(cells)
     rows = [[GREY + c for c in row] if kind == "greyed" else row for row, kind in zip(cells, kinds, strict=True)]
-    notes = [escaped(note) for note in table.notes]
+    notes = [escape_latex(note) for note in table.notes]
     lines = [
         "% needs \\usepackage{booktabs}" + (" and \\usepackage{xcolor}" if "greyed" in kinds else ""),
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{escaped(table.caption)}}}",
-        f"\\label{{tab:{file_stem(table.name)}}}",
+        f"\\caption{{{escape_latex(table.caption)}}}",
+        f"\\label{{tab:{make_file_stem(table.name)}}}",
         f"\\begin{{tabular}}{{{table.align}}}",
         "\\toprule",
-        _tex_row([escaped(title) for title in table.columns]),
+        _tex_row([escape_latex(title) for title in table.columns]),
         "\\midrule",
         *map(_tex_row, rows),
         "\\bottomrule",
@@ -93,7 +93,7 @@ def to_tex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def file_stem(name: str) -> str:
+def make_file_stem(name: str) -> str:
     """A table's name as a file name on any system; what that cuts off or leaves out is kept apart by a hash."""
     stem = re.sub(r"[^A-Za-z0-9._+=]+", "-", name).strip("-.")
     told = len(stem) <= 80 and re.fullmatch(r"[A-Za-z0-9.+=, /_-]*", name)
@@ -105,9 +105,9 @@ def _tex_row(cells: list[str]) -> str:
 
 
 def _tex_cell(text: str, letter: str) -> str:
-    parts = [escaped(part) for part in text.split("; ")] if letter == "r" else []
+    parts = [escape_latex(part) for part in text.split("; ")] if letter == "r" else []
     stacked = r"\begin{tabular}[t]{@{}r@{}}" + r"\\".join(parts) + r"\end{tabular}"
-    return stacked if len(parts) > 1 else escaped(text)
+    return stacked if len(parts) > 1 else escape_latex(text)
 
 
 def _longest_word(text: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reports.papers.schema import Layout, Line
+from reports.papers.schema import Heading, Layout
 
 
 def layouts() -> tuple[Layout, ...]:
@@ -18,9 +18,9 @@ def layouts() -> tuple[Layout, ...]:
 
 # -- P0: face parsing ----------------------------------------------------------------------------------------------
 
-P0_TEACHER = Line("ResNet-101, FCN", model="resnet101_fcn")
+P0_TEACHER = Heading("ResNet-101, FCN", model="resnet101_fcn")
 P0_STUDENTS = (
-    Line(
+    Heading(
         "MobileNetV3, DeepLabV3",
         model="deeplabv3_mobilenet_v3_large",
         notes=(
@@ -28,8 +28,8 @@ P0_STUDENTS = (
             "4.2 and in the English caption: read as MobileNetV3",
         ),
     ),
-    Line("ResNet-34, FCN", model="resnet34_fcn"),
-    Line("ResNet-18, FCN", model="resnet18_fcn"),
+    Heading("ResNet-34, FCN", model="resnet34_fcn"),
+    Heading("ResNet-18, FCN", model="resnet18_fcn"),
 )
 ONE_RUN = "one run each, without a spread: differences of a few hundredths are within what a seed changes"
 P0_CITATION = "the paper cites its reference 2 for logit standardisation, which is its reference 6"
@@ -51,11 +51,11 @@ def p0_table_1() -> Layout:
         caption="teacher and students without distillation",
         metric="f1",
         head="net",
-        rows=(Line("{} (teacher)", "teacher", method="teacher"), Line("{}", "student", method="none")),
+        rows=(Heading("{} (teacher)", "teacher", method="teacher"), Heading("{}", "student", method="none")),
         columns=(
-            Line("parameters", metric="parameters", notes=(complexity,)),
-            Line("F1, %", metric="f1"),
-            Line("accuracy, %", metric="accuracy"),
+            Heading("parameters", metric="parameters", notes=(complexity,)),
+            Heading("F1, %", metric="f1"),
+            Heading("accuracy, %", metric="accuracy"),
         ),
         teacher=P0_TEACHER,
         students=P0_STUDENTS,
@@ -84,12 +84,12 @@ def _p0_methods(number: int, caption: str, metric: str, gain: str) -> Layout:
         caption=caption,
         metric="f1",
         head="student",
-        rows=(Line("{}", "student", metric=metric),),
+        rows=(Heading("{}", "student", metric=metric),),
         columns=(
-            Line("no distillation", method="none"),
-            Line("KD", method="kd"),
-            Line("KD-STD", method="kd_std", notes=(P0_CITATION,)),
-            Line("LDT", method="ldt", notes=(gain,)),
+            Heading("no distillation", method="none"),
+            Heading("KD", method="kd"),
+            Heading("KD-STD", method="kd_std", notes=(P0_CITATION,)),
+            Heading("LDT", method="ldt", notes=(gain,)),
         ),
         students=P0_STUDENTS,
         notes=(ONE_RUN,),
@@ -113,19 +113,19 @@ def p1_table_1() -> Layout:
         metric="accuracy",
         head="method",
         rows=(
-            Line("DKD", method="dkd", metric="accuracy", notes=(lost,)),
+            Heading("DKD", method="dkd", metric="accuracy", notes=(lost,)),
             _gain("+ EAT", "dkd+eat", "the best of several: r = 0.4 for ResNet-8, 0.2 for ResNet-20"),
             _gain("+ DAT", "dkd+dat"),
             _gain("+ LP", "dkd+lp", "0 to 40 % in four stages for ResNet-8; for ResNet-20 no setting is known"),
         ),
-        columns=(Line("{}", "student"),),
-        students=(Line("ResNet-8", model="resnet8"), Line("ResNet-20", model="resnet20")),
+        columns=(Heading("{}", "student"),),
+        students=(Heading("ResNet-8", model="resnet8"), Heading("ResNet-20", model="resnet20")),
         notes=(noise,),
     )
 
 
-def _gain(title: str, method: str, *notes: str) -> Line:
-    return Line(title, method=method, metric="accuracy", versus="dkd", notes=notes)
+def _gain(title: str, method: str, *notes: str) -> Heading:
+    return Heading(title, method=method, metric="accuracy", versus="dkd", notes=notes)
 
 
 # -- P2: face super-resolution -------------------------------------------------------------------------------------
@@ -144,31 +144,31 @@ def p2_table_1() -> Layout:
         metric="psnr",
         head="net",
         rows=(
-            Line("RCAN", model="rcan", method="baseline"),
-            Line("SRFBN", model="srfbn", method="baseline", notes=("which of its sizes is not stated",)),
-            Line("{} (teacher)", "teacher", method="teacher"),
-            Line("{}, no distillation", "student", method="none"),
-            Line("{}, adversarial distillation", "student", method="adversarial_kd", notes=(bracket,)),
+            Heading("RCAN", model="rcan", method="baseline"),
+            Heading("SRFBN", model="srfbn", method="baseline", notes=("which of its sizes is not stated",)),
+            Heading("{} (teacher)", "teacher", method="teacher"),
+            Heading("{}, no distillation", "student", method="none"),
+            Heading("{}, adversarial distillation", "student", method="adversarial_kd", notes=(bracket,)),
         ),
         columns=(
-            Line("PSNR, dB", metric="psnr", digits=3, notes=(channel,)),
-            Line("SSIM", metric="ssim", digits=3, notes=(channel,)),
-            Line("LPIPS", metric="lpips", digits=4, notes=("of which net is not stated",)),
-            Line("parameters", metric="parameters", notes=(sizes,)),
-            Line("MACs", metric="macs", notes=(sizes,)),
-            Line("latency, ms", metric="latency", notes=(sizes,)),
+            Heading("PSNR, dB", metric="psnr", digits=3, notes=(channel,)),
+            Heading("SSIM", metric="ssim", digits=3, notes=(channel,)),
+            Heading("LPIPS", metric="lpips", digits=4, notes=("of which net is not stated",)),
+            Heading("parameters", metric="parameters", notes=(sizes,)),
+            Heading("MACs", metric="macs", notes=(sizes,)),
+            Heading("latency, ms", metric="latency", notes=(sizes,)),
         ),
-        teacher=Line("Dictionary net", model="vgg_sr-32atoms"),
-        students=(Line("Student", model="vgg_sr"),),
+        teacher=Heading("Dictionary net", model="vgg_sr-32atoms"),
+        students=(Heading("Student", model="vgg_sr"),),
         notes=(unknown,),
     )
 
 
 # -- P4: crowd counting --------------------------------------------------------------------------------------------
 
-P4_STUDENTS = (Line("MCNN", model="mcnn"),)
-MAE = Line("MAE", metric="mae")
-RMSE = Line("RMSE", metric="rmse", notes=("called MSE in the paper's text",))
+P4_STUDENTS = (Heading("MCNN", model="mcnn"),)
+MAE = Heading("MAE", metric="mae")
+RMSE = Heading("RMSE", metric="rmse", notes=("called MSE in the paper's text",))
 
 
 def p4_table_1() -> Layout:
@@ -191,12 +191,12 @@ def p4_table_1() -> Layout:
         metric="mae",
         head="net",
         rows=(
-            Line("{} (teacher)", "teacher", method="teacher"),
-            Line("{}", "student", method="none"),
-            Line("{} with KD, alpha 0.1", "student", method="kd alpha=0.1", notes=(chosen, gain)),
+            Heading("{} (teacher)", "teacher", method="teacher"),
+            Heading("{}", "student", method="none"),
+            Heading("{} with KD, alpha 0.1", "student", method="kd alpha=0.1", notes=(chosen, gain)),
         ),
-        columns=(Line("parameters (weights)", metric="size", notes=(size,)), MAE, RMSE),
-        teacher=Line("M-SFANet", model="m_sfanet"),
+        columns=(Heading("parameters (weights)", metric="size", notes=(size,)), MAE, RMSE),
+        teacher=Heading("M-SFANet", model="m_sfanet"),
         students=P4_STUDENTS,
     )
 
@@ -220,8 +220,8 @@ def p4_table_2() -> Layout:
         metric="mae",
         head="student",
         rows=(
-            Line("{}, alpha 0", "student", method="none", ours=True),
-            *(Line(f"{{}}, alpha {alpha}", "student", method=f"kd alpha={alpha}") for alpha in (0.1, 0.3, 0.5, 0.7)),
+            Heading("{}, alpha 0", "student", method="none", ours=True),
+            *(Heading(f"{{}}, alpha {alpha}", "student", method=f"kd alpha={alpha}") for alpha in (0.1, 0.3, 0.5, 0.7)),
         ),
         columns=(replace(MAE, notes=(trend,)), replace(RMSE, notes=(*RMSE.notes, uneven))),
         students=P4_STUDENTS,

@@ -16,7 +16,7 @@ from reports.analysis.published import Published
 
 
 @dataclass(frozen=True)
-class Line:
+class Heading:
     """A row or a column: its heading, and what it says of the figures along it; the crossing line says the rest.
 
     With a role it stands for a line per teacher or student, whose name takes the place of "{}" in its title.
@@ -50,21 +50,21 @@ class Layout:
     caption: str
     metric: str
     head: str
-    rows: tuple[Line, ...]
-    columns: tuple[Line, ...]
-    students: tuple[Line, ...]
-    teacher: Line | None = None
+    rows: tuple[Heading, ...]
+    columns: tuple[Heading, ...]
+    students: tuple[Heading, ...]
+    teacher: Heading | None = None
     further_arms: bool = False
     """Whether the study's arms that no paper reports have rows of their own."""
     notes: tuple[str, ...] = ()
 
     @property
-    def names(self) -> dict[str, tuple[Line, ...]]:
+    def names(self) -> dict[str, tuple[Heading, ...]]:
         """The paper's nets by role."""
         return {"teacher": (self.teacher,) if self.teacher else (), "student": self.students}
 
 
-def crossed(row: Line, column: Line) -> Line:
+def combine(row: Heading, column: Heading) -> Heading:
     """What stands where a row and a column meet."""
     return replace(
         row,
@@ -75,7 +75,7 @@ def crossed(row: Line, column: Line) -> Line:
     )
 
 
-def expanded(lines: Iterable[Line], names: dict[str, tuple[Line, ...]]) -> Iterator[Line]:
+def expand_roles(lines: Iterable[Heading], names: dict[str, tuple[Heading, ...]]) -> Iterator[Heading]:
     """The lines with a name for each role: of neighbours of one role all with the first name, then with the second."""
     for role, group in groupby(lines, key=lambda line: line.role):
         neighbours = tuple(group)
@@ -87,28 +87,28 @@ def expanded(lines: Iterable[Line], names: dict[str, tuple[Line, ...]]) -> Itera
                 yield replace(line, title=title, model=name.model, notes=(*line.notes, *name.notes))
 
 
-def figure(layout: Layout, place: Line) -> Published | None:
+def find_figure(layout: Layout, place: Heading) -> Published | None:
     """The paper's figure at a crossing, where it has exactly one."""
-    reported = () if place.ours else published.find(layout.paper, place.model, place.method)
-    found = [row for row in reported if row.reports(place.metric) and (row.versus or "") == place.versus]
+    reported = () if place.ours else published.find_figures(layout.paper, place.model, place.method)
+    found = [row for row in reported if row.is_of_metric(place.metric) and (row.versus or "") == place.versus]
     return found[0] if len(found) == 1 else None
 
 
-def marks(layout: Layout) -> dict[str, str]:
+def assign_marks(layout: Layout) -> dict[str, str]:
     """ "[a]", "[b]", … for each footnote, in reading order: caption, columns, rows, figures."""
-    columns, rows = (tuple(expanded(lines, layout.names)) for lines in (layout.columns, layout.rows))
-    figures = [found for row in rows for column in columns if (found := figure(layout, crossed(row, column)))]
+    columns, rows = (tuple(expand_roles(lines, layout.names)) for lines in (layout.columns, layout.rows))
+    figures = [found for row in rows for column in columns if (found := find_figure(layout, combine(row, column)))]
     texts = [*layout.notes, *(note for line in (*columns, *rows) for note in line.notes)]
     texts += [found.note for found in figures if found.note]
     return {text: f"[{letter}]" for text, letter in zip(dict.fromkeys(texts), string.ascii_lowercase, strict=False)}
 
 
-def marked(text: str, notes: tuple[str, ...], letters: dict[str, str]) -> str:
+def add_marks(text: str, notes: tuple[str, ...], letters: dict[str, str]) -> str:
     """The text with its footnotes' letters: "LDT [b][c]"."""
     return " ".join([text, "".join(letters[note] for note in notes)]) if notes else text
 
 
-def title(layout: Layout, line: Line, letters: dict[str, str]) -> str:
+def format_heading(layout: Layout, line: Heading, letters: dict[str, str]) -> str:
     """A heading with the footnotes on the paper's figures along it: none where a net is only a study's."""
     foreign = line.role and line.model not in {name.model for name in layout.names[line.role]}
-    return line.title if foreign else marked(line.title, line.notes, letters)
+    return line.title if foreign else add_marks(line.title, line.notes, letters)

@@ -1,216 +1,102 @@
-"""The report's tables: comparison, failures, provenance; budget.py and search_results.py have the others.
+"""The table of a student's arms, with each arm's difference to the one it is compared with.
 
-Each is a function from the records to a `Table`, already formatted for people. comparison.py does the arithmetic
-of the first; comparison.csv holds its numbers unrounded.
+reports/analysis/comparison.py does the arithmetic; tables/comparison.csv has the numbers unrounded.
 """
 
 from __future__ import annotations
 
-import textwrap
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 from reports.analysis import statistics
-from reports.analysis.comparison import ArmResult, Comparison, Reference, compare, verdict_text
+from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms, format_verdict
 from reports.analysis.published import Published
-from reports.analysis.statistics import Mean, Paired
-from reports.format.metrics import Metric, format_value, shorten
-from reports.format.table import Table, to_text
-from reports.load import StudyRecords, load
-from reports.text import summary as headline
-
-FULL_WIDTH = 100
-"""Columns of a terminal from which on the whole comparison table is printed."""
+from reports.format.table import Table
+from reports.load import StudyRecords
+from reports.text.results import format_difference, format_mean, format_p
+from reports.text.summary import list_code_notes
 
 
-def comparison_text(folder: Path, width: int = 110) -> str:
-    """What the command line prints at the end of a run: data, each student's table, the answers, what is missing.
-
-    Raises RecordsError if `folder` is no study.
-    """
-    records = load(folder)
-    blocks = [_wrapped(headline.data_line(records), width)]
-    for comparison in compare(records):
-        table = comparison_table(comparison)
-        lines = [headline.seeds_line(comparison), *table.notes, headline.answer(comparison)]
-        shown = table if width >= FULL_WIDTH else _narrowed(table)
-        blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(shown, width)}")
-        blocks.append("\n".join(_wrapped(line, width) for line in lines if line))
-    blocks.append("\n".join(_wrapped(line, width) for line in headline.missing(records)))
-    return "\n\n".join(block for block in blocks if block) + "\n"
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return the comparison table of each student."""
+    return [make_comparison_table(comparison) for comparison in compare_arms(records)]
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """One student's arms, the teacher first as a reference."""
-    written, rows = comparison.metric, comparison.rows
+def make_comparison_table(comparison: Comparison) -> Table:
+    """Return one student's arms, the teacher first as a reference; columns that no row fills are left out."""
+    metric, rows, teacher = comparison.metric, comparison.rows, comparison.teacher
     at_best = any(row.at_best_val for row in rows)
-    shown = bool(comparison.teacher and comparison.teacher.published) or any(row.published for row in rows)
-    unit = f", {written.difference_unit}" if written.difference_unit else ""
-    columns = [("arm", "l"), ("n", "r"), (written.label, "r")]
+    published = bool(teacher and teacher.published) or any(row.published for row in rows)
+    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
+    columns = [("arm", "l"), ("n", "r"), (metric.label, "r")]
     columns += [("at best validation epoch", "r")] if at_best else []
     columns += [("compared with", "l"), (f"difference{unit}", "r"), ("p", "r"), ("verdict", "l"), ("seeds needed", "r")]
-    columns += [("published", "r")] if shown else []
-    body = [_teacher_cells(comparison, comparison.teacher, at_best, shown)] if comparison.teacher else []
-    body += [_arm_cells(comparison, row, at_best, shown) for row in rows]
-    kinds = ["reference"] * bool(comparison.teacher) + ["baseline" if row.baseline else "" for row in rows]
+    columns += [("published", "r")] if published else []
+    body = [_teacher_cells(comparison, teacher, at_best, published)] if teacher else []
+    body += [_arm_cells(comparison, row, at_best, published) for row in rows]
+    kinds = ["reference"] * bool(teacher) + ["baseline" if row.baseline else "" for row in rows]
     parameters = f" ({comparison.parameters:,} parameters)" if comparison.parameters else ""
     return Table(
         name=f"comparison-{comparison.student}",
-        caption=f"{comparison.student}{parameters}: {written.label}",
+        caption=f"{comparison.student}{parameters}: {metric.label}",
         columns=tuple(title for title, _ in columns),
         align="".join(align for _, align in columns),
         rows=tuple(body),
         kinds=tuple(kinds),
-        notes=tuple(_comparison_notes(comparison)),
+        notes=tuple(_make_notes(comparison)),
     )
 
 
-def failures_table(records: StudyRecords) -> Table:
-    """Every failed trial with its reason."""
-    failed = records.trials[records.trials["state"] == "FAILED"]
-    rows = [
-        (row.trial_id, row.cell, row.phase, str(row.number), str(row.seed), str(row.epochs_done), row.reason or "–")
-        for row in failed.itertuples()
-    ]
-    return Table(
-        name="failures",
-        caption="Failed trials",
-        columns=("id", "cell", "phase", "number", "seed", "epochs done", "reason"),
-        align="lllrrrl",
-        rows=tuple(tuple(str(cell) for cell in row) for row in rows),
-    )
-
-
-def provenance_table(records: StudyRecords) -> Table:
-    """Where the numbers come from."""
-    provenance, inputs = records.section("provenance"), records.section("inputs")
-    commit = provenance.get("commit")
-    space = records.section("space")
-    facts: dict[str, Any] = {
-        "command": provenance.get("command"),
-        "commit": f"{commit}, with uncommitted changes" if commit and provenance.get("dirty") else commit,
-        "started": provenance.get("created"),
-        "last written": provenance.get("updated"),
-        "space file": space.get("path"),
-        "profile": space.get("profile"),
-        "study seed": records.study.get("seed"),
-        "confirm seeds": ", ".join(str(seed) for seed in sorted(set(records.confirmed["seed"]))),
-        "record schema": records.study.get("schema"),
-    }
-    sections = (
-        ("teacher", records.section("teacher")),
-        ("machine", records.section("provenance", "machine")),
-        *inputs.items(),
-    )
-    for name, section in (*sections, ("version of", records.section("provenance", "versions"))):
-        facts |= dict(_flattened(section, name))
-    rows = tuple((name, _fact(value)) for name, value in facts.items() if value not in (None, "", [], {}))
-    return Table("provenance", "Provenance", ("what", "value"), "ll", rows)
-
-
-def _narrowed(table: Table) -> Table:
-    """A comparison for a narrow terminal: without intervals of differences and seeds needed, which the answer names."""
-    keep = [index for index, title in enumerate(table.columns) if title != "seeds needed"]
-    difference = next(index for index, title in enumerate(table.columns) if title.startswith("difference"))
-    return replace(
-        table,
-        columns=tuple(table.columns[i] for i in keep),
-        align="".join(table.align[i] for i in keep),
-        rows=tuple(tuple(row[i].split(" [")[0] if i == difference else row[i] for i in keep) for row in table.rows),
-    )
-
-
-def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, shown: bool) -> tuple[str, ...]:
-    extra = (_published(comparison, teacher.published),) if shown else ()
-    measured = comparison.metric.text(teacher.value)
+def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, published: bool) -> tuple[str, ...]:
+    extra = (_format_published(comparison, teacher.published),) if published else ()
+    measured = comparison.metric.format(teacher.value)
     return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
 
-def _at_best(comparison: Comparison, row: ArmResult) -> str:
-    """Of how many runs is told where it is not of all."""
-    best, last = row.at_best_val, row.mean
-    partly = f" (n = {best.n})" if best and (last is None or best.n != last.n) else ""
-    return mean_text(comparison.metric, best) + partly
-
-
-def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, shown: bool) -> tuple[str, ...]:
-    cells = [row.arm, str(row.mean.n if row.mean else 0), mean_text(comparison.metric, row.mean)]
-    cells += [_at_best(comparison, row)] if at_best else []
-    difference = difference_text(comparison.metric, row.paired)
-    cells += [row.versus or "–", difference, _p(row.p), verdict_text(row) or "–", _needed(row)]
-    cells += [_published(comparison, row.published)] if shown else []
+def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, published: bool) -> tuple[str, ...]:
+    metric, paired = comparison.metric, row.paired
+    cells = [row.arm, str(row.mean.n if row.mean else 0), format_mean(metric, row.mean)]
+    cells += [_format_at_best(comparison, row)] if at_best else []
+    difference = format_difference(metric, paired.difference, paired.interval) if paired else "–"
+    cells += [row.versus or "–", difference, format_p(row.p), format_verdict(row) or "–", _format_seeds_needed(row)]
+    cells += [_format_published(comparison, row.published)] if published else []
     return tuple(cells)
 
 
-def mean_text(written: Metric, mean: Mean | None) -> str:
-    """ "93.77 ± 0.78": a mean and the half width of its interval."""
-    if mean is None:
-        return "–"
-    half = f" ± {written.text(mean.interval.high - mean.mean)}" if mean.interval else ""
-    return written.text(mean.mean) + half
+def _format_at_best(comparison: Comparison, row: ArmResult) -> str:
+    """Return the mean at the best validation epoch, with its number of runs if not all have recorded one."""
+    best, last = row.at_best_val, row.mean
+    partial = f" (n = {best.n})" if best and (last is None or best.n != last.n) else ""
+    return format_mean(comparison.metric, best) + partial
 
 
-def difference_text(written: Metric, paired: Paired | None) -> str:
-    """ "+0.04 [−0.38, +0.40]": a mean difference and its interval."""
-    if paired is None:
-        return "–"
-    signed, interval = written.signed, paired.interval
-    return signed(paired.difference) + (f" [{signed(interval.low)}, {signed(interval.high)}]" if interval else "")
-
-
-def _p(p: float | None) -> str:
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _needed(row: ArmResult) -> str:
+def _format_seeds_needed(row: ArmResult) -> str:
     if row.verdict != "undecided" or row.paired is None or row.paired.n < 2 or row.paired.alike:
         return "–"
-    return str(row.seeds_needed) if row.seeds_needed else "> 1000"
+    return str(row.seeds_needed) if row.seeds_needed else f"> {statistics.MAX_SEEDS}"
 
 
-def _published(comparison: Comparison, figure: Any) -> str:
+def _format_published(comparison: Comparison, figure: Published | None) -> str:
     if figure is None:
         return "–"
-    return comparison.metric.signed(figure.value) if figure.versus else comparison.metric.text(figure.value)
+    return comparison.metric.format_signed(figure.value) if figure.versus else comparison.metric.format(figure.value)
 
 
-def _comparison_notes(comparison: Comparison) -> list[str]:
-    m = comparison.comparisons
-    teacher = comparison.teacher
-    of_teacher = [_of_paper("teacher", teacher.published)] if teacher and teacher.published else []
-    beneath = [*headline.mixed_notes(comparison), *of_teacher]
-    if not m:
-        return ["± is a 95 % t interval.", *beneath]
-    notes = [
-        "± is a 95 % t interval. [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
-        "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
-        f"sign-flip test, exact up to {statistics.EXACT_UP_TO} seeds, Holm-corrected over this table's {m} "
-        f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
-        "true difference is the one seen."
-    ]
-    return [
-        *notes,
-        *beneath,
-        *(_of_paper(row.arm, row.published) for row in comparison.rows if row.published),
-    ]
+def _make_notes(comparison: Comparison) -> list[str]:
+    m, teacher = comparison.comparisons, comparison.teacher
+    interval = "± is a 95 % t interval."
+    if m:
+        interval += (
+            " [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
+            "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
+            f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds, Holm-corrected over this table's {m} "
+            f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
+            "true difference is the one seen."
+        )
+    sources = [("teacher", teacher.published)] if teacher else []
+    sources += [(row.arm, row.published) for row in comparison.rows] if m else []
+    published = [_describe_source(name, figure) for name, figure in sources if figure]
+    return [interval, *list_code_notes(comparison), *published]
 
 
-def _of_paper(what: str, figure: Published) -> str:
+def _describe_source(name: str, figure: Published) -> str:
     kind = f"difference to {figure.versus}" if figure.versus else "value"
     extras = "; ".join(part for part in (figure.setting, figure.epoch, figure.note) if part)
-    return f"{what}: {kind} published in {figure.paper} ({extras})."
-
-
-def _flattened(value: Any, name: str) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [pair for key, item in value.items() for pair in _flattened(item, f"{name} {key}")]
-    return [(name, value)]
-
-
-def _fact(value: Any) -> str:
-    return ", ".join(_fact(item) for item in value) if isinstance(value, list) else format_value(value)
-
-
-def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width)
+    return f"{name}: {kind} published in {figure.paper} ({extras})."

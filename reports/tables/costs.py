@@ -1,205 +1,54 @@
-"""What the nets of a study take to run: a table, and test scores against it.
-
-Figures are a data step, then a drawing step. Studies recorded without costs have neither.
-"""
+"""The table of nets: parameters, multiply-accumulates (MACs) and latency."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import plotly.graph_objects as go
-
-from reports.analysis import statistics
-from reports.analysis.comparison import by_seed
-from reports.analysis.pareto import pareto
-from reports.figures.style import GREY, PALETTE, Drawn, escape_plotly, line_style, new_figure, rounded
-from reports.format.metrics import Metric
+from reports.analysis.costs import Net, list_nets
 from reports.format.table import Table
+from reports.format.values import format_count, format_milliseconds
 from reports.load import StudyRecords
 
-PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
-AXES = (
-    ("parameters", "parameters", 1.0),
-    ("macs", "multiply-accumulates of one input", 1.0),
-    ("latency_seconds", "latency of one input, ms", 1000.0),
-)
-"""By the name in study.json: what is written at the axis, and its factor."""
-WIDE = 10
-"""A ratio of costs from which on their axis is logarithmic."""
+
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return the table of teacher and students; none where nothing but parameters is recorded."""
+    nets = list_nets(records)
+    if not any(net.get_cost("macs") for net in nets):
+        return []
+    return [
+        Table(
+            name="nets",
+            caption="Students and teacher: parameters, MACs, latency",
+            columns=("net", "parameters", "MACs", "latency, ms", "fastest to slowest, ms"),
+            align="lrrrr",
+            rows=tuple(_make_row(net) for net in nets),
+            kinds=tuple("reference" if net.is_teacher else "" for net in nets),
+            notes=(_make_note(nets),),
+        )
+    ]
 
 
-@dataclass(frozen=True)
-class Net:
-    """A net by its entry in study.json."""
-
-    name: str
-    teacher: bool
-    entry: Mapping[str, Any]
-
-    def number(self, key: str) -> float | None:
-        value = self.entry.get(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A net with its test score under an arm, in the written unit; the teacher has no arm."""
-
-    net: Net
-    arm: str
-    position: int
-    """Of the arm within the study: decides its colour."""
-    score: float
-    half: float
-    """Of the 95 % t interval; 0 for one run."""
-
-
-def nets(records: StudyRecords) -> list[Net]:
-    """The teacher, if there is one, and the students in the study's order."""
-    teacher = records.section("teacher")
-    first = [Net(str(teacher.get("name") or "teacher"), True, teacher)] if teacher else []
-    return first + [Net(name, False, records.section("students", name)) for name in records.students]
-
-
-def cost_table(records: StudyRecords) -> Table | None:
-    """Parameters, MACs and latency of each net; None where nothing but parameters is on record."""
-    listed = nets(records)
-    if not any(net.number("macs") for net in listed):
-        return None
-    return Table(
-        name="nets",
-        caption="Students and teacher: parameters, MACs, latency",
-        columns=("net", "parameters", "MACs", "latency, ms", "fastest to slowest, ms"),
-        align="lrrrr",
-        rows=tuple(_row(net) for net in listed),
-        kinds=tuple("reference" if net.teacher else "" for net in listed),
-        notes=(_note(listed),),
-    )
-
-
-def count(value: float | None) -> str:
-    """ "1.23 M": three significant digits, and a decimal prefix."""
-    if value is None:
-        return "–"
-    value = float(f"{value:.3g}")
-    factor, prefix = next(((size, sign) for size, sign in PREFIXES if value >= size), (1.0, ""))
-    return f"{_three(value / factor)}{prefix}"
-
-
-def milliseconds(seconds: float | None) -> str:
-    return "–" if seconds is None else _three(1000 * seconds)
-
-
-def _three(value: float) -> str:
-    """Three significant digits, all of those before the point, never with an exponent."""
-    value = float(f"{value:.3g}") if value < 1000 else value
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:.{digits}f}" if value >= 1 else f"{value:.3g}"
-
-
-def _row(net: Net) -> tuple[str, ...]:
-    parameters = net.number("parameters")
+def _make_row(net: Net) -> tuple[str, ...]:
+    parameters = net.get_cost("parameters")
     spread = net.entry.get("latency_range_seconds")
     runs = net.entry.get("latency_runs")
-    between = f"{milliseconds(spread[0])} to {milliseconds(spread[1])}" if isinstance(spread, list) else "–"
+    between = (
+        f"{format_milliseconds(spread[0])} to {format_milliseconds(spread[1])}" if isinstance(spread, list) else "–"
+    )
     return (
-        f"teacher: {net.name}" if net.teacher else net.name,
+        f"teacher: {net.name}" if net.is_teacher else net.name,
         "–" if parameters is None else f"{parameters:,.0f}",
-        count(net.number("macs")),
-        milliseconds(net.number("latency_seconds")),
+        format_count(net.get_cost("macs")),
+        format_milliseconds(net.get_cost("latency_seconds")),
         between + (f" in {runs} pass{'es' * (runs != 1)}" if isinstance(runs, int) else ""),
     )
 
 
-def _note(listed: Sequence[Net]) -> str:
-    shapes = dict.fromkeys(" × ".join(map(str, net.entry["input"])) for net in listed if net.entry.get("input"))
-    cpus = dict.fromkeys(str(net.entry["latency_cpu"]) for net in listed if net.entry.get("latency_cpu"))
+def _make_note(nets: Sequence[Net]) -> str:
+    shapes = dict.fromkeys(" × ".join(map(str, net.entry["input"])) for net in nets if net.entry.get("input"))
+    cpus = dict.fromkeys(str(net.entry["latency_cpu"]) for net in nets if net.entry.get("latency_cpu"))
     return (
         "MACs are multiply-accumulates of convolutions and matrix products in one pass of one input, "
         f"{' or '.join(shapes) or 'of a size not on record'} (channels × height × width, a validation image). Latency "
         f"is the median of such passes on one thread of {' or '.join(cpus) or 'a CPU not on record'}."
     )
-
-
-# -- scores against costs ------------------------------------------------------------------------------------------
-
-
-def cost_figures(records: StudyRecords) -> list[Drawn]:
-    """The test metric against each cost; none where all nets cost the same, or costs are not on record."""
-    data = scored(records)
-    if not any(one.net.number("macs") for one in data):
-        return []
-    written, direction = records.get_metric(records.test_metric), records.direction_of(records.test_metric)
-    drawn = []
-    for key, label, factor in AXES:
-        known = [one for one in data if one.net.number(key)]
-        if len({one.net.number(key) for one in known}) > 1:
-            drawn.append(draw_costs(known, key, label, factor, written, direction))
-    return drawn
-
-
-def scored(records: StudyRecords) -> list[Scored]:
-    """Each cell with a result, and the teacher."""
-    written = records.get_metric(records.test_metric)
-    arms = list(dict.fromkeys(cell.arm for cell in records.cells))
-    by_name = {net.name: net for net in nets(records) if not net.teacher}
-    found = []
-    for cell in records.cells:
-        values = list(by_seed(records, records.test_metric).get(cell.name, {}).values())
-        if not values:
-            continue
-        mean = statistics.mean_interval([value * written.factor for value in values])
-        half = mean.interval.high - mean.mean if mean.interval else 0.0
-        found.append(Scored(by_name[cell.student], cell.arm, arms.index(cell.arm), mean.mean, half))
-    of_teacher = records.section("teacher", "metrics").get(records.test_metric)
-    teacher = next((net for net in nets(records) if net.teacher), None)
-    if teacher is not None and isinstance(of_teacher, int | float):
-        found.append(Scored(teacher, "", len(arms), of_teacher * written.factor, 0.0))
-    return found
-
-
-def front(data: Sequence[Scored], key: str, direction: statistics.Direction) -> list[Scored]:
-    """Those that no other surpasses in score at no higher cost, by cost."""
-    rows = [{"score": one.score, "cost": one.net.number(key)} for one in data]
-    best = [data[position] for position in pareto(rows, ("score", "cost"), (direction, "min"))]
-    return sorted(best, key=lambda one: (one.net.number(key) or 0.0, one.score))
-
-
-def draw_costs(
-    data: Sequence[Scored], key: str, label: str, factor: float, written: Metric, direction: statistics.Direction
-) -> Drawn:
-    """A mark for each cell, the arms in their colours, the teacher a star; the front as a stepped line."""
-    arms = list(dict.fromkeys(one.arm for one in data))
-    figure = new_figure(label, written.label, 260 + 20 * len(arms))
-    figure.update_xaxes(showgrid=True)
-    best = front(data, key, direction)
-    figure.add_scatter(x=_across(best, key, factor), y=rounded(one.score for one in best), mode="lines")
-    # between two nets the cheaper one is what is had
-    figure.data[-1].update(name="no other is better and cheaper", hoverinfo="skip")
-    figure.data[-1].update(line={"color": GREY, "width": 1.5, "shape": "hv", "dash": "2px,3px"})
-    for arm in arms:
-        _draw_arm(figure, [one for one in data if one.arm == arm], key, factor, written)
-    costs = [one.net.number(key) or 1.0 for one in data]
-    figure.update_xaxes(type="log" if max(costs) / min(costs) > WIDE else "linear")
-    return Drawn(f"cost-{key}", f"{written.words} against {label.split(',')[0]}", "", figure, small=True)
-
-
-def _draw_arm(figure: go.Figure, points: Sequence[Scored], key: str, factor: float, written: Metric) -> None:
-    arm, position = points[0].arm, points[0].position
-    figure.add_scatter(x=_across(points, key, factor), y=rounded(one.score for one in points), mode="markers")
-    star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
-    marker = {"color": line_style(position).colour, "size": 9} if arm else star
-    value = f"{written.words}: %{{y:.{written.digits}f}}"
-    across = ".4g" if key == "latency_seconds" else ".4s"  # milliseconds are no unit to be prefixed once more
-    bars = {"type": "data", "array": rounded(one.half for one in points), "thickness": 1, "width": 3}
-    figure.data[-1].update(name=escape_plotly(arm) if arm else "teacher", marker=marker, error_y=bars)
-    figure.data[-1].update(
-        customdata=[escape_plotly(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in points],
-        hovertemplate=f"%{{customdata}}<br>%{{x:{across}}}<br>{value}<extra></extra>",
-    )
-
-
-def _across(points: Sequence[Scored], key: str, factor: float) -> list[float | None]:
-    return rounded((one.net.number(key) or 0.0) * factor for one in points)

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reports.analysis.cross_study import Row, Student
+from reports.analysis.cross_study import CellResult, StudentComparison
 from reports.analysis.statistics import LEVEL
 from reports.figures.style import PALETTE
-from reports.format.metrics import Metric, shorten
+from reports.format.metrics import Metric
 from reports.format.table import Table
-from reports.text.summary import seeds_warning
+from reports.format.values import join_words, shorten
+from reports.text.summary import warn_of_few_seeds
 
 LABEL = 40
 """Characters of a study's name in headings and cells; the table of studies has it in full."""
@@ -21,7 +22,7 @@ TICKS = 5
 
 
 @dataclass(frozen=True)
-class Line:
+class DotPlotRow:
     """A cell of one study, drawn: places on the axis in percent of its width."""
 
     arm: str
@@ -37,16 +38,16 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Strip:
+class DotPlot:
     """One student's runs on a common axis."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[DotPlotRow, ...]
     ticks: tuple[tuple[float, str], ...]
     axis: str
 
 
-def labels_of(names: Sequence[str]) -> tuple[str, ...]:
+def make_labels(names: Sequence[str]) -> tuple[str, ...]:
     """A short name for each study; numbered where names would look the same."""
     short = [shorten(name, LABEL) for name in names]
     if len(set(short)) == len(short):
@@ -54,7 +55,7 @@ def labels_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{number}: {name}" for number, name in enumerate(short, 1))
 
 
-def cells_table(student: Student, labels: Sequence[str]) -> Table:
+def make_cells_table(student: StudentComparison, labels: Sequence[str]) -> Table:
     """Each arm in each study that has it, with its difference to the first of them."""
     written = student.rows[0].metric
     difference = f"difference, {written.difference_unit}" if written.difference_unit else "difference"
@@ -79,7 +80,7 @@ def cells_table(student: Student, labels: Sequence[str]) -> Table:
     )
 
 
-def answer(student: Student, labels: Sequence[str]) -> str:
+def summarize_student(student: StudentComparison, labels: Sequence[str]) -> str:
     """One sentence on one student: what each study shows against the one it is compared with."""
     parts = []
     for study, versus in dict.fromkeys((row.study, row.versus) for row in student.rows if row.versus is not None):
@@ -88,7 +89,7 @@ def answer(student: Student, labels: Sequence[str]) -> str:
     return f"{student.name}. {'; '.join(parts)}."
 
 
-def strip(student: Student, labels: Sequence[str]) -> Strip | None:
+def make_dot_plot(student: StudentComparison, labels: Sequence[str]) -> DotPlot | None:
     """All runs that may stand on one axis; None where that is no comparison."""
     rows = [row for row in student.rows if row.mean and not row.why_not]
     if not any(row.versus is not None for row in rows):
@@ -100,20 +101,20 @@ def strip(student: Student, labels: Sequence[str]) -> Strip | None:
     lines = tuple(_line(row, labels, low, width) for row in rows)
     marks = _ticks(low * written.factor, (low + width) * written.factor)
     ticks = tuple((100 * (at / written.factor - low) / width, text) for at, text in marks)
-    return Strip(f"{student.name}: every run", lines, ticks, written.label)
+    return DotPlot(f"{student.name}: every run", lines, ticks, written.label)
 
 
-def _counted(rows: Sequence[Row]) -> str:
+def _counted(rows: Sequence[CellResult]) -> str:
     """ "better under “KD” and “DKD”, undecided under “no distillation”"."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(_standing(row), []).append(f"“{row.arm}”")
     if len(groups) == 1 and len(rows) > 1:
         return f"{next(iter(groups))} under all {len(rows)} arms"
-    return ", ".join(f"{standing} under {listed(arms)}" for standing, arms in groups.items())
+    return ", ".join(f"{standing} under {join_words(arms)}" for standing, arms in groups.items())
 
 
-def _standing(row: Row) -> str:
+def _standing(row: CellResult) -> str:
     if row.why_not:
         return "not comparable"
     if row.not_judged:
@@ -123,16 +124,16 @@ def _standing(row: Row) -> str:
     return row.verdict or "the same trials"
 
 
-def _cells(row: Row, shared: Metric, labels: Sequence[str]) -> tuple[str, ...]:
+def _cells(row: CellResult, shared: Metric, labels: Sequence[str]) -> tuple[str, ...]:
     written, found = row.metric, row.difference
     own = f" ({written.label})" if written.name != shared.name else ""
-    half = f" ± {written.text(row.mean.interval.high - row.mean.mean)}" if row.mean and row.mean.interval else ""
-    mean = f"{written.text(row.mean.mean)}{half}{own}" if row.mean else "–"
+    half = f" ± {written.format(row.mean.interval.high - row.mean.mean)}" if row.mean and row.mean.interval else ""
+    mean = f"{written.format(row.mean.mean)}{half}{own}" if row.mean else "–"
     difference, p = "–", "–"
     if found:
         spread = found.interval
-        bounds = f" [{written.signed(spread.low)}, {written.signed(spread.high)}]" if spread else ""
-        difference = written.signed(found.difference) + bounds
+        bounds = f" [{written.format_signed(spread.low)}, {written.format_signed(spread.high)}]" if spread else ""
+        difference = written.format_signed(found.difference) + bounds
     if row.p is not None:
         p = "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
     n = str(row.mean.n if row.mean else 0)
@@ -142,7 +143,7 @@ def _cells(row: Row, shared: Metric, labels: Sequence[str]) -> tuple[str, ...]:
     return (arm, labels[row.study], n, mean, _how(row), difference, p, verdict, _needed(row))
 
 
-def _how(row: Row) -> str:
+def _how(row: CellResult) -> str:
     if row.versus is None or row.why_not or row.not_judged:
         return "–"
     if row.difference is None:
@@ -152,13 +153,13 @@ def _how(row: Row) -> str:
     return words[kind]
 
 
-def _needed(row: Row) -> str:
+def _needed(row: CellResult) -> str:
     if row.verdict != "undecided" or not row.difference or row.difference.kind != "paired" or row.difference.n < 2:
         return "–"
     return str(row.seeds_needed) if row.seeds_needed else "> 1000"
 
 
-def _notes(student: Student, labels: Sequence[str]) -> Iterable[str]:
+def _notes(student: StudentComparison, labels: Sequence[str]) -> Iterable[str]:
     found = [row.difference for row in student.rows if row.difference]
     kinds, m = {difference.kind for difference in found}, student.comparisons
     if m:
@@ -193,7 +194,7 @@ def _notes(student: Student, labels: Sequence[str]) -> Iterable[str]:
     yield from _too_few(student)
 
 
-def _too_few(student: Student) -> Iterable[str]:
+def _too_few(student: StudentComparison) -> Iterable[str]:
     """Says that so few runs can decide nothing, where that is so."""
     runs = {(row.arm, row.study): len(row.values) for row in student.rows}
     pairs, smallest = 0, 1.0
@@ -208,20 +209,20 @@ def _too_few(student: Student) -> Iterable[str]:
         return
     if smallest < 1:
         yield f"Unpaired, so few runs give no p below {smallest:.2g}, {corrected:.2g} after correction: undecided."
-    if warning := seeds_warning(pairs, student.comparisons):
+    if warning := warn_of_few_seeds(pairs, student.comparisons):
         yield warning
 
 
-def _span(row: Row) -> tuple[float, float]:
+def _span(row: CellResult) -> tuple[float, float]:
     assert row.mean is not None
     interval = [row.mean.interval.low, row.mean.interval.high] if row.mean.interval else []
     return min([*row.values.values(), *interval]), max([*row.values.values(), *interval])
 
 
-def _line(row: Row, labels: Sequence[str], low: float, width: float) -> Line:
+def _line(row: CellResult, labels: Sequence[str], low: float, width: float) -> DotPlotRow:
     assert row.mean is not None
     interval = row.mean.interval
-    return Line(
+    return DotPlotRow(
         arm=row.arm,
         study=labels[row.study],
         colour=PALETTE[row.study % len(PALETTE)],
@@ -231,7 +232,7 @@ def _line(row: Row, labels: Sequence[str], low: float, width: float) -> Line:
         interval=(100 * (interval.low - low) / width, 100 * (interval.high - interval.low) / width)
         if interval
         else None,
-        text=f"mean {row.metric.text(row.mean.mean)}, {row.mean.n} runs",
+        text=f"mean {row.metric.format(row.mean.mean)}, {row.mean.n} runs",
     )
 
 
@@ -243,7 +244,3 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     digits = max(0, -math.floor(math.log10(step)))
     first = math.ceil(low / step)
     return [(k * step, f"{k * step:.{digits}f}".replace("-", "−")) for k in range(first, math.floor(high / step) + 1)]
-
-
-def listed(items: Sequence[str]) -> str:
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)

@@ -1,39 +1,47 @@
-"""Scores by class, where a task records them: what hides in a mean over classes."""
+"""The tables of test scores per class, for tasks that record them; a mean over classes can hide a bad class."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from reports.analysis import statistics
-from reports.format.metrics import CLASS
+from reports.format.metrics import CLASS_PREFIX
 from reports.format.table import Table
 from reports.load import StudyRecords
+from reports.text.results import format_mean
 
 
-def class_table(records: StudyRecords, student: str) -> Table | None:
-    """A student's test score of each class under each arm, the teacher's beside them; None where none is recorded.
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return a table per student; none where no score of a class is recorded."""
+    names = _list_class_metrics(records)
+    return [_make_table(records, student, names) for student in records.students] if names else []
 
-    Means over the confirm seeds with the half width of their 95 % interval. No verdicts: nothing is tested by class.
-    """
-    test = records.get_metric(records.test_metric)
-    prefix = records.test_metric.removesuffix(test.bare) + f"{CLASS}{test.bare}_"
-    names = [name for name in records.section("metrics") if name.startswith(prefix) and name in records.confirmed]
-    names = [name for name in names if records.confirmed[name].notna().any()]
-    if not names:
-        return None
-    cells = records.cells_of(student)
-    teacher = records.section("teacher", "metrics")
+
+def _list_class_metrics(records: StudyRecords) -> list[str]:
+    prefix, recorded = _class_prefix(records), records.confirmed
+    names = [name for name in records.section("metrics") if name.startswith(prefix) and name in recorded]
+    return [name for name in names if recorded[name].notna().any()]
+
+
+def _class_prefix(records: StudyRecords) -> str:
+    """Return "test/class_f1_" for the test metric "test/f1"."""
+    bare = records.get_metric(records.test_metric).bare
+    return records.test_metric.removesuffix(bare) + f"{CLASS_PREFIX}{bare}_"
+
+
+def _make_table(records: StudyRecords, student: str, names: list[str]) -> Table:
+    cells, teacher = records.get_cells(student), records.section("teacher", "metrics")
     rows = tuple(
         (
-            name.removeprefix(prefix),
-            records.get_metric(name).text(teacher.get(name)),
-            *(_mean(records, cell.name, name) for cell in cells),
+            name.removeprefix(_class_prefix(records)),
+            records.get_metric(name).format(teacher.get(name)),
+            *(_format_mean(records, cell.name, name) for cell in cells),
         )
         for name in names
     )
     return Table(
         name=f"classes-{student}",
-        caption=f"{student}: {test.label} by class",
+        caption=f"{student}: {records.get_metric(records.test_metric).label} by class",
         columns=("class", "teacher", *(cell.arm for cell in cells)),
         align="l" + "r" * (1 + len(cells)),
         rows=rows,
@@ -41,11 +49,7 @@ def class_table(records: StudyRecords, student: str) -> Table | None:
     )
 
 
-def _mean(records: StudyRecords, cell: str, name: str) -> str:
+def _format_mean(records: StudyRecords, cell: str, name: str) -> str:
     values = records.confirmed.loc[records.confirmed["cell"] == cell, name].to_numpy(dtype=float)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return "–"
-    found, written = statistics.mean_interval(values.tolist()), records.get_metric(name)
-    half = f" ± {written.text(found.interval.high - found.mean)}" if found.interval else ""
-    return written.text(found.mean) + half
+    values = values[np.isfinite(values)].tolist()
+    return format_mean(records.get_metric(name), statistics.compute_mean(values) if values else None)

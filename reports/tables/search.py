@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from reports.analysis.pareto import pareto
-from reports.analysis.search import parameter_names, rank
-from reports.format.metrics import Metric, format_value
+from reports.analysis.pareto import find_pareto_front
+from reports.analysis.search import list_parameters, rank_trials
+from reports.format.metrics import Metric
 from reports.format.table import Table
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 TOP_TRIALS = 10
@@ -23,15 +24,22 @@ MOST_COLUMNS = 8
 """A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
 
 
-def search_table(records: StudyRecords, cell: Cell) -> Table:
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return the table of the best trials of each searched cell, each followed by its Pareto front if it has one."""
+    cells = [cell for cell in records.cells if cell.searched]
+    tables = [make(records, cell) for cell in cells for make in (make_search_table, make_pareto_table)]
+    return [table for table in tables if table]
+
+
+def make_search_table(records: StudyRecords, cell: Cell) -> Table:
     """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
-    written, ranked = records.get_metric(records.metric), rank(records, cell)
-    names = parameter_names(cell, ranked)
+    written, ranked = records.get_metric(records.metric), rank_trials(records, cell)
+    names = list_parameters(cell, ranked)
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
         complete = trial["state"] == "COMPLETE"
-        proposed = _proposed(parse_json_object(trial["params"]), names)
-        score = written.text(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
+        proposed = _format_settings(parse_json_object(trial["params"]), names)
+        score = written.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
@@ -46,22 +54,22 @@ def search_table(records: StudyRecords, cell: Cell) -> Table:
     )
 
 
-def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
+def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     """The completed trials that no other beats in all objectives at once; None for a study with one objective."""
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else []
-    trials = records.searches(cell)
+    trials = records.get_search_trials(cell)
     if not set(objectives) <= set(trials.columns):
         return None
     complete = trials[trials["state"] == "COMPLETE"]
     scores = [{name: trial[name] for name in objectives} for _, trial in complete.iterrows()]
-    front = pareto(scores, objectives, [records.direction_of(name) for name in objectives])
+    front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
     if not objectives or not front:
         return None
-    names, written = parameter_names(cell, trials), [records.get_metric(name) for name in objectives]
-    shown = complete.iloc[front].sort_values(records.metric, ascending=records.direction_of(records.metric) == "min")
+    names, written = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
+    shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
     rows = [
-        (str(trial["number"]), *_proposed(parse_json_object(trial["params"]), names), *_scores(trial, written))
+        (str(trial["number"]), *_format_settings(parse_json_object(trial["params"]), names), *_scores(trial, written))
         for _, trial in shown.iterrows()
     ]
     few = len(names) <= MOST_COLUMNS
@@ -77,10 +85,10 @@ def pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
 
 
 def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
-    return tuple(one.text(float(trial[one.name])) for one in written)
+    return tuple(one.format(float(trial[one.name])) for one in written)
 
 
-def _proposed(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
     """A trial's settings: a column each, or all in one where there are many."""
     if len(names) <= MOST_COLUMNS:
         return tuple(format_value(params[name]) if name in params else "–" for name in names)

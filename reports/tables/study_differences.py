@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.format.metrics import duration
-from reports.format.settings import line
+from reports.format.settings import describe
 from reports.format.table import Table
+from reports.format.values import format_duration
 from reports.load import StudyRecords
 from study.identity import digest
 
@@ -21,7 +21,7 @@ NOT_SETTINGS = ("name", "question", "budget", "seed")
 """Parts of a study's description that other tables show."""
 
 
-def studies_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
+def make_studies_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What is compared: one column a study."""
     facts = [
         {
@@ -31,7 +31,7 @@ def studies_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Tab
             "state": "finished" if records.finished else "unfinished",
             "data": records.data_name,
             "fingerprint of the data": records.section("inputs", "data").get("fingerprint"),
-            "protocol": records.protocol or "no paper's",
+            "protocol": records.declared_protocol or "no paper's",
             "metric": records.test_metric,
             "confirmed on": records.study.get("confirm_on"),
             "study seed": records.study.get("seed"),
@@ -45,29 +45,31 @@ def studies_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Tab
     )
 
 
-def settings_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
+def make_settings_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """Settings that differ, by their place in the space file's Study."""
     described = [
         {key: value for key, value in records.section("study").items() if key not in NOT_SETTINGS}
         for records in studies
     ]
-    return _side_by_side("settings", "Settings that differ", "setting", labels, list(varying(described)))
+    return _side_by_side("settings", "Settings that differ", "setting", labels, list(find_differences(described)))
 
 
-def inputs_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
+def make_inputs_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What differs in data and teachers."""
     found = [records.section("inputs") | {"teacher": _teacher(records)} for records in studies]
-    return _side_by_side("inputs", "Data and teachers that differ", "what", labels, list(varying(found)))
+    return _side_by_side("inputs", "Data and teachers that differ", "what", labels, list(find_differences(found)))
 
 
-def versions_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
+def make_versions_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What differs in code, versions and machines."""
     kept = ("commit", "dirty", "versions", "machine")
     found = [
         {key: records.section("provenance").get(key, ABSENT) for key in kept} | {"code of kdstudy": _code(records)}
         for records in studies
     ]
-    return _side_by_side("versions", "Code, versions and machines that differ", "what", labels, list(varying(found)))
+    return _side_by_side(
+        "versions", "Code, versions and machines that differ", "what", labels, list(find_differences(found))
+    )
 
 
 def _code(records: StudyRecords) -> str:
@@ -77,7 +79,7 @@ def _code(records: StudyRecords) -> str:
     return ", ".join(dict.fromkeys(digest(files)[:8] for files in packages)) or "not on record"
 
 
-def budget_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
+def make_budget_table(studies: Sequence[StudyRecords], labels: Sequence[str]) -> Table:
     """What each study was given and took, equal or not."""
     planned = [(word, [r.section("budget").get(name) for r in studies]) for name, word in _PLANNED]
     return _side_by_side("budget", "Budget", "budget", labels, planned + _spent(studies))
@@ -100,18 +102,18 @@ def _spent(studies: Sequence[StudyRecords]) -> list[tuple[str, list[Any]]]:
         ("search trials", [int((frame["phase"] == "search").sum()) for frame in trials]),
         ("runs that count", [len(records.confirmed) for records in studies]),
         ("epochs", [f"{int(frame['epochs_done'].fillna(0).sum()):,}" for frame in trials]),
-        ("time, summed over trials", [duration(float(used.sum())) for used in seconds]),
+        ("time, summed over trials", [format_duration(float(used.sum())) for used in seconds]),
         ("GPU hours", [f"{hours:.2f}" if hours else None for hours in gpu]),
     ]
 
 
-def varying(values: Sequence[Any], path: str = "") -> Iterator[tuple[str, list[Any]]]:
+def find_differences(values: Sequence[Any], path: str = "") -> Iterator[tuple[str, list[Any]]]:
     """Each leaf in which descriptions differ: its dotted name and its value in each; arms are matched by name."""
     parts = [_parts(value) for value in values]
     if all(part is not None for part in parts) and _alike(values):
         found = [part for part in parts if part is not None]
         for key in dict.fromkeys(key for part in found for key in part):
-            yield from varying([part.get(key, ABSENT) for part in found], f"{path}.{key}" if path else key)
+            yield from find_differences([part.get(key, ABSENT) for part in found], f"{path}.{key}" if path else key)
     elif any(value != values[0] for value in values):
         yield path, list(values)
 
@@ -152,4 +154,4 @@ def _side_by_side(
 
 
 def _written(value: Any) -> str:
-    return "–" if value in (None, "", [], {}) else line(value)
+    return "–" if value in (None, "", [], {}) else describe(value)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.analysis.comparison import compare, protocol
-from reports.analysis.statistics import mean_interval
-from reports.format.metrics import format_value
-from reports.format.settings import line
+from reports.analysis.comparison import compare_arms
+from reports.analysis.statistics import compute_mean
+from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
+from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainables.export.onnx import ExportedModel
 
 
-def card(
+def make_model_card(
     records: StudyRecords, cell: Cell, because: str, run: Any, config: Mapping[str, Any], written: ExportedModel
 ) -> str:
     """The model card as Markdown."""
@@ -74,9 +74,9 @@ def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
         measured = runs[name].to_numpy(dtype=float) if name in runs else np.array([])
         if len(measured) and np.isfinite(measured).all():
-            written, mean = records.get_metric(name), mean_interval(measured.tolist())
-            half = f" ± {written.text(mean.interval.high - mean.mean)}" if mean.interval else ""
-            rows.append((written.label, f"{written.text(mean.mean)}{half}", str(mean.n), written.text(run[name])))
+            written, mean = records.get_metric(name), compute_mean(measured.tolist())
+            half = f" ± {written.format(mean.interval.high - mean.mean)}" if mean.interval else ""
+            rows.append((written.label, f"{written.format(mean.mean)}{half}", str(mean.n), written.format(run[name])))
     return Table(
         name="scores",
         caption="Scores",
@@ -92,7 +92,7 @@ def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
 
 def _against(records: StudyRecords, cell: Cell) -> str:
     """What the study says of this arm against the one it is compared with."""
-    row = next(row for c in compare(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
+    row = next(row for c in compare_arms(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
     if row.not_judged:
         return f"Against {_text(str(row.versus))}: not judged, {row.not_judged}."
     if not row.paired or row.p is None:
@@ -100,9 +100,11 @@ def _against(records: StudyRecords, cell: Cell) -> str:
     written = records.get_metric(records.test_metric)
     unit = f" {written.difference_unit}" if written.difference_unit else ""
     p = "< 0.001" if row.p < 0.001 else f"= {row.p:.3f}"
+    difference = written.format_signed(row.paired.difference)
     return (
-        f"Against {_text(str(row.versus))}, over {row.paired.n} shared seeds: {written.signed(row.paired.difference)}"
-        f"{unit} {written.noun}, p {p} (Holm-corrected), {row.verdict}."
+        f"Against {_text(str(row.versus))}, over {row.paired.n} shared seeds: "
+        f"{difference}{unit} "
+        f"{written.noun}, p {p} (Holm-corrected), {row.verdict}."
     )
 
 
@@ -135,17 +137,17 @@ def _origin(
         "study": records.name,
         "chosen": because,
         "arm": cell.arm,
-        "loss": line(config.get("loss")),
+        "loss": describe(config.get("loss")),
         "searched values": ", ".join(f"{name} {format_value(value)}" for name, value in params.items()),
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",
         "trained on": f"{config.get('train_on')} of {records.data_name}",
         "note on the data": data.get("note"),
         "fingerprint of the data": data.get("fingerprint"),
-        "protocol": f"{protocol(records)}'s" if protocol(records) else "not that of any paper",
+        "protocol": f"{records.followed_protocol}'s" if records.followed_protocol else "not that of any paper",
         "teacher": teacher.get("name"),
         "fingerprint of the teacher": teacher.get("fingerprint")
         or records.section("inputs", "teacher").get("fingerprint"),
-        "task": line(config.get("task")),
+        "task": describe(config.get("task")),
         "commit": f"{provenance.get('commit')}{', with uncommitted changes' if provenance.get('dirty') else ''}",
         "command": provenance.get("command"),
         "trained with": ", ".join(

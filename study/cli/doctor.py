@@ -165,7 +165,7 @@ def ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Fin
 
 def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
     """Whether the study of a space file could start: its data, teacher, room and seeds."""
-    from reports.text.summary import seeds_warning
+    from reports.text.summary import warn_of_few_seeds
 
     try:
         loaded = load_space(path, wish.profile, wish.data_dir)
@@ -179,7 +179,7 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("fails", str(error))
         return
-    if warning := seeds_warning(study.budget.seeds, len(study.arms) - 1):
+    if warning := warn_of_few_seeds(study.budget.seeds, len(study.arms) - 1):
         yield Finding("warning", warning)
 
 

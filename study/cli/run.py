@@ -253,7 +253,7 @@ def checked_here(space: Path, data_dir: Path | None, named: Callable[[], str]) -
 
 def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
     """What would be trained, in a few lines."""
-    from reports.text.summary import seeds_warning
+    from reports.text.summary import warn_of_few_seeds
 
     budget = study.budget
     searches = [study.count_trials(cell.arm) for cell in study.cells]
@@ -267,7 +267,7 @@ def plan(study: Study, inputs: dict[str, Any], storage: Path) -> list[str]:
         search = f"search {trials} trials, then " if trials else ""
         lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
     lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
-    if warning := seeds_warning(budget.seeds, len(study.arms) - 1):
+    if warning := warn_of_few_seeds(budget.seeds, len(study.arms) - 1):
         lines.append(warning)
     confirms = len(study.cells) * budget.seeds
     total = sum(searches) + confirms
@@ -300,11 +300,11 @@ def price(study: Study, inputs: dict[str, Any], place: RunOptions, seconds_per_e
 def report(folder: Path, console: Console) -> Path:
     """Write the report and print its comparison; returns its page."""
     from reports.build import build
-    from reports.tables.comparison import comparison_text
+    from reports.tables.terminal import format_comparisons
 
     page = build(folder)
     width = min(console.width, 110) if console.is_terminal else 110
-    console.print(comparison_text(folder, width), markup=False, soft_wrap=True)
+    console.print(format_comparisons(folder, width), markup=False, soft_wrap=True)
     return page
 
 

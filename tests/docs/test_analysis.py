@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reports.analysis.comparison import compare
-from reports.load import load
+from reports.analysis.comparison import compare_arms
+from reports.load import load_study
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             if row["phase"] == "search" and row["epoch"] == 5:
                 row["val/accuracy"] += 0.2  # for one epoch better than at the end
         writer.write()
-        names: dict[str, Any] = {"records": load(folder / "runs" / "x"), "writer": writer}
+        names: dict[str, Any] = {"records": load_study(folder / "runs" / "x"), "writer": writer}
         for code in re.findall(r"```python\n(.*?)```", DOC, flags=re.S):
             exec(code, names)
         yield names
@@ -65,7 +65,7 @@ def test_every_column_that_is_named_exists(found: dict[str, Any]) -> None:
 
 
 def test_1_which_arm_is_ahead(found: dict[str, Any]) -> None:
-    (comparison,) = compare(found["records"])
+    (comparison,) = compare_arms(found["records"])
     for row in comparison.rows:
         if row.paired:
             seen = found["ahead"][f"resnet8 / {row.arm}"]
@@ -135,7 +135,7 @@ def test_8_last_epoch_and_best_epoch(found: dict[str, Any]) -> None:
 
 
 def test_9_how_noisy_seeds_are_and_how_many_would_decide(found: dict[str, Any]) -> None:
-    (comparison,) = compare(found["records"])
+    (comparison,) = compare_arms(found["records"])
     searched = next(row for row in comparison.rows if row.arm == "DKD + LP searched")
     noise = found["noise"].loc["resnet8 / DKD + LP searched"]
     assert searched.paired is not None

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from reports.analysis.comparison import compare, to_dataframe
+from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
-from reports.load import load
+from reports.load import load_study
 from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS, read_study
 from study.trial import TrialState
 
@@ -40,7 +40,7 @@ def test_docs_name_every_key_of_study_json(study: Path) -> None:
 
 def test_docs_name_every_column_of_the_comparison(study: Path) -> None:
     rows = re.findall(r"^\| (`.+?) \|", section("tables/"), flags=re.M)
-    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(to_dataframe(compare(load(study))).columns)
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(to_dataframe(compare_arms(load_study(study))).columns)
 
 
 def test_docs_examples_run(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reports.analysis.comparison import compare, to_dataframe
+from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
-from reports.compare import side_by_side, text
-from reports.load import StudyRecords, load
-from reports.tables.comparison import comparison_table, comparison_text
-from reports.text.summary import answer, code_line, missing
+from reports.compare import put_side_by_side, render_text
+from reports.load import StudyRecords, load_study
+from reports.tables.comparison import make_comparison_table
+from reports.tables.terminal import format_comparisons
+from reports.text.summary import describe_code_versions, list_problems, summarize_comparison
 from tests.reports.fake_study import CODE, Writer
 from tests.study.schema_1 import downgrade
 
@@ -42,11 +43,11 @@ def written(writer: Writer) -> Path:
 def records(writer: Writer, request: pytest.FixtureRequest) -> StudyRecords:
     """Three arms, of which DKD is compared with one and another is compared with DKD."""
     writer.code = request.param
-    return load(written(writer))
+    return load_study(written(writer))
 
 
 def test_no_comparison_of_different_code_has_a_difference_p_or_verdict(records: StudyRecords) -> None:
-    (comparison,) = compare(records)
+    (comparison,) = compare_arms(records)
     rows = {row.arm: row for row in comparison.rows}
     for arm in ("DKD", "DKD + LP searched"):
         row = rows[arm]
@@ -61,25 +62,25 @@ def test_no_comparison_of_different_code_has_a_difference_p_or_verdict(records: 
 def test_terminal_page_and_files_say_so_with_a_footnote(records: StudyRecords) -> None:
     page = build(records.folder).read_text()
     tables = records.folder / "tables"
-    shown = comparison_text(records.folder, 200)
+    shown = format_comparisons(records.folder, 200)
     for said in (shown, page, *((tables / f"comparison.{ending}").read_text() for ending in ("csv", "tex", "md"))):
         assert NOT_JUDGED in said
         assert "worse than" not in said
         assert "better than" not in said
     for said in (shown, page, (tables / "comparison.tex").read_text()):
         assert "a difference may come from the code instead of the arm" in " ".join(said.split())
-    assert f"is {NOT_JUDGED}." in answer(compare(records)[0])
+    assert f"is {NOT_JUDGED}." in summarize_comparison(compare_arms(records)[0])
 
 
 def test_mean_over_different_code_is_named_and_only_that(writer: Writer) -> None:
     writer.code = mixed_arm
-    (comparison,) = compare(load(written(writer)))
-    notes = " ".join(comparison_table(comparison).notes)
+    (comparison,) = compare_arms(load_study(written(writer)))
+    notes = " ".join(make_comparison_table(comparison).notes)
     assert "The mean of DKD is over runs of different code and belongs to no version." in notes
 
 
 def test_one_line_says_which_rows_are_of_which_code_and_what_changed(records: StudyRecords) -> None:
-    (line,) = (line for line in missing(records) if "Code changed" in line)
+    (line,) = (line for line in list_problems(records) if "Code changed" in line)
     counts = records.trials[records.trials["code"] == OTHER]["phase"].value_counts()
     assert f"{CODE} (16 search and {24 - counts['confirm']} confirm)" in line.replace(
         f"{24 - counts['confirm']} confirm and 16 search", f"16 search and {24 - counts['confirm']} confirm"
@@ -95,27 +96,27 @@ def test_superseded_runs_of_other_code_mix_nothing(writer: Writer) -> None:
     for row in writer.trials:
         if row["code"] == OTHER:
             row["state"] = "SUPERSEDED"
-    records = load(Writer.write(writer) if folder else folder)
-    (comparison,) = compare(records)
+    records = load_study(Writer.write(writer) if folder else folder)
+    (comparison,) = compare_arms(records)
     assert all(not row.not_judged for row in comparison.rows)
-    assert code_line(records) is None
+    assert describe_code_versions(records) is None
 
 
 def test_run_that_was_trained_by_two_versions_is_not_judged(writer: Writer) -> None:
     writer.code = lambda student, arm, phase, number: f"{CODE}+{OTHER}" if arm == "DKD" and number == 0 else CODE
-    (comparison,) = compare(load(written(writer)))
+    (comparison,) = compare_arms(load_study(written(writer)))
     assert [row.arm for row in comparison.rows if row.not_judged] == ["DKD", "DKD + LP searched"]
 
 
 def test_studies_side_by_side_judge_no_arm_that_is_mixed_within_one(tmp_path: Path) -> None:
     one, other = Writer(tmp_path / "a"), Writer(tmp_path / "b")
     other.code = mixed_arm
-    found = side_by_side([load(written(one)), load(written(other))])
+    found = put_side_by_side([load_study(written(one)), load_study(written(other))])
     ((student, table, _),) = found.students
     verdicts = {(row.arm, row.study): row.not_judged for row in student.rows}
     assert [key for key, why in verdicts.items() if why] == [("DKD", 1)]
     assert "not judged (trials of two code versions) under “DKD”" in found.answers[0]
-    assert NOT_JUDGED in text(found, 250)
+    assert NOT_JUDGED in render_text(found, 250)
     assert any("their mean belongs to no version" in note for note in table.notes)
 
 
@@ -127,7 +128,7 @@ def test_studies_of_two_versions_each_are_judged_and_the_version_is_listed(tmp_p
         for row in writer.fill().trials:
             row["trial_id"] = f"{writer.folder.name}-{row['trial_id']}"
         writer.epochs = []
-    found = side_by_side([load(writer.write()) for writer in (one, other)])
+    found = put_side_by_side([load_study(writer.write()) for writer in (one, other)])
     ((student, _, _),) = found.students
     assert all(row.verdict for row in student.rows if row.versus is not None)
     versions = next(section.table for section in found.sections if section.id == "versions")
@@ -136,11 +137,11 @@ def test_studies_of_two_versions_each_are_judged_and_the_version_is_listed(tmp_p
 
 def test_study_of_schema_1_is_reported_and_compared_as_before(tmp_path: Path) -> None:
     now, old = (Writer(tmp_path / name).fill().write() for name in ("now", "old"))
-    expected = to_dataframe(compare(load(old)))
+    expected = to_dataframe(compare_arms(load_study(old)))
     downgrade(old)
-    records = load(old)
+    records = load_study(old)
     assert records.warnings == ()
-    pd.testing.assert_frame_equal(to_dataframe(compare(records)), expected)
-    assert code_line(records) is None
+    pd.testing.assert_frame_equal(to_dataframe(compare_arms(records)), expected)
+    assert describe_code_versions(records) is None
     assert build(old).is_file()
-    assert side_by_side([load(now), records]).students
+    assert put_side_by_side([load_study(now), records]).students

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reports.analysis import statistics
-from reports.analysis.cross_study import Student, compare_studies, incomparable, unpaired
-from reports.compare import main, page, side_by_side
-from reports.load import load
-from reports.tables.cross_study import answer, cells_table, labels_of, strip
-from reports.tables.study_differences import ABSENT, varying
+from reports.analysis.cross_study import StudentComparison, compare_studies, compare_unpaired, explain_incomparable
+from reports.compare import main, put_side_by_side, render_page
+from reports.load import load_study
+from reports.tables.cross_study import make_cells_table, make_dot_plot, make_labels, summarize_student
+from reports.tables.study_differences import ABSENT, find_differences
 from tests.reports.fake_study import DKD, NONE, SEARCHED, Writer
 from tests.reports.page.test_page import ELEMENTS_THAT_LOAD, HOSTILE, Page
 
@@ -44,12 +44,12 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-def compared(*writers: Writer) -> Student:
-    (student,) = compare_studies([load(writer.write()) for writer in writers])
+def compared(*writers: Writer) -> StudentComparison:
+    (student,) = compare_studies([load_study(writer.write()) for writer in writers])
     return student
 
 
-def row_of(student: Student, arm: str, study: int = 1) -> Any:
+def row_of(student: StudentComparison, arm: str, study: int = 1) -> Any:
     return next(row for row in student.rows if (row.arm, row.study) == (arm, study))
 
 
@@ -63,7 +63,7 @@ def test_shared_seeds_are_compared_in_pairs_as_within_a_study(make: Make) -> Non
         if row["phase"] == "confirm" and row["arm"] == "DKD":
             row["test/accuracy"] += gains[row["number"]]
     found = row_of(compared(make("a"), other), "DKD")
-    oracle = statistics.paired([a + gain for a, gain in zip(DKD, gains, strict=True)], DKD, "max")
+    oracle = statistics.compare_paired([a + gain for a, gain in zip(DKD, gains, strict=True)], DKD, "max")
     assert (found.difference.kind, found.difference.n) == ("paired", 8)
     assert found.difference.difference == pytest.approx(np.mean(gains))
     assert found.difference.interval.low == pytest.approx(oracle.interval.low if oracle.interval else math.nan)
@@ -134,9 +134,9 @@ def test_each_arm_is_compared_with_the_first_study_that_has_it(make: Make) -> No
 def test_studies_without_a_common_cell_have_no_table(make: Make) -> None:
     other = make("b")
     other.students = ["resnet14"]
-    studies = [load(make("a").write()), load(other.write())]
+    studies = [load_study(make("a").write()), load_study(other.write())]
     assert compare_studies(studies) == ()
-    assert "No two of these studies have a cell in common." in Page(page(side_by_side(studies))).text
+    assert "No two of these studies have a cell in common." in Page(render_page(put_side_by_side(studies))).text
 
 
 # -- what must not be compared -------------------------------------------------------------------------------------
@@ -186,18 +186,20 @@ def test_what_is_not_comparable_gets_no_difference_and_no_verdict(
     found = row_of(student, "DKD")
     assert reason in found.why_not
     assert (found.difference, found.p, found.verdict, student.comparisons) == (None, None, None, 0)
-    assert strip(student, ("a", "b")) is None
-    table = cells_table(student, ("a", "b"))
+    assert make_dot_plot(student, ("a", "b")) is None
+    table = make_cells_table(student, ("a", "b"))
     assert [row[7] for row in table.rows if row[1] == "b"] == ["not comparable"] * 3
     assert any(note.startswith("b is not comparable with a: ") and reason in note for note in table.notes)
-    assert answer(student, ("a", "b")) == "resnet8. b against a: not comparable under all 3 arms."
+    assert summarize_student(student, ("a", "b")) == "resnet8. b against a: not comparable under all 3 arms."
 
 
 def test_two_studies_that_do_not_say_which_data_they_used_are_not_compared(make: Make) -> None:
     writers = make("a"), make("b")
     for writer in writers:
         _no_data(writer.study)
-    assert incomparable(*(load(writer.write()) for writer in writers)) == ["it is not on record which data they used"]
+    assert explain_incomparable(*(load_study(writer.write()) for writer in writers)) == [
+        "it is not on record which data they used"
+    ]
 
 
 @pytest.mark.parametrize(("seeds", "first_seed", "said"), [
@@ -211,7 +213,9 @@ def test_a_note_says_where_runs_are_too_few_to_decide(make: Make, seeds: int, fi
     for writer in writers:
         writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] < seeds]
     student = compared(*writers)
-    notes = [note for note in cells_table(student, ("a", "b")).notes if "cannot decide" in note or "so few" in note]
+    notes = [
+        note for note in make_cells_table(student, ("a", "b")).notes if "cannot decide" in note or "so few" in note
+    ]
     assert [note[: len(said)] for note in notes] == [said] * bool(said)
     if said:
         assert {row.verdict for row in student.rows} == {None, "undecided"}
@@ -232,7 +236,7 @@ def by_hand(a: list[float], b: list[float]) -> float:
 @given(st.lists(st.integers(0, 20), min_size=8, max_size=8))
 def test_unpaired_p_is_the_share_of_deals_at_least_as_far_apart(values: list[int]) -> None:
     a, b = [value / 7 for value in values[:4]], [value / 7 for value in values[4:]]
-    assert unpaired(a, b).p == pytest.approx(by_hand(a, b))
+    assert compare_unpaired(a, b).p == pytest.approx(by_hand(a, b))
 
 
 def test_unpaired_interval_is_welchs() -> None:
@@ -241,7 +245,7 @@ def test_unpaired_interval_is_welchs() -> None:
     parts = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(x) - 1) + parts[1] ** 2 / (len(y) - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
-    found = unpaired(a, b)
+    found = compare_unpaired(a, b)
     assert found.interval is not None
     assert (found.interval.low, found.interval.high) == pytest.approx(
         (found.difference - half, found.difference + half)
@@ -249,11 +253,11 @@ def test_unpaired_interval_is_welchs() -> None:
 
 
 def test_unpaired_of_single_runs_decides_nothing() -> None:
-    assert (unpaired([1.0], [2.0, 3.0]).p, unpaired([1.0], [2.0, 3.0]).interval) == (1.0, None)
+    assert (compare_unpaired([1.0], [2.0, 3.0]).p, compare_unpaired([1.0], [2.0, 3.0]).interval) == (1.0, None)
 
 
 def test_unpaired_of_equal_values_has_an_interval_without_width() -> None:
-    found = unpaired([2.0, 2.0], [1.0, 1.0])
+    found = compare_unpaired([2.0, 2.0], [1.0, 1.0])
     assert found.interval is not None
     assert found.interval.low == found.interval.high == 1.0
 
@@ -264,7 +268,7 @@ def test_unpaired_of_equal_values_has_an_interval_without_width() -> None:
 def test_varying_names_each_differing_leaf_and_matches_arms_by_name() -> None:
     one = {"is": "Study", "arms": [{"name": "KD", "t": 4.0}, {"name": "DKD", "b": 8}], "seed": 0}
     other = {"is": "Study", "arms": [{"name": "DKD", "b": 2}, {"name": "new", "x": 1}], "seed": 0}
-    assert dict(varying([one, other])) == {
+    assert dict(find_differences([one, other])) == {
         "arms.KD": [{"t": 4.0}, ABSENT],
         "arms.DKD.b": [8, 2],
         "arms.new": [ABSENT, {"x": 1}],
@@ -273,11 +277,11 @@ def test_varying_names_each_differing_leaf_and_matches_arms_by_name() -> None:
 
 def test_varying_does_not_look_inside_things_of_different_kinds() -> None:
     one, other = {"loss": {"is": "KD", "t": 4}}, {"loss": {"is": "DKD", "t": 4}}
-    assert list(varying([one, other])) == [("loss", [one["loss"], other["loss"]])]
+    assert list(find_differences([one, other])) == [("loss", [one["loss"], other["loss"]])]
 
 
 def test_varying_of_equal_descriptions_is_empty() -> None:
-    assert list(varying([{"a": [1, {"b": 2}]}] * 3)) == []
+    assert list(find_differences([{"a": [1, {"b": 2}]}] * 3)) == []
 
 
 def test_page_shows_what_differs(make: Make) -> None:
@@ -286,8 +290,8 @@ def test_page_shows_what_differs(make: Make) -> None:
     other.study["teacher"]["fingerprint"] = "teacher-of-b"
     other.study["provenance"]["versions"]["torch"] = "9.9.9"
     other.study["budget"]["epochs"] = 80
-    found = side_by_side([load(make("a").write()), load(other.write())])
-    text = Page(page(found)).text
+    found = put_side_by_side([load_study(make("a").write()), load_study(other.write())])
+    text = Page(render_page(found)).text
     for part in ("arms.DKD.loss.temperature", "7.5", "teacher-of-b", "versions.torch", "9.9.9"):
         assert part in text
     assert found.differing == (
@@ -297,15 +301,15 @@ def test_page_shows_what_differs(make: Make) -> None:
 
 
 def test_page_of_studies_that_differ_in_nothing_says_so(make: Make) -> None:
-    found = side_by_side([load(make("a").write()), load(make("b").write())])
+    found = put_side_by_side([load_study(make("a").write()), load_study(make("b").write())])
     assert found.differing == "What differs: nothing that is on record."
-    assert "No setting differs." in Page(page(found)).text
+    assert "No setting differs." in Page(render_page(found)).text
 
 
 def test_page_names_cells_that_only_one_study_has(make: Make) -> None:
     other = make("b")
     other.arms["KD"], other.versus["KD"] = [], None
-    found = side_by_side([load(make("a").write()), load(other.write())])
+    found = put_side_by_side([load_study(make("a").write()), load_study(other.write())])
     assert found.alone == ("Only in b: resnet8 / KD.",)
 
 
@@ -313,7 +317,9 @@ def test_page_names_cells_that_only_one_study_has(make: Make) -> None:
 
 
 def test_page_loads_nothing_and_runs_nothing(make: Make) -> None:
-    parsed = Page(page(side_by_side([load(make("a").write()), load(make("b", shift=0.01).write())])))
+    parsed = Page(
+        render_page(put_side_by_side([load_study(make("a").write()), load_study(make("b", shift=0.01).write())]))
+    )
     assert not {tag for tag, _ in parsed.elements} & (ELEMENTS_THAT_LOAD | {"script"})
     assert not [attributes for _, attributes in parsed.elements if "src" in attributes]
     (policy,) = (a["content"] or "" for tag, a in parsed.elements if tag == "meta" and "http-equiv" in a)
@@ -325,7 +331,7 @@ def test_page_loads_nothing_and_runs_nothing(make: Make) -> None:
 
 
 def test_strip_puts_every_run_on_the_axis_in_order(make: Make) -> None:
-    drawn = strip(compared(make("a"), make("b", shift=0.01)), ("a", "b"))
+    drawn = make_dot_plot(compared(make("a"), make("b", shift=0.01)), ("a", "b"))
     assert drawn is not None
     places = [place for line in drawn.lines for place in line.dots]
     values = [value for arm in (NONE, DKD, SEARCHED) for shift in (0, 0.01) for value in (x + shift for x in arm)]
@@ -349,7 +355,7 @@ def test_page_keeps_hostile_text_as_text(make: Make) -> None:
             for row in writer.trials:
                 row["arm"] = text if row["arm"] == "DKD" else row["arm"]
                 row["cell"] = f"{row['student']} / {row['arm']}"
-        return Page(page(side_by_side([load(writer.write()) for writer in writers])))
+        return Page(render_page(put_side_by_side([load_study(writer.write()) for writer in writers])))
 
     calm, hostile = written("calm"), written(HOSTILE)
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in calm.elements]
@@ -357,9 +363,9 @@ def test_page_keeps_hostile_text_as_text(make: Make) -> None:
 
 
 def test_labels_tell_equal_names_apart() -> None:
-    assert labels_of(["x", "y"]) == ("x", "y")
-    assert labels_of(["x", "x"]) == ("1: x", "2: x")
-    assert len(set(labels_of(["x" * 300 + end + "x" * 300 for end in "ab"]))) == 2
+    assert make_labels(["x", "y"]) == ("x", "y")
+    assert make_labels(["x", "x"]) == ("1: x", "2: x")
+    assert len(set(make_labels(["x" * 300 + end + "x" * 300 for end in "ab"]))) == 2
 
 
 def test_command_writes_the_page_and_prints_the_tables(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from reports.analysis.statistics import mean_interval
-from reports.export import choose, confirm_run, main
-from reports.load import StudyRecords, load
-from reports.text.model_card import card
+from reports.analysis.statistics import compute_mean
+from reports.export import choose_cell, get_confirm_run, main
+from reports.load import StudyRecords, load_study
+from reports.text.model_card import make_model_card
 from study.errors import InputError
 from study.identity import describe
 from tests.reports.fake_study import DKD, NONE, Writer
@@ -49,33 +49,33 @@ def validated(writer: Writer, scores: dict[str, float]) -> StudyRecords:
     for row in writer.fill().trials:
         if row["phase"] == "confirm":
             row["val/accuracy"] = scores[row["arm"]] + (0.001 if row["number"] % 2 else -0.001)
-    return load(writer.write())
+    return load_study(writer.write())
 
 
 # -- which student -------------------------------------------------------------------------------------------------
 
 
 def test_a_named_cell_is_taken(study: Path) -> None:
-    assert choose(load(study), CELL).cell.name == CELL
+    assert choose_cell(load_study(study), CELL).cell.name == CELL
 
 
 def test_an_unknown_cell_is_refused_with_those_there_are(study: Path) -> None:
     with pytest.raises(InputError, match="no cell 'resnet8 / KD' in this study: there are 'resnet8 / none', "):
-        choose(load(study), "resnet8 / KD")
+        choose_cell(load_study(study), "resnet8 / KD")
 
 
 def test_a_cell_that_is_not_confirmed_is_refused(writer: Writer) -> None:
     writer.fill()
     writer.trials = [row for row in writer.trials if row["arm"] != "DKD" or row["number"] != 3]
     with pytest.raises(InputError, match="'resnet8 / DKD' is not confirmed: 7 of 8 seeds"):
-        choose(load(writer.write()), CELL)
+        choose_cell(load_study(writer.write()), CELL)
 
 
 def test_validation_of_confirm_runs_decides_whatever_test_says(writer: Writer) -> None:
     records = validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})
     tests = records.confirmed.groupby("arm")["test/accuracy"].mean()
     assert tests.idxmax() == "DKD + LP searched"
-    choice = choose(records)
+    choice = choose_cell(records)
     assert (choice.cell.arm, choice.because) == (
         "DKD",
         "the best mean validation accuracy of confirm runs among 3 cells",
@@ -84,7 +84,7 @@ def test_validation_of_confirm_runs_decides_whatever_test_says(writer: Writer) -
 
 def test_the_lowest_validation_error_decides_where_less_is_better(writer: Writer) -> None:
     writer.study |= {"direction": "min", "metrics": {}}
-    assert choose(validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm == "none"
+    assert choose_cell(validated(writer, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm == "none"
 
 
 def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
@@ -95,12 +95,12 @@ def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
             row["val/accuracy"] = 0.99  # of fewer epochs, and not what was confirmed
         elif row["phase"] == "search" and row["arm"] != "DKD" and row["state"] == "COMPLETE":
             row["val/accuracy"] += 0.001
-    assert choose(load(writer.write())).cell.arm == "DKD + LP searched"
+    assert choose_cell(load_study(writer.write())).cell.arm == "DKD + LP searched"
 
 
 def test_without_validation_of_all_cells_nothing_is_chosen(study: Path) -> None:
     with pytest.raises(InputError, match="test must not choose: name one with --cell; there are 'resnet8 / none'"):
-        choose(load(study))
+        choose_cell(load_study(study))
 
 
 def test_the_choice_is_the_same_for_any_test_scores(writer: Writer) -> None:
@@ -108,24 +108,24 @@ def test_the_choice_is_the_same_for_any_test_scores(writer: Writer) -> None:
     for _ in range(5):
         other = Writer(writer.folder)
         other.arms = {arm: list(rng.uniform(0, 1, 8)) for arm in other.arms}
-        chosen.add(choose(validated(other, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm)
+        chosen.add(choose_cell(validated(other, {"none": 0.90, "DKD": 0.93, "DKD + LP searched": 0.92})).cell.arm)
     assert chosen == {"DKD"}
 
 
 def test_the_only_confirmed_cell_is_taken(writer: Writer) -> None:
     writer.fill()
     writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["arm"] == "DKD"]
-    assert choose(load(writer.write())).because == "the only confirmed cell"
+    assert choose_cell(load_study(writer.write())).because == "the only confirmed cell"
 
 
 def test_a_study_without_any_confirmed_cell_is_refused(writer: Writer) -> None:
     with pytest.raises(InputError, match="no cell of 'fake' is confirmed yet"):
-        choose(load(writer.write()))
+        choose_cell(load_study(writer.write()))
 
 
 def test_seed_number_0_is_not_the_best_on_test(study: Path) -> None:
-    records = load(study)
-    run = confirm_run(records, choose(records, CELL).cell, 0)
+    records = load_study(study)
+    run = get_confirm_run(records, choose_cell(records, CELL).cell, 0)
     assert (run["number"], run["test/accuracy"]) == (0, DKD[0])
     assert max(DKD) != DKD[0]
 
@@ -134,9 +134,9 @@ def test_seed_number_0_is_not_the_best_on_test(study: Path) -> None:
 def test_a_seed_number_that_is_not_there_is_refused(writer: Writer, number: int) -> None:
     writer.fill()
     writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] != 0]
-    records = load(writer.write())
+    records = load_study(writer.write())
     with pytest.raises(InputError, match=f"no confirm run of seed number {number} in .*: there are 1, 2, "):
-        confirm_run(records, next(cell for cell in records.cells if cell.name == CELL), number)
+        get_confirm_run(records, next(cell for cell in records.cells if cell.name == CELL), number)
 
 
 # -- the model card ------------------------------------------------------------------------------------------------
@@ -145,11 +145,11 @@ def test_a_seed_number_that_is_not_there_is_refused(writer: Writer, number: int)
 def written_card(records: StudyRecords, name: str = CELL) -> str:
     cell = next(cell for cell in records.cells if cell.name == name)
     config = {"task": {"is": "Classification"}, "loss": {"is": "DKD", "beta": 8.0}, "train_on": "train+val"}
-    return card(records, cell, "named by --cell", confirm_run(records, cell, 2), config, WRITTEN)
+    return make_model_card(records, cell, "named by --cell", get_confirm_run(records, cell, 2), config, WRITTEN)
 
 
 def test_card_tells_the_cells_mean_from_this_runs_own_score(study: Path) -> None:
-    text, mean = written_card(load(study)), mean_interval(DKD)
+    text, mean = written_card(load_study(study)), compute_mean(DKD)
     assert mean.interval is not None
     half = 100 * (mean.interval.high - mean.mean)
     assert f"| test accuracy, % | {100 * mean.mean:.2f} ± {half:.2f} | 8 | {100 * DKD[2]:.2f} |" in text
@@ -160,7 +160,7 @@ def test_card_tells_the_cells_mean_from_this_runs_own_score(study: Path) -> None
 
 
 def test_card_says_how_the_net_is_fed_and_where_it_comes_from(study: Path) -> None:
-    text = written_card(load(study))
+    text = written_card(load_study(study))
     for part in (
         "(pixels / 255 − mean) / std",
         "| mean | 0.25 |",
@@ -193,7 +193,7 @@ def test_card_keeps_hostile_text_as_text(writer: Writer) -> None:
         other.versus = {name: "none"}
         other.study |= {"question": name, "name": name}
         other.study["provenance"]["command"] = name
-        return written_card(load(other.fill().write()), f"resnet8 / {name}")
+        return written_card(load_study(other.fill().write()), f"resnet8 / {name}")
 
     calm, hostile = of("calm"), of(f"{HOSTILE} | [x](y) `z`\n# heading")
     assert shape(hostile) == shape(calm)
@@ -236,7 +236,7 @@ def test_command_exports_a_real_student(writer: Writer, tmp_path: Path) -> None:
     assert result.output.splitlines() == ["resnet8 / none: the only confirmed cell", str(out)]
     assert {path.name for path in out.iterdir()} == {"model.onnx", "model.safetensors", "MODEL_CARD.md"}
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
-    score = load(folder).confirmed["test/accuracy"].iloc[0]
+    score = load_study(folder).confirmed["test/accuracy"].iloc[0]
     assert f" | 3 | {100 * score:.2f} |" in text
     assert "| parameters | 5,142 |" in text
 

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reports.analysis.comparison import compare
-from reports.load import load
+from reports.analysis.comparison import compare_arms
+from reports.load import load_study
 from study.records.segments import RecordsError
 from tests.reports.fake_study import DKD, Writer
 
 
 def test_load_keeps_the_study_and_all_rows(study: Path, writer: Writer) -> None:
-    records = load(study)
+    records = load_study(study)
     assert (len(records.trials), len(records.epochs)) == (len(writer.trials), len(writer.epochs))
     assert records.warnings == ()
     assert [cell.arm for cell in records.cells] == list(writer.arms)
@@ -27,7 +27,7 @@ def test_load_takes_the_last_of_doubled_rows(writer: Writer) -> None:
     wrong = [row | {"test/accuracy": 0.1, "state": "RUNNING"} for row in writer.trials]
     rows, writer.trials = writer.trials, wrong + writer.trials
     writer.epochs = [row | {"train/accuracy": 0.0} for row in writer.epochs] + writer.epochs
-    records = load(writer.write())
+    records = load_study(writer.write())
     assert len(records.trials) == len(rows)
     assert records.confirmed["test/accuracy"].min() > 0.9
     assert records.epochs["train/accuracy"].min() > 0
@@ -37,7 +37,7 @@ def test_load_names_a_truncated_segment_and_shows_the_rest(writer: Writer) -> No
     folder = writer.fill().write()
     damaged = folder / "trials" / "00000002.parquet"
     damaged.write_bytes((folder / "trials" / "00000001.parquet").read_bytes()[:200])
-    records = load(folder)
+    records = load_study(folder)
     assert len(records.trials) == len(writer.trials)
     (warning,) = records.warnings
     assert "trials/00000002.parquet" in warning
@@ -45,7 +45,7 @@ def test_load_names_a_truncated_segment_and_shows_the_rest(writer: Writer) -> No
 
 def test_load_names_a_segment_that_is_no_table_of_trials(study: Path) -> None:
     pq.write_table(pa.table({"trial_id": ["x"]}), study / "trials" / "00000009.parquet")
-    records = load(study)
+    records = load_study(study)
     (warning,) = records.warnings
     assert "00000009.parquet" in warning
     assert "lacks the columns" in warning
@@ -57,33 +57,33 @@ def test_load_joins_segments_with_different_metrics(writer: Writer, tmp_path: Pa
     table = pq.read_table(folder / "trials" / "00000001.parquet").slice(0, 1)
     renamed = table.set_column(0, "trial_id", pa.array(["later"])).append_column("val/f1", pa.array([0.5]))
     pq.write_table(renamed, folder / "trials" / "00000002.parquet")
-    trials = load(folder).trials.set_index("trial_id")
+    trials = load_study(folder).trials.set_index("trial_id")
     assert trials.loc["later", "val/f1"] == 0.5
     assert trials["val/f1"].notna().sum() == 1
 
 
 def test_load_of_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordsError, match="no study"):
-        load(tmp_path)
+        load_study(tmp_path)
 
 
 def test_load_of_a_newer_schema_is_refused(writer: Writer) -> None:
     writer.study["schema"] = 99
     folder = writer.write()
     with pytest.raises(RecordsError, match="schema 99"):
-        load(folder)
+        load_study(folder)
 
 
 def test_load_of_the_barest_study_finds_the_cells_in_the_rows(writer: Writer) -> None:
     folder = writer.fill().write()
     (folder / "study.json").write_text(json.dumps({"schema": 1}))
-    records = load(folder)
+    records = load_study(folder)
     assert [cell.name for cell in records.cells] == [f"resnet8 / {arm}" for arm in writer.arms]
-    assert records.direction_of("test/accuracy") == "max"
+    assert records.get_direction("test/accuracy") == "max"
 
 
 def test_load_without_any_rows_gives_empty_frames(writer: Writer) -> None:
-    records = load(writer.write())
+    records = load_study(writer.write())
     assert records.trials.empty
     assert records.epochs.empty
     assert records.confirmed.empty
@@ -93,7 +93,7 @@ def test_confirmed_leaves_out_what_does_not_count(writer: Writer) -> None:
     writer.fill()
     rows = [row for row in writer.trials if row["phase"] == "confirm" and row["arm"] == "DKD"]
     rows[0]["state"], rows[1]["state"], rows[2]["test/accuracy"] = "FAILED", "RUNNING", float("nan")
-    confirmed = load(writer.write()).confirmed
+    confirmed = load_study(writer.write()).confirmed
     assert sorted(confirmed[confirmed["arm"] == "DKD"]["number"]) == [3, 4, 5, 6, 7]
 
 
@@ -101,14 +101,14 @@ def test_confirmed_takes_the_last_run_of_a_seed_and_warns_of_mixed_configuration
     writer.fill()
     first = next(row for row in writer.trials if row["phase"] == "confirm" and row["arm"] == "DKD")
     writer.trials.append(first | {"trial_id": "again", "config": '{"other": 1}', "test/accuracy": 0.5})
-    records = load(writer.write())
-    values = compare(records)[0].rows[1].values
+    records = load_study(writer.write())
+    values = compare_arms(records)[0].rows[1].values
     assert values == dict(zip(range(1000, 1008), [0.5, *DKD[1:]], strict=True))
     assert "do not share one configuration" in records.warnings[0]
 
 
 def test_a_users_pandas_reads_the_same_trials(study: Path) -> None:
-    pd.testing.assert_frame_equal(pd.read_parquet(study / "trials"), load(study).trials, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(study / "trials"), load_study(study).trials, check_dtype=False)
 
 
 @pytest.mark.parametrize(("seeds", "known", "told"), [(5, True, "seeds 3 → 5"), (5, False, None), (3, True, None)])
@@ -123,7 +123,7 @@ def test_load_says_when_seeds_were_added_after_the_results_were_known(
     ]
     described.setdefault("provenance", {})["runs"] = runs
     (folder / "study.json").write_text(json.dumps(described))
-    warnings = load(folder).warnings
+    warnings = load_study(folder).warnings
     if told is None:
         assert warnings == ()
     else:

@@ -76,14 +76,16 @@ def test_every_domain_has_a_name_of_its_own(study: Study) -> None:
 def test_published_methods_are_in_the_table_of_figures(study: Study) -> None:
     for arm in study.arms:
         if arm.published:
-            assert any(published.find("P1", student, arm.published) for student in ("resnet8", "resnet20")), arm.name
+            assert any(published.find_figures("P1", student, arm.published) for student in ("resnet8", "resnet20")), (
+                arm.name
+            )
 
 
 @pytest.mark.parametrize("method", ["eat", "dat", "lp"])
 def test_paper_profile_shows_one_published_figure_for_each_student(method: str) -> None:
     study = load_space(FILES[0].parent / f"{method}_cifar.py", "paper", None).study
     for student in study.students:
-        found = [figure for arm in study.arms for figure in published.find("P1", student.name, arm.published)]
+        found = [figure for arm in study.arms for figure in published.find_figures("P1", student.name, arm.published)]
         assert len(found) == 1
         assert found[0].method == f"dkd+{method}"
 

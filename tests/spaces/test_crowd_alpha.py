@@ -39,7 +39,7 @@ def test_papers_figures_stand_beside_its_student_and_its_teacher() -> None:
     # P4, table 2: MAE by alpha; without distillation it quotes 110.2
     for method, mae in {"none": 110.2, "kd alpha=0.1": 90.86, "kd alpha=0.7": 110.85}.items():
         assert grid[method]
-        assert mae in {row.value for row in published.find(study.protocol, student.name, method)}
-    teacher = {row.metric: row.value for row in published.find("P4", study.task.teacher.model.name, "teacher")}
+        assert mae in {row.value for row in published.find_figures(study.protocol, student.name, method)}
+    teacher = {row.metric: row.value for row in published.find_figures("P4", study.task.teacher.model.name, "teacher")}
     assert teacher["mae"] == 57.55
     assert load_space(SPACE, "embedded", None).study.protocol == ""

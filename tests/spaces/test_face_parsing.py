@@ -37,10 +37,10 @@ def test_papers_figures_stand_beside_its_students_and_its_teacher() -> None:
     expected = {"none": (73.41, 91.56), "kd": (74.51, 92.53), "kd_std": (67.3, 91.15), "ldt": (75.01, 92.56)}
     assert [arm.published for arm in PAPER.arms if arm.published] == list(expected)
     for method, figures in expected.items():
-        found = {row.metric: row.value for row in published.find("P0", "resnet18_fcn", method)}
+        found = {row.metric: row.value for row in published.find_figures("P0", "resnet18_fcn", method)}
         assert (found["f1"], found["accuracy"]) == figures
     for model in (*PAPER.students, PAPER.task.teacher.model):
-        assert published.find("P0", model.name, "none") or published.find("P0", model.name, "teacher")
+        assert published.find_figures("P0", model.name, "none") or published.find_figures("P0", model.name, "teacher")
 
 
 def test_paper_trains_as_given() -> None:

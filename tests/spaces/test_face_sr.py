@@ -44,7 +44,7 @@ def test_papers_figures_stand_beside_its_nets() -> None:
         (srfbn, "baseline"): (26.399, 0.761, 0.3944),
     }
     for (model, method), figures in expected.items():
-        found = {row.metric: row.value for row in published.find("P2", model, method)}
+        found = {row.metric: row.value for row in published.find_figures("P2", model, method)}
         assert tuple(found[name] for name in ("psnr", "ssim", "lpips")) == figures
 
 

@@ -11,15 +11,15 @@ from reports.analysis import published
 
 def test_find_gives_a_papers_figure() -> None:
     # P1: LP from 0 to 40 % gains 0.64 points over DKD on ResNet-8.
-    (found,) = published.find("P1", "resnet8", "dkd+lp")
+    (found,) = published.find_figures("P1", "resnet8", "dkd+lp")
     assert (found.value, found.versus, found.setting) == (0.64, "dkd", "0 to 40 %")
-    assert found.reports("accuracy")
-    assert not found.reports("loss")
+    assert found.is_of_metric("accuracy")
+    assert not found.is_of_metric("loss")
 
 
 def test_find_takes_a_setting_apart_where_a_paper_has_several() -> None:
-    assert len({row.setting for row in published.find("P4", "mcnn", "kd")}) > 1
-    figures = {row.metric: row.value for row in published.find("P4", "mcnn", "kd alpha=0.1")}
+    assert len({row.setting for row in published.find_figures("P4", "mcnn", "kd")}) > 1
+    figures = {row.metric: row.value for row in published.find_figures("P4", "mcnn", "kd alpha=0.1")}
     assert figures == {"mae": 90.86, "rmse": 172.99}
 
 
@@ -27,31 +27,31 @@ def test_find_takes_a_setting_apart_where_a_paper_has_several() -> None:
     ("paper", "student", "method"), [("P2", "resnet8", "dkd+lp"), ("P1", "resnet9", "dkd+lp"), ("P1", "resnet8", None)]
 )
 def test_find_gives_nothing_for_another_paper_student_or_method(paper: str, student: str, method: str | None) -> None:
-    assert published.find(paper, student, method) == ()
+    assert published.find_figures(paper, student, method) == ()
 
 
 def test_every_row_of_the_file_is_read() -> None:
-    assert len(published.figures()) == 62
-    assert {row.paper for row in published.figures()} == {"P0", "P1", "P2", "P4"}
+    assert len(published.load_figures()) == 62
+    assert {row.paper for row in published.load_figures()} == {"P0", "P1", "P2", "P4"}
 
 
 def test_figures_are_written_as_the_file_has_them() -> None:
     with (Path(published.__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
         written = [row["value"] for row in csv.DictReader(file)]
-    assert [figure.text.lstrip("+") for figure in published.figures()] == written
-    (gain,) = published.find("P1", "resnet8", "dkd+dat")
+    assert [figure.text.lstrip("+") for figure in published.load_figures()] == written
+    (gain,) = published.find_figures("P1", "resnet8", "dkd+dat")
     assert gain.text == "+0.5"
 
 
 def test_every_figure_says_which_epoch_it_is_of() -> None:
-    assert {row.selection for row in published.figures()} <= {"last epoch", "best test epoch", "not stated"}
-    figure = published.figures()[0]
+    assert {row.selection for row in published.load_figures()} <= {"last epoch", "best test epoch", "not stated"}
+    figure = published.load_figures()[0]
     assert figure.epoch == "epoch not stated"
     assert replace(figure, selection="best test epoch").epoch == "best test epoch"
 
 
 def test_why_not_shown_names_the_data_and_the_paper() -> None:
-    line = published.why_not_shown("", "digits", ("resnet8",), ("dkd+lp", None))
+    line = published.explain_absence("", "digits", ("resnet8",), ("dkd+lp", None))
     assert (
         line
         == "Published figures are not shown beside measured ones: this study runs on digits, not under P1's protocol."
@@ -59,11 +59,11 @@ def test_why_not_shown_names_the_data_and_the_paper() -> None:
 
 
 def test_why_not_shown_without_any_published_method() -> None:
-    line = published.why_not_shown("", "digits", ("resnet8",), (None,))
+    line = published.explain_absence("", "digits", ("resnet8",), (None,))
     assert line is not None
     assert "not under any paper's protocol" in line
 
 
 def test_why_not_shown_is_silent_under_the_papers_protocol() -> None:
-    assert published.why_not_shown("P1", "CIFAR-100", ("resnet8",), ("dkd+lp",)) is None
-    assert "reports none" in (published.why_not_shown("P1", "CIFAR-100", ("vgg8",), ("dkd+lp",)) or "")
+    assert published.explain_absence("P1", "CIFAR-100", ("resnet8",), ("dkd+lp",)) is None
+    assert "reports none" in (published.explain_absence("P1", "CIFAR-100", ("vgg8",), ("dkd+lp",)) or "")

@@ -26,31 +26,31 @@ def brute_force_p(differences: list[float]) -> float:
 
 @pytest.mark.parametrize("differences", [DIFFERENCES, [1.0, 2.0, 3.0], [0.5], [0.0, 0.0], [-1.0, -2.0, 4.0, -3.0]])
 def test_sign_flip_p_equals_brute_force(differences: list[float]) -> None:
-    assert statistics.sign_flip_p(differences) == pytest.approx(brute_force_p(differences), abs=1e-12)
+    assert statistics.compute_sign_flip_p(differences) == pytest.approx(brute_force_p(differences), abs=1e-12)
 
 
 @given(st.lists(FINITE, min_size=2, max_size=8))
 def test_sign_flip_p_equals_scipy(differences: list[float]) -> None:
     found = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=2**8, axis=-1)
-    assert statistics.sign_flip_p(differences) == pytest.approx(found.pvalue, abs=1e-12)
+    assert statistics.compute_sign_flip_p(differences) == pytest.approx(found.pvalue, abs=1e-12)
 
 
 @given(st.lists(FINITE, min_size=1, max_size=8))
 def test_sign_flip_p_ignores_overall_sign_and_order(differences: list[float]) -> None:
-    p = statistics.sign_flip_p(differences)
-    assert statistics.sign_flip_p([-x for x in reversed(differences)]) == pytest.approx(p)
+    p = statistics.compute_sign_flip_p(differences)
+    assert statistics.compute_sign_flip_p([-x for x in reversed(differences)]) == pytest.approx(p)
     assert statistics.smallest_p(len(differences)) - 1e-12 <= p <= 1
 
 
 def test_sign_flip_p_beyond_exact_is_seeded_and_near_the_t_test() -> None:
     differences = np.random.default_rng(3).normal(0.5, 1.0, 25)
-    p = statistics.sign_flip_p(differences)
-    assert p == statistics.sign_flip_p(differences)
+    p = statistics.compute_sign_flip_p(differences)
+    assert p == statistics.compute_sign_flip_p(differences)
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
 def test_smallest_p_is_reached_when_all_differences_agree() -> None:
-    assert statistics.sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == statistics.smallest_p(6) == 2 / 64
+    assert statistics.compute_sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == statistics.smallest_p(6) == 2 / 64
 
 
 def test_paired_without_an_effect_is_wrong_at_most_as_often_as_promised() -> None:
@@ -60,79 +60,79 @@ def test_paired_without_an_effect_is_wrong_at_most_as_often_as_promised() -> Non
     studies = rng.normal(size=(600, 8))
     flipped = np.abs(studies @ signs.T)
     p = (flipped >= np.abs(studies.sum(axis=1, keepdims=True)) - 1e-12).mean(axis=1)
-    assert [statistics.sign_flip_p(row) for row in studies[:5]] == pytest.approx(p[:5])
+    assert [statistics.compute_sign_flip_p(row) for row in studies[:5]] == pytest.approx(p[:5])
     assert (p <= 0.05).mean() <= 0.077
 
 
 def test_holm_equals_the_worked_example() -> None:
     # By hand: sorted 0.005, 0.010, 0.030, 0.040 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04; the last may not fall.
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm([]) == []
-    assert statistics.holm([0.6, 0.9]) == [1.0, 1.0]
+    assert statistics.adjust_by_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.adjust_by_holm([]) == []
+    assert statistics.adjust_by_holm([0.6, 0.9]) == [1.0, 1.0]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
-    for p, adjusted in zip(p_values, statistics.holm(p_values), strict=True):
+    for p, adjusted in zip(p_values, statistics.adjust_by_holm(p_values), strict=True):
         assert p <= adjusted <= min(1.0, p * len(p_values)) + 1e-12
 
 
 def test_bca_interval_covers_the_mean_of_skewed_differences() -> None:
     # Nominal coverage is 95 %; with 12 skewed values BCa is known to fall short of it by a few percent.
     rng = np.random.default_rng(1)
-    found = [statistics.bca_interval(rng.exponential(1.0, 12)) for _ in range(200)]
+    found = [statistics.compute_bca_interval(rng.exponential(1.0, 12)) for _ in range(200)]
     assert np.mean([interval is not None and interval.low <= 1.0 <= interval.high for interval in found]) > 0.85
 
 
 @given(st.lists(FINITE, min_size=3, max_size=6))
 def test_bca_interval_stays_within_the_values(differences: list[float]) -> None:
-    interval = statistics.bca_interval(differences)
+    interval = statistics.compute_bca_interval(differences)
     assert interval is not None
     assert min(differences) - 1e-9 <= interval.low <= interval.high <= max(differences) + 1e-9
 
 
 def test_bca_interval_of_degenerate_values() -> None:
-    assert statistics.bca_interval([0.1, 0.2]) is None
-    assert statistics.bca_interval([0.25] * 5) == Interval(0.25, 0.25)
-    nearly = statistics.bca_interval([0.1 + 0.2, 0.3, 0.3])  # equal but for rounding
+    assert statistics.compute_bca_interval([0.1, 0.2]) is None
+    assert statistics.compute_bca_interval([0.25] * 5) == Interval(0.25, 0.25)
+    nearly = statistics.compute_bca_interval([0.1 + 0.2, 0.3, 0.3])  # equal but for rounding
     assert nearly is not None
     assert (nearly.low, nearly.high) == pytest.approx((0.3, 0.3))
 
 
 def test_mean_interval_is_the_t_interval() -> None:
-    found = statistics.mean_interval(DIFFERENCES)
+    found = statistics.compute_mean(DIFFERENCES)
     low, high = stats.t.interval(0.95, len(DIFFERENCES) - 1, np.mean(DIFFERENCES), stats.sem(DIFFERENCES))
     assert found.interval is not None
     assert (found.n, found.mean) == (7, pytest.approx(0.4))
     assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
-    assert statistics.mean_interval([0.5]).interval is None
+    assert statistics.compute_mean([0.5]).interval is None
 
 
 @pytest.mark.parametrize("bad", [[], [float("nan")], [1.0, float("inf")]])
 def test_values_that_are_not_finite_are_refused(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
-        statistics.paired(bad, bad, "max")
+        statistics.compare_paired(bad, bad, "max")
     with pytest.raises(ValueError, match="finite"):
-        statistics.mean_interval(bad)
+        statistics.compute_mean(bad)
 
 
 def test_values_that_do_not_pair_are_refused() -> None:
     with pytest.raises(ValueError, match="paired"):
-        statistics.paired([1.0, 2.0], [1.0], "max")
+        statistics.compare_paired([1.0, 2.0], [1.0], "max")
 
 
 def test_paired_keeps_the_raw_difference_and_lets_direction_judge() -> None:
     lower, higher = [1.0, 1.1, 0.9, 1.05, 0.95, 1.0], [2.0, 2.2, 1.9, 2.1, 2.0, 2.3]
-    error = statistics.paired(lower, higher, "min")
-    score = statistics.paired(lower, higher, "max")
+    error = statistics.compare_paired(lower, higher, "min")
+    score = statistics.compare_paired(lower, higher, "max")
     assert error.difference == score.difference < 0
-    assert statistics.verdict(error, error.p) == "better"
-    assert statistics.verdict(score, score.p) == "worse"
-    assert statistics.verdict(score, 0.06) == "undecided"
+    assert statistics.decide_verdict(error, error.p) == "better"
+    assert statistics.decide_verdict(score, score.p) == "worse"
+    assert statistics.decide_verdict(score, 0.06) == "undecided"
 
 
 def test_paired_with_one_seed_says_nothing() -> None:
-    single = statistics.paired([0.9], [0.5], "max")
+    single = statistics.compare_paired([0.9], [0.5], "max")
     assert (single.n, single.sd, single.interval, single.p) == (1, 0.0, None, 1.0)
 
 
@@ -151,7 +151,7 @@ def test_seeds_needed_equals_the_textbook_sample_size() -> None:
 
 @pytest.mark.parametrize(("effect", "seeds", "by_t"), [(1.0, 11, 10), (1.3, 8, 7), (1.6, 7, 6)])
 def test_seeds_needed_knows_that_few_flips_find_less_than_the_t_test(effect: float, seeds: int, by_t: int) -> None:
-    t_power = statistics._t_power(effect, np.arange(6, 40), 0.05)
+    t_power = statistics._compute_t_power(effect, np.arange(6, 40), 0.05)
     assert 6 + int(np.argmax(t_power >= 0.8)) == by_t
     assert statistics.seeds_needed(effect, 1.0) == seeds
 
@@ -160,28 +160,30 @@ def test_seeds_needed_knows_that_few_flips_find_less_than_the_t_test(effect: flo
 def test_power_with_the_fewest_seeds_is_the_chance_that_all_signs_agree(effect: float) -> None:
     # With six pairs p ≤ 0.05 only if all differences have one sign: Φ(d)⁶ + Φ(−d)⁶.
     expected = stats.norm.cdf(effect) ** 6 + stats.norm.cdf(-effect) ** 6
-    assert statistics.power(effect, 1.0, 6) == pytest.approx(expected, abs=0.02)
+    assert statistics.estimate_power(effect, 1.0, 6) == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize(("effect", "n", "comparisons"), [(1.3, 8, 1), (1.0, 11, 1), (1.5, 9, 3), (1.2, 14, 6)])
 def test_power_is_how_often_the_test_itself_finds_the_effect(effect: float, n: int, comparisons: int) -> None:
     draws = np.random.default_rng(5).normal(effect, 1.0, (600, n))
-    found = np.mean([statistics.sign_flip_p(row) <= 0.05 / comparisons for row in draws])
-    assert statistics.power(effect, 1.0, n, comparisons) == pytest.approx(found, abs=0.05)  # three standard errors
+    found = np.mean([statistics.compute_sign_flip_p(row) <= 0.05 / comparisons for row in draws])
+    assert statistics.estimate_power(effect, 1.0, n, comparisons) == pytest.approx(
+        found, abs=0.05
+    )  # three standard errors
 
 
 def test_power_goes_on_where_simulation_ends() -> None:
-    last, first = (statistics.power(0.9, 1.0, statistics.SIMULATED_UP_TO + more) for more in (0, 1))
+    last, first = (statistics.estimate_power(0.9, 1.0, statistics.MAX_SIMULATED_SEEDS + more) for more in (0, 1))
     assert 0 < first - last < 0.06
 
 
 def test_power_without_an_effect_is_no_more_than_the_level() -> None:
-    assert statistics.power(0.0, 1.0, 8) <= 0.06
-    assert statistics.power(0.0, 1.0, 5) == 0
+    assert statistics.estimate_power(0.0, 1.0, 8) <= 0.06
+    assert statistics.estimate_power(0.0, 1.0, 5) == 0
 
 
 def test_power_of_many_comparisons_has_no_seeds_to_decide_with() -> None:
-    assert statistics.power(3.0, 1.0, 6, comparisons=4) == 0
+    assert statistics.estimate_power(3.0, 1.0, 6, comparisons=4) == 0
 
 
 def test_seeds_needed_at_the_edges() -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from reports.build import build
-from reports.examples.images import PIXELS, SMALL, galleries, label_colour
-from reports.examples.panels import FILE, exhibitions
-from reports.load import load
+from reports.examples.images import LOSSLESS_SIDE, MAX_PAGE_PIXELS, get_label_colour, make_galleries
+from reports.examples.panels import PANELS_FILE, load_exhibitions
+from reports.load import load_study
 from tests.reports.fake_study import Writer
 
 CLASSES = ("background", "skin", "<b>nose</b>")
@@ -51,7 +51,7 @@ def keep(folder, shown, examples=2):
             key = f"{example}/{position}"
             about.append({"key": key, "example": example, **told})
             arrays[key] = values
-    np.savez_compressed(folder / FILE, about=np.array(json.dumps(about)), **arrays)
+    np.savez_compressed(folder / PANELS_FILE, about=np.array(json.dumps(about)), **arrays)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def shown(writer: Writer):
     study["teacher"]["fingerprint"] = "abc"
     (folder / "study.json").write_text(json.dumps(study))
     keep(folder.parent / "teachers" / "abc", panels(4.0))
-    confirmed = load(folder).confirmed
+    confirmed = load_study(folder).confirmed
     for level, arm in enumerate(writer.arms, 1):
         first = confirmed[(confirmed["arm"] == arm) & (confirmed["number"] == 0)]["trial_id"].item()
         keep(folder / "checkpoints" / first, panels(float(level), caption=f"{arm} <i>"))
@@ -74,7 +74,7 @@ def opened(uri):
 
 
 def test_examples_stand_beside_each_other_teacher_first_then_arms_in_the_studys_order(shown):
-    (gallery,) = galleries(exhibitions(load(shown)))
+    (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     assert [example.title for example in gallery.examples] == ["Example 1", "Example 2"]
     lines = dict(gallery.examples[0].lines)
     assert [picture.of for picture in lines["the example"]] == ["input", "truth"]
@@ -84,7 +84,7 @@ def test_examples_stand_beside_each_other_teacher_first_then_arms_in_the_studys_
 
 
 def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):
-    (gallery,) = galleries(exhibitions(load(shown)))
+    (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     teacher, weakest, *_ = (opened(one.uri).convert("RGB") for one in dict(gallery.examples[0].lines)["density"])
     teacher, weakest = np.asarray(teacher, dtype=int), np.asarray(weakest, dtype=int)
     side = 24
@@ -96,26 +96,26 @@ def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):
 
 
 def test_classes_of_a_face_have_colours_that_can_be_told_apart():
-    colours = np.array([[int(label_colour(index)[at : at + 2], 16) for at in (1, 3, 5)] for index in range(19)])
+    colours = np.array([[int(get_label_colour(index)[at : at + 2], 16) for at in (1, 3, 5)] for index in range(19)])
     apart = np.abs(colours[:, None] - colours).sum(axis=2)
     assert apart[~np.eye(19, dtype=bool)].min() > 40
 
 
 def test_small_images_are_kept_without_loss(shown):
-    (gallery,) = galleries(exhibitions(load(shown)))
+    (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     picture = dict(gallery.examples[0].lines)["the example"][0]
     np.testing.assert_array_equal(np.asarray(opened(picture.uri)), noise(24))
 
 
 def test_large_pictures_are_made_smaller_until_the_page_holds_them(shown, writer):
-    confirmed = load(shown).confirmed
+    confirmed = load_study(shown).confirmed
     for trial in confirmed[confirmed["number"] == 0]["trial_id"]:
         keep(shown / "checkpoints" / trial, panels(side=600), examples=4)
-    (gallery,) = galleries(exhibitions(load(shown)))
+    (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     pictures = [one for example in gallery.examples for _, line in example.lines for one in line]
     sizes = [opened(one.uri).size for one in pictures]
-    assert SMALL < max(max(size) for size in sizes) < 600
-    assert sum(width * height for width, height in sizes) <= PIXELS
+    assert LOSSLESS_SIDE < max(max(size) for size in sizes) < 600
+    assert sum(width * height for width, height in sizes) <= MAX_PAGE_PIXELS
     assert build(shown).stat().st_size < 8e6
 
 
@@ -144,8 +144,8 @@ def test_study_without_exhibits_has_no_such_section(study):
     ids=["truncated", "empty", "words missing", "pickled", "another shape"],
 )
 def test_damaged_file_is_named_and_the_rest_is_shown(shown, damage):
-    damage(shown.parent / "teachers" / "abc" / FILE)
-    (gallery,) = galleries(exhibitions(load(shown)))
+    damage(shown.parent / "teachers" / "abc" / PANELS_FILE)
+    (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     assert len(gallery.damaged) == 1
     assert gallery.damaged[0].startswith("teacher: resnet20: abc/exhibits.npz cannot be read")
     assert [one.of for one in dict(gallery.examples[0].lines)["density"]] == ["none", "DKD", "DKD + LP searched"]

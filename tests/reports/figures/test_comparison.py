@@ -7,26 +7,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.analysis.comparison import compare
-from reports.analysis.search import winner
+from reports.analysis.comparison import compare_arms
+from reports.analysis.search import find_best_trial
 from reports.figures import comparison as figures
 from reports.figures import search as search_figures
-from reports.figures.style import Drawn, axis_of, escape_plotly, new_figure, rounded, script_safe, whole_steps
+from reports.figures.style import (
+    ReportFigure,
+    escape_plotly,
+    escape_script,
+    make_integer_ticks,
+    make_setting_axis,
+    new_figure,
+    round_values,
+)
 from reports.format.metrics import make_metric
-from reports.load import load
+from reports.load import load_study
 from tests.reports.fake_study import DKD, EPOCHS, METRICS, NONE, Writer
 
 
 def test_difference_data_is_in_points(study: Path) -> None:
-    (comparison,) = compare(load(study))
-    first, second = figures.difference_data(comparison)
+    (comparison,) = compare_arms(load_study(study))
+    first, second = figures.collect_differences(comparison)
     assert first.mean == pytest.approx(100 * (np.mean(DKD) - np.mean(NONE)))
     assert first.seeds == pytest.approx(100 * np.subtract(DKD, NONE))
     assert (second.arm, second.versus, second.verdict, second.position) == ("DKD + LP searched", "DKD", "undecided", 2)
 
 
 def test_curve_data_is_the_mean_and_range_over_seeds(study: Path, writer: Writer) -> None:
-    data = figures.curve_data(load(study), "resnet8", "train/accuracy")
+    data = figures.collect_curves(load_study(study), "resnet8", "train/accuracy")
     ids = {row["trial_id"] for row in writer.trials if row["phase"] == "confirm" and row["arm"] == "DKD"}
     last = [row["train/accuracy"] for row in writer.epochs if row["trial_id"] in ids and row["epoch"] == EPOCHS]
     (row,) = data[(data["arm"] == "DKD") & (data["epoch"] == EPOCHS)].itertuples()
@@ -37,12 +45,12 @@ def test_curve_data_is_the_mean_and_range_over_seeds(study: Path, writer: Writer
 def test_curves_take_validation_where_it_stayed_apart(writer: Writer) -> None:
     for row in writer.fill().epochs:
         row["val/accuracy"] = 0.5
-    assert figures.curve_metric(load(writer.write())) == "val/accuracy"
+    assert figures.choose_curve_metric(load_study(writer.write())) == "val/accuracy"
 
 
 def test_curves_fall_back_to_train(study: Path) -> None:
-    assert figures.curve_metric(load(study)) == "train/accuracy"
-    drawn = figures.curves(load(study), "resnet8")
+    assert figures.choose_curve_metric(load_study(study)) == "train/accuracy"
+    drawn = figures.draw_curves(load_study(study), "resnet8")
     assert drawn is not None
     assert "no validation curve" in drawn.caption
     assert [trace.name for trace in drawn.figure.data if trace.name] == ["none", "DKD", "DKD + LP searched"]
@@ -51,16 +59,16 @@ def test_curves_fall_back_to_train(study: Path) -> None:
 @pytest.fixture
 def told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
     """A study whose two taught arms have told how far they were from the teacher."""
-    monkeypatch.setattr("tests.reports.fake_study.METRICS", {**METRICS, figures.DISTANCE: "min"})
+    monkeypatch.setattr("tests.reports.fake_study.METRICS", {**METRICS, figures.TEACHER_DISTANCE: "min"})
     cells = {"resnet8 / DKD": 1.0, "resnet8 / DKD + LP searched": 2.0}
     for row in writer.fill().epochs:
         if row["cell"] in cells:
-            row[figures.DISTANCE] = cells[row["cell"]] / row["epoch"]
+            row[figures.TEACHER_DISTANCE] = cells[row["cell"]] / row["epoch"]
     return writer
 
 
 def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
-    drawn = figures.distances(load(told.write()), "resnet8")
+    drawn = figures.draw_distances(load_study(told.write()), "resnet8")
     assert drawn is not None
     lines = [trace for trace in drawn.figure.data if trace.name]
     assert [line.name for line in lines] == ["DKD", "DKD + LP searched"]
@@ -72,62 +80,62 @@ def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
 
 def test_distances_over_magnitudes_are_logarithmic(told: Writer) -> None:
     for row in told.epochs:
-        if row["epoch"] == EPOCHS and figures.DISTANCE in row:
-            row[figures.DISTANCE] = 1e-3
-    drawn = figures.distances(load(told.write()), "resnet8")
+        if row["epoch"] == EPOCHS and figures.TEACHER_DISTANCE in row:
+            row[figures.TEACHER_DISTANCE] = 1e-3
+    drawn = figures.draw_distances(load_study(told.write()), "resnet8")
     assert drawn is not None
     assert drawn.figure.layout.yaxis.type == "log"
 
 
 def test_distances_are_absent_where_nobody_told_them(study: Path) -> None:
-    assert figures.distances(load(study), "resnet8") is None
+    assert figures.draw_distances(load_study(study), "resnet8") is None
 
 
 def test_history_marks_stopped_and_failed_trials(study: Path) -> None:
-    records = load(study)
-    data = search_figures.score_data(records, records.cells[2])
+    records = load_study(study)
+    data = search_figures.collect_scores(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_increasing
     assert data["best"].max() == data[data["state"] == "COMPLETE"]["score"].max()
-    drawn = search_figures.draw_history(data, make_metric("val/accuracy"), records.cells[2], len(data), False)
+    drawn = search_figures.plot_history(data, make_metric("val/accuracy"), records.cells[2], len(data), False)
     traces = {trace.name: len(trace.x) for trace in drawn.figure.data}
     assert traces == {"complete": 10, "stopped": 4, "failed": 2, "best so far": 16}
 
 
 def test_best_so_far_falls_where_less_is_better(writer: Writer) -> None:
     writer.study["metrics"] = {**writer.study["metrics"], "val/accuracy": "min"}
-    records = load(writer.fill().write())
-    data = search_figures.score_data(records, records.cells[2])
+    records = load_study(writer.fill().write())
+    data = search_figures.collect_scores(records, records.cells[2])
     assert data["best"].dropna().is_monotonic_decreasing
-    drawn = search_figures.draw_history(data, make_metric("val/accuracy"), records.cells[2], len(data), True)
+    drawn = search_figures.plot_history(data, make_metric("val/accuracy"), records.cells[2], len(data), True)
     (failed,) = (trace for trace in drawn.figure.data if trace.name == "failed")
     assert max(failed.y) == pytest.approx(data["score"].max(), abs=1e-3), "a failed trial stands at the worst score"
 
 
 def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = load(study)
-    data = search_figures.score_data(records, records.cells[2])
-    monkeypatch.setattr(search_figures, "MOST_POINTS", 2)
-    thin = search_figures.thinned(data)
+    records = load_study(study)
+    data = search_figures.collect_scores(records, records.cells[2])
+    monkeypatch.setattr(search_figures, "MAX_POINTS", 2)
+    thin = search_figures.subsample(data)
     assert 2 <= len(thin) < len(data)
     assert set(data["best"].dropna()) <= set(thin["best"].dropna())
-    drawn = search_figures.draw_history(thin, make_metric("val/accuracy"), records.cells[2], len(data), False)
+    drawn = search_figures.plot_history(thin, make_metric("val/accuracy"), records.cells[2], len(data), False)
     assert drawn.caption.startswith(f"{len(thin)} of 16 trials are drawn.")
 
 
 def test_search_curves_of_many_trials_keep_the_winner(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = load(study)
+    records = load_study(study)
     cell = records.cells[2]
-    best = winner(records, cell)
+    best = find_best_trial(records, cell)
     assert best is not None
-    monkeypatch.setattr(search_figures, "MOST_CURVES", 2)
-    data = search_figures.curve_data(records, cell, search_figures.score_data(records, cell))
+    monkeypatch.setattr(search_figures, "MAX_CURVES", 2)
+    data = search_figures.collect_curves(records, cell, search_figures.collect_scores(records, cell))
     assert data["number"].nunique() == 3
     assert best["number"] in set(data["number"])
 
 
 def test_slices_know_each_settings_axis(study: Path) -> None:
-    records = load(study)
-    drawn = search_figures.search_figures(records, records.cells[2])
+    records = load_study(study)
+    drawn = search_figures.draw_search(records, records.cells[2])
     axes = {one.title.split(": ")[1]: one.figure.layout.xaxis.type for one in drawn if one.name.startswith("slice")}
     assert axes == {
         "logits.prune.end": "linear",
@@ -142,19 +150,19 @@ def test_figures_of_a_search_without_any_completed_trial(writer: Writer) -> None
     for row in writer.trials:
         if row["phase"] == "search":
             row["state"], row["val/accuracy"] = "FAILED", float("nan")
-    records = load(writer.write())
-    names = [one.name for one in search_figures.search_figures(records, records.cells[2])]
+    records = load_study(writer.write())
+    names = [one.name for one in search_figures.draw_search(records, records.cells[2])]
     assert "history" in names
     assert not [name for name in names if name.startswith("schedule")]
 
 
 @pytest.mark.parametrize("hostile", ["</script><script>alert(1)</script>", "<!-- x", "a & b", "\u2028"])
 def test_figure_json_can_neither_end_nor_open_an_element(hostile: str) -> None:
-    drawn = Drawn("name", "", "", new_figure(hostile, "y"))
-    for text in (drawn.json, script_safe(json.dumps(hostile, ensure_ascii=False))):
+    drawn = ReportFigure("name", "", "", new_figure(hostile, "y"))
+    for text in (drawn.json, escape_script(json.dumps(hostile, ensure_ascii=False))):
         assert not set(text) & set("<>&\u2028")
     assert json.loads(drawn.json)["layout"]["xaxis"]["title"]["text"] == hostile
-    assert json.loads(script_safe(json.dumps(hostile))) == hostile
+    assert json.loads(escape_script(json.dumps(hostile))) == hostile
 
 
 def test_names_in_figures_stay_text() -> None:
@@ -164,14 +172,14 @@ def test_names_in_figures_stay_text() -> None:
 
 @pytest.mark.parametrize(("last", "step"), [(1, 1), (10, 1), (11, 2), (40, 5), (100, 10), (1000, 100)])
 def test_whole_steps_gives_about_ten_ticks(last: int, step: int) -> None:
-    assert whole_steps(last)["dtick"] == step
+    assert make_integer_ticks(last)["dtick"] == step
 
 
 def test_axis_of_mixed_settings_is_by_category() -> None:
-    assert axis_of([True, False], False)["type"] == "category"
-    assert axis_of([0.0, 1.0], True)["type"] == "linear"
-    assert axis_of([1, 10], True) == {"type": "log", "dtick": "D2"}
+    assert make_setting_axis([True, False], False)["type"] == "category"
+    assert make_setting_axis([0.0, 1.0], True)["type"] == "linear"
+    assert make_setting_axis([1, 10], True) == {"type": "log", "dtick": "D2"}
 
 
 def test_rounded_makes_gaps_of_what_was_not_measured() -> None:
-    assert rounded([1 / 3, math.nan, None, math.inf]) == [0.333333, None, None, None]
+    assert round_values([1 / 3, math.nan, None, math.inf]) == [0.333333, None, None, None]

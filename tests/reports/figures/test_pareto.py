@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.analysis.pareto import pareto
+from reports.analysis.pareto import find_pareto_front
 from reports.build import build
-from reports.load import load
-from reports.tables.search import pareto_table
+from reports.load import load_study
+from reports.tables.search import make_pareto_table
 from tests.reports.fake_study import Writer
 
 SMALL = st.integers(0, 3).map(float)
@@ -31,7 +31,7 @@ def test_pareto_set_is_what_brute_force_finds(values: list[tuple[float, ...]], d
         )
 
     rows = [dict(zip("abc", point, strict=True)) for point in values]
-    assert pareto(rows, "abc", directions) == [n for n, point in enumerate(values) if not dominated(point)]
+    assert find_pareto_front(rows, "abc", directions) == [n for n, point in enumerate(values) if not dominated(point)]
 
 
 def test_pareto_set_leaves_out_rows_without_a_finite_value() -> None:
@@ -42,7 +42,7 @@ def test_pareto_set_leaves_out_rows_without_a_finite_value() -> None:
         {"b": 9.0},
         {"a": 0.0, "b": 0.0},
     ]
-    assert pareto(rows, ("a", "b"), ("max", "max")) == [4]
+    assert find_pareto_front(rows, ("a", "b"), ("max", "max")) == [4]
 
 
 def test_table_shows_the_front_best_first_and_says_what_is_confirmed(writer: Writer) -> None:
@@ -52,8 +52,8 @@ def test_table_shows_the_front_best_first_and_says_what_is_confirmed(writer: Wri
     for rank, row in enumerate(sorted(complete, key=lambda row: -row["val/accuracy"])):
         row["train/loss"] = {0: 0.5, 1: 0.9, 2: 0.1}.get(rank, 1.0)
     writer.study["objectives"] = ["train/loss"]
-    records = load(writer.write())
-    table = pareto_table(records, records.cells[2])
+    records = load_study(writer.write())
+    table = make_pareto_table(records, records.cells[2])
     assert table is not None
     best = sorted(complete, key=lambda row: -row["val/accuracy"])
     assert [row[0] for row in table.rows] == [str(best[0]["number"]), str(best[2]["number"])]
@@ -63,5 +63,5 @@ def test_table_shows_the_front_best_first_and_says_what_is_confirmed(writer: Wri
 
 
 def test_study_with_one_objective_has_no_front(study: Path) -> None:
-    records = load(study)
-    assert pareto_table(records, records.cells[2]) is None
+    records = load_study(study)
+    assert make_pareto_table(records, records.cells[2]) is None

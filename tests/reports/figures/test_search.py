@@ -11,16 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis.search import rank, winner
+from reports.analysis.search import find_best_trial, rank_trials
 from reports.figures import importance as importances
 from reports.figures import parallel_coordinates as parallels
 from reports.figures import schedules as schedule_figures
 from reports.figures import search as search_figures
-from reports.figures.importance import distributions_of, ended, importance, importance_data, too_few
-from reports.figures.parallel_coordinates import chosen_trials, parallel, setting_line
-from reports.figures.pareto import front_data, front_figures
+from reports.figures.importance import (
+    compute_importance,
+    draw_importance,
+    explain_missing_importance,
+    get_distributions,
+    rank_ended_trials,
+)
+from reports.figures.parallel_coordinates import draw_parallel_coordinates, make_setting_scale, sample_trials
+from reports.figures.pareto import collect_front, draw_fronts
 from reports.format.metrics import make_metric
-from reports.load import StudyRecords, load
+from reports.load import StudyRecords, load_study
 from tests.reports.fake_study import EPOCHS, Writer
 
 NAMES = ("logits.prune.end", "logits.prune.stages", "logits.prune.shape", "logits.temperature")
@@ -28,7 +34,7 @@ NAMES = ("logits.prune.end", "logits.prune.stages", "logits.prune.shape", "logit
 
 @pytest.fixture
 def records(study: Path) -> StudyRecords:
-    return load(study)
+    return load_study(study)
 
 
 def proposals(count: int, seed: int) -> list[dict[str, Any]]:
@@ -48,21 +54,21 @@ def proposals(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def test_distributions_are_those_of_the_space_file(records: StudyRecords) -> None:
-    found = distributions_of(records, records.cells[2])
+    found = get_distributions(records, records.cells[2])
     assert set(found) == set(NAMES)
     assert found["logits.temperature"].to_internal_repr(4.0) == 4.0
     assert (found["logits.prune.stages"].low, found["logits.prune.stages"].high) == (2, 6)  # type: ignore[attr-defined]
     assert found["logits.prune.shape"].choices == ("linear", "cosine")  # type: ignore[attr-defined]
-    assert distributions_of(records, records.cells[0]) == {}
+    assert get_distributions(records, records.cells[0]) == {}
 
 
 @pytest.mark.parametrize("decisive", NAMES)
 @pytest.mark.parametrize("seed", range(3))
 def test_importance_finds_the_setting_that_decides(records: StudyRecords, decisive: str, seed: int) -> None:
-    distributions = distributions_of(records, records.cells[2])
+    distributions = get_distributions(records, records.cells[2])
     rows = proposals(120, seed)
     rows.sort(key=lambda row: abs(row[decisive] - 0.3) if not isinstance(row[decisive], str) else row[decisive])
-    found = importance_data(pd.DataFrame({"params": [json.dumps(row) for row in rows]}), distributions)
+    found = compute_importance(pd.DataFrame({"params": [json.dumps(row) for row in rows]}), distributions)
     assert next(iter(found)) == decisive
     assert sum(found.values()) == pytest.approx(1.0)
 
@@ -71,28 +77,28 @@ def test_importance_is_of_the_best_trials_not_of_the_worst(records: StudyRecords
     rows = proposals(120, 0)
     for best, worst in zip(rows[:24], rows[-24:], strict=True):
         best["logits.prune.end"], worst["logits.temperature"] = 0.3, 4.0
-    distributions = distributions_of(records, records.cells[2])
-    found = importance_data(pd.DataFrame({"params": [json.dumps(row) for row in rows]}), distributions)
+    distributions = get_distributions(records, records.cells[2])
+    found = compute_importance(pd.DataFrame({"params": [json.dumps(row) for row in rows]}), distributions)
     assert found["logits.prune.end"] > 3 * found["logits.temperature"]
 
 
 def test_importance_counts_stopped_trials_behind_complete_ones(records: StudyRecords) -> None:
-    data = ended(records, records.cells[2])
+    data = rank_ended_trials(records, records.cells[2])
     assert list(data["state"]) == ["COMPLETE"] * 10 + ["PRUNED"] * 4
 
 
 def test_importance_of_few_trials_is_a_sentence_and_no_figure(records: StudyRecords) -> None:
-    assert importance(records, records.cells[2]) is None
-    assert too_few(records, records.cells[2]) == (
+    assert draw_importance(records, records.cells[2]) is None
+    assert explain_missing_importance(records, records.cells[2]) == (
         "14 trials that completed or were stopped are too few to say which of 4 settings mattered; that takes 30."
     )
 
 
 def test_importance_of_enough_trials_is_a_figure(records: StudyRecords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importances, "FEWEST_TRIALS", 14)
-    drawn = importance(records, records.cells[2])
+    monkeypatch.setattr(importances, "MIN_TRIALS", 14)
+    drawn = draw_importance(records, records.cells[2])
     assert drawn is not None
-    assert too_few(records, records.cells[2]) is None
+    assert explain_missing_importance(records, records.cells[2]) is None
     assert "the best 12 of 14 trials" in drawn.caption
     (bars,) = drawn.figure.data
     assert set(bars.customdata) == set(NAMES)
@@ -101,13 +107,13 @@ def test_importance_of_enough_trials_is_a_figure(records: StudyRecords, monkeypa
 
 
 def test_importance_knows_conditional_settings_and_ignores_unknown_ones(records: StudyRecords) -> None:
-    distributions = distributions_of(records, records.cells[2])
+    distributions = get_distributions(records, records.cells[2])
     rows = proposals(60, 0)
     for place, row in enumerate(rows):
         row["unknown"] = 1.0
         if place % 2:
             del row["logits.temperature"]
-    found = importance_data(pd.DataFrame({"params": [json.dumps(row) for row in rows]}), distributions)
+    found = compute_importance(pd.DataFrame({"params": [json.dumps(row) for row in rows]}), distributions)
     assert set(found) == set(NAMES)
 
 
@@ -115,11 +121,13 @@ def test_importance_knows_conditional_settings_and_ignores_unknown_ones(records:
 
 
 def trials_of(records: StudyRecords) -> pd.DataFrame:
-    return search_figures.score_data(records, records.cells[2])
+    return search_figures.collect_scores(records, records.cells[2])
 
 
 def test_parallel_paths_cross_every_scale_and_stopped_ones_no_score(records: StudyRecords) -> None:
-    drawn = parallel(trials_of(records), NAMES, {"logits.temperature"}, make_metric("val/accuracy"), "title", False)
+    drawn = draw_parallel_coordinates(
+        trials_of(records), NAMES, {"logits.temperature"}, make_metric("val/accuracy"), "title", False
+    )
     assert drawn is not None
     paths = {trace.name: trace for trace in drawn.figure.data if trace.name}
     assert set(paths) == {"stopped", "worst third", "middle third", "best third", "best"}
@@ -134,38 +142,43 @@ def test_parallel_paths_cross_every_scale_and_stopped_ones_no_score(records: Stu
 def test_parallel_best_trial_follows_the_direction(records: StudyRecords, lower: bool, best: str) -> None:
     trials = trials_of(records)
     complete = trials[trials["state"] == "COMPLETE"]["score"]
-    assert chosen_trials(trials, lower)["score"].iloc[-1] == getattr(complete, best)()
+    assert sample_trials(trials, lower)["score"].iloc[-1] == getattr(complete, best)()
 
 
 def test_parallel_places_values_on_their_scale() -> None:
     texts = [json.dumps({"t": 1.0, "s": "b"}), json.dumps({"t": 10.0, "s": "a"}), json.dumps({"t": 100.0}), "{}"]
     trials = pd.DataFrame({"params": texts})
-    line = setting_line(trials, "t", True)
+    line = make_setting_scale(trials, "t", True)
     assert line is not None
     assert line.places == (0.0, pytest.approx(0.5), 1.0, None)
     assert [text for _, text in line.marks] == ["1", "100"]
-    words = setting_line(trials, "s", False)
+    words = make_setting_scale(trials, "s", False)
     assert words is not None
     assert words.places == (0.75, 0.25, None, None)
-    assert setting_line(trials, "absent", False) is None
+    assert make_setting_scale(trials, "absent", False) is None
 
 
 def test_parallel_of_many_trials_keeps_the_best_ones(records: StudyRecords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallels, "MOST_PATHS", 6)
+    monkeypatch.setattr(parallels, "MAX_PATHS", 6)
     trials = trials_of(records)
-    shown = chosen_trials(trials, False)
+    shown = sample_trials(trials, False)
     assert len(shown) == 6
     best = trials[trials["state"] == "COMPLETE"].sort_values("score")["number"].tail(2)
     assert list(shown["number"].tail(2)) == list(best)
-    drawn = parallel(trials, NAMES, set(), make_metric("val/accuracy"), "title", False)
+    drawn = draw_parallel_coordinates(trials, NAMES, set(), make_metric("val/accuracy"), "title", False)
     assert drawn is not None
     assert drawn.caption.startswith("6 of 16 trials are drawn.")
 
 
 def test_parallel_of_one_setting_or_too_few_scores_is_none(records: StudyRecords) -> None:
     trials = trials_of(records)
-    assert parallel(trials, NAMES[:1], set(), make_metric("val/accuracy"), "", False) is None
-    assert parallel(trials[trials["state"] != "COMPLETE"], NAMES, set(), make_metric("val/accuracy"), "", False) is None
+    assert draw_parallel_coordinates(trials, NAMES[:1], set(), make_metric("val/accuracy"), "", False) is None
+    assert (
+        draw_parallel_coordinates(
+            trials[trials["state"] != "COMPLETE"], NAMES, set(), make_metric("val/accuracy"), "", False
+        )
+        is None
+    )
 
 
 # -- Pareto front ------------------------------------------------------------------------------------------------------
@@ -180,11 +193,11 @@ def traded(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> StudyRecords:
     for row in writer.fill().trials:
         if row["phase"] == "search" and row["state"] == "COMPLETE":
             row["val/loss"] = row["val/accuracy"] + (0.5 if row["number"] % 2 else 0.0)
-    return load(writer.write())
+    return load_study(writer.write())
 
 
 def test_front_data_marks_what_no_other_trial_beats(traded: StudyRecords) -> None:
-    data, objectives = front_data(traded, traded.cells[2])
+    data, objectives = collect_front(traded, traded.cells[2])
     assert objectives == ["val/accuracy", "val/loss"]
     assert len(data) == 10
     for row in data.itertuples():
@@ -196,9 +209,9 @@ def test_front_data_marks_what_no_other_trial_beats(traded: StudyRecords) -> Non
 
 
 def test_front_figure_marks_the_chosen_trial(traded: StudyRecords) -> None:
-    (drawn,) = front_figures(traded, traded.cells[2])
+    (drawn,) = draw_fronts(traded, traded.cells[2])
     others, front, chosen = drawn.figure.data
-    best = winner(traded, traded.cells[2])
+    best = find_best_trial(traded, traded.cells[2])
     assert best is not None
     assert list(chosen.y) == pytest.approx([100 * best["val/accuracy"]])
     assert len(others.x) + len(front.x) == 10
@@ -208,36 +221,36 @@ def test_front_figure_marks_the_chosen_trial(traded: StudyRecords) -> None:
 
 
 def test_front_figures_of_one_objective_are_none(records: StudyRecords) -> None:
-    assert front_figures(records, records.cells[2]) == []
+    assert draw_fronts(records, records.cells[2]) == []
 
 
 # -- schedules ---------------------------------------------------------------------------------------------------------
 
 
 def test_schedules_show_what_was_tried_and_the_winner(records: StudyRecords, writer: Writer) -> None:
-    best = winner(records, records.cells[2])
+    best = find_best_trial(records, records.cells[2])
     assert best is not None
-    data = schedule_figures.schedule_data(records, records.cells[2], best["trial_id"])
+    data = schedule_figures.collect_schedules(records, records.cells[2], best["trial_id"])
     recorded = [json.loads(row["schedules"]) for row in writer.epochs if row["trial_id"] == best["trial_id"]]
     winners = data[data["best"] & (data["schedule"] == "logits.prune")]
     assert list(winners["value"]) == [row["logits.prune"] for row in recorded]
     assert len(data[data["best"]]) == 2 * EPOCHS
-    assert data["number"].nunique() == len(rank(records, records.cells[2]))
+    assert data["number"].nunique() == len(rank_trials(records, records.cells[2]))
 
 
 def test_schedules_that_stood_at_the_same_values_are_one_line(records: StudyRecords) -> None:
-    best = winner(records, records.cells[2])
+    best = find_best_trial(records, records.cells[2])
     assert best is not None
-    for drawn in schedule_figures.schedules(records, best, records.cells[2]):
+    for drawn in schedule_figures.draw_schedules(records, best, records.cells[2]):
         tried, of_best = drawn.figure.data
         assert sum(value is None for value in tried.x) == 3  # trials of 3, 4 and 8 epochs, otherwise alike
         assert len(of_best.x) == EPOCHS
 
 
 def test_schedules_of_many_trials_are_a_sample(records: StudyRecords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule_figures, "MOST_TRIED", 2)
-    best = winner(records, records.cells[2])
+    monkeypatch.setattr(schedule_figures, "MAX_OTHERS", 2)
+    best = find_best_trial(records, records.cells[2])
     assert best is not None
-    data = schedule_figures.schedule_data(records, records.cells[2], best["trial_id"])
+    data = schedule_figures.collect_schedules(records, records.cells[2], best["trial_id"])
     assert data["number"].nunique() == 3
     assert math.isfinite(data["value"].sum())

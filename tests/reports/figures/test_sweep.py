@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.figures.sweep import setting_data, setting_figures, sweep
-from reports.load import load
+from reports.figures.sweep import collect_points, draw_sweep, find_sweep
+from reports.load import load_study
 from tests.reports.fake_study import Writer
 
 ALPHAS = (0.1, 0.3, 0.5)
@@ -50,7 +50,7 @@ def swept(writer: Writer) -> Writer:
 
 
 def test_sweep_finds_the_number_by_which_arms_differ_alone(swept: Writer) -> None:
-    found = sweep(load(swept.write()))
+    found = find_sweep(load_study(swept.write()))
     assert found is not None
     assert found.name == "alpha"
     assert found.fixed == {f"alpha {a}": a for a in ALPHAS}
@@ -59,20 +59,20 @@ def test_sweep_finds_the_number_by_which_arms_differ_alone(swept: Writer) -> Non
 
 def test_sweep_leaves_out_an_arm_that_differs_in_more(swept: Writer) -> None:
     swept.study["study"]["arms"][1]["loss"]["nested"]["depth"] = 3
-    assert sweep(load(swept.write())) is None
+    assert find_sweep(load_study(swept.write())) is None
 
 
 def test_sweep_of_a_study_without_descriptions(writer: Writer) -> None:
-    assert sweep(load(writer.fill().write())) is None
+    assert find_sweep(load_study(writer.fill().write())) is None
     writer.study["study"] = None
-    assert sweep(load(writer.write())) is None
+    assert find_sweep(load_study(writer.write())) is None
 
 
 def test_setting_data_places_the_searched_arm_where_its_search_chose(swept: Writer) -> None:
-    records = load(swept.write())
-    found = sweep(records)
+    records = load_study(swept.write())
+    found = find_sweep(records)
     assert found is not None
-    points = {point.arm: point for point in setting_data(records, "resnet8", found, "test/accuracy")}
+    points = {point.arm: point for point in collect_points(records, "resnet8", found, "test/accuracy")}
     assert {arm: point.x for arm, point in points.items()} == {
         **{f"alpha {a}": a for a in ALPHAS},
         "none": None,
@@ -89,7 +89,7 @@ def test_setting_figures_show_each_test_metric_the_deciding_one_first(swept: Wri
     for row in swept.trials:
         if row["phase"] == "confirm":
             row["test/mae"] = 10 * (1 - row["test/accuracy"])
-    drawn = setting_figures(load(swept.write()), "resnet8")
+    drawn = draw_sweep(load_study(swept.write()), "resnet8")
     assert [one.title for one in drawn] == ["resnet8: alpha against test accuracy", "resnet8: alpha against test MAE"]
     assert "Higher is better" in drawn[0].caption
     assert "Lower is better" in drawn[1].caption
@@ -101,16 +101,16 @@ def test_setting_figures_show_each_test_metric_the_deciding_one_first(swept: Wri
 
 def test_setting_figures_of_an_unfinished_study_wait_for_three_points(swept: Writer) -> None:
     swept.trials = [row for row in swept.trials if row["arm"] not in ("alpha 0.3", "searched")]
-    assert setting_figures(load(swept.write()), "resnet8") == []
+    assert draw_sweep(load_study(swept.write()), "resnet8") == []
 
 
 def test_setting_figures_of_values_over_magnitudes_are_logarithmic(swept: Writer) -> None:
     for alpha, place in zip((0.01, 0.3, 10.0), (1, 2, 3), strict=True):
         swept.study["study"]["arms"][place]["loss"]["alpha"] = alpha
-    (drawn,) = setting_figures(load(swept.write()), "resnet8")
+    (drawn,) = draw_sweep(load_study(swept.write()), "resnet8")
     assert drawn.figure.layout.xaxis.type == "log"
     assert all(x > 0 for trace in drawn.figure.data for x in trace.x)
 
 
 def test_setting_figures_of_other_studies_are_none(study: Path) -> None:
-    assert setting_figures(load(study), "resnet8") == []
+    assert draw_sweep(load_study(study), "resnet8") == []

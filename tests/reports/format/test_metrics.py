@@ -11,7 +11,7 @@ from trainables import Classification, CrowdCounting, FaceParsing, FaceSR
 
 def test_declared_unit_digits_and_label_are_how_a_metric_is_written() -> None:
     written = make_metric("test/wer", {"direction": "min", "unit": "%", "digits": 1, "label": "word errors"})
-    assert (written.label, written.text(0.1234), written.difference_unit) == ("test word errors, %", "12.3", "points")
+    assert (written.label, written.format(0.1234), written.difference_unit) == ("test word errors, %", "12.3", "points")
     assert make_metric("test/psnr", {"direction": "max", "unit": "", "digits": 0, "label": ""}).label == "test psnr"
 
 
@@ -20,3 +20,17 @@ def test_metrics_of_tasks_are_written_as_they_were_in_schema_1(task: type) -> No
     for metric in task.scores:  # type: ignore[attr-defined]
         name = f"test/{metric.name}"
         assert make_metric(name, describe_metric(metric)) == make_metric(name, "max")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text", "signed"),
+    [
+        ("test/accuracy", 0.95321, "95.32", "+95.32"),
+        ("test/accuracy", -0.00001, "0.00", "+0.00"),
+        ("test/psnr", -26.5904, "−26.590", "−26.590"),
+        ("test/mae", float("nan"), "–", "–"),
+        ("odd", 0.5, "0.5000", "+0.5000"),
+    ],
+)
+def test_metric_writes_its_values(name: str, value: float, text: str, signed: str) -> None:
+    assert (make_metric(name).format(value), make_metric(name).format_signed(value)) == (text, signed)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.format.latex import escaped
-from reports.format.table import Table, file_stem, to_csv, to_markdown, to_tex
+from reports.format.latex import escape_latex
+from reports.format.table import Table, make_file_stem, to_csv, to_markdown, to_tex, to_text
 
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 BACK = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "''": '"', "-{}-": "--"}
@@ -33,7 +33,7 @@ def balanced(tex: str) -> bool:
 
 @given(st.text())
 def test_latex_is_ascii_on_one_line_and_balanced(text: str) -> None:
-    tex = escaped(text)
+    tex = escape_latex(text)
     assert tex.isascii()
     assert tex.isprintable()
     assert balanced(tex)
@@ -41,7 +41,7 @@ def test_latex_is_ascii_on_one_line_and_balanced(text: str) -> None:
 
 @given(st.text())
 def test_latex_has_no_special_sign_left(text: str) -> None:
-    rest = re.sub(r"\$(\\?\w+|[-<>|]|\\\w+|\^\{[^{}]*\}|_\{[^{}]*\})\$", "", escaped(text))
+    rest = re.sub(r"\$(\\?\w+|[-<>|]|\\\w+|\^\{[^{}]*\}|_\{[^{}]*\})\$", "", escape_latex(text))
     rest = re.sub(r"\\[&%$#_{}]", "", rest)
     rest = re.sub(r"\\([A-Za-z]+|[`'^~=.\"])(?=\{)", "", rest)
     rest = rest.replace("{\\i}", "{i}")
@@ -51,8 +51,8 @@ def test_latex_has_no_special_sign_left(text: str) -> None:
 
 @given(ASCII.map(lambda text: " ".join(text.split())).filter(lambda text: "''" not in text and "---" not in text))
 def test_latex_says_what_the_text_says(text: str) -> None:
-    tokens = TOKEN.findall(escaped(text))
-    assert "".join(tokens) == escaped(text)
+    tokens = TOKEN.findall(escape_latex(text))
+    assert "".join(tokens) == escape_latex(text)
     assert "".join(BACK.get(token, token) for token in tokens) == text
 
 
@@ -71,7 +71,7 @@ def test_latex_says_what_the_text_says(text: str) -> None:
     ],
 )
 def test_latex_of_what_reports_write(text: str, tex: str) -> None:
-    assert escaped(text) == tex
+    assert escape_latex(text) == tex
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4), st.lists(st.text(), max_size=2))
@@ -122,4 +122,21 @@ def test_markdown_lets_no_tag_and_no_entity_through(text: str) -> None:
 
 def test_names_that_differ_have_files_of_their_own() -> None:
     names = ["DKD+LP", "DKD + LP", "KD, T=4", "KD T 4", "α", "β", "가", "a_b", "a-b", "x" * 90, "x" * 91]
-    assert len({file_stem(name) for name in names}) == len(names)
+    assert len({make_file_stem(name) for name in names}) == len(names)
+
+
+def test_table_forms_keep_hostile_cells_in_their_place() -> None:
+    table = Table("t", "a|b", ("name", "value"), "lr", (("x|y\n<b>", "1"), ('say "hi", you', "2")))
+    markdown = to_markdown(table).splitlines()
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in markdown if line.startswith("|"))
+    assert "<b>" not in to_markdown(table)
+    assert to_csv(table) == 'name,value\n"x|y\n<b>",1\n"say ""hi"", you",2\n'
+    assert len(to_text(table).splitlines()) == 4
+
+
+def test_file_stem_is_safe_and_distinguishes_long_names() -> None:
+    assert make_file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-+-LP-searched"
+    assert make_file_stem("../../etc/passwd") == "etc-passwd"
+    long = {make_file_stem("x" * 300 + end) for end in "ab"}
+    assert len(long) == 2
+    assert max(map(len, long)) < 100

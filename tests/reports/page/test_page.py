@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reports.build import build, file_stem, main
+from reports.build import build, main
 from tests.reports.fake_study import Writer
 
 HOSTILE = """<script>alert(1)</script> "quoted" 'single' & </title> <!-- %{y} ünïcödé 数 🙂 """ + "x" * 230
@@ -172,14 +172,6 @@ def test_page_replaces_an_earlier_one_and_leaves_no_scraps(study: Path) -> None:
     build(study)
     build(study)
     assert {path.name for path in study.iterdir()} == {"study.json", "trials", "epochs", "tables", "report.html"}
-
-
-def test_file_stem_is_safe_and_tells_long_names_apart() -> None:
-    assert file_stem("search-resnet8 / DKD + LP, searched") == "search-resnet8-DKD-+-LP-searched"
-    assert file_stem("../../etc/passwd") == "etc-passwd"
-    long = {file_stem("x" * 300 + end) for end in "ab"}
-    assert len(long) == 2
-    assert max(map(len, long)) < 100
 
 
 def test_command_prints_the_pages_path(study: Path) -> None:

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from reports.format.metrics import duration
-from reports.load import load
-from reports.tables.budget import audit, budget_table
+from reports.format.values import format_duration
+from reports.load import load_study
+from reports.tables.budget import audit_budget, make_tables
 from tests.reports.fake_study import EPOCHS, TRIALS, Writer
 
 SEARCHED = "resnet8 / DKD + LP searched"
 
 
 def test_budget_tells_search_from_confirm(study: Path, writer: Writer) -> None:
-    table = budget_table(load(study))
+    table = make_tables(load_study(study))[0]
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     mine = [row for row in writer.trials if row["arm"] == "DKD + LP searched"]
     searched = sum(row["epochs_done"] for row in mine if row["phase"] == "search")
@@ -21,7 +21,7 @@ def test_budget_tells_search_from_confirm(study: Path, writer: Writer) -> None:
     assert [row[name] for name in ("search trials", "complete", "stopped", "failed")] == ["16", "10", "4", "2"]
     assert (row["search epochs"], row["confirm runs"], row["confirm epochs"]) == (str(searched), "8", str(8 * EPOCHS))
     assert row["all epochs"] == str(searched + 8 * EPOCHS)
-    assert row["time"] == duration(sum(trial["seconds"] for trial in mine))
+    assert row["time"] == format_duration(sum(trial["seconds"] for trial in mine))
     assert rows["resnet8 / DKD"]["search epochs"] == "–"
     assert rows["prepare: teacher"]["all epochs"] == "8"
 
@@ -29,17 +29,17 @@ def test_budget_tells_search_from_confirm(study: Path, writer: Writer) -> None:
 def test_budget_ends_with_the_sum_of_all(writer: Writer) -> None:
     for row in writer.fill().trials:
         row["gpus"] = 0.5
-    table = budget_table(load(writer.write()))
+    table = make_tables(load_study(writer.write()))[0]
     total = dict(zip(table.columns, table.rows[-1], strict=True))
     seconds = sum(row["seconds"] for row in writer.trials)
     assert (total["cell"], table.kinds[-1]) == ("all", "total")
     assert total["all epochs"] == f"{sum(row['epochs_done'] for row in writer.trials):,}"
-    assert (total["confirm runs"], total["time"]) == ("24", duration(seconds))
+    assert (total["confirm runs"], total["time"]) == ("24", format_duration(seconds))
     assert total["GPU hours"] == f"{seconds * 0.5 / 3600:.2f}"
 
 
 def test_audit_of_a_fair_study_says_equal(study: Path) -> None:
-    said = audit(load(study))
+    said = audit_budget(load_study(study))
     assert said.startswith(f"Equal: every cell was confirmed on the same 8 seeds, {EPOCHS} epochs a run.")
     assert f"The searched cell had {TRIALS} search trials of at most {EPOCHS} epochs besides." in said
     assert said.endswith("Cells with fixed settings had no search.")
@@ -50,7 +50,7 @@ def test_audit_names_the_cell_that_lacks_seeds(writer: Writer) -> None:
     writer.trials = [
         row for row in writer.trials if not (row["phase"] == "confirm" and row["arm"] == "DKD" and row["number"] == 5)
     ]
-    said = audit(load(writer.write()))
+    said = audit_budget(load_study(writer.write()))
     assert said.startswith("Not equal: confirm runs by seed (8 runs: resnet8 / none, resnet8 / DKD + LP searched; ")
     assert "7 runs: resnet8 / DKD)" in said
 
@@ -58,7 +58,7 @@ def test_audit_names_the_cell_that_lacks_seeds(writer: Writer) -> None:
 def test_audit_sees_other_seeds_of_equal_number(writer: Writer) -> None:
     for row in writer.fill().trials:
         row["seed"] += 1 if row["arm"] == "DKD" else 0
-    assert audit(load(writer.write())).startswith("Not equal: confirm runs by seed")
+    assert audit_budget(load_study(writer.write())).startswith("Not equal: confirm runs by seed")
 
 
 @pytest.mark.parametrize(("phase", "word"), [("confirm", "a confirm run"), ("search", "a search trial")])
@@ -66,7 +66,7 @@ def test_audit_sees_other_epochs(writer: Writer, phase: str, word: str) -> None:
     writer.searched = {"DKD", "DKD + LP searched"}
     for row in writer.fill().trials:
         row["epochs"] += 2 if row["arm"] == "DKD" and row["phase"] == phase else 0
-    said = audit(load(writer.write()))
+    said = audit_budget(load_study(writer.write()))
     assert f"Not equal: epochs of {word} (" in said
     assert f"{EPOCHS + 2}: resnet8 / DKD" in said
 
@@ -76,9 +76,11 @@ def test_audit_sees_searches_of_unequal_length(writer: Writer) -> None:
     writer.fill()
     gone = [row for row in writer.trials if row["phase"] == "search" and row["arm"] == "DKD" and row["number"] > 8]
     writer.trials = [row for row in writer.trials if row not in gone]
-    assert f"Not equal: search trials (9: resnet8 / DKD; {TRIALS}: {SEARCHED})." in audit(load(writer.write()))
+    assert f"Not equal: search trials (9: resnet8 / DKD; {TRIALS}: {SEARCHED})." in audit_budget(
+        load_study(writer.write())
+    )
 
 
 def test_audit_without_any_rows(writer: Writer) -> None:
-    assert "No arm has a confirm run yet." in audit(load(writer.write()))
-    assert budget_table(load(writer.folder)).rows[-1][0] == "all"
+    assert "No arm has a confirm run yet." in audit_budget(load_study(writer.write()))
+    assert make_tables(load_study(writer.folder))[0].rows[-1][0] == "all"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from reports.build import build
-from reports.load import load
-from reports.tables.per_class import class_table
+from reports.load import load_study
+from reports.tables.per_class import make_tables
 from tests.reports.fake_study import Writer
 
 SKIN, HAIR = "test/class_accuracy_skin", "test/class_accuracy_hair"
@@ -34,8 +34,8 @@ def scored(writer: Writer):
 
 
 def test_each_class_has_the_mean_of_each_arm_in_percent(scored):
-    records = load(scored)
-    table = class_table(records, "resnet8")
+    records = load_study(scored)
+    (table,) = make_tables(records)
     assert table.columns == ("class", "teacher", "none", "DKD", "DKD + LP searched")
     assert [row[0] for row in table.rows] == ["skin", "hair"]
     assert table.rows[0][1] == "98.70"
@@ -53,5 +53,5 @@ def test_page_and_tables_have_the_classes(scored):
 
 
 def test_study_without_scores_by_class_has_no_such_table(study):
-    assert class_table(load(study), "resnet8") is None
+    assert make_tables(load_study(study)) == []
     assert 'id="classes"' not in build(study).read_text(encoding="utf-8")

@@ -1,0 +1,72 @@
+"""The nets of a study with their costs (parameters, multiply-accumulates, latency), and test scores against costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.analysis import statistics
+from reports.analysis.comparison import group_by_seed
+from reports.analysis.pareto import find_pareto_front
+from reports.load import StudyRecords
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net with its entry in study.json."""
+
+    name: str
+    is_teacher: bool
+    entry: Mapping[str, Any]
+
+    def get_cost(self, key: str) -> float | None:
+        """Return a positive number of the entry: `parameters`, `macs` or `latency_seconds`; None if not recorded."""
+        value = self.entry.get(key)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+
+
+@dataclass(frozen=True)
+class ScoredNet:
+    """A net with its mean test score under one arm, in the unit in which the metric is written."""
+
+    net: Net
+    arm: str
+    """Empty for the teacher."""
+    position: int
+    """Position of the arm in the study, which decides its colour."""
+    score: float
+    half_width: float
+    """Half the width of the 95 % t interval; 0 for a single run."""
+
+
+def list_nets(records: StudyRecords) -> list[Net]:
+    """Return the teacher, if the study has one, and the students in the study's order."""
+    teacher = records.section("teacher")
+    first = [Net(str(teacher.get("name") or "teacher"), True, teacher)] if teacher else []
+    return first + [Net(name, False, records.section("students", name)) for name in records.students]
+
+
+def score_nets(records: StudyRecords) -> list[ScoredNet]:
+    """Return each cell that has a result, and the teacher last."""
+    metric = records.get_metric(records.test_metric)
+    arms = list(dict.fromkeys(cell.arm for cell in records.cells))
+    nets, scored = list_nets(records), []
+    students = {net.name: net for net in nets if not net.is_teacher}
+    tested = group_by_seed(records, records.test_metric)
+    for cell in records.cells:
+        if values := tested.get(cell.name):
+            mean = statistics.compute_mean([value * metric.factor for value in values.values()])
+            half = mean.interval.high - mean.mean if mean.interval else 0.0
+            scored.append(ScoredNet(students[cell.student], cell.arm, arms.index(cell.arm), mean.mean, half))
+    score = records.section("teacher", "metrics").get(records.test_metric)
+    if nets[0].is_teacher and isinstance(score, int | float):
+        scored.append(ScoredNet(nets[0], "", len(arms), score * metric.factor, 0.0))
+    return scored
+
+
+def find_cost_front(nets: Sequence[ScoredNet], key: str, direction: statistics.Direction) -> list[ScoredNet]:
+    """Return the nets that none surpasses in score at the same or a lower cost, by increasing cost."""
+    rows = [{"score": one.score, "cost": one.net.get_cost(key)} for one in nets]
+    front = [nets[position] for position in find_pareto_front(rows, ("score", "cost"), (direction, "min"))]
+    return sorted(front, key=lambda one: (one.net.get_cost(key) or 0.0, one.score))
