@@ -25,9 +25,10 @@ import click
 from benchmarks.reporting import machine, result, table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
-from study.driver import RunOptions, restore_coordinator
+from study.driver import restore_coordinator
 from study.execution import tune as executor
 from study.execution.worker_context import WorkerContext
+from study.preflight import DriverOptions
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
@@ -63,12 +64,14 @@ def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
     """Run a study on the Ray that is up, `concurrent` trials at a time."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
-        flow = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, RunOptions(storage))
-        flow.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
+        coordinator = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
+        coordinator.set_resources({"device": "cpu", "cpus": cpus, "gpus": 0.0})
         resources = cluster.Resources(cpus, 0.0, concurrent)
         clock = Clock()
-        flow.trackers = [clock]
-        executor.execute(flow, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print)
+        coordinator.writer.trackers = [clock]
+        executor.execute(
+            coordinator, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print
+        )
         files = sum(1 for path in (storage / "engine").rglob("*") if path.is_file() and "checkpoints" not in path.parts)
     return _steady(clock.ends, files)
 

@@ -25,7 +25,8 @@ from typing import Any
 import click
 
 from benchmarks.reporting import machine, result
-from study.records.segments import Records, write_study
+from study.records.segments import Records
+from study.records.study_json import write_study
 
 STUDENTS = ("resnet8", "resnet20")
 ARMS = ("no distillation", "KD", "DKD", "DKD + LP", "DKD + EAT")

@@ -27,10 +27,11 @@ import click
 from benchmarks.engine import study
 from benchmarks.reporting import machine, result, table
 from study.cluster import resources as cluster
-from study.driver import RunOptions, restore_coordinator
+from study.driver import restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
 from study.execution.worker_context import WorkerContext
+from study.preflight import DriverOptions
 from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 
@@ -74,8 +75,8 @@ class Measured:
 class Window:
     """When each slot's epochs came, once all are busy: a tracker (study/trackers/base.py), and the run's watch."""
 
-    def __init__(self, flow: Coordinator, slots: int, seconds: float):
-        self._flow, self._slots, self._seconds = flow, slots, seconds
+    def __init__(self, coordinator: Coordinator, slots: int, seconds: float):
+        self._flow, self._slots, self._seconds = coordinator, slots, seconds
         self._created = time.monotonic()
         self._opened = self._processor = 0.0
         self.driver = 0.0
@@ -124,14 +125,14 @@ def measured(address: str, slots: int, epoch_seconds: float, seconds: float) -> 
     asleep = study(CELL_TRIALS, round(TRIAL_SECONDS / epoch_seconds), epoch_seconds, trials // CELL_TRIALS + 1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         storage = Path(folder)
-        flow = restore_coordinator(asleep, {"data": {"fingerprint": "none"}}, RunOptions(storage))
-        window = Window(flow, slots, seconds)
-        flow.trackers = [window]
+        coordinator = restore_coordinator(asleep, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
+        window = Window(coordinator, slots, seconds)
+        coordinator.writer.trackers = [window]
         resources = cluster.Resources(1, 0.0, slots)
         workplace = WorkerContext(storage / "engine", storage)
         cluster.connect(address)
         try:
-            reason = executor.execute(flow, workplace, resources, simulated, window.watch, print)
+            reason = executor.execute(coordinator, workplace, resources, simulated, window.watch, print)
         finally:
             cluster.disconnect()
     if reason != "measured":

@@ -5,7 +5,7 @@ Tpe with SuccessiveHalving searches the same space from the same study seed, one
 completed scores at least as well. What counts is the epochs it has spent by then, stopped trials' among them, over the
 epochs of the random search. It may spend as many as that; if it does not get there it counts as 1, and is counted.
 
-Both run through the engine's own flow, without Ray. Problems are in problems.py. Nothing reads test data.
+Both run through the engine's own coordinator, without Ray. Problems are in problems.py. Nothing reads test data.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def completed(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
     """Search until so many epochs are spent: of each trial that completes, the epochs spent by then and its score."""
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), study.task.metrics)
-        flow = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {})
-        flow.flush_seconds = math.inf  # nothing is to be resumed
+        coordinator = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {})
+        coordinator.writer.flush_seconds = math.inf  # nothing is to be resumed
         spent = 0
-        while spent < most_epochs and (run := flow.next()) is not None and run.trial.phase == "search":
+        while spent < most_epochs and (run := coordinator.next_trial()) is not None and run.trial.phase == "search":
             for row in study.task.train(_job(study, run, Path(folder))):
                 spent += 1
-                if flow.report(run.trial.id, row, ""):
+                if coordinator.report(run.trial.id, row, ""):
                     break
             if run.epochs_done == run.trial.epochs:
                 yield spent, run.metrics[study.metric]

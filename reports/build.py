@@ -19,6 +19,7 @@ from reports.load import StudyRecords, load_study
 from reports.page.render import render_report, replace_file
 from reports.page.sections import make_header
 from study.errors import InputError
+from study.records.paths import StudyPaths
 from study.records.segments import RecordsError
 from study.storage.locations import display_path
 from study.storage.remote import locate_study, push_report
@@ -33,10 +34,10 @@ def build(folder: Path, images: str | None = None) -> Path:
     records = load_study(folder)
     sections = make_sections(records, write_tables(records))
     figures = list_figures(sections)
-    page = folder / "report.html"
+    page = StudyPaths(folder).report
     replace_file(page, render_report({**make_header(records), "sections": sections, "figures": figures}))
     if images:
-        write_images(figures, folder / "figures", images)
+        write_images(figures, StudyPaths(folder).figures, images)
     return page
 
 
@@ -45,7 +46,7 @@ def write_tables(records: StudyRecords) -> Tables:
 
     Tables that share a file have no CSV there: their columns differ.
     """
-    folder, tables = records.folder / "tables", make_tables(records)
+    folder, tables = StudyPaths(records.folder).tables, make_tables(records)
     folder.mkdir(exist_ok=True)
     to_dataframe(compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
     for entry, made in tables:

@@ -1,7 +1,8 @@
-"""The command line `python -m reports.compare A B …`: two or more studies side by side, on one self-contained page.
+"""The command `python -m reports.compare A B …`: compare two or more studies on one self-contained page.
 
-Same cells with the statistics of a single study's report, and every difference in settings, data, versions and
-budget. The page needs no script. It belongs to no single study, so it is written where the command is given.
+It compares cells that studies share, with the statistics of a single study's report, and lists every difference in
+settings, data, versions and budget. The page runs no script. It belongs to no single study, so it is written to the
+current folder.
 """
 
 from __future__ import annotations
@@ -15,82 +16,82 @@ from pathlib import Path
 import click
 
 from reports.analysis.cross_study import StudentComparison, compare_studies
+from reports.figures.cross_study import DotPlot, make_dot_plot
 from reports.format.table import Table, to_text
 from reports.format.values import format_value, join_words, shorten
 from reports.load import StudyRecords, load_study
 from reports.page.render import render_template, replace_file
 from reports.tables import study_differences
 from reports.tables.cross_study import (
-    DotPlot,
     make_cells_table,
-    make_dot_plot,
     make_labels,
     summarize_student,
 )
 from reports.text.summary import list_problems
 from study.errors import InputError
+from study.records.paths import StudyPaths
 from study.records.segments import RecordsError
 from study.storage.remote import locate_study
 
 TEST_IS_READ_ONCE = (
-    "These are test results. To choose a setting by them is a selection on test data: the chosen one's figure would "
-    "then be too good, and no longer what a new sample would show. Choose by a search, in one study."
+    "These are test results. To choose a setting by them is selection on test data: its result would then look better "
+    "than it is on new data. Choose settings by a search within one study."
 )
 
 
 @dataclass(frozen=True)
 class DifferenceSection:
-    """A heading of differences: its table, and what is said where nothing differs."""
+    """One kind of differences: its table, and the sentence for an empty one."""
 
     id: str
     table: Table
-    none: str
+    if_empty: str
 
 
 @dataclass(frozen=True)
-class SideBySideReport:
-    """All that page and terminal show."""
+class StudiesReport:
+    """Content of the page and of the terminal's output."""
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     students: tuple[tuple[StudentComparison, Table, DotPlot | None], ...]
     answers: tuple[str, ...]
-    differing: str
+    differences: str
     notices: tuple[str, ...]
-    alone: tuple[str, ...]
+    unshared: tuple[str, ...]
     studies: Table
     sections: tuple[DifferenceSection, ...]
 
 
-def put_side_by_side(studies: Sequence[StudyRecords]) -> SideBySideReport:
-    """Everything that is to be said of these studies."""
+def make_report(studies: Sequence[StudyRecords]) -> StudiesReport:
+    """Return the comparison of these studies, in the order given."""
     labels = make_labels([records.name for records in studies])
     compared, sections = compare_studies(studies), _make_sections(studies, labels)
-    return SideBySideReport(
+    return StudiesReport(
         names=tuple(records.name for records in studies),
         labels=labels,
         students=tuple((one, make_cells_table(one, labels), make_dot_plot(one, labels)) for one in compared),
         answers=tuple(summarize_student(one, labels) for one in compared)
         or ("No two of these studies have a cell in common.",),
-        differing=_summarise_differences(studies, sections),
+        differences=_summarise_differences(studies, sections),
         notices=tuple(
             f"{label}: {line}"
             for label, records in zip(labels, studies, strict=True)
             for line in list_problems(records)
         ),
-        alone=tuple(_list_unshared_cells(studies, labels)),
+        unshared=tuple(_list_unshared_cells(studies, labels)),
         studies=study_differences.make_studies_table(studies, labels),
         sections=sections,
     )
 
 
-def render_page(found: SideBySideReport) -> str:
-    """The comparison as HTML."""
+def render_page(found: StudiesReport) -> str:
+    """Return the comparison as HTML."""
     return render_template("compare.html", {"found": found, "caution": TEST_IS_READ_ONCE})
 
 
-def render_text(found: SideBySideReport, width: int = 110) -> str:
-    """The comparison as a terminal shows it: tables of cells, then what differs."""
+def render_text(found: StudiesReport, width: int = 110) -> str:
+    """Return the comparison as text: the tables of cells, then the differences, at most `width` columns wide."""
     shown = [table for _, table, _ in found.students]
     shown += [section.table for section in found.sections if section.table.rows]
     notes = [[textwrap.fill(note, width) for note in table.notes] for table in shown]
@@ -98,17 +99,14 @@ def render_text(found: SideBySideReport, width: int = 110) -> str:
         "\n".join((shorten(table.caption, width), "", to_text(table, width), *lines))
         for table, lines in zip(shown, notes, strict=True)
     ]
-    said = [*found.answers, found.differing, *found.alone, *found.notices, TEST_IS_READ_ONCE]
-    return "\n\n".join([*blocks, "\n".join(textwrap.fill(line, width) for line in said)]) + "\n"
+    lines = [*found.answers, found.differences, *found.unshared, *found.notices, TEST_IS_READ_ONCE]
+    return "\n\n".join([*blocks, "\n".join(textwrap.fill(line, width) for line in lines)]) + "\n"
 
 
 def find_study(study: str, storage: Path) -> Path:
-    """A study's folder, given by its name below `storage` or by a path.
-
-    Raises InputError if it is neither.
-    """
+    """Return the folder of `study`, a name below `storage` or a path. Raises InputError if there is no such study."""
     for folder in (storage / study, Path(study)):
-        if (folder / "study.json").is_file():
+        if StudyPaths(folder).study_json.is_file():
             return folder
     raise InputError(f"no study {study!r} below {storage}: give a name, a path, or another --storage-path")
 
@@ -126,7 +124,7 @@ def _make_sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tu
 
 
 def _summarise_differences(studies: Sequence[StudyRecords], sections: Sequence[DifferenceSection]) -> str:
-    """What a difference of results may come from, in one line."""
+    """Return one line that names everything in which the studies differ."""
     facts = [(word, [r.section("budget").get(name) for r in studies]) for name, word in BUDGET_FIELDS]
     facts.append(("study seed", [records.study.get("seed") for records in studies]))
     parts = [
@@ -137,14 +135,14 @@ def _summarise_differences(studies: Sequence[StudyRecords], sections: Sequence[D
     for section, word in zip(sections, ("settings", "data and teacher", "code, versions and machine"), strict=False):
         if count := len(section.table.rows):
             parts.append(f"{word} ({count} {'entry' if count == 1 else 'entries'} below)")
-    return f"What differs: {'; '.join(parts) or 'nothing that is on record'}."
+    return f"What differs: {'; '.join(parts) or 'nothing that is recorded'}."
 
 
 BUDGET_FIELDS = (("trials", "trials"), ("epochs", "epochs"))
 
 
 def _list_unshared_cells(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:
-    """Which cells only one study has."""
+    """Return one line per study with cells that no other study has."""
     cells = [[(cell.student, cell.arm) for cell in records.cells] for records in studies]
     lines = []
     for index, label in enumerate(labels):
@@ -157,26 +155,26 @@ def _list_unshared_cells(studies: Sequence[StudyRecords], labels: Sequence[str])
 def _load_studies(names: Sequence[str], storage: str) -> list[StudyRecords]:
     folders = [find_study(*locate_study(name, storage)) for name in names]
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError(f"{', '.join(names)}: one study is given twice; name two or more different ones")
+        raise InputError(f"{', '.join(names)}: the same study is given twice; name two or more different studies")
     return [load_study(folder) for folder in folders]
 
 
 @click.command(epilog="Example: python -m reports.compare lp_cifar lp_long --out lp.html")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY STUDY...")
 @click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
-              help="Where studies given by name lie: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
+              help="The storage of studies given by name: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("compare.html"), show_default=True,
               help="The page to write.")  # fmt: skip
 def main(studies: tuple[str, ...], storage_path: str, out: Path) -> None:
-    """Show two or more studies side by side: print their tables and write a page.
+    """Compare two or more studies: print their tables and write a page.
 
-    Each STUDY is a name below the storage path, a path, or s3://BUCKET/PREFIX/NAME. Each is compared with the first
-    that has the same cell.
+    Each STUDY is a name below the storage path, a path, or s3://BUCKET/PREFIX/NAME. Each cell is compared with the
+    first study that has it.
     """
     try:
         if len(studies) < 2:
-            raise InputError(f"{studies[0]} alone cannot be compared: name two or more studies")
-        found = put_side_by_side(_load_studies(studies, storage_path))
+            raise InputError(f"only {studies[0]} is given: name two or more studies")
+        found = make_report(_load_studies(studies, storage_path))
         replace_file(out, render_page(found))
     except (InputError, RecordsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

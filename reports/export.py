@@ -1,8 +1,8 @@
-"""The command line `python -m reports.export best --study runs/x`: a confirmed student as files, with a model card.
+"""The command `python -m reports.export best --study runs/x`: export a confirmed student with a model card.
 
-Which student is chosen without test data: by validation where it decides, else the user names the cell. Within a cell
-the seeds are equals, and number 0 is taken. The net's own part is in trainables/export/onnx.py, imported late: no other
-report needs torch.
+The student is chosen without test data: by validation where all cells have it, else the user names the cell. Within a
+cell no seed is preferred, and number 0 is the default. trainables/export/onnx.py writes the net. It is imported late,
+since no other report needs torch.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from study.storage.remote import fetch_checkpoint, locate_study
 
 @dataclass(frozen=True)
 class Choice:
-    """A cell, and why it is this one."""
+    """A cell, and the reason for choosing it."""
 
     cell: Cell
     because: str
 
 
 def choose_cell(records: StudyRecords, name: str | None = None) -> Choice:
-    """The cell called `name`; without a name, the confirmed cell that is best on validation.
+    """Return the cell called `name`; without a name, the confirmed cell that is best on validation.
 
-    Raises InputError if there is no such cell, if it is not confirmed, or if validation cannot decide.
+    Raises InputError if there is no such cell, if it is not confirmed, or if not all cells have a validation score.
     """
     if name is not None:
         cell = next((cell for cell in records.cells if cell.name == name), None)
@@ -52,26 +52,26 @@ def choose_cell(records: StudyRecords, name: str | None = None) -> Choice:
         cell for cell in records.cells if len(_get_confirm_runs(records, cell)) >= _count_planned_seeds(records)
     )
     if not confirmed:
-        raise InputError(f"no cell of {records.name!r} is confirmed yet: go on with the study")
+        raise InputError(f"no cell of {records.name!r} is confirmed yet: resume the study")
     if len(confirmed) == 1:
         return Choice(confirmed[0], "the only confirmed cell")
     return _choose_on_validation(records, confirmed)
 
 
 def get_confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
-    """A cell's confirm run by the number of its seed. Raises InputError if there is none."""
+    """Return a cell's confirm run by the number of its seed. Raises InputError if there is none."""
     runs = _get_confirm_runs(records, cell)
     found = runs[runs["number"] == number]
     if found.empty:
-        there = ", ".join(str(n) for n in runs["number"])
-        raise InputError(f"no confirm run of seed number {number} in {cell.name!r}: there are {there}")
+        numbers = ", ".join(str(n) for n in runs["number"])
+        raise InputError(f"no confirm run of seed number {number} in {cell.name!r}: the numbers are {numbers}")
     return found.iloc[0]
 
 
 def export_cell(records: StudyRecords, choice: Choice, number: int, data_dir: str | None, out: Path | None) -> Path:
-    """Write the student's files and MODEL_CARD.md; returns their folder.
+    """Write a cell's student and MODEL_CARD.md, and return their folder.
 
-    Raises InputError if data, code or weights are not what the study had.
+    Raises InputError if data, code or weights differ from the study's.
     """
     from trainables.export.onnx import export_student
     from trainables.export.restore import TrainedTrial
@@ -93,7 +93,7 @@ def export_cell(records: StudyRecords, choice: Choice, number: int, data_dir: st
 
 
 def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
-    """By confirm runs where validation stayed apart, else by searches where all cells had one."""
+    """Choose by the confirm runs if they held validation out, else by the searches if all cells had one."""
     name = records.get_metric(records.metric).words
     ways = (
         (
@@ -108,7 +108,8 @@ def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Cho
             best = max(known) if records.get_direction(records.metric) == "max" else min(known)
             return Choice(cells[known.index(best)], because)
     raise InputError(
-        f"not all confirmed cells have a {name}, and test must not choose: name one with --cell; {_list_cells(cells)}"
+        f"not all confirmed cells have a {name}, and test scores must not choose: name a cell with --cell; "
+        f"{_list_cells(cells)}"
     )
 
 
@@ -118,7 +119,7 @@ def _mean_confirm_score(records: StudyRecords, cell: Cell) -> float | None:
 
 
 def _best_search_score(records: StudyRecords, cell: Cell) -> float | None:
-    """Of the trial that was confirmed: the best complete one."""
+    """Return the score of the best complete trial, which is the one that was confirmed."""
     trials = records.get_search_trials(cell)
     scores = trials.loc[trials["state"] == "COMPLETE", records.metric].dropna()
     if scores.empty:
@@ -130,7 +131,7 @@ def _check_confirmed(records: StudyRecords, cell: Cell) -> None:
     done, planned = len(_get_confirm_runs(records, cell)), _count_planned_seeds(records)
     if done < planned:
         raise InputError(
-            f"{cell.name!r} is not confirmed: {done} of {planned} seeds; go on with the study, or name another cell"
+            f"{cell.name!r} is not confirmed: {done} of {planned} seeds; resume the study, or name another cell"
         )
 
 
@@ -144,11 +145,11 @@ def _count_planned_seeds(records: StudyRecords) -> int:
 
 
 def _list_cells(cells: tuple[Cell, ...]) -> str:
-    return "there are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
+    return "the cells are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
 
 
 def _find_recorded_data_dir(records: StudyRecords) -> str | None:
-    """What the study's last command gave as --data-dir, from where it was given."""
+    """Return the --data-dir of the study's last command, relative paths resolved against that command's folder."""
     provenance = records.section("provenance")
     try:
         words = shlex.split(str(provenance.get("command") or ""))
@@ -163,24 +164,24 @@ def _find_recorded_data_dir(records: StudyRecords) -> str | None:
 
 @click.group()
 def main() -> None:
-    """Take a trained student out of a study."""
+    """Export a trained student of a study."""
 
 
 @main.command(epilog='Example: python -m reports.export best --study lp_cifar --cell "resnet8w4 / KD"')
 @click.option("--study", required=True, help="A name below the storage path, a path, or s3://BUCKET/PREFIX/NAME.")
 @click.option("--cell", help='"student / arm"; without it, the confirmed cell that is best on validation.')
 @click.option("--seed-number", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Which of the cell's confirm runs; they are equals.")  # fmt: skip
-@click.option("--data-dir", type=click.Path(), help="Where the data lies, if not where it was; a folder or s3://….")
+              help="Number of the confirm run within the cell; none is preferred.")  # fmt: skip
+@click.option("--data-dir", type=click.Path(), help="The data, if it has moved since the study: a folder or s3://….")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-              help="The folder to write to; by default in the study's export/, from S3 in export/STUDY.")  # fmt: skip
+              help="The folder to write to; default: the study's export/, or export/STUDY for one on S3.")  # fmt: skip
 @click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
-              help="Where studies given by name lie: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
+              help="The storage of studies given by name: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
 def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, out: Path | None,
          storage_path: str) -> None:  # fmt: skip
     """Write a confirmed student as safetensors and ONNX, with a model card.
 
-    Test scores choose nothing: neither the cell nor the seed.
+    Test scores select neither the cell nor the seed.
     """
     try:
         records = load_study(find_study(*locate_study(study, storage_path)))

@@ -1,7 +1,7 @@
-"""A study's folder in memory: study.json and two frames, one row per trial and one per trial and epoch.
+"""A study in memory: study.json, a frame with one row per trial and one with one row per trial and epoch.
 
-All tolerance for missing or damaged parts is here: a segment that cannot be read is named in `warnings` and the
-rest is shown; what study.json lacks gets its default. What the numbers mean is left to tables.py and figures.py.
+Missing and damaged parts are handled here and nowhere else: a segment that cannot be read is left out and named in
+`warnings`; a value that study.json lacks gets a default.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_study, segments
+from study.records.paths import StudyPaths
+from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments
+from study.records.study_json import read_study
 from study.trial import Direction
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A student under an arm, as study.json lists it."""
+    """A student under an arm: one entry of `cells` in study.json."""
 
     name: str
     student: str
@@ -41,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class StudyRecords:
-    """Everything a report is made of."""
+    """The records of one study, from which all tables, figures and sentences are made."""
 
     folder: Path
     study: Mapping[str, Any]
@@ -59,22 +61,24 @@ class StudyRecords:
 
     @property
     def metric(self) -> str:
-        """What the search optimised, on validation."""
+        """Name of the validation metric that the search optimised."""
         return str(self.study.get("metric") or "val/accuracy")
 
     @property
     def test_metric(self) -> str:
-        """What confirm measured, on test."""
+        """Name of the test metric that the confirm runs measured."""
         return str(self.study.get("test_metric") or "test/" + self.metric.split("/", 1)[-1])
 
     def get_metric(self, name: str) -> Metric:
-        """Return the written form of the metric `name`."""
+        """Return unit, digits and label of the metric `name`."""
         return make_metric(name, self.section("metrics").get(name))
 
     def get_direction(self, metric: str) -> Direction:
-        """Which way a metric is better; the study's own direction where it does not say."""
+        """Return the direction in which a metric improves; the study's own where the metric declares none."""
         declared = self.section("metrics").get(metric) or self.study.get("direction")
-        declared = declared.get("direction") if isinstance(declared, dict) else declared  # schema 1 has the word alone
+        declared = (
+            declared.get("direction") if isinstance(declared, dict) else declared
+        )  # schema 1: the direction itself
         return "min" if declared == "min" else "max"
 
     @property
@@ -92,26 +96,26 @@ class StudyRecords:
         return str(self.section("inputs", "data").get("name") or "data that study.json does not name")
 
     def section(self, *path: str) -> dict[str, Any]:
-        """A nested object of study.json; empty where it is missing or something else."""
+        """Return a nested object of study.json; empty if it is missing or no object."""
         found: Any = self.study
         for key in path:
             found = found.get(key) if isinstance(found, Mapping) else None
         return dict(found) if isinstance(found, Mapping) else {}
 
     def get_budget(self, name: str) -> int:
-        """Planned `trials`, `epochs` or `seeds`; 0 if not recorded."""
+        """Return the planned number of `trials`, `epochs` or `seeds`; 0 if not recorded."""
         value = self.section("budget").get(name)
         return value if isinstance(value, int) else 0
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """In the study's order, which all tables and figures keep."""
+        """All cells in the study's order, which tables and figures keep."""
         listed = self.study.get("cells")
         if isinstance(listed, list) and listed:
             return tuple(_parse_cell(cell) for cell in listed)
         rows = self.trials[self.trials["phase"] != "prepare"].drop_duplicates("cell")
         named = rows[["cell", "student", "arm"]].astype(str).to_numpy()
-        return tuple(Cell(name, student, arm) for name, student, arm in named)
+        return tuple(Cell(*names) for names in named)
 
     @property
     def students(self) -> tuple[str, ...]:
@@ -122,25 +126,25 @@ class StudyRecords:
 
     @cached_property
     def code_versions(self) -> Mapping[str, frozenset[str]]:
-        """By cell, the versions of the code that trained its confirm runs that count; "" for one not on record."""
+        """Versions of the code that trained the counted confirm runs of each cell; "" for a version not recorded."""
         rows = self.confirmed.groupby("cell", sort=False)["code"]
         return {str(cell): frozenset(v for code in codes for v in code.split("+")) for cell, codes in rows}
 
     def explain_mixed_code(self, *cells: Cell) -> str:
-        """Why these cells' confirm runs may not be averaged or compared; empty if one version trained them all."""
+        """Return why these cells' confirm runs may not be averaged or compared; "" if one version trained them all."""
         versions = frozenset[str]().union(*(self.code_versions.get(cell.name, frozenset()) for cell in cells))
         return f"trials of {spell_number(len(versions))} code versions" if len(versions) > 1 else ""
 
     @cached_property
     def confirmed(self) -> pd.DataFrame:
-        """The confirm runs that count: complete, a finite test value, the last written of each cell and seed index."""
+        """The confirm runs that count: complete, with a finite test value; of repeated seed numbers the last one."""
         rows = self.trials[(self.trials["phase"] == "confirm") & (self.trials["state"] == "COMPLETE")]
         rows = rows.loc[np.isfinite(rows[self.test_metric].to_numpy(dtype=float))]
         last: pd.DataFrame = rows.drop_duplicates(["cell", "number"], keep="last")
         return last.sort_values("number", kind="stable")
 
     def get_search_trials(self, cell: Cell) -> pd.DataFrame:
-        """A cell's search trials by number, whatever their state; without those that no longer count."""
+        """Return a cell's search trials in any state but SUPERSEDED, by number."""
         trials = self.trials
         rows = trials[(trials["phase"] == "search") & (trials["cell"] == cell.name) & (trials["state"] != "SUPERSEDED")]
         return rows.sort_values("number", kind="stable")
@@ -149,22 +153,22 @@ class StudyRecords:
 def load_study(folder: Path) -> StudyRecords:
     """Read the study in `folder`.
 
-    Raises RecordsError if it is no study, or one that a newer version has written.
+    Raises RecordsError if `folder` is no study, or if a newer version of kdstudy wrote it.
     """
     study = read_study(folder)
-    trials, trial_warnings = _read_segments(folder / "trials", TRIAL_COLUMNS)
-    epochs, epoch_warnings = _read_segments(folder / "epochs", EPOCH_COLUMNS)
+    trials, trial_warnings = _read_segments(StudyPaths(folder).trials, TRIAL_COLUMNS)
+    epochs, epoch_warnings = _read_segments(StudyPaths(folder).epochs, EPOCH_COLUMNS)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
         for frame in (trials, epochs):
             if name not in frame:
                 frame[name] = np.nan
-    warnings = (*trial_warnings, *epoch_warnings, *_find_mixed_configurations(records), *_find_extensions(study))
+    warnings = (*trial_warnings, *epoch_warnings, *_warn_of_mixed_configurations(records), *_warn_of_extensions(study))
     return StudyRecords(folder, study, trials, epochs, warnings)
 
 
 def parse_json_object(text: Any) -> dict[str, Any]:
-    """The object in a JSON column (`params`, `schedules`); empty where there is none."""
+    """Return the object in a cell of a JSON column such as `params`; empty if there is none."""
     try:
         found = json.loads(text) if isinstance(text, str) else {}
     except ValueError:
@@ -174,7 +178,7 @@ def parse_json_object(text: Any) -> dict[str, Any]:
 
 def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
     tables, warnings = [pa.schema(columns).empty_table()], []
-    for path in segments(folder):
+    for path in list_segments(folder):
         try:
             tables.append(_cast_columns(pq.read_table(path, partitioning=None), columns))
         except (OSError, pa.ArrowException, RecordsError) as error:
@@ -187,7 +191,10 @@ def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -
 
 
 def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
-    """The segment with its columns in their types; every further column is a metric. Schema 1 had no `code`."""
+    """Return a segment with typed columns; further columns are metrics. Segments of schema 1 get an empty `code`.
+
+    Raises RecordsError if a column is missing.
+    """
     if "code" in dict(columns) and "code" not in table.column_names:
         table = table.append_column("code", pa.array([""] * table.num_rows, pa.string()))
     missing = [name for name, _ in columns if name not in table.column_names]
@@ -199,16 +206,16 @@ def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...])
     )
 
 
-def _find_mixed_configurations(records: StudyRecords) -> list[str]:
+def _warn_of_mixed_configurations(records: StudyRecords) -> list[str]:
     counts = records.confirmed.groupby("cell", sort=False)["config"].nunique()
     return [
-        f"the confirm runs of {cell!r} do not share one configuration: its search went on after some had ended"
+        f"the confirm runs of {cell!r} have different configurations: its search continued after some had finished"
         for cell in counts[counts > 1].index
     ]
 
 
-def _find_extensions(study: Mapping[str, Any]) -> list[str]:
-    """Where a study was given more trials or seeds after its results had been seen."""
+def _warn_of_extensions(study: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each extension of the budget that was made after results were known."""
     provenance = study.get("provenance")
     runs = provenance.get("runs") if isinstance(provenance, Mapping) else None
     runs = [run for run in runs or [] if isinstance(run, Mapping) and isinstance(run.get("budget"), Mapping)]
@@ -223,7 +230,7 @@ def _find_extensions(study: Mapping[str, Any]) -> list[str]:
         if after.get("results_known") and more:
             found.append(
                 f"extended on {str(after.get('started'))[:10]} after its results were known ({', '.join(more)}): "
-                "p values hold for a number of seeds that is fixed beforehand, and are too small here"
+                "p values assume a number of seeds fixed in advance, and are too small here"
             )
     return found
 

@@ -1,15 +1,16 @@
-"""The version of the code that a study runs, as one digest, by which an edit between two runs is noticed.
+"""Digests of the code that a study runs, which detect an edit between two runs.
 
-What counts is what Python would execute: the syntax tree of each file without docstrings, comments and formatting.
-Names, numbers, the order of statements, annotations and the texts of messages all count. The arguments of `Study(…)`
-and `Budget(…)` in the user's files do not: they are settings, which study/identity.py compares.
+A digest covers what Python executes: the syntax tree of each file, with names, numbers, annotations and texts of
+messages, but without docstrings, comments and formatting. The arguments of `Study(…)` and `Budget(…)` in user files
+are left out: they are settings, which study/identity.py compares.
 
 The files are the space file, the modules that it imports from its own folder, and the installed packages `study` and
-`trainables`. Not seen are modules that are imported under a computed name, other installed packages (their versions are
-in study.json) and files that the code reads. The digest is taken when the space file is loaded: an edit while a study
-runs is noticed by the next run.
+`trainables`. Not covered are modules imported under a computed name, other installed packages (their versions are in
+study.json) and data files. Digests are taken when the space file is loaded: an edit while a study runs is detected by
+the next run.
 
-Imports nothing of this project and is sent to cluster nodes by value, so that a node without the project can answer.
+This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can
+answer.
 """
 
 from __future__ import annotations
@@ -24,111 +25,111 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("study", "trainables")
-"""What decides a row. `reports` only shows rows."""
+"""Installed packages whose code determines a row; `reports` only shows rows."""
 
 SPACE_FILE = "space file"
-"""The name of the space file among the files of a version, whatever the file is called."""
+"""Name of the space file within a version, independent of its file name."""
 
 SETTINGS = ("Study", "Budget")
-"""Calls of the space file whose arguments are no code: the study's description has them, and is compared by itself."""
+"""Calls whose arguments are settings, not code: the study's description contains them and is compared separately."""
 
 DIGITS = 16
-"""Hexadecimal digits of a digest: two of a million versions share one with a chance of 1 in 10^8."""
+"""Hexadecimal digits of a digest: among a million versions, two share one with a probability below 10^-7."""
 
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """The digests of the files that decide what a study computes, by name."""
+    """The digests of the files that determine what a study computes, by name."""
 
     files: Mapping[str, str]
 
     @property
     def digest(self) -> str:
-        """One digest of all files."""
-        return digest_of(json.dumps(sorted(self.files.items())))
+        """The digest of all files together."""
+        return digest_text(json.dumps(sorted(self.files.items())))
 
-    def changes(self, earlier: Mapping[str, str]) -> list[str]:
-        """The names of the files that are not as in an earlier version; new and missing ones are marked."""
+    def list_changes(self, earlier: Mapping[str, str]) -> list[str]:
+        """Return the names of files that differ from an earlier version, with new and deleted ones marked."""
         changed = sorted(name for name in self.files.keys() | earlier if self.files.get(name) != earlier.get(name))
         return [name + (" (new)" if name not in earlier else " (gone)" * (name not in self.files)) for name in changed]
 
 
-def version_of(space: Path) -> CodeVersion:
-    """The version of the code that the study in this space file runs."""
-    files = {SPACE_FILE: _digest_of_users_code(space.read_bytes())}
-    for path in siblings(space):
-        files[path.relative_to(space.parent).as_posix()] = _digest_of_users_code(path.read_bytes())
+def read_code_version(space: Path) -> CodeVersion:
+    """Return the version of the code that the study in this space file runs."""
+    files = {SPACE_FILE: _digest_user_code(space.read_bytes())}
+    for path in find_sibling_modules(space):
+        files[path.relative_to(space.parent).as_posix()] = _digest_user_code(path.read_bytes())
     for package in PACKAGES:
-        files |= package_files(package)
+        files |= digest_package(package)
     return CodeVersion(files)
 
 
-def package_files(package: str) -> dict[str, str]:
-    """The digests of an installed package's files, by their path from its parent folder; empty if it is missing."""
+def digest_package(package: str) -> dict[str, str]:
+    """Return the digests of an installed package's files by path from its parent folder; empty if it is missing."""
     spec = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     return {
-        path.relative_to(folder.parent).as_posix(): digest_of_code(path.read_bytes())
+        path.relative_to(folder.parent).as_posix(): digest_code(path.read_bytes())
         for folder in folders
         for path in sorted(folder.rglob("*.py"))
     }
 
 
-def siblings(space: Path) -> list[Path]:
-    """The modules in the space file's folder that it imports, directly or through others, wherever in their text."""
+def find_sibling_modules(space: Path) -> list[Path]:
+    """Return the modules in the space file's folder that it imports, directly or through others, also in functions."""
     found: dict[Path, None] = {space: None}
     pending = [space]
     while pending:
-        for path in _imported(pending.pop(), space.parent):
+        for path in _find_imports(pending.pop(), space.parent):
             if path not in found:
                 found[path] = None
                 pending.append(path)
     return sorted(path for path in found if path != space)
 
 
-def digest_of_code(text: bytes) -> str:
-    """The digest of Python code, to which docstrings, comments and formatting make no difference."""
+def digest_code(text: bytes) -> str:
+    """Return the digest of Python code without docstrings, comments and formatting."""
     try:
-        return digest_of(_as_text(ast.parse(text)))
-    except (SyntaxError, ValueError):  # no Python: its bytes are all that can be compared
+        return digest_text(_to_text(ast.parse(text)))
+    except (SyntaxError, ValueError):  # not valid Python: compare its bytes
         return sha256(text).hexdigest()[:DIGITS]
 
 
-def _digest_of_users_code(text: bytes) -> str:
-    """The digest of code without its settings: a study is continued with more seeds or a longer limit."""
+def _digest_user_code(text: bytes) -> str:
+    """Return the digest of code without its settings: a study may continue with more seeds or a higher limit."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return digest_of_code(text)
+        return digest_code(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in SETTINGS:
             node.args, node.keywords = [], []
-    return digest_of(_as_text(tree))
+    return digest_text(_to_text(tree))
 
 
-def digest_of(text: str) -> str:
-    """The first digits of a text's SHA-256."""
+def digest_text(text: str) -> str:
+    """Return the first DIGITS hexadecimal digits of a text's SHA-256."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
-def _as_text(node: Any) -> str:
-    """A syntax tree as text, the same in all versions of Python: what is empty, such as a newer field, is left out."""
+def _to_text(node: Any) -> str:
+    """Return a syntax tree as text, equal in all versions of Python: empty fields, such as newer ones, are left out."""
     if isinstance(node, list):
-        return f"[{','.join([_as_text(item) for item in node if not _is_docstring(item)])}]"
+        return f"[{','.join([_to_text(item) for item in node if not _is_docstring(item)])}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = [(name, getattr(node, name, None)) for name in node._fields if name not in ("ctx", "kind")]
-    parts = [f"{name}={_as_text(value)}" for name, value in fields if value is not None and value != []]
+    parts = [f"{name}={_to_text(value)}" for name, value in fields if value is not None and value != []]
     return f"{type(node).__name__}({','.join(parts)})"
 
 
 def _is_docstring(node: Any) -> bool:
-    """Whether this statement is a mere text, as docstrings of modules, classes, functions and fields are."""
+    """Return whether a statement is only a string, as docstrings of modules, classes, functions and fields are."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imported(path: Path, folder: Path) -> Iterator[Path]:
-    """The files below `folder` that the import statements of one file name."""
+def _find_imports(path: Path, folder: Path) -> Iterator[Path]:
+    """Yield the files below `folder` that the import statements of a file name."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -138,19 +139,19 @@ def _imported(path: Path, folder: Path) -> Iterator[Path]:
         if isinstance(node, ast.Import):
             names = [tuple(alias.name.split(".")) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = (*above, *(node.module.split(".") if node.module else ()))
+            parent = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*parent, *(node.module.split(".") if node.module else ()))
             names = [module, *((*module, alias.name) for alias in node.names)]  # a name may be a module of a package
         else:
             continue
         for name in names:
-            yield from _files_of(name, folder)
+            yield from _find_files(name, folder)
 
 
-def _files_of(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
-    """The files that importing a module runs: its own and those of the packages that it lies in."""
+def _find_files(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
+    """Yield the files that importing a module runs: its own and the __init__.py of its packages."""
     if not module or module[0] in (*PACKAGES, "reports"):
         return
     for length in range(1, len(module) + 1):
-        place = folder.joinpath(*module[:length])
-        yield from (path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file())
+        prefix = folder.joinpath(*module[:length])
+        yield from (path for path in (prefix / "__init__.py", prefix.with_suffix(".py")) if path.is_file())

@@ -1,7 +1,7 @@
-"""From a space file to a Study.
+"""Space files: loading the Study that one defines, and changing it by options.
 
-A space file is ordinary Python that defines `study`: a Study, or a dictionary of profiles, each a function from
-`--data-dir` (a Path or None) to a Study. The first profile is the default.
+A space file is Python that defines `study`: a Study, or a dictionary of profiles, each a function from `--data-dir` (a
+Path or None) to a Study. The first profile is the default.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from study.code_version import SPACE_FILE, CodeVersion, version_of
+from study.code_version import SPACE_FILE, CodeVersion, read_code_version
 from study.errors import InputError
 from study.study import Study
 
@@ -27,12 +27,12 @@ RENAMED = {
     "WarmRestarts": "CosineWarmRestarts",
     "readings": "assumptions",
 }
-"""Names that space files used before version 0.2."""
+"""New names of what space files used before version 0.2, for the hint in the error."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """A loaded space file: its study under one profile, and where that came from."""
+    """A loaded space file with its study under one profile."""
 
     study: Study
     module: ModuleType
@@ -43,33 +43,38 @@ class Space:
 
 
 def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
-    """Import a space file and take its study under a profile.
+    """Import a space file and return its study under a profile; None is the first one.
 
-    Raises InputError for a file that is missing, is no Python, raises, defines no study, or has no such profile.
+    Raises InputError for a file that is missing, is not valid Python, raises an exception, defines no study, or has no
+    such profile.
     """
-    module = _import(path)
+    module = _import_file(path)
     if not hasattr(module, "study"):
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
         )
-    source, code, defined = path.read_text(encoding="utf-8"), version_of(path), module.study
+    source, code, defined = path.read_text(encoding="utf-8"), read_code_version(path), module.study
     if isinstance(defined, Study):
         if profile is not None:
-            raise InputError(f"{path} has no profiles, --profile {profile} cannot be chosen: leave the option out")
+            raise InputError(f"{path} has no profiles, but --profile {profile} was given: leave the option out")
         return Space(defined, module, path, "", source, code)
     if not isinstance(defined, dict) or not defined:
-        raise InputError(f"`study` in {path} is {type(defined).__name__}; allowed are a Study or profiles by name")
+        raise InputError(
+            f"`study` in {path} is {type(defined).__name__}; allowed are a Study, or a dictionary of profiles by name"
+        )
     chosen = next(iter(defined)) if profile is None else profile
     if chosen not in defined:
         raise InputError(f"unknown profile {chosen!r}; {path} has: {', '.join(defined)}")
-    with _blamed_on(path):
+    with _as_input_error(path):
         study = defined[chosen](data_dir)
     if not isinstance(study, Study):
-        raise InputError(f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study")
+        raise InputError(
+            f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study: make it return one"
+        )
     return Space(study, module, path, chosen, source, code)
 
 
-def overridden(
+def with_overrides(
     study: Study,
     *,
     name: str | None,
@@ -78,9 +83,9 @@ def overridden(
     epochs: int | None,
     seeds: int | None,
 ) -> Study:
-    """The study with what the command line asked for.
+    """Return the study with the given values in place of the space file's; None changes nothing.
 
-    Fewer epochs than the space file's shorten preparations in proportion; other epochs leave a paper's protocol.
+    Fewer epochs shorten preparations in proportion; another number of epochs leaves a paper's protocol.
     """
     budget = study.budget
     changed = dataclasses.replace(
@@ -101,27 +106,27 @@ def overridden(
     )
 
 
-def in_precision(study: Study, precision: str) -> Study:
-    """The study in another precision than the space file's, which leaves a paper's protocol."""
+def with_precision(study: Study, precision: str) -> Study:
+    """Return the study in this precision; one other than the space file's leaves a paper's protocol."""
     task = study.task.with_precision(precision)
     return dataclasses.replace(study, task=task, protocol=study.protocol if task == study.task else "")
 
 
-def capped(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
-    """The study with the command line's caps in place of the space file's."""
+def with_caps(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
+    """Return the study with the given caps in place of the space file's; None changes nothing."""
     caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}
     return dataclasses.replace(study, budget=dataclasses.replace(study.budget, **caps))  # type: ignore[arg-type]
 
 
 @contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """Tell an exception of a space file in one line, with the line of the file that led to it."""
+def _as_input_error(path: Path) -> Iterator[None]:
+    """Raise any exception of a space file as an InputError of one line, with the file's line that led to it."""
     try:
         yield
     except InputError:
         raise
     except SyntaxError as error:
-        raise InputError(f"{error.filename} is no valid Python: {error.msg}, line {error.lineno}") from None
+        raise InputError(f"{error.filename} is not valid Python: {error.msg}, line {error.lineno}") from None
     except Exception as error:
         hint = _renaming_hint(error)
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -140,19 +145,20 @@ def _renaming_hint(error: Exception) -> str:
     return ""
 
 
-def _import(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        near = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"no space file {path}; {'there are: ' + ', '.join(near) if near else 'its folder has none'}")
+        others = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        known = f"there are: {', '.join(others)}" if others else "its folder has none"
+        raise InputError(f"no space file {path}; {known}")
     folder = str(path.resolve().parent)
-    if folder not in sys.path:  # last, so that a space file's neighbours hide no installed package
+    if folder not in sys.path:  # last, so that modules next to the space file hide no installed package
         sys.path.append(folder)
-    name = f"{SPACE_FILE} {path.stem}"  # no module that can be imported has a name with a space
+    name = f"{SPACE_FILE} {path.stem}"  # the space keeps it apart from all importable modules
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file: a space file ends in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses defined in the file look their module up
-    with _blamed_on(path):
+    sys.modules[name] = module  # dataclasses look up the module of their class
+    with _as_input_error(path):
         spec.loader.exec_module(module)
     return module

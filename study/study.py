@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from study.errors import InputError
-from study.identity import LIMIT, derived_seed, describe
+from study.identity import LIMIT, derive_seed, describe
 from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
 from study.space.domains import Value, find_domains, resolve_corners
@@ -175,7 +175,7 @@ class Study:
 
     def derive_trial_seed(self, phase: Phase, number: int) -> int:
         """Return a trial's seed; trials of equal number share it in all cells, which pairs them across arms."""
-        return derived_seed(self.seed, phase, number)
+        return derive_seed(self.seed, phase, number)
 
     def find_comparison(self, arm: Arm) -> Arm | None:
         """Return the arm that `arm` is compared with; None for the study's first baseline."""

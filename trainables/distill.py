@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from study.identity import derived_seed
+from study.identity import derive_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
@@ -111,12 +111,12 @@ def train_epoch(
     """Train on each sample of the training split once, in a seeded order; return the epoch's metrics."""
     seed, device = context.trial.seed, context.device
     group, net, optimizer = training.group, training.net, training.optimizer
-    generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     order = torch.randperm(len(train), generator=generator).to(device)  # (N,) positions in the split
     views = task.views.draw(seed, epoch, torch.arange(len(train), device=device))  # (N,) one view a sample
     compute_teacher_outputs = teacher.begin_epoch(views)
     # dropout draws from the global generator: seeded every epoch, a resumed trial draws the same numbers
-    torch.manual_seed(derived_seed(seed, "epoch", epoch) + group.rank)
+    torch.manual_seed(derive_seed(seed, "epoch", epoch) + group.rank)
     net.train()
     meters = task.meters(device, "train")
     sums = torch.zeros(4, device=device)  # total, task, distillation loss and teacher distance, over samples
@@ -195,9 +195,9 @@ def start_training(
 ) -> Training:
     """Return a new training, or the one that the trial's checkpoint continues."""
     seed, device = context.trial.seed, context.device
-    net = build_seeded(build, derived_seed(seed, "weights"))
+    net = build_seeded(build, derive_seed(seed, "weights"))
     net = group.prepare_model(to_device(net, device, recipe.precision))
-    loss_state = build_seeded(lambda: make_loss_state(loss, device), derived_seed(seed, "loss"))
+    loss_state = build_seeded(lambda: make_loss_state(loss, device), derive_seed(seed, "loss"))
     training = Training(group, net, recipe.optimizer.build(net.parameters()), loss_state, 0, [], None, None)
     state = checkpoint.load(context.checkpoint)
     if state is not None:

@@ -1,8 +1,7 @@
-"""The comparison: what each arm measured, and what may be said of it against the arm it is compared with.
+"""The comparison of a study: each arm's test results, its difference to the arm it is compared with, and a verdict.
 
-One comparison per student. Holm's correction runs over all comparisons that a student's table *plans*; one that
-has no paired runs yet counts with p = 1, so looking at an unfinished study never makes a verdict easier.
-Rendering is left to tables.py, sentences to headline.py.
+There is one comparison per student. Holm's correction covers all comparisons *planned* for a student; one without
+paired runs so far enters with p = 1, so that a verdict is never easier to reach in an unfinished study.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from reports.load import Cell, StudyRecords
 
 @dataclass(frozen=True)
 class Reference:
-    """The teacher: one run, shown for orientation and compared with nothing."""
+    """The teacher: a single run, listed for orientation and not compared."""
 
     name: str
     parameters: int | None
@@ -33,7 +32,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One row of the comparison table."""
+    """The results of one arm: a row of the comparison table."""
 
     arm: str
     baseline: bool
@@ -41,27 +40,27 @@ class ArmResult:
     values: dict[int, float]
     """The test metric by seed."""
     mean: Mean | None
-    """None while no run counts."""
+    """None if no run counts yet."""
     at_best_val: Mean | None
-    """The test metric at the best validation epoch, where a study records it; never the verdict's ground."""
+    """The test metric at the best validation epoch, if recorded; verdicts do not use it."""
     paired: Paired | None
     differences: tuple[float, ...]
-    """By seed, over the seeds both arms have."""
+    """Differences of paired runs, one per seed that both arms have."""
     p: float | None = None
     """Holm-corrected."""
     verdict: Verdict | None = None
     seeds_needed: int | None = None
-    """For an undecided comparison: the seeds that would find the seen difference with 80 % power."""
+    """Seeds with which an undecided comparison would detect the observed difference with 80 % power."""
     published: Published | None = None
     not_judged: str = ""
-    """Why nothing is said of its difference, although both arms have runs."""
+    """The reason why the difference is not judged although both arms have runs."""
     mixed: str = ""
-    """Why its own mean is of no one thing."""
+    """The reason why the arm's own runs should not be averaged."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One student's table."""
+    """The arms of one student."""
 
     student: str
     parameters: int | None
@@ -78,45 +77,45 @@ class Comparison:
 
     @property
     def claims(self) -> tuple[ArmResult, ...]:
-        """The rows the study is about: compared, and no baseline; all compared rows where every arm is a baseline."""
+        """The compared rows that are not baselines; if every arm is a baseline, all compared rows."""
         compared = tuple(row for row in self.rows if row.versus is not None)
         return tuple(row for row in compared if not row.baseline) or compared
 
 
 @lru_cache(maxsize=16)
 def compare_arms(records: StudyRecords) -> tuple[Comparison, ...]:
-    """One comparison per student, in the study's order."""
+    """Return one comparison per student in the study's order; cached, since tables, figures and text all need it."""
     return tuple(_compare_student(records, student) for student in records.students)
 
 
 def to_dataframe(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
-    """All comparisons as numbers, in the metric's own unit (accuracies as fractions): comparison.csv."""
-    return pd.DataFrame([_flat(comparison, row) for comparison in comparisons for row in comparison.rows])
+    """Return all comparisons as the numbers of comparison.csv, in the recorded unit (accuracies as fractions)."""
+    return pd.DataFrame([_to_row(comparison, row) for comparison in comparisons for row in comparison.rows])
 
 
 def format_verdict(row: ArmResult) -> str | None:
-    """The verdict in words; None where nothing is compared or measured."""
+    """Return the verdict in words; None if nothing is compared or measured."""
     return f"not judged: {row.not_judged}" if row.not_judged else row.verdict
 
 
 def _compare_student(records: StudyRecords, student: str) -> Comparison:
     cells = records.get_cells(student)
     tested = group_by_seed(records, records.test_metric)
-    rows = [_measure(records, cell, tested) for cell in cells]
+    rows = [_measure_arm(records, cell, tested) for cell in cells]
     parameters = records.section("students", student).get("parameters")
     return Comparison(
         student=student,
         parameters=parameters if isinstance(parameters, int) else None,
         metric=records.get_metric(records.test_metric),
         direction=records.get_direction(records.test_metric),
-        teacher=_reference(records),
-        rows=tuple(_judged(rows)),
+        teacher=_describe_teacher(records),
+        rows=tuple(_add_verdicts(rows)),
         seeds=records.get_budget("seeds"),
     )
 
 
 def group_by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, float]]:
-    """A metric of the confirm runs that count, by cell and seed."""
+    """Return a metric of the counted confirm runs by cell and seed."""
     if column not in records.confirmed:
         return {}
     rows = records.confirmed[np.isfinite(records.confirmed[column])]
@@ -126,7 +125,7 @@ def group_by_seed(records: StudyRecords, column: str) -> dict[str, dict[int, flo
     }
 
 
-def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, float]]) -> ArmResult:
+def _measure_arm(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, float]]) -> ArmResult:
     base = next((other for other in records.get_cells(cell.student) if other.arm == cell.versus), None)
     values, other = tested.get(cell.name, {}), tested.get(base.name, {}) if base else {}
     mixed = records.explain_mixed_code(cell, base) if base and values and other else ""
@@ -145,14 +144,14 @@ def _measure(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, floa
         if shared
         else None,
         differences=tuple(values[i] - other[i] for i in shared),
-        published=_published(records, cell),
+        published=_find_published(records, cell),
         not_judged=mixed,
         mixed=records.explain_mixed_code(cell),
     )
 
 
-def _judged(rows: list[ArmResult]) -> list[ArmResult]:
-    """The rows with corrected p and verdict."""
+def _add_verdicts(rows: list[ArmResult]) -> list[ArmResult]:
+    """Return the rows with corrected p values and verdicts."""
     compared = [index for index, row in enumerate(rows) if row.versus is not None]
     adjusted = statistics.adjust_by_holm([paired.p if (paired := rows[i].paired) else 1.0 for i in compared])
     judged = list(rows)
@@ -164,45 +163,47 @@ def _judged(rows: list[ArmResult]) -> list[ArmResult]:
                 rows[index],
                 p=p,
                 verdict=verdict,
-                # One pair shows no spread, and without a spread any number would be invented.
+                # a single pair has no spread, without which no number of seeds can be estimated
                 seeds_needed=needed if verdict == "undecided" and paired.n > 1 else None,
             )
     return judged
 
 
-def _published(records: StudyRecords, cell: Cell) -> Published | None:
-    """The paper's figure of this cell, in the metric's own unit; a difference only where it is to the same arm."""
+def _find_published(records: StudyRecords, cell: Cell) -> Published | None:
+    """Return the paper's figure of a cell in the recorded unit; a difference only if it is to the same arm."""
     if not records.followed_protocol or not cell.published:
         return None
-    written = records.get_metric(records.test_metric)
+    metric = records.get_metric(records.test_metric)
     methods = {c.arm: (c.published or c.arm).lower() for c in records.get_cells(cell.student)}
     versus = methods.get(cell.versus or "")
     found = published.find_figures(records.followed_protocol, cell.student, cell.published.lower())
-    return _only([row for row in found if row.is_of_metric(written.bare) and row.versus in (None, versus)], written)
+    return _select_single(
+        [row for row in found if row.is_of_metric(metric.bare) and row.versus in (None, versus)], metric
+    )
 
 
-def _reference(records: StudyRecords) -> Reference | None:
+def _describe_teacher(records: StudyRecords) -> Reference | None:
     teacher = records.section("teacher")
     if not teacher:
         return None
     name, value = str(teacher.get("name") or "teacher"), records.section("teacher", "metrics").get(records.test_metric)
-    written = records.get_metric(records.test_metric)
+    metric = records.get_metric(records.test_metric)
     found = published.find_figures(records.followed_protocol, name, "teacher")
     parameters = teacher.get("parameters")
     return Reference(
         name=name,
         parameters=parameters if isinstance(parameters, int) else None,
         value=float(value) if isinstance(value, int | float) else None,
-        published=_only([row for row in found if row.is_of_metric(written.bare)], written),
+        published=_select_single([row for row in found if row.is_of_metric(metric.bare)], metric),
     )
 
 
-def _only(found: list[Published], written: Metric) -> Published | None:
-    """The one figure, in the metric's own unit; none where a paper has several that only a setting tells apart."""
-    return replace(found[0], value=found[0].value / written.factor) if len(found) == 1 else None
+def _select_single(found: list[Published], metric: Metric) -> Published | None:
+    """Return a single figure in the recorded unit; None if a paper has several, which differ in settings."""
+    return replace(found[0], value=found[0].value / metric.factor) if len(found) == 1 else None
 
 
-def _flat(comparison: Comparison, row: ArmResult) -> dict[str, Any]:
+def _to_row(comparison: Comparison, row: ArmResult) -> dict[str, Any]:
     mean, paired, figure = row.mean, row.paired, row.published
     interval, spread = mean.interval if mean else None, paired.interval if paired else None
     return {

@@ -1,4 +1,4 @@
-"""Which of several measured points no other is better than: for studies with more than one objective."""
+"""The Pareto front of measured points."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Literal
 def find_pareto_front(
     rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Literal["max", "min"]]
 ) -> list[int]:
-    """Positions of the rows that no other row dominates, in the order given.
+    """Return the positions of the rows that no other row dominates, in the given order.
 
-    A row dominates another if it is at least as good in every objective and better in one; equal rows stand side by
-    side. A row that lacks an objective, or has none that is finite, takes no part.
+    A row dominates another if it is at least as good in every objective and better in one; equal rows do not dominate
+    each other. A row in which an objective is missing or not finite is ignored.
     """
     signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
     costs: dict[int, tuple[float, ...]] = {}
@@ -22,7 +22,7 @@ def find_pareto_front(
         if all(map(math.isfinite, values)):
             costs[position] = tuple(sign * value for sign, value in zip(signs, values, strict=True))
     front: dict[tuple[float, ...], None] = {}
-    for cost in sorted(set(costs.values())):  # whatever dominates a point comes before it
+    for cost in sorted(set(costs.values())):  # in this order, a point comes after all points that dominate it
         if not any(_dominates(other, cost) for other in front):
             front[cost] = None
     return [position for position, cost in costs.items() if cost in front]

@@ -1,7 +1,7 @@
-"""Published figures (published.csv, one row each) and when they may stand beside measured ones.
+"""Figures published in the papers (published.csv, one per row) and the rule for showing them with measured ones.
 
-They may only where the study follows the paper's data and protocol to the letter, which the study declares by
-`protocol`. Values are in the papers' units: percent for accuracies. Judging a paper's figure is not done here.
+A published figure is shown next to a measured one only if the study follows the paper's data and protocol exactly,
+which the study declares by `protocol`. Values are in the papers' units: percent for accuracies.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ class Published:
     metric: str
     value: float
     selection: str
-    """Which epoch it is of: "last epoch", "best test epoch", or "not stated"."""
+    """The epoch of the figure: "last epoch", "best test epoch", or "not stated"."""
     note: str
 
     @property
     def versus(self) -> str | None:
-        """The method this figure is a difference to ("dkd" of "top1_delta_vs_dkd"); None for a plain figure."""
+        """The method to which the figure is a difference ("dkd" for "top1_delta_vs_dkd"); None for a plain figure."""
         return self.metric.split("_delta_vs_", 1)[1] if "_delta_vs_" in self.metric else None
 
     def is_of_metric(self, metric: str) -> bool:
-        """Whether it is a figure, or a difference, of the metric with this bare name ("accuracy")."""
+        """Return whether the figure, or difference, is of the metric with this bare name ("accuracy")."""
         name = self.metric.split("_delta_vs_", 1)[0]
         return metric in ({"top1", "accuracy"} if name in ("top1", "accuracy") else {name})
 
     @property
     def text(self) -> str:
-        """The figure as the paper prints it, a difference with its sign."""
+        """The figure as printed in the paper, a difference with its sign."""
         sign = "+" if self.versus and self.value > 0 else ""
         return sign + str(self.value).replace("-", "−")
 
     @property
     def epoch(self) -> str:
-        """Its selection rule, said after a figure: "last epoch", "epoch not stated"."""
+        """The selection rule as written after the figure: "last epoch", "epoch not stated"."""
         return f"epoch {self.selection}" if self.selection == "not stated" else self.selection
 
 
 @cache
 def load_figures() -> tuple[Published, ...]:
-    """Every published figure."""
+    """Return every published figure."""
     with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
         return tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]
 
 
 def find_figures(paper: str, student: str, method: str | None) -> tuple[Published, ...]:
-    """What `paper` reports of `student` under `method`; a method may carry its setting: "kd alpha=0.1"."""
+    """Return the figures of `paper` for `student` and `method`; a method may include its setting: "kd alpha=0.1"."""
     return tuple(
         row
         for row in load_figures()
@@ -66,13 +66,13 @@ def find_figures(paper: str, student: str, method: str | None) -> tuple[Publishe
 
 
 def list_papers(students: tuple[str, ...], methods: tuple[str | None, ...]) -> list[str]:
-    """Papers that report any of these methods for any of these students."""
+    """Return the papers that report any of these methods for any of these students."""
     papers = sorted({row.paper for row in load_figures()})
     return [paper for paper in papers if any(find_figures(paper, s, m) for s in students for m in methods)]
 
 
 def explain_absence(protocol: str, data: str, students: tuple[str, ...], methods: tuple[str | None, ...]) -> str | None:
-    """The sentence that says why no published figures are shown; None if they are."""
+    """Return why no published figures are shown; None if they are."""
     if protocol and protocol in list_papers(students, methods):
         return None
     not_shown = "Published figures are not shown beside measured ones"

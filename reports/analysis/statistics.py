@@ -1,9 +1,9 @@
-"""What a comparison may claim: paired differences over shared seeds, their uncertainty, and a verdict.
+"""The statistics of a comparison: paired differences over shared seeds, intervals, tests, verdicts and power.
 
-Pure functions on numbers; tables.py decides what is compared with what. Two arms are compared by the differences
-of runs that share a seed: the same initial weights, data order and views. The sign-flip test asks how often chance
-alone, which would give each difference either sign, yields a mean as far from zero as the one seen. With n pairs
-it cannot give less than 2/2ⁿ, so few seeds decide nothing, however large the effect.
+Two arms are compared by the differences of runs that share a seed: the same initial weights, data order and views. If
+the arms did not differ, each difference would be as likely to have the opposite sign; the p value of the sign-flip test
+is the share of all sign combinations whose mean is at least as far from zero as the observed one. With n pairs it is
+at least 2/2ⁿ, so a few seeds cannot decide, however large the effect.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ Direction = Literal["max", "min"]
 Verdict = Literal["better", "worse", "undecided"]
 
 LEVEL = 0.05
+"""Significance level of verdicts, after correction."""
 POWER = 0.8
+"""Power with which the proposed number of seeds finds the observed difference."""
 MAX_EXACT_PAIRS = 20
-"""Pairs up to which all 2ⁿ sign flips are counted; beyond, `RESAMPLES` seeded random ones stand for them."""
+"""Largest number of pairs for which all 2ⁿ sign flips are counted; beyond it, `RESAMPLES` random ones are drawn."""
 RESAMPLES = 99_999
 SIMULATED_STUDIES, MAX_SIMULATED_SEEDS = 4000, 14
-"""Studies per power that is simulated, and the most pairs for which it is."""
+"""Simulated studies per value of the power, and the largest number of pairs for which it is simulated."""
 MAX_SEEDS = 1000
-"""More seeds than this are not proposed to anybody."""
+"""Largest number of seeds that a report proposes; more are rarely affordable."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of one cell's runs; without an interval where fewer than two runs exist."""
+    """The mean of one cell's runs; without an interval for a single run."""
 
     n: int
     mean: float
@@ -57,18 +59,18 @@ class Paired:
 
     n: int
     difference: float
-    """Their mean, as it is: with direction "min" a negative one is good."""
+    """Their mean; with direction "min", a negative one is an improvement."""
     sd: float
     """Their sample standard deviation; 0 for a single pair."""
     interval: Interval | None
-    """BCa bootstrap interval of the mean; None below three pairs, where resampling says nothing."""
+    """BCa bootstrap interval of the mean; None below three pairs, too few to resample."""
     p: float
     """Two-sided sign-flip p, before any correction."""
     direction: Direction
 
     @property
     def alike(self) -> bool:
-        """Whether each pair gave the same, as where a search has chosen the settings it is compared with."""
+        """Whether all pairs are equal, as when a search has chosen the settings of the arm it is compared with."""
         return self.n > 1 and self.difference == 0 and self.sd == 0
 
     @property
@@ -77,7 +79,7 @@ class Paired:
 
 
 def compute_mean(values: Sequence[float]) -> Mean:
-    """The mean with its 95 % t interval: x̄ ± t₀.₉₇₅,ₙ₋₁ · s/√n.
+    """Return the mean with its 95 % t interval: x̄ ± t₀.₉₇₅,ₙ₋₁ · s/√n.
 
     Raises ValueError for no values or values that are not finite.
     """
@@ -90,7 +92,7 @@ def compute_mean(values: Sequence[float]) -> Mean:
 
 
 def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction) -> Paired:
-    """Compare the paired runs `a` and `b`; equal positions share a seed.
+    """Compare the paired runs `a` and `b`, in which equal positions share a seed.
 
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
@@ -109,10 +111,10 @@ def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction)
 
 
 def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
-    """The bias-corrected and accelerated bootstrap interval of the mean; None below three values.
+    """Return the bias-corrected and accelerated bootstrap interval of the mean; None below three values.
 
-    Equal values give an interval without width. Where so few distinct values exist that the acceleration is
-    undefined, the percentile interval takes its place.
+    Equal values give an interval of zero width. If there are too few distinct values to define the acceleration, the
+    percentile interval is used.
     Source: Efron 1987, "Better bootstrap confidence intervals".
     """
     x = _check_finite(differences)
@@ -122,7 +124,7 @@ def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> 
         return Interval(float(x.mean()), float(x.mean()))
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy warns of the degenerate case, which the next method answers
+            warnings.simplefilter("ignore")  # scipy warns about the degenerate case that the percentile method handles
             found = stats.bootstrap((x,), np.mean, method=method, rng=np.random.default_rng(0)).confidence_interval
         if math.isfinite(found.low) and math.isfinite(found.high):
             break
@@ -130,12 +132,12 @@ def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> 
 
 
 def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Two-sided p of the sign-flip test on the mean; exact up to `EXACT_UP_TO` values.
+    """Return the two-sided p value of the sign-flip test on the mean; exact up to `MAX_EXACT_PAIRS` values.
 
     Source: Fisher 1935, "The Design of Experiments", §21.
     """
     x = _check_finite(differences)
-    # Sums of the same values in another order differ by rounding, and are as extreme as each other.
+    # tolerance: equal sums may differ by rounding, since they add the values in another order
     seen = abs(float(x.sum())) - 1e-12 * float(np.abs(x).sum())
     if len(x) <= MAX_EXACT_PAIRS:
         return float((np.abs(_sum_sign_flips(x)) >= seen).mean())
@@ -144,7 +146,7 @@ def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> f
 
 
 def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of `x` under sign flips, the first value's sign kept: the other half are their negatives."""
+    """Return the sums of `x` under all sign flips that keep the first sign; the others are their negatives."""
     sums = x[:1]
     for value in x[1:]:
         sums = np.concatenate([sums + value, sums - value])
@@ -152,7 +154,7 @@ def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given: max over i ≤ k of (m − i + 1) · p₍ᵢ₎, at most 1.
+    """Return Holm's step-down adjusted p values in the given order: max over i ≤ k of (m − i + 1) · p₍ᵢ₎, at most 1.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
@@ -165,26 +167,26 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def decide_verdict(comparison: Paired, adjusted_p: float, level: float = LEVEL) -> Verdict:
-    """Better or worse where the corrected p is at most `level`, else undecided."""
+    """Return better or worse if the corrected p is at most `level`, else undecided."""
     if adjusted_p > level:
         return "undecided"
     return "better" if comparison.improves else "worse"
 
 
 def smallest_p(n: int) -> float:
-    """The smallest p the sign-flip test can give with n pairs: 2/2ⁿ."""
+    """Return the smallest p value of the sign-flip test with n pairs: 2/2ⁿ."""
     return min(1.0, 2.0 / 2.0**n)
 
 
 def seeds_to_decide(comparisons: int, level: float = LEVEL) -> int:
-    """The fewest seeds with which any verdict other than undecided is possible: 2/2ⁿ · comparisons ≤ level."""
+    """Return the fewest seeds n that allow a verdict other than undecided: 2/2ⁿ · comparisons ≤ level."""
     return max(1, math.ceil(math.log2(2 * max(1, comparisons) / level) - 1e-12))
 
 
 def seeds_needed(difference: float, sd: float, comparisons: int = 1, level: float = LEVEL) -> int | None:
-    """Seeds that find an effect of this size with 80 % power, at level/comparisons.
+    """Return the number of seeds that finds an effect of this size with 80 % power, at level/comparisons.
 
-    Never fewer than `seeds_to_decide`. None for no effect at all, or where `MOST_SEEDS` would not do.
+    At least `seeds_to_decide`; None for a difference of zero, or if `MAX_SEEDS` are too few.
     """
     fewest = max(2, seeds_to_decide(comparisons, level))
     if difference == 0:
@@ -192,17 +194,17 @@ def seeds_needed(difference: float, sd: float, comparisons: int = 1, level: floa
     if sd == 0:
         return fewest
     candidates = np.arange(fewest, MAX_SEEDS + 1)
-    # The t test bounds the sign-flip test's power, so fewer seeds than it asks for need no simulation.
+    # the t test has at least the power of the sign-flip test: fewer seeds than it needs are never enough
     enough = candidates[_compute_t_power(abs(difference) / sd, candidates, level / max(1, comparisons)) >= POWER]
     found = (int(n) for n in enough if estimate_power(difference, sd, int(n), comparisons, level) >= POWER)
     return next(found, None)
 
 
 def estimate_power(difference: float, sd: float, n: int, comparisons: int = 1, level: float = LEVEL) -> float:
-    """The chance that n seeds find an effect of this size, with normal differences and at level/comparisons.
+    """Return the probability that n seeds find an effect of this size, for normal differences and at level/comparisons.
 
-    Simulated up to `MAX_SIMULATED_SEEDS` seeds: with few, the sign-flip test cannot use its whole level, and finds much
-    less than the paired t test. Beyond, the t test's power, which it meets within two points.
+    Up to `MAX_SIMULATED_SEEDS` seeds it is simulated: p values of few seeds are coarse, so the sign-flip test has much
+    less power than the paired t test. Beyond, it is the power of the t test, from which it differs by under two points.
     Source: Lehmann & Romano 2005, "Testing Statistical Hypotheses", §5.9–5.10.
     """
     effect, each = abs(difference) / sd, level / max(1, comparisons)
@@ -213,8 +215,8 @@ def estimate_power(difference: float, sd: float, n: int, comparisons: int = 1, l
 
 @lru_cache(maxsize=1024)
 def _simulate_power(effect: float, n: int, level: float) -> float:
-    """The share of simulated studies of n normal differences in which the sign-flip p is at most `level`."""
-    allowed = math.floor(level * 2 ** (n - 1) + 1e-9)  # of the half of all flips that keeps the first sign
+    """Return the share of simulated studies of n normal differences in which the sign-flip p is at most `level`."""
+    allowed = math.floor(level * 2 ** (n - 1) + 1e-9)  # among the half of all flips that keeps the first sign
     studies = np.random.default_rng(n).normal(effect, 1.0, (SIMULATED_STUDIES, n))
     flips = np.array(list(itertools.product([1.0, -1.0], repeat=n - 1))).reshape(-1, n - 1).T
     found = 0
@@ -225,7 +227,7 @@ def _simulate_power(effect: float, n: int, level: float) -> float:
 
 
 def _compute_t_power(effect: float, n: NDArray[np.int_], level: float) -> NDArray[np.float64]:
-    """Power of the two-sided paired t test for a standardised effect; the far tail is left out, being negligible."""
+    """Return the power of the two-sided paired t test for a standardised effect, without the negligible far tail."""
     critical = stats.t.ppf(1 - level / 2, n - 1)
     found: NDArray[np.float64] = np.nan_to_num(stats.nct.sf(critical, n - 1, effect * np.sqrt(n)), nan=1.0)
     return found

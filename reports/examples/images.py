@@ -1,6 +1,6 @@
-"""Panels of exhibits.py as pictures in the page: images as they are, labels by colour, maps from dark to bright.
+"""Pictures of the panels: images unchanged, labels as colours, maps from dark to bright.
 
-Within an example all maps of one scale share their range, so that equal colours are equal numbers.
+Within an example, all maps of one scale share their range, so that equal colours are equal numbers.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from reports.examples.panels import Exhibition, Panel
 from reports.format.values import format_value
 
 MAX_PAGE_PIXELS = 1_500_000
-"""Of all pictures of a page together: beyond, they are made smaller."""
+"""Maximum pixels of all pictures of a page, which keeps it below 8 MB; above it pictures are scaled down."""
 SIDE_RANGE = (72, 288)
-"""The longer side of a picture, at least and at most."""
+"""Minimum and maximum of the longer side of a picture, in pixels."""
 MIN_SHOWN_SIDE = 150
-"""In the page, the longer side is at least so long."""
+"""Minimum of the longer side as the page displays it, in CSS pixels."""
 LOSSLESS_SIDE = 128
-"""Up to this side an image is kept without loss."""
+"""Longest side up to which an image is stored without loss, in pixels."""
 
-# seen alike by people with and without red-green blindness (Nuñez, Anderton, Renslow 2018)
+# looks the same with and without red-green blindness (Nuñez, Anderton, Renslow 2018)
 MAP_COLOURS = np.array([hex_to_rgb(colour) for colour in sequential.Cividis], dtype=np.float64)
-LABEL_COLOURS = ("#2b2f36", *(colour for colour in qualitative.Dark24 if colour != "#222A2A"))  # as dark as the first
+LABEL_COLOURS = (
+    "#2b2f36",
+    *(colour for colour in qualitative.Dark24 if colour != "#222A2A"),
+)  # nearly equal to the first
 
 ColourRange = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture with its words."""
+    """One picture with its texts."""
 
     of: str
-    """The net, or what is given."""
+    """Name of the net, or of the given panel."""
     caption: str
     alt: str
     uri: str
@@ -51,27 +54,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Example:
-    """One example: a line of pictures for each thing that is shown."""
+    """One example: a row of pictures for each kind of panel."""
 
     title: str
-    lines: tuple[tuple[str, tuple[Picture, ...]], ...]
-    """By name of what they show; what is given comes first."""
+    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    """Name and pictures of each row; the given panels come first."""
     scales: tuple[str, ...]
-    """What the colours of maps stand for."""
+    """Meaning of the colours of maps, one line per scale."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A student's examples, drawn."""
+    """The examples of one student."""
 
     student: str
     examples: tuple[Example, ...]
     legend: tuple[tuple[str, str], ...]
-    """Class and colour."""
+    """Name and colour of each class."""
     damaged: tuple[str, ...]
+    """One line per file that could not be read."""
 
 
 def make_galleries(exhibitions: list[Exhibition]) -> list[Gallery]:
+    """Return one gallery per student, its pictures scaled so that all fit in MAX_PAGE_PIXELS."""
     count = sum(len(one.given) + sum(len(net.panels) for net in one.nets) for one in exhibitions)
     side = int(min(max(math.sqrt(MAX_PAGE_PIXELS / max(count, 1)), SIDE_RANGE[0]), SIDE_RANGE[1]))
     return [
@@ -87,15 +92,15 @@ def make_galleries(exhibitions: list[Exhibition]) -> list[Gallery]:
 
 def _make_example(exhibition: Exhibition, number: int, side: int) -> Example:
     given = [panel for panel in exhibition.given if panel.example == number]
-    said = [(net.net, panel) for net in exhibition.nets for panel in net.panels if panel.example == number]
-    ranges = _compute_ranges([*given, *(panel for _, panel in said)])
-    lines = [("the example", tuple(_make_picture(panel.name, panel, ranges, side) for panel in given))] if given else []
-    for name in dict.fromkeys(panel.name for _, panel in said):
-        lines.append(
-            (name, tuple(_make_picture(net, panel, ranges, side) for net, panel in said if panel.name == name))
+    outputs = [(net.net, panel) for net in exhibition.nets for panel in net.panels if panel.example == number]
+    ranges = _compute_ranges([*given, *(panel for _, panel in outputs)])
+    rows = [("the example", tuple(_make_picture(panel.name, panel, ranges, side) for panel in given))] if given else []
+    for name in dict.fromkeys(panel.name for _, panel in outputs):
+        rows.append(
+            (name, tuple(_make_picture(net, panel, ranges, side) for net, panel in outputs if panel.name == name))
         )
     return Example(
-        f"Example {number + 1}", tuple(lines), tuple(_describe_scale(scale, *ends) for scale, ends in ranges.items())
+        f"Example {number + 1}", tuple(rows), tuple(_describe_scale(scale, *ends) for scale, ends in ranges.items())
     )
 
 
@@ -104,9 +109,9 @@ def _describe_scale(scale: str, low: float, high: float) -> str:
 
 
 def _compute_ranges(panels: Iterable[Panel]) -> dict[str, ColourRange]:
-    """From dark to bright for each scale: all but the lowest and the highest hundredth of its numbers.
+    """Return the darkest and brightest value of each scale: the 1 % and 99 % quantiles of its numbers.
 
-    A few peaks would otherwise leave everything else dark.
+    With the full range, a few peaks would leave everything else dark.
     """
     numbers: dict[str, list[NDArray[np.float64]]] = {}
     for panel in panels:
@@ -122,7 +127,7 @@ def _make_picture(of: str, panel: Panel, ranges: dict[str, ColourRange], side: i
     image = _to_image(panel, ranges)
     if side < longer:
         size = max(1, round(width * side / longer)), max(1, round(height * side / longer))
-        # labels and colours of maps are names, which have no mean
+        # labels and colours of maps are indices and cannot be averaged
         how = Image.Resampling.LANCZOS if panel.kind == "image" else Image.Resampling.NEAREST
         image = image.resize(size, how)
     alt = ", ".join(part for part in (of, panel.name if panel.name != of else "", panel.caption) if part)
@@ -149,17 +154,18 @@ def _make_palette_image(indices: NDArray[np.uint8], colours: Any) -> Image.Image
 
 
 def _interpolate_colours() -> NDArray[np.float64]:
-    """256 colours between those of `MAP_COLOURS`."""
+    """Return 256 colours interpolated between those of MAP_COLOURS, (256, 3)."""
     places = np.linspace(0, 1, len(MAP_COLOURS))
     return np.stack([np.interp(np.linspace(0, 1, 256), places, MAP_COLOURS[:, part]) for part in range(3)], axis=1)
 
 
 def get_label_colour(index: int) -> str:
+    """Return the colour of the class `index` as #rrggbb; colours repeat after the last."""
     return str(LABEL_COLOURS[index % len(LABEL_COLOURS)])
 
 
 def _to_data_uri(image: Image.Image) -> str:
-    """A photograph of some size as JPEG, all else without loss."""
+    """Return the image as a data URI: JPEG for a photograph above LOSSLESS_SIDE, else PNG."""
     out = io.BytesIO()
     photograph = image.mode == "RGB" and max(image.size) > LOSSLESS_SIDE
     if photograph:

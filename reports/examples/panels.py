@@ -1,7 +1,7 @@
-"""Examples from the test split, and what the teacher and each arm's student make of them, side by side.
+"""Panels of test samples: inputs, and the outputs of the teacher and of each arm's student.
 
-Data step: the panels that trials keep beside their weights (trainables/sample_panels.py writes them, docs/records.md
-says how). Of each arm the run of its first confirm seed is shown. Drawing them is pictures.py's.
+trainables/sample_panels.py writes them next to a trial's weights; docs/records.md describes the file. The report shows
+the run of each arm's first confirm seed. images.py makes pictures of them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.load import StudyRecords
+from study.records.paths import StudyPaths
 
 PANELS_FILE = "exhibits.npz"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of one example, as it was written."""
+    """One panel of one example, as recorded."""
 
     example: int
     name: str
@@ -32,16 +33,17 @@ class Panel:
     """"image", "labels" or "map"."""
     caption: str
     given: bool
-    """Whether it belongs to the example, the same for every net."""
+    """True if the panel belongs to the sample and is the same for every net, as inputs and labels are."""
     scale: str
+    """Name of the quantity in a map; maps of one scale share their colours."""
     classes: tuple[str, ...]
     values: NDArray[Any]
-    """(H, W, 3) uint8, (H, W) uint8, (H, W) numbers."""
+    """An image is (H, W, 3) uint8, labels are (H, W) uint8, a map is (H, W) of any number type."""
 
 
 @dataclass(frozen=True)
 class NetPanels:
-    """The panels of one net: the teacher, or an arm's student."""
+    """The panels of the teacher or of one arm's student."""
 
     net: str
     panels: tuple[Panel, ...]
@@ -49,13 +51,13 @@ class NetPanels:
 
 @dataclass(frozen=True)
 class Exhibition:
-    """What is shown for one student."""
+    """The panels of one student, under all arms."""
 
     student: str
     given: tuple[Panel, ...]
     nets: tuple[NetPanels, ...]
     damaged: tuple[str, ...]
-    """What could not be read, a line each."""
+    """One line per file that could not be read."""
 
     @property
     def examples(self) -> list[int]:
@@ -63,7 +65,7 @@ class Exhibition:
 
 
 def load_exhibitions(records: StudyRecords) -> list[Exhibition]:
-    """One a student; none for a study whose task shows nothing, or of which nothing is confirmed yet."""
+    """Return one exhibition per student; empty if the task writes no panels or no run is confirmed yet."""
     found = (_load_exhibition(records, student) for student in records.students)
     return [one for one in found if one.nets or one.damaged]
 
@@ -83,7 +85,7 @@ def _load_exhibition(records: StudyRecords, student: str) -> Exhibition:
 
 
 def _find_files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path]]:
-    """The teacher's file, then each arm's, of those that are there."""
+    """Yield net and path of the files that exist, the teacher's first."""
     teacher = records.section("teacher")
     folders = [
         (f"teacher: {teacher.get('name')}", records.folder.parent / "teachers" / str(teacher.get("fingerprint")))
@@ -91,14 +93,14 @@ def _find_files(records: StudyRecords, student: str) -> Iterator[tuple[str, Path
     first = records.confirmed.drop_duplicates("cell").set_index("cell")["trial_id"]
     for cell in records.get_cells(student):
         if cell.name in first.index:
-            folders.append((cell.arm, records.folder / "checkpoints" / str(first[cell.name])))
+            folders.append((cell.arm, StudyPaths(records.folder).checkpoint(str(first[cell.name]))))
     yield from ((net, folder / PANELS_FILE) for net, folder in folders if (folder / PANELS_FILE).is_file())
 
 
 def read_panels(path: Path) -> list[Panel]:
-    """The panels in a file. Nothing in it is unpickled.
+    """Read the panels of a file, without unpickling.
 
-    Raises OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile or zlib.error for a damaged one.
+    Raises OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile or zlib.error if it is damaged.
     """
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(str(file["about"]))

@@ -1,7 +1,6 @@
-"""Figures of the comparison: paired differences, learning curves, distance to the teacher over epochs.
+"""Figures that compare arms: paired differences, learning curves, distance to the teacher over epochs.
 
-Each is a data step, then a drawing step.
- Figures of the search are in search_figures.py.
+For each, a collect_* function returns the data and a plot_* function draws them.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
 TEACHER_DISTANCE = "train/teacher_distance"
-"""Recorded by arms that ask the teacher; the task says what distance that is."""
+"""Metric of arms with a teacher; the task defines the distance."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One line of the figure of differences, in written units."""
+    """One row of the figure of differences, in display units."""
 
     arm: str
     versus: str
@@ -41,17 +40,17 @@ class Difference:
     interval: Interval | None
     seeds: tuple[float, ...]
     position: int
-    """Of the arm within the study: decides its colour."""
+    """Position of the arm in the study, which sets its colour."""
 
 
 def draw_differences(comparison: Comparison) -> ReportFigure | None:
-    """Each compared arm's paired differences by seed, their mean and its 95 % interval."""
+    """Draw each compared arm's paired differences by seed, with their mean and its 95 % interval."""
     data = collect_differences(comparison)
     return plot_differences(data, comparison) if data else None
 
 
 def collect_differences(comparison: Comparison) -> list[Difference]:
-    """A line per arm that has been compared, in the study's order."""
+    """Return one row per compared arm, in the study's order."""
     scale = comparison.metric.factor
     return [
         Difference(
@@ -71,7 +70,7 @@ def collect_differences(comparison: Comparison) -> list[Difference]:
 
 
 def plot_differences(data: list[Difference], comparison: Comparison) -> ReportFigure:
-    """Means with whiskers over the single seeds' dots, one line an arm, the first on top."""
+    """Draw one row per arm, the first on top: a dot per seed, and the mean with its interval."""
     unit = comparison.metric.difference_unit
     figure = new_figure(
         f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data)
@@ -85,21 +84,21 @@ def plot_differences(data: list[Difference], comparison: Comparison) -> ReportFi
     return ReportFigure(
         "differences",
         f"{comparison.student}: paired differences",
-        "Each dot is one seed, both arms starting from the same weights and data order; the bar is the 95 % interval "
-        f"of the mean. Better lies to the {side} of zero.",
+        "Each dot is one seed, with which both arms start from the same weights and data order. The bar is the 95 % "
+        f"interval of the mean. Values {side} of zero are better.",
         figure,
     )
 
 
 def draw_curves(records: StudyRecords, student: str) -> ReportFigure | None:
-    """Learning curves of the confirm runs, one line an arm."""
+    """Draw the learning curves of the confirm runs, one line per arm."""
     name = choose_curve_metric(records)
     data = collect_curves(records, student, name) if name else pd.DataFrame()
     return None if data.empty or not name else plot_curves(data, records, student, records.get_metric(name))
 
 
 def choose_curve_metric(records: StudyRecords) -> str | None:
-    """What confirm runs measured in every epoch: validation if it stayed apart, else the same on train, else any."""
+    """Return the metric that confirm runs record each epoch: on validation if held out, else on train, else any."""
     epochs = records.epochs[records.epochs["phase"] == "confirm"]
     same_on_train = "train/" + records.metric.split("/", 1)[-1]
     others = [name for name in epochs.columns if name.startswith("train/")]
@@ -108,28 +107,28 @@ def choose_curve_metric(records: StudyRecords) -> str | None:
 
 
 def collect_curves(records: StudyRecords, student: str, name: str) -> pd.DataFrame:
-    """Per arm and epoch: mean, low, high and n over the confirm runs that count, as recorded."""
+    """Return mean, low, high and n of the metric `name` per arm and epoch, over the confirm runs that count."""
     runs = records.confirmed[records.confirmed["student"] == student][["trial_id", "arm"]]
     rows = records.epochs[["trial_id", "epoch", name]].merge(runs, on="trial_id").dropna(subset=[name])
     grouped = rows.groupby(["arm", "epoch"], as_index=False)[name]
     return grouped.agg(["mean", "min", "max", "count"]).rename(columns={"min": "low", "max": "high", "count": "n"})
 
 
-def plot_curves(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric) -> ReportFigure:
-    """Mean lines with bands from the lowest to the highest seed."""
-    split = written.name.split("/", 1)[0]
-    joined = split == "train" and records.study.get("confirm_on") != "train"
-    why = " Validation is part of the training data here, so there is no validation curve." if joined else ""
+def plot_curves(data: pd.DataFrame, records: StudyRecords, student: str, metric: Metric) -> ReportFigure:
+    """Draw the mean of each arm, and a band from its lowest to its highest seed."""
+    split = metric.name.split("/", 1)[0]
+    merged = split == "train" and records.study.get("confirm_on") != "train"
+    why = " There is no validation curve: confirm runs train on the validation data too." if merged else ""
     return ReportFigure(
         "curves",
         f"{student}: learning curves",
-        f"Confirm runs: {written.words} after each epoch, {_describe_band(data)}.{why}",
-        _plot_bands(data, records, student, written, written.label),
+        f"Confirm runs: {metric.words} after each epoch, {_describe_band(data)}.{why}",
+        _plot_bands(data, records, student, metric, metric.label),
     )
 
 
 def draw_distances(records: StudyRecords, student: str) -> ReportFigure | None:
-    """How far the student's outputs are from the teacher's over epochs; None where no arm has recorded that."""
+    """Draw the distance of the student's outputs to the teacher's over epochs; None if no arm records it."""
     data = collect_curves(records, student, TEACHER_DISTANCE) if TEACHER_DISTANCE in records.epochs else pd.DataFrame()
     if data.empty:
         return None
@@ -139,25 +138,25 @@ def draw_distances(records: StudyRecords, student: str) -> ReportFigure | None:
     return ReportFigure(
         "distances",
         f"{student}: distance to the teacher",
-        "Confirm runs: how far the student's outputs were from the teacher's on the training data of each epoch, "
-        f"{_describe_band(data)}. Only arms that ask the teacher know it.",
+        "Confirm runs: distance of the student's outputs to the teacher's on the training data of each epoch, "
+        f"{_describe_band(data)}. Only arms with a teacher record it.",
         figure,
     )
 
 
 def _describe_band(data: pd.DataFrame) -> str:
-    return f"mean over {data['n'].max():.0f} seeds; the band reaches from the lowest to the highest"
+    return f"mean over {data['n'].max():.0f} seeds; the band spans the lowest to the highest"
 
 
-def _plot_bands(data: pd.DataFrame, records: StudyRecords, student: str, written: Metric, label: str) -> go.Figure:
+def _plot_bands(data: pd.DataFrame, records: StudyRecords, student: str, metric: Metric, label: str) -> go.Figure:
     figure = new_figure("epoch", label, hovermode="x unified")
     figure.update_xaxes(**make_integer_ticks(int(data["epoch"].max())))
     arms = [data[data["arm"] == cell.arm] for cell in records.get_cells(student)]
     shown = [(position, rows) for position, rows in enumerate(arms) if not rows.empty]
-    for position, rows in shown:  # all bands first, and the fainter the more there are: lines stay on top
-        _plot_band(figure, rows, position, written, opacity=min(0.16, 0.48 / len(shown)))
+    for position, rows in shown:  # bands first, fainter the more there are, so that lines stay on top
+        _plot_band(figure, rows, position, metric, opacity=min(0.16, 0.48 / len(shown)))
     for position, rows in shown:
-        _plot_mean(figure, rows, position, written)
+        _plot_mean(figure, rows, position, metric)
     return figure
 
 
@@ -187,8 +186,8 @@ def _plot_difference(figure: go.Figure, difference: Difference, line: int) -> No
     )
 
 
-def _plot_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric, opacity: float) -> None:
-    epochs, scale = data["epoch"].tolist(), written.factor
+def _plot_band(figure: go.Figure, data: pd.DataFrame, position: int, metric: Metric, opacity: float) -> None:
+    epochs, scale = data["epoch"].tolist(), metric.factor
     edge = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
     edge["legendgroup"] = f"arm{position}"
     fill = {"fill": "tonexty", "fillcolor": with_alpha(line_style(position).colour, opacity)}
@@ -196,14 +195,14 @@ def _plot_band(figure: go.Figure, data: pd.DataFrame, position: int, written: Me
     figure.add_scatter(x=epochs, y=round_values(data["high"] * scale), **fill, **edge)
 
 
-def _plot_mean(figure: go.Figure, data: pd.DataFrame, position: int, written: Metric) -> None:
+def _plot_mean(figure: go.Figure, data: pd.DataFrame, position: int, metric: Metric) -> None:
     style, epochs = line_style(position), data["epoch"].tolist()
     figure.add_scatter(
         x=epochs,
-        y=round_values(data["mean"] * written.factor),
+        y=round_values(data["mean"] * metric.factor),
         mode="lines" if len(epochs) > 1 else "markers",
         name=escape_plotly(data["arm"].iloc[0]),
         legendgroup=f"arm{position}",
         line={"color": style.colour, "dash": style.dash, "width": 2},
-        hovertemplate=f"%{{y:.{written.digits}f}}",
+        hovertemplate=f"%{{y:.{metric.digits}f}}",
     )

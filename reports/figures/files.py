@@ -1,7 +1,7 @@
-"""The page's figures as files, for papers and slides: `python -m reports.build runs/x --figures svg` or `png`.
+"""The page's figures as image files for papers and slides: `python -m reports.build runs/x --figures svg` or `png`.
 
-Plotly draws them by kaleido in a Chrome or Chromium of this machine, without a network. Neither is needed for
-anything else here. The colours are those of the page on paper.
+Plotly renders them with kaleido in a local Chrome or Chromium, offline. Nothing else needs either of the two. The
+colours are those of the printed page.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from study.errors import InputError
 IMAGE_FORMATS = ("svg", "png")
 WIDE_PIXELS, SMALL_PIXELS = 760, 380
 TEXT, GRID, AXIS = "#1b1f24", "#e4e7eb", "#a8b0b9"
-"""As page.js has them for a light ground."""
+"""The light theme of page.js."""
 
 
 def write_images(drawn: Sequence[ReportFigure], folder: Path, kind: str) -> list[Path]:
-    """Write each figure as `folder`/<its title>.`kind`, and return the paths.
+    """Write each figure as `folder`/<title>.`kind`, and return the paths.
 
     Raises InputError if kaleido or a browser is missing.
     """
@@ -38,17 +38,17 @@ def write_images(drawn: Sequence[ReportFigure], folder: Path, kind: str) -> list
     size = {"width": [one.layout.width for one in figures], "height": [one.layout.height for one in figures]}
     try:
         plotly.io.write_images(figures, paths, format=kind, scale=2 if kind == "png" else 1, **size)
-    except RuntimeError as error:  # kaleido's own, whether no browser was found or it did not start
+    except RuntimeError as error:  # kaleido raises it both if no browser is found and if it does not start
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"figures as {kind} need Chrome or Chromium, which kaleido could not start ({reason}): install one, "
-            "or name it by BROWSER_PATH"
+            "or set BROWSER_PATH to it"
         ) from None
     return paths
 
 
 def make_print_copy(one: ReportFigure) -> go.Figure:
-    """A copy of the figure with a white ground, the page's light colours and a width. Its title is the file's name."""
+    """Return a copy of the figure with a white background, the light theme's colours and a fixed width."""
     figure = go.Figure(one.figure)
     figure.update_layout(paper_bgcolor="white", font_color=TEXT, width=SMALL_PIXELS if one.small else WIDE_PIXELS)
     figure.update_layout(margin={"l": 12, "r": 16, "t": 12, "b": 12}, height=figure.layout.height or 380)

@@ -1,8 +1,8 @@
-"""How much each searched setting decided what was found: data step, then drawing step. The only file with Optuna here.
+"""Importance of each searched setting. The only module of reports/ that uses Optuna.
 
-Importance is Optuna's PED-ANOVA. It asks of each setting how far the values of the best trials lie from those of all,
-and of a trial only whether it is among the best. So trials that were stopped count as well, ranked as the table of
-trials ranks them; with a rule that stops two of three, the rest alone would be few and alike.
+Importance is Optuna's PED-ANOVA (Watanabe et al. 2023): for each setting, how far the distribution of its values in the
+best trials is from that in all trials. It only needs the trials' ranks, so stopped trials count too, ranked as in the
+table of trials. With a rule that stops two of three trials, the complete ones alone would be few and similar.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MIN_TRIALS = 30
+"""Minimum complete or stopped trials; fewer are too few to rank settings."""
 MIN_BEST, BEST_SHARE = 12, 0.2
-"""The best trials that are held against all: a fifth, and never fewer than these. By Optuna's own tenth of 60 trials, a
-choice of two that alone decides comes first in 6 of 10 simulated searches; by twelve trials, in 9."""
+"""Size of the group of best trials: a fifth of all, and at least MIN_BEST. In simulated searches of 60 trials where one
+binary choice alone decides the score, it is ranked first in 9 of 10 searches with a group of 12, but in 6 of 10 with
+Optuna's default of a tenth."""
 WHOLE_LOSS = "method"
-"""As study.space calls a choice that is not a field of anything."""
+"""Name that study.space gives to a choice between whole losses."""
 
 
 def draw_importance(records: StudyRecords, cell: Cell) -> ReportFigure | None:
-    """The figure; None where less than two settings are searched, or too few trials were run."""
+    """Draw the importance of a cell's settings; None for fewer than two settings or fewer than MIN_TRIALS trials."""
     distributions, trials = get_distributions(records, cell), rank_ended_trials(records, cell)
     if len(distributions) < 2 or len(trials) < MIN_TRIALS:
         return None
@@ -45,24 +47,24 @@ def draw_importance(records: StudyRecords, cell: Cell) -> ReportFigure | None:
 
 
 def explain_missing_importance(records: StudyRecords, cell: Cell) -> str | None:
-    """Why there is no such figure, where it is for lack of trials."""
+    """Return why the figure is missing if the reason is too few trials, else None."""
     settings, trials = len(get_distributions(records, cell)), len(rank_ended_trials(records, cell))
     if settings < 2 or trials >= MIN_TRIALS:
         return None
     return (
-        f"{trials} trials that completed or were stopped are too few to say which of {settings} settings mattered; "
-        f"that takes {MIN_TRIALS}."
+        f"{trials} complete or stopped trials are too few to rank the importance of {settings} settings; "
+        f"at least {MIN_TRIALS} are needed."
     )
 
 
 def rank_ended_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
-    """A cell's complete and stopped search trials, best first."""
+    """Return a cell's complete and stopped search trials, best first."""
     ranked = rank_trials(records, cell)
     return ranked[ranked["state"].isin(["COMPLETE", "PRUNED"])]
 
 
 def get_distributions(records: StudyRecords, cell: Cell) -> dict[str, BaseDistribution]:
-    """What a cell searches, by the names under which trials record it, as Optuna's distributions."""
+    """Return the domains a cell searches as Optuna's distributions, by the parameter names that trials record."""
     arms = records.section("study").get("arms")
     losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
     return {
@@ -74,23 +76,23 @@ def get_distributions(records: StudyRecords, cell: Cell) -> dict[str, BaseDistri
 
 
 def compute_importance(trials: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> dict[str, float]:
-    """Each setting's share of the importance of all, the largest first; `trials` are in the order of their rank."""
+    """Return each setting's share of the total importance, largest first. `trials` are ordered by rank, best first."""
     study = _make_silent_study()
-    for place, text in enumerate(trials["params"]):
+    for rank, text in enumerate(trials["params"]):
         params = {
             name: value for name, value in parse_json_object(text).items() if _contains(distributions.get(name), value)
         }
         known = {name: distributions[name] for name in params}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=known, value=float(place)))
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=known, value=float(rank)))
     share = max(BEST_SHARE, MIN_BEST / len(trials))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna warns of settings that a single trial has
+        warnings.simplefilter("ignore")  # Optuna warns about settings that only one trial has
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=share))
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))) if any(found.values()) else {}
 
 
 def plot_importance(found: dict[str, float], cell: Cell, trials: int) -> ReportFigure:
-    """A bar per setting, its name above it, the largest on top."""
+    """Draw one bar per setting with its name above it, the largest on top."""
     names = list(found)[::-1]
     figure = new_figure("share of importance, %", "", 80 + 44 * len(names), showlegend=False)
     figure.update_xaxes(showgrid=True, range=[0, max(100 * value for value in found.values()) * 1.05])
@@ -112,9 +114,9 @@ def plot_importance(found: dict[str, float], cell: Cell, trials: int) -> ReportF
     return ReportFigure(
         "importance",
         f"{cell.name}: importance of settings",
-        f"How far the values of the best {best} of {trials} trials lie from those of all (PED-ANOVA, Watanabe et al. "
-        "2023), as shares of 100 %. Stopped trials count as worse than complete ones. It tells what mattered in this "
-        "search, not whether it mattered much.",
+        f"Distance of the values in the best {best} of {trials} trials from those in all trials (PED-ANOVA, Watanabe "
+        "et al. 2023), as shares of 100 %. Stopped trials rank below complete ones. Shares compare the settings with "
+        "each other; they do not show how large an effect is.",
         figure,
     )
 
@@ -127,7 +129,7 @@ def _parse_distribution(domain: dict[str, Any]) -> BaseDistribution | None:
             return IntDistribution(int(domain["low"]), int(domain["high"]), log=bool(domain.get("log")))
         return FloatDistribution(float(domain["low"]), float(domain["high"]), log=bool(domain.get("log")))
     except (KeyError, TypeError, ValueError):
-        return None  # a study.json that another version wrote
+        return None  # an entry of study.json from another version
 
 
 def _contains(distribution: BaseDistribution | None, value: Any) -> bool:
@@ -140,7 +142,7 @@ def _contains(distribution: BaseDistribution | None, value: Any) -> bool:
 
 
 def _make_silent_study() -> optuna.Study:
-    """A study in memory, without Optuna's line that one was created."""
+    """Return an in-memory study without Optuna's log line."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
     try:

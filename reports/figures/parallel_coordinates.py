@@ -1,8 +1,8 @@
-"""Search trials across all their settings at once: parallel coordinates, lying down so that names fit any screen.
+"""Parallel coordinates of the search trials, with horizontal scales so that names fit any screen.
 
-Each setting is a line from its lowest to its highest value, each trial a path from the top to its score at the bottom.
-A stopped trial's score is of fewer epochs, so its path ends above. Drawn as plain lines: plotly's own trace for this
-needs WebGL, and builds code at run time, which the page's policy forbids.
+Each setting is a scale from its lowest to its highest value, each trial a path from the top to its score at the bottom.
+A stopped trial's score comes after fewer epochs, so its path ends above the score's scale. The paths are plain lines:
+plotly's own trace type needs WebGL and compiles code at run time, which the page's security policy forbids.
 """
 
 from __future__ import annotations
@@ -32,39 +32,40 @@ from reports.format.values import format_number, format_value, shorten
 from reports.load import parse_json_object
 
 MAX_PATHS = 100
-"""Trials drawn: the best ones, and an even sample of the others."""
+"""Maximum trials drawn: a third are the best ones, the others an even sample."""
 MAX_SETTINGS = 12
-"""Settings drawn; beyond, a space has conditional groups, which single figures show better."""
+"""Maximum settings drawn. Larger spaces have conditional groups, which the figures of single settings show better."""
 LABEL_WIDTH = 12
-"""Characters of a line of a setting's name."""
+"""Characters per line of a setting's name."""
 THIRDS = ("worst third", "middle third", "best third")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One setting's scale, or the score's: where each trial crosses it, from 0 to 1, and what is written below."""
+    """The scale of one setting or of the score."""
 
     name: str
     places: tuple[float | None, ...]
-    """By trial; None where it does not have the setting."""
+    """Where each trial crosses the scale, from 0 to 1; None for a trial without the setting."""
     marks: tuple[tuple[float, str], ...]
+    """Position and text of the labels below."""
 
 
 def draw_parallel_coordinates(
-    trials: pd.DataFrame, names: Sequence[str], logarithmic: set[str], written: Metric, title: str, lower: bool
+    trials: pd.DataFrame, names: Sequence[str], logarithmic: set[str], metric: Metric, title: str, lower: bool
 ) -> ReportFigure | None:
-    """The figure of a cell's trials with their scores; None where there is one setting, or fewer than three scores."""
+    """Draw a cell's trials with their scores; None for fewer than two settings or three scores."""
     chosen = sample_trials(trials, lower)
     names = list(names)[:MAX_SETTINGS]
     if len(names) < 2 or (chosen["third"] != "").sum() < len(THIRDS):
         return None
     lines = [line for name in names if (line := make_setting_scale(chosen, name, name in logarithmic))]
-    lines.append(make_score_scale(chosen, written))
+    lines.append(make_score_scale(chosen, metric))
     return plot_parallel_coordinates(chosen, lines, len(trials), title, lower)
 
 
 def sample_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
-    """At most MOST_PATHS complete or stopped trials, best ones last; `third` is that of a complete one's score."""
+    """Return at most MAX_PATHS complete or stopped trials, best last; `third` ranks a complete trial's score."""
     known = trials[trials["state"].isin(["COMPLETE", "PRUNED"])]
     complete = known[(known["state"] == "COMPLETE") & known["score"].notna()]
     complete = complete.sort_values("score", ascending=not lower, kind="stable")
@@ -79,7 +80,7 @@ def sample_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
 
 
 def make_setting_scale(trials: pd.DataFrame, name: str, logarithmic: bool) -> Scale | None:
-    """Where each trial crosses a setting's scale; None for a setting that no trial has."""
+    """Return the scale of a setting; None if no trial has it."""
     given = [parse_json_object(text).get(name) for text in trials["params"]]
     had = [value for value in given if value is not None]
     if not had:
@@ -95,18 +96,18 @@ def make_setting_scale(trials: pd.DataFrame, name: str, logarithmic: bool) -> Sc
     return Scale(name, _scale_to_unit(scaled), ends)
 
 
-def make_score_scale(trials: pd.DataFrame, written: Metric) -> Scale:
-    """Where each complete trial's score lies between the lowest and the highest."""
+def make_score_scale(trials: pd.DataFrame, metric: Metric) -> Scale:
+    """Return the scale of the complete trials' scores, from the lowest to the highest."""
     scores = [score if third else None for score, third in zip(trials["score"], trials["third"], strict=True)]
     known = [score for score in scores if score is not None]
-    low, high = format_number(min(known), written.digits), format_number(max(known), written.digits)
-    return Scale(written.label, _scale_to_unit(scores), ((0.0, low), (1.0, high)))
+    low, high = format_number(min(known), metric.digits), format_number(max(known), metric.digits)
+    return Scale(metric.label, _scale_to_unit(scores), ((0.0, low), (1.0, high)))
 
 
 def plot_parallel_coordinates(
     trials: pd.DataFrame, lines: list[Scale], total: int, title: str, lower: bool
 ) -> ReportFigure:
-    """Scales from top to bottom, then paths, the best trial's last and in colour."""
+    """Draw the paths, the best trial's last and in colour, and the scales on top of them."""
     figure = new_figure("", "", 70 + 66 * len(lines))
     figure.update_xaxes(range=[-0.02, 1.02], showline=False, showticklabels=False)
     ticks = {
@@ -128,8 +129,8 @@ def plot_parallel_coordinates(
     return ReportFigure(
         "parallel",
         title,
-        f"{drawn} A path is one trial, through its settings to its score; better lies to the {side}. Paths of stopped "
-        "trials have no score of the same epochs and end above it; failed trials are left out.",
+        f"{drawn} Each path is one trial, through its settings to its score; better scores are on the {side}. Paths of "
+        "stopped trials end above the score, which comes after fewer epochs. Failed trials are left out.",
         figure,
     )
 
@@ -141,7 +142,7 @@ def _scale_to_unit(numbers: Sequence[float | None]) -> tuple[float | None, ...]:
 
 
 def _plot_paths(figure: go.Figure, trials: pd.DataFrame, lines: list[Scale], name: str, style: dict[str, Any]) -> None:
-    """All paths of one kind as one trace with gaps."""
+    """Draw all paths of one kind as one trace with gaps."""
     x: list[float | None] = []
     y: list[float | None] = []
     numbers: list[Any] = []
@@ -173,7 +174,7 @@ def _plot_scale(figure: go.Figure, line: Scale, place: int) -> None:
 
 
 def _break_lines(name: str) -> str:
-    """A name on several short lines, broken after dots and between words."""
+    """Break a name into short lines, after dots and between words."""
     lines = [""]
     for part in re.findall(r"[^. ]+[. ]*|[. ]+", shorten(name, 60)):
         if lines[-1] and len(lines[-1]) + len(part.strip()) > LABEL_WIDTH:

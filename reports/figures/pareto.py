@@ -1,4 +1,4 @@
-"""The trade-off that a search with several objectives found: its data step, then its drawing step."""
+"""Pareto fronts of a search with several objectives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_DOMINATED = 1000
-"""Points off the front that are drawn, an even sample."""
+"""Maximum points off the front; of more, an even sample is drawn to keep the page small."""
 
 
 def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
-    """The deciding objective against each further one; none for a study with one objective, or before any trial."""
+    """Draw the deciding objective against each further one; empty for one objective or before the first trial."""
     data, objectives = collect_front(records, cell)
     if data.empty or len(objectives) < 2:
         return []
@@ -28,7 +28,7 @@ def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
 
 
 def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
-    """Per complete trial: number, params, each objective (written unit) and whether it is on the front."""
+    """Return number, params, each objective (in display units) and `front` per complete trial, and the objectives."""
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else [records.metric]
     trials = records.get_search_trials(cell)
@@ -48,7 +48,7 @@ def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list
 def plot_front(
     records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int
 ) -> ReportFigure:
-    """All complete trials, those of the front joined, the confirmed one marked."""
+    """Draw all complete trials; those on the front are joined, the confirmed one is marked."""
     across, up = records.get_metric(further), records.get_metric(objectives[0])
     figure = new_figure(across.label, up.label, 360)
     figure.update_xaxes(showgrid=True)
@@ -56,15 +56,17 @@ def plot_front(
     beaten = data[~data["front"]]
     shown = beaten.iloc[np.unique(np.linspace(0, len(beaten) - 1, min(MAX_DOMINATED, len(beaten))).astype(int))]
     open_circle = {"color": with_alpha(GREY, 0.8), "size": 7, "symbol": "circle-open"}
-    joined = "lines+markers" if len(objectives) == 2 else "markers"  # with more, no curve in this plane is the front
+    joined = (
+        "lines+markers" if len(objectives) == 2 else "markers"
+    )  # the front of more objectives is no curve in this plane
     star = {"color": BEST, "size": 15, "symbol": "star"}
     shape = (
         "hv" if records.get_direction(further) == "min" else "vh"
-    )  # between two trials the worse of both is what is had
+    )  # between two trials only the worse value of both is attained
     parts = (
         (shown, "others", "markers", open_circle),
-        (front, "no other is better in all", joined, {"color": PALETTE[0], "size": 9}),
-        (data[data["number"] == chosen], "chosen: the best by the first objective", "markers", star),
+        (front, "Pareto front", joined, {"color": PALETTE[0], "size": 9}),
+        (data[data["number"] == chosen], "confirmed: best by the first objective", "markers", star),
     )
     for rows, name, mode, marker in parts:
         if len(rows):
@@ -79,7 +81,8 @@ def plot_front(
     return ReportFigure(
         f"front-{across.bare}",
         f"{cell.name}: {up.words} against {across.words}",
-        f"{len(data)} completed trials, {len(front)} of them such that no other is better in every objective.{drawn}",
+        f"{len(data)} complete trials. {len(front)} are on the Pareto front: no other is better in every objective."
+        f"{drawn}",
         figure,
     )
 

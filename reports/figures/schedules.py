@@ -1,4 +1,4 @@
-"""What moved over epochs while a cell searched: each scheduled number of the trials, the winner's standing out."""
+"""Scheduled values over epochs in the search trials of a cell; the best trial stands out."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from reports.figures.style import (
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_OTHERS = 40
-"""Other trials whose schedules are drawn beside the winner's, an even sample over the search."""
+"""Maximum other trials drawn, an even sample over the search."""
 
 
 def draw_schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[ReportFigure]:
-    """Each number that moved, one small figure: what was tried in grey, what the winner did in colour."""
+    """Draw one small figure per scheduled value: the best trial in colour, others in grey."""
     data = collect_schedules(records, cell, str(best["trial_id"]))
     drawn = []
     for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
@@ -45,7 +45,7 @@ def draw_schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[R
 
 
 def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
-    """Per schedule, trial and epoch: schedule, number, epoch, value, best. The winner and a sample of the others."""
+    """Return schedule, number, epoch, value and best per schedule, trial and epoch, for the best trial and a sample."""
     trials = records.get_search_trials(cell)[["trial_id", "number"]]
     others = trials[trials["trial_id"] != best_id]
     sample = others.iloc[np.unique(np.linspace(0, len(others) - 1, min(MAX_OTHERS, len(others))).astype(int))]
@@ -63,7 +63,7 @@ def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.Dat
 
 
 def _plot_others(figure: Any, rows: pd.DataFrame) -> None:
-    """All of them as one trace with gaps; those that stood at the same values as one line."""
+    """Draw all other trials as one trace with gaps; equal schedules are one line."""
     x: list[Any] = []
     y: list[Any] = []
     numbers: list[Any] = []

@@ -1,7 +1,7 @@
-"""Figures of one cell's search: history, validation curves, score against each parameter; those of other files too.
+"""Figures of one cell's search. History, curves and slices are drawn here, the others in modules of their own.
 
-Each is a data step, then a drawing step. A stopped trial's score is of fewer epochs, so it is marked as stopped
-everywhere; a failed trial has no score and stands at the worst one of the history.
+A stopped trial's score comes after fewer epochs, so it is marked in every figure. A failed trial has no score; the
+history shows it at the worst one.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_POINTS = 2000
-"""Trials drawn in a scatter, the best and an even sample of the rest."""
+"""Maximum trials in the history, which keeps the page small: each new best, and an even sample of the rest."""
 MAX_SLICE_POINTS = 500
-"""In a figure of one setting, as many of those."""
+"""Maximum trials in each figure of a setting, of which a page may have dozens."""
 MAX_CURVES = 120
+"""Maximum validation curves; of more trials, an even sample."""
 
 STATE_STYLES = {
     "COMPLETE": ("complete", {"color": PALETTE[0], "size": 8}),
@@ -52,29 +53,29 @@ STATE_STYLES = {
 
 
 def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
-    """All figures of a searched cell; none where it has no trials."""
+    """Draw all figures of a searched cell; empty if it has no trials."""
     every = collect_scores(records, cell)
     trials = subsample(every)
     if trials.empty:
         return []
-    written, best = records.get_metric(records.metric), find_best_trial(records, cell)
+    metric, best = records.get_metric(records.metric), find_best_trial(records, cell)
     lower = records.get_direction(records.metric) == "min"
-    drawn = [plot_history(trials, written, cell, len(every), lower)]
+    drawn = [plot_history(trials, metric, cell, len(every), lower)]
     curves = collect_curves(records, cell, trials)
     if not curves.empty:
-        drawn.append(plot_curves(curves, written, best, cell, len(every)))
+        drawn.append(plot_curves(curves, metric, best, cell, len(every)))
     drawn += draw_fronts(records, cell)
     mattered = draw_importance(records, cell)
     drawn += [mattered] if mattered else []
     names, logarithmic = list_parameters(cell, every), _find_logarithmic(records, cell)
-    across = draw_parallel_coordinates(every, names, logarithmic, written, f"{cell.name}: all settings at once", lower)
+    across = draw_parallel_coordinates(every, names, logarithmic, metric, f"{cell.name}: all settings at once", lower)
     drawn += [across] if across else []
-    drawn += draw_slices(records, cell, trials, written)
+    drawn += draw_slices(records, cell, trials, metric)
     return drawn + (draw_schedules(records, best, cell) if best is not None else [])
 
 
 def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
-    """Per search trial: number, state, score (written unit), best (best complete score so far), params."""
+    """Return per search trial: trial_id, number, state, reason, params, score and best so far (in display units)."""
     trials = records.get_search_trials(cell)
     trials = trials[trials["state"].isin(list(STATE_STYLES))]
     data = trials[["trial_id", "number", "state", "reason", "params"]].copy()
@@ -86,7 +87,7 @@ def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
 
 
 def subsample(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
-    """About MOST_POINTS trials, or `most`: those that improved on all before, and an even sample of the others."""
+    """Return about `most` trials (default MAX_POINTS): each new best, and an even sample of the others."""
     most = most or MAX_POINTS
     if len(data) <= most:
         return data
@@ -95,16 +96,16 @@ def subsample(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     return data.loc[sorted({*improved, *even})]
 
 
-def plot_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lower_is_better: bool) -> ReportFigure:
-    """Scores in the order of trials, and the best complete one so far."""
-    figure = new_figure("trial", written.label, 340)
+def plot_history(data: pd.DataFrame, metric: Metric, cell: Cell, total: int, lower_is_better: bool) -> ReportFigure:
+    """Draw scores in the order of trials, and the best complete one so far."""
+    figure = new_figure("trial", metric.label, 340)
     figure.update_xaxes(**make_integer_ticks(int(data["number"].max())))
     known = data["score"].dropna()
     worst = float(known.max() if lower_is_better else known.min()) if len(known) else 0.0
     for state, (word, marker) in STATE_STYLES.items():
         rows = data[data["state"] == state]
         scores = rows["score"].fillna(worst) if state == "FAILED" else rows["score"]
-        _plot_trials(figure, rows, rows["number"].tolist(), scores, word, marker, written)
+        _plot_trials(figure, rows, rows["number"].tolist(), scores, word, marker, metric)
     figure.add_scatter(
         x=data["number"].tolist(),
         y=round_values(data["best"]),
@@ -116,14 +117,14 @@ def plot_history(data: pd.DataFrame, written: Metric, cell: Cell, total: int, lo
     return ReportFigure(
         "history",
         f"{cell.name}: search history",
-        f"{_count_drawn(len(data), total)} Scores of stopped trials are of their last epoch; failed trials "
-        "without a score stand at the worst one.",
+        f"{_count_drawn(len(data), total)} A stopped trial has the score of its last epoch. A failed trial "
+        "without a score is shown at the worst one.",
         figure,
     )
 
 
 def collect_curves(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
-    """Per trial and epoch: number, state, epoch, value (written unit); an even sample beyond MOST_CURVES trials."""
+    """Return number, state, epoch and value (in display units) per trial and epoch, of at most MAX_CURVES trials."""
     chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MAX_CURVES, len(trials))).astype(int))]
     best = find_best_trial(records, cell)
     if best is not None:
@@ -133,9 +134,9 @@ def collect_curves(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> p
     return rows.dropna(subset=["value"]).sort_values(["number", "epoch"])
 
 
-def plot_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cell: Cell, total: int) -> ReportFigure:
-    """Validation over epochs of each search trial; the best one stands out."""
-    figure = new_figure("epoch", written.label, 340)
+def plot_curves(data: pd.DataFrame, metric: Metric, best: pd.Series | None, cell: Cell, total: int) -> ReportFigure:
+    """Draw the validation curve of each search trial; the best one stands out."""
+    figure = new_figure("epoch", metric.label, 340)
     figure.update_xaxes(**make_integer_ticks(int(data["epoch"].max())))
     number = int(best["number"]) if best is not None else -1
     others = data[data["number"] != number]
@@ -145,15 +146,15 @@ def plot_curves(data: pd.DataFrame, written: Metric, best: pd.Series | None, cel
         ("COMPLETE", with_alpha(PALETTE[0], 0.75)),
     ):
         _plot_lines(
-            figure, others[others["state"] == state], STATE_STYLES[state][0], {"color": colour, "width": 1.2}, written
+            figure, others[others["state"] == state], STATE_STYLES[state][0], {"color": colour, "width": 1.2}, metric
         )
-    _plot_lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, written)
-    caption = f"{_count_drawn(data['number'].nunique(), total)} The best one stands out."
+    _plot_lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, metric)
+    caption = f"{_count_drawn(data['number'].nunique(), total)} The best one is highlighted."
     return ReportFigure("search-curves", f"{cell.name}: validation while searching", caption, figure)
 
 
-def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written: Metric) -> list[ReportFigure]:
-    """The score against each searched parameter, one small figure each."""
+def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, metric: Metric) -> list[ReportFigure]:
+    """Draw the score against each searched parameter, one small figure each."""
     scored = subsample(trials[trials["score"].notna()], MAX_SLICE_POINTS)
     params = [parse_json_object(text) for text in scored["params"]]
     logarithmic = _find_logarithmic(records, cell)
@@ -162,13 +163,13 @@ def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, written
         here = [i for i, given in enumerate(params) if name in given]
         if here:
             settings = [params[i][name] for i in here]
-            figure = _plot_slice(scored.iloc[here], settings, name, written, name in logarithmic)
+            figure = _plot_slice(scored.iloc[here], settings, name, metric, name in logarithmic)
             drawn.append(ReportFigure(f"slice{index}", f"{cell.name}: {name}", "", figure, small=True))
     return drawn
 
 
-def _plot_slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Metric, logarithmic: bool) -> go.Figure:
-    figure = new_figure(escape_plotly(name), written.label, 260, showlegend=False)
+def _plot_slice(rows: pd.DataFrame, settings: list[Any], name: str, metric: Metric, logarithmic: bool) -> go.Figure:
+    figure = new_figure(escape_plotly(name), metric.label, 260, showlegend=False)
     figure.update_xaxes(**make_setting_axis(settings, logarithmic))
     if figure.layout.xaxis.type == "category":
         settings = [escape_plotly(format_value(value)) for value in settings]
@@ -180,7 +181,7 @@ def _plot_slice(rows: pd.DataFrame, settings: list[Any], name: str, written: Met
                 x=[settings[i] for i in here], y=round_values(picked["score"]), mode="markers", name=word
             )
             figure.data[-1].update(marker=marker, customdata=picked["number"].tolist())
-            figure.data[-1].hovertemplate = f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{written.digits}f}}"
+            figure.data[-1].hovertemplate = f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{metric.digits}f}}"
             figure.data[-1].hovertemplate += "<extra></extra>"
     return figure
 
@@ -192,13 +193,13 @@ def _plot_trials(
     scores: pd.Series,
     word: str,
     marker: dict[str, Any],
-    written: Metric,
+    metric: Metric,
 ) -> None:
     if rows.empty:
         return
     details = [escape_plotly(text, 200) for text in _describe_trials(rows)]
     figure.add_scatter(x=x, y=round_values(scores), mode="markers", name=word, marker=marker, customdata=details)
-    score = f"<br>{written.words}: %{{y:.{written.digits}f}}" if rows["score"].notna().all() else ""
+    score = f"<br>{metric.words}: %{{y:.{metric.digits}f}}" if rows["score"].notna().all() else ""
     figure.data[-1].hovertemplate = f"%{{customdata}}, {word}{score}<extra></extra>"
 
 
@@ -208,8 +209,8 @@ def _describe_trials(rows: pd.DataFrame) -> Iterator[str]:
         yield f"trial {number} ({params})" + (f": {why}" if state == "FAILED" and why else "")
 
 
-def _plot_lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], written: Metric) -> None:
-    """All trials' curves as one trace with gaps: a trace each would be many times slower to draw."""
+def _plot_lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], metric: Metric) -> None:
+    """Draw all curves as one trace with gaps: one trace per trial would be many times slower."""
     if data.empty:
         return
     x: list[Any] = []
@@ -220,7 +221,7 @@ def _plot_lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str
         y += [*round_values(rows["value"]), None]
         numbers += [number] * (len(rows) + 1)
     figure.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 3}, name=name, line=line, customdata=numbers)
-    figure.data[-1].hovertemplate = f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{written.digits}f}}<extra></extra>"
+    figure.data[-1].hovertemplate = f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{metric.digits}f}}<extra></extra>"
 
 
 def _count_drawn(count: int, total: int) -> str:
@@ -228,7 +229,7 @@ def _count_drawn(count: int, total: int) -> str:
 
 
 def _find_logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
-    """Names of the cell's parameters that are searched on a logarithmic scale."""
+    """Return the names of the cell's parameters that are searched on a logarithmic scale."""
     arms = records.section("study").get("arms")
     losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
     return {name for loss in losses for name, domain in find_domains(loss) if domain.get("log") is True}

@@ -1,6 +1,6 @@
-"""What all figures share: colours, layout, and turning user-given names into plain plotly text.
+"""Colours, layout and text of all figures.
 
-Backgrounds are transparent and text colours are set by the page (page.html), which knows the reader's theme.
+Backgrounds are transparent, and page.js sets the colour of text, because it knows the reader's theme.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from reports.format.values import shorten
 
-# Okabe and Ito 2008, "Color Universal Design"; without yellow and black, which vanish on light and dark ground.
+# Okabe and Ito 2008, "Color Universal Design", without yellow and black, which vanish on a light or dark background.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "7px,3px", "2px,3px", "9px,3px,2px,3px", "14px,4px")
 GREY = "#8a8f98"
@@ -24,7 +24,7 @@ BEST = "#D55E00"
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with the words that go with it. `small` ones stand beside each other."""
+    """A figure with its name, title and caption. Small ones share a row of a grid."""
 
     name: str
     title: str
@@ -34,36 +34,36 @@ class ReportFigure:
 
     @property
     def json(self) -> str:
-        """Plotly's JSON, ready to stand in a script element."""
+        """Plotly's JSON, safe inside a script element."""
         return escape_script(self.figure.to_json())
 
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How an arm is drawn, the same in every figure of a report."""
+    """Colour and dash of an arm, the same in every figure of a report."""
 
     colour: str
     dash: str
 
 
 def line_style(position: int) -> LineStyle:
-    """By position in the study; lines that lie on each other stay apart by their dashes."""
+    """Return the style of the arm at `position` in the study; dashes keep overlapping lines apart."""
     return LineStyle(PALETTE[position % len(PALETTE)], DASHES[position % len(DASHES)])
 
 
 def with_alpha(colour: str, alpha: float) -> str:
-    """A #rrggbb colour as rgba."""
+    """Return a #rrggbb colour as rgba."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"
 
 
 def escape_plotly(text: str, length: int = 40) -> str:
-    """A name as text that plotly shows as it is: no tags, no %{…} of its hover templates, not too long."""
+    """Return `text` such that plotly prints it literally: without tags or %{…} of hover templates, shortened."""
     return html.escape(shorten(text, length)).replace("%{", "%&#123;")
 
 
 def new_figure(x_title: str, y_title: str, height: int = 380, **layout: Any) -> go.Figure:
-    """An empty figure in the report's style."""
+    """Return an empty figure in the report's style; `height` is in pixels."""
     figure = go.Figure(layout={"template": "none", "height": height, **layout})
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
@@ -80,20 +80,20 @@ def new_figure(x_title: str, y_title: str, height: int = 380, **layout: Any) -> 
 
 
 def make_integer_ticks(last: int) -> dict[str, Any]:
-    """Ticks of an axis of whole numbers: at most about ten, at round ones."""
+    """Return the ticks of an integer axis from 0 to `last`: about ten at most, at round numbers."""
     step = next((s * 10**power for power in range(9) for s in (1, 2, 5) if last / (s * 10**power) <= 10), 10**9)
     return {"tick0": 0, "dtick": step, "tickformat": "d"}
 
 
 def escape_script(text: str) -> str:
-    """The same JSON without a sign that could end a script element or begin a comment in it."""
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    """Return the JSON `text` with the characters escaped that could end a script element or open a comment in it."""
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
 def make_setting_axis(settings: Sequence[Any], logarithmic: bool) -> dict[str, Any]:
-    """The axis of a searched setting: linear, logarithmic, or by category for what is not a number."""
+    """Return the axis of a searched setting: linear, logarithmic, or categorical if a value is not a number."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings):
         return {"type": "category", "categoryorder": "category ascending", "range": [-0.5, len(set(settings)) - 0.5]}
     if logarithmic and min(settings) > 0:
@@ -102,5 +102,5 @@ def make_setting_axis(settings: Sequence[Any], logarithmic: bool) -> dict[str, A
 
 
 def round_values(values: Any) -> list[float | None]:
-    """Six significant digits, enough for any screen; what was not measured becomes a gap."""
+    """Round to six significant digits, enough for any screen; None and NaN become gaps."""
     return [float(f"{value:.6g}") if value is not None and math.isfinite(value) else None for value in values]

@@ -1,7 +1,6 @@
-"""A setting of the arms against the test metrics, for a study some of whose arms differ by one number alone.
+"""Test metrics against a swept setting, for studies in which some arms differ by a single number.
 
-Which setting that is follows from study.json: the arms' losses as descriptions, equal but for one entry. Each is a
-data step, then a drawing step.
+The setting is found in study.json: the descriptions of these arms' losses are equal except for one entry.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ from reports.figures.style import (
     with_alpha,
 )
 from reports.format.metrics import Metric
-from reports.format.settings import CLASS
+from reports.format.settings import CLASS_KEYS
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords
 
 MIN_ARMS = 3
-"""Arms with a number of their own, from which on a figure says more than the table."""
+"""Minimum arms with different numbers; for fewer, the table shows the same."""
 Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Arms that differ by the number at `path` of their losses."""
+    """Arms that only differ in the number at `path` of their losses."""
 
     path: Path
     fixed: dict[str, float]
-    """By arm."""
+    """The number of each arm."""
     others: tuple[str, ...]
-    """Arms with a domain or a schedule where the others have a number."""
+    """Arms with a domain or a schedule in its place."""
 
     @property
     def name(self) -> str:
@@ -55,7 +54,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Point:
-    """One arm's confirm runs. Without an `x` it is a level: a control, or an arm whose setting moves."""
+    """One arm's confirm runs. Without `x` it is drawn as a level: a control, or an arm whose setting is scheduled."""
 
     arm: str
     x: float | None
@@ -64,7 +63,7 @@ class Point:
 
 
 def draw_sweep(records: StudyRecords, student: str) -> list[ReportFigure]:
-    """The swept setting against each test metric, the one verdicts rest on first; none where nothing is swept."""
+    """Draw the swept setting against each test metric, the one of the verdicts first; empty if nothing is swept."""
     found = find_sweep(records)
     if found is None:
         return []
@@ -72,14 +71,14 @@ def draw_sweep(records: StudyRecords, student: str) -> list[ReportFigure]:
     names.sort(key=lambda name: name != records.test_metric)
     data = [(records.get_metric(name), collect_points(records, student, found, name)) for name in names]
     return [
-        plot_sweep(points, found, written, student, records.get_direction(written.name))
-        for written, points in data
+        plot_sweep(points, found, metric, student, records.get_direction(metric.name))
+        for metric, points in data
         if sum(point.x is not None for point in points) >= MIN_ARMS
     ]
 
 
 def find_sweep(records: StudyRecords) -> Sweep | None:
-    """The setting by which most arms differ from each other, and by which alone; None if fewer than FEWEST do."""
+    """Return the setting in which most arms differ, and in nothing else; None if fewer than MIN_ARMS do."""
     listed = records.section("study").get("arms")
     losses = {
         str(arm.get("name")): dict(_walk_leaves(arm.get("loss")))
@@ -100,7 +99,7 @@ def find_sweep(records: StudyRecords) -> Sweep | None:
 
 
 def collect_points(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
-    """A point for each arm of the sweep and for what these are compared with, in the study's order."""
+    """Return one point per arm of the sweep and per arm they are compared with, in the study's order."""
     cells = records.get_cells(student)
     controls = {cell.versus for cell in cells if cell.arm in found.fixed}
     shown = {*found.fixed, *found.others, *controls}
@@ -108,29 +107,31 @@ def collect_points(records: StudyRecords, student: str, found: Sweep, name: str)
     return [point for point in points if point]
 
 
-def plot_sweep(points: list[Point], found: Sweep, written: Metric, student: str, direction: str) -> ReportFigure:
-    """Means with intervals over the seeds' dots, a line through the fixed ones; levels across the whole width."""
-    figure = new_figure(escape_plotly(found.name), written.label, 360)
+def plot_sweep(points: list[Point], found: Sweep, metric: Metric, student: str, direction: str) -> ReportFigure:
+    """Draw means and intervals over the seeds' dots, a line through the fixed settings, and levels as horizontals."""
+    figure = new_figure(escape_plotly(found.name), metric.label, 360)
     fixed = sorted((point for point in points if point.arm in found.fixed), key=lambda point: point.x or 0.0)
     placed = [point.x for point in points if point.x is not None]
     wide = min(placed) > 0 and max(placed) / min(placed) > 50
     low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widen(min(placed), max(placed))
     levels = [point for point in points if point.x is None]
-    aside = partial(_shift_left, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
+    shift_left = partial(_shift_left, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
     for point in levels:
-        _plot_level(figure, point, written, (low, high), controls=point.arm not in found.others)
-    _plot_points(figure, fixed, written, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", aside)
+        _plot_level(figure, point, metric, (low, high), controls=point.arm not in found.others)
+    _plot_points(
+        figure, fixed, metric, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", shift_left
+    )
     for point in points:
         if point.x is not None and point.arm not in found.fixed:
             label = f"{escape_plotly(point.arm, 30)}, chosen {format_value(point.x)}"
-            _plot_points(figure, [point], written, label, LineStyle(BEST, "solid"), "star", aside)
+            _plot_points(figure, [point], metric, label, LineStyle(BEST, "solid"), "star", shift_left)
     figure.update_xaxes(type="log" if wide else "linear", range=None if wide else [low, high])
     better = "lower" if direction == "min" else "higher"
     caption = (
         f"Mean over {_count_seeds(points)} with its 95 % t interval; faint dots are single seeds. "
-        f"{better.capitalize()} is better. Verdicts rest on paired differences, which these intervals do not show."
+        f"{better.capitalize()} is better. Verdicts use paired differences, which these intervals do not show."
     )
-    return ReportFigure(f"setting-{written.bare}", f"{student}: {found.name} against {written.words}", caption, figure)
+    return ReportFigure(f"setting-{metric.bare}", f"{student}: {found.name} against {metric.words}", caption, figure)
 
 
 def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
@@ -138,14 +139,14 @@ def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> P
     runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
     if runs.empty:
         return None
-    written = records.get_metric(name)
-    seeds = [float(value) * written.factor for value in runs[name]]
+    metric = records.get_metric(name)
+    seeds = [float(value) * metric.factor for value in runs[name]]
     chosen = found.fixed.get(cell.arm, _read_setting(runs["config"].iloc[-1], found.path))
     return Point(cell.arm, chosen, tuple(seeds), statistics.compute_mean(seeds))
 
 
 def _read_setting(text: str, path: Path) -> float | None:
-    """The number that a run's configuration has at `path` of its loss; None if there is none, or one that moves."""
+    """Return the number at `path` of the loss in a run's configuration; None if it is missing or scheduled."""
     try:
         entry = json.loads(text)["loss"]
         for key in path:
@@ -156,23 +157,23 @@ def _read_setting(text: str, path: Path) -> float | None:
 
 
 def _walk_leaves(description: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """A description's entries that are no objects, by path."""
+    """Yield the path and value of each entry of a description that is not an object or a list."""
     if isinstance(description, dict | list):
         items = description.items() if isinstance(description, dict) else enumerate(description)
         for key, item in items:
-            if key not in CLASS or key == "is":
+            if key not in CLASS_KEYS or key == "is":
                 yield from _walk_leaves(item, (*path, str(key)))
     else:
         yield path, description
 
 
 def _key_without(leaves: dict[Path, Any], path: Path) -> str:
-    """All entries that do not lie at or below `path`, as a key."""
+    """Return a key of all entries that are not at or below `path`."""
     return repr(sorted((key, repr(value)) for key, value in leaves.items() if key[: len(path)] != path))
 
 
 def _widen(low: float, high: float) -> tuple[float, float]:
-    """Some room at both sides; down to zero where that is near."""
+    """Return the ends of an axis with a margin on both sides; it starts at zero if `low` is near zero."""
     room = 0.06 * (high - low)
     return (-room if 0 <= low < 0.5 * (high - low) else low - room), high + room
 
@@ -186,9 +187,9 @@ def _count_seeds(points: list[Point]) -> str:
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _plot_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[float, float], *, controls: bool) -> None:
+def _plot_level(figure: go.Figure, point: Point, metric: Metric, ends: tuple[float, float], *, controls: bool) -> None:
     colour, dash = (GREY, "7px,3px") if controls else (line_style(2).colour, "2px,3px")
-    kind = "control" if controls else "moving"
+    kind = "control" if controls else "scheduled"
     mean, interval = point.mean.mean, point.mean.interval
     if interval and controls:
         band = [*round_values([interval.low] * 2), *round_values([interval.high] * 2)]
@@ -202,27 +203,27 @@ def _plot_level(figure: go.Figure, point: Point, written: Metric, ends: tuple[fl
         mode="lines",
         name=f"{escape_plotly(point.arm, 30)} ({kind})",
         line={"color": colour, "dash": dash, "width": 2},
-        hovertemplate=f"{escape_plotly(point.arm)}: %{{y:.{written.digits}f}}<extra></extra>",
+        hovertemplate=f"{escape_plotly(point.arm)}: %{{y:.{metric.digits}f}}<extra></extra>",
     )
 
 
 def _plot_points(
     figure: go.Figure,
     points: list[Point],
-    written: Metric,
+    metric: Metric,
     name: str,
     style: LineStyle,
     symbol: str,
-    aside: Callable[[float], float],
+    shift_left: Callable[[float], float],
 ) -> None:
-    """Single seeds stand a little to the left of their mean, whose interval would cover them."""
+    """Draw means with their intervals, and each seed slightly to the left, where no interval covers it."""
     figure.add_scatter(
-        x=round_values(aside(point.x) for point in points if point.x is not None for _ in point.seeds),
+        x=round_values(shift_left(point.x) for point in points if point.x is not None for _ in point.seeds),
         y=round_values(value for point in points for value in point.seeds),
         mode="markers",
         marker={"color": with_alpha(style.colour, 0.35), "size": 6},
         showlegend=False,
-        hovertemplate=f"one seed: %{{y:.{written.digits}f}}<extra></extra>",
+        hovertemplate=f"one seed: %{{y:.{metric.digits}f}}<extra></extra>",
     )
     figure.add_scatter(
         x=round_values(point.x for point in points),
@@ -232,7 +233,7 @@ def _plot_points(
         line={"color": style.colour, "width": 1.5},
         marker={"color": style.colour, "size": 14 if symbol == "star" else 9, "symbol": symbol},
         customdata=[escape_plotly(point.arm) for point in points],
-        hovertemplate=f"%{{customdata}}: %{{y:.{written.digits}f}}<extra></extra>",
+        hovertemplate=f"%{{customdata}}: %{{y:.{metric.digits}f}}<extra></extra>",
     )
     half = [point.mean.interval.high - point.mean.mean if point.mean.interval else 0.0 for point in points]
     figure.data[-1].error_y = {"array": round_values(half), "thickness": 1.8, "width": 6}

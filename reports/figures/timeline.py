@@ -1,8 +1,8 @@
-"""When trials ran, on which worker, and how they ended: a data step, then a drawing step.
+"""Timeline of the trials: when each ran, on which worker, and how it ended.
 
-When a trial ran is read off its epochs' rows: `started` is when it was handed to a worker that may have had others to
-finish, and a trial that was interrupted overnight ran in two stretches. Hours in which nothing ran are cut out of the
-axis.
+The times come from the rows of epochs. `started` in a trial's row is when it was assigned to a worker, which may still
+have run another one, and a trial that was interrupted overnight ran in two stretches. Long pauses of the whole study
+are cut out of the axis.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from reports.format.values import format_duration
 from reports.load import StudyRecords
 
 BARS_PER_AXIS = 1500
-"""Stretches closer to each other than this part of the whole are drawn as one, once there are MOST_SINGLY of them."""
+"""Resolution of the axis: above MAX_SINGLE_BARS stretches, gaps below 1/BARS_PER_AXIS of its length are closed."""
 MAX_SINGLE_BARS = 1500
 MAX_PAUSE = 0.04
-"""Pauses longer than this part of all the time worked are cut out."""
+"""Longest pause that stays in the axis, as a fraction of the time worked."""
 
 TRIAL_COLUMNS = ["trial_id", "cell", "phase", "number", "state", "worker"]
 TRIAL_KINDS = {
@@ -35,18 +35,18 @@ TRIAL_KINDS = {
 
 
 def draw_timeline(records: StudyRecords) -> ReportFigure | None:
-    """The figure; None for a study without any epoch."""
+    """Draw the timeline; None for a study without rows."""
     stretches = collect_stretches(records)
     return plot_timeline(*cut_pauses(stretches)) if len(stretches) else None
 
 
 def collect_stretches(records: StudyRecords) -> pd.DataFrame:
-    """Per stretch in which a trial ran without a break: trial_id, cell, phase, number, kind, lane, begin, end (s)."""
+    """Return trial_id, cell, phase, number, kind, lane, begin, end (seconds) per uninterrupted stretch of a trial."""
     epochs = records.epochs[["trial_id", "recorded", "seconds"]].dropna()
     rows = epochs.merge(records.trials[TRIAL_COLUMNS], on="trial_id").sort_values(["trial_id", "recorded"])
     rows["end"] = _to_seconds(rows["recorded"])
     rows["begin"] = rows["end"] - rows["seconds"]
-    # An epoch may wait for its row to be read; a break is longer than any wait.
+    # A row is recorded some time after its epoch ends; a break is longer than any such delay.
     wait = 60 + 3 * rows.groupby("trial_id")["seconds"].transform("max")
     broken = rows["begin"] - rows.groupby("trial_id")["end"].shift() > wait
     rows["stretch"] = broken.groupby(rows["trial_id"]).cumsum()
@@ -57,7 +57,7 @@ def collect_stretches(records: StudyRecords) -> pd.DataFrame:
 
 
 def _collect_trials_without_epochs(records: StudyRecords) -> pd.DataFrame:
-    """Trials that ended before their first epoch."""
+    """Return trials that ended before their first epoch."""
     trials = records.trials[~records.trials["trial_id"].isin(records.epochs["trial_id"])]
     trials = trials.dropna(subset=["started", "ended"])
     return trials[TRIAL_COLUMNS].assign(
@@ -66,7 +66,7 @@ def _collect_trials_without_epochs(records: StudyRecords) -> pd.DataFrame:
 
 
 def _assign_kinds_and_lanes(found: pd.DataFrame) -> pd.DataFrame:
-    """With kind and lane, in the order of time, which begins with the first of them."""
+    """Return the stretches with kind and lane, ordered by time, which starts at 0 with the first stretch."""
     kind = found["state"].where(found["state"].isin(["PRUNED", "FAILED"]), "other")
     found["kind"] = found["phase"].where(found["state"] == "COMPLETE", kind)
     found["worker"] = found["worker"].fillna("")
@@ -76,7 +76,7 @@ def _assign_kinds_and_lanes(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def assign_lanes(stretches: pd.DataFrame) -> dict[str, int]:
-    """A lane for each worker, from 0; one that took the place of another shares its lane."""
+    """Return the lane of each worker, from 0; a worker that replaced another on its node shares its lane."""
     spans = stretches.groupby("worker").agg(begin=("begin", "min"), end=("end", "max")).sort_values("begin")
     free: list[tuple[str, float]] = []
     found: dict[str, int] = {}
@@ -90,7 +90,7 @@ def assign_lanes(stretches: pd.DataFrame) -> dict[str, int]:
 
 
 def cut_pauses(stretches: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[float, float]]]:
-    """The stretches with long pauses of the whole study cut out, and each of these: where it was, how long it was."""
+    """Cut long pauses of the whole study out; return the stretches, and start and length of each pause in seconds."""
     reached = stretches["end"].cummax().shift(fill_value=0.0)
     idle = (stretches["begin"] - reached).clip(lower=0)
     longest = MAX_PAUSE * (stretches["end"].max() - idle.sum())
@@ -101,7 +101,7 @@ def cut_pauses(stretches: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[float,
 
 
 def merge_stretches(stretches: pd.DataFrame) -> pd.DataFrame:
-    """Stretches of one kind on one lane that lie closer than a screen can show, as one; `count` says of how many."""
+    """Merge stretches of one kind on one lane that are closer than a screen can show; `count` is their number."""
     gap = stretches["end"].max() / BARS_PER_AXIS
     rows = stretches.sort_values(["lane", "begin"])
     same = (rows[["lane", "kind"]] == rows[["lane", "kind"]].shift()).all(axis=1)
@@ -115,7 +115,7 @@ def merge_stretches(stretches: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) -> ReportFigure:
-    """Bars on the workers' lanes by what became of the trial, and a line at each pause that was cut out."""
+    """Draw bars on the workers' lanes, coloured by the trial's state, and a line at each pause that was cut out."""
     thick = len(stretches) > MAX_SINGLE_BARS
     shown = merge_stretches(stretches) if thick else stretches.assign(count=1)
     count = int(stretches["lane"].max()) + 1
@@ -139,7 +139,7 @@ def plot_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) ->
 def _plot_bars(
     figure: go.Figure, rows: pd.DataFrame, whole: float, seconds: int, word: str, style: dict[str, Any]
 ) -> None:
-    """All bars of one kind as one trace with gaps; a little shorter than they were, so that neighbours stay apart."""
+    """Draw all bars of one kind as one trace with gaps, slightly shortened so that neighbours stay apart."""
     if rows.empty:
         return
     apart = np.minimum(whole / 400, (rows["end"] - rows["begin"]) / 4)
@@ -170,16 +170,16 @@ def _write_caption(stretches: pd.DataFrame, shown: pd.DataFrame, breaks: list[tu
     counts = ", ".join(
         f"{kinds[kind]} {TRIAL_KINDS[kind][0]}" for kind in ("PRUNED", "FAILED", "other") if kind in kinds
     )
-    told = f"{stretches['trial_id'].nunique()} trials on {count} worker{'s' * (count > 1)}"
-    told += f": {counts}." if counts else "."
+    caption = f"{stretches['trial_id'].nunique()} trials on {count} worker{'s' * (count > 1)}"
+    caption += f": {counts}." if counts else "."
     if len(shown) < len(stretches):
-        told += " Neighbours too short for a screen are drawn as one bar."
+        caption += " Neighbouring trials too short for the screen are drawn as one bar."
     if breaks:
         longest = ", ".join(format_duration(length) for _, length in breaks[:6])
-        told += f" Dotted lines: pauses in which nothing ran, left out here ({longest}{' …' * (len(breaks) > 6)})."
+        caption += f" Dotted lines mark pauses that are cut out ({longest}{' …' * (len(breaks) > 6)})."
     if stretches["trial_id"].duplicated().any():
-        told += " A trial that went on later stands under the worker that ran it last."
-    return told
+        caption += " A resumed trial is shown on the worker that ran it last."
+    return caption
 
 
 def _to_seconds(times: pd.Series) -> pd.Series:

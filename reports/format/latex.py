@@ -1,6 +1,6 @@
-"""Text as LaTeX in ASCII, so that it compiles with any input encoding and any of the usual font encodings.
+"""Text as LaTeX in ASCII, which compiles with any input encoding and any of the usual font encodings.
 
-Left out: scripts and signs beyond Latin, Greek and those that reports use. They become their code point, "U+6570".
+Supported are Latin and Greek letters and the symbols of reports; any other character becomes its code point: "U+6570".
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SIGNS = {
+_SYMBOLS = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{sign: f"${sign}$" for sign in "<>|"},
-    # after the end of a row they would be read as its options
+    # after the end of a row, LaTeX reads these as options of the row
     **{sign: f"{{{sign}}}" for sign in "[]*"},
-    '"': "''",  # babel makes commands of it
+    '"': "''",  # a command in several languages of babel
     "–": r"\textendash{}", "—": r"\textemdash{}", "…": r"\dots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
     "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$",
     "≈": r"$\approx$", "→": r"$\to$", "∞": r"$\infty$", "°": r"$^{\circ}$", "§": r"\S{}", "µ": r"$\mu$",
@@ -34,26 +34,26 @@ _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₋ₙ", "0123456789-n", stri
 
 
 def escape_latex(text: str) -> str:
-    """One line of text that LaTeX sets as it stands here, in ASCII."""
+    """Return `text` as one line of ASCII that LaTeX prints unchanged."""
     line = unicodedata.normalize("NFC", " ".join(text.split()))
-    return re.sub(r"-(?=-)", "-{}", "".join(map(_sign, line)))  # two hyphens would become a dash
+    return re.sub(r"-(?=-)", "-{}", "".join(map(_escape_character, line)))  # two hyphens would become a dash
 
 
-def _sign(sign: str) -> str:
-    if sign in _SIGNS:
-        return _SIGNS[sign]
-    if " " <= sign <= "~":
-        return sign
+def _escape_character(character: str) -> str:
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    if " " <= character <= "~":
+        return character
     for table, form in ((_GREEK, r"$\%s$"), (_RAISED, "$^{%s}$"), (_LOWERED, "$_{%s}$")):
-        if sign in table:
-            return form % table[sign]
-    return _composed(sign)
+        if character in table:
+            return form % table[character]
+    return _escape_composed(character)
 
 
-def _composed(sign: str) -> str:
-    """A letter with its accent, or a sign that stands for others; else its code point."""
-    parts = unicodedata.normalize("NFKD", sign)
+def _escape_composed(character: str) -> str:
+    """Return an accented letter, the decomposition of a compatibility character, or the code point."""
+    parts = unicodedata.normalize("NFKD", character)
     if len(parts) == 2 and parts[0].isalpha() and parts[0].isascii() and parts[1] in _ACCENTS:
         base = r"\i" if parts[0] == "i" else parts[0]
         return f"\\{_ACCENTS[parts[1]]}{{{base}}}"
-    return "".join(map(_sign, parts)) if parts != sign else f"U+{ord(sign):04X}"
+    return "".join(map(_escape_character, parts)) if parts != character else f"U+{ord(character):04X}"

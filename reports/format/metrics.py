@@ -1,4 +1,4 @@
-"""The written form of metrics, as study.json declares it: factor, decimals, unit, label. Also of numbers and times."""
+"""Unit, digits and label of metrics as study.json declares them, and their values as text."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SCHEMA_1 = {
     "lpips": ("", 4, "LPIPS"),
     "teacher_distance": ("", 4, "distance to the teacher"),
 }
-"""Unit, digits and label of the metrics of studies of schema 1, whose study.json declares directions alone."""
+"""Unit, digits and label of the metrics of schema 1 studies, whose study.json declares only directions."""
 
 CLASS_PREFIX = "class_"
-"""How the name of a score of one class begins: "class_f1_skin" is the class skin's f1."""
+"""Prefix of the name of a score of one class: "class_f1_skin" is the F1 of the class skin."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by `split/name`, and its written form."""
+    """A metric by its name `split/name`, with the unit, digits and label used wherever it is shown."""
 
     name: str
     factor: float
@@ -35,21 +35,21 @@ class Metric:
     unit: str
     difference_unit: str
     noun: str
-    """The name without its split, as it is written: "accuracy", "MAE"."""
+    """The label without its split: "accuracy", "MAE"."""
 
     @property
     def bare(self) -> str:
-        """The name without its split: "accuracy" of "test/accuracy"."""
+        """The name without its split: "accuracy" for "test/accuracy"."""
         return self.name.rsplit("/", 1)[-1]
 
     @property
     def words(self) -> str:
-        """ "test accuracy" of "test/accuracy", "test MAE" of "test/mae"."""
+        """The label with its split: "test accuracy" for "test/accuracy", "test MAE" for "test/mae"."""
         return {"val": "validation"}.get(self._split, self._split).replace("_", " ") + f" {self.noun}".rstrip()
 
     @property
     def label(self) -> str:
-        """For a column or an axis: "test accuracy, %"."""
+        """The title of a column or an axis: "test accuracy, %"."""
         return self.words + (f", {self.unit}" if self.unit else "")
 
     @property
@@ -57,19 +57,19 @@ class Metric:
         return self.name.rsplit("/", 1)[0] if "/" in self.name else ""
 
     def format(self, value: float | None) -> str:
-        """The value in its written unit, without the unit: 0.9532 → "95.32"."""
+        """Return the value in the unit it is shown in, without the unit: 0.9532 → "95.32"; "–" if not finite."""
         return "–" if value is None or not math.isfinite(value) else format_number(value * self.factor, self.digits)
 
     def format_signed(self, value: float | None) -> str:
-        """The same with its sign: "+0.64", "−0.12"."""
+        """Return the value with its sign: "+0.64", "−0.12"."""
         text = self.format(value)
         return text if text.startswith(("−", "–")) else f"+{text}"
 
 
 def make_metric(name: str, declared: object = None) -> Metric:
-    """Return the written form of the metric `name`, given its entry in study.json's `metrics`.
+    """Return the metric `name`, given its entry in `metrics` of study.json; without an entry, by its name.
 
-    What is recorded as a fraction is written in percent, its differences in percentage points.
+    A metric with the unit % is recorded as a fraction; its differences are shown in percentage points.
     """
     bare = name.rsplit("/", 1)[-1]
     if isinstance(declared, Mapping):

@@ -1,7 +1,7 @@
-"""A table of formatted text, and its written forms: aligned columns, Markdown, CSV, LaTeX. tables.py fills them.
+"""A table of formatted text, written as aligned columns, Markdown, CSV or LaTeX.
 
-A number with more to it has its parts separated by "; ", in a column aligned to the right; LaTeX and the page put each
-on a line of its own.
+In columns aligned to the right, a cell may have several parts separated by "; ": LaTeX and the page give each part its
+own line.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from reports.format.latex import escape_latex
 from reports.format.values import shorten
 
 GREY = r"\color[gray]{0.4}"
-"""Before what is greyed; on white 5.7 : 1 in contrast."""
+"""LaTeX colour of greyed rows; its contrast on white is 5.7 : 1."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Formatted cells. `align` has one letter a column, l or r; `kinds` one word a row for the page's style."""
+    """Formatted cells. `align` has a letter per column, l or r; `kinds` a word per row, a style of the page."""
 
     name: str
     caption: str
@@ -34,7 +34,7 @@ class Table:
 
 
 def to_text(table: Table, width: int = 110) -> str:
-    """Aligned monospace columns, at most `width` wide: text columns give way, headings wrap."""
+    """Return monospace columns of at most `width` characters: text columns are shortened, headings wrapped."""
     widths = [
         max([_longest_word(title), *(len(row[i]) for row in table.rows)]) for i, title in enumerate(table.columns)
     ]
@@ -44,31 +44,33 @@ def to_text(table: Table, width: int = 110) -> str:
             break
         widths[widest] -= 1
     heads = [textwrap.wrap(title, size) or [""] for title, size in zip(table.columns, widths, strict=True)]
-    tall = max(len(head) for head in heads)
-    lines = [tuple(([""] * (tall - len(head)) + head)[i] for head in heads) for i in range(tall)]
+    height = max(len(head) for head in heads)
+    lines = [tuple(([""] * (height - len(head)) + head)[i] for head in heads) for i in range(height)]
     lines += [tuple("─" * size for size in widths), *table.rows]
-    return "\n".join(_line(line, widths, table.align) for line in lines)
+    return "\n".join(_align(line, widths, table.align) for line in lines)
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table with its caption and notes."""
+    """Return a Markdown pipe table with its caption and notes."""
     rule = tuple({"l": ":--", "r": "--:"}[letter] for letter in table.align)
-    lines = [f"**{_markdown(table.caption)}**", ""]
-    lines += ["| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in (table.columns, rule, *table.rows)]
-    lines += ["", *(f"{_markdown(note)}  " for note in table.notes)]
+    lines = [f"**{_escape_markdown(table.caption)}**", ""]
+    lines += [
+        "| " + " | ".join(_escape_markdown(cell) for cell in row) + " |" for row in (table.columns, rule, *table.rows)
+    ]
+    lines += ["", *(f"{_escape_markdown(note)}  " for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def to_csv(table: Table) -> str:
-    """The formatted cells, comma-separated."""
+    """Return the formatted cells, separated by commas."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([table.columns, *table.rows])
     return out.getvalue()
 
 
 def to_tex(table: Table) -> str:
-    """A LaTeX table in ASCII: it asks for no input encoding, and for no package but those its first line names."""
-    cells = [[_tex_cell(*pair) for pair in zip(row, table.align, strict=True)] for row in table.rows]
+    """Return a LaTeX table in ASCII; its first line names the packages it needs."""
+    cells = [[_make_tex_cell(*pair) for pair in zip(row, table.align, strict=True)] for row in table.rows]
     kinds = table.kinds or ("",) * len(cells)
     rows = [[GREY + c for c in row] if kind == "greyed" else row for row, kind in zip(cells, kinds, strict=True)]
     notes = [escape_latex(note) for note in table.notes]
@@ -80,9 +82,9 @@ def to_tex(table: Table) -> str:
         f"\\label{{tab:{make_file_stem(table.name)}}}",
         f"\\begin{{tabular}}{{{table.align}}}",
         "\\toprule",
-        _tex_row([escape_latex(title) for title in table.columns]),
+        _join_tex_row([escape_latex(title) for title in table.columns]),
         "\\midrule",
-        *map(_tex_row, rows),
+        *map(_join_tex_row, rows),
         "\\bottomrule",
         "\\end{tabular}",
         *(["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"] if notes else []),
@@ -94,17 +96,17 @@ def to_tex(table: Table) -> str:
 
 
 def make_file_stem(name: str) -> str:
-    """A table's name as a file name on any system; what that cuts off or leaves out is kept apart by a hash."""
+    """Return a table's name as a file name for any system; a hash distinguishes names that had to be changed."""
     stem = re.sub(r"[^A-Za-z0-9._+=]+", "-", name).strip("-.")
-    told = len(stem) <= 80 and re.fullmatch(r"[A-Za-z0-9.+=, /_-]*", name)
-    return stem if told else f"{stem[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    unchanged = len(stem) <= 80 and re.fullmatch(r"[A-Za-z0-9.+=, /_-]*", name)
+    return stem if unchanged else f"{stem[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _tex_row(cells: list[str]) -> str:
+def _join_tex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _tex_cell(text: str, letter: str) -> str:
+def _make_tex_cell(text: str, letter: str) -> str:
     parts = [escape_latex(part) for part in text.split("; ")] if letter == "r" else []
     stacked = r"\begin{tabular}[t]{@{}r@{}}" + r"\\".join(parts) + r"\end{tabular}"
     return stacked if len(parts) > 1 else escape_latex(text)
@@ -114,15 +116,15 @@ def _longest_word(text: str) -> int:
     return max((len(word) for word in text.split()), default=1)
 
 
-def _line(cells: tuple[str, ...], widths: list[int], align: str) -> str:
-    shaped = [
+def _align(cells: tuple[str, ...], widths: list[int], align: str) -> str:
+    aligned = [
         shorten(cell, size).ljust(size) if letter == "l" else cell.rjust(size)
         for cell, size, letter in zip(cells, widths, align, strict=True)
     ]
-    return "  ".join(shaped).rstrip()
+    return "  ".join(aligned).rstrip()
 
 
-def _markdown(text: str) -> str:
-    # a < opens a tag and an & an entity, even in Markdown; a > alone does neither
+def _escape_markdown(text: str) -> str:
+    # Markdown allows HTML: "<" would open a tag and "&" an entity
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return text.replace("\\", "\\\\").replace("|", "\\|")

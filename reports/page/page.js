@@ -1,5 +1,5 @@
 "use strict";
-// Draws each figure's data block into its plot, in the colours of the reader's theme; on paper always the light ones.
+// Draw each figure from its data block, in the colours of the reader's theme, and of the light theme in print.
 const THEMES = {
   light: { text: "#1b1f24", grid: "#e4e7eb", axis: "#a8b0b9", panel: "#ffffff" },
   dark: { text: "#d6dbe1", grid: "#2a303a", axis: "#57606a", panel: "#1c2027" },
@@ -39,13 +39,13 @@ function draw(block) {
   return Plotly.newPlot(plot, data, layout, config).then(() => Plotly.relayout(plot, colours(layout, current())));
 }
 
-// One after the other with a pause between, from the top: a page of fifty figures can be read while they appear.
+// Draw from top to bottom with a pause after each, so that a page of fifty figures can be read meanwhile.
 (async () => {
   for (const block of document.querySelectorAll("script.data")) {
     try {
       await draw(block);
     } catch (error) {
-      console.error(error); // one figure less, not all that follow
+      console.error(error); // the figures that follow are drawn all the same
     }
     await new Promise((done) => setTimeout(done));
   }

@@ -1,7 +1,7 @@
-"""The papers' own comparison tables, a function each: rows, columns, digits, and what is known to be wrong in them.
+"""The papers' comparison tables: rows, columns, digits, and known errors and gaps in their figures.
 
-How a paper's figures divide into tables, and what headings say, is read from what is known of the papers, which are
-not at hand. The figures are published.csv's.
+The papers themselves are not at hand: the division of their figures into tables and the headings follow second-hand
+knowledge of them. The figures are in reports/analysis/published.csv.
 """
 
 from __future__ import annotations
@@ -10,15 +10,8 @@ from dataclasses import replace
 
 from reports.papers.schema import Heading, Layout
 
-
-def layouts() -> tuple[Layout, ...]:
-    """Every table of every paper."""
-    return (p0_table_1(), p0_table_2(), p0_table_3(), p1_table_1(), p2_table_1(), p4_table_1(), p4_table_2())
-
-
 # -- P0: face parsing ----------------------------------------------------------------------------------------------
 
-P0_TEACHER = Heading("ResNet-101, FCN", model="resnet101_fcn")
 P0_STUDENTS = (
     Heading(
         "MobileNetV3, DeepLabV3",
@@ -32,52 +25,40 @@ P0_STUDENTS = (
     Heading("ResNet-18, FCN", model="resnet18_fcn"),
 )
 ONE_RUN = "one run each, without a spread: differences of a few hundredths are within what a seed changes"
+P0_COMPLEXITY = (
+    "performance is said to follow structural complexity; by parameters it does not: MobileNetV3 with 11.0 million "
+    "is above ResNet-34 with 21.9 million"
+)
+P0_SLIPS = (
+    "slips of reference: CelebAMask-HQ is cited as reference 9, which is BADANet, and earlier as 2; a section 2.3, "
+    "which does not exist, stands for 3.3"
+)
+P0_F1_GAIN = (
+    'the "average gain of about 0.5" is the mean over KD, (0.00 + 0.86 + 0.50)/3 = 0.45; over no distillation F1 '
+    "gains 1.40, 1.64 and 1.60"
+)
 P0_CITATION = "the paper cites its reference 2 for logit standardisation, which is its reference 6"
 
-
-def p0_table_1() -> Layout:
-    """Teacher and students without distillation."""
-    complexity = (
-        "performance is said to follow structural complexity; by parameters it does not: MobileNetV3 with 11.0 million "
-        "is above ResNet-34 with 21.9 million"
-    )
-    slips = (
-        "slips of reference: CelebAMask-HQ is cited as reference 9, which is BADANet, and earlier as 2; a section 2.3, "
-        "which does not exist, stands for 3.3"
-    )
-    return Layout(
-        paper="P0",
-        number=1,
-        caption="teacher and students without distillation",
-        metric="f1",
-        head="net",
-        rows=(Heading("{} (teacher)", "teacher", method="teacher"), Heading("{}", "student", method="none")),
-        columns=(
-            Heading("parameters", metric="parameters", notes=(complexity,)),
-            Heading("F1, %", metric="f1"),
-            Heading("accuracy, %", metric="accuracy"),
-        ),
-        teacher=P0_TEACHER,
-        students=P0_STUDENTS,
-        notes=(ONE_RUN, slips),
-    )
+P0_TABLE_1 = Layout(
+    paper="P0",
+    number=1,
+    caption="teacher and students without distillation",
+    metric="f1",
+    head="net",
+    rows=(Heading("{} (teacher)", "teacher", method="teacher"), Heading("{}", "student", method="none")),
+    columns=(
+        Heading("parameters", metric="parameters", notes=(P0_COMPLEXITY,)),
+        Heading("F1, %", metric="f1"),
+        Heading("accuracy, %", metric="accuracy"),
+    ),
+    teacher=Heading("ResNet-101, FCN", model="resnet101_fcn"),
+    students=P0_STUDENTS,
+    notes=(ONE_RUN, P0_SLIPS),
+)
 
 
-def p0_table_2() -> Layout:
-    """F1 of each student under each method."""
-    gain = (
-        'the "average gain of about 0.5" is the mean over KD, (0.00 + 0.86 + 0.50)/3 = 0.45; over no distillation F1 '
-        "gains 1.40, 1.64 and 1.60"
-    )
-    return _p0_methods(2, "F1, %", "f1", gain)
-
-
-def p0_table_3() -> Layout:
-    """Accuracy of each student under each method."""
-    return _p0_methods(3, "accuracy, %", "accuracy", "over KD accuracy gains 0.05, 0.04 and 0.03")
-
-
-def _p0_methods(number: int, caption: str, metric: str, gain: str) -> Layout:
+def make_p0_table(number: int, caption: str, metric: str, gain: str) -> Layout:
+    """Return a table of one metric of each student under each method."""
     return Layout(
         paper="P0",
         number=number,
@@ -96,135 +77,127 @@ def _p0_methods(number: int, caption: str, metric: str, gain: str) -> Layout:
     )
 
 
+P0_TABLE_2 = make_p0_table(2, "F1, %", "f1", P0_F1_GAIN)
+P0_TABLE_3 = make_p0_table(3, "accuracy, %", "accuracy", "over KD accuracy gains 0.05, 0.04 and 0.03")
+
 # -- P1: CIFAR-100 -------------------------------------------------------------------------------------------------
 
+P1_NOISE = (
+    "how many runs stand behind a figure is not stated. In this field the best test epoch lies 0.16 to 0.49 points "
+    "above the last one, and runs that differ by chance alone have a standard deviation near 0.2"
+)
+P1_IMAGE = "the paper's table is an image, of which only the differences that its text states survive"
+EAT = "the best of several: r = 0.4 for ResNet-8, 0.2 for ResNet-20"
+LP = "0 to 40 % in four stages for ResNet-8; for ResNet-20 no setting is known"
 
-def p1_table_1() -> Layout:
-    """What each add-on gains over DKD."""
-    noise = (
-        "how many runs stand behind a figure is not stated. In this field the best test epoch lies 0.16 to 0.49 points "
-        "above the last one, and runs that differ by chance alone have a standard deviation near 0.2"
-    )
-    lost = "the paper's table is an image, of which only the differences that its text states survive"
-    return Layout(
-        paper="P1",
-        number=1,
-        caption="top-1 of DKD, %, and differences to it, points",
-        metric="accuracy",
-        head="method",
-        rows=(
-            Heading("DKD", method="dkd", metric="accuracy", notes=(lost,)),
-            _gain("+ EAT", "dkd+eat", "the best of several: r = 0.4 for ResNet-8, 0.2 for ResNet-20"),
-            _gain("+ DAT", "dkd+dat"),
-            _gain("+ LP", "dkd+lp", "0 to 40 % in four stages for ResNet-8; for ResNet-20 no setting is known"),
-        ),
-        columns=(Heading("{}", "student"),),
-        students=(Heading("ResNet-8", model="resnet8"), Heading("ResNet-20", model="resnet20")),
-        notes=(noise,),
-    )
-
-
-def _gain(title: str, method: str, *notes: str) -> Heading:
-    return Heading(title, method=method, metric="accuracy", versus="dkd", notes=notes)
-
+P1_TABLE_1 = Layout(
+    paper="P1",
+    number=1,
+    caption="top-1 of DKD, %, and differences to it, points",
+    metric="accuracy",
+    head="method",
+    rows=(
+        Heading("DKD", method="dkd", metric="accuracy", notes=(P1_IMAGE,)),
+        Heading("+ EAT", method="dkd+eat", metric="accuracy", versus="dkd", notes=(EAT,)),
+        Heading("+ DAT", method="dkd+dat", metric="accuracy", versus="dkd"),
+        Heading("+ LP", method="dkd+lp", metric="accuracy", versus="dkd", notes=(LP,)),
+    ),
+    columns=(Heading("{}", "student"),),
+    students=(Heading("ResNet-8", model="resnet8"), Heading("ResNet-20", model="resnet20")),
+    notes=(P1_NOISE,),
+)
 
 # -- P2: face super-resolution -------------------------------------------------------------------------------------
 
+P2_BRACKET = "its equation 2 has a misplaced bracket: D(F_T − 1)² where (D(F_T) − 1)² is meant"
+P2_UNKNOWN = "the paper gives no sizes of nets, no times, no settings and no number of test images; its digits vary"
+P2_CHANNEL = "whether on RGB or on luminance is not stated"
+P2_COSTS = "not in the paper, which states neither sizes nor times; what they are of stands below the table of nets"
 
-def p2_table_1() -> Layout:
-    """Other super-resolution nets, teacher and student."""
-    bracket = "its equation 2 has a misplaced bracket: D(F_T − 1)² where (D(F_T) − 1)² is meant"
-    unknown = "the paper gives no sizes of nets, no times, no settings and no number of test images; its digits vary"
-    channel = "whether on RGB or on luminance is not stated"
-    sizes = "not in the paper, which states neither sizes nor times; what they are of stands below the table of nets"
-    return Layout(
-        paper="P2",
-        number=1,
-        caption="8-fold face super-resolution",
-        metric="psnr",
-        head="net",
-        rows=(
-            Heading("RCAN", model="rcan", method="baseline"),
-            Heading("SRFBN", model="srfbn", method="baseline", notes=("which of its sizes is not stated",)),
-            Heading("{} (teacher)", "teacher", method="teacher"),
-            Heading("{}, no distillation", "student", method="none"),
-            Heading("{}, adversarial distillation", "student", method="adversarial_kd", notes=(bracket,)),
-        ),
-        columns=(
-            Heading("PSNR, dB", metric="psnr", digits=3, notes=(channel,)),
-            Heading("SSIM", metric="ssim", digits=3, notes=(channel,)),
-            Heading("LPIPS", metric="lpips", digits=4, notes=("of which net is not stated",)),
-            Heading("parameters", metric="parameters", notes=(sizes,)),
-            Heading("MACs", metric="macs", notes=(sizes,)),
-            Heading("latency, ms", metric="latency", notes=(sizes,)),
-        ),
-        teacher=Heading("Dictionary net", model="vgg_sr-32atoms"),
-        students=(Heading("Student", model="vgg_sr"),),
-        notes=(unknown,),
-    )
-
+P2_TABLE_1 = Layout(
+    paper="P2",
+    number=1,
+    caption="8-fold face super-resolution",
+    metric="psnr",
+    head="net",
+    rows=(
+        Heading("RCAN", model="rcan", method="baseline"),
+        Heading("SRFBN", model="srfbn", method="baseline", notes=("which of its sizes is not stated",)),
+        Heading("{} (teacher)", "teacher", method="teacher"),
+        Heading("{}, no distillation", "student", method="none"),
+        Heading("{}, adversarial distillation", "student", method="adversarial_kd", notes=(P2_BRACKET,)),
+    ),
+    columns=(
+        Heading("PSNR, dB", metric="psnr", digits=3, notes=(P2_CHANNEL,)),
+        Heading("SSIM", metric="ssim", digits=3, notes=(P2_CHANNEL,)),
+        Heading("LPIPS", metric="lpips", digits=4, notes=("of which net is not stated",)),
+        Heading("parameters", metric="parameters", notes=(P2_COSTS,)),
+        Heading("MACs", metric="macs", notes=(P2_COSTS,)),
+        Heading("latency, ms", metric="latency", notes=(P2_COSTS,)),
+    ),
+    teacher=Heading("Dictionary net", model="vgg_sr-32atoms"),
+    students=(Heading("Student", model="vgg_sr"),),
+    notes=(P2_UNKNOWN,),
+)
 
 # -- P4: crowd counting --------------------------------------------------------------------------------------------
 
 P4_STUDENTS = (Heading("MCNN", model="mcnn"),)
 MAE = Heading("MAE", metric="mae")
 RMSE = Heading("RMSE", metric="rmse", notes=("called MSE in the paper's text",))
+P4_SIZE = (
+    "parameters, and their float32 weights at 4 bytes each. The paper prints file sizes, which mislead: 366.6 MB "
+    "for M-SFANet is what four copies of its 91.6 MB take, as a training checkpoint with an optimiser's moments "
+    "holds them; 0.532 MB for MCNN and 0.543 MB with KD differ by how, or for how many input channels, it was "
+    "saved, for distillation adds no parameters. By weights MCNN is 99.4 % smaller, not 99.85 %"
+)
+P4_ALPHA = "this alpha, the best of table 2, seems to have been chosen on test images"
+P4_GAIN = (
+    "the 17.55 % by which distillation is said to improve the student is (110.2 − 90.86)/110.2 of its MAE, which "
+    "the text calls accuracy, and compares two code bases; RMSE improves by 0.12 %"
+)
 
+P4_TABLE_1 = Layout(
+    paper="P4",
+    number=1,
+    caption="size and error of teacher and student",
+    metric="mae",
+    head="net",
+    rows=(
+        Heading("{} (teacher)", "teacher", method="teacher"),
+        Heading("{}", "student", method="none"),
+        Heading("{} with KD, alpha 0.1", "student", method="kd alpha=0.1", notes=(P4_ALPHA, P4_GAIN)),
+    ),
+    columns=(Heading("parameters (weights)", metric="size", notes=(P4_SIZE,)), MAE, RMSE),
+    teacher=Heading("M-SFANet", model="m_sfanet"),
+    students=P4_STUDENTS,
+)
 
-def p4_table_1() -> Layout:
-    """Size and error of teacher and student."""
-    size = (
-        "parameters, and their float32 weights at 4 bytes each. The paper prints file sizes, which mislead: 366.6 MB "
-        "for M-SFANet is what four copies of its 91.6 MB take, as a training checkpoint with an optimiser's moments "
-        "holds them; 0.532 MB for MCNN and 0.543 MB with KD differ by how, or for how many input channels, it was "
-        "saved, for distillation adds no parameters. By weights MCNN is 99.4 % smaller, not 99.85 %"
-    )
-    chosen = "this alpha, the best of table 2, seems to have been chosen on test images"
-    gain = (
-        "the 17.55 % by which distillation is said to improve the student is (110.2 − 90.86)/110.2 of its MAE, which "
-        "the text calls accuracy, and compares two code bases; RMSE improves by 0.12 %"
-    )
-    return Layout(
-        paper="P4",
-        number=1,
-        caption="size and error of teacher and student",
-        metric="mae",
-        head="net",
-        rows=(
-            Heading("{} (teacher)", "teacher", method="teacher"),
-            Heading("{}", "student", method="none"),
-            Heading("{} with KD, alpha 0.1", "student", method="kd alpha=0.1", notes=(chosen, gain)),
-        ),
-        columns=(Heading("parameters (weights)", metric="size", notes=(size,)), MAE, RMSE),
-        teacher=Heading("M-SFANet", model="m_sfanet"),
-        students=P4_STUDENTS,
-    )
+P4_CONTROL = (
+    "alpha 0 is this study's control. The paper has none: its student without distillation is the MCNN paper's "
+    "figure, from another code base"
+)
+P4_CHOICE = "alpha seems to have been chosen on test images; in this study validation chooses"
+P4_TREND = (
+    "MAE rises with alpha, and at 0.7 it is worse (110.85) than without distillation (110.2): the less "
+    "distillation, the better, down to the missing 0"
+)
+P4_UNEVEN = "RMSE does not follow alpha: at 0.5 it is higher (217.68) than at 0.7 (202.47)"
 
+P4_TABLE_2 = Layout(
+    paper="P4",
+    number=2,
+    caption="error against alpha",
+    metric="mae",
+    head="student",
+    rows=(
+        Heading("{}, alpha 0", "student", method="none", ours=True),
+        *(Heading(f"{{}}, alpha {alpha}", "student", method=f"kd alpha={alpha}") for alpha in (0.1, 0.3, 0.5, 0.7)),
+    ),
+    columns=(replace(MAE, notes=(P4_TREND,)), replace(RMSE, notes=(*RMSE.notes, P4_UNEVEN))),
+    students=P4_STUDENTS,
+    further_arms=True,
+    notes=(P4_CONTROL, P4_CHOICE),
+)
 
-def p4_table_2() -> Layout:
-    """Error against alpha, with the control that the paper lacks and this study's own ways to set alpha."""
-    control = (
-        "alpha 0 is this study's control. The paper has none: its student without distillation is the MCNN paper's "
-        "figure, from another code base"
-    )
-    trend = (
-        "MAE rises with alpha, and at 0.7 it is worse (110.85) than without distillation (110.2): the less "
-        "distillation, the better, down to the missing 0"
-    )
-    chosen = "alpha seems to have been chosen on test images; in this study validation chooses"
-    uneven = "RMSE does not follow alpha: at 0.5 it is higher (217.68) than at 0.7 (202.47)"
-    return Layout(
-        paper="P4",
-        number=2,
-        caption="error against alpha",
-        metric="mae",
-        head="student",
-        rows=(
-            Heading("{}, alpha 0", "student", method="none", ours=True),
-            *(Heading(f"{{}}, alpha {alpha}", "student", method=f"kd alpha={alpha}") for alpha in (0.1, 0.3, 0.5, 0.7)),
-        ),
-        columns=(replace(MAE, notes=(trend,)), replace(RMSE, notes=(*RMSE.notes, uneven))),
-        students=P4_STUDENTS,
-        further_arms=True,
-        notes=(control, chosen),
-    )
+LAYOUTS = (P0_TABLE_1, P0_TABLE_2, P0_TABLE_3, P1_TABLE_1, P2_TABLE_1, P4_TABLE_1, P4_TABLE_2)

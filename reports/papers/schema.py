@@ -1,7 +1,7 @@
-"""What a paper's comparison table is made of. paper_layouts.py has the papers' own, paper_tables.py fills them.
+"""The structure of a paper's comparison table: layouts.py has the papers' tables, tables.py fills them in.
 
-A row and a column each say a part of what stands where they meet: a net, a method, a metric. Rows or columns that
-stand for nets are written once and expanded for the paper's nets, or for a study's.
+A row and a column each specify a part of the cell where they cross: net, method or metric. A row or column for each
+teacher or student is declared once with that role, and expanded for the nets of the paper or of a study.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from reports.analysis.published import Published
 
 @dataclass(frozen=True)
 class Heading:
-    """A row or a column: its heading, and what it says of the figures along it; the crossing line says the rest.
+    """The heading of a row or column, with its part of the specification of its cells.
 
-    With a role it stands for a line per teacher or student, whose name takes the place of "{}" in its title.
+    A heading with a role, "teacher" or "student", is repeated for each such net, whose title replaces "{}".
     """
 
     title: str
     role: str = ""
     model: str = ""
     method: str = ""
-    """As in published.csv, with its setting where a paper has several: "kd alpha=0.1"."""
+    """A method of published.csv, with its setting if the paper reports several: "kd alpha=0.1"."""
     metric: str = ""
-    """A metric's bare name, or what a net has: "parameters", "size" (with the bytes of its weights), "macs",
-    "latency"."""
+    """A metric without its split, or a property of the net: "parameters", "size" (parameters with the bytes of the
+    weights), "macs", "latency"."""
     digits: int = 2
     versus: str = ""
-    """The method to which figures are differences."""
+    """The method to which the figures are differences; empty for plain figures."""
     arm: str = ""
-    """An arm of the study, for one that no paper reports."""
+    """An arm of the study that no paper reports; used instead of the method."""
     ours: bool = False
-    """Whether it is not in the paper."""
+    """Whether the row is an addition to the paper's table."""
     notes: tuple[str, ...] = ()
-    """What is known to be wrong, or open, in the paper's figures along it."""
+    """Known errors and gaps of the paper's figures in this row or column."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A paper's table; `metric` is what a study has to measure for the table to be about it."""
+    """A paper's table; it is shown for studies that measure `metric`."""
 
     paper: str
     number: int
@@ -55,7 +55,7 @@ class Layout:
     students: tuple[Heading, ...]
     teacher: Heading | None = None
     further_arms: bool = False
-    """Whether the study's arms that no paper reports have rows of their own."""
+    """Whether arms of the study that no paper reports are added as rows."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,7 +65,7 @@ class Layout:
 
 
 def combine(row: Heading, column: Heading) -> Heading:
-    """What stands where a row and a column meet."""
+    """Return the specification of the cell where `row` and `column` cross."""
     return replace(
         row,
         model=row.model or column.model,
@@ -75,40 +75,40 @@ def combine(row: Heading, column: Heading) -> Heading:
     )
 
 
-def expand_roles(lines: Iterable[Heading], names: dict[str, tuple[Heading, ...]]) -> Iterator[Heading]:
-    """The lines with a name for each role: of neighbours of one role all with the first name, then with the second."""
-    for role, group in groupby(lines, key=lambda line: line.role):
+def expand_roles(headings: Iterable[Heading], names: dict[str, tuple[Heading, ...]]) -> Iterator[Heading]:
+    """Yield the headings, those of a role repeated per net; adjacent ones of a role stay together."""
+    for role, group in groupby(headings, key=lambda heading: heading.role):
         neighbours = tuple(group)
         if not role:
             yield from neighbours
         for name in names.get(role, ()):
-            for line in neighbours:
-                title = line.title.replace("{}", name.title, 1)
-                yield replace(line, title=title, model=name.model, notes=(*line.notes, *name.notes))
+            for heading in neighbours:
+                title = heading.title.replace("{}", name.title, 1)
+                yield replace(heading, title=title, model=name.model, notes=(*heading.notes, *name.notes))
 
 
-def find_figure(layout: Layout, place: Heading) -> Published | None:
-    """The paper's figure at a crossing, where it has exactly one."""
-    reported = () if place.ours else published.find_figures(layout.paper, place.model, place.method)
-    found = [row for row in reported if row.is_of_metric(place.metric) and (row.versus or "") == place.versus]
+def find_figure(layout: Layout, spec: Heading) -> Published | None:
+    """Return the paper's figure for a cell, or None unless it reports exactly one."""
+    reported = () if spec.ours else published.find_figures(layout.paper, spec.model, spec.method)
+    found = [row for row in reported if row.is_of_metric(spec.metric) and (row.versus or "") == spec.versus]
     return found[0] if len(found) == 1 else None
 
 
 def assign_marks(layout: Layout) -> dict[str, str]:
-    """ "[a]", "[b]", … for each footnote, in reading order: caption, columns, rows, figures."""
-    columns, rows = (tuple(expand_roles(lines, layout.names)) for lines in (layout.columns, layout.rows))
+    """Return the mark of each footnote, "[a]", "[b]", …, in the order of caption, columns, rows, figures."""
+    columns, rows = (tuple(expand_roles(headings, layout.names)) for headings in (layout.columns, layout.rows))
     figures = [found for row in rows for column in columns if (found := find_figure(layout, combine(row, column)))]
-    texts = [*layout.notes, *(note for line in (*columns, *rows) for note in line.notes)]
+    texts = [*layout.notes, *(note for heading in (*columns, *rows) for note in heading.notes)]
     texts += [found.note for found in figures if found.note]
     return {text: f"[{letter}]" for text, letter in zip(dict.fromkeys(texts), string.ascii_lowercase, strict=False)}
 
 
-def add_marks(text: str, notes: tuple[str, ...], letters: dict[str, str]) -> str:
-    """The text with its footnotes' letters: "LDT [b][c]"."""
-    return " ".join([text, "".join(letters[note] for note in notes)]) if notes else text
+def add_marks(text: str, notes: tuple[str, ...], marks: dict[str, str]) -> str:
+    """Return the text with the marks of its footnotes: "LDT [b][c]"."""
+    return " ".join([text, "".join(marks[note] for note in notes)]) if notes else text
 
 
-def format_heading(layout: Layout, line: Heading, letters: dict[str, str]) -> str:
-    """A heading with the footnotes on the paper's figures along it: none where a net is only a study's."""
-    foreign = line.role and line.model not in {name.model for name in layout.names[line.role]}
-    return line.title if foreign else add_marks(line.title, line.notes, letters)
+def format_heading(layout: Layout, heading: Heading, marks: dict[str, str]) -> str:
+    """Return the title with the marks of its footnotes; without marks for a net that is not in the paper."""
+    foreign = heading.role and heading.model not in {name.model for name in layout.names[heading.role]}
+    return heading.title if foreign else add_marks(heading.title, heading.notes, marks)

@@ -1,6 +1,6 @@
-"""What a cell's search found: its trials ranked, the winner, and the table of the best.
+"""The tables of a cell's search: its best trials and, with several objectives, its Pareto front.
 
-Figures of the same are in search_figures.py. Only validation scores appear here; a search never reads test.
+All scores are of validation: a search never reads test data.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 TOP_TRIALS = 10
+"""Rows of the table of best trials; trials/ has all of them."""
 STATE_WORDS = {"PRUNED": "stopped"}
-"""As everywhere on the page; "pruned" would be read as pruned logits."""
+"""States renamed for readers, to whom "pruned" would suggest pruned logits."""
 
-MOST_COLUMNS = 8
-"""A space with more settings, as one with several conditional groups, shows each trial's own in one column."""
+MAX_COLUMNS = 8
+"""Most searched settings with a column each; beyond it, as in spaces with conditional groups, they share one column."""
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
@@ -32,22 +33,22 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 
 def make_search_table(records: StudyRecords, cell: Cell) -> Table:
-    """The best trials of a searched cell: completed ones by score, then the others by how far they came."""
-    written, ranked = records.get_metric(records.metric), rank_trials(records, cell)
+    """Return the best trials of a searched cell: completed ones by score, then the others by epochs done."""
+    metric, ranked = records.get_metric(records.metric), rank_trials(records, cell)
     names = list_parameters(cell, ranked)
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
         complete = trial["state"] == "COMPLETE"
         proposed = _format_settings(parse_json_object(trial["params"]), names)
-        score = written.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
+        score = metric.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
     return Table(
         name=f"search-{cell.name}",
         caption=f"{cell.name}: best trials of {len(ranked)}",
-        columns=("trial", "state", *(names if len(names) <= MOST_COLUMNS else ("settings",)), written.label, "epochs"),
-        align="rl" + ("r" * len(names) if len(names) <= MOST_COLUMNS else "l") + "rr",
+        columns=("trial", "state", *(names if len(names) <= MAX_COLUMNS else ("settings",)), metric.label, "epochs"),
+        align="rl" + ("r" * len(names) if len(names) <= MAX_COLUMNS else "l") + "rr",
         rows=tuple(rows),
         kinds=tuple(kinds),
         notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
@@ -55,7 +56,7 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
 
 
 def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
-    """The completed trials that no other beats in all objectives at once; None for a study with one objective."""
+    """Return the completed trials on the Pareto front of all objectives; None for a study with one objective."""
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else []
     trials = records.get_search_trials(cell)
@@ -66,30 +67,34 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
     if not objectives or not front:
         return None
-    names, written = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
+    names, metrics = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
     rows = [
-        (str(trial["number"]), *_format_settings(parse_json_object(trial["params"]), names), *_scores(trial, written))
+        (
+            str(trial["number"]),
+            *_format_settings(parse_json_object(trial["params"]), names),
+            *_format_scores(trial, metrics),
+        )
         for _, trial in shown.iterrows()
     ]
-    few = len(names) <= MOST_COLUMNS
+    few = len(names) <= MAX_COLUMNS
     return Table(
         name=f"pareto-{cell.name}",
         caption=f"{cell.name}: trials that no other is better than in every objective",
-        columns=("trial", *(names if few else ("settings",)), *(m.label for m in written)),
-        align="r" + ("r" * len(names) if few else "l") + "r" * len(written),
+        columns=("trial", *(names if few else ("settings",)), *(m.label for m in metrics)),
+        align="r" + ("r" * len(names) if few else "l") + "r" * len(metrics),
         rows=tuple(rows),
         kinds=("best",) + ("",) * (len(rows) - 1),
-        notes=(f"Of {len(complete)} completed trials. {written[0].words} alone decides what is confirmed.",),
+        notes=(f"Of {len(complete)} completed trials. {metrics[0].words} alone decides what is confirmed.",),
     )
 
 
-def _scores(trial: pd.Series, written: list[Metric]) -> tuple[str, ...]:
-    return tuple(one.format(float(trial[one.name])) for one in written)
+def _format_scores(trial: pd.Series, metrics: list[Metric]) -> tuple[str, ...]:
+    return tuple(metric.format(float(trial[metric.name])) for metric in metrics)
 
 
 def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
-    """A trial's settings: a column each, or all in one where there are many."""
-    if len(names) <= MOST_COLUMNS:
+    """Return the cells of a trial's settings: one per setting, or a single one if there are many."""
+    if len(names) <= MAX_COLUMNS:
         return tuple(format_value(params[name]) if name in params else "–" for name in names)
     return (", ".join(f"{name} {format_value(params[name])}" for name in names if name in params),)

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of an exported student: what it is, how it is fed, what it scores and where it comes from."""
+"""MODEL_CARD.md of an exported student: its net, inputs and outputs, scores and origin."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
+from reports.text.results import format_mean, format_p
 
 if TYPE_CHECKING:
     from trainables.export.cost import Latency
@@ -23,60 +24,59 @@ if TYPE_CHECKING:
 
 
 def make_model_card(
-    records: StudyRecords, cell: Cell, because: str, run: Any, config: Mapping[str, Any], written: ExportedModel
+    records: StudyRecords, cell: Cell, reason: str, run: Any, config: Mapping[str, Any], exported: ExportedModel
 ) -> str:
-    """The model card as Markdown."""
+    """Return the model card as Markdown."""
     blocks = [
-        f"# {_text(cell.student)}, trained under {_text(cell.arm)}",
-        _text(str(records.study.get("question") or "")),
-        _two("The net", _net(written)),
-        _two("What goes in and comes out", _feeding(records, written)),
-        to_markdown(_scores(records, cell, run)),
-        _against(records, cell),
-        _two("Latency of one image, one CPU thread", _latencies(written)),
-        _two("Where it comes from", _origin(records, cell, because, run, config)),
-        _two("Files", [(name, f"SHA-256 {digest}") for name, digest in written.sha256.items()]),
+        f"# {_escape_text(cell.student)}, trained under {_escape_text(cell.arm)}",
+        _escape_text(str(records.study.get("question") or "")),
+        _make_facts_table("The net", _describe_net(exported)),
+        _make_facts_table("Inputs and outputs", _describe_inputs(records, exported)),
+        to_markdown(_make_score_table(records, cell, run)),
+        _describe_verdict(records, cell),
+        _make_facts_table("Latency of one image, one CPU thread", _describe_latencies(exported)),
+        _make_facts_table("Origin", _describe_origin(records, cell, reason, run, config)),
+        _make_facts_table("Files", [(name, f"SHA-256 {digest}") for name, digest in exported.sha256.items()]),
     ]
     return "\n\n".join(block.strip() for block in blocks if block.strip()) + "\n"
 
 
-def _net(written: ExportedModel) -> list[tuple[str, str]]:
+def _describe_net(exported: ExportedModel) -> list[tuple[str, str]]:
     return [
-        ("parameters", f"{written.parameters:,}"),
-        ("multiply-accumulates", f"{written.macs:,} for one image (convolutions and matrix products)"),
+        ("parameters", f"{exported.parameters:,}"),
+        ("multiply-accumulates", f"{exported.macs:,} for one image (convolutions and matrix products)"),
         ("precision", "float32"),
-        ("ONNX against torch", f"differ by at most {written.worst_difference:.2g} on random inputs"),
-        ("made with", ", ".join(f"{name} {version}" for name, version in written.versions.items())),
+        ("ONNX against torch", f"differ by at most {exported.worst_difference:.2g} on random inputs"),
+        ("made with", ", ".join(f"{name} {version}" for name, version in exported.versions.items())),
     ]
 
 
-def _feeding(records: StudyRecords, written: ExportedModel) -> list[tuple[str, str]]:
-    _, channels, height, width = written.input_shape
-    size = "any size that the task's data has, here" if written.any_size else "of"
+def _describe_inputs(records: StudyRecords, exported: ExportedModel) -> list[tuple[str, str]]:
+    _, channels, height, width = exported.input_shape
+    size = "any size that the task's data has, here" if exported.any_size else "of"
     prediction = str(records.study.get("prediction") or "")  # schema 1 has none
-    _, *output = written.output_shape
+    _, *output = exported.output_shape
     return [
         ("input", f"`images`: batch × {channels} × {height} × {width}, float32; any batch, images {size} "
                   f"{height} × {width} pixels"),
         ("normalisation", "(pixels / 255 − mean) / std, per channel, pixels from 0 to 255"),
-        ("mean", ", ".join(str(value) for value in written.mean)),
-        ("std", ", ".join(str(value) for value in written.std)),
+        ("mean", ", ".join(str(value) for value in exported.mean)),
+        ("std", ", ".join(str(value) for value in exported.std)),
         ("output", f"`prediction`: batch × {' × '.join(map(str, output))}, float32"
                    + (f": {prediction}" if prediction else "")),
     ]  # fmt: skip
 
 
-def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
-    """Every metric that the cell's confirm runs measured outside of training, test first."""
+def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
+    """Return the table of all metrics of the cell's confirm runs except those of training, test metrics first."""
     runs = records.confirmed[records.confirmed["cell"] == cell.name]
     names = [name for name in records.section("metrics") if "/" in name and not name.startswith("train/")]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
         measured = runs[name].to_numpy(dtype=float) if name in runs else np.array([])
         if len(measured) and np.isfinite(measured).all():
-            written, mean = records.get_metric(name), compute_mean(measured.tolist())
-            half = f" ± {written.format(mean.interval.high - mean.mean)}" if mean.interval else ""
-            rows.append((written.label, f"{written.format(mean.mean)}{half}", str(mean.n), written.format(run[name])))
+            metric, mean = records.get_metric(name), compute_mean(measured.tolist())
+            rows.append((metric.label, format_mean(metric, mean), str(mean.n), metric.format(run[name])))
     return Table(
         name="scores",
         caption="Scores",
@@ -90,32 +90,31 @@ def _scores(records: StudyRecords, cell: Cell, run: Any) -> Table:
     )
 
 
-def _against(records: StudyRecords, cell: Cell) -> str:
-    """What the study says of this arm against the one it is compared with."""
+def _describe_verdict(records: StudyRecords, cell: Cell) -> str:
+    """Return the arm's difference and verdict against the arm it is compared with; "" if there is none."""
     row = next(row for c in compare_arms(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
     if row.not_judged:
-        return f"Against {_text(str(row.versus))}: not judged, {row.not_judged}."
+        return f"Against {_escape_text(str(row.versus))}: not judged, {row.not_judged}."
     if not row.paired or row.p is None:
         return ""
-    written = records.get_metric(records.test_metric)
-    unit = f" {written.difference_unit}" if written.difference_unit else ""
-    p = "< 0.001" if row.p < 0.001 else f"= {row.p:.3f}"
-    difference = written.format_signed(row.paired.difference)
+    metric = records.get_metric(records.test_metric)
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    p = format_p(row.p) if row.p < 0.001 else f"= {format_p(row.p)}"
+    difference = metric.format_signed(row.paired.difference)
     return (
-        f"Against {_text(str(row.versus))}, over {row.paired.n} shared seeds: "
-        f"{difference}{unit} "
-        f"{written.noun}, p {p} (Holm-corrected), {row.verdict}."
+        f"Against {_escape_text(str(row.versus))}, over {row.paired.n} shared seeds: {difference}{unit} "
+        f"{metric.noun}, p {p} (Holm-corrected), {row.verdict}."
     )
 
 
-def _latencies(written: ExportedModel) -> Iterable[tuple[str, str]]:
-    shape = " × ".join(map(str, written.input_shape))
-    yield "machine", f"{platform.system()} {platform.machine()}, {_cpu()}"
-    for runtime, measured in written.latencies.items():
-        yield f"{runtime}, input {shape}", _milliseconds(measured)
+def _describe_latencies(exported: ExportedModel) -> Iterable[tuple[str, str]]:
+    shape = " × ".join(map(str, exported.input_shape))
+    yield "machine", f"{platform.system()} {platform.machine()}, {_name_cpu()}"
+    for runtime, measured in exported.latencies.items():
+        yield f"{runtime}, input {shape}", _format_latency(measured)
 
 
-def _milliseconds(measured: Latency) -> str:
+def _format_latency(measured: Latency) -> str:
     median, low, high = (
         f"{1000 * seconds:.3g}"
         for seconds in (measured.median_seconds, measured.fastest_seconds, measured.slowest_seconds)
@@ -123,8 +122,8 @@ def _milliseconds(measured: Latency) -> str:
     return f"{median} ms (median; {low} to {high} in {measured.runs} passes)"
 
 
-def _origin(
-    records: StudyRecords, cell: Cell, because: str, run: Any, config: Mapping[str, Any]
+def _describe_origin(
+    records: StudyRecords, cell: Cell, reason: str, run: Any, config: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
     data, teacher, provenance = (
         records.section("inputs", "data"),
@@ -135,7 +134,7 @@ def _origin(
     params = parse_json_object(run["params"])
     facts: dict[str, Any] = {
         "study": records.name,
-        "chosen": because,
+        "chosen": reason,
         "arm": cell.arm,
         "loss": describe(config.get("loss")),
         "searched values": ", ".join(f"{name} {format_value(value)}" for name, value in params.items()),
@@ -159,17 +158,17 @@ def _origin(
     return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
 
-def _two(caption: str, rows: Iterable[tuple[str, str]]) -> str:
+def _make_facts_table(caption: str, rows: Iterable[tuple[str, str]]) -> str:
     return to_markdown(Table(caption, caption, ("what", "value"), "ll", tuple(rows)))
 
 
-def _text(value: str) -> str:
-    """A user's words in one line, whatever signs they hold."""
+def _escape_text(value: str) -> str:
+    """Return a user's text as one line of Markdown, with HTML and Markdown characters escaped."""
     escaped = html.escape(" ".join(value.split()), quote=False)
     return "".join(f"\\{sign}" if sign in "\\`*_[]#|" else sign for sign in escaped)
 
 
-def _cpu() -> str:
+def _name_cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

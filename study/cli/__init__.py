@@ -1,1 +1,1 @@
-"""What python -m study offers beside run: looking, stopping, going on, checking the machine."""
+"""The commands of `python -m study`, one module each."""

@@ -1,7 +1,7 @@
-"""Can this machine run studies? A line a check: all is well, this can be lived with, or what to do about it.
+"""python -m study doctor: checks whether this machine can run studies, one line each, with the way out if it cannot.
 
-Torch is asked in a process of its own: the engine knows nothing of it, and a broken installation must not end the
-examination. So is Ray: a process can be given up on. For `python -m study doctor`; hardware.py has the machine.
+Torch and Ray run in processes of their own: a broken installation must not end the checks, and a process that hangs can
+be given up. study/cli/hardware.py checks the machine.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rich.text import Text
 
 from study.cli import hardware
 from study.cli.hardware import Finding, Level
-from study.driver import check_inputs, preparation_lines
 from study.errors import InputError
-from study.records.study_json import gpu_names
+from study.preflight import check_inputs, format_preparations
+from study.records.provenance import list_gpu_names
 from study.space_file import load_space
 
 TORCH_SECONDS, RAY_SECONDS = 180, 120
-"""How long an answer is waited for; a cold disk is slow."""
+"""Time limits of the two processes; importing from a cold disk is slow."""
 
 STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "fails": "red"}
 
@@ -44,7 +44,7 @@ for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 
 versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "cuda": torch.version.cuda}
 print(json.dumps(versions | {"gpus": names}))
 """
-"""A pair that does not match fails at nms, and so does a GPU that one of them has no code for."""
+"""nms fails if torch and torchvision do not match, or if one of them has no code for the GPU."""
 
 RAY = """
 import sys
@@ -53,16 +53,16 @@ resources.connect(sys.argv[1] or None)
 try:
     nodes = resources.list_nodes()
     assert resources.ray.get(resources.ray.remote(lambda: 42).remote()) == 42
-    room = resources.allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
-    print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {room}")
+    trial = resources.allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
+    print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {trial}")
 finally:
     resources.disconnect()
 """
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the machine is to be used for, as the command line says."""
+class DoctorOptions:
+    """The options of doctor: what the machine is to run."""
 
     storage: Path
     space: Path | None = None
@@ -71,62 +71,64 @@ class Wish:
     gpus_per_worker: float | None = None
     address: str | None = None
     workers_per_trial: int | None = None
-    """Without it, the space file's."""
+    """None takes the space file's."""
 
 
-def examine(wish: Wish, console: Console) -> bool:
-    """Make every check, and tell each as it is made; False if one fails."""
+def run_checks(options: DoctorOptions, console: Console) -> bool:
+    """Run every check and print its result; return whether none fails."""
     levels: list[Level] = []
-    for finding in findings(wish):
+    for finding in run_all_checks(options):
         levels.append(finding.level)
-        console.print(Text.assemble((f"{finding.level:<9}", STYLES[finding.level]), finding.says), soft_wrap=True)
+        console.print(Text.assemble((f"{finding.level:<9}", STYLES[finding.level]), finding.message), soft_wrap=True)
     counts = f"{len(levels)} checks, {levels.count('warning')} with a warning, {levels.count('fails')} failed"
     console.print(f"\n{counts}", soft_wrap=True)
     return "fails" not in levels
 
 
-def findings(wish: Wish) -> Iterator[Finding]:
+def run_all_checks(options: DoctorOptions) -> Iterator[Finding]:
     yield Finding("ok", f"Python {platform.python_version()} at {sys.executable}")
-    yield packages()
-    yield from torch(gpu_names(), wish.gpus_per_worker)
-    free, trials = hardware.free_memory(), os.cpu_count() or 1
-    yield hardware.cores()
-    yield hardware.memory(free, trials)
+    yield check_packages()
+    yield from check_torch(list_gpu_names(), options.gpus_per_worker)
+    free, trials = hardware.read_free_memory(), os.cpu_count() or 1
+    yield hardware.check_cores()
+    yield hardware.check_memory(free, trials)
     if Path("/dev/shm").is_dir():
-        yield hardware.shared_memory(free, shutil.disk_usage("/dev/shm").free)
-    yield hardware.open_files()
-    yield from hardware.disk(wish.storage)
-    yield ray(wish.address, wish.gpus_per_worker, wish.workers_per_trial or workers_of(wish))
-    if wish.space is not None:
-        yield from the_space(wish.space, wish)
+        yield hardware.check_shared_memory(free, shutil.disk_usage("/dev/shm").free)
+    yield hardware.check_open_files()
+    yield from hardware.check_storage(options.storage)
+    yield check_ray(
+        options.address, options.gpus_per_worker, options.workers_per_trial or read_workers_per_trial(options)
+    )
+    if options.space is not None:
+        yield from check_space_file(options.space, options)
 
 
-def packages() -> Finding:
-    """Whether what kdstudy needs is installed, in the versions it needs."""
+def check_packages() -> Finding:
+    """Check that the packages that kdstudy requires are installed, in the required versions."""
     try:
-        needed = [Requirement(line) for line in importlib.metadata.requires("kdstudy") or []]
+        required = [Requirement(line) for line in importlib.metadata.requires("kdstudy") or []]
     except importlib.metadata.PackageNotFoundError:
         return Finding("fails", "kdstudy is not installed: pip install -e . in its folder")
-    found, amiss = [], []
-    for package in needed:
+    found, problems = [], []
+    for package in required:
         if package.marker is not None and not package.marker.evaluate({"extra": ""}):
             continue
         try:
             version = importlib.metadata.version(package.name)
         except importlib.metadata.PackageNotFoundError:
-            amiss.append(f"{package.name} is missing")
+            problems.append(f"{package.name} is missing")
             continue
         found.append(f"{package.name} {version}")
         if not package.specifier.contains(version, prereleases=True):
-            amiss.append(f"{package.name} is {version}, {package.specifier} is needed")
-    if amiss:
-        return Finding("fails", f"packages: {'; '.join(amiss)}: pip install -e . in kdstudy's folder brings them")
+            problems.append(f"{package.name} is {version}, {package.specifier} is needed")
+    if problems:
+        return Finding("fails", f"packages: {'; '.join(problems)}: pip install -e . in kdstudy's folder brings them")
     return Finding("ok", f"packages: {', '.join(found)}")
 
 
-def torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
-    """Whether torch and torchvision belong together, and torch can use the GPUs that the driver shows."""
-    answer, problem = asked(TORCH, [], TORCH_SECONDS)
+def check_torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
+    """Check that torch and torchvision fit together, and that torch can use the GPUs that the driver shows."""
+    answer, problem = run_python(TORCH, [], TORCH_SECONDS)
     if problem:
         yield Finding("fails", f"torch and torchvision: {problem}: pip install -U torch torchvision, both at once")
         return
@@ -137,7 +139,7 @@ def torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
         yield Finding("ok", f"torch computes on {len(found['gpus'])} GPU: {', '.join(found['gpus'])}")
     elif not gpus:
         yield Finding("ok", "no GPU, trials run on the CPU")
-    else:  # Ray hands out what the driver shows, and a trial that gets a GPU trains on it
+    else:  # Ray assigns the GPUs that the driver shows, and a trial that gets one trains on it
         yield Finding(
             "warning" if gpus_per_worker == 0 else "fails",
             f"the driver shows {len(gpus)} GPU ({', '.join(gpus)}) that torch ({build}) cannot use: install a torch "
@@ -145,36 +147,38 @@ def torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Finding]:
         )
 
 
-def workers_of(wish: Wish) -> int:
-    """How many processes train a trial together, as the space file has it; 1 where there is none that can be read."""
+def read_workers_per_trial(options: DoctorOptions) -> int:
+    """Return the space file's workers per trial; 1 without a space file that can be loaded."""
     try:
-        return load_space(wish.space, wish.profile, wish.data_dir).study.workers_per_trial if wish.space else 1
+        return (
+            load_space(options.space, options.profile, options.data_dir).study.workers_per_trial if options.space else 1
+        )
     except InputError:
-        return 1  # told by the_space
+        return 1  # check_space_file reports the error
 
 
-def ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Finding:
-    """Whether Ray starts, or is there at the address, runs a task, and has room for a trial of so many workers."""
+def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Finding:
+    """Check that Ray starts, or answers at the address, runs a task, and has room for a trial of this many workers."""
     share = "" if gpus_per_worker is None else str(gpus_per_worker)
-    answer, problem = asked(RAY, [address or "", share, str(workers)], RAY_SECONDS)
+    answer, problem = run_python(RAY, [address or "", share, str(workers)], RAY_SECONDS)
     where = f"Ray at {address}" if address else "Ray on this machine"
     if not problem:
         return Finding("ok", f"{where} runs a task: {answer}")
     return Finding("fails", f"{where}: {problem}")
 
 
-def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
-    """Whether the study of a space file could start: its data, teacher, room and seeds."""
+def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
+    """Check that the study of a space file can start: its data, its teacher, its seeds."""
     from reports.text.summary import warn_of_few_seeds
 
     try:
-        loaded = load_space(path, wish.profile, wish.data_dir)
+        loaded = load_space(path, options.profile, options.data_dir)
         study = loaded.study
         profile = f", profile {loaded.profile}" if loaded.profile else ""
         yield Finding("ok", f"{path}{profile}: {study.name}, {len(study.cells)} cells")
-        data = check_inputs(study, wish.storage).get("data", {}).get("name", "none")
+        data = check_inputs(study, options.storage).get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
-        to_prepare = preparation_lines(study.task.list_preparations(wish.storage, study.plan))
+        to_prepare = format_preparations(study.task.list_preparations(options.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:
         yield Finding("fails", str(error))
@@ -183,16 +187,16 @@ def the_space(path: Path, wish: Wish) -> Iterator[Finding]:
         yield Finding("warning", warning)
 
 
-def asked(code: str, words: list[str], seconds: float) -> tuple[str, str]:
-    """What a Python process of its own prints last, and its problem in a line, if it has one."""
+def run_python(code: str, words: list[str], seconds: float) -> tuple[str, str]:
+    """Run code in a new Python process; return the last line that it prints, and its problem in one line, if any."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return "", f"no answer in {seconds:g} s"
-    answer = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode == 0:
+    answer = (process.stdout.strip().splitlines() or [""])[-1]
+    if process.returncode == 0:
         return answer, ""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return answer, lines[-1].removeprefix("study.errors.InputError: ") if lines else f"exit code {done.returncode}"
+    lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+    return answer, lines[-1].removeprefix("study.errors.InputError: ") if lines else f"exit code {process.returncode}"

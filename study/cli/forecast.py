@@ -1,8 +1,8 @@
-"""What a study will take, without training: its real flow, run against a clock that only counts.
+"""The estimate of --dry-run: the study's own coordinator, run against a simulated clock without training.
 
-Slots take trials from a Flow as Ray's workers would, an epoch takes the seconds it was measured to take, and scores
-come from made-up curves, so that the stopping rule stops about as many trials as it will. Left out: what Ray and a
-worker take to start, what failures cost, and that trials side by side may slow each other down more than measured.
+Trials take slots as on Ray's workers, each epoch takes its measured seconds, and scores follow random curves, so that
+the stopping rule ends about as many trials as it will. Not included: the start of Ray and its workers, failures, and a
+slowdown of concurrent trials beyond the measured one.
 """
 
 from __future__ import annotations
@@ -21,86 +21,90 @@ from typing import Any
 import optuna
 import pyarrow.parquet as pq
 
-from study.cli.epoch_times import Pace, assumed
+from study.cli.epoch_times import EpochTimes, assume_epoch_seconds
 from study.engine.coordinator import Coordinator
-from study.engine.replay import replay
-from study.engine.usage import HOUR, exhausted_cap
+from study.engine.replay import replay_records
+from study.engine.usage import HOUR, find_exhausted_cap
 from study.errors import InputError
 from study.records.rows import RunningTrial
 from study.records.segments import Records, read_segments
-from study.records.study_json import check_same, fingerprints, runs_of
+from study.records.study_json import collect_fingerprints, list_runs, read_same_study
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
 from study.task import Preparation
 from study.trial import EpochResult, TrialState
 
 SIMULATED_TRIALS = 200
-"""The figures are means over as many simulations as have so many trials: which ones halving stops is chance."""
+"""Simulations are repeated until they have this many trials: which trials the stopping rule ends is random."""
+
 NOISE = 0.3
-"""Of an epoch's score, in deviations of the trials' final scores; how many are stopped hardly depends on it."""
+"""Standard deviation of an epoch's score, in units of that of the final scores. The number of stopped trials hardly
+depends on it."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left to do of a study, and what it takes. Preparations are in the hours and the epochs."""
+    """What is left of a study and what it takes; hours and epochs include preparations."""
 
     trials: int
     searches: int
-    """Of the trials, those of searches."""
+    """The number of search trials among them."""
     stopped: int
-    """Of the searches' trials, those that the stopping rule is expected to end early."""
+    """Search trials that the stopping rule is expected to end early."""
     epochs: int
     wall_seconds: float
     gpu_hours: float
     epoch_seconds: float
-    """The mean over the trials' epochs."""
+    """Mean over the trials' epochs."""
     concurrent: int
     recorded: int
-    """Trials that have ended already, and are not in the figures."""
+    """Trials that have ended already; no other figure includes them."""
     source: str
-    """Where the seconds come from; empty if nobody knows, and then the seconds and hours mean nothing."""
+    """Where the seconds come from; empty if unknown, and then seconds and hours have no meaning."""
     over: str
-    """Which cap of the budget will end the study before its end; empty if none."""
+    """The cap of the budget that will end the study early; empty if none will."""
     problem: str = ""
-    """Why the study cannot go on, as its folder stands; empty if it can."""
+    """Why the study cannot continue, from its records; empty if it can."""
 
 
-def forecast(
+def forecast_study(
     study: Study,
     inputs: Mapping[str, Any],
     storage: Path,
     preparations: Sequence[Preparation],
-    pace: Pace | None,
+    times: EpochTimes | None,
     concurrent: int,
     gpus: float,
     retry_failed: bool = False,
 ) -> Forecast:
-    """What a run of this study takes from where its folder stands, with so many trials at once of so many GPUs each.
+    """Forecast a run that resumes the study in its folder, with `concurrent` trials at once of `gpus` GPUs each.
 
-    A folder of this name that holds another study counts as empty. Without a pace, all but seconds and hours is told.
+    A folder that holds another study counts as empty. Without `times`, seconds and hours have no meaning.
     Raises RecordsError if the study's rows cannot be read.
     """
     budget = replace(study.budget, wall_hours=None, gpu_hours=None)
-    sampler = study.sampler if isinstance(study.sampler, Grid) else Random()  # a grid says how many trials there are
-    planned = replace(study, budget=budget, sampler=sampler)
+    sampler = study.sampler if isinstance(study.sampler, Grid) else Random()  # a grid decides the number of trials
+    simulated = replace(study, budget=budget, sampler=sampler)
+    fingerprints = collect_fingerprints(inputs)
     forecasts: list[Forecast] = []
     with tempfile.TemporaryDirectory(prefix="kdstudy-forecast-") as scratch:
-        runs = _copied(study, inputs, storage / study.name, Path(scratch))
+        runs = _copy_rows(study, inputs, storage / study.name, Path(scratch))
         while not forecasts or (forecasts[0].stopped and len(forecasts) * forecasts[0].trials < SIMULATED_TRIALS):
-            records = Records(Path(scratch), study.task.metrics)
-            flow = Coordinator(
-                planned, records, optuna.storages.InMemoryStorage(), [*preparations], fingerprints(inputs)
+            records, journal = Records(Path(scratch), study.task.metrics), optuna.storages.InMemoryStorage()
+            coordinator = Coordinator(
+                simulated, records, journal, [*preparations], fingerprints, flush_seconds=math.inf
             )
-            flow.flush_seconds, flow.resources = math.inf, {"gpus": gpus}
-            replay(flow, retry_failed, runs)
-            forecasts.append(_simulated(flow, pace, concurrent, random.Random(len(forecasts)), study.budget))
-    return _mean(forecasts)
+            coordinator.set_resources({"gpus": gpus})
+            replay_records(coordinator, retry_failed, runs)
+            rng = random.Random(len(forecasts))
+            forecasts.append(_simulate(coordinator, times, concurrent, rng, study.budget))
+    return _average(forecasts)
 
 
-def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path) -> list[dict[str, Any]]:
-    """Put a copy of the study's rows, if there are any, into `scratch`; returns its earlier runs."""
+def _copy_rows(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path) -> list[dict[str, Any]]:
+    """Copy the study's rows, if there are any, into `scratch`; return its earlier runs."""
     try:
-        earlier = check_same(folder, study, inputs)
+        earlier = read_same_study(folder, study, inputs)
     except InputError:
         return []
     if earlier is None:
@@ -108,86 +112,94 @@ def _copied(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path
     records = Records(scratch, study.task.metrics)
     for table in (records.trials, records.epochs):
         pq.write_table(read_segments(folder / table.folder.name, table.schema), table.folder / "00000001.parquet")
-    return runs_of(earlier)
+    return list_runs(earlier)
 
 
-def _simulated(flow: Coordinator, pace: Pace | None, concurrent: int, draw: random.Random, budget: Budget) -> Forecast:
-    gpu_seconds, recorded, searched, stopped = flow.gpu_seconds, *_ended(flow)
-    ticks = list(_ticks(flow, pace or assumed(1.0), concurrent, draw))
+def _simulate(
+    coordinator: Coordinator, times: EpochTimes | None, concurrent: int, rng: random.Random, budget: Budget
+) -> Forecast:
+    usage = coordinator.usage
+    gpu_seconds, earlier_wall_seconds = usage.gpu_seconds, usage.wall_seconds
+    recorded, searched, stopped = _count_ended(coordinator)
+    ticks = list(_run_epochs(coordinator, times or assume_epoch_seconds(1.0), concurrent, rng))
     wall_seconds = ticks[-1][0] if ticks else 0.0
-    trials_ended, searches_ended, all_stopped = _ended(flow)
+    trials_ended, searches_ended, all_stopped = _count_ended(coordinator)
+    cap = find_exhausted_cap(budget, earlier_wall_seconds + wall_seconds, usage.gpu_seconds)
     return Forecast(
         trials=trials_ended - recorded,
         searches=searches_ended - searched,
         stopped=all_stopped - stopped,
         epochs=len(ticks),
         wall_seconds=wall_seconds,
-        gpu_hours=(flow.gpu_seconds - gpu_seconds) / HOUR,
+        gpu_hours=(usage.gpu_seconds - gpu_seconds) / HOUR,
         epoch_seconds=mean([seconds for _, phase, seconds in ticks if phase != "prepare"] or [0.0]),
         concurrent=concurrent,
         recorded=recorded,
-        source=pace.source if pace else "",
-        over=exhausted_cap(budget, flow.wall_seconds_before + wall_seconds, flow.gpu_seconds) if pace else "",
-        problem=flow.problem,
+        source=times.source if times else "",
+        over=cap if times else "",
+        problem=coordinator.problem,
     )
 
 
-def _ticks(flow: Coordinator, pace: Pace, concurrent: int, draw: random.Random) -> Iterator[tuple[float, str, float]]:
-    """The end of each epoch, in the order of time: when, in which phase, after how many seconds."""
-    under_way: list[tuple[float, int, RunningTrial, float]] = []
-    now, order = 0.0, itertools.count()  # of two epochs that end at once, the one begun first comes first
+def _run_epochs(
+    coordinator: Coordinator, times: EpochTimes, concurrent: int, rng: random.Random
+) -> Iterator[tuple[float, str, float]]:
+    """Yield the end of each epoch in order of time: the simulated time, the phase and the epoch's seconds."""
+    running: list[tuple[float, int, RunningTrial, float]] = []
+    now, order = 0.0, itertools.count()  # of two epochs that end at once, the one started first comes first
     while True:
-        while len(under_way) < concurrent and (run := flow.next()) is not None:
-            heapq.heappush(under_way, (now + pace.of(run.trial), next(order), run, draw.gauss(0, 1)))
-        if not under_way:
+        while len(running) < concurrent and (run := coordinator.next_trial()) is not None:
+            heapq.heappush(running, (now + times.find_seconds(run.trial), next(order), run, rng.gauss(0, 1)))
+        if not running:
             return
         ended = False
         while not ended:
-            now, _, run, final = heapq.heappop(under_way)
-            seconds = pace.of(run.trial)
-            ended = flow.report(run.trial.id, _row(flow.study, run, final, seconds, draw), "")
+            now, _, run, final_score = heapq.heappop(running)
+            seconds = times.find_seconds(run.trial)
+            row = _make_result(coordinator.study, run, final_score, seconds, rng)
+            ended = coordinator.report(run.trial.id, row, "")
             if not ended:
-                heapq.heappush(under_way, (now + seconds, next(order), run, final))
+                heapq.heappush(running, (now + seconds, next(order), run, final_score))
             yield now, run.trial.phase, seconds
 
 
-def _row(study: Study, run: RunningTrial, final: float, seconds: float, draw: random.Random) -> EpochResult:
-    """An epoch whose scores move towards `final`, in units in which trials' final scores are N(0, 1).
+def _make_result(
+    study: Study, run: RunningTrial, final_score: float, seconds: float, rng: random.Random
+) -> EpochResult:
+    """Return an epoch whose scores approach `final_score`, in units in which final scores are N(0, 1).
 
-    As many would be stopped if lower were better: the curves are the same upside down.
+    The distribution is symmetric, so the metric's direction makes no difference.
     """
     epoch = run.epochs_done + 1
-    score = final * (1 - math.exp(-3 * epoch / run.trial.epochs)) + NOISE * draw.gauss(0, 1)
+    score = final_score * (1 - math.exp(-3 * epoch / run.trial.epochs)) + NOISE * rng.gauss(0, 1)
     metrics = dict.fromkeys([*study.objective_directions, study.test_metric], score)
     return EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=seconds)
 
 
-def _ended(flow: Coordinator) -> tuple[int, int, int]:
-    """How many trials have ended, of these how many of searches, of these how many the stopping rule ended."""
-    searched = [state for cell in flow.cells.values() for state, _ in cell.searched.values()]
-    confirmed = sum(state is not None for cell in flow.cells.values() for state in cell.confirmed.values())
+def _count_ended(coordinator: Coordinator) -> tuple[int, int, int]:
+    """Return the number of ended trials, of search trials among them, and of those ended by the stopping rule."""
+    cells = coordinator.cells.values()
+    searched = [state for cell in cells for state, _ in cell.searched.values()]
+    confirmed = sum(state is not None for cell in cells for state in cell.confirmed.values())
     return len(searched) + confirmed, len(searched), searched.count(TrialState.PRUNED)
 
 
-def _mean(forecasts: Sequence[Forecast]) -> Forecast:
-    def of(name: str) -> float:
-        return mean(float(getattr(forecast, name)) for forecast in forecasts)
-
+def _average(forecasts: Sequence[Forecast]) -> Forecast:
     return replace(
         forecasts[0],
-        stopped=round(of("stopped")),
-        epochs=round(of("epochs")),
-        wall_seconds=of("wall_seconds"),
-        gpu_hours=of("gpu_hours"),
-        epoch_seconds=of("epoch_seconds"),
+        stopped=round(mean(forecast.stopped for forecast in forecasts)),
+        epochs=round(mean(forecast.epochs for forecast in forecasts)),
+        wall_seconds=mean(forecast.wall_seconds for forecast in forecasts),
+        gpu_hours=mean(forecast.gpu_hours for forecast in forecasts),
+        epoch_seconds=mean(forecast.epoch_seconds for forecast in forecasts),
     )
 
 
-# -- in words ----------------------------------------------------------------------------------------------------------
+# -- as text -----------------------------------------------------------------------------------------------------------
 
 
-def lines(forecast: Forecast, name: str) -> list[str]:
-    """The forecast for a user who has asked for a dry run of the study `name`."""
+def format_forecast(forecast: Forecast, name: str) -> list[str]:
+    """Return the forecast of the study `name` in one or two lines."""
     if not forecast.trials:
         return [forecast.problem or "nothing is left to train"]
     left = f"what is left, {forecast.trials} trials: " if forecast.recorded else ""
@@ -196,20 +208,20 @@ def lines(forecast: Forecast, name: str) -> list[str]:
     if not forecast.source:
         return [
             f"{left}about {forecast.epochs} epochs with preparations{halving}",
-            "to price it, give --seconds-per-epoch, or measure a few epochs first: "
+            "for a time estimate pass --seconds-per-epoch, or run a few epochs first: "
             f"add --trials 1 --seeds 1 --epochs 2 --name {name}-try",
         ]
-    gpus = f", {_plain(forecast.gpu_hours)} GPU hours" if forecast.gpu_hours else ""
-    said = [
-        f"{left}about {duration(forecast.wall_seconds)} on {forecast.concurrent} "
+    gpus = f", {_format_hours(forecast.gpu_hours)} GPU hours" if forecast.gpu_hours else ""
+    lines = [
+        f"{left}about {format_duration(forecast.wall_seconds)} on {forecast.concurrent} "
         f"trial{'s' if forecast.concurrent > 1 else ''} at once "
         f"({forecast.epoch_seconds:.3g} s an epoch, {forecast.source}){gpus}{halving}"
     ]
-    return said + ([f"its budget ends it before: {forecast.over}"] if forecast.over else [])
+    return lines + ([f"its budget ends it before: {forecast.over}"] if forecast.over else [])
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that matter: 42 s, 12 min, 1 h 10 min, 3 d 4 h."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: 42 s, 12 min, 1 h 10 min, 3 d 4 h."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -221,5 +233,5 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def _plain(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     return f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"

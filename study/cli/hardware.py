@@ -1,4 +1,4 @@
-"""What a machine offers studies: cores, memory, disks, locks, a clock. The part of doctor.py that needs no packages."""
+"""Checks of `python -m study doctor` of the machine: cores, memory, disks, file locks, the clock."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-ROOM_BYTES, LITTLE_ROOM_BYTES = 1e8, 5e9
-"""Free disk below which nothing works; below which checkpoints and a large teacher's outputs may not fit."""
+MIN_FREE_BYTES, LOW_FREE_BYTES = 1e8, 5e9
+"""Free disk space below which nothing works, and below which checkpoints and a teacher's outputs may not fit."""
 
 WORKER_BYTES = 1e9
-"""A worker with torch loaded, roughly."""
+"""Approximate memory of a worker that has imported torch."""
 
 OPEN_FILES = 4096
 """Ray raises the soft limit to the hard one by itself, and warns below this."""
@@ -27,11 +27,11 @@ OPEN_FILES = 4096
 RAY_SHARE, RAY_LEAST_CAP_BYTES, RAY_SHM_SHARE = 0.3, 1e10, 0.95
 """Ray's object store takes this share of the memory, capped by this share of /dev/shm, but never below the cap."""
 
-FULL = 0.95
-"""Ray stores nothing more on a disk that is so full."""
+RAY_DISK_SHARE = 0.95
+"""Ray stores nothing more on a disk that is fuller than this."""
 
 CLOCK_SECONDS = 5.0
-"""A file server's clock may be so far from ours: times of a study's files and rows are compared by people."""
+"""Tolerated difference of a file server's clock: users compare the times of a study's files and rows."""
 
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "beegfs", "gpfs", "ceph", "glusterfs", "afs", "fuse")
 
@@ -48,42 +48,46 @@ Level = Literal["ok", "warning", "fails"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check says."""
+    """The result of a check, with the way out if it is not ok."""
 
     level: Level
-    says: str
+    message: str
 
 
-def cores() -> Finding:
-    there = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    if usable < there:
-        return Finding("warning", f"{there} cores, {usable} of them usable here: give --max-concurrent {usable}")
-    return Finding("ok", f"{there} cores")
+def check_cores() -> Finding:
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    if usable < cores:
+        return Finding("warning", f"{cores} cores, {usable} of them usable here: give --max-concurrent {usable}")
+    return Finding("ok", f"{cores} cores")
 
 
-def memory(free: float, trials: int) -> Finding:
-    """Whether so many trials at once fit."""
+def check_memory(free: float, trials: int) -> Finding:
+    """Check whether this many trials at once fit into `free` bytes of memory."""
     if free < trials * WORKER_BYTES:
         fit = max(1, int(free / WORKER_BYTES))
-        return Finding("warning", f"memory: {gb(free)} free, little for {trials} trials: --max-concurrent {fit}")
-    return Finding("ok", f"memory: {gb(free)} free")
+        message = f"memory: {format_gb(free)} free, little for {trials} trials: --max-concurrent {fit}"
+        return Finding("warning", message)
+    return Finding("ok", f"memory: {format_gb(free)} free")
 
 
-def shared_memory(free: float, shared: float) -> Finding:
-    """Whether Ray's object store, of `free` memory, fits into /dev/shm."""
+def check_shared_memory(free: float, shared: float) -> Finding:
+    """Check whether Ray's object store, on a machine with `free` bytes of memory, fits into `shared` bytes of /dev/shm.
+
+    The rule is that of resolve_object_store_memory in ray/_private/utils.py.
+    """
     store = min(RAY_SHARE * free, max(RAY_LEAST_CAP_BYTES, RAY_SHM_SHARE * shared))
     if shared < store:
         return Finding(
             "warning",
-            f"/dev/shm: {gb(shared)} free, less than the {gb(store)} of Ray's object store, which will lie on disk: "
-            f"make it larger, in a container by --shm-size={store / 1e9:.0f}gb",
+            f"/dev/shm: {format_gb(shared)} free, less than the {format_gb(store)} of Ray's object store, which will "
+            f"lie on disk: make it larger, in a container by --shm-size={store / 1e9:.0f}gb",
         )
-    return Finding("ok", f"/dev/shm: {gb(shared)} free, Ray's object store takes {gb(store)}")
+    return Finding("ok", f"/dev/shm: {format_gb(shared)} free, Ray's object store takes {format_gb(store)}")
 
 
-def free_memory() -> float:
-    """In bytes, within what a container may take."""
+def read_free_memory() -> float:
+    """Return the free memory in bytes, within a container's limit."""
     info = Path("/proc/meminfo")
     if not info.is_file():
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -95,59 +99,47 @@ def free_memory() -> float:
     return free
 
 
-def open_files() -> Finding:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY and most < OPEN_FILES:
-        return Finding("warning", f"at most {most} open files, Ray wants {OPEN_FILES}: raise it (ulimit -Hn)")
-    return Finding("ok", f"open files: {'no limit' if most == resource.RLIM_INFINITY else f'at most {most}'}")
+def check_open_files() -> Finding:
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < OPEN_FILES:
+        return Finding("warning", f"at most {limit} open files, Ray wants {OPEN_FILES}: raise it (ulimit -Hn)")
+    return Finding("ok", f"open files: {'no limit' if limit == resource.RLIM_INFINITY else f'at most {limit}'}")
 
 
-def disk(storage: Path) -> Iterator[Finding]:
-    """Room, rights, locks and the clock where studies are kept; room where Ray keeps its files."""
-    place = next(parent for parent in (storage, *storage.parents) if parent.exists())
-    where = str(storage) if place == storage else f"{storage}, to be made in {place}"
-    if not place.is_dir():
-        yield Finding("fails", f"storage {where}: {place} is no folder: give another --storage-path")
+def check_storage(storage: Path) -> Iterator[Finding]:
+    """Check space, permissions, file locks and the clock of the storage, and the space for Ray's files."""
+    parent = next(path for path in (storage, *storage.parents) if path.exists())
+    where = str(storage) if parent == storage else f"{storage}, to be made in {parent}"
+    if not parent.is_dir():
+        yield Finding("fails", f"storage {where}: {parent} is no folder: give another --storage-path")
         return
-    free = shutil.disk_usage(place).free
-    level: Level = "fails" if free < ROOM_BYTES else "warning" if free < LITTLE_ROOM_BYTES else "ok"
-    yield Finding(level, f"storage {where}: {gb(free)} free" + (": make room" if level != "ok" else ""))
+    free = shutil.disk_usage(parent).free
+    level: Level = "fails" if free < MIN_FREE_BYTES else "warning" if free < LOW_FREE_BYTES else "ok"
+    way_out = ": free disk space" if level != "ok" else ""
+    yield Finding(level, f"storage {where}: {format_gb(free)} free{way_out}")
     try:
-        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as probe:
-            yield from _probed(Path(probe) / "probe")
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=parent) as probe:
+            yield from _check_file(Path(probe) / "probe")
     except OSError as error:
-        yield Finding("fails", f"storage {place} cannot be written ({error.strerror}): give another --storage-path")
+        yield Finding("fails", f"storage {parent} cannot be written ({error.strerror}): give another --storage-path")
     temporary = shutil.disk_usage(tempfile.gettempdir())
-    if temporary.used / temporary.total > FULL:
-        yield Finding("warning", f"{tempfile.gettempdir()} is over 95 % full, and Ray keeps its files there: make room")
+    if temporary.used / temporary.total > RAY_DISK_SHARE:
+        message = f"{tempfile.gettempdir()} is over 95 % full, and Ray keeps its files there: free disk space"
+        yield Finding("warning", message)
 
 
-def file_system(path: Path) -> str:
-    """The type of the file system that a path lies on, as the system calls it; "unknown" if it does not say."""
-    mounts = Path("/proc/mounts")
-    if not mounts.is_file():
-        return "unknown"
-    fields = [line.split() for line in mounts.read_text().splitlines()]
-    holding = [(point, kind) for _, point, kind, *_ in fields if path.resolve().is_relative_to(_unescaped(point))]
-    return max(holding, key=lambda pair: len(pair[0]), default=("", "unknown"))[1]
-
-
-def gb(size_bytes: float) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
-
-
-def _probed(file: Path) -> Iterator[Finding]:
-    """What a new file on the storage tells."""
+def _check_file(file: Path) -> Iterator[Finding]:
+    """Check locks and clock with a new file on the storage."""
     file.write_text("")
     skew = file.stat().st_mtime - time.time()
-    kind = file_system(file)
-    what = f"file system {kind}{', over the network' if kind.split('.')[0] in NETWORK else ''}"
-    if _lock_holds(file):
-        yield Finding("ok", f"{what}: can be written, and its locks hold")
+    kind = find_file_system(file)
+    system = f"file system {kind}{', over the network' if kind.split('.')[0] in NETWORK else ''}"
+    if _locks_hold(file):
+        yield Finding("ok", f"{system}: can be written, and its locks hold")
     else:
         yield Finding(
             "fails",
-            f"{what}: its locks do not hold, so that nothing keeps two runs out of one study: mount it with locks "
+            f"{system}: its locks do not hold, so that nothing keeps two runs out of one study: mount it with locks "
             "(flock), or give another --storage-path",
         )
     if abs(skew) > CLOCK_SECONDS:
@@ -156,8 +148,8 @@ def _probed(file: Path) -> Iterator[Finding]:
         yield Finding("ok", f"clock: {time.strftime('%Y-%m-%d %H:%M:%S %z')}, the storage agrees")
 
 
-def _lock_holds(path: Path) -> bool:
-    """Whether a second process is refused; one process may be let in twice where locks are emulated."""
+def _locks_hold(path: Path) -> bool:
+    """Return whether a second process is refused the lock; emulated locks may admit the same process twice."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,5 +159,16 @@ def _lock_holds(path: Path) -> bool:
         return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() == "refused"
 
 
-def _unescaped(mount_point: str) -> str:
-    return mount_point.replace("\\040", " ")
+def find_file_system(path: Path) -> str:
+    """Return the type of the file system that a path lies on; "unknown" if the system does not say."""
+    mounts = Path("/proc/mounts")
+    if not mounts.is_file():
+        return "unknown"
+    fields = [line.split() for line in mounts.read_text().splitlines()]
+    points = [(point.replace("\\040", " "), kind) for _, point, kind, *_ in fields]
+    containing = [(point, kind) for point, kind in points if path.resolve().is_relative_to(point)]
+    return max(containing, key=lambda pair: len(pair[0]), default=("", "unknown"))[1]
+
+
+def format_gb(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

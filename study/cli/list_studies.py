@@ -1,11 +1,10 @@
-"""The studies below a storage path: which there are, how far they are, who runs them. For `python -m study list`.
+"""python -m study list: the studies below a storage path, their progress and who runs them.
 
-Only reads, also while a driver writes and merges segments; one study in detail is showing.py's.
+Only reads, also while a driver writes and merges segments; study/cli/status.py reads one study in detail.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,32 +17,37 @@ from rich.table import Table
 from rich.text import Text
 
 from study.errors import InputError
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, read_segments, read_study, segments
+from study.records.lock import read_lock_holder
+from study.records.paths import StudyPaths
+from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments, read_segments
+from study.records.study_json import read_study
 from study.storage.locations import display_path
 from study.storage.remote import read_driver
 from study.trial import TrialState
 
 State = Literal["running", "starting", "finished", "unfinished", "damaged"]
 
-NEEDED = {"name": str, "question": str, "metric": str, "test_metric": str, "metrics": dict, "budget": dict,
-          "cells": list, "provenance": dict, "space": dict}  # fmt: skip
-"""What `list` and `show` read of study.json, with its types."""
+REQUIRED_KEYS = {"name": str, "question": str, "metric": str, "test_metric": str, "metrics": dict, "budget": dict,
+                 "cells": list, "provenance": dict, "space": dict}  # fmt: skip
+"""Keys of study.json that `list` and `show` read, with their types."""
+
+STATE_STYLES = {"running": "green", "starting": "green", "unfinished": "yellow", "damaged": "red"}
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A line of the list."""
+    """One study in the list."""
 
     name: str
     folder: Path
     state: State
     by: str = ""
-    """Who runs it, host:pid."""
+    """Its driver, as host:pid."""
     problem: str = ""
     """Why it cannot be read."""
     cells: int = 0
     done: int = 0
-    """Search and confirm trials that have ended, failed ones among them."""
+    """Number of search and confirm trials that have ended, in whatever state."""
     planned: int = 0
     failed: int = 0
     started: datetime | None = None
@@ -51,120 +55,145 @@ class Overview:
     size_bytes: int = 0
 
 
-def find(study: str, storage: Path) -> Path:
-    """The folder of a study, given by its name below `storage` or by a path.
+# -- one study ---------------------------------------------------------------------------------------------------------
 
-    Raises InputError with the studies there are if it is neither.
+
+def find_study(study: str, storage: Path) -> Path:
+    """Return the folder of a study, given by its name below `storage` or by a path.
+
+    Raises InputError with the existing studies if it is neither.
     """
     for folder in (storage / study, Path(study)):
-        if (folder / "study.json").is_file():
+        if StudyPaths(folder).study_json.is_file():
             return folder
-    if (storage / study / ".lock").is_file() and holder(storage / study):
+    if StudyPaths(storage / study).lock.is_file() and find_driver(storage / study):
         raise InputError(f"study {study!r} is just being started: try again in a few seconds")
-    there = [folder.name for folder in _folders(storage)] if storage.is_dir() else []
-    known = f"there are: {', '.join(there)}" if there else "there is none"
+    names = [folder.name for folder in _list_folders(storage)] if storage.is_dir() else []
+    known = f"there are: {', '.join(names)}" if names else "there is none"
     below = display_path(storage)
     raise InputError(f"no study {study!r} below {below} ({known}): give a name, a path, or another --storage-path")
 
 
-def holder(folder: Path) -> str:
-    """Who runs the study in this folder, as host:pid; empty if nobody does."""
-    try:
-        with (folder / ".lock").open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return file.read().strip() or "unknown"
-    except OSError:
-        pass  # never run, or not ours to read
-    return read_driver(folder)
+def find_driver(folder: Path) -> str:
+    """Return the process that runs the study in this folder, as host:pid; empty if none does."""
+    return read_lock_holder(folder) or read_driver(folder)
 
 
-def state_of(study: Mapping[str, Any], by: str) -> State:
-    return "running" if by else "finished" if study.get("finished") else "unfinished"
+def derive_state(study: Mapping[str, Any], driver: str) -> State:
+    return "running" if driver else "finished" if study.get("finished") else "unfinished"
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """study.json, with everything in it that is shown.
-
-    Raises RecordsError if it is damaged.
-    """
+def read_shown_study(folder: Path) -> dict[str, Any]:
+    """Return study.json. Raises RecordsError if it lacks anything that `list` and `show` read."""
+    path = StudyPaths(folder).study_json
     try:
         study = read_study(folder)
     except OSError as error:
-        raise RecordsError(f"{folder / 'study.json'} cannot be read ({error.strerror})") from None
-    lacking = [name for name, kind in NEEDED.items() if not isinstance(study.get(name), kind)]
+        raise RecordsError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+    missing = [name for name, kind in REQUIRED_KEYS.items() if not isinstance(study.get(name), kind)]
     try:
-        lacking or planned(study)
+        missing or count_planned_trials(study)
     except (KeyError, TypeError) as error:
-        lacking = [f"a part of its budget or cells ({error})"]
-    if lacking:
-        raise RecordsError(f"{folder / 'study.json'} is damaged, it lacks {', '.join(lacking)}: restore it from a copy")
+        missing = [f"a part of its budget or cells ({error})"]
+    if missing:
+        raise RecordsError(f"{path} is damaged, it lacks {', '.join(missing)}: restore it from a copy")
     return study
 
 
-def trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per trial that still counts. Raises RecordsError naming a segment that cannot be read."""
+def read_trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row per trial that is not superseded. Raises RecordsError naming a segment that cannot be read."""
     columns = [(name, kind) for name, kind in TRIAL_COLUMNS if name != "config"]
-    read = _rows(folder / "trials", [*columns, *((name, pa.float64()) for name in study["metrics"])])
-    return [row for row in read if row["state"] != TrialState.SUPERSEDED]
+    rows = _read_last_rows(StudyPaths(folder).trials, [*columns, *((name, pa.float64()) for name in study["metrics"])])
+    return [row for row in rows if row["state"] != TrialState.SUPERSEDED]
 
 
-def epoch_rows(folder: Path) -> list[dict[str, Any]]:
-    """A row per trial and epoch, without its metrics. Raises RecordsError naming a segment that cannot be read."""
-    return _rows(folder / "epochs", [(name, kind) for name, kind in EPOCH_COLUMNS if name != "schedules"])
+def read_epoch_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return a row per trial and epoch, without metrics. Raises RecordsError naming a segment that cannot be read."""
+    columns = [(name, kind) for name, kind in EPOCH_COLUMNS if name != "schedules"]
+    return _read_last_rows(StudyPaths(folder).epochs, columns)
 
 
-def slots(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
-    """Search and confirm trials by cell, phase and number; a seed confirmed anew counts once, as its last trial."""
+def _read_last_rows(folder: Path, columns: list[tuple[str, pa.DataType]]) -> list[dict[str, Any]]:
+    rows = read_segments(folder, pa.schema(columns)).to_pylist()
+    return list({tuple(row[name] for name in KEYS[folder.name]): row for row in rows}.values())
+
+
+def group_by_slot(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+    """Return search and confirm trials by cell, phase and number; a seed confirmed twice counts as its last trial."""
     return {(row["cell"], row["phase"], row["number"]): row for row in trials if row["phase"] != "prepare"}
 
 
-def planned(study: Mapping[str, Any]) -> int:
-    """How many search and confirm trials the study has."""
-    return sum(to_search(study, cell) + study["budget"]["seeds"] for cell in study["cells"])
+def count_planned_trials(study: Mapping[str, Any]) -> int:
+    """Return the number of search and confirm trials of a study."""
+    return sum(count_cell_searches(study, cell) + study["budget"]["seeds"] for cell in study["cells"])
 
 
-def to_search(study: Mapping[str, Any], cell: Mapping[str, Any]) -> int:
-    """How many search trials a cell of study.json has; older files give the budget's, of which a grid may use fewer."""
+def count_cell_searches(study: Mapping[str, Any], cell: Mapping[str, Any]) -> int:
+    """Return the number of search trials of a cell; older files give the budget's, of which a grid may use fewer."""
     return int(cell.get("trials", study["budget"]["trials"] if cell["searched"] else 0))
 
 
-def overviews(storage: Path) -> list[Overview]:
-    """Every study below `storage`, by name; one that cannot be read with its problem.
+# -- the list ----------------------------------------------------------------------------------------------------------
+
+
+def list_studies(storage: Path) -> list[Overview]:
+    """Return every study below `storage`, by name; one that cannot be read with its problem.
 
     Raises InputError if there is no such folder.
     """
     if not storage.is_dir():
         raise InputError(f"no folder {storage}: give the one that holds your studies with --storage-path")
-    return [_overview(folder) for folder in _folders(storage)]
+    return [_read_overview(folder) for folder in _list_folders(storage)]
 
 
-def table(listed: list[Overview]) -> Table:
-    """The list as people read it; problems are told apart from it."""
-    drawn = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("study", "state", "cells", "trials", "failed", "started", "last row", "size"):
-        drawn.add_column(column, justify="left" if column in ("study", "state") else "right", no_wrap=True)
-    for study in listed:
-        drawn.add_row(Text(study.name), _state_text(study), *_numbers(study))
-    return drawn
+def _list_folders(storage: Path) -> list[Path]:
+    """Return the studies below `storage`; a starting one has a lock before it has a study.json."""
+    folders = sorted(path for path in storage.iterdir() if path.is_dir())
+    return [folder for folder in folders if StudyPaths(folder).study_json.is_file() or find_driver(folder)]
 
 
-def local(moment: datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "–"
+def _read_overview(folder: Path) -> Overview:
+    driver = find_driver(folder)
+    if not StudyPaths(folder).study_json.is_file():
+        return Overview(folder.name, folder, "starting", driver)
+    try:
+        study = read_shown_study(folder)
+        trials = group_by_slot(read_trial_rows(folder, study)).values()
+        ended = [row for row in trials if TrialState(row["state"]).is_finished]
+        return Overview(
+            name=folder.name,
+            folder=folder,
+            state=derive_state(study, driver),
+            by=driver,
+            cells=len(study["cells"]),
+            done=len(ended),
+            planned=count_planned_trials(study),
+            failed=sum(row["state"] == TrialState.FAILED for row in ended),
+            started=datetime.fromisoformat(study["provenance"]["created"]),
+            last_row=_find_last_write(folder),
+            size_bytes=measure_size(folder),
+        )
+    except RecordsError as error:
+        problem = str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"{folder} is damaged: {type(error).__name__}: {error}"
+    return Overview(folder.name, folder, "damaged", driver, problem, size_bytes=measure_size(folder))
 
 
-def in_bytes(size: float) -> str:
-    """A size as people say it: "340 kB", "1.2 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+def _find_last_write(folder: Path) -> datetime | None:
+    """Return the time of the newest segment; the times within a trial's row may be as old as its start."""
+    times = []
+    for name in KEYS:
+        for path in list_segments(folder / name)[-1:]:
+            try:
+                times.append(path.stat().st_mtime)
+            except FileNotFoundError:
+                continue
+    return datetime.fromtimestamp(max(times), UTC) if times else None
 
 
-def size_bytes(folder: Path) -> int:
-    """What lies below a folder; files that vanish meanwhile do not count."""
+def measure_size(folder: Path) -> int:
+    """Return the bytes of all files below a folder; files deleted meanwhile do not count."""
     total = 0
     for parent, _, files in os.walk(folder):
         for file in files:
@@ -175,71 +204,38 @@ def size_bytes(folder: Path) -> int:
     return total
 
 
-def _folders(storage: Path) -> list[Path]:
-    """What is a study below `storage`, or becomes one: a driver locks the folder before it writes study.json."""
-    below = sorted(path for path in storage.iterdir() if path.is_dir())
-    return [path for path in below if (path / "study.json").is_file() or holder(path)]
+def render_list(studies: list[Overview]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("study", "state", "cells", "trials", "failed", "started", "last row", "size"):
+        table.add_column(column, justify="left" if column in ("study", "state") else "right", no_wrap=True)
+    for study in studies:
+        state = f"{study.state} by {study.by}" if study.by else study.state
+        table.add_row(Text(study.name), Text(state, style=STATE_STYLES.get(study.state, "")), *_format_numbers(study))
+    return table
 
 
-def _rows(folder: Path, columns: list[tuple[str, pa.DataType]]) -> list[dict[str, Any]]:
-    """A table's rows on disk, one per key, the last written where there are several."""
-    read = read_segments(folder, pa.schema(columns)).to_pylist()
-    return list({tuple(row[name] for name in KEYS[folder.name]): row for row in read}.values())
-
-
-def _overview(folder: Path) -> Overview:
-    by = holder(folder)
-    if not (folder / "study.json").is_file():
-        return Overview(folder.name, folder, "starting", by)
-    try:
-        study = described(folder)
-        ended = [row for row in slots(trial_rows(folder, study)).values() if TrialState(row["state"]).is_finished]
-        return Overview(
-            name=folder.name,
-            folder=folder,
-            state=state_of(study, by),
-            by=by,
-            cells=len(study["cells"]),
-            done=len(ended),
-            planned=planned(study),
-            failed=sum(row["state"] == TrialState.FAILED for row in ended),
-            started=datetime.fromisoformat(study["provenance"]["created"]),
-            last_row=_last_written(folder),
-            size_bytes=size_bytes(folder),
-        )
-    except RecordsError as error:
-        problem = str(error)
-    except (KeyError, TypeError, ValueError) as error:
-        problem = f"{folder} is damaged: {type(error).__name__}: {error}"
-    return Overview(folder.name, folder, "damaged", by, problem, size_bytes=size_bytes(folder))
-
-
-def _last_written(folder: Path) -> datetime | None:
-    """When the newest segment was written: a trial's row may be as old as its start."""
-    times = []
-    for name in KEYS:
-        for path in segments(folder / name)[-1:]:
-            try:
-                times.append(path.stat().st_mtime)
-            except FileNotFoundError:
-                continue
-    return datetime.fromtimestamp(max(times), UTC) if times else None
-
-
-def _state_text(study: Overview) -> Text:
-    styles = {"running": "green", "starting": "green", "unfinished": "yellow", "damaged": "red"}
-    said = f"{study.state} by {study.by}" if study.by else study.state
-    return Text(said, style=styles.get(study.state, ""))
-
-
-def _numbers(study: Overview) -> list[str]:
+def _format_numbers(study: Overview) -> list[str]:
     if study.state in ("starting", "damaged"):
-        return ["–"] * 5 + [in_bytes(study.size_bytes)]
+        return ["–"] * 5 + [format_bytes(study.size_bytes)]
     return [
         str(study.cells),
         f"{study.done}/{study.planned}",
         str(study.failed or "–"),
-        local(study.started),
-        local(study.last_row),
-        in_bytes(study.size_bytes),
+        format_time(study.started),
+        format_time(study.last_row),
+        format_bytes(study.size_bytes),
     ]
+
+
+def format_time(moment: datetime | None) -> str:
+    """Return a time in the local time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "–"
+
+
+def format_bytes(size: float) -> str:
+    """Return a size with its unit, such as "340 kB" or "1.2 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

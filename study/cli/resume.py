@@ -1,11 +1,9 @@
-"""Going on with a study by what its study.json says, and asking a running one to stop. For `resume` and `stop`."""
+"""python -m study resume: runs the command that is recorded in a study's study.json again."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -14,165 +12,130 @@ from typing import Any
 import click
 
 from study.cli import run
-from study.cli.list_studies import described, holder
-from study.cli.status import said
-from study.code_version import digest_of_code
+from study.cli.list_studies import find_driver, read_shown_study
+from study.cli.options import RUN_COMMAND, format_option, format_words
+from study.cli.status import format_study_argument
+from study.code_version import digest_code
 from study.errors import InputError
+from study.records.paths import DEFAULT_STORAGE, StudyPaths
 from study.records.segments import RecordsError
 from study.storage.locations import display_path, mirror_of
-from study.storage.remote import send_stop_request
 
-STARTS = (["python", "-m", "study.run"], ["python", "-m", "study", "run"], ["kdstudy", "run"])
-"""How recorded commands begin."""
+RUN_COMMANDS = (RUN_COMMAND.split(), ["python", "-m", "study", "run"], ["kdstudy", "run"])
+"""First words of recorded commands."""
 
-OF_ONE_RUN = {"fresh", "retry_failed", "allow_code_change", "dry_run", "seconds_per_epoch"}
-"""Options that were meant for the run they were given to."""
+ONE_RUN_OPTIONS = {"fresh", "retry_failed", "allow_code_change", "dry_run", "seconds_per_epoch"}
+"""Recorded options that hold only for the run they were given to."""
 
-NOT_WITH_RESUME = {"space", "name", "fresh", "storage_path"}
-"""What the record decides."""
-
-POLL_SECONDS = 0.2
+REFUSED_OPTIONS = {"space", "name", "fresh", "storage_path"}
+"""Options that would make it another study."""
 
 
-def go_on(folder: Path, more: Sequence[str]) -> None:
-    """Run the study in `folder` on, by its recorded command and more options; ends the process as study.run does.
+def resume_study(folder: Path, more: Sequence[str]) -> None:
+    """Run the recorded command with the options `more`; ends the process as study.run does.
 
-    Raises InputError if it runs already, if the record cannot be followed, or if its space file is not the same.
+    Raises InputError if the study is running, its command cannot be repeated, or its space file has changed.
     """
-    if by := holder(folder):
-        raise InputError(f"{folder} is being run already, by {by}: stop it with python -m study stop {said(folder)}")
+    if driver := find_driver(folder):
+        stop = f"python -m study stop {format_study_argument(folder)}"
+        raise InputError(f"{folder} is being run already, by {driver}: stop it with {stop}")
     folder = folder.resolve()
-    study = described(folder)
-    words = words_to_go_on(folder, study, more)
-    os.chdir(_directory(study))
+    study = read_shown_study(folder)
+    words = build_command_words(folder, study, more)
+    os.chdir(_find_start_directory(study))
     check_space(folder, study, Path(words[0]), "--allow-code-change" in words)
-    sys.argv[1:] = words  # which study.run quotes as the command that goes on
-    run.main.main(words, prog_name="python -m study.run")
+    run.main.main(words, prog_name=RUN_COMMAND)
 
 
-def words_to_go_on(folder: Path, study: Mapping[str, Any], more: Sequence[str]) -> list[str]:
-    """The words after `python -m study.run`: the recorded ones, each option of `more` in place of the recorded one.
+def build_command_words(folder: Path, study: Mapping[str, Any], more: Sequence[str]) -> list[str]:
+    """Return the words after `python -m study.run`: the recorded ones, overridden by the options in `more`.
 
     Raises InputError for an option that would make it another study.
     """
     if folder.name != study["name"]:
         raise InputError(
-            f"{folder} holds the study {study['name']!r}: call the folder {study['name']} again, then resume"
+            f"{folder} holds the study {study['name']!r}: rename the folder to {study['name']}, then resume"
         )
-    added = _options(more)
-    if refused := sorted(NOT_WITH_RESUME & added.keys()):
-        raise InputError(f"{_flag(refused[0])} does not go with resume: give it to python -m study run")
-    there = _directory(study)
-    recorded = {name: value for name, value in _options(_recorded(folder, study)).items() if name not in OF_ONE_RUN}
-    if there != Path.cwd():  # the command that is shown and recorded then holds wherever it is given
-        recorded, added = _anchored(recorded, there), _anchored(added, Path.cwd())
-    given = there / Path(recorded.get("storage_path", "runs")).expanduser()
-    if mirror_of(folder.parent).uri or given.resolve() != folder.parent:
-        recorded["storage_path"] = display_path(folder.parent)  # the study was moved, or is no path
-    merged = recorded | added
-    return [merged.pop("space"), *(word for name, value in merged.items() for word in _words(name, value))]
+    added = _parse_options(more)
+    if refused := sorted(REFUSED_OPTIONS & added.keys()):
+        option = "another space file" if refused[0] == "space" else format_option(refused[0])
+        raise InputError(f"{option} does not go with resume: give it to python -m study run")
+    start = _find_start_directory(study)
+    words = _read_recorded_words(folder, study)
+    recorded = {name: value for name, value in _parse_options(words).items() if name not in ONE_RUN_OPTIONS}
+    if start != Path.cwd():  # absolute paths, so that the new command can be repeated from any directory
+        recorded, added = _make_absolute(recorded, start), _make_absolute(added, Path.cwd())
+    storage = start / Path(recorded.get("storage_path", DEFAULT_STORAGE)).expanduser()
+    if mirror_of(folder.parent).uri or storage.resolve() != folder.parent:
+        recorded["storage_path"] = display_path(folder.parent)  # the study was moved, or lies on S3
+    options = recorded | added
+    return [options.pop("space"), *format_words(options)]
 
 
 def check_space(folder: Path, study: Mapping[str, Any], path: Path, change_allowed: bool = False) -> None:
-    """Raises InputError if the space file is gone, or has other code than the study was run with and may not."""
-    source = source_of(folder, study)
-    back = f"python -m study show {said(folder)} --space > {shlex.quote(str(path))}"
+    """Raise InputError if the space file is gone, or has changed since the study ran and that is not allowed."""
+    source = read_source(folder, study)
+    restore = f"python -m study show {format_study_argument(folder)} --space > {shlex.quote(str(path))}"
     try:
-        now = path.read_text(encoding="utf-8")
+        current = path.read_text(encoding="utf-8")
     except OSError:
-        raise InputError(f"the space file {path} is gone: write it back with: {back}") from None
+        raise InputError(f"the space file {path} is gone: write it back with: {restore}") from None
     except UnicodeDecodeError:
-        now = ""
-    if not change_allowed and digest_of_code(source.encode()) != digest_of_code(now.encode()):
+        current = ""
+    if not change_allowed and digest_code(source.encode()) != digest_code(current.encode()):
         raise InputError(
-            f"the space file {path} has changed since this study ran ({_first_change(source, now)}): write it back "
-            f"with: {back}; or, if that is meant: {study['provenance']['command']}"
+            f"the space file {path} has changed since this study ran ({_find_first_change(source, current)}): write it "
+            f"back with: {restore}; or, to run it as it is now: {study['provenance']['command']}"
         )
 
 
-def source_of(folder: Path, study: Mapping[str, Any]) -> str:
-    """The text of the space file that the study was run with. Raises RecordsError if it is not on record."""
+def read_source(folder: Path, study: Mapping[str, Any]) -> str:
+    """Return the text of the space file that the study was run with. Raises RecordsError if it is not on record."""
     source = study["space"].get("source")
     if not isinstance(source, str):
-        raise RecordsError(f"{folder / 'study.json'} is damaged, it lacks space.source: restore it from a copy")
+        path = StudyPaths(folder).study_json
+        raise RecordsError(f"{path} is damaged, it lacks space.source: restore it from a copy")
     return source
 
 
-def stop(folder: Path, wait_seconds: float) -> str:
-    """Ask the study's driver to stop and wait until it has; says who still runs it, or nothing.
-
-    Raises InputError if the folder cannot be written.
-    """
-    by = holder(folder)
-    if not by:
-        return ""
-    try:
-        send_stop_request(folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): stop it as the user who runs it") from None
-    until = time.monotonic() + wait_seconds
-    while holder(folder) == by:
-        if time.monotonic() >= until:
-            return by
-        time.sleep(POLL_SECONDS)
-    return ""
-
-
-def _recorded(folder: Path, study: Mapping[str, Any]) -> list[str]:
+def _read_recorded_words(folder: Path, study: Mapping[str, Any]) -> list[str]:
     command = str(study["provenance"].get("command", ""))
-    for start in STARTS:
-        words = shlex.split(command)
+    words = shlex.split(command)
+    for start in RUN_COMMANDS:
         if words[: len(start)] == start and len(words) > len(start):
             return words[len(start) :]
     raise InputError(
-        f"{folder / 'study.json'} records the command {command!r}, which is none of python -m study.run: "
-        "give the command by hand"
+        f"{StudyPaths(folder).study_json} records the command {command!r}, which does not start with {RUN_COMMAND}: "
+        "type the command that continues the study"
     )
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """What study.run's command line says, by parameter, as text; a flag as True, a repeatable option as a list."""
-    given, left, _ = run.main.make_parser(_context()).parse_args(list(words))
+def _parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Return the options in `words` by field of RunOptions, as text; a flag as True, a repeated option as a list."""
+    context = click.Context(run.main, info_name=RUN_COMMAND, **run.main.context_settings)
+    given, left, _ = run.main.make_parser(context).parse_args(list(words))
     if left:
-        raise InputError(f"unexpected argument {left[0]!r}")
+        raise InputError(f"unexpected argument {left[0]!r}: give options of python -m study run")
     return {name: value for name, value in given.items() if isinstance(value, str | bool | list)}
 
 
-def _context() -> click.Context:
-    return click.Context(run.main, info_name="python -m study.run", **run.main.context_settings)
-
-
-def _words(name: str, value: Any) -> list[str]:
-    if value is True:
-        return [_flag(name)]
-    values = value if isinstance(value, list) else [value]
-    return [word for one in values for word in (_flag(name), one)]
-
-
-def _flag(name: str) -> str:
-    """A parameter's option as it is given: the last of its spellings is the long one."""
-    if name == "space":
-        return "another space file"
-    return next(option.opts[-1] for option in run.main.get_params(_context()) if option.name == name)
-
-
-def _anchored(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """The same, with relative paths taken from `directory`."""
+def _make_absolute(options: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the options with relative paths resolved from `directory`."""
     paths = {option.name for option in run.main.params if isinstance(option.type, click.Path)}
     return {
         name: str(directory / Path(value).expanduser()) if name in paths and "://" not in value else value
-        for name, value in given.items()
+        for name, value in options.items()
     }
 
 
-def _directory(study: Mapping[str, Any]) -> Path:
-    """Where the last run was started, which relative paths are meant from; here, if that is not known or gone."""
+def _find_start_directory(study: Mapping[str, Any]) -> Path:
+    """Return the directory of the last run, to which its paths are relative; the current one if it is gone."""
     recorded = study["provenance"].get("cwd")
     return Path(recorded) if recorded and Path(recorded).is_dir() else Path.cwd()
 
 
-def _first_change(old: str, new: str) -> str:
-    for number, (was, now) in enumerate(zip_longest(old.splitlines(), new.splitlines(), fillvalue=""), 1):
-        if was != now:
-            return f"first in line {number}: {was.strip()!r} → {now.strip()!r}"
+def _find_first_change(old: str, new: str) -> str:
+    for number, (before, after) in enumerate(zip_longest(old.splitlines(), new.splitlines(), fillvalue=""), 1):
+        if before != after:
+            return f"first in line {number}: {before.strip()!r} → {after.strip()!r}"
     return "in its line ends"

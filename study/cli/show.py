@@ -1,4 +1,4 @@
-"""A study on the screen: its table of cells, what runs now, what failed. For `python -m study show`."""
+"""python -m study show: a study's status on the terminal, as a table of cells with its running and failed trials."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study.cli.list_studies import local
-from study.cli.status import Standing, TrialShown, Used
+from study.cli.list_studies import format_time
+from study.cli.status import StudyStatus, StudyUsage, TrialStatus
 
 WATCH_SECONDS = 2.0
+MAX_READING_SHARE = 0.2
+"""Maximum duration of a reading relative to the pause after it: reading takes a core from the trials."""
 
 
-def drawn(study: Standing) -> Group:
-    """The study as people read it."""
+def render_status(study: StudyStatus) -> Group:
+    """Return the status as text and tables."""
     by = f" by {study.by}" if study.by else ""
     parts: list[Table | Text] = [Text(f"{study.name}: {study.question}"), Text(f"{study.state}{by}\n", style="dim")]
-    parts += [_cells(study), *_best(study)]
+    parts += [_render_cells(study), *_format_best(study)]
     if study.running:
-        parts += [Text("\nruns now" if study.by else "\ngoes on first"), _running(study)]
+        parts += [Text("\nrunning now" if study.by else "\nresumed first"), _render_running(study)]
     if study.failed:
-        parts += [Text("\nfailed"), *(_failure(trial) for trial in study.failed)]
-    return Group(*parts, Text(f"\n{_used_line(study.used)}"), Text(study.next, style="dim"))
+        parts += [Text("\nfailed"), *(_format_failure(trial) for trial in study.failed)]
+    return Group(*parts, Text(f"\n{_format_usage(study.used)}"), Text(study.next, style="dim"))
 
 
-def watch(draw: Callable[[], RenderableType], console: Console) -> None:
-    """Draw anew every 2 s until Ctrl-C; less often where reading takes long, to leave the cores to trials."""
+def watch_status(draw: Callable[[], RenderableType], console: Console) -> None:
+    """Redraw every WATCH_SECONDS until Ctrl-C, less often if reading takes long."""
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
             live.update(draw(), refresh=True)
-            time.sleep(max(WATCH_SECONDS, 5 * (time.monotonic() - began)))
+            time.sleep(max(WATCH_SECONDS, (time.monotonic() - began) / MAX_READING_SHARE))
 
 
-def _cells(study: Standing) -> Table:
+def _render_cells(study: StudyStatus) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     titles = ("cell", "phase", "search", "stopped", "failed", f"best {study.metric}", "confirm", study.test_metric)
     for title in titles:
@@ -59,16 +61,16 @@ def _cells(study: Standing) -> Table:
     return table
 
 
-def _best(study: Standing) -> list[Text]:
-    """A line per searched cell: the best parameters so far."""
+def _format_best(study: StudyStatus) -> list[Text]:
+    """Return a line with the best parameters so far for each searched cell."""
     lines = []
     for cell in study.cells:
-        settings = ", ".join(f"{name} {_brief(value)}" for name, value in cell.best_params.items())
+        settings = ", ".join(f"{name} {_format_value(value)}" for name, value in cell.best_params.items())
         lines += [Text(f"best of {cell.cell}: {settings}")] if settings else []
     return lines
 
 
-def _running(study: Standing) -> Table:
+def _render_running(study: StudyStatus) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for trial in study.running:
         table.add_row(
@@ -76,22 +78,22 @@ def _running(study: Standing) -> Table:
             Text(f"{trial.cell}, {trial.phase}" + ("" if trial.phase == "prepare" else f" {trial.number}")),
             f"epoch {trial.epoch}/{trial.epochs}",
             Text(trial.worker),
-            f"started {local(trial.started)}",
+            f"started {format_time(trial.started)}",
         )
     return table
 
 
-def _failure(trial: TrialShown) -> Text:
+def _format_failure(trial: TrialStatus) -> Text:
     where = f"\n  {trial.traceback}" if trial.traceback else ""
     at = f"{trial.trial}  {trial.cell}, {trial.phase} {trial.number}, epoch {trial.epoch}/{trial.epochs}"
     return Text(f"{at}: {trial.reason}{where}")
 
 
-def _used_line(used: Used) -> str:
+def _format_usage(used: StudyUsage) -> str:
     wall = f" of {used.most_wall_hours:g}" if used.most_wall_hours is not None else ""
     gpu = f" of {used.most_gpu_hours:g}" if used.most_gpu_hours is not None else ""
     return f"used: {used.epochs:,} epochs, {used.wall_hours:.2f}{wall} hours, {used.gpu_hours:.2f}{gpu} GPU hours"
 
 
-def _brief(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

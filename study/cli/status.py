@@ -1,6 +1,6 @@
-"""Where a study stands, read from its rows, also while it runs: its cells, what runs, what failed, what it has used.
+"""The status of one study, read from its rows, also while it runs: its cells, trials, failures and hours used.
 
-How it looks on a screen is showing.py's.
+study/cli/show.py renders it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,28 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study.cli.list_studies import State, described, epoch_rows, holder, slots, state_of, to_search, trial_rows
-from study.engine.usage import HOUR, wall_seconds
-from study.records.study_json import runs_of
+from study.cli.list_studies import (
+    State,
+    count_cell_searches,
+    derive_state,
+    find_driver,
+    group_by_slot,
+    read_epoch_rows,
+    read_shown_study,
+    read_trial_rows,
+)
+from study.engine.usage import HOUR, list_timestamps, sum_gpu_seconds, sum_wall_seconds
+from study.records.paths import DEFAULT_STORAGE, StudyPaths
+from study.records.study_json import list_runs
 from study.storage.locations import display_path
 from study.trial import TrialState
 
+Rows = list[Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
-class CellShown:
-    """A row of the table of cells."""
+class CellStatus:
+    """The progress of one cell."""
 
     cell: str
     phase: str
@@ -32,18 +44,18 @@ class CellShown:
     stopped: int
     failed: int
     best: float | None
-    """The best completed search trial's score."""
+    """The best score among completed search trials."""
     best_params: Mapping[str, Any]
     confirmed: int
     to_confirm: int
     test_mean: float | None
-    """Only once every seed is confirmed."""
+    """None until every seed is confirmed."""
     test_std: float | None
 
 
 @dataclass(frozen=True)
-class TrialShown:
-    """A trial under way, or one that failed."""
+class TrialStatus:
+    """A running or failed trial."""
 
     trial: str
     cell: str
@@ -53,26 +65,25 @@ class TrialShown:
     epochs: int
     worker: str
     started: datetime
-    """Of a resumed one too: its first start."""
+    """The first start of a resumed trial."""
     reason: str
     traceback: Path | None
 
 
 @dataclass(frozen=True)
-class Used:
-    """What the study has taken so far, and its caps."""
+class StudyUsage:
+    """The hours that a study has used, and its caps."""
 
     epochs: int
     wall_hours: float
-    """From each run's start to its last sign of life."""
     gpu_hours: float
     most_wall_hours: float | None
     most_gpu_hours: float | None
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a study stands."""
+class StudyStatus:
+    """The status of a study; the field names are the keys of `show --json`."""
 
     name: str
     folder: Path
@@ -81,60 +92,61 @@ class Standing:
     by: str
     metric: str
     test_metric: str
-    cells: tuple[CellShown, ...]
-    running: tuple[TrialShown, ...]
-    """In a study that nobody runs: cut off, and first to go on."""
-    failed: tuple[TrialShown, ...]
-    used: Used
+    cells: tuple[CellStatus, ...]
+    running: tuple[TrialStatus, ...]
+    """Without a driver: trials that were cut off, which are resumed first."""
+    failed: tuple[TrialStatus, ...]
+    used: StudyUsage
     command: str
-    """Of the last run."""
+    """The command of the last run."""
     next: str
-    """The command that is likely wanted now."""
+    """The command that the user most likely wants next."""
 
 
-def standing(folder: Path) -> Standing:
-    """Read where the study in `folder` stands.
-
-    Raises RecordsError for a part of it that cannot be read.
-    """
-    by = holder(folder)
-    study = described(folder)
-    trials = trial_rows(folder, study)
-    epochs = epoch_rows(folder)  # second: they are written first, so each trial's are all there
-    counted, listed = slots(trials).values(), study["cells"]
-    state = state_of(study, by)
-    reached = {row["trial_id"]: row["epoch"] for row in epochs}
-    shown = [(row["state"], _trial(row, reached, folder)) for row in trials]
-    return Standing(
+def read_status(folder: Path) -> StudyStatus:
+    """Return the status of the study in `folder`. Raises RecordsError naming a file that cannot be read."""
+    driver = find_driver(folder)
+    study = read_shown_study(folder)
+    trials = read_trial_rows(folder, study)
+    epochs = read_epoch_rows(folder)  # after the trials: epochs are written first, so none of a trial's is missing
+    by_slot, state = group_by_slot(trials).values(), derive_state(study, driver)
+    last_epochs = {row["trial_id"]: row["epoch"] for row in epochs}
+    listed = [(row["state"], _to_trial_status(row, last_epochs, folder)) for row in trials]
+    return StudyStatus(
         name=folder.name,
         folder=folder,
         question=study["question"],
         state=state,
-        by=by,
+        by=driver,
         metric=study["metric"],
         test_metric=study["test_metric"],
-        cells=tuple(_cell(cell, study, [row for row in counted if row["cell"] == cell["cell"]]) for cell in listed),
-        running=tuple(trial for name, trial in shown if not TrialState(name).is_finished),
-        failed=tuple(trial for name, trial in shown if name == TrialState.FAILED),
-        used=_used(study, trials, epochs),
+        cells=tuple(
+            _to_cell_status(cell, study, [row for row in by_slot if row["cell"] == cell["cell"]])
+            for cell in study["cells"]
+        ),
+        running=tuple(trial for name, trial in listed if not TrialState(name).is_finished),
+        failed=tuple(trial for name, trial in listed if name == TrialState.FAILED),
+        used=_read_usage(study, trials, epochs),
         command=str(study["provenance"].get("command", "")),
-        next=_next(folder, state),
+        next=_suggest_command(folder, state),
     )
 
 
-def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mapping[str, Any]]) -> CellShown:
+def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: Rows) -> CellStatus:
     metric, test_metric = study["metric"], study["test_metric"]
-    planned, seeds = to_search(study, cell), study["budget"]["seeds"]
+    planned, seeds = count_cell_searches(study, cell), study["budget"]["seeds"]
     search = [row for row in trials if row["phase"] == "search"]
     confirm = [row for row in trials if row["phase"] == "confirm"]
     sign = -1 if study.get("direction") == "min" else 1
-    scored = [row for row in search if row["state"] == TrialState.COMPLETE and _finite(row.get(metric))]
-    best = max(sorted(scored, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
-    tests = [row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _finite(row[test_metric])]
-    whole = len(tests) == seeds
-    return CellShown(
+    complete = [row for row in search if row["state"] == TrialState.COMPLETE and _is_finite(row.get(metric))]
+    best = max(sorted(complete, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
+    tests = [
+        row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])
+    ]
+    is_confirmed = len(tests) == seeds
+    return CellStatus(
         cell=cell["cell"],
-        phase=_phase(search, planned, best is not None, confirm, seeds),
+        phase=_derive_phase(search, planned, best is not None, confirm, seeds),
         searched=sum(TrialState(row["state"]).is_finished for row in search),
         to_search=planned,
         stopped=sum(row["state"] == TrialState.PRUNED for row in search),
@@ -143,34 +155,32 @@ def _cell(cell: Mapping[str, Any], study: Mapping[str, Any], trials: list[Mappin
         best_params=json.loads(best["params"]) if best else {},
         confirmed=len(tests),
         to_confirm=seeds,
-        test_mean=mean(tests) if whole else None,
-        test_std=stdev(tests) if whole and len(tests) > 1 else None,
+        test_mean=mean(tests) if is_confirmed else None,
+        test_std=stdev(tests) if is_confirmed and len(tests) > 1 else None,
     )
 
 
-def _phase(
-    search: list[Mapping[str, Any]], to_search: int, found: bool, confirm: list[Mapping[str, Any]], seeds: int
-) -> str:
-    """In the words of the running display."""
+def _derive_phase(search: Rows, to_search: int, has_best: bool, confirm: Rows, seeds: int) -> str:
+    """Return the phase of a cell in the words of the progress display (study/engine/live_display.py)."""
     states = [row["state"] for row in confirm]
-    searched = sum(TrialState(row["state"]).is_finished for row in search) >= to_search
-    if TrialState.FAILED in states or (to_search and searched and not found):
+    search_done = sum(TrialState(row["state"]).is_finished for row in search) >= to_search
+    if TrialState.FAILED in states or (to_search and search_done and not has_best):
         return "failed"
     if states.count(TrialState.COMPLETE) == seeds:
         return "confirmed"
-    if not searched:
+    if not search_done:
         return "searching" if search else "waiting"
     return "confirming" if confirm else "waiting"
 
 
-def _trial(row: Mapping[str, Any], reached: Mapping[str, int], folder: Path) -> TrialShown:
-    traceback = folder / "checkpoints" / row["trial_id"] / "traceback.txt"
-    return TrialShown(
+def _to_trial_status(row: Mapping[str, Any], last_epochs: Mapping[str, int], folder: Path) -> TrialStatus:
+    traceback = StudyPaths(folder).traceback(row["trial_id"])
+    return TrialStatus(
         trial=row["trial_id"],
         cell=row["cell"],
         phase=row["phase"],
         number=row["number"],
-        epoch=max(reached.get(row["trial_id"], 0), row["epochs_done"]),
+        epoch=max(last_epochs.get(row["trial_id"], 0), row["epochs_done"]),
         epochs=row["epochs"],
         worker=row["worker"] or "",
         started=row["started"],
@@ -179,33 +189,32 @@ def _trial(row: Mapping[str, Any], reached: Mapping[str, int], folder: Path) -> 
     )
 
 
-def _used(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Used:
-    signs = [row["recorded"] for row in epochs] + [row["ended"] for row in trials if row["ended"]]
-    gpus = {row["trial_id"]: row["gpus"] or 0.0 for row in trials}
-    return Used(
+def _read_usage(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> StudyUsage:
+    return StudyUsage(
         epochs=len(epochs),
-        wall_hours=wall_seconds(runs_of(study), signs) / HOUR,
-        gpu_hours=sum(row["seconds"] * gpus.get(row["trial_id"], 0.0) for row in epochs) / HOUR,
+        wall_hours=sum_wall_seconds(list_runs(study), list_timestamps(trials, epochs)) / HOUR,
+        gpu_hours=sum_gpu_seconds(trials, epochs) / HOUR,
         most_wall_hours=study["budget"].get("wall_hours"),
         most_gpu_hours=study["budget"].get("gpu_hours"),
     )
 
 
-def _next(folder: Path, state: State) -> str:
-    page = folder / "report.html"
+def _suggest_command(folder: Path, state: State) -> str:
     if state == "running":
-        return f"stop it: python -m study stop {said(folder)}"
-    if state == "finished":
-        return (
-            f"report: {page}" if page.is_file() else f"write its report: python -m reports.build {display_path(folder)}"
-        )
-    return f"go on with it: python -m study resume {said(folder)}"
+        return f"stop it: python -m study stop {format_study_argument(folder)}"
+    if state != "finished":
+        return f"continue it: python -m study resume {format_study_argument(folder)}"
+    report = StudyPaths(folder).report
+    if report.is_file():
+        return f"report: {report}"
+    return f"write its report: python -m reports.build {display_path(folder)}"
 
 
-def said(folder: Path) -> str:
-    """How a study is named on a command line given here: its name where that is enough."""
-    return folder.name if folder.parent.resolve() == Path("runs").resolve() else display_path(folder)
+def format_study_argument(folder: Path) -> str:
+    """Return the STUDY argument for a command typed here: the name if the study lies in the default storage."""
+    is_default = folder.parent.resolve() == Path(DEFAULT_STORAGE).resolve()
+    return folder.name if is_default else display_path(folder)
 
 
-def _finite(value: float | None) -> bool:
+def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from study.cluster.gpu_packing import MAX_TRIALS_PER_GPU, MemoryNeed, PackingResult, find_packing, packing_lines
 from study.cluster.resources import Node
 from study.errors import InputError
-from study.records.study_json import gpu_names
+from study.records.provenance import list_gpu_names
 from study.space.domains import resolve_corners
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
@@ -106,7 +106,7 @@ def measure_gpu_share(
     """
     if study.workers_per_trial > 1:
         raise InputError(f"{AUTO} measures trials of one worker: give a number, or --workers-per-trial 1")
-    if address is None and not gpu_names():
+    if address is None and not list_gpu_names():
         notify(NO_GPU)
         return 0.0
     resources.connect(address)

@@ -10,7 +10,7 @@ from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
 from study import code_version
 from study.cluster.node_tasks import list_training_nodes, run_on_nodes
-from study.code_version import PACKAGES, CodeVersion, package_files
+from study.code_version import PACKAGES, CodeVersion, digest_package
 from study.errors import InputError
 
 INSTALL_ADVICE = "install the same on every node, then start it again"
@@ -71,7 +71,7 @@ def _make_reader() -> Callable[[], dict[str, str]]:
             except importlib.metadata.PackageNotFoundError:
                 versions[package] = ""
         for package in PACKAGES:
-            code = CodeVersion(package_files(package))
+            code = CodeVersion(digest_package(package))
             versions[f"kdstudy's {package}"] = f"with code {code.digest[:8]}" if code.files else ""
         return versions
 

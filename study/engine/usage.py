@@ -1,11 +1,12 @@
-"""What a study has spent of its hours, over all its runs, and when that is enough.
+"""The hours that a study has used over all its runs, and the caps of its budget.
 
-GPU time follows from the rows, wall clock from what each run wrote down at its end; of a run that was killed, from the
-rows too.
+GPU time follows from the rows. Wall-clock time is what each run recorded at its end, and follows from the rows only for
+a run that was killed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
@@ -16,31 +17,58 @@ from study.study import Budget
 HOUR = 3600.0
 
 
-def wall_seconds(runs: Sequence[Mapping[str, Any]], seen: Iterable[datetime]) -> float:
-    """How long earlier runs took, as study.json lists them.
+class Usage:
+    """Wall-clock and GPU seconds of a study while it runs."""
 
-    One that was killed could not write down its `seconds`: it counts from its start to the last sign of life before
-    the next one's start.
+    def __init__(self) -> None:
+        self._earlier_wall_seconds, self._started = 0.0, time.monotonic()
+        self.gpu_seconds = 0.0
+
+    def restore(self, wall_seconds: float, gpu_seconds: float) -> None:
+        """Set the usage of earlier runs."""
+        self._earlier_wall_seconds, self.gpu_seconds = wall_seconds, gpu_seconds
+
+    @property
+    def run_seconds(self) -> float:
+        """Duration of this run so far."""
+        return time.monotonic() - self._started
+
+    @property
+    def wall_seconds(self) -> float:
+        """Duration of all runs so far."""
+        return self._earlier_wall_seconds + self.run_seconds
+
+
+def sum_wall_seconds(runs: Sequence[Mapping[str, Any]], timestamps: Iterable[datetime]) -> float:
+    """Return the duration of earlier runs, as study.json lists them; `timestamps` are those of all their rows.
+
+    A killed run recorded no `seconds`: it counts from its start to its last row before the next run's start.
     """
-    signs = sorted(seen)
+    stamps = sorted(timestamps)
     starts = [datetime.fromisoformat(run["started"]) for run in runs]
     total = 0.0
-    for run, start, later in zip_longest(runs, starts, starts[1:]):
-        within = [sign for sign in signs if sign > start and (later is None or sign < later)]
-        lived = (within[-1] - start).total_seconds() if within else 0.0
-        total += float(run.get("seconds") or lived)
+    for run, start, next_start in zip_longest(runs, starts, starts[1:]):
+        within = [stamp for stamp in stamps if stamp > start and (next_start is None or stamp < next_start)]
+        until_last_row = (within[-1] - start).total_seconds() if within else 0.0
+        total += float(run.get("seconds") or until_last_row)
     return total
 
 
-def gpu_seconds(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[str, Any]]) -> float:
-    """GPU time of all epochs on record; a trial's share of a GPU counts."""
+def sum_gpu_seconds(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[str, Any]]) -> float:
+    """Return the GPU time of all recorded epochs; a trial on a share of a GPU counts that share."""
     shares = {row["trial_id"]: row["gpus"] or 0.0 for row in trials}
     return float(sum(row["seconds"] * shares.get(row["trial_id"], 0.0) for row in epochs))
 
 
-def exhausted_cap(budget: Budget, wall: float, gpu: float) -> str:
-    """Which cap is reached, in seconds of wall clock and GPU; empty while the study may go on."""
-    for name, cap, spent in (("wall_hours", budget.wall_hours, wall), ("gpu_hours", budget.gpu_hours, gpu)):
-        if cap is not None and spent >= cap * HOUR:
-            return f"{name} {cap:.3g} used up ({spent / HOUR:.3g} h)"
+def list_timestamps(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[str, Any]]) -> list[datetime]:
+    """Return the times at which epochs were recorded and trials ended."""
+    return [row["recorded"] for row in epochs] + [row["ended"] for row in trials if row["ended"] is not None]
+
+
+def find_exhausted_cap(budget: Budget, wall_seconds: float, gpu_seconds: float) -> str:
+    """Return which cap of the budget is reached, with the hours used; empty if none is."""
+    caps = (("wall_hours", budget.wall_hours, wall_seconds), ("gpu_hours", budget.gpu_hours, gpu_seconds))
+    for name, cap, used in caps:
+        if cap is not None and used >= cap * HOUR:
+            return f"{name} {cap:.3g} used up ({used / HOUR:.3g} h)"
     return ""

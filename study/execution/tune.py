@@ -71,7 +71,7 @@ def execute(
         return str(stop)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    coordinator.flush()
+    coordinator.writer.flush()
     bridge.delete_checkpoints()
     return ""
 

@@ -76,7 +76,7 @@ class TuneBridge:
             return
         self._last_tick = now
         with _leaving_tune():
-            self.coordinator.flush_if_due()
+            self.coordinator.writer.flush_if_due()
             self.delete_checkpoints()
             if now - self._limit_checked >= MAX_TRIALS_SECONDS:
                 self._limit_checked, self._limit = now, self._max_trials()
@@ -99,7 +99,7 @@ class TuneBridge:
 
     def delete_checkpoints(self) -> None:
         """Delete the checkpoints of trials whose end is on disk; earlier, a kill would cost the whole trial."""
-        while self._ended and self._ended[0][1] < self.coordinator.flushed:
+        while self._ended and self._ended[0][1] < self.coordinator.writer.last_flush:
             self._context.discard_checkpoint(self._ended.pop(0)[0])
 
     def next_trial(self, tune_id: str) -> RunningTrial | None:
@@ -107,7 +107,7 @@ class TuneBridge:
         if len(self.coordinator.running) >= self._limit:
             return None
         with _leaving_tune():
-            run = self.coordinator.next()
+            run = self.coordinator.next_trial()
             if run is None:
                 return None
             self._trial_ids[tune_id] = run.trial.id

@@ -24,7 +24,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from study.execution.worker_context import TRACEBACK, WorkerContext
+from study.execution.worker_context import WorkerContext
+from study.records.paths import TRACEBACK
 from study.space.domains import resolve_params
 from study.storage import worker_sync
 from study.storage.s3 import DISK_FULL, StorageError

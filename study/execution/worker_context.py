@@ -10,13 +10,11 @@ from pathlib import Path
 
 from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_versions
 from study.cluster.storage_check import UNREADABLE, not_shared_message
+from study.records.paths import TRACEBACK, StudyPaths
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
 from study.storage.mirror import NO_MIRROR, Mirror
 from study.trial import TrialContext
-
-TRACEBACK = "traceback.txt"
-"""Name of the file with the traceback of a failed trial, in its checkpoint folder."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,11 @@ class WorkerContext:
             return ""
         if difference := describe_differences(read_versions(), self.software):
             return f"{platform.node()} {difference}: {INSTALL_ADVICE}"
-        shared = self.mirror.uri or (self.study_folder / "study.json").is_file()
+        shared = self.mirror.uri or StudyPaths(self.study_folder).study_json.is_file()
         return "" if shared else not_shared_message(self.storage, {platform.node(): UNREADABLE})
 
     def checkpoint_folder(self, trial_id: str) -> Path:
-        return self.study_folder / "checkpoints" / trial_id
+        return StudyPaths(self.study_folder).checkpoint(trial_id)
 
     def fetch_files(self, job: TrialContext) -> None:
         """Bring the data set, the trial's checkpoint and its teacher to this node.

@@ -1,4 +1,4 @@
-"""A trial under way, and the rows that are written of it; docs/records.md explains each column."""
+"""A running trial and the rows written about it; docs/records.md explains each column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from study.trial import EpochResult, Trial, TrialState
 
 @dataclass
 class RunningTrial:
-    """A trial under way: what its next row adds to."""
+    """A trial in progress, and the totals that its next row updates."""
 
     trial: Trial
     started: datetime
@@ -22,24 +22,26 @@ class RunningTrial:
     metrics: Mapping[str, float] = field(default_factory=dict)
     worker: str = ""
     resources: Mapping[str, Any] = field(default_factory=dict)
-    """What it runs on: device, cpus, gpus."""
+    """The columns device, cpus and gpus."""
     code: str = ""
-    """The version of the code that trains it; of several, all of them, joined by "+"."""
+    """The digest of the code that trains it; several digests, if it was resumed with other code, are joined by "+"."""
     start_over: bool = False
-    """Its checkpoint is of no use: its last epoch is what failed."""
+    """Discard the checkpoint before training: its last epoch is the one that failed."""
 
-    def add(self, row: EpochResult, worker: str) -> None:
+    def add_epoch(self, row: EpochResult, worker: str) -> None:
+        """Add the result of the next epoch."""
         self.epochs_done = row["epoch"]
         self.seconds += row["seconds"]
         self.metrics, self.worker = row["metrics"], worker
 
     def continue_with(self, code: str) -> None:
-        """Note the version of the code that trains the epochs from here on."""
+        """Add the digest of the code that trains the remaining epochs."""
         earlier = self.code.split("+") if self.epochs_done and self.code else []
         self.code = "+".join(dict.fromkeys([*earlier, code]))
 
 
-def epoch_row(trial: Trial, row: EpochResult) -> dict[str, Any]:
+def to_epoch_row(trial: Trial, row: EpochResult) -> dict[str, Any]:
+    """Return the row of epochs/ for an epoch that has just been reported."""
     return {
         "trial_id": trial.id,
         "cell": trial.cell,
@@ -51,8 +53,8 @@ def epoch_row(trial: Trial, row: EpochResult) -> dict[str, Any]:
     } | row["metrics"]
 
 
-def trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datetime | None = None) -> dict[str, Any]:
-    """`ended` is now, unless it is only found out now that the trial has ended."""
+def to_trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datetime | None = None) -> dict[str, Any]:
+    """Return the row of trials/ for a state; without `ended`, a trial that is not running ended now."""
     trial = run.trial
     row = {
         "trial_id": trial.id,
@@ -77,8 +79,8 @@ def trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datetime
     return row | dict(run.resources) | dict(run.metrics)
 
 
-def trial_of(row: Mapping[str, Any]) -> Trial:
-    """The trial that a row of trials/ is about."""
+def to_trial(row: Mapping[str, Any]) -> Trial:
+    """Return the trial of a row of trials/."""
     return Trial(
         phase=row["phase"],
         student=row["student"],

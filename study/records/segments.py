@@ -1,15 +1,13 @@
-"""The study's only state: rows of trials and epochs in parquet, and study.json. docs/records.md explains each column.
+"""The rows of trials and epochs, a study's only state apart from study.json. docs/records.md explains each column.
 
-Rows are written as small segments, each complete or absent (written aside, then renamed), named in the order of
-writing. Small ones are merged while a study runs, all of them by `compact`. Of several rows for one trial, or one trial
-and epoch, the last written counts.
-Imports neither ray nor torch: reports read a study through this file alone.
+Rows are written as small Parquet segments, each complete or absent (written to a temporary file, then renamed) and
+named in the order of writing. Small ones are merged while a study runs, all of them by `compact`. Of several rows for
+one trial, or for one trial and epoch, the last written counts.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,9 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.atomic import atomic_write
-
-SCHEMA_VERSION = 2
-"""Since 2 a class is described by its public name, and runs and rows name the version of the code."""
+from study.records.paths import EPOCHS, TRIALS, StudyPaths
 
 TIME = pa.timestamp("us", tz="UTC")
 
@@ -60,34 +56,37 @@ EPOCH_COLUMNS = (
 )
 
 FAN_IN = 8
-"""So many neighbouring segments of one size are merged into one of the next: few files, and no row is moved often."""
+"""Number of neighbouring segments of one size that are merged into one of the next size, as in a log-structured merge
+tree: few files, and each row is rewritten a logarithmic number of times."""
 
 READING_ATTEMPTS = 20
+"""A segment that is merged between listing and reading costs one attempt."""
 
-KEYS = {"trials": ("trial_id",), "epochs": ("trial_id", "epoch")}
+KEYS = {TRIALS: ("trial_id",), EPOCHS: ("trial_id", "epoch")}
+"""The columns that identify a row, by table."""
 
 
 class RecordsError(Exception):
-    """A segment or study.json that cannot be read or written: which one, and what is wrong with it."""
+    """A segment or study.json that cannot be read or written; the message names the file and the problem."""
 
 
-class Table:
-    """One folder of segments. Rows wait in memory until `flush`; a flushed row survives anything but the disk."""
+class SegmentTable:
+    """A table: one folder of segments. Rows are kept in memory until `flush`, which writes them with an fsync."""
 
     def __init__(self, folder: Path, schema: pa.Schema):
         self.folder, self.schema = folder, schema
         self._pending: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self._segments = [(path, _size_class(path)) for path in segments(folder)]
+        self._segments = [(path, _size_class(path)) for path in list_segments(folder)]
         self._next = 1 + max((int(path.stem) for path, _ in self._segments), default=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
         self._pending.append(dict(row))
 
     def flush(self) -> None:
-        """Write what is pending as one segment.
+        """Write the pending rows as one segment.
 
-        Raises RecordsError if that cannot be done; the rows stay pending.
+        Raises RecordsError if they cannot be written; they stay pending.
         """
         if self._pending:
             path = self.folder / f"{self._next:08d}.parquet"
@@ -97,18 +96,18 @@ class Table:
             self._pending.clear()
             self._merge_neighbours()
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every row on disk, one per key, the last written where there are several, in the order of first writing."""
-        rows: list[dict[str, Any]] = self._last_per_key(read_segments(self.folder, self.schema)).to_pylist()
+    def read_rows(self) -> list[dict[str, Any]]:
+        """Return the last written row of each key, in the order in which the keys were first written."""
+        rows: list[dict[str, Any]] = self._select_last(read_segments(self.folder, self.schema)).to_pylist()
         return rows
 
     def compact(self) -> None:
-        """Merge all segments into one, without the rows that no longer count."""
+        """Merge all segments into one, without rows that were written again later."""
         self.flush()
         rows = read_segments(self.folder, self.schema)
-        kept = self._last_per_key(rows)
-        if len(self._segments) > 1 or kept.num_rows < rows.num_rows:
-            self._merge(len(self._segments), kept)
+        last = self._select_last(rows)
+        if len(self._segments) > 1 or last.num_rows < rows.num_rows:
+            self._merge(len(self._segments), last)
 
     def _merge_neighbours(self) -> None:
         while len(self._segments) >= FAN_IN and len({size for _, size in self._segments[-FAN_IN:]}) == 1:
@@ -116,31 +115,32 @@ class Table:
             self._merge(FAN_IN, pa.concat_tables(merged))
 
     def _merge(self, count: int, rows: pa.Table) -> None:
-        """Let `rows` stand in the place of the last `count` segments."""
+        """Replace the last `count` segments by one with `rows`."""
         *old, (last, size) = self._segments[-count:]
-        _write(last, rows)  # in one step; a kill from here on leaves doubled rows, which reading drops
+        _write(last, rows)  # atomic; a kill after it leaves duplicate rows, which reading drops
         self._segments[-count:] = [(last, size + 1)]
-        for path, _ in reversed(old):  # newest first: what a kill leaves is a beginning, in order
+        for path, _ in reversed(old):  # newest first: after a kill the oldest remain, in order
             path.unlink(missing_ok=True)
 
-    def _last_per_key(self, rows: pa.Table) -> pa.Table:
-        place = pa.array(range(rows.num_rows), pa.int64())
-        by_key = rows.select(KEYS[self.folder.name]).append_column("place", place)
-        spans = by_key.group_by(KEYS[self.folder.name]).aggregate([("place", "min"), ("place", "max")])
-        return rows.take(spans.sort_by("place_min")["place_max"])
+    def _select_last(self, rows: pa.Table) -> pa.Table:
+        """Return the last row of each key, sorted by the position of the key's first row."""
+        key, position = KEYS[self.folder.name], pa.array(range(rows.num_rows), pa.int64())
+        positions = rows.select(key).append_column("position", position)
+        spans = positions.group_by(key).aggregate([("position", "min"), ("position", "max")])
+        return rows.take(spans.sort_by("position_min")["position_max"])
 
 
 class Records:
-    """A study's folder: study.json, trials/, epochs/."""
+    """The tables of a study's folder, with a column for each of the task's metrics."""
 
     def __init__(self, folder: Path, metrics: Iterable[str]):
         values = [(name, pa.float64()) for name in metrics]
         self.folder = folder
-        self.trials = Table(folder / "trials", pa.schema([*TRIAL_COLUMNS, *values]))
-        self.epochs = Table(folder / "epochs", pa.schema([*EPOCH_COLUMNS, *values]))
+        self.trials = SegmentTable(StudyPaths(folder).trials, pa.schema([*TRIAL_COLUMNS, *values]))
+        self.epochs = SegmentTable(StudyPaths(folder).epochs, pa.schema([*EPOCH_COLUMNS, *values]))
 
     def flush(self) -> None:
-        self.epochs.flush()  # first: a trial that has ended must have all its epochs on record
+        self.epochs.flush()  # first: an ended trial must have all its epochs on record
         self.trials.flush()
 
     def compact(self) -> None:
@@ -148,22 +148,22 @@ class Records:
         self.trials.compact()
 
 
-def segments(folder: Path) -> list[Path]:
-    """A table's segment files in the order of writing."""
+def list_segments(folder: Path) -> list[Path]:
+    """Return a table's segment files in the order of writing."""
     return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit())
 
 
 def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
-    """All rows of all segments, in the order of writing; also while a run merges them.
+    """Return all rows of all segments in the order of writing, also while a run merges them.
 
     Raises RecordsError naming the first segment that cannot be read.
     """
     for _ in range(READING_ATTEMPTS):
         try:
-            return pa.concat_tables([schema.empty_table(), *(_read(path, schema) for path in segments(folder))])
+            return pa.concat_tables([schema.empty_table(), *(_read(path, schema) for path in list_segments(folder))])
         except FileNotFoundError:
-            continue  # merged into a later one since it was listed
-    raise RecordsError(f"{folder} changes faster than it can be read: try again when its study does not run")
+            continue  # merged since it was listed
+    raise RecordsError(f"{folder} changes faster than it can be read: stop its study, then try again")
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -171,58 +171,27 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         return pq.read_table(path, schema=schema, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ESTALE:
-            raise FileNotFoundError(path) from None  # gone, here or on a file server
+            raise FileNotFoundError(path) from None  # deleted, here or on a file server
         raise RecordsError(
             f"{path} cannot be read ({str(error).splitlines()[0]}): restore it from a copy, or delete it; "
-            "the trials it held are then run again"
+            "its trials are then run again"
         ) from None
 
 
 def _write(path: Path, table: pa.Table) -> None:
     try:
-        with atomic_write(path) as aside:
-            pq.write_table(table, aside, compression="zstd")
+        with atomic_write(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
     except OSError as error:
         raise RecordsError(
-            f"{path.parent} cannot be written ({error.strerror or error}): make room or mend the disk, then run the "
-            "same command again; what is on record is whole"
+            f"{path.parent} cannot be written ({error.strerror or error}): free disk space, then run the same "
+            "command again; all rows on disk are intact"
         ) from None
 
 
 def _size_class(path: Path) -> int:
-    """How often a segment of so many rows would have been merged. A damaged one is not merged with others."""
+    """Return how often a segment of this many rows has been merged; -1 for a damaged one, which is not merged."""
     try:
         return int(math.log(max(pq.read_metadata(path).num_rows, 1), FAN_IN))
     except (OSError, pa.ArrowException):
         return -1
-
-
-def write_study(folder: Path, study: Mapping[str, Any]) -> None:
-    """Write study.json, complete or not at all."""
-    text = json.dumps(study, indent=1, ensure_ascii=False)
-    try:
-        with atomic_write(folder / "study.json") as aside:
-            aside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RecordsError(f"{folder / 'study.json'} cannot be written ({error.strerror or error})") from None
-
-
-def read_study(folder: Path) -> dict[str, Any]:
-    """study.json of a study's folder.
-
-    Raises RecordsError if there is none, if it is no JSON, or if its schema is newer than this version knows.
-    """
-    path = folder / "study.json"
-    if not path.is_file():
-        raise RecordsError(f"{folder} is no study: it has no study.json")
-    try:
-        study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecordsError(f"{path} is damaged: {error}") from None
-    if not isinstance(study, dict):
-        raise RecordsError(f"{path} is damaged: it does not describe a study")
-    if study.get("schema", 0) > SCHEMA_VERSION:
-        raise RecordsError(
-            f"{path} has schema {study['schema']}; this version reads up to {SCHEMA_VERSION}: upgrade kdstudy"
-        )
-    return study

@@ -3,7 +3,7 @@
 A lease is an object that its driver rewrites every RENEW_SECONDS and that expires after STALE_SECONDS. It names the
 copy that has progressed furthest: a driver that finds its own copy named continues from it, with rows that may never
 have reached S3; any other driver starts by copying the study from S3. The driver never waits for the network; whatever
-SyncThread learns there reaches it as a stop request. Studies in a folder use a file lock instead (study_json.locked).
+SyncThread learns there reaches it as a stop request. Studies in a folder use a file lock instead (records/lock.py).
 
 Two drivers that start at the same moment are distinguished by reading the lease again after SETTLE_SECONDS, and not by
 conditional writes (If-None-Match, If-Match): pyarrow's S3FileSystem has none, and S3-compatible servers of before 2024
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.errors import InputError
-from study.records.study_json import request_stop
+from study.records.lock import request_stop
+from study.records.paths import CHECKPOINTS, EPOCHS, STOP_REQUEST, STUDY_JSON, TRIALS
 from study.storage.local_copy import pull_study, read_copy_id, wait_for_lock, write_copy_id
 from study.storage.locations import display_path, mirror_of
 from study.storage.mirror import Mirror
@@ -121,21 +122,21 @@ class SyncThread(threading.Thread):
         if time.monotonic() - self._renewed_at > RENEW_SECONDS:
             self._renew()
         # of folders, not files: renaming or deleting a file changes its folder's time
-        folders = [self._folder / name for name in ("", "trials", "epochs")]
+        folders = [self._folder / name for name in ("", TRIALS, EPOCHS)]
         mtimes = [folder.stat().st_mtime_ns for folder in folders if folder.is_dir()]
         if mtimes != self._pushed_mtimes:
             self._push_rows()
             self._pushed_mtimes = mtimes
-        if self._mirror.read_text(f"{self._study}/stop") is not None:
-            self._mirror.delete_object(f"{self._study}/stop")
+        if self._mirror.read_text(f"{self._study}/{STOP_REQUEST}") is not None:
+            self._mirror.delete_object(f"{self._study}/{STOP_REQUEST}")
             request_stop(self._folder)
 
     def _push_rows(self) -> None:
         """Push rows in the order in which they were written, then delete the checkpoints they make obsolete."""
         obsolete = list((self._folder / FORGOTTEN).glob("*"))
-        self._mirror.push(*(f"{self._study}/{name}" for name in ("epochs", "trials", "study.json")), delete=True)
+        self._mirror.push(*(f"{self._study}/{name}" for name in (EPOCHS, TRIALS, STUDY_JSON)), delete=True)
         for mark in obsolete:
-            self._mirror.delete_folder(f"{self._study}/checkpoints/{mark.name}")
+            self._mirror.delete_folder(f"{self._study}/{CHECKPOINTS}/{mark.name}")
             mark.unlink()
 
     def _renew(self) -> None:
@@ -170,9 +171,9 @@ class SyncThread(threading.Thread):
     def _push_all(self) -> None:
         self._renew()
         self._push_rows()
-        names = sorted({path.name for path in self._folder.glob("[!.]*")} - {"checkpoints", "stop"})
+        names = sorted({path.name for path in self._folder.glob("[!.]*")} - {CHECKPOINTS, STOP_REQUEST})
         self._mirror.push(*(f"{self._study}/{name}" for name in names))
-        self._mirror.delete_object(f"{self._study}/stop")
+        self._mirror.delete_object(f"{self._study}/{STOP_REQUEST}")
         self._renew()
         _write_lease(self._mirror, self._study, "", self._copy_id)
 

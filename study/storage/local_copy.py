@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.atomic import atomic_write
+from study.records.paths import EPOCHS, REPORT, STUDY_JSON, TRIALS
 from study.storage.mirror import Mirror
 
 LOCK_WAIT_SECONDS = 10.0
@@ -22,10 +23,10 @@ def pull_study(mirror: Mirror, study: str) -> None:
     """Copy a study's rows from S3; set aside those of a driver on this machine that had progressed further."""
     folder = mirror.folder / study
     backup = folder / f".left-{read_copy_id(folder)}"
-    for name in ("trials", "epochs") if read_copy_id(folder) and not backup.exists() else ():
+    for name in (TRIALS, EPOCHS) if read_copy_id(folder) and not backup.exists() else ():
         shutil.copytree(folder / name, backup / name, dirs_exist_ok=True)
     # trials first: a trial that has ended there has all its epochs there
-    mirror.pull(*(f"{study}/{name}" for name in ("study.json", "report.html", "trials", "epochs")), delete=True)
+    mirror.pull(*(f"{study}/{name}" for name in (STUDY_JSON, REPORT, TRIALS, EPOCHS)), delete=True)
 
 
 def read_copy_id(folder: Path) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from study.records.study_json import request_stop
+from study.records.lock import request_stop
+from study.records.paths import CHECKPOINTS, FIGURES, REPORT, STOP_REQUEST, TABLES, TRACEBACK, StudyPaths
 from study.storage.lease import STALE_SECONDS, read_lease
 from study.storage.local_copy import pull_study, read_copy_id, try_lock
 from study.storage.locations import local_path, mirror_of
 from study.storage.worker_sync import fetch_study_names
 
-REPORT_FILES = ("exhibits.npz", "traceback.txt")
+REPORT_FILES = ("exhibits.npz", TRACEBACK)
 """Files of checkpoints and teachers that reports show."""
 
 
@@ -39,7 +40,7 @@ def locate_study(study: str, address: str) -> tuple[str, Path]:
     if "://" not in address:
         return study, Path(address)
     storage = local_path(address)
-    if not (refresh_copy(storage / study) / "study.json").is_file():
+    if not StudyPaths(refresh_copy(storage / study)).study_json.is_file():
         fetch_study_names(storage)  # for the error that lists the existing studies
     return study, storage
 
@@ -59,18 +60,18 @@ def refresh_copy(folder: Path) -> Path:
 
 def pull_artifacts(folder: Path) -> None:
     """Fetch the files of workers on other nodes that a report shows."""
-    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints", "teachers", names=REPORT_FILES)
+    mirror_of(folder.parent).pull(f"{folder.name}/{CHECKPOINTS}", "teachers", names=REPORT_FILES)
 
 
 def fetch_checkpoint(folder: Path, trial_id: str) -> Path:
     """Fetch and return the checkpoint folder of a trial."""
-    mirror_of(folder.parent).pull(f"{folder.name}/checkpoints/{trial_id}")
-    return folder / "checkpoints" / trial_id
+    mirror_of(folder.parent).pull(f"{folder.name}/{CHECKPOINTS}/{trial_id}")
+    return StudyPaths(folder).checkpoint(trial_id)
 
 
 def push_report(folder: Path) -> None:
     """Copy a report that was written locally to S3."""
-    mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in ("report.html", "tables", "figures")))
+    mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in (REPORT, TABLES, FIGURES)))
 
 
 def read_driver(folder: Path) -> str:
@@ -84,6 +85,6 @@ def send_stop_request(folder: Path) -> None:
     """Ask a study's driver, on whichever machine, to interrupt the study."""
     mirror = mirror_of(folder.parent)
     if mirror.uri:
-        mirror.write_text(f"{folder.name}/stop", "")
+        mirror.write_text(f"{folder.name}/{STOP_REQUEST}", "")
     else:
         request_stop(folder)

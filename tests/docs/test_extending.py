@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.driver import check_inputs
+from study.preflight import check_inputs
 from study.space_file import load_space
 from study.study import Budget
 from tests.study.toy import drive, open_flow

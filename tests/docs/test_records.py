@@ -12,7 +12,8 @@ import pytest
 from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
 from reports.load import load_study
-from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS, read_study
+from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS
+from study.records.study_json import read_study
 from study.trial import TrialState
 
 DOC = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")

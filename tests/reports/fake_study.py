@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from study.records.segments import Records, write_study
+from study.records.segments import Records
+from study.records.study_json import write_study
 
 METRICS = {"train/loss": "min", "train/accuracy": "max", "val/accuracy": "max", "test/accuracy": "max"}
 CODE = "c0de" * 4

@@ -9,7 +9,7 @@ import pytest
 
 from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
-from reports.compare import put_side_by_side, render_text
+from reports.compare import make_report, render_text
 from reports.load import StudyRecords, load_study
 from reports.tables.comparison import make_comparison_table
 from reports.tables.terminal import format_comparisons
@@ -59,16 +59,16 @@ def test_no_comparison_of_different_code_has_a_difference_p_or_verdict(records: 
     assert written[["difference", "difference_low", "difference_high", "p", "p_holm"]].isna().all(axis=None)
 
 
-def test_terminal_page_and_files_say_so_with_a_footnote(records: StudyRecords) -> None:
+def test_terminal_page_and_files_explain_it_in_a_footnote(records: StudyRecords) -> None:
     page = build(records.folder).read_text()
     tables = records.folder / "tables"
     shown = format_comparisons(records.folder, 200)
-    for said in (shown, page, *((tables / f"comparison.{ending}").read_text() for ending in ("csv", "tex", "md"))):
-        assert NOT_JUDGED in said
-        assert "worse than" not in said
-        assert "better than" not in said
-    for said in (shown, page, (tables / "comparison.tex").read_text()):
-        assert "a difference may come from the code instead of the arm" in " ".join(said.split())
+    for text in (shown, page, *((tables / f"comparison.{ending}").read_text() for ending in ("csv", "tex", "md"))):
+        assert NOT_JUDGED in text
+        assert "worse than" not in text
+        assert "better than" not in text
+    for text in (shown, page, (tables / "comparison.tex").read_text()):
+        assert "a difference may come from the code instead of the arm" in " ".join(text.split())
     assert f"is {NOT_JUDGED}." in summarize_comparison(compare_arms(records)[0])
 
 
@@ -111,7 +111,7 @@ def test_run_that_was_trained_by_two_versions_is_not_judged(writer: Writer) -> N
 def test_studies_side_by_side_judge_no_arm_that_is_mixed_within_one(tmp_path: Path) -> None:
     one, other = Writer(tmp_path / "a"), Writer(tmp_path / "b")
     other.code = mixed_arm
-    found = put_side_by_side([load_study(written(one)), load_study(written(other))])
+    found = make_report([load_study(written(one)), load_study(written(other))])
     ((student, table, _),) = found.students
     verdicts = {(row.arm, row.study): row.not_judged for row in student.rows}
     assert [key for key, why in verdicts.items() if why] == [("DKD", 1)]
@@ -128,7 +128,7 @@ def test_studies_of_two_versions_each_are_judged_and_the_version_is_listed(tmp_p
         for row in writer.fill().trials:
             row["trial_id"] = f"{writer.folder.name}-{row['trial_id']}"
         writer.epochs = []
-    found = put_side_by_side([load_study(writer.write()) for writer in (one, other)])
+    found = make_report([load_study(writer.write()) for writer in (one, other)])
     ((student, _, _),) = found.students
     assert all(row.verdict for row in student.rows if row.versus is not None)
     versions = next(section.table for section in found.sections if section.id == "versions")
@@ -144,4 +144,4 @@ def test_study_of_schema_1_is_reported_and_compared_as_before(tmp_path: Path) ->
     pd.testing.assert_frame_equal(to_dataframe(compare_arms(records)), expected)
     assert describe_code_versions(records) is None
     assert build(old).is_file()
-    assert put_side_by_side([load_study(now), records]).students
+    assert make_report([load_study(now), records]).students

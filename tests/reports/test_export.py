@@ -60,7 +60,7 @@ def test_a_named_cell_is_taken(study: Path) -> None:
 
 
 def test_an_unknown_cell_is_refused_with_those_there_are(study: Path) -> None:
-    with pytest.raises(InputError, match="no cell 'resnet8 / KD' in this study: there are 'resnet8 / none', "):
+    with pytest.raises(InputError, match="no cell 'resnet8 / KD' in this study: the cells are 'resnet8 / none', "):
         choose_cell(load_study(study), "resnet8 / KD")
 
 
@@ -99,7 +99,9 @@ def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
 
 
 def test_without_validation_of_all_cells_nothing_is_chosen(study: Path) -> None:
-    with pytest.raises(InputError, match="test must not choose: name one with --cell; there are 'resnet8 / none'"):
+    with pytest.raises(
+        InputError, match="test scores must not choose: name a cell with --cell; the cells are 'resnet8 / none'"
+    ):
         choose_cell(load_study(study))
 
 
@@ -135,7 +137,7 @@ def test_a_seed_number_that_is_not_there_is_refused(writer: Writer, number: int)
     writer.fill()
     writer.trials = [row for row in writer.trials if row["phase"] != "confirm" or row["number"] != 0]
     records = load_study(writer.write())
-    with pytest.raises(InputError, match=f"no confirm run of seed number {number} in .*: there are 1, 2, "):
+    with pytest.raises(InputError, match=f"no confirm run of seed number {number} in .*: the numbers are 1, 2, "):
         get_confirm_run(records, next(cell for cell in records.cells if cell.name == CELL), number)
 
 

@@ -74,7 +74,7 @@ def test_load_of_a_newer_schema_is_refused(writer: Writer) -> None:
         load_study(folder)
 
 
-def test_load_of_the_barest_study_finds_the_cells_in_the_rows(writer: Writer) -> None:
+def test_load_of_a_minimal_study_takes_the_cells_from_the_rows(writer: Writer) -> None:
     folder = writer.fill().write()
     (folder / "study.json").write_text(json.dumps({"schema": 1}))
     records = load_study(folder)
@@ -104,7 +104,7 @@ def test_confirmed_takes_the_last_run_of_a_seed_and_warns_of_mixed_configuration
     records = load_study(writer.write())
     values = compare_arms(records)[0].rows[1].values
     assert values == dict(zip(range(1000, 1008), [0.5, *DKD[1:]], strict=True))
-    assert "do not share one configuration" in records.warnings[0]
+    assert "have different configurations" in records.warnings[0]
 
 
 def test_a_users_pandas_reads_the_same_trials(study: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_users_pandas_reads_the_same_trials(study: Path) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "known", "told"), [(5, True, "seeds 3 → 5"), (5, False, None), (3, True, None)])
-def test_load_says_when_seeds_were_added_after_the_results_were_known(
+def test_load_warns_of_seeds_added_after_results_were_known(
     writer: Writer, seeds: int, known: bool, told: str | None
 ) -> None:
     folder = writer.fill().write()

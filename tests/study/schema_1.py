@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from study.records.segments import read_study, segments, write_study
+from study.records.segments import list_segments
+from study.records.study_json import read_study, write_study
 
 
 def downgrade(folder: Path) -> None:
@@ -20,7 +21,7 @@ def downgrade(folder: Path) -> None:
         del run["code"]
     study["study"] = _with_modules(study["study"])
     write_study(folder, study)
-    for path in segments(folder / "trials"):
+    for path in list_segments(folder / "trials"):
         pq.write_table(pq.read_table(path, partitioning=None).drop_columns("code"), path)
 
 

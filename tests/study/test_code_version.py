@@ -17,11 +17,12 @@ from rich.console import Console
 from study import code_version
 from study import driver as drive
 from study.cluster import software_check as installed
-from study.code_version import CodeVersion, digest_of_code, package_files, siblings, version_of
-from study.driver import RunOptions
+from study.code_version import CodeVersion, digest_code, digest_package, find_sibling_modules, read_code_version
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
-from study.records.segments import RecordsError, read_study, write_study
+from study.preflight import DriverOptions
+from study.records.segments import RecordsError
+from study.records.study_json import read_study, write_study
 from study.space_file import load_space
 from tests.study import toy
 from tests.study.schema_1 import downgrade
@@ -55,7 +56,7 @@ class Ring:
 )
 def test_comments_docstrings_and_formatting_make_no_other_version(old: str, new: str) -> None:
     assert old in CODE
-    assert digest_of_code(CODE.replace(old, new).encode()) == digest_of_code(CODE.encode())
+    assert digest_code(CODE.replace(old, new).encode()) == digest_code(CODE.encode())
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,11 @@ def test_comments_docstrings_and_formatting_make_no_other_version(old: str, new:
 )
 def test_whatever_python_executes_makes_another_version(old: str, new: str) -> None:
     assert old in CODE
-    assert digest_of_code(CODE.replace(old, new).encode()) != digest_of_code(CODE.encode())
+    assert digest_code(CODE.replace(old, new).encode()) != digest_code(CODE.encode())
 
 
 def test_what_is_no_python_is_known_by_its_bytes() -> None:
-    assert digest_of_code(b"def (") != digest_of_code(b"def ((")
+    assert digest_code(b"def (") != digest_code(b"def ((")
 
 
 def test_modules_are_followed_from_the_space_file_through_its_folder_and_nowhere_else(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_modules_are_followed_from_the_space_file_through_its_folder_and_nowhere
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = [path.relative_to(tmp_path).as_posix() for path in siblings(tmp_path / "space.py")]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_sibling_modules(tmp_path / "space.py")]
     unreached = {"space.py", "nets/unused.py", "unused.py", "study/__init__.py", "reports/load.py"}
     assert set(found) == set(files) - unreached
 
@@ -107,7 +108,7 @@ def test_modules_are_followed_from_the_space_file_through_its_folder_and_nowhere
 def test_version_holds_the_space_file_under_one_name_and_both_packages(tmp_path: Path) -> None:
     for name in ("one.py", "two.py"):
         (tmp_path / name).write_text("x = 1")
-    one, two = version_of(tmp_path / "one.py"), version_of(tmp_path / "two.py")
+    one, two = read_code_version(tmp_path / "one.py"), read_code_version(tmp_path / "two.py")
     assert one.digest == two.digest
     assert {"space file", "study/code_version.py", "trainables/tasks/simulated.py"} <= one.files.keys()
     assert not any(name.startswith("reports/") for name in one.files)
@@ -116,19 +117,19 @@ def test_version_holds_the_space_file_under_one_name_and_both_packages(tmp_path:
 def test_edit_of_a_package_file_is_another_version_wherever_the_package_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = package_files("trainables")
+    before = digest_package("trainables")
     shutil.copytree(Path(code_version.__file__).parents[1] / "trainables", tmp_path / "trainables")
     spec = lambda name: type("Spec", (), {"submodule_search_locations": [str(tmp_path / name)]})  # noqa: E731
     monkeypatch.setattr("importlib.util.find_spec", spec)
-    assert package_files("trainables") == before
+    assert digest_package("trainables") == before
     path = tmp_path / "trainables" / "tasks" / "simulated.py"
     path.write_text(path.read_text() + "\nX = 1\n")
-    assert CodeVersion(package_files("trainables")).changes(before) == ["trainables/tasks/simulated.py"]
+    assert CodeVersion(digest_package("trainables")).list_changes(before) == ["trainables/tasks/simulated.py"]
 
 
 def test_changes_are_named_with_what_is_new_and_what_is_gone() -> None:
     now = CodeVersion({"a.py": "1", "b.py": "2", "c.py": "3"})
-    assert now.changes({"a.py": "1", "b.py": "1", "d.py": "4"}) == ["b.py", "c.py (new)", "d.py (gone)"]
+    assert now.list_changes({"a.py": "1", "b.py": "1", "d.py": "4"}) == ["b.py", "c.py (new)", "d.py (gone)"]
 
 
 def test_node_without_the_project_can_say_so() -> None:
@@ -188,20 +189,20 @@ class Runs:
         sys.modules.pop("helper", None)
         space = load_space(self.space, None, None)
         lines = Console(record=True, width=1000, file=io.StringIO())
-        place = RunOptions(self.folder / "runs", allow_code_change=allowed)
+        place = DriverOptions(self.folder / "runs", allow_code_change=allowed)
         drive.drive(space.study, space, {"data": {"fingerprint": "x"}}, place, "python -m study.run hf.py", lines)
         return lines.export_text()
 
     def codes(self) -> dict[str, list[str]]:
         """By arm, the version of the code of each confirm row, by number."""
-        trials = toy.Records(self.study, {"test/accuracy"}).trials.rows()
+        trials = toy.Records(self.study, {"test/accuracy"}).trials.read_rows()
         rows = sorted((row for row in trials if row["phase"] == "confirm"), key=lambda row: int(row["number"]))
         return {arm: [row["code"] for row in rows if row["arm"] == arm] for arm in ("plain", "mine")}
 
-    def _train(self, flow: Coordinator, *given: Any) -> str:
+    def _train(self, coordinator: Coordinator, *given: Any) -> str:
         write_study(self.study, given[-1])
-        toy.drive(flow, self.folder / "runs", self.rows)
-        flow.interrupt("cut off")
+        toy.drive(coordinator, self.folder / "runs", self.rows)
+        coordinator.interrupt("cut off")
         return ""
 
 
@@ -227,9 +228,11 @@ def edit_helper(runs: Runs, _: pytest.MonkeyPatch) -> None:
 
 def edit_package(_: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def edited(package: str) -> dict[str, str]:
-        return package_files(package) | ({"trainables/tasks/simulated.py": "0" * 16} if package == "trainables" else {})
+        return digest_package(package) | (
+            {"trainables/tasks/simulated.py": "0" * 16} if package == "trainables" else {}
+        )
 
-    monkeypatch.setattr(code_version, "package_files", edited)
+    monkeypatch.setattr(code_version, "digest_package", edited)
 
 
 EDITS = [(edit_function, "hf.py"), (edit_class, "hf.py"), (edit_helper, "helper.py")]
@@ -251,7 +254,7 @@ def test_other_code_is_refused_by_file_and_goes_on_if_allowed(
     assert "\n" not in str(refused.value)
     assert runs.codes() == before
 
-    assert "goes on although" in runs.run(allowed=True)
+    assert "continues although" in runs.run(allowed=True)
     study = read_study(runs.study)
     new = study["provenance"]["runs"][-1]["code"]
     assert list(study["code"]) == [old, new]

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from study import driver as drive
 from study.code_version import CodeVersion
-from study.driver import RunOptions
 from study.engine.coordinator import Coordinator
-from study.records.segments import read_study
+from study.preflight import DriverOptions
+from study.records.study_json import read_study
 from study.space_file import Space
 from tests.study import toy
 
@@ -26,9 +26,9 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
     space = Space(study, types.ModuleType("toy"), Path("toy.py"), "", "", CODE)
     inputs = {"data": {"fingerprint": "none"}}
 
-    def train(flow: Coordinator, *_: object) -> str:
-        assert toy.drive(flow, tmp_path)
-        flow.flush()
+    def train(coordinator: Coordinator, *_: object) -> str:
+        assert toy.drive(coordinator, tmp_path)
+        coordinator.writer.flush()
         return ""
 
     def cut_short(*_: object) -> None:
@@ -36,11 +36,11 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
 
     def run() -> drive.Outcome:
         command, console = "python -m study.run toy.py", Console(quiet=True)
-        return drive.drive(study, space, inputs, RunOptions(tmp_path), command, console)
+        return drive.drive(study, space, inputs, DriverOptions(tmp_path), command, console)
 
     monkeypatch.setattr(drive, "_train", train)
     with monkeypatch.context() as busy:
-        busy.setattr(drive, "with_costs", cut_short)
+        busy.setattr(drive, "add_model_costs", cut_short)
         with pytest.raises(KeyboardInterrupt):
             run()
     assert not read_study(tmp_path / "toy")["finished"]

@@ -14,9 +14,9 @@ import pytest
 
 import study
 import trainables
-from study.identity import describe, differences, public_name
+from study.identity import describe, find_differences, get_public_name
 from study.space_file import load_space
-from tests.study.toy import open_flow, toy
+from tests.study.toy import open_coordinator, toy
 from trainables.data.cifar import Cifar
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.simulated import Simulated, SimulatedLoss
@@ -61,8 +61,8 @@ def test_move_of_a_module_changes_no_trial_id_and_no_teacher_key(
     teacher = Teacher(ResNet(8), epochs=2)
 
     def identity() -> tuple[Any, ...]:
-        flow = open_flow(toy(task=Simulated(teacher_epochs=0)), tmp_path)
-        ids = [run.trial.id for run in iter(flow.next, None)]
+        coordinator = open_coordinator(toy(task=Simulated(teacher_epochs=0)), tmp_path)
+        ids = [run.trial.id for run in iter(coordinator.next_trial, None)]
         return ids, teacher.key(["inputs"]), describe(Cifar(10))
 
     before = identity()
@@ -82,7 +82,7 @@ def test_renamed_class_may_keep_its_name_and_its_heirs_do_not_take_it() -> None:
         pass
 
     assert describe(Renamed())["is"] == "Former"
-    assert public_name(Heir).endswith("Heir")
+    assert get_public_name(Heir).endswith("Heir")
 
 
 def describable() -> Iterator[type]:
@@ -103,7 +103,7 @@ def _holds_tensors(kind: type) -> bool:
 def test_no_two_classes_that_can_be_described_share_a_name() -> None:
     places: dict[tuple[str, str], list[str]] = {}
     for kind in describable():
-        places.setdefault((kind.__module__.split(".")[0], public_name(kind)), []).append(kind.__module__)
+        places.setdefault((kind.__module__.split(".")[0], get_public_name(kind)), []).append(kind.__module__)
     assert len(places) > 100
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
@@ -116,7 +116,7 @@ def loaded(folder: Path, name: str = "x.py", space: str = SPACE, helper: str = H
 
 
 def changes(one: Any, other: Any) -> list[str]:
-    return [line.split(":")[0] for line in differences(one, other)]
+    return [line.split(":")[0] for line in find_differences(one, other)]
 
 
 def test_class_of_the_users_own_is_known_by_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import cifar_profiles
 import pytest
 
 from study import Study
-from study.driver import check_inputs
 from study.errors import InputError
-from study.identity import describe, differences
-from study.space_file import in_precision, load_space, overridden
+from study.identity import describe, find_differences
+from study.preflight import check_inputs
+from study.space_file import load_space, with_overrides, with_precision
 from tests.study.toy import toy
 from trainables.tasks.simulated import Simulated
 
@@ -48,7 +48,7 @@ def test_first_profile_is_the_default(space: Path) -> None:
         (SPACE, "broken", "returned int, not a Study"),
         ("x = 1", None, "defines no `study`"),
         ("study = 5", None, "`study` in .* is int"),
-        ("def (", None, "no valid Python: .*, line 1"),
+        ("def (", None, "not valid Python: .*, line 1"),
         (SPACE + "\nstudy = small(None)", "small", "has no profiles"),
     ],
 )
@@ -98,28 +98,28 @@ def test_class_written_in_a_space_file_is_known_by_its_text(space: Path) -> None
         return describe(load_space(space, None, None).study)
 
     assert loaded("1") == loaded("1")
-    assert [line.split(":")[0] for line in differences(loaded("1"), loaded("5"))] == ["arms[0].loss.source"]
+    assert [line.split(":")[0] for line in find_differences(loaded("1"), loaded("5"))] == ["arms[0].loss.source"]
 
 
 def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path) -> None:
     study = load_space(space, None, None).study
     nothing = {"name": None, "seed": None, "trials": None, "epochs": None, "seeds": None}
-    assert overridden(study, **nothing).protocol == "P1"
-    assert overridden(study, **(nothing | {"trials": 9})).protocol == "P1"
-    assert overridden(study, **(nothing | {"epochs": 9})).protocol == ""
+    assert with_overrides(study, **nothing).protocol == "P1"
+    assert with_overrides(study, **(nothing | {"trials": 9})).protocol == "P1"
+    assert with_overrides(study, **(nothing | {"epochs": 9})).protocol == ""
 
 
 def test_another_precision_leaves_the_papers_protocol() -> None:
     study = load_space(Path("spaces/lp_cifar.py"), "paper", Path("data")).study
     assert study.protocol
-    assert in_precision(study, "float32") == study
-    assert in_precision(study, "bfloat16").protocol == ""
+    assert with_precision(study, "float32") == study
+    assert with_precision(study, "bfloat16").protocol == ""
 
 
 def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it() -> None:
     nothing = {"name": None, "seed": None, "trials": None, "seeds": None}
     study = toy(task=Simulated(teacher_epochs=40))  # of 6 epochs
-    teacher = {epochs: overridden(study, epochs=epochs, **nothing).task.teacher_epochs for epochs in (1, 3, 6, 12)}
+    teacher = {epochs: with_overrides(study, epochs=epochs, **nothing).task.teacher_epochs for epochs in (1, 3, 6, 12)}
     assert teacher == {1: 7, 3: 20, 6: 40, 12: 40}
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from study import Arm, Budget
-from study.driver import check_inputs
 from study.errors import InputError
-from study.identity import describe, differences, digest
+from study.identity import describe, digest, find_differences
+from study.preflight import check_inputs
 from tests.study.toy import BASELINE, SEARCHED, toy
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
@@ -63,8 +63,8 @@ def test_description_leaves_out_where_and_keeps_what() -> None:
 
 def test_differences_name_each_changed_leaf() -> None:
     old, new = describe(toy()), describe(toy(seed=5, budget=Budget(9, 7, 3)))
-    assert list(differences(old, new)) == ["budget.epochs: 6 → 7", "seed: 0 → 5"]
-    assert list(differences(old, old)) == []
+    assert list(find_differences(old, new)) == ["budget.epochs: 6 → 7", "seed: 0 → 5"]
+    assert list(find_differences(old, old)) == []
 
 
 @pytest.mark.parametrize("value", ["3", 2.5, None, True])

@@ -9,8 +9,9 @@ from pathlib import Path
 import optuna
 
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from study.engine.coordinator import Coordinator, RunningTrial
-from study.engine.replay import replay
+from study.engine.coordinator import Coordinator
+from study.engine.replay import replay_records
+from study.records.rows import RunningTrial
 from study.records.segments import Records
 from study.space.domains import resolve_params
 from study.study import Study as StudyType
@@ -34,23 +35,23 @@ def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> Stud
     return dataclasses.replace(study, **changes)  # type: ignore[arg-type]
 
 
-def open_flow(
+def open_coordinator(
     study: StudyType,
     folder: Path,
     journal: optuna.storages.BaseStorage | None = None,
     retry_failed: bool = False,
 ) -> Coordinator:
-    """A Flow over whatever the folder holds."""
-    flow = Coordinator(
+    """Return a Coordinator over the rows in the folder."""
+    coordinator = Coordinator(
         study,
         Records(folder / study.name, study.task.metrics),
         journal or optuna.storages.InMemoryStorage(),
         study.task.list_preparations(folder, study.plan),
         {"data": "simulated"},
     )
-    flow.flush_seconds = 0.0  # nothing is left in memory: where a test cuts, it cuts
-    replay(flow, retry_failed)
-    return flow
+    coordinator.writer.flush_seconds = 0.0  # nothing is left in memory: where a test cuts, it cuts
+    replay_records(coordinator, retry_failed)
+    return coordinator
 
 
 def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
@@ -72,14 +73,14 @@ def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
 
 
 def drive(
-    flow: Coordinator,
+    coordinator: Coordinator,
     folder: Path,
     rows: int | None = None,
     each: Callable[[RunningTrial, EpochResult], None] | None = None,
 ) -> bool:
-    """Run trials one after the other, at most `rows` epochs; True if the flow came to its end."""
-    while (run := flow.next()) is not None:
-        job = job_of(flow.study, run, folder)
+    """Run trials one after the other, at most `rows` epochs; True if the coordinator came to its end."""
+    while (run := coordinator.next_trial()) is not None:
+        job = job_of(coordinator.study, run, folder)
         try:
             told = job.task.prepare(job) if run.trial.phase == "prepare" else job.task.train(job)
             for row in told:
@@ -89,8 +90,8 @@ def drive(
                     rows -= 1
                 if each is not None:
                     each(run, row)
-                if flow.report(run.trial.id, row, "here:1"):
+                if coordinator.report(run.trial.id, row, "here:1"):
                     break
         except ValueError as error:
-            flow.fail(run.trial.id, str(error))
+            coordinator.fail(run.trial.id, str(error))
     return True

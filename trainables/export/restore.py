@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import trainables
 from study.errors import InputError
-from study.identity import PUBLIC_NAME, public_name
+from study.identity import PUBLIC_NAME_ATTRIBUTE, get_public_name
 from study.task import TrialNote
 from trainables.task import Batch, count_parameters, without_pretrained
 from trainables.training import checkpoint
@@ -132,14 +132,16 @@ def _find_class(name: str, origin: str) -> Any:
     for module in _find_modules(name):
         for kind in vars(importlib.import_module(module)).values():
             ours = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module
-            if ours and public_name(kind) == name:
+            if ours and get_public_name(kind) == name:
                 return kind
     raise InputError(f"there is no {name} that studies are made of in trainables/: export with the study's own commit")
 
 
 def _find_modules(name: str) -> Iterator[str]:
     """Yield the modules below trainables/ whose text has a class of this name or former name."""
-    defined = re.compile(rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME}\b.*[\"']{re.escape(name)}[\"']", re.MULTILINE)
+    defined = re.compile(
+        rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME_ATTRIBUTE}\b.*[\"']{re.escape(name)}[\"']", re.MULTILINE
+    )
     folder = Path(trainables.__path__[0])
     for path in sorted(folder.rglob("*.py")):
         if defined.search(path.read_text(encoding="utf-8")):

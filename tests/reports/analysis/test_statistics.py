@@ -53,7 +53,7 @@ def test_smallest_p_is_reached_when_all_differences_agree() -> None:
     assert statistics.compute_sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == statistics.smallest_p(6) == 2 / 64
 
 
-def test_paired_without_an_effect_is_wrong_at_most_as_often_as_promised() -> None:
+def test_paired_comparison_without_an_effect_errs_at_most_at_the_level() -> None:
     # The test is exact, so of 600 null studies at most 5 % may fall below 0.05; 7.7 % is three standard errors above.
     rng = np.random.default_rng(0)
     signs = np.array(list(itertools.product([1, -1], repeat=8)))
@@ -116,7 +116,7 @@ def test_values_that_are_not_finite_are_refused(bad: list[float]) -> None:
         statistics.compute_mean(bad)
 
 
-def test_values_that_do_not_pair_are_refused() -> None:
+def test_values_of_unequal_number_are_refused() -> None:
     with pytest.raises(ValueError, match="paired"):
         statistics.compare_paired([1.0, 2.0], [1.0], "max")
 
@@ -131,7 +131,7 @@ def test_paired_keeps_the_raw_difference_and_lets_direction_judge() -> None:
     assert statistics.decide_verdict(score, 0.06) == "undecided"
 
 
-def test_paired_with_one_seed_says_nothing() -> None:
+def test_single_pair_has_no_interval_and_decides_nothing() -> None:
     single = statistics.compare_paired([0.9], [0.5], "max")
     assert (single.n, single.sd, single.interval, single.p) == (1, 0.0, None, 1.0)
 
@@ -172,7 +172,7 @@ def test_power_is_how_often_the_test_itself_finds_the_effect(effect: float, n: i
     )  # three standard errors
 
 
-def test_power_goes_on_where_simulation_ends() -> None:
+def test_power_is_continuous_where_simulation_ends() -> None:
     last, first = (statistics.estimate_power(0.9, 1.0, statistics.MAX_SIMULATED_SEEDS + more) for more in (0, 1))
     assert 0 < first - last < 0.06
 

@@ -1,4 +1,4 @@
-"""Examples in the report: the right nets beside each other, equal colours for equal numbers, damaged files named."""
+"""Examples in the report: one row per panel, equal colours for equal numbers, damaged files named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.reports.fake_study import Writer
 CLASSES = ("background", "skin", "<b>nose</b>")
 
 
-def words(name, kind, caption="", scale="", classes=()):
+def make_entry(name, kind, caption="", scale="", classes=()):
     given = kind != "map"
     return {"name": name, "kind": kind, "caption": caption, "given": given, "scale": scale, "classes": classes}
 
@@ -29,9 +29,9 @@ def panels(level=1.0, side=24, caption="7.0 people"):
     """One example's: an image, its labels, a map."""
     ramp = np.linspace(0, level, side * side, dtype=np.float16).reshape(side, side)
     return [
-        (words("input", "image"), noise(side)),
-        (words("truth", "labels", classes=CLASSES), labels(side)),
-        (words("density", "map", caption, scale="people"), ramp),
+        (make_entry("input", "image"), noise(side)),
+        (make_entry("truth", "labels", classes=CLASSES), labels(side)),
+        (make_entry("density", "map", caption, scale="people"), ramp),
     ]
 
 
@@ -47,9 +47,9 @@ def keep(folder, shown, examples=2):
     folder.mkdir(parents=True, exist_ok=True)
     about, arrays = [], {}
     for example in range(examples):
-        for position, (told, values) in enumerate(shown):
+        for position, (entry, values) in enumerate(shown):
             key = f"{example}/{position}"
-            about.append({"key": key, "example": example, **told})
+            about.append({"key": key, "example": example, **entry})
             arrays[key] = values
     np.savez_compressed(folder / PANELS_FILE, about=np.array(json.dumps(about)), **arrays)
 
@@ -73,10 +73,10 @@ def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
 
 
-def test_examples_stand_beside_each_other_teacher_first_then_arms_in_the_studys_order(shown):
+def test_examples_are_in_a_row_with_the_teacher_first_then_arms_in_study_order(shown):
     (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     assert [example.title for example in gallery.examples] == ["Example 1", "Example 2"]
-    lines = dict(gallery.examples[0].lines)
+    lines = dict(gallery.examples[0].rows)
     assert [picture.of for picture in lines["the example"]] == ["input", "truth"]
     assert [one.of for one in lines["density"]] == ["teacher: resnet20", "none", "DKD", "DKD + LP searched"]
     assert [one.caption for one in lines["density"]] == ["7.0 people", "none <i>", "DKD <i>", "DKD + LP searched <i>"]
@@ -85,7 +85,7 @@ def test_examples_stand_beside_each_other_teacher_first_then_arms_in_the_studys_
 
 def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):
     (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
-    teacher, weakest, *_ = (opened(one.uri).convert("RGB") for one in dict(gallery.examples[0].lines)["density"])
+    teacher, weakest, *_ = (opened(one.uri).convert("RGB") for one in dict(gallery.examples[0].rows)["density"])
     teacher, weakest = np.asarray(teacher, dtype=int), np.asarray(weakest, dtype=int)
     side = 24
     # the teacher's map reaches 4 where the weakest reaches 1: its first quarter has all the weakest one's numbers
@@ -95,7 +95,7 @@ def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):
     assert teacher[-1, -1].sum() > 2 * weakest[-1, -1].sum()
 
 
-def test_classes_of_a_face_have_colours_that_can_be_told_apart():
+def test_classes_of_a_face_have_distinct_colours():
     colours = np.array([[int(get_label_colour(index)[at : at + 2], 16) for at in (1, 3, 5)] for index in range(19)])
     apart = np.abs(colours[:, None] - colours).sum(axis=2)
     assert apart[~np.eye(19, dtype=bool)].min() > 40
@@ -103,7 +103,7 @@ def test_classes_of_a_face_have_colours_that_can_be_told_apart():
 
 def test_small_images_are_kept_without_loss(shown):
     (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
-    picture = dict(gallery.examples[0].lines)["the example"][0]
+    picture = dict(gallery.examples[0].rows)["the example"][0]
     np.testing.assert_array_equal(np.asarray(opened(picture.uri)), noise(24))
 
 
@@ -112,7 +112,7 @@ def test_large_pictures_are_made_smaller_until_the_page_holds_them(shown, writer
     for trial in confirmed[confirmed["number"] == 0]["trial_id"]:
         keep(shown / "checkpoints" / trial, panels(side=600), examples=4)
     (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
-    pictures = [one for example in gallery.examples for _, line in example.lines for one in line]
+    pictures = [one for example in gallery.examples for _, line in example.rows for one in line]
     sizes = [opened(one.uri).size for one in pictures]
     assert LOSSLESS_SIDE < max(max(size) for size in sizes) < 600
     assert sum(width * height for width, height in sizes) <= MAX_PAGE_PIXELS
@@ -148,4 +148,4 @@ def test_damaged_file_is_named_and_the_rest_is_shown(shown, damage):
     (gallery,) = make_galleries(load_exhibitions(load_study(shown)))
     assert len(gallery.damaged) == 1
     assert gallery.damaged[0].startswith("teacher: resnet20: abc/exhibits.npz cannot be read")
-    assert [one.of for one in dict(gallery.examples[0].lines)["density"]] == ["none", "DKD", "DKD + LP searched"]
+    assert [one.of for one in dict(gallery.examples[0].rows)["density"]] == ["none", "DKD", "DKD + LP searched"]

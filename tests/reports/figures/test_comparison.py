@@ -57,8 +57,8 @@ def test_curves_fall_back_to_train(study: Path) -> None:
 
 
 @pytest.fixture
-def told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
-    """A study whose two taught arms have told how far they were from the teacher."""
+def with_distances(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    """A study in which the two arms with a teacher record their distance to it."""
     monkeypatch.setattr("tests.reports.fake_study.METRICS", {**METRICS, figures.TEACHER_DISTANCE: "min"})
     cells = {"resnet8 / DKD": 1.0, "resnet8 / DKD + LP searched": 2.0}
     for row in writer.fill().epochs:
@@ -67,8 +67,8 @@ def told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
     return writer
 
 
-def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
-    drawn = figures.draw_distances(load_study(told.write()), "resnet8")
+def test_distances_are_those_of_arms_with_a_teacher(with_distances: Writer) -> None:
+    drawn = figures.draw_distances(load_study(with_distances.write()), "resnet8")
     assert drawn is not None
     lines = [trace for trace in drawn.figure.data if trace.name]
     assert [line.name for line in lines] == ["DKD", "DKD + LP searched"]
@@ -78,11 +78,11 @@ def test_distances_are_of_the_arms_that_ask_the_teacher(told: Writer) -> None:
     assert drawn.figure.layout.yaxis.type is None
 
 
-def test_distances_over_magnitudes_are_logarithmic(told: Writer) -> None:
-    for row in told.epochs:
+def test_distances_over_orders_of_magnitude_are_logarithmic(with_distances: Writer) -> None:
+    for row in with_distances.epochs:
         if row["epoch"] == EPOCHS and figures.TEACHER_DISTANCE in row:
             row[figures.TEACHER_DISTANCE] = 1e-3
-    drawn = figures.draw_distances(load_study(told.write()), "resnet8")
+    drawn = figures.draw_distances(load_study(with_distances.write()), "resnet8")
     assert drawn is not None
     assert drawn.figure.layout.yaxis.type == "log"
 

@@ -90,7 +90,7 @@ def test_importance_counts_stopped_trials_behind_complete_ones(records: StudyRec
 def test_importance_of_few_trials_is_a_sentence_and_no_figure(records: StudyRecords) -> None:
     assert draw_importance(records, records.cells[2]) is None
     assert explain_missing_importance(records, records.cells[2]) == (
-        "14 trials that completed or were stopped are too few to say which of 4 settings mattered; that takes 30."
+        "14 complete or stopped trials are too few to rank the importance of 4 settings; at least 30 are needed."
     )
 
 

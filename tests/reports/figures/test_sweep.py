@@ -94,7 +94,7 @@ def test_setting_figures_show_each_test_metric_the_deciding_one_first(swept: Wri
     assert "Higher is better" in drawn[0].caption
     assert "Lower is better" in drawn[1].caption
     traces = {trace.name: trace for trace in drawn[0].figure.data if trace.name}
-    assert set(traces) == {"none (control)", "moving (moving)", "fixed alpha", "searched, chosen 0.42"}
+    assert set(traces) == {"none (control)", "moving (scheduled)", "fixed alpha", "searched, chosen 0.42"}
     assert list(traces["fixed alpha"].x) == list(ALPHAS)
     assert list(traces["searched, chosen 0.42"].x) == [0.42]
 

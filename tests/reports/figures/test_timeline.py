@@ -51,7 +51,7 @@ def test_trial_that_was_interrupted_ran_in_two_stretches(timed: Writer) -> None:
     assert list(parts["end"] - parts["begin"]) == pytest.approx([0.7 * 5, 0.7 * 3], abs=1e-3)
 
 
-def test_pause_in_which_nothing_ran_is_cut_out_and_told(timed: Writer) -> None:
+def test_pause_in_which_nothing_ran_is_cut_out_and_named(timed: Writer) -> None:
     half = {row["trial_id"] for row in timed.trials[20:]}
     for row in timed.epochs:
         row["recorded"] += timedelta(hours=9) if row["trial_id"] in half else timedelta()

@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven over its DevTools protocol: what a page asks for, complains of and looks like."""
+"""A headless Chromium, driven over the DevTools protocol: a page's requests, errors and rendering."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ import aiohttp
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 OPTIONS += ("--disable-sync", "--disable-component-update", "--remote-debugging-port=0", "--remote-allow-origins=*")
-PATIENCE = 90
-"""Seconds for anything, on a busy machine."""
+TIMEOUT = 90
+"""Seconds to wait for any single step; a busy machine is slow."""
 
 
 @dataclass
 class Visit:
-    """What happened while a page was open."""
+    """Requests, errors and results of one visit to a page."""
 
     requests: list[str] = field(default_factory=list)
-    """Addresses asked for, the page's own first."""
-    complaints: list[str] = field(default_factory=list)
-    """Of the console, of scripts that failed, and of dialogs that opened."""
-    answers: list[Any] = field(default_factory=list)
-    """To each expression."""
+    """Requested addresses, the page's own first."""
+    errors: list[str] = field(default_factory=list)
+    """Messages on the console, errors of scripts, and dialogs."""
+    results: list[Any] = field(default_factory=list)
+    """The value of each expression."""
 
 
 def visit(url: str, profile: Path, expressions: Sequence[str], width: int = 1200, scheme: str = "light") -> Visit:
-    """Open a page in a window of so many pixels, and evaluate JavaScript expressions in it, one after the other."""
+    """Open a page in a window `width` pixels wide, and evaluate JavaScript expressions in it, one after the other."""
     command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        return asyncio.run(asyncio.wait_for(_visit(_port(profile), url, expressions, width, scheme), PATIENCE))
+        return asyncio.run(asyncio.wait_for(_visit(_port(profile), url, expressions, width, scheme), TIMEOUT))
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 def _port(profile: Path) -> int:
-    said, end = profile / "DevToolsActivePort", time.monotonic() + PATIENCE
-    while not said.is_file() or len(said.read_text().split()) < 2:
+    port_file, end = profile / "DevToolsActivePort", time.monotonic() + TIMEOUT
+    while not port_file.is_file() or len(port_file.read_text().split()) < 2:
         assert time.monotonic() < end, "Chromium did not start"
         time.sleep(0.1)
-    return int(said.read_text().split()[0])
+    return int(port_file.read_text().split()[0])
 
 
 async def _visit(port: int, url: str, expressions: Sequence[str], width: int, scheme: str) -> Visit:
@@ -77,9 +77,9 @@ async def _visit(port: int, url: str, expressions: Sequence[str], width: int, sc
             await ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
             await ask("Page.navigate", until="Page.loadEventFired", url=url)
             for expression in expressions:
-                told = await ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-                assert "exceptionDetails" not in told, told
-                seen.answers.append(told["result"].get("value"))
+                result = await ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+                assert "exceptionDetails" not in result, result
+                seen.results.append(result["result"].get("value"))
     return seen
 
 
@@ -88,6 +88,6 @@ def _note(message: dict[str, Any], seen: Visit) -> None:
     if method == "Network.requestWillBeSent":
         seen.requests.append(params["request"]["url"])
     elif method in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
-        seen.complaints.append(f"{method}: {params}")
+        seen.errors.append(f"{method}: {params}")
     elif method == "Page.javascriptDialogOpening":
-        seen.complaints.append(f"dialog: {params['message']}")
+        seen.errors.append(f"dialog: {params['message']}")

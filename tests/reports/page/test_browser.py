@@ -1,4 +1,4 @@
-"""The page as a reader has it: opened from disk in a headless Chromium."""
+"""The page opened from disk in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TICKS = "[...document.querySelectorAll('.xtick text')].map((tick) => getComputed
 
 @pytest.fixture
 def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page with every figure there is, of a study with a hostile arm."""
-    metrics = {**METRICS, "val/loss": "min", figures.DISTANCE: "min"}
+    """The page of a study with a hostile arm name, with all figures."""
+    metrics = {**METRICS, "val/loss": "min", figures.TEACHER_DISTANCE: "min"}
     monkeypatch.setattr("tests.reports.fake_study.METRICS", metrics)
     monkeypatch.setattr("tests.reports.fake_study.TRIALS", 48)
     losses = {f"alpha {a}": {"is": "KD", "alpha": a} for a in (0.1, 0.3, 0.5)}
@@ -51,24 +51,24 @@ def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
         if row["phase"] == "search" and row["state"] == "COMPLETE":
             row["val/loss"] = row["val/accuracy"] + row["number"] % 3
     for row in writer.epochs:
-        row[figures.DISTANCE] = 1.0 / row["epoch"]
+        row[figures.TEACHER_DISTANCE] = 1.0 / row["epoch"]
     return build(writer.write())
 
 
-def test_browser_sees_what_a_page_asks_for_and_complains_of(tmp_path: Path) -> None:
+def test_browser_records_requests_and_errors_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("bad"); missing()</script>')
     seen = visit(page.as_uri(), tmp_path / "profile", ["1 + 1"])
     assert "http://127.0.0.1:9/x.png" in seen.requests
-    assert any("bad" in complaint for complaint in seen.complaints)
-    assert any("missing is not defined" in complaint for complaint in seen.complaints)
-    assert seen.answers == [2]
+    assert any("bad" in error for error in seen.errors)
+    assert any("missing is not defined" in error for error in seen.errors)
+    assert seen.results == [2]
 
 
-def test_page_draws_every_figure_and_asks_for_nothing(page: Path, tmp_path: Path) -> None:
+def test_page_draws_every_figure_and_requests_nothing(page: Path, tmp_path: Path) -> None:
     seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, LINKS, TEXT])
-    drawn, links, text = seen.answers
-    assert seen.complaints == []
+    drawn, links, text = seen.results
+    assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
     assert [title for title, marks in drawn if not marks] == []
     kinds = (
@@ -89,8 +89,8 @@ def test_page_draws_every_figure_and_asks_for_nothing(page: Path, tmp_path: Path
 )
 def test_page_on_a_phone_fits_in_both_themes(page: Path, tmp_path: Path, width: int, scheme: str, ink: str) -> None:
     seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, OVERFLOW, TICKS], width, scheme)
-    drawn, overflow, ticks = seen.answers
-    assert seen.complaints == []
+    drawn, overflow, ticks = seen.results
+    assert seen.errors == []
     assert [title for title, marks in drawn if not marks] == []
     assert overflow <= 0
     assert set(ticks) == {ink}

@@ -126,14 +126,14 @@ def test_page_of_an_unfinished_study_says_so(writer: Writer) -> None:
     assert "9 of 24 confirm runs" in text
 
 
-def test_page_says_beforehand_that_seeds_cannot_decide(writer: Writer) -> None:
+def test_page_warns_that_seeds_cannot_decide(writer: Writer) -> None:
     writer.study["budget"] = {"trials": 16, "epochs": 8, "seeds": 4}
     text = page_of(writer.fill().write()).text
     assert "4 seeds cannot decide" in text
     assert "at least 7 seeds" in text
 
 
-def test_page_without_any_rows(writer: Writer) -> None:
+def test_page_without_rows(writer: Writer) -> None:
     writer.study["finished"] = False
     text = page_of(writer.write()).text
     assert "0 of 24 confirm runs" in text
@@ -162,13 +162,13 @@ def test_page_names_a_damaged_segment(study: Path) -> None:
     assert "epochs/00000002.parquet cannot be read" in page_of(study).text
 
 
-def test_page_of_the_barest_study(writer: Writer) -> None:
+def test_page_of_an_empty_study_json(writer: Writer) -> None:
     folder = writer.fill().write()
     (folder / "study.json").write_text("{}")
     assert "data that study.json does not name" in page_of(folder).text
 
 
-def test_page_replaces_an_earlier_one_and_leaves_no_scraps(study: Path) -> None:
+def test_page_replaces_the_previous_one_and_leaves_no_temporary_files(study: Path) -> None:
     build(study)
     build(study)
     assert {path.name for path in study.iterdir()} == {"study.json", "trials", "epochs", "tables", "report.html"}

@@ -13,7 +13,7 @@ from reports.analysis import published
 from reports.build import build, write_tables
 from reports.format.table import Table, to_markdown
 from reports.load import StudyRecords, load_study
-from reports.papers.layouts import layouts, p0_table_1, p1_table_1, p2_table_1, p4_table_1, p4_table_2
+from reports.papers.layouts import LAYOUTS, P0_TABLE_1, P1_TABLE_1, P2_TABLE_1, P4_TABLE_1, P4_TABLE_2
 from reports.papers.schema import Layout, combine, expand_roles, find_figure
 from reports.papers.tables import make_paper_table, make_tables
 from tests.reports.fake_study import DKD, SEARCHED, Writer
@@ -60,9 +60,9 @@ def mean_of(values: list[float]) -> str:
     return f"{np.mean(values):.2f} ± {half:.2f} (n = {len(values)})"
 
 
-def test_measured_and_published_stand_side_by_side_under_the_papers_protocol(crowds: Writer) -> None:
+def test_measured_and_published_figures_share_cells_under_the_papers_protocol(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
-    table = make_paper_table(written(crowds, test__rmse="2"), p4_table_1())
+    table = make_paper_table(written(crowds, test__rmse="2"), P4_TABLE_1)
     assert table.columns == ("net", "parameters (weights) [a]", "MAE", "RMSE [b]")
     rows = rows_of(table)
     assert rows["M-SFANet (teacher)"] == (
@@ -76,7 +76,7 @@ def test_measured_and_published_stand_side_by_side_under_the_papers_protocol(cro
     assert set(table.kinds) == {""}
 
 
-@pytest.mark.parametrize("layout", [p4_table_1(), p4_table_2()], ids=lambda layout: f"table {layout.number}")
+@pytest.mark.parametrize("layout", [P4_TABLE_1, P4_TABLE_2], ids=lambda layout: f"table {layout.number}")
 def test_without_the_protocol_no_row_holds_both(crowds: Writer, layout: Layout) -> None:
     crowds.students = ["mcnn-0.35"]
     table = make_paper_table(written(crowds), layout)
@@ -92,21 +92,21 @@ def test_without_the_protocol_no_row_holds_both(crowds: Writer, layout: Layout) 
 def test_images_missing_or_added_grey_the_published_figures(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
     crowds.study["inputs"] = {"data": {"name": "ShanghaiTech A", "complete": False}}
-    table = make_paper_table(written(crowds), p4_table_2())
+    table = make_paper_table(written(crowds), P4_TABLE_2)
     assert table.kinds.count("greyed") == 4
     assert "since its data are not P4's: images are missing or added" in table.notes[0]
 
 
 def test_a_cell_without_an_arm_says_so(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
-    rows = rows_of(make_paper_table(written(crowds), p4_table_2()))
+    rows = rows_of(make_paper_table(written(crowds), P4_TABLE_2))
     assert rows["MCNN, alpha 0.3"][0] == "– not in this study; published 95.85, epoch not stated"
     assert rows["MCNN, alpha 0.1"][1] == "– no result; published 172.99, epoch not stated"
 
 
 def test_the_control_and_own_arms_have_no_published_figure(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
-    rows = rows_of(make_paper_table(written(crowds), p4_table_2()))
+    rows = rows_of(make_paper_table(written(crowds), P4_TABLE_2))
     assert rows["MCNN, alpha 0"][0] == mean_of(NONE)
     assert rows["MCNN, alpha searched"][0] == mean_of(OWN)
     assert list(rows) == [f"MCNN, alpha {alpha}" for alpha in (0, 0.1, 0.3, 0.5, 0.7, "searched")]
@@ -114,14 +114,14 @@ def test_the_control_and_own_arms_have_no_published_figure(crowds: Writer) -> No
 
 def test_a_student_that_the_paper_lacks_has_rows_without_published_figures(crowds: Writer) -> None:
     crowds.study["protocol"], crowds.students = "P4", ["mcnn-0.35", "mcnn"]
-    rows = rows_of(make_paper_table(written(crowds), p4_table_1()))
+    rows = rows_of(make_paper_table(written(crowds), P4_TABLE_1))
     assert list(rows)[-1] == "mcnn-0.35 with KD, alpha 0.1"
     assert rows["mcnn-0.35 with KD, alpha 0.1"] == ("– not in this study", mean_of(TENTH), "– no result")
 
 
-def test_the_best_validation_epoch_stands_beside_the_last_one(crowds: Writer) -> None:
+def test_best_validation_epoch_is_shown_next_to_the_last_one(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
-    rows = rows_of(make_paper_table(written(crowds, test_at_best_val__mae="-1"), p4_table_2()))
+    rows = rows_of(make_paper_table(written(crowds, test_at_best_val__mae="-1"), P4_TABLE_2))
     best = mean_of([value - 1 for value in HALF]).removesuffix(" (n = 3)")
     published = "published 105.55, epoch not stated"
     assert rows["MCNN, alpha 0.5"][0] == f"{mean_of(HALF)}; {best} at best val. epoch; {published}"
@@ -129,7 +129,7 @@ def test_the_best_validation_epoch_stands_beside_the_last_one(crowds: Writer) ->
 
 def test_additions_to_dkd_are_paired_differences_in_points(writer: Writer) -> None:
     writer.study["protocol"] = "P1"
-    rows = rows_of(make_paper_table(load_study(writer.fill().write()), p1_table_1()))
+    rows = rows_of(make_paper_table(load_study(writer.fill().write()), P1_TABLE_1))
     gain = 100 * np.subtract(SEARCHED, DKD).mean()
     assert rows["DKD [b]"][0].startswith(f"{100 * np.mean(DKD):.2f} ± ")
     assert re.fullmatch(
@@ -141,7 +141,7 @@ def test_additions_to_dkd_are_paired_differences_in_points(writer: Writer) -> No
 def test_without_dkd_there_is_no_difference_to_it(writer: Writer) -> None:
     del writer.arms["DKD"], writer.versus["DKD"]
     writer.versus["DKD + LP searched"] = "none"
-    rows = make_paper_table(load_study(writer.fill().write()), p1_table_1()).rows
+    rows = make_paper_table(load_study(writer.fill().write()), P1_TABLE_1).rows
     assert rows[3][:3] == ("+ LP", "this study", "– not in this study")
 
 
@@ -156,11 +156,11 @@ def test_a_net_is_measured_under_the_setting_its_paper_reports(
         writer.arms[f"EAT {r}"] = [score + gain for score in DKD]
         writer.published[f"EAT {r}"] = f"dkd+eat r={r}"
     records = load_study(writer.fill().write())
-    assert make_paper_table(records, p1_table_1()).rows[1][2].startswith(mean)
+    assert make_paper_table(records, P1_TABLE_1).rows[1][2].startswith(mean)
     other = replace(
         records, study={**records.study, "cells": [c for c in records.study["cells"] if str(ratio) not in c["arm"]]}
     )
-    falls_back = make_paper_table(other, p1_table_1()).rows[1][2] != "– not in this study"
+    falls_back = make_paper_table(other, P1_TABLE_1).rows[1][2] != "– not in this study"
     assert falls_back == (student == "resnet8w4")
 
 
@@ -185,7 +185,7 @@ def test_a_study_has_the_tables_of_its_methods_and_metrics(
 
 def test_every_published_figure_is_in_a_table() -> None:
     shown = set()
-    for layout in layouts():
+    for layout in LAYOUTS:
         columns = tuple(expand_roles(layout.columns, layout.names))
         shown |= {find_figure(layout, combine(r, c)) for r in expand_roles(layout.rows, layout.names) for c in columns}
     assert {row for row in published.load_figures() if row not in shown} == {
@@ -194,7 +194,7 @@ def test_every_published_figure_is_in_a_table() -> None:
 
 
 @pytest.mark.parametrize("protocol", [True, False], ids=["beside", "greyed"])
-@pytest.mark.parametrize("layout", layouts(), ids=lambda layout: f"{layout.paper}-{layout.number}")
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.paper}-{layout.number}")
 def test_each_footnote_has_one_letter_and_each_letter_one_footnote(
     writer: Writer, layout: Layout, protocol: bool
 ) -> None:
@@ -217,7 +217,7 @@ def test_known_errors_are_recomputed_from_the_figures() -> None:
     over_kd = [value(m, "ldt", "f1") - value(m, "kd", "f1") for m in models]
     over_none = [value(m, "ldt", "f1") - value(m, "none", "f1") for m in models]
     accuracy = [value(m, "ldt", "accuracy") - value(m, "kd", "accuracy") for m in models]
-    notes = " ".join(note for layout in layouts() for line in layout.columns for note in line.notes)
+    notes = " ".join(note for layout in LAYOUTS for line in layout.columns for note in line.notes)
     assert "({:.2f} + {:.2f} + {:.2f})/3 = {:.2f}".format(*over_kd, np.mean(over_kd)) in notes
     assert "{:.2f}, {:.2f} and {:.2f}".format(*over_none) in notes
     assert "{:.2f}, {:.2f} and {:.2f}".format(*accuracy) in notes
@@ -231,7 +231,7 @@ def test_super_resolution_has_the_papers_digits(writer: Writer) -> None:
     writer.published, writer.versus, writer.searched = {"none": "none", "KD": "adversarial_kd"}, {}, set()
     writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
     writer.study["teacher"] = {"name": "vgg_sr-32atoms", "metrics": {"test/ssim": 0.7714, "test/lpips": 0.24131}}
-    rows = rows_of(make_paper_table(written(writer), p2_table_1()))
+    rows = rows_of(make_paper_table(written(writer), P2_TABLE_1))
     assert rows["Student, no distillation"][0].startswith("25.869 ± 0.400 (n = 2); published 25.837, ")
     assert rows["Dictionary net (teacher)"][1:3] == (
         "0.771 (n = 1); published 0.771, epoch not stated",
@@ -240,14 +240,14 @@ def test_super_resolution_has_the_papers_digits(writer: Writer) -> None:
     assert rows["RCAN"][0] == "– not in this study; published 26.59, epoch not stated"
 
 
-def test_super_resolution_shows_what_each_net_takes_where_it_is_on_record(writer: Writer) -> None:
+def test_super_resolution_shows_recorded_costs_of_each_net(writer: Writer) -> None:
     writer.students, writer.arms = ["vgg_sr", "rcan"], {"none": [26.1, 26.3]}
     writer.published, writer.versus, writer.searched = {"none": "none"}, {}, set()
     writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
     cost = {"parameters": 69_700_000, "macs": 81_250_000_000, "latency_seconds": 1.2345}
     writer.study["students"] = {"vgg_sr": cost, "rcan": {"parameters": 15_740_067}}
     writer.study["teacher"] = {"name": "vgg_sr-32atoms", "metrics": {}} | cost | {"parameters": 113_300_000}
-    table = make_paper_table(written(writer), p2_table_1())
+    table = make_paper_table(written(writer), P2_TABLE_1)
     assert [title.split(" [")[0] for title in table.columns[-3:]] == ["parameters", "MACs", "latency, ms"]
     rows = rows_of(table)
     assert rows["Student, no distillation"][3:] == ("69,700,000", "81.2 G", "1234")
@@ -260,7 +260,7 @@ def test_another_net_of_the_table_is_measured_in_its_own_row_alone(writer: Write
     writer.students, writer.arms = ["vgg_sr", "rcan"], {"none": [26.1, 26.3], "KD": [26.6, 26.7]}
     writer.published, writer.versus, writer.searched = {"none": "none", "KD": "adversarial_kd"}, {}, set()
     writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
-    rows = rows_of(make_paper_table(written(writer), p2_table_1()))
+    rows = rows_of(make_paper_table(written(writer), P2_TABLE_1))
     assert rows["RCAN"][0].startswith("26.200 ± 1.271 (n = 2); published 26.59, ")
     assert not [title for title in rows if title.startswith("rcan")]
 
@@ -269,7 +269,7 @@ def test_face_parsing_shows_parameters_of_teacher_and_students(writer: Writer) -
     writer.students, writer.published = ["small_fcn-8"], {"none": "none"}
     writer.study["students"] = {"small_fcn-8": {"parameters": 22_115}}
     writer.study["teacher"] = {"name": "small_fcn-16", "parameters": 86_963, "metrics": {"test/f1": 0.7129}}
-    rows = rows_of(make_paper_table(load_study(writer.fill().write()), p0_table_1()))
+    rows = rows_of(make_paper_table(load_study(writer.fill().write()), P0_TABLE_1))
     assert rows["small_fcn-16 (teacher)"] == ("this study", "86,963", "71.29 (n = 1)", "– no result")
     assert rows["small_fcn-8"][1] == "22,115"
     assert rows["ResNet-18, FCN"][1:] == ("–", "73.41, epoch not stated", "91.56, epoch not stated")
@@ -279,7 +279,7 @@ def test_face_parsing_shows_parameters_of_teacher_and_students(writer: Writer) -
 def test_an_arm_of_any_name_has_a_row_of_its_own(crowds: Writer, name: str) -> None:
     crowds.arms[name] = [5.0, 5.0, 5.0]
     crowds.study["protocol"] = "P4"
-    rows = rows_of(make_paper_table(written(crowds), p4_table_2()))
+    rows = rows_of(make_paper_table(written(crowds), P4_TABLE_2))
     assert rows[f"MCNN, {name}"][0] == "5.00 ± 0.00 (n = 3)"
 
 
@@ -326,12 +326,12 @@ def test_every_table_is_written_as_csv_markdown_and_latex(crowds: Writer) -> Non
     assert files == {f"{stem}.{ending}" for stem in stems for ending in ("csv", "md", "tex")}
 
 
-def test_narrow_version_of_another_net_stands_in_its_row_and_what_is_absent_is_named(writer: Writer) -> None:
+def test_narrow_version_of_another_net_takes_its_row_and_missing_weights_are_named(writer: Writer) -> None:
     writer.students, writer.arms = ["small_sr-16", "rcan-g2"], {"none": [26.1, 26.3]}
     writer.published, writer.versus, writer.searched = {"none": "none"}, {}, set()
     writer.study |= {"test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
     writer.study["inputs"]["data"]["absent"] = {"lpips": "weights absent"}
-    rows = rows_of(make_paper_table(written(writer), p2_table_1()))
+    rows = rows_of(make_paper_table(written(writer), P2_TABLE_1))
     assert rows["rcan-g2"][1].startswith("26.200 ± 1.271 (n = 2)")
     assert rows["rcan-g2"][3] == "– weights absent"
     assert rows["small_sr-16, no distillation"][1].startswith("26.200 ± 1.271 (n = 2)")

@@ -12,7 +12,7 @@ from tests.reports.fake_study import EPOCHS, TRIALS, Writer
 SEARCHED = "resnet8 / DKD + LP searched"
 
 
-def test_budget_tells_search_from_confirm(study: Path, writer: Writer) -> None:
+def test_budget_separates_search_from_confirm_runs(study: Path, writer: Writer) -> None:
     table = make_tables(load_study(study))[0]
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     mine = [row for row in writer.trials if row["arm"] == "DKD + LP searched"]
@@ -38,11 +38,11 @@ def test_budget_ends_with_the_sum_of_all(writer: Writer) -> None:
     assert total["GPU hours"] == f"{seconds * 0.5 / 3600:.2f}"
 
 
-def test_audit_of_a_fair_study_says_equal(study: Path) -> None:
-    said = audit_budget(load_study(study))
-    assert said.startswith(f"Equal: every cell was confirmed on the same 8 seeds, {EPOCHS} epochs a run.")
-    assert f"The searched cell had {TRIALS} search trials of at most {EPOCHS} epochs besides." in said
-    assert said.endswith("Cells with fixed settings had no search.")
+def test_audit_of_equal_budgets_reports_them_as_equal(study: Path) -> None:
+    audit = audit_budget(load_study(study))
+    assert audit.startswith(f"Equal: every cell was confirmed on the same 8 seeds, {EPOCHS} epochs a run.")
+    assert f"The searched cell had {TRIALS} search trials of at most {EPOCHS} epochs besides." in audit
+    assert audit.endswith("Cells with fixed settings had no search.")
 
 
 def test_audit_names_the_cell_that_lacks_seeds(writer: Writer) -> None:
@@ -50,28 +50,28 @@ def test_audit_names_the_cell_that_lacks_seeds(writer: Writer) -> None:
     writer.trials = [
         row for row in writer.trials if not (row["phase"] == "confirm" and row["arm"] == "DKD" and row["number"] == 5)
     ]
-    said = audit_budget(load_study(writer.write()))
-    assert said.startswith("Not equal: confirm runs by seed (8 runs: resnet8 / none, resnet8 / DKD + LP searched; ")
-    assert "7 runs: resnet8 / DKD)" in said
+    audit = audit_budget(load_study(writer.write()))
+    assert audit.startswith("Not equal: confirm runs by seed (8 runs: resnet8 / none, resnet8 / DKD + LP searched; ")
+    assert "7 runs: resnet8 / DKD)" in audit
 
 
-def test_audit_sees_other_seeds_of_equal_number(writer: Writer) -> None:
+def test_audit_detects_different_seeds_of_equal_number(writer: Writer) -> None:
     for row in writer.fill().trials:
         row["seed"] += 1 if row["arm"] == "DKD" else 0
     assert audit_budget(load_study(writer.write())).startswith("Not equal: confirm runs by seed")
 
 
 @pytest.mark.parametrize(("phase", "word"), [("confirm", "a confirm run"), ("search", "a search trial")])
-def test_audit_sees_other_epochs(writer: Writer, phase: str, word: str) -> None:
+def test_audit_detects_different_epochs(writer: Writer, phase: str, word: str) -> None:
     writer.searched = {"DKD", "DKD + LP searched"}
     for row in writer.fill().trials:
         row["epochs"] += 2 if row["arm"] == "DKD" and row["phase"] == phase else 0
-    said = audit_budget(load_study(writer.write()))
-    assert f"Not equal: epochs of {word} (" in said
-    assert f"{EPOCHS + 2}: resnet8 / DKD" in said
+    audit = audit_budget(load_study(writer.write()))
+    assert f"Not equal: epochs of {word} (" in audit
+    assert f"{EPOCHS + 2}: resnet8 / DKD" in audit
 
 
-def test_audit_sees_searches_of_unequal_length(writer: Writer) -> None:
+def test_audit_detects_searches_of_different_length(writer: Writer) -> None:
     writer.searched = {"DKD", "DKD + LP searched"}
     writer.fill()
     gone = [row for row in writer.trials if row["phase"] == "search" and row["arm"] == "DKD" and row["number"] > 8]

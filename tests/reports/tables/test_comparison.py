@@ -19,7 +19,7 @@ def only(folder: Path) -> Comparison:
     return comparison
 
 
-def test_comparison_table_writes_percent_and_points(study: Path) -> None:
+def test_comparison_table_shows_percent_and_points(study: Path) -> None:
     table = make_comparison_table(only(study))
     cells = dict(zip(table.columns, table.rows[2], strict=True))
     half = stats.t.ppf(0.975, 7) * np.std(DKD, ddof=1) / np.sqrt(8)
@@ -37,7 +37,7 @@ def test_each_student_has_its_own_table(writer: Writer) -> None:
     assert all(comparison.comparisons == 2 for comparison in comparisons)
 
 
-def test_published_figures_stand_beside_measured_ones_under_the_papers_protocol(writer: Writer) -> None:
+def test_published_figures_are_shown_with_measured_ones_under_the_papers_protocol(writer: Writer) -> None:
     writer.study["protocol"] = "P1"
     folder = writer.fill().write()
     searched = only(folder).rows[2]
@@ -50,7 +50,7 @@ def test_published_figures_stand_beside_measured_ones_under_the_papers_protocol(
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_published_figures_are_shown_only_beside_complete_data(writer: Writer, complete: bool) -> None:
+def test_published_figures_are_shown_only_for_complete_data(writer: Writer, complete: bool) -> None:
     writer.study["protocol"] = "P4"
     writer.study["inputs"] = {"data": {"name": "ShanghaiTech A", "complete": complete}}
     writer.study["teacher"] = {"name": "m_sfanet", "metrics": {}}
@@ -80,7 +80,7 @@ def test_a_published_difference_to_another_arm_is_not_shown(writer: Writer) -> N
     assert only(writer.fill().write()).rows[2].published is None
 
 
-def test_the_best_validation_epoch_stands_beside_the_last_one(writer: Writer) -> None:
+def test_best_validation_epoch_is_shown_next_to_the_last_one(writer: Writer) -> None:
     folder = writer.fill().write()
     rows = pd.read_parquet(folder / "trials")
     rows["test_at_best_val/accuracy"] = rows["test/accuracy"] + 0.01

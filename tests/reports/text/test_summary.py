@@ -58,8 +58,8 @@ def test_many_undecided_arms_share_one_phrase(writer: Writer) -> None:
         writer.arms[name] = SEARCHED
         writer.versus[name], writer.published[name] = "DKD", None
         writer.searched.add(name)
-    said = summary.summarize_comparison(only(writer.fill().write()))
-    assert said.startswith("resnet8: DKD + LP searched, a and b against DKD are undecided (between +0.17 and +0.17")
+    sentence = summary.summarize_comparison(only(writer.fill().write()))
+    assert sentence.startswith("resnet8: DKD + LP searched, a and b against DKD are undecided (between +0.17 and +0.17")
 
 
 def test_first_line_names_the_data_and_the_protocol(writer: Writer) -> None:

@@ -26,7 +26,7 @@ def test_doctor_on_this_machine_with_a_space_starts_ray_and_trains_nothing(tmp_p
 
 
 def test_doctor_fails_with_what_a_study_would_be_refused_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "asked", lambda *_: ("", "out of order"))
+    monkeypatch.setattr(doctor, "run_python", lambda *_: ("", "out of order"))
     said = called("doctor", tmp_path / "none.py", "--storage-path", "/proc/nowhere", "--address", "host:1")
     assert said.exit_code == 1
     assert "fails    torch and torchvision: out of order: pip install -U torch torchvision" in said.stdout
@@ -40,27 +40,27 @@ def test_gpu_that_torch_cannot_use_fails_unless_no_trial_gets_one(
     gpus_per_worker: float | None, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = json.dumps({"torch": "2", "torchvision": "0", "cuda": None, "gpus": []})
-    monkeypatch.setattr(doctor, "asked", lambda *_: (answer, ""))
-    fits, found = doctor.torch(["H100"], gpus_per_worker)
+    monkeypatch.setattr(doctor, "run_python", lambda *_: (answer, ""))
+    fits, found = doctor.check_torch(["H100"], gpus_per_worker)
     assert (fits.level, found.level) == ("ok", level)
-    assert "1 GPU (H100) that torch (CPU only) cannot use" in found.says
+    assert "1 GPU (H100) that torch (CPU only) cannot use" in found.message
 
 
 def test_missing_and_outdated_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["click>=8.1", "absent-package", "rich>=999", "pytest>=999; extra == 'test'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda _: asked)
-    found = doctor.packages()
+    found = doctor.check_packages()
     assert found.level == "fails"
-    assert "absent-package is missing" in found.says
-    assert ">=999 is needed" in found.says
-    assert "pytest" not in found.says
+    assert "absent-package is missing" in found.message
+    assert ">=999 is needed" in found.message
+    assert "pytest" not in found.message
 
 
 def test_a_process_is_asked_for_an_answer_its_problem_and_no_longer_than_allowed() -> None:
-    assert doctor.asked("print(1); print(2)", [], 30) == ("2", "")
-    assert doctor.asked("raise ValueError('no\\n such')", [], 30)[1] == "such"
-    assert doctor.asked("import os; os._exit(3)", [], 30) == ("", "exit code 3")
-    assert doctor.asked("import time; time.sleep(60)", [], 0.3) == ("", "no answer in 0.3 s")
+    assert doctor.run_python("print(1); print(2)", [], 30) == ("2", "")
+    assert doctor.run_python("raise ValueError('no\\n such')", [], 30)[1] == "such"
+    assert doctor.run_python("import os; os._exit(3)", [], 30) == ("", "exit code 3")
+    assert doctor.run_python("import time; time.sleep(60)", [], 0.3) == ("", "no answer in 0.3 s")
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,23 @@ def test_a_process_is_asked_for_an_answer_its_problem_and_no_longer_than_allowed
     [(16e9, 64e6, "warning"), (16e9, 8e9, "ok"), (64e9, 9e9, "warning"), (64e9, 12e9, "ok"), (1e9, 64e6, "warning")],
 )
 def test_shared_memory_is_held_against_rays_store(free: float, shared: float, level: str) -> None:
-    assert hardware.shared_memory(free, shared).level == level
+    assert hardware.check_shared_memory(free, shared).level == level
 
 
 def test_little_memory_names_how_many_trials_fit() -> None:
-    assert hardware.memory(3.5e9, 2).level == "ok"
-    assert "--max-concurrent 3" in hardware.memory(3.5e9, 8).says
+    assert hardware.check_memory(3.5e9, 2).level == "ok"
+    assert "--max-concurrent 3" in hardware.check_memory(3.5e9, 8).message
 
 
 def test_storage_without_locks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [finding.level for finding in hardware.disk(tmp_path / "runs")][1:] == ["ok", "ok"]
+    assert [finding.level for finding in hardware.check_storage(tmp_path / "runs")][1:] == ["ok", "ok"]
     monkeypatch.setattr(hardware, "SECOND_LOCK", "")  # as where a second process is let in
-    found = [finding for finding in hardware.disk(tmp_path) if "locks do not hold" in finding.says]
+    found = [finding for finding in hardware.check_storage(tmp_path) if "locks do not hold" in finding.message]
     assert [finding.level for finding in found] == ["fails"]
     assert not list(tmp_path.iterdir())
 
 
 def test_storage_that_is_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    (found,) = hardware.disk(tmp_path / "runs" / "deeper")
-    assert (found.level, "is no folder" in found.says) == ("fails", True)
+    (found,) = hardware.check_storage(tmp_path / "runs" / "deeper")
+    assert (found.level, "is no folder" in found.message) == ("fails", True)

@@ -28,12 +28,13 @@ from study.cli import status as standing
 from study.cli.main import main
 from study.code_version import CodeVersion
 from study.errors import InputError
-from study.records.segments import segments, write_study
-from study.records.study_json import document, locked, stop_requested
+from study.records.lock import is_stop_requested, lock_study
+from study.records.segments import list_segments
+from study.records.study_json import build_study_json, write_study
 from study.search.samplers import Grid
 from study.space_file import Space
 from study.study import Study
-from tests.study.toy import BASELINE, drive, open_flow, toy
+from tests.study.toy import BASELINE, drive, open_coordinator, toy
 from trainables.tasks.simulated import Fault, SimulatedLoss
 
 CODE = CodeVersion({"space file": "0" * 16})
@@ -68,13 +69,13 @@ def called(*words: str | Path) -> Result:
 def written(runs: Path, rows: int | None = None, study: Study | None = None, **provenance: Any) -> Path:
     """A study's folder below `runs`, as a driver leaves it after so many epochs."""
     study = study or toy()
-    flow = open_flow(study, runs)
-    flow.resources = {"device": "cuda", "cpus": 1.0, "gpus": 0.5}
-    flow.flush_seconds = 60.0
-    whole = drive(flow, runs, rows)
-    flow.flush()
+    coordinator = open_coordinator(study, runs)
+    coordinator.set_resources({"device": "cuda", "cpus": 1.0, "gpus": 0.5})
+    coordinator.writer.flush_seconds = 60.0
+    whole = drive(coordinator, runs, rows)
+    coordinator.writer.flush()
     space = Space(study, package, Path("toy.py"), "", SPACE, CODE)
-    told = document(study, space, {"data": {"fingerprint": "simulated"}}, None, COMMAND)
+    told = build_study_json(study, space, {"data": {"fingerprint": "simulated"}}, None, COMMAND)
     told["provenance"] |= provenance
     write_study(runs / study.name, told | {"finished": whole})
     return runs / study.name
@@ -95,7 +96,7 @@ def test_list_tells_finished_unfinished_running_damaged_and_leaves_out_the_rest(
     (runs / "teachers" / "abc").mkdir(parents=True)
     (runs / "torn").mkdir()
     (runs / "torn" / "study.json").write_text('{"schema": 1, ')
-    with locked(runs / "held"):
+    with lock_study(runs / "held"):
         said = called("list", "--storage-path", runs)
         listed = {study["name"]: study for study in json.loads(called("list", "--storage-path", runs, "--json").stdout)}
     assert said.exit_code == 0
@@ -110,9 +111,9 @@ def test_list_tells_finished_unfinished_running_damaged_and_leaves_out_the_rest(
 
 def test_grid_smaller_than_the_budget_is_planned_and_searched_to_its_end(runs: Path) -> None:
     folder = written(runs, study=toy(sampler=Grid(points=5)))  # of the budget's 9
-    (seen,) = listing.overviews(runs)
+    (seen,) = listing.list_studies(runs)
     assert (seen.done, seen.planned) == (11, 11)
-    plain, searched = standing.standing(folder).cells
+    plain, searched = standing.read_status(folder).cells
     assert (plain.searched, plain.to_search) == (0, 0)
     assert (searched.searched, searched.to_search, searched.phase) == (5, 5, "confirmed")
 
@@ -122,14 +123,14 @@ def test_older_study_without_trials_by_cell_is_counted_by_its_budget(runs: Path)
     told = json.loads((folder / "study.json").read_text())
     told["cells"] = [{name: cell[name] for name in cell if name != "trials"} for cell in told["cells"]]
     (folder / "study.json").write_text(json.dumps(told))
-    assert listing.overviews(runs)[0].planned == 15
-    assert [cell.to_search for cell in standing.standing(folder).cells] == [0, 9]
+    assert listing.list_studies(runs)[0].planned == 15
+    assert [cell.to_search for cell in standing.read_status(folder).cells] == [0, 9]
 
 
 def test_list_names_a_damaged_segment_and_shows_the_other_studies(runs: Path) -> None:
     folder = written(runs)
     written(runs, study=toy(name="sound"))
-    segment = segments(folder / "trials")[0]
+    segment = list_segments(folder / "trials")[0]
     segment.write_bytes(b"no parquet")
     said = called("list", "--storage-path", runs)
     assert f"toy: {segment} cannot be read" in said.stdout
@@ -179,7 +180,7 @@ def test_show_of_a_lower_is_better_study_takes_the_lowest(runs: Path) -> None:
     told = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps(told | {"direction": "min"}))
     scores = pd.read_parquet(folder / "trials").query("phase == 'search' and state == 'COMPLETE'")["val/accuracy"]
-    assert standing.standing(folder).cells[1].best == scores.min()
+    assert standing.read_status(folder).cells[1].best == scores.min()
 
 
 def test_show_says_what_runs_and_how_to_go_on(runs: Path) -> None:
@@ -187,16 +188,16 @@ def test_show_says_what_runs_and_how_to_go_on(runs: Path) -> None:
     rows = pd.read_parquet(folder / "trials").drop_duplicates("trial_id", keep="last")
     running = rows[rows.state == "RUNNING"].trial_id.item()
     reached = pd.read_parquet(folder / "epochs").query("trial_id == @running").epoch.max()
-    (shown,) = standing.standing(folder).running
+    (shown,) = standing.read_status(folder).running
     assert (shown.trial, shown.epoch, shown.epochs) == (running, reached, 6)
-    assert standing.standing(folder).cells[1].phase == "searching"
-    assert standing.standing(folder).cells[1].test_mean is None
+    assert standing.read_status(folder).cells[1].phase == "searching"
+    assert standing.read_status(folder).cells[1].test_mean is None
     cut_off = called("show", folder)
-    assert "goes on first" in cut_off.stdout
-    assert f"go on with it: python -m study resume {folder}" in cut_off.stdout
-    with locked(folder):
+    assert "resumed first" in cut_off.stdout
+    assert f"continue it: python -m study resume {folder}" in cut_off.stdout
+    with lock_study(folder):
         shown_running = called("show", folder).stdout
-    assert "runs now" in shown_running
+    assert "running now" in shown_running
     assert running in shown_running
     assert f"stop it: python -m study stop {folder}" in shown_running
 
@@ -204,59 +205,59 @@ def test_show_says_what_runs_and_how_to_go_on(runs: Path) -> None:
 def test_running_trial_is_shown_with_its_first_start_and_no_duration(runs: Path) -> None:
     """Which would count the time between the runs of a resumed one."""
     folder = written(runs, 20)
-    flow = open_flow(toy(), runs)
-    run = flow.next()  # the one cut off
+    coordinator = open_coordinator(toy(), runs)
+    run = coordinator.next_trial()  # the one cut off
     assert run is not None
-    flow.flush()
-    with locked(folder):
+    coordinator.writer.flush()
+    with lock_study(folder):
         said = called("show", folder).stdout
         shown = json.loads(called("show", folder, "--json").stdout)["running"]
     (line,) = [line for line in said.splitlines() if line.startswith(run.trial.id)]
-    assert line.rstrip().endswith(f"started {listing.local(run.started)}")
+    assert line.rstrip().endswith(f"started {listing.format_time(run.started)}")
     assert [datetime.fromisoformat(trial["started"]) for trial in shown] == [run.started]
 
 
 def test_show_names_failures_with_their_tracebacks(runs: Path) -> None:
     folder = written(runs, study=toy((BASELINE, Arm("breaks", SimulatedLoss(fault=Fault("exception", epoch=2))))))
-    failed = standing.standing(folder).failed
+    failed = standing.read_status(folder).failed
     assert len(failed) == 3
     path = folder / "checkpoints" / failed[0].trial / "traceback.txt"
     path.write_text("Traceback")
     said = called("show", folder).stdout
     assert f"{failed[0].trial}  student / breaks, confirm 0, epoch 1/6: planted failure in epoch 2" in said
     assert str(path) in said
-    assert standing.standing(folder).cells[1].phase == "failed"
+    assert standing.read_status(folder).cells[1].phase == "failed"
 
 
 def test_superseded_confirm_runs_count_for_nothing(runs: Path) -> None:
     folder = written(runs)
-    flow = open_flow(toy(), runs)
-    row = next(row for row in flow.records.trials.rows() if row["phase"] == "confirm")
-    flow.records.trials.append(row | {"state": "SUPERSEDED"})
-    flow.flush()
-    assert sum(cell.confirmed for cell in standing.standing(folder).cells) == 5
-    assert listing.overviews(runs)[0].done == 14
+    coordinator = open_coordinator(toy(), runs)
+    row = next(row for row in coordinator.writer.records.trials.read_rows() if row["phase"] == "confirm")
+    coordinator.writer.records.trials.append(row | {"state": "SUPERSEDED"})
+    coordinator.writer.flush()
+    assert sum(cell.confirmed for cell in standing.read_status(folder).cells) == 5
+    assert listing.list_studies(runs)[0].done == 14
 
 
 def test_gpu_hours_weigh_a_trials_share_of_a_gpu(runs: Path) -> None:
     folder = written(runs, 20)
-    flow = open_flow(toy(), runs)
-    for row in flow.records.epochs.rows():
-        flow.records.epochs.append(row | {"seconds": 3600.0})
-    flow.flush()
-    used = standing.standing(folder).used
+    coordinator = open_coordinator(toy(), runs)
+    for row in coordinator.writer.records.epochs.read_rows():
+        coordinator.writer.records.epochs.append(row | {"seconds": 3600.0})
+    coordinator.writer.flush()
+    used = standing.read_status(folder).used
     assert used.gpu_hours == pytest.approx(20 * 0.5)
 
 
 def test_show_reads_while_a_driver_writes_and_merges(runs: Path) -> None:
     """The rows of all earlier readings are in every later one, and no segment that was merged away is complained of."""
     written(runs, 1)
-    flow = open_flow(toy(budget=package.Budget(trials=60, epochs=6, seeds=3)), runs)
-    driver = threading.Thread(target=lambda: drive(flow, runs))
+    coordinator = open_coordinator(toy(budget=package.Budget(trials=60, epochs=6, seeds=3)), runs)
+    driver = threading.Thread(target=lambda: drive(coordinator, runs))
     driver.start()
     counts = []
     while driver.is_alive():
-        seen = standing.standing(runs / "toy")
+        seen = standing.read_status(runs / "toy")
         counts.append((seen.used.epochs, sum(cell.searched + cell.confirmed for cell in seen.cells)))
     driver.join()
     assert len(counts) > 5
@@ -289,7 +290,7 @@ def test_watch_draws_until_ctrl_c(runs: Path) -> None:
     os.close(ours)
     drawn = b""
     until = time.monotonic() + 60
-    while b"go on with it" not in drawn:
+    while b"continue it" not in drawn:
         assert time.monotonic() < until
         drawn += os.read(terminal, 10_000)
     process.send_signal(signal.SIGINT)
@@ -319,7 +320,7 @@ def test_resume_puts_new_options_in_the_place_of_recorded_ones(
 ) -> None:
     monkeypatch.chdir(runs.parent)
     folder = written(runs, 20)
-    assert resuming.words_to_go_on(folder, listing.described(folder), more) == words
+    assert resuming.build_command_words(folder, listing.read_shown_study(folder), more) == words
 
 
 @pytest.mark.parametrize(
@@ -332,13 +333,20 @@ def test_resume_keeps_a_repeated_option_until_it_is_given_anew(
     monkeypatch.chdir(runs.parent)
     command = "python -m study.run toy.py --log tensorboard -v --log wandb"
     folder = written(runs, 20, command=command)
-    assert resuming.words_to_go_on(folder, listing.described(folder), more) == ["toy.py", *logs, "--verbose"]
+    assert resuming.build_command_words(folder, listing.read_shown_study(folder), more) == [
+        "toy.py",
+        *logs,
+        "--verbose",
+    ]
 
 
 def test_resume_of_a_study_that_was_moved_stays_where_it_is(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs.parent)
     folder = written(runs.parent / "archive", 20)
-    assert resuming.words_to_go_on(folder, listing.described(folder), [])[-2:] == ["--storage-path", str(folder.parent)]
+    assert resuming.build_command_words(folder, listing.read_shown_study(folder), [])[-2:] == [
+        "--storage-path",
+        str(folder.parent),
+    ]
 
 
 def test_resume_takes_relative_paths_from_where_the_study_was_started(
@@ -349,7 +357,7 @@ def test_resume_takes_relative_paths_from_where_the_study_was_started(
     started.mkdir()
     folder = written(started / "runs", 20, cwd=str(started))
     monkeypatch.chdir(elsewhere)
-    words = resuming.words_to_go_on(folder, listing.described(folder), ["--data-dir", "data"])
+    words = resuming.build_command_words(folder, listing.read_shown_study(folder), ["--data-dir", "data"])
     assert words[0] == str(started / "toy.py")
     assert words[-2:] == ["--data-dir", str(elsewhere / "data")]
     assert "--storage-path" not in words
@@ -370,17 +378,17 @@ def test_resume_of_a_renamed_folder_says_what_it_was_called(runs: Path) -> None:
 def test_space_file_gone_changed_or_only_commented(runs: Path, tmp_path: Path) -> None:
     folder, path = written(runs, 20), tmp_path / "toy.py"
     with pytest.raises(InputError, match=rf"is gone: write it back with: .*show {folder} --space > {path}"):
-        resuming.check_space(folder, listing.described(folder), path)
+        resuming.check_space(folder, listing.read_shown_study(folder), path)
     path.write_text(SPACE.replace("trials=3", "trials=5"))
     with pytest.raises(InputError, match=r"first in line 13: .*trials=3.* → .*trials=5.*--space"):
-        resuming.check_space(folder, listing.described(folder), path)
+        resuming.check_space(folder, listing.read_shown_study(folder), path)
     path.write_text(SPACE.replace("# a study", "# the study"))
-    resuming.check_space(folder, listing.described(folder), path)
+    resuming.check_space(folder, listing.read_shown_study(folder), path)
 
 
 def test_resume_of_a_running_study_says_who_runs_it(runs: Path) -> None:
     folder = written(runs, 20)
-    with locked(folder):
+    with lock_study(folder):
         refused = called("resume", folder)
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert f"is being run already, by {os.uname().nodename}:{os.getpid()}" in refused.stderr
@@ -390,18 +398,18 @@ def test_stop_of_what_does_not_run_says_so_and_asks_nobody(runs: Path) -> None:
     folder = written(runs, 20)
     said = called("stop", folder)
     assert said.exit_code == 0
-    assert said.stdout == f"toy does not run; go on with: python -m study resume {folder}\n"
-    assert not stop_requested(folder)
+    assert said.stdout == f"toy does not run; continue with: python -m study resume {folder}\n"
+    assert not is_stop_requested(folder)
 
 
 def test_stop_waits_until_the_lock_is_free(runs: Path) -> None:
     folder = written(runs, 20)
     with ExitStack() as stack:
-        stack.enter_context(locked(folder))
+        stack.enter_context(lock_study(folder))
         too_long = called("stop", folder, "--wait", "0.3")
         assert too_long.exit_code == 1
         assert "still runs it after 0.3 s" in too_long.stderr
-        assert stop_requested(folder)
+        assert is_stop_requested(folder)
         threading.Timer(0.5, stack.pop_all().close).start()
         said = called("stop", folder)
     assert said.exit_code == 0
@@ -431,20 +439,20 @@ def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: 
     process = subprocess.Popen(
         words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_for(lambda: (runs / "toy" / "study.json").is_file() and standing.standing(runs / "toy").used.epochs > 2)
-    seen = standing.standing(runs / "toy")
+    wait_for(lambda: (runs / "toy" / "study.json").is_file() and standing.read_status(runs / "toy").used.epochs > 2)
+    seen = standing.read_status(runs / "toy")
     assert (seen.state, seen.by) == ("running", f"{os.uname().nodename}:{process.pid}")
     assert len(seen.running) in (1, 2)
 
     stopped = called("stop", runs / "toy")
     assert stopped.exit_code == 0, stopped.stderr
-    assert f"go on with: python -m study resume {runs / 'toy'}" in stopped.stdout
+    assert f"continue with: python -m study resume {runs / 'toy'}" in stopped.stdout
     process.communicate(timeout=30)
     assert process.returncode not in (0, 1, 2)
 
     resumed = shell("resume", "toy", "--trials", "4")
     assert resumed.returncode == 0, resumed.stderr
-    after = standing.standing(runs / "toy")
+    after = standing.read_status(runs / "toy")
     assert after.state == "finished"
     assert after.command == "python -m study.run toy.py --max-concurrent 2 --trials 4"
     assert after.cells[1].searched == 4

@@ -116,7 +116,7 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
 
     again = folder.run()
     assert again.returncode == 0, again.stderr
-    assert "nothing to train, reporting again" in again.stdout
+    assert "nothing to train, writing the report again" in again.stdout
     pd.testing.assert_frame_equal(folder.trials(), before)
 
     journal = JournalStorage(JournalFileBackend(str(folder.study / "optuna.journal")))

@@ -109,7 +109,7 @@ def test_a_cluster_without_cpus_gets_other_advice_than_to_lower_its_gpus() -> No
 def test_share_of_a_gpu_reaches_the_trial_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.execution.worker.ray.get_gpu_ids", lambda: [0])
     worker = Worker(toy.toy(), WorkerContext(tmp_path, tmp_path), 0.25)
-    run = toy.open_flow(toy.toy(), tmp_path).next()
+    run = toy.open_coordinator(toy.toy(), tmp_path).next_trial()
     assert run is not None
     worker.start_trial({"trial": json.dumps(asdict(run.trial)), "epochs_done": 0})
     context = worker._trial_context()
@@ -121,7 +121,7 @@ def test_doctor_asks_for_room_for_all_workers(
     option: tuple[str, ...], workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(doctor, "asked", lambda code, words, _: asked.append(words) or ("", "planted"))
+    monkeypatch.setattr(doctor, "run_python", lambda code, words, _: asked.append(words) or ("", "planted"))
     (tmp_path / "toy.py").write_text("from tests.study.toy import toy\nstudy = toy(workers_per_trial=2)\n")
     called("doctor", tmp_path / "toy.py", "--storage-path", tmp_path, "--gpus-per-worker", "0.5", *option)
     assert asked[-1] == ["", "0.5", workers]
@@ -237,7 +237,7 @@ def test_every_corner_of_a_search_space_is_profiled_and_a_fixed_loss_once() -> N
 
 
 def test_auto_means_no_gpu_on_a_machine_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.cluster.gpu_profiling.gpu_names", list)
+    monkeypatch.setattr("study.cluster.gpu_profiling.list_gpu_names", list)
     (tmp_path / "toy.py").write_text("from tests.study.toy import toy\nstudy = toy()\n")
     words = [
         str(tmp_path / "toy.py"),

@@ -195,7 +195,7 @@ def test_missing_data_or_packages_are_left_to_the_cluster_to_refuse(client: Clie
     space.write_text(f"{lacking}\n{SPACE}")
     result = called("run", space, "--address", ADDRESS)
     assert result.exit_code == 0, result.stderr
-    assert "not checked here, but there: " in result.stderr
+    assert "not checked here, but on the cluster: " in result.stderr
     assert len(client.jobs) == 1
 
 
@@ -262,9 +262,9 @@ def test_next_steps_are_printed_as_they_are_typed_here(client: Client) -> None:
     assert result.stdout == f"stop it: python -m study stop /shared/a/toy --address {ADDRESS}\n"
     client.prints = '{"next": "stop it: python -m study stop toy"}\n'
     assert called("show", "toy", "--json", "--address", ADDRESS).stdout == client.prints
-    client.prints = "toy stopped after 1.0 s; go on with: python -m study resume toy\n"
+    client.prints = "toy stopped after 1.0 s; continue with: python -m study resume toy\n"
     result = called("stop", "toy", "--address", ADDRESS)
-    assert result.stdout == "toy stopped after 1.0 s; go on with: the command that it was submitted with\n"
+    assert result.stdout == "toy stopped after 1.0 s; continue with: the command that it was submitted with\n"
 
 
 def test_queries_refuse_all_addresses_but_a_dashboards() -> None:

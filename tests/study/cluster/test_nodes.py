@@ -21,7 +21,7 @@ import pytest
 from study.space_file import load_space
 from tests.study.cli.test_run import Folder, is_whole, wait_for
 from tests.study.execution.test_worker_group import GROUPS_LEFT
-from tests.study.toy import drive, open_flow
+from tests.study.toy import drive, open_coordinator
 from trainables.tasks.simulated import Simulated
 
 KILL_SECONDS = float(os.environ.get("KDSTUDY_KILL_SECONDS", "8"))
@@ -127,11 +127,11 @@ ENDS: tuple[Callable[[Any, Any], None], ...] = (end_raylet, take_back, end_at_on
 def expected(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the same study is when nothing disturbs it: in this process, in no time."""
     monkeypatch.setattr("trainables.tasks.simulated.time.sleep", lambda seconds: None)
-    flow = open_flow(load_space(folder.space, None, None).study, folder.path / "peace")
+    coordinator = open_coordinator(load_space(folder.space, None, None).study, folder.path / "peace")
     (folder.path / "peace").mkdir(exist_ok=True)
-    assert drive(flow, folder.path / "peace")
+    assert drive(coordinator, folder.path / "peace")
     monkeypatch.undo()
-    flow.records.compact()
+    coordinator.writer.records.compact()
     peace = folder.path / "peace" / "toy"
     return pd.read_parquet(peace / "trials"), pd.read_parquet(peace / "epochs")
 

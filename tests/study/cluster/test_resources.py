@@ -8,8 +8,8 @@ import pytest
 
 from study.cluster import resources as cluster
 from study.cluster.resources import Node, allocate
-from study.driver import RunOptions, resources_of
 from study.errors import InputError
+from study.preflight import DriverOptions, find_resources
 from tests.study.toy import toy
 
 
@@ -70,8 +70,10 @@ def test_forecast_and_run_get_as_many_trials_as_the_workers_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 7)
-    monkeypatch.setattr("study.driver.gpu_names", list)
-    allotted = {workers: resources_of(RunOptions(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)}
+    monkeypatch.setattr("study.preflight.list_gpu_names", list)
+    allotted = {
+        workers: find_resources(DriverOptions(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)
+    }
     assert [allotted[workers].concurrent for workers in (1, 2, 3)] == [7, 3, 2]
 
 

@@ -53,11 +53,11 @@ def test_node_that_does_not_see_the_study_is_named_with_the_way_out(context: Wor
 
 def test_node_with_a_problem_ends_the_run_and_fails_no_trial(context: WorkerContext, tmp_path: Path) -> None:
     study = toy.toy()
-    flow = toy.open_flow(study, tmp_path)
-    bridge = TuneBridge(flow, context, lambda: "", print, lambda: 1)
+    coordinator = toy.open_coordinator(study, tmp_path)
+    bridge = TuneBridge(coordinator, context, lambda: "", print, lambda: 1)
     assert bridge.next_trial("tune's name") is not None
     report = Worker(study, replace(context, software={"torch": "1.0"}), 0.0).step()
     with pytest.raises(StopTuning) as stopped:
         bridge.handle_report("tune's name", json.dumps(asdict(report)))
     assert isinstance(stopped.value.__cause__, RecordsError)
-    assert len(flow.running) == 1
+    assert len(coordinator.running) == 1

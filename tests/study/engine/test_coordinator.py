@@ -1,4 +1,4 @@
-"""The flow without Ray: order of phases, fairness of seeds, failures, and resume by replay."""
+"""The coordinator without Ray: order of phases, fairness of seeds, failures, and resume by replay."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from study import Arm, Budget, Never, uniform
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.trial import TrialState
-from tests.study.toy import BASELINE, SEARCHED, drive, open_flow, toy
+from tests.study.toy import BASELINE, SEARCHED, drive, open_coordinator, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
 
 
-def trials(flow: Coordinator) -> list[dict]:
-    return flow.records.trials.rows()
+def trials(coordinator: Coordinator) -> list[dict]:
+    return coordinator.writer.records.trials.read_rows()
 
 
-def epochs(flow: Coordinator) -> list[dict]:
-    return flow.records.epochs.rows()
+def epochs(coordinator: Coordinator) -> list[dict]:
+    return coordinator.writer.records.epochs.read_rows()
 
 
 def test_flow_runs_every_phase_to_its_end(tmp_path: Path) -> None:
-    flow = open_flow(toy(), tmp_path)
-    assert drive(flow, tmp_path)
-    assert flow.done
-    assert not flow.problems
+    coordinator = open_coordinator(toy(), tmp_path)
+    assert drive(coordinator, tmp_path)
+    assert coordinator.done
+    assert not coordinator.problems
     by_phase = {
-        phase: [row for row in trials(flow) if row["phase"] == phase] for phase in ("prepare", "search", "confirm")
+        phase: [row for row in trials(coordinator) if row["phase"] == phase]
+        for phase in ("prepare", "search", "confirm")
     }
     assert [len(rows) for rows in by_phase.values()] == [1, 9, 6]
     assert {row["state"] for row in by_phase["search"]} == {"COMPLETE", "PRUNED"}
@@ -39,36 +40,36 @@ def test_flow_runs_every_phase_to_its_end(tmp_path: Path) -> None:
 
 
 def test_confirm_shares_seeds_across_arms_and_search_does_not_use_them(tmp_path: Path) -> None:
-    flow = open_flow(toy(), tmp_path)
-    drive(flow, tmp_path)
+    coordinator = open_coordinator(toy(), tmp_path)
+    drive(coordinator, tmp_path)
     seeds = {
-        arm: [row["seed"] for row in trials(flow) if row["phase"] == "confirm" and row["arm"] == arm]
+        arm: [row["seed"] for row in trials(coordinator) if row["phase"] == "confirm" and row["arm"] == arm]
         for arm in ("plain", "searched")
     }
     assert seeds["plain"] == seeds["searched"]
     assert len(set(seeds["plain"])) == 3
-    assert not {row["seed"] for row in trials(flow) if row["phase"] == "search"} & set(seeds["plain"])
+    assert not {row["seed"] for row in trials(coordinator) if row["phase"] == "search"} & set(seeds["plain"])
 
 
 def test_test_split_is_read_only_in_confirm_and_only_at_the_last_epoch(tmp_path: Path) -> None:
-    flow = open_flow(toy(), tmp_path)
-    drive(flow, tmp_path)
-    read = [(row["phase"], row["epoch"]) for row in epochs(flow) if row["test/accuracy"] is not None]
+    coordinator = open_coordinator(toy(), tmp_path)
+    drive(coordinator, tmp_path)
+    read = [(row["phase"], row["epoch"]) for row in epochs(coordinator) if row["test/accuracy"] is not None]
     assert read == [("confirm", 6)] * 6
 
 
 def test_confirm_takes_the_best_completed_search_trial(tmp_path: Path) -> None:
-    flow = open_flow(toy(), tmp_path)
-    drive(flow, tmp_path)
-    complete = [row for row in trials(flow) if row["phase"] == "search" and row["state"] == "COMPLETE"]
+    coordinator = open_coordinator(toy(), tmp_path)
+    drive(coordinator, tmp_path)
+    complete = [row for row in trials(coordinator) if row["phase"] == "search" and row["state"] == "COMPLETE"]
     best = max(complete, key=lambda row: row["val/accuracy"])
-    confirmed = {row["params"] for row in trials(flow) if row["phase"] == "confirm" and row["arm"] == "searched"}
+    confirmed = {row["params"] for row in trials(coordinator) if row["phase"] == "confirm" and row["arm"] == "searched"}
     assert confirmed == {best["params"]}
 
 
 def test_arm_without_teacher_does_not_wait_for_it(tmp_path: Path) -> None:
-    flow = open_flow(toy(), tmp_path)
-    first, second = flow.next(), flow.next()
+    coordinator = open_coordinator(toy(), tmp_path)
+    first, second = coordinator.next_trial(), coordinator.next_trial()
     assert first is not None
     assert second is not None
     assert (first.trial.phase, second.trial.phase, second.trial.arm) == ("prepare", "confirm", "plain")
@@ -76,71 +77,73 @@ def test_arm_without_teacher_does_not_wait_for_it(tmp_path: Path) -> None:
 
 def test_a_cell_goes_to_confirm_while_another_still_searches(tmp_path: Path) -> None:
     quick = Arm("quick", SimulatedLoss(), baseline=True)
-    flow = open_flow(toy((quick, SEARCHED)), tmp_path)
+    coordinator = open_coordinator(toy((quick, SEARCHED)), tmp_path)
     order: list[tuple[str, str]] = []
     running = []
     while len(order) < 12:  # two workers: one starts what the other's end did not allow yet
-        run = flow.next()
+        run = coordinator.next_trial()
         if run is None:
-            drive_one(flow, running.pop(0), tmp_path)
+            drive_one(coordinator, running.pop(0), tmp_path)
             continue
         order.append((run.trial.phase, run.trial.arm))
         running.append(run)
     assert ("confirm", "quick") in order[:13]
 
 
-def drive_one(flow: Coordinator, run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def drive_one(coordinator: Coordinator, run, folder: Path) -> None:  # type: ignore[no-untyped-def]
     from tests.study.toy import job_of
 
-    job = job_of(flow.study, run, folder)
+    job = job_of(coordinator.study, run, folder)
     for row in job.task.prepare(job) if run.trial.phase == "prepare" else job.task.train(job):
-        if flow.report(run.trial.id, row, "here:1"):
+        if coordinator.report(run.trial.id, row, "here:1"):
             return
 
 
 def test_failed_trial_costs_one_row_and_the_study_goes_on(tmp_path: Path) -> None:
-    flow = open_flow(toy((BASELINE, Arm("bad", SimulatedLoss(fault=Fault("exception", epoch=2))))), tmp_path)
-    assert drive(flow, tmp_path)
-    failed = [row for row in trials(flow) if row["state"] == "FAILED"]
+    coordinator = open_coordinator(
+        toy((BASELINE, Arm("bad", SimulatedLoss(fault=Fault("exception", epoch=2))))), tmp_path
+    )
+    assert drive(coordinator, tmp_path)
+    failed = [row for row in trials(coordinator) if row["state"] == "FAILED"]
     assert len(failed) == 3
     assert failed[0]["reason"] == "planted failure in epoch 2"
     assert failed[0]["epochs_done"] == 1
-    assert not flow.done
-    assert flow.problems == ["student / bad: 3 of 3 seeds failed, the first with planted failure in epoch 2"]
+    assert not coordinator.done
+    assert coordinator.problems == ["student / bad: 3 of 3 seeds failed, the first with planted failure in epoch 2"]
 
 
 def test_search_without_a_completed_trial_is_a_problem_not_a_hang(tmp_path: Path) -> None:
     bad = Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=2)))
-    flow = open_flow(toy((BASELINE, bad)), tmp_path)
-    assert drive(flow, tmp_path)
-    assert "none of its 9 search trials completed" in flow.problems[0]
+    coordinator = open_coordinator(toy((BASELINE, bad)), tmp_path)
+    assert drive(coordinator, tmp_path)
+    assert "none of its 9 search trials completed" in coordinator.problems[0]
 
 
 def test_score_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:
-    flow = open_flow(toy(task=Simulated(noise=float("nan"), teacher_epochs=0)), tmp_path)
-    assert drive(flow, tmp_path)
-    reasons = {row["reason"] for row in trials(flow) if row["phase"] == "search"}
+    coordinator = open_coordinator(toy(task=Simulated(noise=float("nan"), teacher_epochs=0)), tmp_path)
+    assert drive(coordinator, tmp_path)
+    reasons = {row["reason"] for row in trials(coordinator) if row["phase"] == "search"}
     assert reasons == {"val/accuracy is nan in epoch 1"}
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 2, 3, 5, 8, 13, 21, 30, 40, 55])
 def test_resumed_study_equals_one_never_interrupted(tmp_path: Path, stop_after: int) -> None:
-    """Whatever was in memory is lost: only flushed rows and checkpoints are there when the second flow opens."""
-    whole = open_flow(toy(), tmp_path / "whole", whole_journal := optuna.storages.InMemoryStorage())
+    """Whatever was in memory is lost: only flushed rows and checkpoints are there when the second coordinator opens."""
+    whole = open_coordinator(toy(), tmp_path / "whole", whole_journal := optuna.storages.InMemoryStorage())
     drive(whole, tmp_path / "whole")
-    cut = open_flow(toy(), tmp_path / "cut")
+    cut = open_coordinator(toy(), tmp_path / "cut")
     drive(cut, tmp_path / "cut", rows=stop_after)
-    resumed = open_flow(toy(), tmp_path / "cut", cut_journal := optuna.storages.InMemoryStorage())
+    resumed = open_coordinator(toy(), tmp_path / "cut", cut_journal := optuna.storages.InMemoryStorage())
     drive(resumed, tmp_path / "cut")
     assert outcome(resumed) == outcome(whole)
     assert optuna_view(cut_journal) == optuna_view(whole_journal)
 
 
-def outcome(flow: Coordinator) -> tuple:
+def outcome(coordinator: Coordinator) -> tuple:
     kept = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "epochs_done", "val/accuracy")
     # what is prepared is kept by content: killed between making and telling, a study does not need it any more
-    rows = sorted(tuple(row[name] for name in kept) for row in trials(flow) if row["phase"] != "prepare")
-    told = [row for row in epochs(flow) if row["phase"] != "prepare"]
+    rows = sorted(tuple(row[name] for name in kept) for row in trials(coordinator) if row["phase"] != "prepare")
+    told = [row for row in epochs(coordinator) if row["phase"] != "prepare"]
     seen = [(row["trial_id"], row["epoch"], row["val/accuracy"], row["test/accuracy"]) for row in told]
     assert len({row[:2] for row in seen}) == len(seen)
     return rows, sorted(seen, key=str)
@@ -153,10 +156,10 @@ def optuna_view(storage: optuna.storages.InMemoryStorage) -> list:
 
 def test_optuna_sees_pruned_trials_as_pruned_with_every_intermediate_value(tmp_path: Path) -> None:
     storage = optuna.storages.InMemoryStorage()
-    flow = open_flow(toy(), tmp_path, storage)
-    drive(flow, tmp_path)
+    coordinator = open_coordinator(toy(), tmp_path, storage)
+    drive(coordinator, tmp_path)
     study = optuna.load_study(study_name="student / searched", storage=storage)
-    rows = {row["number"]: row for row in trials(flow) if row["phase"] == "search"}
+    rows = {row["number"]: row for row in trials(coordinator) if row["phase"] == "search"}
     pruned = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.PRUNED]
     assert pruned
     assert {rows[trial.number]["state"] for trial in pruned} == {"PRUNED"}
@@ -165,28 +168,32 @@ def test_optuna_sees_pruned_trials_as_pruned_with_every_intermediate_value(tmp_p
 
 
 def test_interrupted_trials_are_not_told_and_go_first_afterwards(tmp_path: Path) -> None:
-    flow = open_flow(toy(), tmp_path)
-    drive(flow, tmp_path, rows=4)
-    flow.interrupt("Ctrl-C")
-    (row,) = (row for row in trials(flow) if row["state"] == TrialState.INTERRUPTED)
-    resumed = open_flow(toy(), tmp_path)
-    run = resumed.next()
+    coordinator = open_coordinator(toy(), tmp_path)
+    drive(coordinator, tmp_path, rows=4)
+    coordinator.interrupt("Ctrl-C")
+    (row,) = (row for row in trials(coordinator) if row["state"] == TrialState.INTERRUPTED)
+    resumed = open_coordinator(toy(), tmp_path)
+    run = resumed.next_trial()
     assert run is not None
     assert run.trial.id == row["trial_id"]
     assert run.epochs_done == row["epochs_done"]
 
 
 def test_rows_told_twice_by_a_restarted_worker_count_once(tmp_path: Path) -> None:
-    flow = open_flow(toy(stopping=Never()), tmp_path)
-    drive(flow, tmp_path, each=lambda run, row: flow.report(run.trial.id, row, "here:1") if row["epoch"] == 1 else None)
-    assert len(epochs(flow)) == 2 + 9 * 6 + 6 * 6
+    coordinator = open_coordinator(toy(stopping=Never()), tmp_path)
+    drive(
+        coordinator,
+        tmp_path,
+        each=lambda run, row: coordinator.report(run.trial.id, row, "here:1") if row["epoch"] == 1 else None,
+    )
+    assert len(epochs(coordinator)) == 2 + 9 * 6 + 6 * 6
 
 
 def test_equal_seeds_give_equal_proposals_and_other_seeds_others(tmp_path: Path) -> None:
     def proposals(seed: int, folder: str) -> list[str]:
-        flow = open_flow(toy(seed=seed), tmp_path / folder)
-        drive(flow, tmp_path / folder)
-        return [row["params"] for row in trials(flow) if row["phase"] == "search"]
+        coordinator = open_coordinator(toy(seed=seed), tmp_path / folder)
+        drive(coordinator, tmp_path / folder)
+        return [row["params"] for row in trials(coordinator) if row["phase"] == "search"]
 
     assert proposals(0, "a") == proposals(0, "b") != proposals(1, "c")
 
@@ -194,13 +201,13 @@ def test_equal_seeds_give_equal_proposals_and_other_seeds_others(tmp_path: Path)
 def test_proposal_that_a_loss_refuses_is_a_failed_trial_not_the_end(tmp_path: Path) -> None:
     """x and gain are fine at both ends of their domains, and not together in half of them."""
     arm = Arm("picky", PickyLoss(x=uniform(0, 1), gain=uniform(0, 1)))
-    flow = open_flow(toy((BASELINE, arm)), tmp_path)
-    assert drive(flow, tmp_path)
-    states = {row["state"] for row in trials(flow) if row["phase"] == "search"}
+    coordinator = open_coordinator(toy((BASELINE, arm)), tmp_path)
+    assert drive(coordinator, tmp_path)
+    states = {row["state"] for row in trials(coordinator) if row["phase"] == "search"}
     assert "FAILED" in states
     assert "COMPLETE" in states
-    reopened = open_flow(toy((BASELINE, arm)), tmp_path)
-    assert reopened.next() is None
+    reopened = open_coordinator(toy((BASELINE, arm)), tmp_path)
+    assert reopened.next_trial() is None
     assert reopened.done
 
 
@@ -213,13 +220,13 @@ class PickyLoss(SimulatedLoss):
 
 @pytest.mark.parametrize("table", ["trials", "epochs"])
 def test_lost_segments_are_run_again(tmp_path: Path, table: str) -> None:
-    flow = open_flow(toy(), tmp_path)
-    drive(flow, tmp_path)
-    before = outcome(flow)
+    coordinator = open_coordinator(toy(), tmp_path)
+    drive(coordinator, tmp_path)
+    before = outcome(coordinator)
     segments = sorted((tmp_path / "toy" / table).glob("*.parquet"))
     for segment in segments[len(segments) // 2 : len(segments) // 2 + 3]:
         segment.unlink()
-    mended = open_flow(toy(), tmp_path)
+    mended = open_coordinator(toy(), tmp_path)
     assert not mended.done
     assert drive(mended, tmp_path)
     assert mended.done
@@ -229,35 +236,35 @@ def test_lost_segments_are_run_again(tmp_path: Path, table: str) -> None:
 
 
 def test_kill_within_compaction_leaves_a_study_that_resumes(tmp_path: Path) -> None:
-    whole = open_flow(toy(), tmp_path / "whole")
+    whole = open_coordinator(toy(), tmp_path / "whole")
     drive(whole, tmp_path / "whole")
     for kept in (0, 1, 3, 7):
         folder = tmp_path / str(kept)
-        cut = open_flow(toy(), folder)
+        cut = open_coordinator(toy(), folder)
         drive(cut, folder, rows=30)
-        for table in (cut.records.trials, cut.records.epochs):
+        for table in (cut.writer.records.trials, cut.writer.records.epochs):
             old = {path: path.read_bytes() for path in sorted(table.folder.glob("*.parquet"))[:kept]}
             table.compact()
             for path, content in old.items():  # the oldest are deleted last
                 path.write_bytes(content)
-        resumed = open_flow(toy(), folder)
+        resumed = open_coordinator(toy(), folder)
         drive(resumed, folder)
         assert outcome(resumed) == outcome(whole)
 
 
 def test_score_that_is_not_finite_is_the_same_fault_after_a_kill(tmp_path: Path) -> None:
     study = toy(task=Simulated(noise=float("nan"), teacher_epochs=0))
-    flow = open_flow(study, tmp_path)
-    run = flow.next()
+    coordinator = open_coordinator(study, tmp_path)
+    run = coordinator.next_trial()
     assert run is not None
     while run.trial.phase != "search":
-        run = flow.next()
+        run = coordinator.next_trial()
         assert run is not None
-    flow._record_epoch(
+    coordinator.writer.add_epoch(
         run, {"epoch": 1, "metrics": {"val/accuracy": float("nan")}, "schedules": {}, "seconds": 0.0}, ""
     )
-    flow.flush()  # killed here: the epoch is on record, the failure is not
-    resumed = open_flow(study, tmp_path)
+    coordinator.writer.flush()  # killed here: the epoch is on record, the failure is not
+    resumed = open_coordinator(study, tmp_path)
     (row,) = (row for row in trials(resumed) if row["trial_id"] == run.trial.id)
     assert (row["state"], row["reason"]) == ("FAILED", "val/accuracy is nan in epoch 1")
 
@@ -266,19 +273,19 @@ def test_failed_trials_are_open_again_when_asked(tmp_path: Path) -> None:
     broken, mended = (
         toy((BASELINE, Arm("bad", SimulatedLoss(fault=Fault("exception", epoch=epoch))))) for epoch in (2, 2)
     )
-    flow = open_flow(broken, tmp_path)
-    drive(flow, tmp_path)
-    assert flow.problems
-    assert open_flow(mended, tmp_path).next() is None
-    again = open_flow(mended, tmp_path, retry_failed=True)
+    coordinator = open_coordinator(broken, tmp_path)
+    drive(coordinator, tmp_path)
+    assert coordinator.problems
+    assert open_coordinator(mended, tmp_path).next_trial() is None
+    again = open_coordinator(mended, tmp_path, retry_failed=True)
     assert [run.trial.arm for run in again.resumable] == ["bad"] * 3
     assert again.resumable[0].epochs_done == 1
 
 
 def test_trial_row_holds_the_configuration_in_full(tmp_path: Path) -> None:
-    flow = open_flow(toy(budget=Budget(trials=1, epochs=2, seeds=1)), tmp_path)
-    drive(flow, tmp_path)
-    row = next(row for row in trials(flow) if row["phase"] == "search")
+    coordinator = open_coordinator(toy(budget=Budget(trials=1, epochs=2, seeds=1)), tmp_path)
+    drive(coordinator, tmp_path)
+    row = next(row for row in trials(coordinator) if row["phase"] == "search")
     config = json.loads(row["config"])
     assert config["loss"]["is"] == "SimulatedLoss"
     assert config["loss"]["x"] == json.loads(row["params"])["x"]

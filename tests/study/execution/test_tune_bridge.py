@@ -18,7 +18,7 @@ from study.execution.tune_bridge import TuneBridge
 from study.execution.worker import StepReport
 from study.execution.worker_context import WorkerContext
 from study.trial import TrialState
-from tests.study.toy import open_flow, toy
+from tests.study.toy import open_coordinator, toy
 from trainables.tasks.simulated import Simulated
 
 
@@ -33,7 +33,7 @@ def make_bridge(
 
 @pytest.fixture
 def bridge(tmp_path: Path) -> TuneBridge:
-    return make_bridge(open_flow(toy(), tmp_path), tmp_path)
+    return make_bridge(open_coordinator(toy(), tmp_path), tmp_path)
 
 
 def start_trial(bridge: TuneBridge, tune_id: str) -> str:
@@ -43,8 +43,8 @@ def start_trial(bridge: TuneBridge, tune_id: str) -> str:
     return run.trial.id
 
 
-def last_state(flow: Coordinator, trial_id: str) -> tuple[str, str]:
-    row = [row for row in flow.records.trials.rows() if row["trial_id"] == trial_id][-1]
+def last_state(coordinator: Coordinator, trial_id: str) -> tuple[str, str]:
+    row = [row for row in coordinator.writer.records.trials.read_rows() if row["trial_id"] == trial_id][-1]
     return row["state"], row["reason"]
 
 
@@ -161,7 +161,7 @@ def test_number_of_trials_follows_the_size_of_the_cluster(tmp_path: Path, monkey
     monkeypatch.setattr("study.execution.tune_bridge.TICK_SECONDS", 0.0)
     limits = iter([1, 3, 2])
     study = toy(task=Simulated(teacher_epochs=0))
-    bridge = make_bridge(open_flow(study, tmp_path), tmp_path, max_trials=lambda: next(limits))
+    bridge = make_bridge(open_coordinator(study, tmp_path), tmp_path, max_trials=lambda: next(limits))
     assert [bridge.next_trial(name) is None for name in "ab"] == [False, True]
     bridge.tick()
     assert [bridge.next_trial(name) is None for name in "cde"] == [False, False, True]
@@ -172,7 +172,7 @@ def test_number_of_trials_follows_the_size_of_the_cluster(tmp_path: Path, monkey
 def test_user_is_notified_once_that_no_trial_is_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.execution.tune_bridge.TICK_SECONDS", 0.0)
     messages: list[str] = []
-    bridge = make_bridge(open_flow(toy(), tmp_path), tmp_path, messages.append)
+    bridge = make_bridge(open_coordinator(toy(), tmp_path), tmp_path, messages.append)
     start_trial(bridge, "a")
     bridge.tick()
     assert messages == []

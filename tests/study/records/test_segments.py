@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS, Records, RecordsError, read_study, write_study
+from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS, Records, RecordsError
+from study.records.study_json import read_study, write_study
 
 
 def epoch_row(trial_id: str, epoch: int, score: float) -> dict[str, Any]:
@@ -36,32 +37,32 @@ def test_rows_come_back_in_the_order_of_writing(records: Records) -> None:
     for epoch in (1, 2, 3):
         records.epochs.append(epoch_row("a", epoch, epoch / 10))
         records.epochs.flush()
-    assert [row["epoch"] for row in records.epochs.rows()] == [1, 2, 3]
+    assert [row["epoch"] for row in records.epochs.read_rows()] == [1, 2, 3]
 
 
 def test_last_row_of_a_key_counts_and_keeps_the_first_ones_place(records: Records) -> None:
     for trial_id, epoch, score in (("a", 1, 0.1), ("b", 1, 0.2), ("a", 1, 0.3)):
         records.epochs.append(epoch_row(trial_id, epoch, score))
         records.epochs.flush()
-    assert [(row["trial_id"], row["val/accuracy"]) for row in records.epochs.rows()] == [("a", 0.3), ("b", 0.2)]
+    assert [(row["trial_id"], row["val/accuracy"]) for row in records.epochs.read_rows()] == [("a", 0.3), ("b", 0.2)]
 
 
 def test_unflushed_rows_are_not_on_disk(records: Records) -> None:
     records.epochs.append(epoch_row("a", 1, 0.1))
-    assert records.epochs.rows() == []
+    assert records.epochs.read_rows() == []
 
 
 def test_compaction_leaves_one_segment_and_every_row(records: Records, tmp_path: Path) -> None:
     for epoch in range(1, 6):
         records.epochs.append(epoch_row("a", epoch, epoch / 10))
         records.epochs.flush()
-    before = records.epochs.rows()
+    before = records.epochs.read_rows()
     records.compact()
     assert len(list((tmp_path / "epochs").glob("*.parquet"))) == 1
-    assert records.epochs.rows() == before
+    assert records.epochs.read_rows() == before
     records.epochs.append(epoch_row("a", 6, 0.6))
     records.epochs.flush()
-    assert [row["epoch"] for row in records.epochs.rows()] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in records.epochs.read_rows()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_compaction_drops_what_no_longer_counts_also_within_one_segment(records: Records, tmp_path: Path) -> None:
@@ -78,10 +79,10 @@ def test_segments_stay_few_and_every_row_stays(records: Records, tmp_path: Path,
         records.epochs.flush()
     assert len(list((tmp_path / "epochs").glob("*.parquet"))) == sum(int(digit) for digit in f"{flushes:o}")
     again = Records(tmp_path, ["val/accuracy"])
-    assert [row["epoch"] for row in again.epochs.rows()] == list(range(1, flushes + 1))
+    assert [row["epoch"] for row in again.epochs.read_rows()] == list(range(1, flushes + 1))
     again.epochs.append(epoch_row("b", 1, 0.5))
     again.compact()
-    assert len(again.epochs.rows()) == flushes + 1
+    assert len(again.epochs.read_rows()) == flushes + 1
 
 
 def test_disk_that_takes_no_more_is_one_line_and_rows_stay_pending(
@@ -92,11 +93,11 @@ def test_disk_that_takes_no_more_is_one_line_and_rows_stay_pending(
     records.epochs.append(epoch_row("a", 2, 0.2))
     with monkeypatch.context() as full:
         full.setattr("study.records.segments.pq.write_table", failing_write)
-        with pytest.raises(RecordsError, match=r"epochs cannot be written \(No space left on device\): make room"):
+        with pytest.raises(RecordsError, match=r"epochs cannot be written \(No space left on device\): free disk"):
             records.epochs.flush()
-    assert [row["epoch"] for row in records.epochs.rows()] == [1]
+    assert [row["epoch"] for row in records.epochs.read_rows()] == [1]
     records.epochs.flush()
-    assert [row["epoch"] for row in records.epochs.rows()] == [1, 2]
+    assert [row["epoch"] for row in records.epochs.read_rows()] == [1, 2]
 
 
 def failing_write(*_: Any, **__: Any) -> None:
@@ -111,12 +112,12 @@ def test_kill_between_merging_and_deleting_loses_and_doubles_nothing(records: Re
     records.compact()
     for name, content in old.items():  # as if the old segments had not been deleted yet
         (tmp_path / "epochs" / name).write_bytes(content)
-    assert [row["epoch"] for row in Records(tmp_path, ["val/accuracy"]).epochs.rows()] == [1, 2]
+    assert [row["epoch"] for row in Records(tmp_path, ["val/accuracy"]).epochs.read_rows()] == [1, 2]
 
 
 def test_half_written_segment_is_not_seen(records: Records, tmp_path: Path) -> None:
     (tmp_path / "epochs" / ".00000001.tmp").write_bytes(b"PAR1 half")
-    assert records.epochs.rows() == []
+    assert records.epochs.read_rows() == []
 
 
 def test_damaged_segment_is_named(records: Records, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_damaged_segment_is_named(records: Records, tmp_path: Path) -> None:
     segment = tmp_path / "epochs" / "00000001.parquet"
     segment.write_bytes(segment.read_bytes()[:40])
     with pytest.raises(RecordsError, match=r"00000001\.parquet cannot be read .* delete it"):
-        records.epochs.rows()
+        records.epochs.read_rows()
 
 
 def test_pandas_reads_a_table_by_its_folder(records: Records, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from study.search.searcher import CellSearcher
 from study.space.params import build_grid, is_point_of, is_same_point
 from study.study import Study
 from study.trial import TrialState
-from tests.study.toy import BASELINE, drive, open_flow, toy
+from tests.study.toy import BASELINE, drive, open_coordinator, toy
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss
 
 NUMERIC = SimulatedLoss(x=uniform(0, 1), y=log_uniform(0.1, 1), fault=Fault("exception", epoch=2, share=0.2))
@@ -55,17 +55,19 @@ def make_study(name: str, **changes: Any) -> Study:
     return toy((BASELINE, arm), sampler=sampler, task=TASK, budget=budget, **changes)
 
 
-def proposals(flow: Coordinator, arm: str = "searched") -> list[dict[str, Any]]:
-    rows = [row for row in flow.records.trials.rows() if row["phase"] == "search" and row["arm"] == arm]
+def proposals(coordinator: Coordinator, arm: str = "searched") -> list[dict[str, Any]]:
+    rows = [
+        row for row in coordinator.writer.records.trials.read_rows() if row["phase"] == "search" and row["arm"] == arm
+    ]
     return [json.loads(row["params"]) for row in sorted(rows, key=lambda row: row["number"])]
 
 
 def run_study(study: Study, folder: Path, storage: optuna.storages.BaseStorage | None = None) -> Coordinator:
-    flow = open_flow(study, folder, storage)
-    flow.flush_seconds = 60.0  # never reached: nothing interrupts this run
-    assert drive(flow, folder)
-    flow.flush()
-    return flow
+    coordinator = open_coordinator(study, folder, storage)
+    coordinator.writer.flush_seconds = 60.0  # never reached: nothing interrupts this run
+    assert drive(coordinator, folder)
+    coordinator.writer.flush()
+    return coordinator
 
 
 @every_sampler
@@ -79,9 +81,9 @@ def run_uninterrupted(study: Study) -> tuple[list[Any], list[Any], list[dict[str
     """Return an uninterrupted study's proposals, its trials in Optuna and its search rows."""
     storage = optuna.storages.InMemoryStorage()
     with tempfile.TemporaryDirectory() as folder:
-        flow = run_study(study, Path(folder), storage)
-        rows = [row for row in flow.records.trials.rows() if row["phase"] == "search"]
-        return proposals(flow), optuna_view(storage), sorted(rows, key=lambda row: row["number"])
+        coordinator = run_study(study, Path(folder), storage)
+        rows = [row for row in coordinator.writer.records.trials.read_rows() if row["phase"] == "search"]
+        return proposals(coordinator), optuna_view(storage), sorted(rows, key=lambda row: row["number"])
 
 
 @every_sampler
@@ -89,7 +91,7 @@ def run_uninterrupted(study: Study) -> tuple[list[Any], list[Any], list[dict[str
 def test_search_resumed_at_any_row_proposes_what_an_uninterrupted_one_does(
     tmp_path: Path, name: str, stop_after: int
 ) -> None:
-    cut = open_flow(make_study(name), tmp_path)
+    cut = open_coordinator(make_study(name), tmp_path)
     assert not drive(cut, tmp_path, rows=stop_after)
     resumed = run_study(make_study(name), tmp_path, journal := optuna.storages.InMemoryStorage())
     assert (proposals(resumed), optuna_view(journal)) == run_uninterrupted(make_study(name))[:2]
@@ -158,7 +160,7 @@ def make_trade_off_study(name: str) -> Study:
 @pytest.mark.parametrize("name", ["tpe", "random", "grid"])
 @pytest.mark.parametrize("stop_after", [3, 30])
 def test_all_objectives_are_reported_and_restored(tmp_path: Path, name: str, stop_after: int) -> None:
-    cut = open_flow(make_trade_off_study(name), tmp_path)
+    cut = open_coordinator(make_trade_off_study(name), tmp_path)
     assert not drive(cut, tmp_path, rows=stop_after)
     resumed = run_study(make_trade_off_study(name), tmp_path, storage := optuna.storages.InMemoryStorage())
     found, view, rows = run_uninterrupted(make_trade_off_study(name))
@@ -172,8 +174,8 @@ def test_all_objectives_are_reported_and_restored(tmp_path: Path, name: str, sto
 
 
 def test_metric_alone_decides_what_is_confirmed(tmp_path: Path) -> None:
-    flow = run_study(make_trade_off_study("tpe"), tmp_path)
-    rows = flow.records.trials.rows()
+    coordinator = run_study(make_trade_off_study("tpe"), tmp_path)
+    rows = coordinator.writer.records.trials.read_rows()
     complete = [row for row in rows if row["phase"] == "search" and row["state"] == "COMPLETE"]
     best = max(complete, key=lambda row: row["val/accuracy"])
     confirmed = {row["params"] for row in rows if row["phase"] == "confirm" and row["arm"] == "searched"}
@@ -189,9 +191,9 @@ class CostLess(Simulated):
 
 def test_objective_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:
     study = dataclasses.replace(make_trade_off_study("random"), task=CostLess(teacher_epochs=0))
-    flow = open_flow(study, tmp_path)
-    drive(flow, tmp_path)
-    reasons = {row["reason"] for row in flow.records.trials.rows() if row["phase"] == "search"}
+    coordinator = open_coordinator(study, tmp_path)
+    drive(coordinator, tmp_path)
+    reasons = {row["reason"] for row in coordinator.writer.records.trials.read_rows() if row["phase"] == "search"}
     assert reasons == {"val/cost is inf in epoch 1"}
 
 

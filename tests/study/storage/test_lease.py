@@ -12,8 +12,9 @@ import study as package
 from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
-from study.records.segments import Records, write_study
-from study.records.study_json import document, stop_requested
+from study.records.lock import is_stop_requested
+from study.records.segments import Records
+from study.records.study_json import build_study_json, write_study
 from study.space_file import Space
 from study.storage import lease, remote
 from study.storage.lease import acquire_lease
@@ -23,28 +24,28 @@ from study.storage.s3 import StorageError
 from study.study import Study
 from tests.study import s3
 from tests.study.s3 import Copy, put
-from tests.study.toy import drive, open_flow, toy
+from tests.study.toy import drive, open_coordinator, toy
 
 
 def rows(storage: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     records = Records(storage / "toy", toy().task.metrics)
-    return records.trials.rows(), records.epochs.rows()
+    return records.trials.read_rows(), records.epochs.read_rows()
 
 
 def run(storage: Path, count: int | None = None) -> Coordinator:
     """A run of the toy study, of so many epochs."""
-    flow = open_flow(toy(), storage)
-    flow.flush_seconds = 60.0
-    whole = drive(flow, storage, count)
-    flow.flush()
+    coordinator = open_coordinator(toy(), storage)
+    coordinator.writer.flush_seconds = 60.0
+    whole = drive(coordinator, storage, count)
+    coordinator.writer.flush()
     write_study(storage / "toy", described(toy(), whole))
-    return flow
+    return coordinator
 
 
 def described(study: Study, finished: bool) -> dict[str, Any]:
     space = Space(study, package, Path("toy.py"), "", "", CodeVersion({"space file": "0" * 16}))
     inputs = {"data": {"fingerprint": "simulated"}}
-    return document(study, space, inputs, None, "python -m study.run toy.py") | {"finished": finished}
+    return build_study_json(study, space, inputs, None, "python -m study.run toy.py") | {"finished": finished}
 
 
 @pytest.mark.usefixtures("hurried")
@@ -121,7 +122,7 @@ def test_driver_that_loses_its_lease_stops_and_writes_nothing_more(
     def is_stopped_by_other_driver() -> bool:
         # written again as that driver would: a renewal that had read the lease before may have replaced it
         mirror_of(here).write_text("toy/.lease", json.dumps({"by": "other:1", "mark": "another"}))
-        return stop_requested(here / "toy")
+        return is_stop_requested(here / "toy")
 
     lost = pytest.raises(StorageError, match="toy is now run by other:1")
     with lost, acquire_lease(here / "toy"):
@@ -135,7 +136,7 @@ def test_stop_request_from_another_machine_reaches_the_driver(copy: Copy) -> Non
     here = copy()
     with acquire_lease(here / "toy"):
         remote.send_stop_request(copy("other") / "toy")
-        s3.wait_until(lambda: stop_requested(here / "toy"))
+        s3.wait_until(lambda: is_stop_requested(here / "toy"))
     assert mirror_of(here).read_text("toy/stop") is None
 
 
@@ -151,7 +152,7 @@ def test_unreachable_storage_stops_the_study_and_gets_its_rows_from_the_next_run
         with ended, acquire_lease(here / "toy"):
             broken.setattr(Mirror, "_upload", lambda self, path: (_ for _ in ()).throw(OSError("curlCode: 7")))
             run(here, 5)
-            s3.wait_until(lambda: stop_requested(here / "toy"))
+            s3.wait_until(lambda: is_stop_requested(here / "toy"))
         kept = rows(here)
     with acquire_lease(here / "toy"):
         pass

@@ -87,8 +87,8 @@ def is_consistent(storage: Path, trials: int) -> None:
     """At least so many trials, and of each that has ended all epochs."""
     mirror_of(storage).pull("toy", delete=True)
     records = Records(storage / "toy", ["val/accuracy"])
-    ended = [row["trial_id"] for row in records.trials.rows() if row["state"] == "COMPLETE"]
-    epochs = [(row["trial_id"], row["epoch"]) for row in records.epochs.rows()]
+    ended = [row["trial_id"] for row in records.trials.read_rows() if row["state"] == "COMPLETE"]
+    epochs = [(row["trial_id"], row["epoch"]) for row in records.epochs.read_rows()]
     assert ended[:trials] == [f"t{number}" for number in range(trials)]
     assert all((trial, epoch) in epochs for trial in ended for epoch in (1, 2))
 

@@ -12,8 +12,8 @@ from reports.build import main as build
 from reports.compare import main as compare
 from study.cli import list_studies as listing
 from study.cli.main import main
-from study.cli.resume import words_to_go_on
-from study.records.study_json import stop_requested
+from study.cli.resume import build_command_words
+from study.records.lock import is_stop_requested
 from study.storage.lease import acquire_lease
 from study.storage.locations import local_path, mirror_of
 from tests.study import s3
@@ -35,11 +35,11 @@ def test_commands_show_stop_and_report_a_study_from_another_machine(copy: Copy, 
         assert "is being run already" in call(main, ["resume", f"{address}/toy"]).stderr
         asked = call(main, ["stop", "toy", "--storage-path", address, "--wait", "0"])
         assert asked.exit_code == 1, asked.output
-        s3.wait_until(lambda: stop_requested(here / "toy"))
+        s3.wait_until(lambda: is_stop_requested(here / "toy"))
     told = json.loads(call(main, ["show", f"{address}/toy", "--json"]).stdout)
     assert (told["state"], told["next"]) == ("finished", f"write its report: python -m reports.build {address}/toy")
     folder = local_path(address) / "toy"
-    assert words_to_go_on(folder, listing.described(folder), []) == ["toy.py", "--storage-path", address]
+    assert build_command_words(folder, listing.read_shown_study(folder), []) == ["toy.py", "--storage-path", address]
     page = call(build, [f"{address}/toy"])
     assert page.stdout == f"{address}/toy/report.html\n", page.output
     assert "report.html" in s3.objects(endpoint, f"{tmp_path.name}/toy")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.study import s3
 from tests.study.cli.test_run import Folder, folder_trials_ended, is_whole, wait_for
-from tests.study.toy import drive, open_flow, toy
+from tests.study.toy import drive, open_coordinator, toy
 
 RUN = "from study import run; from study.storage import lease; lease.STALE_SECONDS = {stale}; run.main()"
 
@@ -81,10 +81,10 @@ def lasting(rows: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.slow
 def test_study_on_s3_equals_one_in_a_folder_and_is_only_reported_from_another_machine(there: Elsewhere) -> None:
     local = Folder(there.path / "local")
-    flow = open_flow(toy(), local.runs)
-    flow.flush_seconds = 60.0
-    assert drive(flow, local.runs)
-    flow.records.compact()
+    coordinator = open_coordinator(toy(), local.runs)
+    coordinator.writer.flush_seconds = 60.0
+    assert drive(coordinator, local.runs)
+    coordinator.writer.records.compact()
     done = there.run()
     assert done.returncode == 0, done.stderr
     assert f"report: s3://{s3.BUCKET}/{there.path.name}/toy/report.html" in done.stdout
@@ -122,7 +122,7 @@ def test_another_machine_continues_after_a_killed_driver_and_repeats_no_trial(th
     there.stale = 0.0
     resumed = there.run()
     assert resumed.returncode == 0, resumed.stderr
-    assert "goes on with" in resumed.stdout
+    assert "continues with" in resumed.stdout
     there.land()
     is_whole(there)
     after = there.trials().set_index("trial_id")

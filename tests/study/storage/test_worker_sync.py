@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study.engine.coordinator import preparation_trial
+from study.engine.trials import make_preparation_trial
 from study.storage import worker_sync
 from study.storage.lease import acquire_lease
 from study.storage.locations import mirror_of
@@ -14,7 +14,7 @@ from study.task import Preparation
 from study.trial import TrialContext
 from tests.study import s3
 from tests.study.s3 import Copy, put
-from tests.study.toy import job_of, open_flow, toy
+from tests.study.toy import job_of, open_coordinator, toy
 from trainables.tasks.simulated import Simulated
 
 
@@ -26,7 +26,7 @@ class Storing(Simulated):
 
 
 def preparing(here: Path) -> TrialContext:
-    trial = preparation_trial(Preparation("outputs", 1, {}))
+    trial = make_preparation_trial(Preparation("outputs", 1, {}))
     checkpoint = here / "toy" / "checkpoints" / trial.id
     return TrialContext(trial, Storing(), None, None, checkpoint, here, "cpu", 0, "train", True, False)
 
@@ -65,12 +65,12 @@ def test_incomplete_preparation_pushes_only_its_checkpoint(copy: Copy, endpoint:
 @pytest.mark.usefixtures("hurried")
 def test_trial_resumes_from_its_checkpoint_on_another_node(copy: Copy, endpoint: str, tmp_path: Path) -> None:
     here, node = copy(), copy("node")
-    mirror, flow = mirror_of(node), open_flow(toy(), here)
-    teacher, trial = flow.next(), flow.next()
+    mirror, coordinator = mirror_of(node), open_coordinator(toy(), here)
+    teacher, trial = coordinator.next_trial(), coordinator.next_trial()
     assert teacher
     assert trial
     for run, epochs in ((teacher, 2), (trial, 3)):
-        job = job_of(flow.study, run, node)
+        job = job_of(coordinator.study, run, node)
         worker_sync.fetch_trial_files(mirror, job)
         for row, _ in zip(
             job.task.prepare(job) if run is teacher else job.task.train(job), range(epochs), strict=False
@@ -85,7 +85,7 @@ def test_trial_resumes_from_its_checkpoint_on_another_node(copy: Copy, endpoint:
         f"toy/checkpoints/{trial.trial.id}/trained_epochs": b"...",
     }
     other = copy("other")
-    job = job_of(flow.study, trial, other)
+    job = job_of(coordinator.study, trial, other)
     put(other, **{f"toy__checkpoints__{trial.trial.id}__trained_epochs": "."})  # of an earlier visit
     worker_sync.fetch_trial_files(mirror_of(other), job)
     assert (job.checkpoint / "trained_epochs").read_bytes() == b"..."

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from study.atomic import atomic_write
 from study.errors import InputError
-from study.identity import canonical
+from study.identity import to_canonical_json
 from study.task import TrialNote
 from trainables.data.arrays.cache import get_cache_folder
 from trainables.data.shanghaitech import Points, Scene
@@ -119,7 +119,7 @@ def _sum_blocks(density: npt.NDArray[np.float64]) -> Tensor:
 
 
 def _cache_key(scenes: Sequence[Scene], kernels: AdaptiveKernels) -> str:
-    digest = hashlib.sha256(canonical([_METHOD, kernels]).encode())
+    digest = hashlib.sha256(to_canonical_json([_METHOD, kernels]).encode())
     for scene in scenes:
         digest.update(repr((scene.image.shape, scene.count)).encode())
         digest.update(np.ascontiguousarray(scene.heads).data)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from study.atomic import atomic_write
 from study.errors import InputError
-from study.identity import canonical
+from study.identity import to_canonical_json
 from study.task import TrialNote
 from trainables.data.arrays.cache import get_cache_folder
 from trainables.models.sr.component_transfer import DictionaryPart, crop_boxes, get_dictionary, scale_boxes
@@ -122,7 +122,7 @@ def _read_cached(path: Path, part: DictionaryPart) -> Tensor | None:
 
 def _compute_key(encoder: nn.Module, images: Tensor, boxes: Tensor, seed: int) -> str:
     """Return a digest of all that decides a dictionary: images, boxes, seed, and the weights of a frozen encoder."""
-    digest = hashlib.sha256(canonical([_METHOD, seed, list(images.shape)]).encode())
+    digest = hashlib.sha256(to_canonical_json([_METHOD, seed, list(images.shape)]).encode())
     for tensor in (images, boxes.double(), *encoder.state_dict().values()):
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]

@@ -1,0 +1,43 @@
+"""Output and errors, common to all commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+
+from study.errors import InputError
+from study.records.segments import RecordsError
+
+WIDTH = 200
+"""Columns of output that is no terminal, so that tables are not squeezed."""
+
+
+@contextmanager
+def exit_on_errors() -> Iterator[None]:
+    """Print an error that the user can correct in one line, and exit with code 2."""
+    try:
+        yield
+    except (InputError, RecordsError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def format_examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  python -m study {line}" for line in lines)
+
+
+def to_json(value: Any) -> str:
+    """Return JSON with paths and times as text."""
+    return json.dumps(value, indent=1, ensure_ascii=False, default=str)
+
+
+def make_console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)

@@ -1,0 +1,61 @@
+"""The answer of --dry-run: what a run would train, and about how long it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from study.cli.epoch_times import assume_epoch_seconds, read_epoch_times
+from study.cli.forecast import forecast_study, format_forecast
+from study.engine.warm_start import read_warm_start
+from study.preflight import DriverOptions, find_resources, format_preparations
+from study.records.paths import StudyPaths
+from study.study import Study
+
+
+def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[str]:
+    """Return what would be trained, in a few lines."""
+    from reports.text.summary import warn_of_few_seeds
+
+    budget = study.budget
+    searches = [study.count_trials(cell.arm) for cell in study.cells]
+    lines = [
+        f"{study.name}: {study.question}",
+        f"data: {inputs.get('data', {}).get('name', 'none')}",
+        *format_preparations(study.task.list_preparations(storage, study.plan)),
+        "cells:",
+    ]
+    for cell, trials in zip(study.cells, searches, strict=True):
+        search = f"search {trials} trials, then " if trials else ""
+        lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
+    lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
+    if warning := warn_of_few_seeds(budget.seeds, len(study.arms) - 1):
+        lines.append(warning)
+    confirms = len(study.cells) * budget.seeds
+    total = sum(searches) + confirms
+    at_most = "at most " if sum(searches) else ""  # the stopping rule ends search trials early
+    lines.append(
+        f"{len(study.cells)} cells, {total} trials ({sum(searches)} search, {confirms} confirm), "
+        f"{at_most}{total * budget.epochs} epochs"
+    )
+    return lines
+
+
+def format_estimate(
+    study: Study, inputs: Mapping[str, Any], options: DriverOptions, seconds_per_epoch: float | None
+) -> list[str]:
+    """Return the estimated duration in a line or two.
+
+    Raises InputError if a new study's warm start finds no configurations.
+    """
+    storage = options.storage
+    if not StudyPaths(storage / study.name).study_json.is_file():
+        read_warm_start(study)
+    resources = find_resources(options, study)
+    measured = None if seconds_per_epoch else read_epoch_times(study, inputs, storage, resources.gpus)
+    times = assume_epoch_seconds(seconds_per_epoch) if seconds_per_epoch else measured
+    steps = study.task.list_preparations(storage, study.plan)
+    concurrent, gpus = resources.concurrent, resources.trial_gpus
+    forecast = forecast_study(study, inputs, storage, steps, times, concurrent, gpus, options.retry_failed)
+    return format_forecast(forecast, study.name)

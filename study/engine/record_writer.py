@@ -1,0 +1,45 @@
+"""Rows of trials and epochs as a study progresses, for the records and the trackers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+from study.records.rows import RunningTrial, to_epoch_row, to_trial_row
+from study.records.segments import Records
+from study.trackers.base import Tracker
+from study.trial import EpochResult, TrialState
+
+FLUSH_SECONDS = 1.0
+"""Interval at which rows are written: a hard kill loses at most this much of the records."""
+
+
+class RecordWriter:
+    """Adds rows to the records, which are written at least every `flush_seconds`, and calls the trackers."""
+
+    def __init__(self, records: Records, trackers: Sequence[Tracker] = (), flush_seconds: float = FLUSH_SECONDS):
+        self.records, self.flush_seconds = records, flush_seconds
+        self.last_flush = time.monotonic()
+        self.trackers = trackers
+
+    def add_epoch(self, run: RunningTrial, row: EpochResult, worker: str) -> None:
+        self.records.epochs.append(to_epoch_row(run.trial, row))  # first: an epoch counts only once it has a row
+        run.add_epoch(row, worker)
+        for tracker in self.trackers:
+            tracker.log_epoch(run.trial, row)
+
+    def add_state(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
+        """Add a row with a trial's state; `at` is its time if the trial reached it before now."""
+        self.records.trials.append(to_trial_row(run, state, reason, at))
+        if state.is_finished:
+            for tracker in self.trackers:
+                tracker.finish_trial(run.trial, state, reason)
+
+    def flush(self) -> None:
+        self.records.flush()
+        self.last_flush = time.monotonic()
+
+    def flush_if_due(self) -> None:
+        if time.monotonic() - self.last_flush >= self.flush_seconds:
+            self.flush()
