@@ -1,1 +1,1 @@
-"""Measured claims, each one command with a table as output; RESULTS.md holds the last figures."""
+"""Benchmarks: one command each, which prints a table and RESULT lines. RESULTS.md holds the latest figures."""

@@ -1,13 +1,13 @@
-"""What the engine costs: python -m benchmarks.engine [--quick].
+"""The cost of the engine: python -m benchmarks.engine [--quick].
 
-Three questions, each answered by simulated trials, which take no time of their own unless told to:
+Simulated trials, which take no time unless asked to, measure three things:
 
 1. Overhead: the wall clock of a trial, and of an epoch, that take no time, two trials at a time, search and rows
    included; and of a trial of plain Ray Tune with its OptunaSearch at its default settings, in the same run.
-2. Bookkeeping: a long study of trials that take known time, over the time they would take if nothing else did.
-3. What stays: the driver's memory and files, by trial, of that study.
+2. Bookkeeping: the duration of a long study of trials of known length, relative to the sum of these lengths.
+3. Footprint: memory of the driver and files per trial of that study.
 
-A first part of each run warms up and does not count. Ray runs on this machine; nothing else of a trial is measured.
+The first part of each run is a warm-up and does not count. Ray runs on this machine; trials do no other work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.reporting import machine, result, table
+from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
 from study.driver import restore_coordinator
@@ -33,21 +33,21 @@ from study.trial import EpochResult, Trial, TrialState
 from trainables.tasks import simulated
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
-WARM = 0.2
-"""The share of a run that warms up."""
+WARM_UP = 0.2
+"""The share of a run's trials that are a warm-up and do not count."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A run's steady part: seconds by trial, and what the driver had grown by then."""
+    """The cost per trial after the warm-up: wall clock in seconds, growth of the driver in bytes, files."""
 
     seconds: float
     memory_bytes: float
     files: float
 
 
-def study(trials: int, epochs: int, seconds_per_epoch: float = 0.0, cells: int = 1) -> Study:
-    """Searches over one setting, with nothing that stops them early."""
+def make_study(trials: int, epochs: int, seconds_per_epoch: float = 0.0, cells: int = 1) -> Study:
+    """Return a study that searches one setting in each cell, without early stopping."""
     searched = (Arm(f"searched {n}", SimulatedLoss(x=uniform(0, 1), needs_teacher=False)) for n in range(cells))
     return Study(
         name="engine",
@@ -60,52 +60,52 @@ def study(trials: int, epochs: int, seconds_per_epoch: float = 0.0, cells: int =
     )
 
 
-def ours(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
-    """Run a study on the Ray that is up, `concurrent` trials at a time."""
+def measure_engine(measured: Study, concurrent: int, cpus: float = 1) -> Cost:
+    """Run a study on the connected Ray cluster, `concurrent` trials at a time, and return its cost."""
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         coordinator = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
         coordinator.set_resources({"device": "cpu", "cpus": cpus, "gpus": 0.0})
         resources = cluster.Resources(cpus, 0.0, concurrent)
-        clock = Clock()
-        coordinator.writer.trackers = [clock]
+        recorder = EndRecorder()
+        coordinator.writer.trackers = [recorder]
         executor.execute(
             coordinator, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print
         )
         files = sum(1 for path in (storage / "engine").rglob("*") if path.is_file() and "checkpoints" not in path.parts)
-    return _steady(clock.ends, files)
+    return _compute_cost(recorder.ends, files)
 
 
-class Clock:
-    """When trials ended, and this process's size by then: a tracker (study/trackers/base.py)."""
+class EndRecorder:
+    """Tracker (study/trackers/base.py) that records each trial's end and this process's memory at that time."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[float, int]] = []
 
     def log_epoch(self, trial: Trial, row: EpochResult) -> None:
-        """Ends alone are timed."""
+        """Do nothing: only ends are timed."""
 
     def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
-        self.ends.append((time.monotonic(), _memory()))
+        self.ends.append((time.monotonic(), _read_resident_bytes()))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is open."""
 
 
-def _memory() -> int:
-    """This process's resident memory in bytes."""
+def _read_resident_bytes() -> int:
+    """Return this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _steady(ends: list[tuple[float, int]], files: int) -> Cost:
-    first = int(len(ends) * WARM)
+def _compute_cost(ends: list[tuple[float, int]], files: int) -> Cost:
+    first = int(len(ends) * WARM_UP)
     seconds = (ends[-1][0] - ends[first][0]) / (len(ends) - 1 - first)
     grown = ends[-1][1] - ends[first][1]
     return Cost(seconds, grown / (len(ends) - 1 - first), files / len(ends))
 
 
-def peer(trials: int, epochs: int, concurrent: int) -> float:
-    """Seconds by trial of the same search by Tune's own OptunaSearch, everything at its default but the printing."""
+def measure_tune(trials: int, epochs: int, concurrent: int) -> float:
+    """Return seconds per trial of the same search by Tune's own OptunaSearch, all defaults but the printing."""
     from optuna.samplers import TPESampler
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
@@ -116,7 +116,7 @@ def peer(trials: int, epochs: int, concurrent: int) -> float:
 
     ends: list[float] = []
 
-    class Clock(tune.Callback):  # type: ignore[misc]
+    class EndTimes(tune.Callback):  # type: ignore[misc]
         def on_trial_complete(self, iteration: int, trials: list[object], trial: object, **info: object) -> None:
             ends.append(time.monotonic())
 
@@ -131,15 +131,15 @@ def peer(trials: int, epochs: int, concurrent: int) -> float:
                 num_samples=trials,
                 max_concurrent_trials=concurrent,
             ),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[Clock()]),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[EndTimes()]),
         ).fit()
-    first = int(len(ends) * WARM)
+    first = int(len(ends) * WARM_UP)
     return (ends[-1] - ends[first]) / (len(ends) - 1 - first)
 
 
 @contextmanager
-def automatic_loggers() -> Iterator[None]:
-    """Let Tune write what it writes by default; study/execution/tune.py has switched that off for this process."""
+def enable_default_loggers() -> Iterator[None]:
+    """Let Tune write its default logs, which study/execution/tune.py switches off for this process."""
     name = "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"
     off = os.environ.pop(name)
     try:
@@ -149,39 +149,43 @@ def automatic_loggers() -> Iterator[None]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="A few trials of each, under 45 s.")
+@click.option("--quick", is_flag=True, help="A short check with few trials, under 45 s.")
 @click.option("--trials", type=click.IntRange(min=20), help="Trials of the long study [10000; quick: 20].")
 @click.option(
-    "--slots", type=click.IntRange(min=1), default=8, show_default=True, help="At once in the long study; 4 if quick."
+    "--slots",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Concurrent trials of the long study; 4 if quick.",
 )
 def main(quick: bool, trials: int | None, slots: int) -> None:
-    """Measure what trials, epochs and bookkeeping cost."""
-    print("\n".join(machine()), flush=True)
+    """Measure the cost of trials, epochs and bookkeeping."""
+    print("\n".join(describe_machine()), flush=True)
     cluster.connect(None)
     try:
-        measure(*((40, 10, 3, trials or 20, 4) if quick else (600, 40, 40, trials or 10_000, slots)))
+        report_costs(*((40, 10, 3, trials or 20, 4) if quick else (600, 40, 40, trials or 10_000, slots)))
     finally:
         cluster.disconnect()
 
 
-def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> None:
-    single = ours(study(short, 1), 2)
-    several = ours(study(max(short // 5, 10), many_epochs), 2)
+def report_costs(short: int, many_epochs: int, peers: int, long: int, slots: int) -> None:
+    single = measure_engine(make_study(short, 1), 2)
+    several = measure_engine(make_study(max(short // 5, 10), many_epochs), 2)
     by_epoch = (several.seconds - single.seconds) / (many_epochs - 1)
-    with automatic_loggers():
-        theirs = peer(peers, 1, 2)
+    with enable_default_loggers():
+        tune_seconds = measure_tune(peers, 1, 2)
     epochs, seconds = 4, 0.25
-    cells = max(long // 200, 1)  # a search of so many trials is what a study has
-    run = ours(study(long // cells, epochs, seconds, cells), slots, cpus=(os.cpu_count() or 1) / slots)
+    cells = max(long // 200, 1)  # about 200 trials per search, as in a study
+    run = measure_engine(make_study(long // cells, epochs, seconds, cells), slots, cpus=(os.cpu_count() or 1) / slots)
     over = run.seconds * slots / (epochs * seconds) - 1
     print()
     print(
-        table(
+        format_table(
             [
                 ("what", "measured", "goal"),
                 ("a trial of one epoch, two at a time", f"{1e3 * single.seconds:.1f} ms", "30 ms"),
                 ("each further epoch", f"{1e3 * by_epoch:.2f} ms", "5 ms"),
-                ("a trial of plain Tune with OptunaSearch", f"{1e3 * theirs:.0f} ms", ""),
+                ("a trial of plain Tune with OptunaSearch", f"{1e3 * tune_seconds:.0f} ms", ""),
                 (f"{long} trials of {epochs * seconds:g} s, {slots} at a time: over the ideal", f"{over:.1%}", "15 %"),
                 ("driver memory by trial", f"{run.memory_bytes / 1024:.1f} KiB", "50 KiB"),
                 ("files by trial, before the last compaction", f"{run.files:.3f}", "3"),
@@ -189,13 +193,13 @@ def measure(short: int, many_epochs: int, peers: int, long: int, slots: int) -> 
         )
     )
     print()
-    print(result("engine_trial", [single.seconds], "s"))
-    print(result("engine_epoch", [max(by_epoch, 1e-6)], "s"))
-    print(result("tune_trial", [theirs], "s"))
-    print(result("tune_over_engine", [theirs / single.seconds], "x"))
-    print(result("bookkeeping", [max(100 * over, 0.01)], "%"))
-    print(result("driver_memory_by_trial", [max(run.memory_bytes / 1024, 0.01)], "KiB"))
-    print(result("files_by_trial", [run.files], "files"))
+    print(format_result("engine_trial", [single.seconds], "s"))
+    print(format_result("engine_epoch", [max(by_epoch, 1e-6)], "s"))
+    print(format_result("tune_trial", [tune_seconds], "s"))
+    print(format_result("tune_over_engine", [tune_seconds / single.seconds], "x"))
+    print(format_result("bookkeeping", [max(100 * over, 0.01)], "%"))
+    print(format_result("driver_memory_by_trial", [max(run.memory_bytes / 1024, 0.01)], "KiB"))
+    print(format_result("files_by_trial", [run.files], "files"))
 
 
 if __name__ == "__main__":

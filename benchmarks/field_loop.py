@@ -1,14 +1,15 @@
-"""The field's usual distillation loop, as the peer of throughput.py.
+"""The usual distillation loop of public implementations, as the peer of throughput.py.
 
-Written to what the public reference implementations of KD and DKD on CIFAR-100 have in common. It is a fair peer:
+It has what the reference implementations of KD and DKD on CIFAR-100 have in common, and is a fair peer:
 
-- It does the same work: nets, images, split, batch size, loss, optimiser settings and validation are the other loop's.
-- It spends what the field spends and no more: torchvision's transforms on PIL images in two worker processes that are
-  kept over epochs and run beside the one torch thread, the teacher in eval mode without gradients, torch's default
-  SGD and memory format, loss and top-1 read back at every step. Nothing is slowed down, nothing logged or printed.
-- It may use a second core for its workers, which the other loop does not.
+- It does the same work: nets, images, split, batch size, loss, optimiser settings and validation equal the other
+  loop's.
+- It costs no more than these implementations: torchvision's transforms on PIL images in two worker processes that
+  persist over epochs and run in parallel to the one torch thread, the teacher in eval mode without gradients, torch's
+  default SGD and memory format, loss and top-1 read back at every step. It logs and prints nothing.
+- Its workers may use a second core, which the other loop does not.
 
-Left out: drops of the learning rate, checkpoints and top-5, which would only cost it time.
+Left out, because they would only slow it down: learning rate decay, checkpoints and top-5.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TEMPERATURE, ALPHA, BETA, WARMUP = 4.0, 1.0, 2.0, 20
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Pixels (N, C, H, W) uint8 and labels (N,), read as torchvision.datasets.CIFAR100 does: one by one, by PIL."""
+    """Data set of pixels (N, C, H, W) uint8 and labels (N,), decoded one by one by PIL as in torchvision's CIFAR100."""
 
     def __init__(self, pixels: Pixels, labels: Labels, transform: Any) -> None:
         self._pixels, self._labels, self._transform = pixels.transpose(0, 2, 3, 1).copy(), labels.tolist(), transform
@@ -42,21 +43,21 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self._transform(Image.fromarray(self._pixels[index])), self._labels[index]
 
 
-def augmented(mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
-    """The transform of training images."""
+def make_train_transform(mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """Return the transform of training images: random crop and flip, then normalisation."""
     crop, flip = transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()
-    return transforms.Compose([crop, flip, plain(mean, std)])
+    return transforms.Compose([crop, flip, make_val_transform(mean, std)])
 
 
-def plain(mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
-    """The transform of validation images."""
+def make_val_transform(mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """Return the transform of validation images: normalisation."""
     return transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 
 
 def train(
     student: nn.Module, teacher: nn.Module, train_set: Images, val_set: Images, batch_size: int
 ) -> Iterator[tuple[float, float, float]]:
-    """Train without end; after each epoch its mean loss, training accuracy and validation accuracy."""
+    """Train without end, and yield mean loss, training accuracy and validation accuracy of each epoch."""
     loaders = [
         DataLoader(images, batch_size, shuffle=images is train_set, num_workers=WORKERS, persistent_workers=True)
         for images in (train_set, val_set)
@@ -79,7 +80,7 @@ def _train_epoch(
         logits = student(images)
         with torch.no_grad():
             teacher_logits = teacher(images)
-        distill_loss = min(epoch / WARMUP, 1.0) * dkd(logits, teacher_logits, targets)
+        distill_loss = min(epoch / WARMUP, 1.0) * compute_dkd(logits, teacher_logits, targets)
         loss = F.cross_entropy(logits, targets) + distill_loss
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -100,25 +101,25 @@ def _validate(student: nn.Module, loader: DataLoader[Any]) -> float:
     return hits / seen
 
 
-def dkd(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
-    """Mean of T²·(alpha·TCKD + beta·NCKD) from probabilities, the direct way: logits (B, K), targets (B,).
+def compute_dkd(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean of T²·(alpha·TCKD + beta·NCKD), from probabilities: logits (B, K), targets (B,) → scalar ().
 
     Source: Zhao et al. 2022, eq. 7, with the target taken out of the second softmax by subtracting 1000 from its
     logit, as the authors do.
     """
     target = F.one_hot(targets, student.shape[1]).to(student.dtype)
     student, teacher = student / TEMPERATURE, teacher / TEMPERATURE
-    tckd = _divergence(_binary(student, target).log(), _binary(teacher, target))
-    nckd = _divergence((student - 1000 * target).log_softmax(1), (teacher - 1000 * target).softmax(1))
+    tckd = _compute_divergence(_to_binary(student, target).log(), _to_binary(teacher, target))
+    nckd = _compute_divergence((student - 1000 * target).log_softmax(1), (teacher - 1000 * target).softmax(1))
     return TEMPERATURE**2 * (ALPHA * tckd + BETA * nckd)
 
 
-def _binary(logits: Tensor, target: Tensor) -> Tensor:
-    """The probabilities of the target and of all other classes: (B, K) → (B, 2)."""
+def _to_binary(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the probabilities of the target and of all other classes together: (B, K) → (B, 2)."""
     probabilities = logits.softmax(1)
     return torch.stack(((probabilities * target).sum(1), (probabilities * (1 - target)).sum(1)), dim=1)
 
 
-def _divergence(log_student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher ‖ student), mean over the batch."""
+def _compute_divergence(log_student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(teacher ‖ student), the mean over the batch: (B, K), (B, K) → scalar ()."""
     return F.kl_div(log_student, teacher, reduction="batchmean")

@@ -1,9 +1,9 @@
-"""What a report costs: python -m benchmarks.report [--trials 1000] [--epochs 100] [--quick].
+"""The cost of a report: python -m benchmarks.report [--trials 1000] [--epochs 100] [--quick].
 
-A study of so many trials is made up, row by row as the engine writes them and through its own writer: two students,
-a teacher, five arms of which two are searched with successive halving, ten confirm seeds, some failed trials, moving
-learning rate and pruning. Then `python -m reports.build` is run on it, in a process of its own whose time, peak memory
-and page are measured. Goals, at 1,000 trials of 100 epochs: 10 s, 8 MB, 1.5 GB.
+Writes a synthetic study of about `--trials` trials, row by row through the engine's own writer: two students, a
+teacher, five arms of which two are searched with successive halving, ten confirm seeds, some failed trials, and moving
+learning rate and pruning. Then runs `python -m reports.build` on it in its own process, and measures time, peak memory
+and size of the page. Goals at 1,000 trials of 100 epochs: 10 s, 8 MB, 1.5 GB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from benchmarks.reporting import machine, result
+from benchmarks.reporting import describe_machine, format_result
 from study.records.segments import Records
 from study.records.study_json import write_study
 
@@ -45,8 +45,8 @@ START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Made:
-    """A trial to be written: which one it is, how far it came, how it ended."""
+class SyntheticTrial:
+    """A trial to write: its identity, its state, and its number of epochs."""
 
     student: str
     arm: str
@@ -57,32 +57,32 @@ class Made:
     params: dict[str, Any]
 
 
-def write(folder: Path, trials: int, epochs: int) -> None:
-    """A finished study of about so many trials below `folder`."""
+def write_synthetic_study(folder: Path, trials: int, epochs: int) -> None:
+    """Write a finished study of about `trials` trials to `folder`."""
     records = Records(folder, METRICS)
     rng = random.Random(0)
-    for place, made in enumerate(_trials(trials, epochs, rng)):
-        _write_trial(records, made, place, epochs, rng)
+    for place, synthetic in enumerate(_generate_trials(trials, epochs, rng)):
+        _write_trial(records, synthetic, place, epochs, rng)
         if place % 200 == 199:
             records.flush()
     records.compact()
-    write_study(folder, _study(trials, epochs))
+    write_study(folder, _make_study_json(trials, epochs))
 
 
-def _trials(trials: int, epochs: int, rng: random.Random) -> Iterator[Made]:
+def _generate_trials(trials: int, epochs: int, rng: random.Random) -> Iterator[SyntheticTrial]:
     searches = (trials - len(STUDENTS) * len(ARMS) * SEEDS) // (len(STUDENTS) * len(SEARCHED))
-    yield Made("", "teacher", "prepare", 0, "COMPLETE", epochs, {})
+    yield SyntheticTrial("", "teacher", "prepare", 0, "COMPLETE", epochs, {})
     for student in STUDENTS:
         for arm in ARMS:
             for number in range(max(searches, 1) if arm in SEARCHED else 0):
                 state = rng.choices(("COMPLETE", "PRUNED", "FAILED"), (35, 62, 3))[0]
                 done = epochs if state == "COMPLETE" else rng.choice((epochs // 9, epochs // 3)) or 1
-                yield Made(student, arm, "search", number, state, done, _proposed(rng))
+                yield SyntheticTrial(student, arm, "search", number, state, done, _draw_params(rng))
             for number in range(SEEDS):
-                yield Made(student, arm, "confirm", number, "COMPLETE", epochs, {})
+                yield SyntheticTrial(student, arm, "confirm", number, "COMPLETE", epochs, {})
 
 
-def _proposed(rng: random.Random) -> dict[str, Any]:
+def _draw_params(rng: random.Random) -> dict[str, Any]:
     return {
         "pruning.end": rng.uniform(0.05, 0.6),
         "temperature": 20 ** rng.random(),
@@ -92,46 +92,57 @@ def _proposed(rng: random.Random) -> dict[str, Any]:
     }
 
 
-def _write_trial(records: Records, made: Made, place: int, epochs: int, rng: random.Random) -> None:
+def _write_trial(records: Records, synthetic: SyntheticTrial, place: int, epochs: int, rng: random.Random) -> None:
     score = (
         0.9
-        - 0.3 * (made.params.get("pruning.end", 0.4) - 0.3) ** 2
-        + 0.01 * ARMS.index(made.arm) * (made.phase == "confirm")
+        - 0.3 * (synthetic.params.get("pruning.end", 0.4) - 0.3) ** 2
+        + 0.01 * ARMS.index(synthetic.arm) * (synthetic.phase == "confirm")
         + rng.gauss(0, 0.003)
-        if made.arm in ARMS
+        if synthetic.arm in ARMS
         else 0.95
     )
-    cell, trial_id = (f"{made.student} / {made.arm}" if made.student else made.arm), f"{place:012x}"
-    # what runs on one worker, one trial after the other
+    cell, trial_id = (f"{synthetic.student} / {synthetic.arm}" if synthetic.student else synthetic.arm), f"{place:012x}"
+    # each worker runs its trials one after the other
     started = START + timedelta(seconds=place // WORKERS * epochs * 0.7 + place % WORKERS)
-    row: dict[str, Any] = {"trial_id": trial_id, "cell": cell, "phase": made.phase}
+    row: dict[str, Any] = {"trial_id": trial_id, "cell": cell, "phase": synthetic.phase}
     last: dict[str, float] = {}
-    for epoch in range(1, made.epochs_done + 1):
+    for epoch in range(1, synthetic.epochs_done + 1):
         rise = score * (1 - math.exp(-5 * epoch / epochs)) + rng.gauss(0, 0.002)
         last = {"train/loss": 1 - rise, "train/accuracy": rise, "train/teacher_distance": 2.0 - rise}
-        last |= {"val/accuracy": rise} if made.phase == "search" else {}
-        last |= {"test/accuracy": score} if made.phase != "search" and epoch == epochs else {}
+        last |= {"val/accuracy": rise} if synthetic.phase == "search" else {}
+        last |= {"test/accuracy": score} if synthetic.phase != "search" and epoch == epochs else {}
         moving = {"learning_rate": 0.1 * 0.5 ** (4 * epoch // epochs), "pruning": 0.1 * (4 * epoch // epochs)}
         when = started + timedelta(seconds=0.6 * epoch)
-        told = {"epoch": epoch, "seconds": 0.6, "recorded": when, "schedules": json.dumps(moving)}
-        records.epochs.append(row | told | last)
-    ended = started + timedelta(seconds=0.6 * made.epochs_done)
-    row |= {"student": made.student, "arm": made.arm, "number": made.number, "seed": made.number, "state": made.state}
-    row |= {"reason": "" if made.state == "COMPLETE" else "rung 9: below the best third", "epochs": epochs}
-    row |= {"epochs_done": made.epochs_done, "params": json.dumps(made.params), "config": json.dumps(_CONFIG)}
-    row |= {"seconds": 0.6 * made.epochs_done, "started": started, "ended": ended, "worker": f"n0:{place % WORKERS}"}
+        recorded = {"epoch": epoch, "seconds": 0.6, "recorded": when, "schedules": json.dumps(moving)}
+        records.epochs.append(row | recorded | last)
+    ended = started + timedelta(seconds=0.6 * synthetic.epochs_done)
+    row |= {
+        "student": synthetic.student,
+        "arm": synthetic.arm,
+        "number": synthetic.number,
+        "seed": synthetic.number,
+        "state": synthetic.state,
+    }
+    row |= {"reason": "" if synthetic.state == "COMPLETE" else "rung 9: below the best third", "epochs": epochs}
+    row |= {"epochs_done": synthetic.epochs_done, "params": json.dumps(synthetic.params), "config": json.dumps(_CONFIG)}
+    row |= {
+        "seconds": 0.6 * synthetic.epochs_done,
+        "started": started,
+        "ended": ended,
+        "worker": f"n0:{place % WORKERS}",
+    }
     records.trials.append(row | {"device": "cuda", "cpus": 2.0, "gpus": 0.5} | last)
 
 
-_CONFIG = {"task": {"is": "Classification", "views": "x" * 500}, "loss": {"is": "DKD"}}  # as long as a real one
+_CONFIG = {"task": {"is": "Classification", "views": "x" * 500}, "loss": {"is": "DKD"}}  # as long as a real config
 
 
-def _study(trials: int, epochs: int) -> dict[str, Any]:
+def _make_study_json(trials: int, epochs: int) -> dict[str, Any]:
     arms = [{"is": "Arm", "name": arm, "loss": {"is": "DKD"} | (SPACE if arm in SEARCHED else {})} for arm in ARMS]
     return {
         "schema": 1,
-        "name": "made-up",
-        "question": "What does a report cost?",
+        "name": "synthetic",
+        "question": "How much does a report cost?",
         "finished": True,
         "metric": "val/accuracy",
         "test_metric": "test/accuracy",
@@ -139,12 +150,12 @@ def _study(trials: int, epochs: int) -> dict[str, Any]:
         "metrics": METRICS,
         "confirm_on": "train+val",
         "budget": {"trials": trials, "epochs": epochs, "seeds": SEEDS},
-        "cells": [_cell(student, arm) for student in STUDENTS for arm in ARMS],
+        "cells": [_make_cell(student, arm) for student in STUDENTS for arm in ARMS],
         "study": {"arms": arms},
     }
 
 
-def _cell(student: str, arm: str) -> dict[str, Any]:
+def _make_cell(student: str, arm: str) -> dict[str, Any]:
     searched = arm in SEARCHED
     versus = None if arm == ARMS[0] else "DKD" if searched else ARMS[0]
     names = {"cell": f"{student} / {arm}", "student": student, "arm": arm, "versus": versus}
@@ -162,18 +173,20 @@ from reports.build import main
 main(sys.argv[1:], standalone_mode=False)
 print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
-"""The command, then its own peak memory: what the system counts for a child begins with its parent's."""
+"""Run the command, then print its own peak memory: the system's count for a child includes its parent's."""
 
 
 @dataclass(frozen=True)
 class Cost:
+    """Wall clock and processor time in seconds, and peak memory in bytes."""
+
     seconds: float
     cpu_seconds: float
     peak_bytes: int
 
 
-def measured(folder: Path) -> Cost:
-    """What `python -m reports.build` costs on a study's folder, in a process of its own."""
+def measure_build(folder: Path) -> Cost:
+    """Run `python -m reports.build` on a study's folder in its own process, and return its cost."""
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", CHILD, str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -184,28 +197,30 @@ def measured(folder: Path) -> Cost:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A short run that shows that all works: 200 trials of 20 epochs.")
-@click.option("--trials", default=1000, show_default=True, type=click.IntRange(min=120), help="Of the made-up study.")
-@click.option("--epochs", default=100, show_default=True, type=click.IntRange(min=9), help="Of a trial.")
+@click.option("--quick", is_flag=True, help="A short check: 200 trials of 20 epochs.")
+@click.option(
+    "--trials", default=1000, show_default=True, type=click.IntRange(min=120), help="Trials of the synthetic study."
+)
+@click.option("--epochs", default=100, show_default=True, type=click.IntRange(min=9), help="Epochs per trial.")
 def main(quick: bool, trials: int, epochs: int) -> None:
-    """Time, memory and size of the report of a large study."""
+    """Measure time, memory and size of the report of a large study."""
     trials, epochs = (200, 20) if quick else (trials, epochs)
-    print("\n".join([*machine(), f"study    {trials} trials of {epochs} epochs"]), flush=True)
+    print("\n".join([*describe_machine(), f"study    {trials} trials of {epochs} epochs"]), flush=True)
     with tempfile.TemporaryDirectory(prefix="kdstudy-report-") as parent:
-        folder = Path(parent) / "made-up"
-        write(folder, trials, epochs)
-        cost = measured(folder)
+        folder = Path(parent) / "synthetic"
+        write_synthetic_study(folder, trials, epochs)
+        cost = measure_build(folder)
         size = (folder / "report.html").stat().st_size
     print(
-        f"report   {cost.seconds:.1f} s, of which computing {cost.cpu_seconds:.1f} s, page {size / 1e6:.2f} MB, ",
+        f"report   {cost.seconds:.1f} s, of which processor time {cost.cpu_seconds:.1f} s, page {size / 1e6:.2f} MB, ",
         end="",
     )
     print(f"peak memory {cost.peak_bytes / 1e9:.2f} GB")
     print("goals    10 s, 8 MB, 1.5 GB at 1,000 trials of 100 epochs\n")
-    print(result("report_seconds", [cost.seconds], "s"))
-    print(result("report_cpu_seconds", [cost.cpu_seconds], "s"))
-    print(result("report_megabytes", [size / 1e6], "MB"))
-    print(result("report_peak_memory", [cost.peak_bytes / 1e9], "GB"))
+    print(format_result("report_seconds", [cost.seconds], "s"))
+    print(format_result("report_cpu_seconds", [cost.cpu_seconds], "s"))
+    print(format_result("report_megabytes", [size / 1e6], "MB"))
+    print(format_result("report_peak_memory", [cost.peak_bytes / 1e9], "GB"))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What a search costs: python -m benchmarks.search [--quick].
+"""The cost of a search: python -m benchmarks.search [--quick].
 
-Plain random search without stopping trains 30 trials to their last epoch; its best validation score is the mark. Then
-Tpe with SuccessiveHalving searches the same space from the same study seed, one trial at a time, until a trial that
-completed scores at least as well. What counts is the epochs it has spent by then, stopped trials' among them, over the
-epochs of the random search. It may spend as many as that; if it does not get there it counts as 1, and is counted.
+Plain random search without stopping trains 30 trials to their last epoch; its best validation score is the target. Then
+Tpe with SuccessiveHalving searches the same space from the same study seed, one trial at a time, until a completed
+trial scores at least as well. The cost is the number of epochs spent by then, including those of stopped trials, as a
+share of the random search's epochs. The search may spend as many epochs as the random search; if it does not reach the
+target by then, its cost counts as 1, and it is listed as not reached.
 
 Both run through the engine's own coordinator, without Ray. Problems are in problems.py. Nothing reads test data.
 """
@@ -23,7 +24,7 @@ import optuna
 import torch
 
 from benchmarks.problems import EPOCHS, PROBLEMS
-from benchmarks.reporting import machine, result, table
+from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Budget, Never, Random, Study, SuccessiveHalving, Tpe
 from study.engine.coordinator import Coordinator
 from study.records.rows import RunningTrial
@@ -32,30 +33,31 @@ from study.space.domains import resolve_params
 from study.trial import TrialContext
 
 TRIALS = 30
-"""Of the random search."""
+"""Trials of the random search."""
 GOAL = 1 / 3
+"""The largest share of the random search's epochs that the median may take."""
 
 
-def cost(problem: str, seed: int, trials: int) -> float:
-    """Epochs until the mark is reached, as a share of the random search's; infinite if it is not reached by 1."""
+def measure_cost(problem: str, seed: int, trials: int) -> float:
+    """Return the epochs until the target is reached, as a share of the random search's; inf if it is not reached."""
     study, most = PROBLEMS[problem](seed), trials * EPOCHS
-    budget = Budget(most, EPOCHS, 1)  # more trials than there are epochs for
+    budget = Budget(most, EPOCHS, 1)  # the epochs end first
     plain = dataclasses.replace(study, sampler=Random(), stopping=Never(), budget=budget)
-    mark = max(score for _, score in completed(plain, most))
+    target = max(score for _, score in run_search(plain, most))
     searched = dataclasses.replace(study, sampler=Tpe(), stopping=SuccessiveHalving(), budget=budget)
-    spent = next((spent for spent, score in completed(searched, most) if score >= mark), math.inf)
+    spent = next((spent for spent, score in run_search(searched, most) if score >= target), math.inf)
     return spent / most if spent <= most else math.inf
 
 
-def completed(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
-    """Search until so many epochs are spent: of each trial that completes, the epochs spent by then and its score."""
+def run_search(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
+    """Search until `most_epochs` epochs are spent; yield the epochs spent and the score at each completed trial."""
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), study.task.metrics)
         coordinator = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {})
-        coordinator.writer.flush_seconds = math.inf  # nothing is to be resumed
+        coordinator.writer.flush_seconds = math.inf  # no resume, so no need to write rows
         spent = 0
         while spent < most_epochs and (run := coordinator.next_trial()) is not None and run.trial.phase == "search":
-            for row in study.task.train(_job(study, run, Path(folder))):
+            for row in study.task.train(_make_context(study, run, Path(folder))):
                 spent += 1
                 if coordinator.report(run.trial.id, row, ""):
                     break
@@ -63,7 +65,7 @@ def completed(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
                 yield spent, run.metrics[study.metric]
 
 
-def _job(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
+def _make_context(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
     return TrialContext(
         trial=trial,
@@ -84,7 +86,7 @@ def _job(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
 
 
 def report(costs: dict[str, list[float]]) -> None:
-    """Print medians and quartiles: a table, then lines to be read by programs."""
+    """Print medians and quartiles: a table, then RESULT lines for programs."""
     rows = [["problem", "seeds", "epochs against random search's: median (quartiles)", "not reached"]]
     results = []
     for problem, found in costs.items():
@@ -92,34 +94,46 @@ def report(costs: dict[str, list[float]]) -> None:
         low, middle, high = statistics.quantiles(shares, n=4, method="inclusive")
         missed = sum(math.isinf(share) for share in found)
         rows.append([problem, str(len(found)), f"{middle:.2f} ({low:.2f}–{high:.2f})", f"{missed} of {len(found)}"])
-        results += [result(f"{problem}_epochs_share", [middle], "x"), result(f"{problem}_lower_quartile", [low], "x")]
-        results += [result(f"{problem}_upper_quartile", [high], "x"), result(f"{problem}_missed", [missed], "seeds")]
+        results += [
+            format_result(f"{problem}_epochs_share", [middle], "x"),
+            format_result(f"{problem}_lower_quartile", [low], "x"),
+        ]
+        results += [
+            format_result(f"{problem}_upper_quartile", [high], "x"),
+            format_result(f"{problem}_missed", [missed], "seeds"),
+        ]
     print()
-    print(table(rows))
-    print(f"\ngoal     at most {GOAL:.2f} of the epochs, by the median; a seed that does not get there counts as 1\n")
+    print(format_table(rows))
+    print(f"\ngoal     at most {GOAL:.2f} of the epochs (median); a seed that misses the target counts as 1\n")
     print("\n".join(results))
 
 
-def _cost(task: tuple[str, int, int]) -> float:
+def _measure_cost(task: tuple[str, int, int]) -> float:
     torch.set_num_threads(1)
-    return cost(*task)
+    return measure_cost(*task)
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A short run that shows that all works: few seeds and trials.")
+@click.option("--quick", is_flag=True, help="A short check: few seeds and trials.")
 @click.option("--seeds", default=40, show_default=True, type=click.IntRange(min=2), help="Studies per problem.")
-@click.option("--trials", default=TRIALS, show_default=True, type=click.IntRange(min=2), help="Of the random search.")
+@click.option(
+    "--trials", default=TRIALS, show_default=True, type=click.IntRange(min=2), help="Trials of the random search."
+)
 def main(quick: bool, seeds: int, trials: int) -> None:
-    """Epochs until Tpe with SuccessiveHalving is as good as plain random search."""
+    """Measure the epochs until Tpe with SuccessiveHalving is as good as plain random search."""
     if quick:
         seeds, trials = 2, 8
-    print("\n".join([*machine(), f"search   {trials} random trials of {EPOCHS} epochs, {seeds} studies a problem"]))
+    print(
+        "\n".join(
+            [*describe_machine(), f"search   {trials} random trials of {EPOCHS} epochs, {seeds} studies per problem"]
+        )
+    )
     tasks = {problem: [(problem, seed, trials) for seed in range(seeds)] for problem in PROBLEMS}
-    if quick:  # processes of its own would take longer to start than to search
-        report({problem: list(map(_cost, listed)) for problem, listed in tasks.items()})
+    if quick:  # starting processes would take longer than the search
+        report({problem: list(map(_measure_cost, listed)) for problem, listed in tasks.items()})
         return
     with multiprocessing.get_context("spawn").Pool() as pool:  # a forked process hangs in torch's threads
-        report({problem: pool.map(_cost, listed, chunksize=1) for problem, listed in tasks.items()})
+        report({problem: pool.map(_measure_cost, listed, chunksize=1) for problem, listed in tasks.items()})
 
 
 if __name__ == "__main__":

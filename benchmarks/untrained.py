@@ -1,4 +1,4 @@
-"""A teacher that knows nothing, kept where trials look for theirs: speed does not depend on what it knows."""
+"""An untrained teacher, saved where trials look for a trained one: speed does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
 
 
-def keep_untrained_teacher(task: DistillationTask[Any], folder: Path, images: int = 64, seed: int = 0) -> None:
-    """Put a teacher there; its batch norm is set by so many images, or its logits would overflow."""
+def save_untrained_teacher(task: DistillationTask[Any], folder: Path, images: int = 64, seed: int = 0) -> None:
+    """Save an untrained teacher whose batch norm statistics come from `images` images; else its logits overflow."""
     net = build_seeded(lambda: task.build(task.teacher.model), seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # statistics become those of the images, not a mixture with the initial ones
+            module.momentum = None  # take the images' statistics instead of a running mean with the initial ones
     with torch.no_grad():
         net(task.examples("train", "cpu").batch(torch.arange(images), torch.zeros(images, dtype=torch.int64)).inputs)
     teachers.save_teacher(

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import field_loop
 from benchmarks.images import Images
-from benchmarks.throughput import EPOCHS, TRIALS, Round, distinct_views
+from benchmarks.throughput import EPOCHS, TRIALS, Round, count_distinct_views
 from trainables.losses.dkd import DKD
 from trainables.task import Outputs
 from trainables.training.schedules import Progress
@@ -46,14 +46,14 @@ def test_peer_has_the_loss_of_our_loop():
     student, teacher = torch.randn(2, 64, 100, generator=generator, dtype=torch.float64) * 3
     targets = torch.randint(100, (64,), generator=generator)
     ours = DKD(warmup=0.0)(Outputs(student), Outputs(teacher), targets, Progress(0, 1))
-    torch.testing.assert_close(field_loop.dkd(student, teacher, targets), ours, rtol=1e-12, atol=0)
+    torch.testing.assert_close(field_loop.compute_dkd(student, teacher, targets), ours, rtol=1e-12, atol=0)
 
 
 def test_peer_trains_on_views_of_ours():
     data = Images(count=4).load()
     images = torch.from_numpy(data.train_images)
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-    peer = field_loop.Images(data.train_images, data.train_labels, field_loop.augmented(data.mean, data.std))
+    peer = field_loop.Images(data.train_images, data.train_labels, field_loop.make_train_transform(data.mean, data.std))
     views = CropFlip(padding=4, flip=True)
     for index in range(4):
         drawn, label = peer[index]
@@ -64,7 +64,9 @@ def test_peer_trains_on_views_of_ours():
 
 def test_peer_learns_and_reports_every_epoch():
     data = Images(count=96).load()
-    train = field_loop.Images(data.train_images[:64], data.train_labels[:64] % 4, field_loop.plain(data.mean, data.std))
+    train = field_loop.Images(
+        data.train_images[:64], data.train_labels[:64] % 4, field_loop.make_val_transform(data.mean, data.std)
+    )
     nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 100)) for _ in range(2)]
     epochs = field_loop.train(nets[0], nets[1], train, train, batch_size=32)
     losses, accuracies, validation = zip(*(next(epochs) for _ in range(6)), strict=True)
@@ -76,8 +78,8 @@ def test_peer_learns_and_reports_every_epoch():
 def test_views_drawn_and_study_ratio_count_the_store_as_ours():
     generator = np.random.default_rng(0)
     drawn = [len(np.unique(generator.integers(0, 162, TRIALS * EPOCHS))) for _ in range(200)]
-    assert distinct_views(162) == pytest.approx(np.mean(drawn), abs=0.2)
+    assert count_distinct_views(162) == pytest.approx(np.mean(drawn), abs=0.2)
     measured = Round(ours={"float32": 1.0, "bfloat16": 0.5}, field=8.0, stored=0.0, faults=0.0)
     assert measured.study_ratio("float32", 162) == measured.ratio("float32") == 8.0
-    dearer = Round(ours={"float32": 1.0}, field=8.0, stored=TRIALS * EPOCHS / distinct_views(162), faults=0.0)
+    dearer = Round(ours={"float32": 1.0}, field=8.0, stored=TRIALS * EPOCHS / count_distinct_views(162), faults=0.0)
     assert dearer.study_ratio("float32", 162) == pytest.approx(4.0)

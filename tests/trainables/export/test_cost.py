@@ -132,7 +132,7 @@ def test_cost_that_cannot_be_measured_is_told_and_left_out(tmp_path: Path) -> No
 
 def test_docs_name_everything_that_is_recorded(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "records.md").read_text(encoding="utf-8")
-    named = re.findall(r"^\| `(\w+)` \|", text.split("\n## What a net takes\n")[1].split("\n## ")[0], flags=re.M)
+    named = re.findall(r"^\| `(\w+)` \|", text.split("\n## The cost of a net\n")[1].split("\n## ")[0], flags=re.M)
     summary = {"teacher": None, "students": {"resnet8w4": {"parameters": 1}}}
     study = toy.toy(
         task=small.TASK, students=(ResNet(8, width=4),), arms=(toy.Arm("n", NoDistillation(), baseline=True),)
