@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS, Records, RecordsError
-from study.records.study_json import read_study, write_study
+from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
+from study.records.segments import Records, RecordsError
 
 
 def epoch_row(trial_id: str, epoch: int, score: float) -> dict[str, Any]:
@@ -144,25 +143,3 @@ def test_every_column_is_documented() -> None:
         line = next((line for line in text.splitlines() if line.startswith(f"| `{name}` |")), None)
         assert line is not None, f"docs/records.md has no row for {name}"
         assert str(kind).split("[")[0] in line, f"docs/records.md gives {name} another type than {kind}: {line}"
-
-
-def test_study_json_survives_a_failed_write(tmp_path: Path) -> None:
-    write_study(tmp_path, {"schema": 1, "name": "first"})
-    with pytest.raises(TypeError):
-        write_study(tmp_path, {"schema": 1, "name": object()})
-    assert read_study(tmp_path)["name"] == "first"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "is no study"),
-        ("{half", "is damaged"),
-        (json.dumps({"schema": 99}), "schema 99; this version reads up to 2"),
-    ],
-)
-def test_folder_that_is_no_study_of_this_version_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "study.json").write_text(content)
-    with pytest.raises(RecordsError, match=message):
-        read_study(tmp_path)
