@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All that is measured and tested on a GPU, in at most 8 minutes, without Ray: torch and what the trainables import are
-# enough. Each part has a time limit; one that fails or is too slow leaves the others their time, and the exit code says
-# how many did. Lines for programs are `RESULT name value unit`.
+# Run all GPU tests and measurements in at most 8 minutes. Needs torch and the imports of trainables, but no Ray. Each
+# part has a time limit, so that a part that fails or is too slow does not use up the time of the others; the exit code is
+# the number of such parts. Lines for programs are `RESULT name value unit`.
 #
 #   benchmarks/gpu.sh [--data-dir PATH]      on the GPU; with CIFAR-10, of which some training files may be missing
-#   benchmarks/gpu.sh --device cpu --quick   a rehearsal on the processor
+#   benchmarks/gpu.sh --device cpu --quick   a rehearsal on the CPU
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ while (($#)); do
     --device) device=$2; shift 2 ;;
     --data-dir) data=(--data-dir "$2"); shift 2 ;;
     --quick) quick=(--quick); shift ;;
-    *) echo "$0: $1 is no option; there are --device cuda|cpu, --data-dir PATH, --quick" >&2; exit 64 ;;
+    *) echo "$0: unknown option $1; allowed are --device cuda|cpu, --data-dir PATH, --quick" >&2; exit 64 ;;
   esac
 done
 python=${PYTHON:-python3}
@@ -32,10 +32,11 @@ part() { # name, seconds, command
 }
 gpu() { part "$1" "$2" "$python" -m benchmarks.gpu --device "$device" --parts "$3" "${@:4}" ${quick[@]+"${quick[@]}"}; }
 
-# Without MPS, processes use a GPU in turns. The daemon is this script's own and ends with it; settings of the GPU stay.
+# Without MPS, a GPU is time-sliced between processes. This script starts its own daemon and ends it; the settings of the
+# GPU are not changed.
 with_mps() {
   if ! command -v nvidia-cuda-mps-control >/dev/null; then
-    echo "== $1: left out, there is no nvidia-cuda-mps-control"
+    echo "== $1: skipped, nvidia-cuda-mps-control is not installed"
     return
   fi
   CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)

@@ -28,7 +28,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.reporting import describe_machine, format_result
-from study.records.segments import KEYS, Records, read_segments
+from study.records.columns import KEYS
+from study.records.segments import Records, read_segments
 from trainables.tasks.simulated import Simulated
 
 SPACE = """

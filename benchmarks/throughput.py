@@ -17,9 +17,6 @@ our loop.
 
 from __future__ import annotations
 
-import ctypes
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +29,7 @@ import torch
 
 from benchmarks import field_loop
 from benchmarks.images import Images, find_cifar
+from benchmarks.memory import count_page_faults, keep_freed_memory
 from benchmarks.reporting import describe_machine, format_result, format_spread, format_table
 from benchmarks.untrained import save_untrained_teacher
 from study.errors import InputError
@@ -92,9 +90,9 @@ def measure(task: Classification, student: ResNet, rounds: int, folder: Path) ->
     field = _start_field_loop(task, student, folder)
     for number in range(rounds + 1):
         first = _time_epoch(single) / size
-        faults = _count_page_faults()
+        faults = count_page_faults()
         peer = _time_epoch(field) / size
-        faults = _count_page_faults() - faults
+        faults = count_page_faults() - faults
         second = _time_epoch(half) / size
         # another seed for each student and round, so that some outputs are always missing
         stored = _store_outputs(task, folder, Plan(((1000 * student.depth + number, "train"),), 1))
@@ -106,18 +104,6 @@ def _time_epoch(epochs: Iterator[Any]) -> float:
     started = time.perf_counter()
     next(epochs)
     return time.perf_counter() - started
-
-
-def _count_page_faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-def _keep_freed_memory() -> None:
-    """Set glibc to keep freed memory for large blocks; leave other C libraries as they are."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(mmap_threshold, 2**30)
 
 
 def _start_our_loop(task: Classification, student: ResNet, precision: str, epochs: int, folder: Path) -> Iterator[Any]:
@@ -201,16 +187,13 @@ def main(quick: bool, students: str, images: int, rounds: int, allocator: str, d
         students, images, rounds = "8", 192, 3
     torch.set_num_threads(1)
     if allocator == "kept":
-        _keep_freed_memory()
+        keep_freed_memory()
     try:
         nets = [ResNet(depth) for depth in _parse_depths(students)]
         data = Images(round(images / (1 - VALIDATION)), find_cifar(data_dir) if data_dir else None)
         task = Classification(data, Teacher(ResNet(110)), validation=VALIDATION)
-        print(
-            "\n".join(
-                [*describe_machine(), f"data     {task.loaded.name}, {len(task.positions('train')):,} training images"]
-            )
-        )
+        size = len(task.positions("train"))
+        print("\n".join([*describe_machine(), f"data     {task.loaded.name}, {size:,} training images"]))
         with tempfile.TemporaryDirectory() as folder:
             _measure_all(task, nets, rounds, Path(folder))
     except InputError as error:
@@ -241,16 +224,8 @@ def report(measured: dict[str, list[Round]], views: int) -> None:
             ours = [1 / each.ours[precision] for each in rounds]
             ratios = [each.ratio(precision) for each in rounds]
             studies = [each.study_ratio(precision, views) for each in rounds]
-            rows.append(
-                [
-                    student,
-                    precision,
-                    format_spread(ours),
-                    format_spread(field),
-                    format_spread(ratios, 2),
-                    format_spread(studies, 2),
-                ]
-            )
+            images = [format_spread(speeds) for speeds in (ours, field)]
+            rows.append([student, precision, *images, format_spread(ratios, 2), format_spread(studies, 2)])
             name = f"{student}_{precision}"
             results += [format_result(f"{name}_ours", ours, "images/s"), format_result(f"{name}_ratio", ratios, "x")]
             results += [format_result(f"{name}_study_ratio", studies, "x")]
@@ -261,9 +236,8 @@ def report(measured: dict[str, list[Round]], views: int) -> None:
     print()
     print(format_table(rows))
     print(f"\nstore    {format_spread(stored)} teacher outputs/s while it is filled")
-    print(
-        f"         {TRIALS} trials of {EPOCHS} epochs use {count_distinct_views(views):.1f} of an image's {views} views"
-    )
+    drawn = count_distinct_views(views)
+    print(f"         {TRIALS} trials of {EPOCHS} epochs draw {drawn:.1f} of an image's {views} views")
     print(f"memory   {format_spread(faults)} page faults per image in the field's loop")
     print("all      median (min–max) over the rounds; ratios are of neighbouring epochs\n")
     print("\n".join(results))

@@ -16,41 +16,18 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.reporting import describe_machine, format_result, format_table
+from benchmarks.simulated_studies import NOISES, NULLS, Design, draw_scores, list_planted_designs, simulate
 from reports.analysis import statistics
-from reports.analysis.comparison import Comparison, compare_arms
-from reports.load import StudyRecords
 
-SEED_SD, NOISE_SD = 0.01, 0.005
-"""Standard deviations of the effect of a seed that all arms share, and of each arm's own noise."""
-DIFFERENCE_SD = math.sqrt(2) * NOISE_SD
 QUICK_STUDIES, MANY = 12, 20
 """Studies per row of a quick run; and the factor of null studies evaluated by test and correction alone."""
-
-Draw = Callable[[np.random.Generator, int, int], NDArray[np.float64]]
-"""Draw noise (arms, seeds) with mean 0 and standard deviation 1; the control is the first arm."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """A study to simulate. `effect`, in sd of paired differences, is on the first arm after the control."""
-
-    name: str
-    noise: str
-    arms: int
-    """The number of arms compared with the control."""
-    seeds: int
-    effect: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,76 +36,6 @@ class Outcome:
 
     found: bool
     wrong: int
-
-
-def draw_normal(rng: np.random.Generator, arms: int, seeds: int) -> NDArray[np.float64]:
-    return rng.normal(size=(arms, seeds))
-
-
-def draw_skewed(rng: np.random.Generator, arms: int, seeds: int) -> NDArray[np.float64]:
-    """Draw noise with most runs slightly above the mean and a few far below it, as in training."""
-    return 1.0 - rng.exponential(size=(arms, seeds))
-
-
-def draw_quiet_control(rng: np.random.Generator, arms: int, seeds: int) -> NDArray[np.float64]:
-    """Draw skewed noise with a control that hardly varies: differences are then as skewed as the arms."""
-    return draw_skewed(rng, arms, seeds) * np.where(np.arange(arms) == 0, 0.1, 1.0)[:, None]
-
-
-NOISES: dict[str, Draw] = {
-    "normal": draw_normal,
-    "skewed": draw_skewed,
-    "skewed arms, quiet control": draw_quiet_control,
-}
-NULLS = tuple(
-    Design(f"null_{name}_{arms}", noise, arms, seeds)
-    for name, noise in (("normal", "normal"), ("skewed", "skewed"), ("quiet", "skewed arms, quiet control"))
-    for arms, seeds in ((3, 8), (6, 10))
-)
-
-
-def list_planted_designs() -> Iterable[Design]:
-    """Return large to moderate effects, alone and among six comparisons, with the seeds that `seeds_needed` returns."""
-    for arms in (1, 6):
-        for effect in (2.0, 1.6, 1.3, 1.0, 0.7):
-            needed = statistics.seeds_needed(effect, 1.0, arms)
-            assert needed is not None
-            yield Design(f"planted_{effect}_{arms}".replace(".", ""), "normal", arms, needed, effect)
-
-
-def simulate(design: Design, number: int) -> Comparison:
-    """Simulate one study, and return the report's comparison of its confirm runs."""
-    arms = ["control", *(f"arm {i}" for i in range(1, design.arms + 1))]
-    (comparison,) = compare_arms(_make_records(arms, _draw_scores(design, number)))
-    return comparison
-
-
-def _draw_scores(design: Design, number: int) -> NDArray[np.float64]:
-    """Draw the test metric (arms, seeds); the control is the first arm."""
-    rng = np.random.default_rng([number, *design.name.encode()])
-    values = 0.9 + SEED_SD * rng.normal(size=design.seeds)
-    values = values + NOISE_SD * NOISES[design.noise](rng, design.arms + 1, design.seeds)
-    values[1] += design.effect * DIFFERENCE_SD
-    return values
-
-
-def _make_records(arms: list[str], values: NDArray[np.float64]) -> StudyRecords:
-    cells = [
-        {"cell": arm, "student": "student", "arm": arm, "versus": "control" if arm != "control" else None}
-        for arm in arms
-    ]
-    study = {"metric": "val/accuracy", "direction": "max", "cells": cells, "budget": {"seeds": values.shape[1]}}
-    trials = pd.DataFrame(
-        {
-            "cell": np.repeat(arms, values.shape[1]),
-            "phase": "confirm",
-            "state": "COMPLETE",
-            "number": np.tile(np.arange(values.shape[1]), len(arms)),
-            "seed": np.tile(np.arange(values.shape[1]), len(arms)),
-            "test/accuracy": values.ravel(),
-        }
-    )
-    return StudyRecords(Path(), study, trials, pd.DataFrame())
 
 
 def count_verdicts(task: tuple[Design, int]) -> Outcome:
@@ -144,7 +51,7 @@ def find_wrong_studies(task: tuple[Design, int]) -> list[bool]:
     design, studies = task
     found = []
     for number in range(studies):
-        control, *others = _draw_scores(design, number)
+        control, *others = draw_scores(design, number)
         p_values = statistics.adjust_by_holm([statistics.compute_sign_flip_p(values - control) for values in others])
         found.append(min(p_values) <= statistics.LEVEL)
     return found

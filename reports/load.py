@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
+from study.records.columns import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS
 from study.records.paths import StudyPaths
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments
+from study.records.segments import RecordsError, list_segments
 from study.records.study_json import read_study
 from study.trial import Direction
 

@@ -37,7 +37,7 @@ class TrialState(StrEnum):
 
     @property
     def is_finished(self) -> bool:
-        """Whether no later run resumes the trial."""
+        """True once no later run will resume the trial."""
         return self not in (TrialState.RUNNING, TrialState.INTERRUPTED)
 
 

@@ -80,7 +80,7 @@ class LoadedData(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether these are all images of the published set; published figures hold for these alone."""
+        """True if no image of the published set is missing; published figures are shown for complete sets only."""
 
     @property
     def fingerprint(self) -> str:

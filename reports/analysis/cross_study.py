@@ -74,7 +74,7 @@ class CellResult:
 
     @property
     def judged(self) -> bool:
-        """Whether Holm's correction counts the row as a comparison, whether it has results yet or not."""
+        """True if Holm's correction counts the row as a comparison, with or without results so far."""
         repeated = self.difference is not None and self.difference.kind == "repeated"
         return self.versus is not None and not self.incomparable and not repeated
 

@@ -75,7 +75,7 @@ def explain_absence(protocol: str, data: str, students: tuple[str, ...], methods
     """Return why no published figures are shown; None if they are."""
     if protocol and protocol in list_papers(students, methods):
         return None
-    not_shown = "Published figures are not shown beside measured ones"
+    not_shown = "Published figures are not shown next to measured ones"
     if protocol:
         return f"{not_shown}: {protocol} reports none for these students and methods."
     papers = list_papers(students, methods)

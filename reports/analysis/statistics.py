@@ -70,7 +70,7 @@ class Paired:
 
     @property
     def alike(self) -> bool:
-        """Whether all pairs are equal, as when a search has chosen the settings of the arm it is compared with."""
+        """True if all pairs are equal, as when a search has chosen the settings of the arm it is compared with."""
         return self.n > 1 and self.difference == 0 and self.sd == 0
 
     @property

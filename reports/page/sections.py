@@ -1,4 +1,4 @@
-"""What each section of the page shows: one function a section, from the study's records to its blocks.
+"""Sections of the page: one function per section, from the study's records to its blocks.
 
 contents.py lists the sections in their order. A section without blocks is left out of the page.
 """
@@ -99,7 +99,7 @@ def show_search(records: StudyRecords) -> Iterator[Block]:
 
 
 def show_budget(records: StudyRecords) -> Iterator[Block]:
-    """What was planned, what each cell took, and when trials ran."""
+    """Show the plan, the time each cell took, and when trials ran."""
     words = (
         ("trials", "trials per searched cell"),
         ("epochs", "epochs per trial"),

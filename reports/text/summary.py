@@ -15,7 +15,7 @@ from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
 
 SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
-NOT_SHOWN = "published figures are not shown beside measured ones"
+NOT_SHOWN = "published figures are not shown next to measured ones"
 
 MAX_FILES = 3
 """Changed files that are named one by one; further ones are counted."""

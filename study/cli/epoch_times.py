@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from study.identity import get_public_name
+from study.records.columns import TRIAL_COLUMNS
 from study.records.paths import STUDY_JSON, StudyPaths
-from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments
+from study.records.segments import RecordsError, read_segments
 from study.records.study_json import collect_fingerprints, read_study
 from study.study import Study
 from study.trial import Trial

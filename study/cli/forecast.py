@@ -44,7 +44,7 @@ depends on it."""
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left of a study and what it takes; hours and epochs include preparations."""
+    """Remaining work of a study and its cost; hours and epochs include preparations."""
 
     trials: int
     searches: int

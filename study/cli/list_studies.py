@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from study.errors import InputError
+from study.records.columns import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS
 from study.records.lock import read_lock_holder
 from study.records.paths import StudyPaths
-from study.records.segments import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS, RecordsError, list_segments, read_segments
+from study.records.segments import RecordsError, list_segments, read_segments
 from study.records.study_json import read_study
 from study.storage.locations import display_path
 from study.storage.remote import read_driver

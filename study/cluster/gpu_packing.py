@@ -1,4 +1,4 @@
-"""How many trials share one GPU: as many as fit, while each doubling still trains noticeably more per hour.
+"""Number of trials per GPU: as many as fit, as long as each doubling still trains noticeably more per hour.
 
 The arithmetic of --gpus-per-worker auto; study/cluster/gpu_profiling.py measures what it needs.
 """

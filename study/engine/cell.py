@@ -34,7 +34,7 @@ class EarlierConfirm:
 
 
 class CellProgress:
-    """What has happened in a cell, and what is left to do in it."""
+    """Progress of one cell: finished trials, and the trials that are left."""
 
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
         self.name, self.cell, self._study = cell.name, cell, study
@@ -166,7 +166,7 @@ class CellProgress:
 
     @property
     def fail_fast_reason(self) -> str:
-        """Why the study must stop because of this cell: its first trials all failed before their first epoch."""
+        """Reason to stop the whole study: all first trials of this cell failed before their first epoch."""
         if self.has_epochs or self._failed_at_once < FAIL_FAST_TRIALS:
             return ""
         return (
@@ -176,7 +176,7 @@ class CellProgress:
 
     @property
     def problem(self) -> str:
-        """Why this cell cannot become complete; empty if it is or still can."""
+        """Reason why this cell cannot become complete; empty if it is or still can."""
         if self.trials and self.search_done and self.best_number is None:
             return f"none of its {self.trials} search trials completed; the first failed with {self.first_failure}"
         failed = sum(state is TrialState.FAILED for state in self.confirmed.values())

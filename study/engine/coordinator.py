@@ -1,4 +1,4 @@
-"""What a study runs next: first preparations, then in each cell the search, then the confirm trials.
+"""The coordinator decides what a study runs next: preparations, then in each cell the search and the confirm trials.
 
 Bookkeeping only: study/execution/tune.py runs the trials. All state follows from the rows, so a new Coordinator over
 the rows of an earlier run is that study, resumed (study/engine/replay.py). Cells are independent: the confirm trials of
@@ -137,7 +137,7 @@ class Coordinator:
 
     @property
     def problems(self) -> list[str]:
-        """Why cells are not complete, once nothing is left to run."""
+        """Reasons why cells are not complete, once nothing is left to run."""
         if self.problem:
             return [self.problem]
         open_cells = [(name, cell) for name, cell in self.cells.items() if not cell.done]

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from study.errors import InputError
+from study.records.columns import TRIAL_COLUMNS
 from study.records.paths import StudyPaths
-from study.records.segments import TRIAL_COLUMNS, RecordsError, read_segments
+from study.records.segments import RecordsError, read_segments
 from study.records.study_json import read_study
 from study.search.samplers import WarmStart
 from study.space.domains import find_domains

@@ -17,43 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.atomic import atomic_write
-from study.records.paths import EPOCHS, TRIALS, StudyPaths
-
-TIME = pa.timestamp("us", tz="UTC")
-
-TRIAL_COLUMNS = (
-    ("trial_id", pa.string()),
-    ("cell", pa.string()),
-    ("student", pa.string()),
-    ("arm", pa.string()),
-    ("phase", pa.string()),
-    ("number", pa.int32()),
-    ("seed", pa.int64()),
-    ("state", pa.string()),
-    ("reason", pa.string()),
-    ("epochs", pa.int32()),
-    ("epochs_done", pa.int32()),
-    ("params", pa.string()),
-    ("config", pa.string()),
-    ("seconds", pa.float64()),
-    ("started", TIME),
-    ("ended", TIME),
-    ("worker", pa.string()),
-    ("device", pa.string()),
-    ("cpus", pa.float64()),
-    ("gpus", pa.float64()),
-    ("code", pa.string()),
-)
-
-EPOCH_COLUMNS = (
-    ("trial_id", pa.string()),
-    ("cell", pa.string()),
-    ("phase", pa.string()),
-    ("epoch", pa.int32()),
-    ("seconds", pa.float64()),
-    ("recorded", TIME),
-    ("schedules", pa.string()),
-)
+from study.records.columns import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS
+from study.records.paths import StudyPaths
 
 FAN_IN = 8
 """Number of neighbouring segments of one size that are merged into one of the next size, as in a log-structured merge
@@ -61,9 +26,6 @@ tree: few files, and each row is rewritten a logarithmic number of times."""
 
 READING_ATTEMPTS = 20
 """A segment that is merged between listing and reading costs one attempt."""
-
-KEYS = {TRIALS: ("trial_id",), EPOCHS: ("trial_id", "epoch")}
-"""The columns that identify a row, by table."""
 
 
 class RecordsError(Exception):

@@ -5,7 +5,7 @@ copy that has progressed furthest: a driver that finds its own copy named contin
 have reached S3; any other driver starts by copying the study from S3. The driver never waits for the network; whatever
 SyncThread learns there reaches it as a stop request. Studies in a folder use a file lock instead (records/lock.py).
 
-Two drivers that start at the same moment are told apart by reading the lease again after SETTLE_SECONDS, and not by
+Two drivers that start at the same moment are distinguished by reading the lease again after SETTLE_SECONDS, and not by
 conditional writes (If-None-Match, If-Match): pyarrow's S3FileSystem has none, and S3-compatible servers of before 2024
 ignore them without an error.
 """

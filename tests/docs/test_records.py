@@ -12,7 +12,7 @@ import pytest
 from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.build import build
 from reports.load import load_study
-from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
 from study.records.study_json import read_study
 from study.trial import TrialState
 

@@ -90,7 +90,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     @property
     @abstractmethod
     def prediction(self) -> str:
-        """What `Outputs.prediction` is, in one sentence for the record: "class logits (B, K)"."""
+        """The meaning of `Outputs.prediction` in one sentence, for the record: "class logits (B, K)"."""
 
     @abstractmethod
     def build(self, model: ModelSpec) -> nn.Module:

@@ -44,7 +44,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this worker is rank 0, the only one that writes files."""
+        """True for rank 0, the only worker that writes files."""
         return self.rank == 0
 
     def prepare_model(self, net: nn.Module) -> nn.Module:

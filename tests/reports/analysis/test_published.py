@@ -54,7 +54,7 @@ def test_reason_names_the_data_and_the_paper() -> None:
     line = published.explain_absence("", "digits", ("resnet8",), ("dkd+lp", None))
     assert (
         line
-        == "Published figures are not shown beside measured ones: this study runs on digits, not under P1's protocol."
+        == "Published figures are not shown next to measured ones: this study runs on digits, not under P1's protocol."
     )
 
 

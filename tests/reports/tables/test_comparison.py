@@ -68,7 +68,7 @@ def test_published_figures_are_shown_only_for_complete_data(writer: Writer, comp
         assert why is None
     else:
         assert line.endswith(
-            "Not P4's data: images are missing or added; published figures are not shown beside measured ones."
+            "Not P4's data: images are missing or added; published figures are not shown next to measured ones."
         )
         assert why is not None
         assert "runs on ShanghaiTech A (images are missing or added), not under P4's protocol" in why

@@ -68,6 +68,6 @@ def test_first_line_names_the_data_and_the_protocol(writer: Writer) -> None:
     assert line.startswith(
         "Data: digits (scikit-learn), 8×8 grey, 10 classes: 300 training, 60 validation and 899 test"
     )
-    assert line.endswith("the data and protocol of any paper; published figures are not shown beside measured ones.")
+    assert line.endswith("the data and protocol of any paper; published figures are not shown next to measured ones.")
     under = replace(records, study={**records.study, "protocol": "P1"})
     assert summary.describe_data(under).endswith("Data and protocol of P1.")

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study.records.segments import EPOCH_COLUMNS, TRIAL_COLUMNS, Records, RecordsError
+from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
+from study.records.segments import Records, RecordsError
 
 
 def epoch_row(trial_id: str, epoch: int, score: float) -> dict[str, Any]:

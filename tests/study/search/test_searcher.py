@@ -183,8 +183,8 @@ def test_metric_alone_decides_what_is_confirmed(tmp_path: Path) -> None:
 
 
 class CostLess(Simulated):
-    def _row(self, *arguments: Any) -> Any:
-        row = super()._row(*arguments)
+    def _make_result(self, *arguments: Any) -> Any:
+        row = super()._make_result(*arguments)
         row["metrics"]["val/cost"] = float("inf")
         return row
 

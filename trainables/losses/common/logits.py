@@ -31,7 +31,7 @@ class LogitLoss(Protocol):
 
     @property
     def standardise(self) -> bool:
-        """Whether logits are standardised over the kept classes (standardisation.py)."""
+        """True to standardise logits over the kept classes (standardisation.py)."""
 
     @property
     def adaptive(self) -> DataAdaptiveTemperature | None:

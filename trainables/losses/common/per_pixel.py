@@ -30,7 +30,7 @@ class PixelLoss(Protocol):
 
     @property
     def resolution(self) -> str:
-        """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
+        """Resolution of the comparison: "full" is that of the labels, "student" that of the student's head."""
 
     @property
     def task_weight(self) -> FloatOrSchedule: ...
