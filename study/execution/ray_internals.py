@@ -33,9 +33,9 @@ def replace_actor_manager(manager: type[RayActorManager]) -> None:
 def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type[DataParallelTrainer]:
     """Return this class of trainer with workers in the placement group `group`, which the trainer does not remove.
 
-    Publicly, a trainer reserves a placement group of its own, beside Tune's. It stays reserved when Tune ends the actor
-    that runs the trainer, until a cleaner has asked Ray's state API whether the trainer lives, which fails without a
-    dashboard; the next trial then waits for these resources for ever.
+    Publicly, a trainer reserves a placement group of its own in addition to Tune's. It stays reserved when Tune ends
+    the actor that runs the trainer, until a cleaner has asked Ray's state API whether the trainer lives, which fails
+    without a dashboard; the next trial then waits for these resources for ever.
     """
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2._internal.execution.controller import TrainController

@@ -47,7 +47,7 @@ class Slot:
 
     @property
     def answered(self) -> bool:
-        """Whether all workers have reported, or one that it failed: the others may then wait for it for ever."""
+        """Return whether all workers have reported, or one a failure: the others may then wait for it for ever."""
         failed = any(report["failure"] or report["halt"] for report in self.reports.values())
         return failed or len(self.reports) == self.size
 
