@@ -21,6 +21,8 @@ from study.trial import EpochResult
 
 T = TypeVar("T")
 
+logging.getLogger("ray.train").setLevel(logging.WARNING)  # Ray Train logs each run and each report
+
 TRAIN_FN = "in _train_fn"
 """End of a line in the stack of the thread that trains; hang reports find the thread by it."""
 
@@ -32,7 +34,6 @@ class TrainThread:
     """
 
     def __init__(self) -> None:
-        logging.getLogger("ray.train").setLevel(logging.WARNING)  # Ray Train logs each report
         self._runs: SimpleQueue[TrainRun] = SimpleQueue()
         # a daemon, so that a process can end while a trial waits for its next request
         threading.Thread(target=self._fit_runs, name="train", daemon=True).start()
