@@ -63,7 +63,7 @@ def test_move_of_a_module_changes_no_trial_id_and_no_teacher_key(
     def identity() -> tuple[Any, ...]:
         coordinator = open_coordinator(toy(task=Simulated(teacher_epochs=0)), tmp_path)
         ids = [run.trial.id for run in iter(coordinator.next_trial, None)]
-        return ids, teacher.key(["inputs"]), describe(Cifar(10))
+        return ids, teacher.compute_key(["inputs"]), describe(Cifar(10))
 
     before = identity()
     for moved in (Simulated, SimulatedLoss, Teacher, ResNet, Recipe, Cifar):

@@ -266,7 +266,7 @@ def test_what_replay_writes_down_is_no_sign_of_life(tmp_path: Path) -> None:
     run = coordinator.next_trial()
     assert run is not None
     for epoch in range(1, run.trial.epochs + 1):
-        coordinator._record_epoch(run, {"epoch": epoch, "metrics": METRICS, "schedules": {}, "seconds": 0.0}, "")
+        coordinator.writer.add_epoch(run, {"epoch": epoch, "metrics": METRICS, "schedules": {}, "seconds": 0.0}, "")
     coordinator.writer.flush()
     last = max(row["recorded"] for row in coordinator.writer.records.epochs.read_rows())
     resumed = open_coordinator(toy(stopping=Never()), tmp_path)
@@ -276,9 +276,9 @@ def test_what_replay_writes_down_is_no_sign_of_life(tmp_path: Path) -> None:
 
 def test_cap_is_named_when_it_is_reached() -> None:
     budget = Budget(1, 1, 1, wall_hours=2, gpu_hours=1)
-    assert find_exhausted_cap(budget, wall=7199, gpu=3599) == ""
-    assert find_exhausted_cap(budget, wall=7200, gpu=0) == "wall_hours 2 used up (2 h)"
-    assert find_exhausted_cap(budget, wall=0, gpu=3600) == "gpu_hours 1 used up (1 h)"
+    assert find_exhausted_cap(budget, wall_seconds=7199, gpu_seconds=3599) == ""
+    assert find_exhausted_cap(budget, wall_seconds=7200, gpu_seconds=0) == "wall_hours 2 used up (2 h)"
+    assert find_exhausted_cap(budget, wall_seconds=0, gpu_seconds=3600) == "gpu_hours 1 used up (1 h)"
 
 
 @pytest.mark.parametrize("hours", [0, -1, float("inf"), float("nan"), "3"])
