@@ -202,7 +202,7 @@ def test_driver_and_nodes_lost_under_trials_of_several_workers_leave_no_placemen
     folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
     options = ("--address", cluster.address, "--workers-per-trial", "2")
     process = folder.start(*options)
-    wait_for(lambda: folder.epochs_recorded() > 4, process, 120)
+    wait_for(lambda: folder.epochs_recorded() > 4, process, 300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = folder.epochs_recorded()

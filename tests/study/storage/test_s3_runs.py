@@ -19,15 +19,12 @@ RUN = "from study import run; from study.storage import lease; lease.STALE_SECON
 
 DIGITS = """
 from study import Arm, Budget, Study
-import cifar_profiles
-from trainables.losses.kd import KD
-from trainables.losses.none import NoDistillation
-from trainables.models.resnet_cifar import ResNet
+from trainables import KD, Classification, CropFlip, Digits, NoDistillation, ResNet, Teacher
 
 study = Study(
     name="small",
     question="Do the teacher and its outputs go by way of S3?",
-    task=cifar_profiles.digits_task().with_shorter_preparations(0.025),
+    task=Classification(Digits(train=400), Teacher(ResNet(14), epochs=1), views=CropFlip(padding=1, flip=False)),
     students=(ResNet(8, width=4),),
     arms=(Arm("none", NoDistillation(), baseline=True), Arm("KD", KD())),
     budget=Budget(trials=1, epochs=1, seeds=1),
@@ -74,7 +71,7 @@ def there(tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Els
 
 def lasting(rows: pd.DataFrame) -> pd.DataFrame:
     """What does not depend on when and where it was computed."""
-    of_the_run = ["seconds", "started", "ended", "recorded", "worker", "device", "cpus", "gpus"]
+    of_the_run = ["seconds", "started", "ended", "recorded", "worker", "device", "cpus", "gpus", "code"]
     return rows.drop(columns=of_the_run, errors="ignore")
 
 
@@ -111,7 +108,7 @@ def test_study_on_s3_equals_one_in_a_folder_and_is_only_reported_from_another_ma
 def test_another_machine_continues_after_a_killed_driver_and_repeats_no_trial(there: Elsewhere) -> None:
     there.write(seconds=0.15)
     process = there.start()
-    wait_for(lambda: there.epochs_recorded() > 20, process)
+    wait_for(lambda: there.epochs_recorded() > 20, process, 240)
     process.send_signal(signal.SIGKILL)
     process.wait()
     there.land()
