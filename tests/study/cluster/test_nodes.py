@@ -207,7 +207,7 @@ def test_driver_and_nodes_lost_under_trials_of_several_workers_leave_no_placemen
     process.communicate()
     before = folder.epochs_recorded()
     process = folder.start(*options)
-    wait_for(lambda: folder.epochs_recorded() > before, process, 120)
+    wait_for(lambda: folder.epochs_recorded() > before, process, 300)
     for end in (end_at_once, end_in_order):  # of three nodes, one of any two is in use
         end(cluster, nodes.pop())
         nodes.append(cluster.add_node(num_cpus=1))
