@@ -99,7 +99,8 @@ def test_study_on_s3_equals_one_in_a_folder_and_is_only_reported_from_another_ma
     shutil.rmtree(there.cache)
     again = there.run()
     assert again.returncode == 0, again.stderr
-    assert f"s3://{s3.BUCKET}/{there.path.name}/toy is finished: nothing to train, writing the report again" in again.stdout
+    finished = f"s3://{s3.BUCKET}/{there.path.name}/toy is finished"
+    assert f"{finished}: nothing to train, writing the report again" in again.stdout
     there.land()
     pd.testing.assert_frame_equal(there.trials(), before)
 
