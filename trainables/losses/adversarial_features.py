@@ -19,6 +19,7 @@ from study.errors import InputError
 from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.task import Outputs
+from trainables.training.nets import to_device
 from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
 
 
@@ -97,8 +98,7 @@ class AdversarialFeaturesState:
 
     def __init__(self, loss: AdversarialFeatures, device: str) -> None:
         self.loss = loss
-        net = loss.discriminator.build()
-        self.discriminator: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator: nn.Module = to_device(loss.discriminator.build(), device)
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=0.0, betas=loss.betas, fused=True)
         self.adapter = AdapterState(loss.adapter, device)
 

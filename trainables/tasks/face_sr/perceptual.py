@@ -15,6 +15,7 @@ from study.errors import InputError
 from trainables.losses.common.logits import as_float32
 from trainables.losses.common.pixel import pixel_error
 from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
+from trainables.training.nets import to_device
 
 
 def perceptual_error(vgg: Vgg19, image: Tensor, target: Tensor, norm: str = "mse") -> Tensor:
@@ -39,4 +40,4 @@ def load_perceptual_vgg(device: str, folder: Path | None = None) -> Vgg19:
         vgg = Vgg19(tuple(AFTER_RELU.values())).load_imagenet(folder)
     except InputError as missing:
         raise InputError(f"{missing}; a perceptual term of weight 0 needs no file") from None
-    return vgg.to(device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    return to_device(vgg, device)
