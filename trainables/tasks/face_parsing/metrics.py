@@ -7,7 +7,7 @@ from torch import Tensor
 
 from study.task import Metric
 from trainables.data.arrays.face_decoding import CLASSES
-from trainables.losses.common.per_pixel import upsample_logits
+from trainables.losses.common.row_blocks import argmax_over_classes
 from trainables.task import Batch, Outputs, Panel
 
 BACKGROUND = 0
@@ -51,7 +51,7 @@ class ParsingScores:
 
 def predict_labels(outputs: Outputs, labels: Tensor) -> Tensor:
     """Return the likeliest class of each pixel at the labels' resolution: (B, K, h, w), (B, H, W) → (B, H, W)."""
-    return upsample_logits(outputs.prediction.detach(), (labels.shape[1], labels.shape[2])).argmax(dim=1)
+    return argmax_over_classes(outputs.prediction, (labels.shape[1], labels.shape[2]))
 
 
 def draw_parsing_panels(outputs: Outputs, batch: Batch, images: Tensor) -> list[Panel]:
