@@ -51,7 +51,8 @@ ASSUMPTIONS = (
     "and fake for the student's; it steps after the student. Its architecture and Adam at 2e-4 are not from the paper.",
     "The student without distillation is the same net under the pixel loss alone, as the teacher is.",
     "RCAN and SRFBN are trained with the same loss as the student, SRFBN's as the mean over its steps.",
-    "PSNR is the mean over images, of red, green and blue from 0 to 1, not that of all pixels together; SSIM likewise. "
+    "PSNR is the mean over images, of red, green and blue from 0 to 1, not that of all pixels together; SSIM likewise, "
+    "over windows within the image. Images are neither rounded nor cut.",
     "Small images are bicubic, without aliasing, rounded to 8 bits. Faces are mirrored at random.",
 )
 EMBEDDED_ASSUMPTION = "Data, nets and optimiser settings of this profile are its own; there is no perceptual term."
