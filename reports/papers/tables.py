@@ -60,7 +60,7 @@ def make_paper_table(records: StudyRecords, layout: Layout) -> Table:
         align="l" + "l" * len(extra) + "r" * len(columns),
         rows=tuple(cells for cells, _ in body),
         kinds=tuple(kind for _, kind in body),
-        notes=tuple(_make_notes(layout, reason, marks)),
+        notes=tuple(_make_notes(records, layout, reason, marks)),
     )
 
 
@@ -243,7 +243,7 @@ def _explain_incomparable(records: StudyRecords, paper: str) -> str | None:
     return f"this study runs on {records.data_name}, not under {paper}'s protocol"
 
 
-def _make_notes(layout: Layout, reason: str | None, marks: dict[str, str]) -> Iterator[str]:
+def _make_notes(records: StudyRecords, layout: Layout, reason: str | None, marks: dict[str, str]) -> Iterator[str]:
     if reason:
         yield (
             f"Greyed: published in {layout.paper} and not to be compared with this study's figures, since {reason}. "
@@ -251,7 +251,8 @@ def _make_notes(layout: Layout, reason: str | None, marks: dict[str, str]) -> It
         )
     differences = any(heading.versus for heading in layout.rows)
     paired = "; differences are paired by seed, with their 95 % BCa interval [ ]" if differences else ""
-    single = "; a teacher is one run" if layout.teacher else ""
+    source = records.section("teacher").get("source")
+    single = f"; a teacher is one run{f' ({source})' if source else ''}" if layout.teacher else ""
     yield (
         f"Measured: the mean of n runs at their last epoch, ± its 95 % t interval{paired}{single}. Where recorded, the "
         "same runs at their best validation epoch; never at the best test epoch."
