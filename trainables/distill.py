@@ -200,6 +200,7 @@ def start_training(
     net = group.prepare_model(to_device(net, device, recipe.precision))
     loss_state = build_seeded(lambda: make_loss_state(loss, device), derive_seed(seed, "loss"))
     training = Training(group, net, recipe.optimizer.build(net.parameters()), loss_state, 0, [], None, None)
+    group.barrier()  # rank 0 may still be writing the checkpoint of the attempt before
     state = checkpoint.load(context.checkpoint)
     if state is not None:
         net.load_state_dict(state["net"])
