@@ -54,6 +54,7 @@ from .training.schedules import MultiStep as MultiStep
 from .training.schedules import Polynomial as Polynomial
 from .training.schedules import Progress as Progress
 from .training.schedules import Staircase as Staircase
+from .training.schedules import Values as Values
 from .training.schedules import value_at as value_at
 from .training.views import CropFlip as CropFlip
 from .training.views import Flips as Flips

@@ -61,7 +61,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     Where the defaults do not fit, override `outputs` (a net returns more than its prediction), `sample_batch`, `panels`
     (pictures for the report), `output_bytes` (teacher outputs are worth storing), `train_scores`, `data_record`,
-    `evaluation_batch_sizes`. Add a field for each setting: all of them identify the teacher.
+    `further_distances` with `measure_distances`, `evaluation_batch_sizes`. Add a field for each setting: all of them
+    identify the teacher.
     tests/trainables/tasks/test_base.py holds a complete task.
     """
 
@@ -79,6 +80,9 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     evaluation_batch_sizes: ClassVar[Mapping[str, int]] = {"cpu": 8, "cuda": 32}
     """Samples evaluated at once, by device; 1 where images differ in size."""
+
+    further_distances: ClassVar[Sequence[Metric]] = ()
+    """Metrics of the distance to the teacher in addition to `teacher_distance`, recorded on the training split."""
 
     # -- what a task must define ---------------------------------------------------------------------------------------
 
@@ -127,6 +131,10 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def output_bytes(self) -> int | None:
         """Size of one stored teacher output, float16; None if it is too large to store, or losses read features."""
         return None
+
+    def measure_distances(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Return the `teacher_distance` and the M `further_distances`, in their order: (1 + M,)."""
+        return self.teacher_distance(student, teacher)[None]
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         """Return the net's outputs for a batch."""
@@ -194,7 +202,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """Every metric that a result may contain, by `split/name`."""
-        return name_metrics(self.scores, self.train_scores)
+        return name_metrics(self.scores, self.train_scores, self.further_distances)
 
     def check(
         self,
@@ -223,6 +231,9 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     def with_live_teacher(self) -> Self:
         return self if self.output_bytes is None else replace(self, teacher_store=False)
+
+    def with_teacher_file(self, path: Path) -> Self:
+        return replace(self, teacher=replace(self.teacher, weights=path))
 
     def list_artifacts(self) -> tuple[str, ...]:
         return preparing.artifact_folders(self)

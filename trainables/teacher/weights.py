@@ -20,9 +20,10 @@ from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import LOCATION, describe, digest
 from trainables.task import Batch, ModelSpec, Outputs
+from trainables.teacher.weights_file import read_net
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
-from trainables.training.tensor_files import UnreadableFileError, load_tensors, save_tensors
+from trainables.training.tensor_files import save_tensors
 
 FOLDER = "teachers"
 WEIGHTS_FILE = "weights.safetensors"
@@ -43,7 +44,7 @@ class Teacher:
     epochs: int = 240
     seed: int = 0
     weights: Path | None = field(default=None, metadata=LOCATION)
-    """A .safetensors file, or a .pth file of tensors, optionally wrapped in the field's {"model": state_dict}."""
+    """A .safetensors file, or a file by torch.save that contains tensors and plain values; see weights_file.py."""
 
     def __post_init__(self) -> None:
         if self.weights is not None:  # absolute: a worker does not run in the folder of the command
@@ -131,25 +132,13 @@ class LiveTeacher:
 def load_weights(net: nn.Module, path: Path) -> nn.Module:
     """Load a weights file into `net`, and return it.
 
-    Raises InputError if the file is missing, unreadable, of another architecture or class count, or not finite.
+    Raises InputError if the file is unreadable, of another architecture or class count, or not finite.
     """
-    state = _read_state_dict(path)
-    expected = net.state_dict()
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unknown:
-        difference = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}"
-        raise InputError(
-            f"teacher file {path} is of another architecture: it {difference}; name the net it was saved from"
-        )
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise InputError(
-                f"teacher file {path} does not fit: {name} is {tuple(state[name].shape)}, "
-                f"this net and its class count need {tuple(tensor.shape)}"
-            )
-        if state[name].is_floating_point() and not torch.isfinite(state[name]).all():
+    state = read_net(path, net.state_dict())
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"teacher file {path} contains numbers that are not finite, in {name}: give another file")
-    net.load_state_dict(dict(state))
+    net.load_state_dict(state)
     return net
 
 
@@ -161,16 +150,3 @@ def hash_file(path: Path) -> str:
         )
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
-    try:
-        state = load_tensors(path)
-    except UnreadableFileError as error:
-        allowed = "allowed are .safetensors and .pth files that contain tensors only"
-        raise InputError(f"teacher file {path} cannot be read ({error}): {allowed}") from None
-    for wrapper in ("model", "state_dict"):
-        state = state.get(wrapper, state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(item, Tensor) for item in state.values()):
-        raise InputError(f"teacher file {path} contains no state_dict: save one with torch.save(net.state_dict(), …)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}

@@ -31,7 +31,15 @@ from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.face_sr.dictionary import build_dictionary
 from trainables.tasks.face_sr.examples import SrExamples, SrTargets
-from trainables.tasks.face_sr.metrics import SCORES, Channel, LpipsNet, SrScores, missing_lpips_weights
+from trainables.tasks.face_sr.metrics import (
+    SCORES,
+    SSIM_WINDOW,
+    Channel,
+    LpipsNet,
+    ScoreOptions,
+    SrScores,
+    missing_lpips_weights,
+)
 from trainables.tasks.face_sr.panels import draw_sr_panels
 from trainables.tasks.face_sr.perceptual import load_perceptual_vgg, perceptual_error
 from trainables.tasks.preflight import blank_batch
@@ -54,7 +62,7 @@ class FaceSR(DistillationTask[SrSet]):
     task_loss = pixel_weight·error(image, truth) + perceptual_weight·Σ error of VGG-19's activations, the same for all
     nets; for a recurrent net the first term is the mean over its steps. The teacher is trained by it alone, on the
     training split.
-    Raises InputError for an unknown norm or a weight below 0.
+    Raises InputError for an unknown norm, or a weight or border below 0.
     """
 
     views: Flips = field(default_factory=Flips)
@@ -65,6 +73,10 @@ class FaceSR(DistillationTask[SrSet]):
     """Above 0, torchvision's file of VGG-19's ImageNet weights is required."""
     channel: Channel = "rgb"
     """The colours that PSNR and SSIM compare: "rgb", or "y" for luma."""
+    rounded: bool = False
+    """Whether scores are those of images rounded to 8 bits."""
+    border: int = 0
+    """Pixels at each side that PSNR and SSIM leave out."""
     lpips: LpipsNet | None = "alex"
     dictionary_seed: int = 0
 
@@ -76,6 +88,7 @@ class FaceSR(DistillationTask[SrSet]):
         check_norm("pixel_norm", self.pixel_norm)
         check_range("pixel_weight", self.pixel_weight, low=0)
         check_range("perceptual_weight", self.perceptual_weight, low=0)
+        check_range("border", self.border, low=0)
 
     def build(self, model: ModelSpec) -> nn.Module:
         return model.build(self.scale)
@@ -108,7 +121,7 @@ class FaceSR(DistillationTask[SrSet]):
         return F.mse_loss(student.prediction.float(), teacher.prediction.float())
 
     def meters(self, device: str, split: Split) -> SrScores:
-        return SrScores(device, self.channel, self.lpips, psnr_only=split == "train")
+        return SrScores(device, self._score_options, self.lpips, psnr_only=split == "train")
 
     def sample_batch(self) -> Batch:
         side = min(int(self.loaded.images.shape[-1]), SAMPLE_PIXELS)
@@ -124,7 +137,19 @@ class FaceSR(DistillationTask[SrSet]):
         return {
             "note": "; ".join(part for part in (faces.note, missing) if part),
             "absent": {"lpips": "weights absent"} if missing else {},
-            "measure": {"scale": self.scale, "channel": self.channel, "lpips": self.lpips},
+            "measure": {
+                "scale": self.scale,
+                "channel": self.channel,
+                "rounded": self.rounded,
+                "border": self.border,
+                "ssim": "whole windows",
+                "lpips": self.lpips,
+            },
+            "measured_as": {
+                "psnr": str(self._score_options),
+                "ssim": str(self._score_options),
+                "lpips": self.lpips or "",
+            },
             "why_incomplete": "" if faces.complete else "no paper says which of these faces its figures are of",
         }
 
@@ -136,6 +161,9 @@ class FaceSR(DistillationTask[SrSet]):
         trained_on: tuple[Split, ...] = SPLITS,
     ) -> dict[str, Any]:
         self.examples("test", "cpu")  # raises for an impossible scale
+        most = (int(self.loaded.images.shape[-1]) - SSIM_WINDOW) // 2
+        if self.border > most:
+            raise InputError(f"border is {self.border}; allowed is at most {most}, which leaves a window of SSIM")
         if has_dictionary(self.teacher.model) and self.loaded.boxes is None:
             raise InputError(
                 f"{self.teacher.model.name} needs boxes of eyes, nose and mouth, and {self.loaded.name} has no "
@@ -146,6 +174,10 @@ class FaceSR(DistillationTask[SrSet]):
         if self.perceptual_weight:
             load_perceptual_vgg("cpu")
         return super().check(students, losses, storage, trained_on)
+
+    @property
+    def _score_options(self) -> ScoreOptions:
+        return ScoreOptions(self.channel, self.rounded, self.border)
 
     @property
     def teacher_key(self) -> str:
