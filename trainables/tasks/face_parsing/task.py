@@ -21,7 +21,7 @@ from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.common.row_blocks import mean_cross_entropy
 from trainables.task import Batch, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
-from trainables.tasks.face_parsing.examples import FaceExamples
+from trainables.tasks.face_parsing.examples import MIRRORED, FaceExamples
 from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores, draw_parsing_panels
 from trainables.tasks.preflight import blank_batch
 from trainables.training.views import Flips, denormalise
@@ -59,7 +59,7 @@ class FaceParsing(DistillationTask[FaceSet]):
     def load_examples(self, split: Split, device: str) -> FaceExamples:
         faces = self.loaded
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (faces.mean, faces.std))
-        return FaceExamples(faces.split(split), self.views, mean, std)
+        return FaceExamples(faces.split(split), self.views, mean, std, torch.tensor(MIRRORED, device=device))
 
     def positions(self, split: Split) -> Tensor:
         return torch.arange(*self.loaded.bounds(split))
