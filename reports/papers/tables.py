@@ -37,7 +37,7 @@ TableRow = tuple[tuple[str, ...], str]
 
 ABSENT = "– not in this study"
 FLOAT32_BYTES = 4
-NET_PROPERTIES = ("parameters", "size", "macs", "latency")
+NET_PROPERTIES = ("parameters", "size_mb", "macs", "latency")
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
@@ -214,8 +214,9 @@ def _format_net_property(records: StudyRecords, spec: Heading) -> str:
         return format_count(net.get_cost("macs"))
     if spec.metric == "latency":
         return format_milliseconds(net.get_cost("latency_seconds"))
-    size = f" ({FLOAT32_BYTES * parameters / 1e6:.3f} MB)" if spec.metric == "size" else ""
-    return f"{parameters:,.0f}{size}"
+    if spec.metric == "size_mb":
+        return f"{FLOAT32_BYTES * parameters / 1e6:.3f}"
+    return f"{parameters:,.0f}"
 
 
 def _format_published(found: Published, marks: dict[str, str]) -> str:

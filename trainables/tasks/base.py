@@ -160,6 +160,10 @@ class DistillationTask(ABC, Generic[LoadedT]):
         """Return the net that the teacher's training starts from."""
         return self.build(self.teacher.model)
 
+    def load_teacher_file(self, path: Path) -> nn.Module:
+        """Return the teacher with the weights in a file. Raises InputError for a file that does not fit."""
+        return teachers.load_weights(self.build(without_pretrained(self.teacher.model)), path)
+
     # -- for the training loop -----------------------------------------------------------------------------------------
 
     @property
