@@ -9,7 +9,7 @@ alpha searched between 0 and 1; and alpha falling from 0.7 to 0. The paper seems
 images; here validation chooses.
 
 `embedded` needs no download: drawn crowds of 5 to 60 people, written once in ShanghaiTech's layout. A narrow M-SFANet
-teaches a narrow MCNN; its MAE on test images is 4.73 people, 33 % below the 7.08 ± 0.50 of the MCNN without
+teaches a narrow MCNN; its MAE on test images is 5.84 people, 18 % below the 7.08 ± 0.49 of the MCNN without
 distillation (8 seeds). This profile tests the machinery and shows what verdicts look like, but is no evidence about
 photographs. Eight seeds are the fewest that can decide six comparisons (2/2⁸ · 6 < 0.05).
 `paper` is P4's protocol: ShanghaiTech part A, M-SFANet to MCNN. The paper gives neither optimiser nor epochs, crops,

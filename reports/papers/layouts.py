@@ -136,6 +136,7 @@ P2_TABLE_1 = Layout(
         Heading("{} (teacher)", "teacher", method="teacher"),
         Heading("{}, no distillation", "student", method="none"),
         Heading("{}, adversarial distillation", "student", method="adversarial_kd", notes=(P2_BRACKET,)),
+        Heading("Dictionary net's control, without atoms", model="vgg_sr-control", method="none", ours=True),
     ),
     columns=(
         Heading("PSNR, dB", metric="psnr", digits=3, notes=(P2_CHANNEL,)),

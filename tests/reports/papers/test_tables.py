@@ -293,6 +293,22 @@ def faces(writer: Writer) -> Writer:
     return writer
 
 
+def test_a_rival_is_shown_as_its_authors_train_it_and_the_control_where_there_is_one(writer: Writer) -> None:
+    writer.students = ["vgg_sr", "rcan", "vgg_sr-control"]
+    writer.arms = {"none": [26.1, 26.3], "authors' loss": [27.1, 27.3]}
+    writer.published, writer.versus, writer.searched = {"none": "none", "authors' loss": "baseline"}, {}, set()
+    writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
+    rows = rows_of(make_paper_table(written(writer), P2_TABLE_1))
+    assert rows["RCAN"][0].startswith("27.200 ± 1.271 (n = 2); published 26.59, ")
+    assert rows["Dictionary net's control, without atoms"][0] == "26.200 ± 1.271 (n = 2)"
+    records = written(writer)
+    without = replace(
+        records,
+        study=records.study | {"cells": [c for c in records.study["cells"] if c["student"] != "vgg_sr-control"]},
+    )
+    assert not [title for title in rows_of(make_paper_table(without, P2_TABLE_1)) if "control" in title]
+
+
 def test_face_parsings_first_table_has_one_line(faces: Writer) -> None:
     faces.students.insert(0, "deeplabv3_mobilenet_v3_large")
     table = make_paper_table(written(faces), P0_TABLE_1)
