@@ -20,6 +20,8 @@ from .losses.ldt import LDT as LDT
 from .losses.none import NoDistillation as NoDistillation
 from .losses.pixel_kd import PixelKD as PixelKD
 from .losses.pixel_kd_std import PixelKDStd as PixelKDStd
+from .losses.reconstruction import Reconstruction as Reconstruction
+from .losses.reconstruction import ReconstructionAlone as ReconstructionAlone
 from .models.mcnn import MCNN as MCNN
 from .models.msfanet import MSFANet as MSFANet
 from .models.resnet_cifar import ResNet as ResNet

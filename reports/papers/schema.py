@@ -28,8 +28,8 @@ class Heading:
     method: str = ""
     """A method of published.csv, with its setting if the paper reports several: "kd alpha=0.1"."""
     metric: str = ""
-    """A metric without its split, or a property of the net: "parameters", "size" (parameters with the bytes of the
-    weights), "macs", "latency"."""
+    """A metric without its split, or a property of the net: "parameters", "size_mb" (float32 weights, in MB), "macs",
+    "latency"."""
     digits: int = 2
     versus: str = ""
     """The method to which the figures are differences; empty for plain figures."""

@@ -37,7 +37,7 @@ TableRow = tuple[tuple[str, ...], str]
 
 ABSENT = "– not in this study"
 FLOAT32_BYTES = 4
-NET_PROPERTIES = ("parameters", "size", "macs", "latency")
+NET_PROPERTIES = ("parameters", "size_mb", "macs", "latency")
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
@@ -100,7 +100,9 @@ def _yield_separate_rows(records: StudyRecords, layout: Layout, columns: tuple[H
 
 
 def _list_rows(records: StudyRecords, layout: Layout) -> tuple[Heading, ...]:
-    return (*layout.rows, *(_yield_further_rows(records) if layout.further_arms else ()))
+    """Return the paper's rows and ours, without those of a net that the study lacks and the paper does not report."""
+    rows = [row for row in layout.rows if not (row.ours and row.model and row.model not in records.students)]
+    return (*rows, *(_yield_further_rows(records) if layout.further_arms else ()))
 
 
 def _expand_versions(records: StudyRecords, row: Heading) -> list[Heading]:
@@ -177,15 +179,16 @@ def _find_cell(records: StudyRecords, layout: Layout, spec: Heading, method: str
     """Return the study's cell for a net and a method.
 
     If the paper reports the net under a particular setting of the method, the cell must have that setting; otherwise
-    any setting will do. A "baseline" is a net of its own, trained without a teacher.
+    any setting will do. A "baseline" is a net of its own, trained as its authors do, or else without distillation.
     """
     cells = records.get_cells(spec.model)
     if spec.arm:
         return next((cell for cell in cells if cell.arm == spec.arm), None)
     reported = published.find_figures(layout.paper, spec.model, method)
     settings = tuple(f"{row.method} {row.setting}" for row in reported if row.setting)
-    undistilled = ("none",) * (method == "baseline")
-    exact = [cell for cell in cells if (cell.published or cell.arm).lower() in (method, *settings, *undistilled)]
+    named = (method, *settings)
+    exact = [cell for cell in cells if (cell.published or cell.arm).lower() in named]
+    exact += [cell for cell in cells if method == "baseline" and (cell.published or cell.arm).lower() == "none"]
     under_any = [cell for cell in cells if (cell.published or "").startswith(f"{method} ") and not settings]
     return next(iter(exact + under_any), None)
 
@@ -214,8 +217,9 @@ def _format_net_property(records: StudyRecords, spec: Heading) -> str:
         return format_count(net.get_cost("macs"))
     if spec.metric == "latency":
         return format_milliseconds(net.get_cost("latency_seconds"))
-    size = f" ({FLOAT32_BYTES * parameters / 1e6:.3f} MB)" if spec.metric == "size" else ""
-    return f"{parameters:,.0f}{size}"
+    if spec.metric == "size_mb":
+        return f"{FLOAT32_BYTES * parameters / 1e6:.3f}"
+    return f"{parameters:,.0f}"
 
 
 def _format_published(found: Published, marks: dict[str, str]) -> str:

@@ -72,16 +72,22 @@ def mean_of(values: list[float]) -> str:
 def test_measured_and_published_figures_share_cells_under_the_papers_protocol(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
     table = make_paper_table(written(crowds, test__rmse="2"), P4_TABLE_1)
-    assert table.columns == ("net", "parameters (weights) [a]", "MAE", "RMSE [b]")
+    assert table.columns == ("net", "parameters", "size, MB [a]", "MAE", "RMSE [b]")
     rows = rows_of(table)
     assert rows["M-SFANet (teacher)"] == (
-        "22,904,388 (91.618 MB)",
-        "4.70 (n = 1); published 57.55 [e], epoch not stated",
-        "6.25 (n = 1); published 94.48 [e], epoch not stated",
+        "22,904,388",
+        "91.618; published 366.6 [e], epoch not stated",
+        "4.70 (n = 1); published 57.55 [f], epoch not stated",
+        "6.25 (n = 1); published 94.48 [f], epoch not stated",
     )
     mae = f"{mean_of(TENTH)}; published 90.86, epoch not stated"
     rmse = f"{mean_of([value + 2 for value in TENTH])}; published 172.99, epoch not stated"
-    assert rows["MCNN with KD, alpha 0.1 [c][d]"] == ("133,705 (0.535 MB)", mae, rmse)
+    assert rows["MCNN with KD, alpha 0.1 [c][d]"] == (
+        "133,705",
+        "0.535; published 0.543 [h], epoch not stated",
+        mae,
+        rmse,
+    )
     assert set(table.kinds) == {""}
 
 
@@ -125,7 +131,7 @@ def test_a_student_that_the_paper_lacks_has_rows_without_published_figures(crowd
     crowds.study["protocol"], crowds.students = "P4", ["mcnn-0.35", "mcnn"]
     rows = rows_of(make_paper_table(written(crowds), P4_TABLE_1))
     assert list(rows)[-1] == "mcnn-0.35 with KD, alpha 0.1"
-    assert rows["mcnn-0.35 with KD, alpha 0.1"] == ("– not in this study", mean_of(TENTH), "– no result")
+    assert rows["mcnn-0.35 with KD, alpha 0.1"] == (*2 * ("– not in this study",), mean_of(TENTH), "– no result")
 
 
 def test_best_validation_epoch_is_shown_next_to_the_last_one(crowds: Writer) -> None:
@@ -197,9 +203,7 @@ def test_every_published_figure_is_in_a_table() -> None:
     for layout in LAYOUTS:
         columns = tuple(expand_roles(layout.columns, layout.names))
         shown |= {find_figure(layout, combine(r, c)) for r in expand_roles(layout.rows, layout.names) for c in columns}
-    assert {row for row in published.load_figures() if row not in shown} == {
-        row for row in published.load_figures() if row.metric == "size_mb"
-    }
+    assert {row for row in published.load_figures() if row not in shown} == set()
 
 
 @pytest.mark.parametrize("protocol", [True, False], ids=["beside", "greyed"])
@@ -287,6 +291,22 @@ def faces(writer: Writer) -> Writer:
     scores = {"test/f1": 0.8712, "test/miou": 0.7801, "test/accuracy": 0.9504}
     writer.study["teacher"] = {"name": "resnet101_fcn", "parameters": 51_948_115, "metrics": scores}
     return writer
+
+
+def test_a_rival_is_shown_as_its_authors_train_it_and_the_control_where_there_is_one(writer: Writer) -> None:
+    writer.students = ["vgg_sr", "rcan", "vgg_sr-control"]
+    writer.arms = {"none": [26.1, 26.3], "authors' loss": [27.1, 27.3]}
+    writer.published, writer.versus, writer.searched = {"none": "none", "authors' loss": "baseline"}, {}, set()
+    writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
+    rows = rows_of(make_paper_table(written(writer), P2_TABLE_1))
+    assert rows["RCAN"][0].startswith("27.200 ± 1.271 (n = 2); published 26.59, ")
+    assert rows["Dictionary net's control, without atoms"][0] == "26.200 ± 1.271 (n = 2)"
+    records = written(writer)
+    without = replace(
+        records,
+        study=records.study | {"cells": [c for c in records.study["cells"] if c["student"] != "vgg_sr-control"]},
+    )
+    assert not [title for title in rows_of(make_paper_table(without, P2_TABLE_1)) if "control" in title]
 
 
 def test_face_parsings_first_table_has_one_line(faces: Writer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from study.task import SPLITS, Plan, Preparation
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import check_norm, pixel_error
+from trainables.losses.reconstruction import get_reconstruction
 from trainables.models.sr.common import COMPONENTS
 from trainables.models.sr.component_transfer import fill_dictionary, get_dictionary
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, Panel
@@ -60,8 +61,8 @@ class FaceSR(DistillationTask[SrSet]):
     """Train nets to restore faces of `scale` times the size, score them by the mean PSNR of the test images.
 
     task_loss = pixel_weight·error(image, truth) + perceptual_weight·Σ error of VGG-19's activations, the same for all
-    nets; for a recurrent net the first term is the mean over its steps. The teacher is trained by it alone, on the
-    training split.
+    nets but those of an arm with a `Reconstruction` of its own; for a recurrent net the first term is the mean over its
+    steps. The teacher is trained by it alone, on the training split.
     Raises InputError for an unknown norm, or a weight or border below 0.
     """
 
@@ -69,6 +70,7 @@ class FaceSR(DistillationTask[SrSet]):
     scale: int = 8
     pixel_norm: str = "mse"
     pixel_weight: float = 1.0
+    perceptual_norm: str = "mse"
     perceptual_weight: float = 0.0
     """Above 0, torchvision's file of VGG-19's ImageNet weights is required."""
     channel: Channel = "rgb"
@@ -86,6 +88,7 @@ class FaceSR(DistillationTask[SrSet]):
 
     def __post_init__(self) -> None:
         check_norm("pixel_norm", self.pixel_norm)
+        check_norm("perceptual_norm", self.perceptual_norm)
         check_range("pixel_weight", self.pixel_weight, low=0)
         check_range("perceptual_weight", self.perceptual_weight, low=0)
         check_range("border", self.border, low=0)
@@ -113,8 +116,13 @@ class FaceSR(DistillationTask[SrSet]):
         loss = self.pixel_weight * pixel_error(self.pixel_norm, *pixels)
         if self.perceptual_weight:
             vgg = load_perceptual_vgg(str(truth.device))
-            loss = loss + self.perceptual_weight * perceptual_error(vgg, outputs.prediction, truth)
+            error = perceptual_error(vgg, outputs.prediction, truth, self.perceptual_norm)
+            loss = loss + self.perceptual_weight * error
         return loss
+
+    def adapt_to(self, loss: DistillationLoss) -> FaceSR:
+        own = get_reconstruction(loss)
+        return self if own is None else replace(self, **vars(own))
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Mean squared difference of the images (B, 3, H, W)."""
@@ -171,7 +179,7 @@ class FaceSR(DistillationTask[SrSet]):
             )
         for model in filter(has_dictionary, students):
             raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
-        if self.perceptual_weight:
+        if any(task.perceptual_weight for task in (self, *map(self.adapt_to, losses))):
             load_perceptual_vgg("cpu")
         return super().check(students, losses, storage, trained_on)
 
