@@ -10,7 +10,7 @@ import optuna
 
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
-from study.search.halving import Rungs
+from study.search.halving import Rungs, find_first_judged_epoch
 from study.search.searcher import CellSearcher
 from study.space.domains import Value
 from study.space.params import Params, merge_first_points
@@ -56,6 +56,7 @@ class CellProgress:
         self.has_epochs = False
         """Whether any trial has completed an epoch."""
         self._failed_at_once = 0
+        self._first_judged: dict[int, int] = {}
         self._rungs = Rungs(
             study.stopping,
             study.direction,
@@ -132,7 +133,13 @@ class CellProgress:
 
     def check_stopping_rule(self, number: int, epoch: int, value: float) -> str | None:
         """Return why the stopping rule ends a search trial after this epoch, or None."""
-        return self._rungs.report(number, epoch, value)
+        return self._rungs.report(number, epoch, value) if epoch >= self._find_first_judged_epoch(number) else None
+
+    def _find_first_judged_epoch(self, number: int) -> int:
+        if number not in self._first_judged:
+            space, params = self.cell.arm.loss, self.params[number]
+            self._first_judged[number] = find_first_judged_epoch(space, params, self._study.budget.epochs)
+        return self._first_judged[number]
 
     # -- confirm ---------------------------------------------------------------------------------------------------
 

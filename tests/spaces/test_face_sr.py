@@ -21,7 +21,13 @@ def test_yardsticks_are_trained_without_distillation_alone() -> None:
             for student in study.students
         }
         student, *others = arms.values()
-        assert student == ["no distillation", "feature matching", "adversarial", "adversarial, searched"]
+        assert student == [
+            "no distillation",
+            "feature matching",
+            "feature matching, tuned",
+            "adversarial",
+            "adversarial, searched",
+        ]
         assert others == [["no distillation"]] * 2
 
 
@@ -29,7 +35,9 @@ def test_adversary_has_plain_feature_matching_as_control() -> None:
     arms = {arm.name: arm for arm in PAPER.arms}
     assert isinstance(arms["feature matching"].loss, FeatureMatching)
     assert isinstance(arms["adversarial"].loss, AdversarialFeatures)
-    (searched,) = (arm for arm in PAPER.arms if arm.is_searched)
+    tuned, searched = (arm for arm in PAPER.arms if arm.is_searched)
+    assert [arm.name for arm in PAPER.find_comparisons(arms["adversarial"])] == ["no distillation", "feature matching"]
+    assert tuned in PAPER.find_comparisons(searched)
     assert set(searched.first_points[0]) >= {"weight.start", "weight.end", "weight.stages"}
 
 
