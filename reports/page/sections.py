@@ -69,10 +69,11 @@ def show_nets(records: StudyRecords) -> Iterator[Block]:
 
 def show_curves(records: StudyRecords) -> Iterator[Block]:
     """Learning curves of all students, then their distances to the teacher."""
-    for draw in (draw_curves, draw_distances):
-        for student in records.students:
-            if figure := draw(records, student):
-                yield figure
+    for student in records.students:
+        if figure := draw_curves(records, student):
+            yield figure
+    for student in records.students:
+        yield from draw_distances(records, student)
 
 
 def show_examples(records: StudyRecords) -> Iterator[Block]:

@@ -97,8 +97,7 @@ def _train_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterat
 def _import_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
-    net = task.build(without_pretrained(task.teacher.model))
-    net = to_device(teachers.load_weights(net, task.teacher.weights), context.device)
+    net = to_device(task.load_teacher_file(task.teacher.weights), context.device)
     metrics = evaluate(task, net, "val", context.device)
     result = EpochResult(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
     _test_and_save(task, context, net, result, f"file {task.teacher.weights.name}")
