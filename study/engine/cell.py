@@ -127,19 +127,16 @@ class CellProgress:
 
     def report_epoch(self, run: RunningTrial) -> str | None:
         """Report a search trial's last epoch to the sampler; return why the stopping rule ends it, or None."""
-        number, epoch, value = run.trial.number, run.epochs_done, run.metrics[self._study.metric]
-        self._search.report(number, epoch, value)
-        return self.check_stopping_rule(number, epoch, value)
+        epoch, value = run.epochs_done, run.metrics[self._study.metric]
+        self._search.report(run.trial.number, epoch, value)
+        return self.check_stopping_rule(run.trial, epoch, value)
 
-    def check_stopping_rule(self, number: int, epoch: int, value: float) -> str | None:
+    def check_stopping_rule(self, trial: Trial, epoch: int, value: float) -> str | None:
         """Return why the stopping rule ends a search trial after this epoch, or None."""
-        return self._rungs.report(number, epoch, value) if epoch >= self._find_first_judged_epoch(number) else None
-
-    def _find_first_judged_epoch(self, number: int) -> int:
+        number = trial.number
         if number not in self._first_judged:
-            space, params = self.cell.arm.loss, self.params[number]
-            self._first_judged[number] = find_first_judged_epoch(space, params, self._study.budget.epochs)
-        return self._first_judged[number]
+            self._first_judged[number] = find_first_judged_epoch(self.cell.arm.loss, trial.params, trial.epochs)
+        return self._rungs.report(number, epoch, value) if epoch >= self._first_judged[number] else None
 
     # -- confirm ---------------------------------------------------------------------------------------------------
 
