@@ -75,7 +75,7 @@ def _is_near_chance(accuracy: Any, data: Mapping[str, Any]) -> bool:
 
 def _find_lone_arm(records: StudyRecords, student: str) -> Cell | None:
     """Return the arm that all others are compared with in the end, unless it records a distance to the teacher."""
-    first = next((cell for cell in records.get_cells(student) if cell.baseline and cell.versus is None), None)
+    first = next((cell for cell in records.get_cells(student) if cell.baseline and not cell.versus), None)
     if first is None or "train/teacher_distance" not in records.epochs:
         return first
     rows = records.epochs[records.epochs["cell"] == first.name]["train/teacher_distance"]
