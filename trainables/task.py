@@ -95,6 +95,9 @@ class LoadedData(Protocol):
     def fingerprint(self) -> str:
         """A digest of all inputs and targets, whatever files they came from."""
 
+    # Data that also have `hashes: tuple[ImageHashes, ImageHashes]`, of the pool's and of the test images, are searched
+    # for images that occur in several splits (trainables/data/arrays/duplicates.py).
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel, of pixels scaled to [0, 1], for normalisation."""

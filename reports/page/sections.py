@@ -24,12 +24,13 @@ from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
 from reports.tables.search import make_pareto_table, make_search_table
 from reports.text import summary
+from reports.text.sanity import list_warnings
 
 
 def make_header(records: StudyRecords) -> dict[str, Any]:
     """Return what stands above the sections, by the names that page.html uses."""
     comparisons = compare_arms(records)
-    seeds = [line for each in comparisons if (line := summary.warn_of_few_seeds(each.seeds, each.comparisons))]
+    seeds = [line for each in comparisons if (line := summary.warn_of_few_seeds(each.seeds, each.tests))]
     return {
         "name": records.name,
         "finished": records.finished,
@@ -37,7 +38,7 @@ def make_header(records: StudyRecords) -> dict[str, Any]:
         "data_line": summary.describe_data(records),
         "answers": summary.summarize_comparisons(comparisons),
         "checks": [line for comparison in comparisons if (line := summary.summarize_baselines(comparison))],
-        "notices": list(dict.fromkeys([*seeds, *summary.list_problems(records)])),
+        "notices": list(dict.fromkeys([*list_warnings(records), *seeds, *summary.list_problems(records)])),
     }
 
 

@@ -1,18 +1,23 @@
 """Any folder of square photographs of faces, such as the images of CelebA-HQ and FFHQ.
 
-An image's split follows from its name alone. Boxes of face components are computed from a table of landmarks, if there
-is one. Not included: face detection and identities; a person may appear in more than one split.
+An image's split follows from its name alone, or from the first name of those with equal pixels. Boxes of face
+components are computed from a table of landmarks, if there is one. Not included: face detection and identities; a
+person may appear in more than one split.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from study.errors import InputError
 from study.identity import LOCATION
+from trainables.data.arrays.duplicates import hash_content
 from trainables.data.arrays.face_sr import (
     Photo,
     Selection,
@@ -21,7 +26,7 @@ from trainables.data.arrays.face_sr import (
     load_sr_faces,
 )
 from trainables.data.arrays.landmarks import ORDER, POINTS, find_disorder, lie_inside, read_rows
-from trainables.data.arrays.source_files import read_image_header, stat_file
+from trainables.data.arrays.source_files import open_image, read_image_header, stat_file
 from trainables.data.folders import make_root_absolute
 
 LANDMARKS = "landmarks.csv"
@@ -31,6 +36,9 @@ INNER = ("CelebA-HQ-img", "images1024x1024")
 """Folders of the photographs in the archives of CelebAMask-HQ and FFHQ, which contain other images too."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+_SPLITTING = "by the first name of equal images"
+"""Part of the cache key: change it with the splits."""
+
 SMALLEST = 32
 """Least side of an image in pixels."""
 
@@ -71,7 +79,7 @@ class ImageFolder:
         if not files:
             raise InputError(f"{root} has no {', '.join(SUFFIXES)}: give the folder of the images with --data-dir")
         table = [LANDMARKS] if (root / LANDMARKS).is_file() else []
-        key = [self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
+        key = [_SPLITTING, self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
         name = f"folder {root.name}"
         return load_sr_faces(
             name, root, key, self.size, lambda: self._select_images(root, files, bool(table)), complete=False
@@ -89,9 +97,10 @@ class ImageFolder:
         points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
         splits: tuple[list[Photo], ...] = ([], [], [])
         greys = 0
-        for file in files:
+        originals = _find_originals(root, files)
+        for file, original in zip(files, originals, strict=True):
             photo, grey = _read_photo(root, file, self.size, points)
-            splits[self._assign_split(_strip_suffix(file))].append(photo)
+            splits[self._assign_split(_strip_suffix(original))].append(photo)
             greys += grey
         if not all(splits):
             found = ", ".join(
@@ -100,13 +109,30 @@ class ImageFolder:
             raise InputError(
                 f"{root} has {found} images: every split needs at least one; add images, or give larger shares"
             )
+        copies = sum(file != original for file, original in zip(files, originals, strict=True))
         note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "")
+        note += (
+            f", {copies:,} exact {'copies' if copies > 1 else 'copy'} in the split of the original" if copies else ""
+        )
         return Selection((splits[0], splits[1], splits[2]), note)
 
     def _assign_split(self, name: str) -> int:
         """Return an image's split, 0 train, 1 val, 2 test, which stays the same when images are added."""
         share = hash_to_fraction(name)
         return 2 if share < self.test else int(share < self.test + self.val)
+
+
+def _find_originals(root: Path, files: Sequence[str]) -> list[str]:
+    """Return for each image the first one with the same pixels, which is the image itself if there is no other."""
+
+    def hash_file(file: str) -> bytes:
+        return hash_content(np.asarray(open_image(root / file).convert("RGB"))).tobytes()
+
+    first: dict[bytes, str] = {}
+    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it decodes
+        return [
+            first.setdefault(content, file) for content, file in zip(threads.map(hash_file, files), files, strict=True)
+        ]
 
 
 def _list_images(root: Path) -> Iterator[str]:

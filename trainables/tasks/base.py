@@ -19,6 +19,7 @@ from study.errors import InputError
 from study.identity import describe, digest
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
+from trainables.data.arrays.duplicates import describe_duplicates
 from trainables.distill import distill
 from trainables.export.cost import measure_cost
 from trainables.losses.reconstruction import get_reconstruction
@@ -155,12 +156,22 @@ class DistillationTask(ABC, Generic[LoadedT]):
         """Return a batch on which `check` tries nets and losses; two samples, so that a stray `squeeze()` shows."""
         return self.examples("val", "cpu").batch(torch.arange(2), torch.zeros(2, dtype=torch.int64))
 
+    def predict_classes(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Return predicted and true classes of a batch, int64 of one shape; None where predictions are no classes.
+
+        Teachers from files are checked by them for labels in another order (teacher/label_order.py).
+        """
+        return None
+
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """Return the pictures of a batch of one test example; none where there is nothing to look at."""
         return ()
 
     def data_record(self) -> dict[str, Any]:
-        """Return further facts on the data for study.json: classes, metrics that could not be measured."""
+        """Return further facts on the data for study.json: classes, metrics that could not be measured.
+
+        A `note` is added to that of the data.
+        """
         return {}
 
     def build_for_checks(self, model: ModelSpec) -> nn.Module:
@@ -235,9 +246,20 @@ class DistillationTask(ABC, Generic[LoadedT]):
         loaded, key = self.loaded, self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val", "test")}
         check_students(self, students, losses, storage, trained_on)
-        about = {"name": loaded.name, "note": loaded.note, "complete": loaded.complete}
-        data = about | {"fingerprint": loaded.fingerprint} | sizes | self.data_record()
+        duplicates, further = self._describe_duplicates(), self.data_record()
+        note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
+        about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
+        data = about | {"fingerprint": loaded.fingerprint} | sizes | further
         return {"data": data, "teacher": {"fingerprint": key}}
+
+    def _describe_duplicates(self) -> str:
+        """Return a sentence on images that occur in several splits, if the data have hashes; else empty."""
+        hashes = getattr(self.loaded, "hashes", None)
+        if hashes is None:
+            return ""
+        pool, test = hashes
+        train, val = (pool.select(self.positions(split).numpy()) for split in ("train", "val"))
+        return describe_duplicates({"training": train, "validation": val, "test": test})
 
     def with_shorter_preparations(self, share: float) -> Self:
         epochs = max(1, round(self.teacher.epochs * share))

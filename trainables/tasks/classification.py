@@ -67,7 +67,8 @@ class Classification(DistillationTask[ImageSet]):
 
     def positions(self, split: Split) -> Tensor:
         labels = self.loaded.train_labels
-        splits = split_pool(labels, len(self.loaded.test_labels), self.validation, self.split_seed)
+        loaded = self.loaded
+        splits = split_pool(labels, len(loaded.test_labels), self.validation, self.split_seed, loaded.equal)
         return torch.from_numpy(splits[split])
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -85,6 +86,9 @@ class Classification(DistillationTask[ImageSet]):
         """
         difference = student.prediction.float() - teacher.prediction.float()
         return torch.stack([self.teacher_distance(student, teacher), difference.norm(dim=1).mean()])
+
+    def predict_classes(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        return outputs.prediction.argmax(dim=1), batch.targets
 
     def meters(self, device: str, split: Split) -> Accuracy:
         return Accuracy(device)

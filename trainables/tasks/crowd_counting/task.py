@@ -93,7 +93,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
     def positions(self, split: Split) -> Tensor:
         counts = np.array([scene.count for scene in self.loaded.train])
         groups = group_by_count(counts, self.validation)
-        splits = split_pool(groups, len(self.loaded.test), self.validation, self.split_seed)
+        splits = split_pool(groups, len(self.loaded.test), self.validation, self.split_seed, self.loaded.equal)
         return torch.from_numpy(splits[split])
 
     def load_teacher_file(self, path: Path) -> nn.Module:

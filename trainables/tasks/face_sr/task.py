@@ -143,7 +143,7 @@ class FaceSR(DistillationTask[SrSet]):
     def data_record(self) -> dict[str, Any]:
         faces, missing = self.loaded, missing_lpips_weights(self.lpips)
         return {
-            "note": "; ".join(part for part in (faces.note, missing) if part),
+            "note": missing,
             "absent": {"lpips": "weights absent"} if missing else {},
             "measure": {
                 "scale": self.scale,
