@@ -131,6 +131,9 @@ class Study:
     in addition to the last one."""
     assumptions: tuple[str, ...] = ()
     """How this study resolves what its papers leave open, one sentence each; the report prints them."""
+    test: Literal["sign-flip", "sign"] = "sign-flip"
+    """The test of paired differences. "sign-flip" asks which arm is better on average, and assumes that differences are
+    symmetric about their mean. "sign" asks which arm is better on most seeds, and assumes nothing."""
     hang_seconds: float = field(default=3600.0, metadata=LIMIT)
     """A trial that reports no epoch for this long counts as hung, and fails."""
     protocol: str = ""

@@ -32,6 +32,8 @@ def check_study(study: Study) -> None:
     _check_warm_start(study)
     if not 0 < study.hang_seconds < math.inf:
         raise InputError(f"hang_seconds is {study.hang_seconds!r}; allowed is a number of seconds above 0")
+    if study.test not in ("sign-flip", "sign"):
+        raise InputError(f"test is {study.test!r}; allowed are 'sign-flip' and 'sign'")
     if study.confirm_on not in ("train+val", "train"):
         raise InputError(f"confirm_on is {study.confirm_on!r}; allowed are 'train+val' and 'train'")
     for arm in study.arms:

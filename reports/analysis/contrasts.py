@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.analysis import power, statistics
-from reports.analysis.statistics import Paired, Verdict
+from reports.analysis.statistics import Paired, Test, Verdict
 from reports.load import Cell, StudyRecords
 
 
@@ -39,6 +39,13 @@ class Contrast:
     """Seeds with which an undecided comparison would detect the observed difference with 80 % power."""
     not_judged: str = ""
     """The reason why the difference is not judged although both arms have runs."""
+    test: Test = "sign-flip"
+
+    @property
+    def relies_on_symmetry(self) -> bool:
+        """True if the verdict rests on a test of symmetric differences, which these are not."""
+        decided = self.verdict not in (None, "undecided")
+        return decided and self.test == "sign-flip" and statistics.is_skewed(self.differences)
 
     @property
     def within_margin(self) -> bool:
@@ -66,15 +73,17 @@ def _compare_pair(records: StudyRecords, cell: Cell, base: Cell, tested: dict[st
     mixed = records.explain_mixed_code(cell, base) if values and others else ""
     shared = [] if mixed else sorted(values.keys() & others.keys())
     pairs = [values[seed] for seed in shared], [others[seed] for seed in shared]
-    metric, direction = records.get_metric(records.test_metric), records.get_direction(records.test_metric)
+    test: Test = "sign" if records.study.get("test") == "sign" else "sign-flip"
+    direction = records.get_direction(records.test_metric)
     return Contrast(
         arm=cell.arm,
         versus=base.arm,
         baseline=cell.baseline,
-        paired=statistics.compare_paired(*pairs, direction) if shared else None,
+        paired=statistics.compare_paired(*pairs, direction, test) if shared else None,
         differences=tuple(statistics.subtract_paired(*pairs).tolist()) if shared else (),
-        margin=cell.margin / metric.factor if cell.margin is not None else None,
+        margin=cell.margin / records.get_metric(records.test_metric).factor if cell.margin is not None else None,
         not_judged=mixed,
+        test=test,
     )
 
 
@@ -100,7 +109,7 @@ def judge(contrasts: Sequence[Contrast]) -> list[Contrast]:
 def _compute_margin_p(contrast: Contrast) -> float:
     if contrast.paired is None or contrast.margin is None:
         return 1.0
-    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction)
+    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction, contrast.test)
 
 
 def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> Contrast:

@@ -176,6 +176,7 @@ def build_study_json(
         "metrics": {name: describe_metric(metric) for name, metric in study.task.metrics.items()},
         "prediction": study.task.prediction,
         "confirm_on": study.confirm_on,
+        "test": study.test,
         "protocol": study.protocol,
         "assumptions": list(study.assumptions),
         "seed": study.seed,
