@@ -18,10 +18,11 @@ from study.cli import doctor, run
 from study.cli.list_studies import find_driver, find_study, list_studies, read_shown_study, render_list
 from study.cli.options import gpus_per_worker_option
 from study.cli.output import exit_on_errors, format_examples, make_console, to_json
-from study.cli.resume import read_source, resume_study
+from study.cli.resume import encode_source, read_source, resume_study
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
 from study.cli.stop import stop_study
+from study.cli.streams import EnduringGroup
 from study.cluster import jobs
 from study.errors import InputError
 from study.records.paths import DEFAULT_STORAGE
@@ -79,7 +80,7 @@ def answer_from_cluster(address: str, study: str = "", watch: bool = False) -> N
     sys.exit(code)
 
 
-@click.group(epilog=EXAMPLES, context_settings=HELP)
+@click.group(cls=EnduringGroup, epilog=EXAMPLES, context_settings=HELP)
 def main() -> None:
     """Run studies, follow their progress, stop and continue them."""
 
@@ -144,7 +145,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             answer_from_cluster(address, study, watch)
         folder = find_study(*remote.locate_study(study, storage_path))
         if space:
-            click.echo(read_source(folder, read_shown_study(folder)), nl=False)
+            click.echo(encode_source(read_source(folder, read_shown_study(folder))), nl=False)
         elif as_json:
             click.echo(to_json(asdict(read_status(folder))))
         elif not watch:

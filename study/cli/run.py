@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from study.cli.options import AUTO, RunOptions, gpus_per_worker_option, load_study
 from study.cli.plan import format_estimate, format_plan
+from study.cli.streams import EnduringCommand
 from study.cluster import addresses, jobs
 from study.driver import Outcome, drive
 from study.errors import InputError
@@ -44,7 +46,7 @@ The same command again continues where the last run ended, whatever ended it.
 """
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=EnduringCommand, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option("--profile", help="One of the space file's profiles; the first one by default.")
 @click.option("--data-dir", type=click.Path(), help="The profile's data set: a folder or s3://BUCKET/PREFIX.")
@@ -108,7 +110,8 @@ The same command again continues where the last run ended, whatever ended it.
 def main(**values: Any) -> None:
     """Train and compare what the space file SPACE defines."""
     options = RunOptions(**values)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs by SIGTERM: an interruption too
+    if threading.current_thread() is threading.main_thread():  # only there Python sets signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs by it: an interruption too
     try:
         if options.address is not None:
             addresses.check_address(options.address)

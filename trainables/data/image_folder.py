@@ -7,7 +7,7 @@ is one. Not included: face detection and identities; a person may appear in more
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,13 @@ INNER = ("CelebA-HQ-img", "images1024x1024")
 """Folders of the photographs in the archives of CelebAMask-HQ and FFHQ, which contain other images too."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+ALLOWED = ", ".join(SUFFIXES)
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".tif", ".tiff", ".webp")
+"""Images that are not read; the note of the loaded set counts them."""
+
+THUMBNAILS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
+"""Folders in which systems keep small copies and deleted files; like files and folders that begin with a dot."""
+
 SMALLEST = 32
 """Least side of an image in pixels."""
 
@@ -64,17 +71,21 @@ class ImageFolder:
         """List all images, and decode them on first use.
 
         Raises InputError for a folder that is missing or has too few images, an image that is not square, too small,
-        neither RGB nor grey, or missing from the table of landmarks, and landmarks in another order.
+        without one colour for each pixel, or missing from the table of landmarks, and landmarks in another order.
         """
         root = self._find_images_folder()
-        files = sorted(_list_images(root))
+        listing = _Listing(root)
+        files = listing.files
         if not files:
-            raise InputError(f"{root} has no {', '.join(SUFFIXES)}: give the folder of the images with --data-dir")
+            left_out = listing.describe_left_out()
+            raise InputError(f"{root} has no {ALLOWED}{left_out}: give the folder of the images with --data-dir")
         table = [LANDMARKS] if (root / LANDMARKS).is_file() else []
         key = [self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
+        left_out = listing.describe_left_out()
+        key += [left_out] if left_out else []
         name = f"folder {root.name}"
         return load_sr_faces(
-            name, root, key, self.size, lambda: self._select_images(root, files, bool(table)), complete=False
+            name, root, key, self.size, lambda: self._select_images(root, listing, bool(table)), complete=False
         )
 
     def _find_images_folder(self) -> Path:
@@ -85,14 +96,21 @@ class ImageFolder:
             raise InputError(f"{self.name}: {root} is not a folder; give the folder of the images with --data-dir")
         return next((root / inner for inner in INNER if (root / inner).is_dir()), root)
 
-    def _select_images(self, root: Path, files: Sequence[str], with_landmarks: bool) -> Selection:
+    def _select_images(self, root: Path, listing: _Listing, with_landmarks: bool) -> Selection:
         points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
         splits: tuple[list[Photo], ...] = ([], [], [])
-        greys = 0
-        for file in files:
-            photo, grey = _read_photo(root, file, self.size, points)
+        greys, problems = 0, list[str]()
+        for file in listing.files:
+            try:
+                photo, grey = _read_photo(root, file, self.size, points)
+            except InputError as error:
+                problems.append(str(error))
+                continue
             splits[self._assign_split(_strip_suffix(file))].append(photo)
             greys += grey
+        if problems:
+            more = f"; so are {len(problems) - 1:,} more images" if len(problems) > 1 else ""
+            raise InputError(f"{problems[0]}{more}")
         if not all(splits):
             found = ", ".join(
                 f"{len(split)} {name}" for split, name in zip(splits, ("train", "val", "test"), strict=True)
@@ -101,6 +119,7 @@ class ImageFolder:
                 f"{root} has {found} images: every split needs at least one; add images, or give larger shares"
             )
         note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "")
+        note += listing.describe_left_out()
         return Selection((splits[0], splits[1], splits[2]), note)
 
     def _assign_split(self, name: str) -> int:
@@ -109,12 +128,46 @@ class ImageFolder:
         return 2 if share < self.test else int(share < self.test + self.val)
 
 
-def _list_images(root: Path) -> Iterator[str]:
-    """Yield all images below the folder, except for hidden files, which some systems add."""
-    for folder, _, names in os.walk(root, onerror=_raise_unreadable):
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(folder, name).relative_to(root).as_posix()
+class _Listing:
+    """The images below a folder, also behind links to folders, and counts of files that were left out."""
+
+    def __init__(self, root: Path):
+        self.files: list[str] = []
+        self._root, self._seen = root, set[tuple[int, int]]()
+        self._hidden = self._other = 0
+        folders = [str(root)]
+        while folders:  # folders first, then what links lead to: an image has one name, the one without a link
+            folders = sorted(link for folder in folders for link in self._add_folder(folder))
+        self.files.sort()
+
+    def describe_left_out(self) -> str:
+        """Return how many images were left out and why; empty if none were."""
+        counts = {"hidden files and thumbnails": self._hidden, f"images of other types than {ALLOWED}": self._other}
+        return "".join(f", {count:,} {what} left out" for what, count in counts.items() if count)
+
+    def _add_folder(self, top: str) -> list[str]:
+        """List the images of a folder and those in it; return links to further folders."""
+        links: list[str] = []
+        for folder, inner, names in os.walk(top, onerror=_raise_unreadable):
+            status = os.stat(folder)  # noqa: PTH116 - a Path for each of many folders takes longer
+            is_new = (status.st_dev, status.st_ino) not in self._seen
+            self._seen.add((status.st_dev, status.st_ino))
+            paths = [os.path.join(folder, name) for name in inner]  # noqa: PTH118
+            links += [path for path in paths if os.path.islink(path)]  # noqa: PTH114
+            inner[:] = inner if is_new else []
+            for name in names if is_new else ():
+                self._add_file(folder, name)
+        return links
+
+    def _add_file(self, folder: str, name: str) -> None:
+        path = Path(folder, name).relative_to(self._root)
+        suffix = path.suffix.lower()
+        if any(part.startswith(".") or part in THUMBNAILS for part in path.parts):
+            self._hidden += suffix in SUFFIXES
+        elif suffix in SUFFIXES:
+            self.files.append(path.as_posix())
+        else:
+            self._other += suffix in OTHER_SUFFIXES
 
 
 def _raise_unreadable(error: OSError) -> None:
