@@ -113,6 +113,16 @@ def with_precision(study: Study, precision: str) -> Study:
     return dataclasses.replace(study, task=task, protocol=study.protocol if task == study.task else "")
 
 
+def with_teacher_file(study: Study, path: Path) -> Study:
+    """Return the study with its teacher read from a file, which its assumptions then state."""
+    assumption = (
+        f"The teacher was read from {path.name}, given with --teacher, whatever is said above of its training. If it "
+        "was trained on validation images too, as published ones are, the search looks better than it is."
+    )
+    task = study.task.with_teacher_file(path)
+    return dataclasses.replace(study, task=task, assumptions=(*study.assumptions, assumption))
+
+
 def with_caps(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
     """Return the study with the given caps in place of the space file's; None changes nothing."""
     caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}

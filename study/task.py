@@ -105,6 +105,9 @@ class Task(Protocol):
     def with_live_teacher(self) -> Task:
         """Return this task with the teacher computed at every step instead of read from stored outputs."""
 
+    def with_teacher_file(self, path: Path) -> Task:
+        """Return this task with the teacher read from a file. Raises InputError for a task without a teacher's file."""
+
     def list_artifacts(self) -> tuple[str, ...]:
         """Return the folders below the storage that its trials share: the trained teacher, its stored outputs.
 

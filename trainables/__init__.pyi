@@ -20,6 +20,8 @@ from .losses.ldt import LDT as LDT
 from .losses.none import NoDistillation as NoDistillation
 from .losses.pixel_kd import PixelKD as PixelKD
 from .losses.pixel_kd_std import PixelKDStd as PixelKDStd
+from .losses.reconstruction import Reconstruction as Reconstruction
+from .losses.reconstruction import ReconstructionAlone as ReconstructionAlone
 from .models.mcnn import MCNN as MCNN
 from .models.msfanet import MSFANet as MSFANet
 from .models.resnet_cifar import ResNet as ResNet
@@ -54,6 +56,7 @@ from .training.schedules import MultiStep as MultiStep
 from .training.schedules import Polynomial as Polynomial
 from .training.schedules import Progress as Progress
 from .training.schedules import Staircase as Staircase
+from .training.schedules import Values as Values
 from .training.schedules import value_at as value_at
 from .training.views import CropFlip as CropFlip
 from .training.views import Flips as Flips

@@ -119,7 +119,8 @@ def train_epoch(
     torch.manual_seed(derive_seed(seed, "epoch", epoch) + group.rank)
     net.train()
     meters = task.meters(device, "train")
-    sums = torch.zeros(4, device=device)  # total, task, distillation loss and teacher distance, over samples
+    distance_names = ["teacher_distance", *(metric.name for metric in task.further_distances)]
+    sums = torch.zeros(3 + len(distance_names), device=device)  # total, task, distillation loss and distances
 
     def train_step(samples: Tensor, progress: Progress) -> None:
         shard = group.shard_batch(samples)  # (B,) of the batch's samples, all of them for a single worker
@@ -140,11 +141,11 @@ def train_epoch(
         training.loss.step(student_outputs, teacher_outputs, progress)
 
         # added up on the device: reading a number back would wait for every step
-        distance = torch.zeros((), device=device)
+        distances = torch.zeros(len(distance_names), device=device)
         if loss.needs_teacher:
             with torch.no_grad():
-                distance = task.teacher_distance(student_outputs, teacher_outputs)  # ()
-        means = torch.stack([total_loss.detach(), task_loss.detach(), distill_loss.detach(), distance])
+                distances = task.measure_distances(student_outputs, teacher_outputs)  # (1 + M,)
+        means = torch.cat([torch.stack([total_loss, task_loss, distill_loss]).detach(), distances])
         sums.add_(means * (shard.weight * len(samples)))
         if shard.weight:
             meters.update(student_outputs, batch)
@@ -158,11 +159,11 @@ def train_epoch(
         set_learning_rate(optimizer, value_at(recipe.learning_rate, progress))
         run_step(samples, progress)
     group.broadcast_buffers(net)
-    mean_loss, *parts, teacher_distance = (group.all_reduce_sum(sums) / len(train)).tolist()
+    mean_loss, *parts = (group.all_reduce_sum(sums) / len(train)).tolist()
     if not math.isfinite(mean_loss):
         raise FloatingPointError(f"training loss is {mean_loss} in epoch {epoch + 1}")
     metrics = {"loss": mean_loss, "task_loss": parts[0], "distill_loss": parts[1]}
-    metrics |= {"teacher_distance": teacher_distance} if loss.needs_teacher else {}
+    metrics |= dict(zip(distance_names, parts[2:], strict=True)) if loss.needs_teacher else {}
     return {f"train/{name}": value for name, value in (metrics | meters.compute()).items()}
 
 
@@ -199,6 +200,7 @@ def start_training(
     net = group.prepare_model(to_device(net, device, recipe.precision))
     loss_state = build_seeded(lambda: make_loss_state(loss, device), derive_seed(seed, "loss"))
     training = Training(group, net, recipe.optimizer.build(net.parameters()), loss_state, 0, [], None, None)
+    group.barrier()  # rank 0 may still be writing the checkpoint of the attempt before
     state = checkpoint.load(context.checkpoint)
     if state is not None:
         net.load_state_dict(state["net"])

@@ -86,6 +86,9 @@ class LoadedData(Protocol):
     def fingerprint(self) -> str:
         """A digest of all inputs and targets, whatever files they came from."""
 
+    # Data that also have `hashes: tuple[ImageHashes, ImageHashes]`, of the pool's and of the test images, are searched
+    # for images that occur in several splits (trainables/data/arrays/duplicates.py).
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel, of pixels scaled to [0, 1], for normalisation."""
@@ -180,9 +183,11 @@ LOSS_METRICS = (
 """The metrics that the training loop computes for every task, on the training split."""
 
 
-def name_metrics(scores: Sequence[Metric], train_scores: Sequence[Metric]) -> dict[str, Metric]:
+def name_metrics(
+    scores: Sequence[Metric], train_scores: Sequence[Metric], further_distances: Sequence[Metric] = ()
+) -> dict[str, Metric]:
     """Return every metric of a task with these scores by `split/name`, with those of the training loop."""
-    by_split = {"train": (*LOSS_METRICS, *train_scores)}
+    by_split = {"train": (*LOSS_METRICS, *further_distances, *train_scores)}
     by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(scores))
     names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
     return names | {"best_val_epoch": Metric("best_val_epoch", "min")}

@@ -5,6 +5,7 @@ For each, a collect_* function returns the data and a plot_* function draws them
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -25,8 +26,8 @@ from reports.figures.style import (
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 
-TEACHER_DISTANCE = "train/teacher_distance"
-"""Metric of arms with a teacher; the task defines the distance."""
+DISTANCES = "train/teacher_"
+"""Start of the names of metrics that measure the distance of a student's outputs to the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,23 @@ def plot_curves(data: pd.DataFrame, records: StudyRecords, student: str, metric:
     )
 
 
-def draw_distances(records: StudyRecords, student: str) -> ReportFigure | None:
-    """Draw the distance of the student's outputs to the teacher's over epochs; None if no arm records it."""
-    data = collect_curves(records, student, TEACHER_DISTANCE) if TEACHER_DISTANCE in records.epochs else pd.DataFrame()
-    if data.empty:
-        return None
-    figure = _plot_bands(data, records, student, records.get_metric(TEACHER_DISTANCE), "distance to the teacher")
+def draw_distances(records: StudyRecords, student: str) -> Iterator[ReportFigure]:
+    """Yield a figure of each distance of the student's outputs to the teacher's over epochs, of those recorded."""
+    for name in records.epochs.columns:
+        data = collect_curves(records, student, name) if name.startswith(DISTANCES) else pd.DataFrame()
+        if not data.empty:
+            yield plot_distances(data, records, student, records.get_metric(name))
+
+
+def plot_distances(data: pd.DataFrame, records: StudyRecords, student: str, metric: Metric) -> ReportFigure:
+    """Draw a distance to the teacher, on a logarithmic axis if it falls by more than a factor of 30."""
+    figure = _plot_bands(data, records, student, metric, metric.noun)
     if data["low"].min() > 0 and data["high"].max() > 30 * data["low"].min():
         figure.update_yaxes(type="log", dtick=1)
     return ReportFigure(
-        "distances",
-        f"{student}: distance to the teacher",
-        "Confirm runs: distance of the student's outputs to the teacher's on the training data of each epoch, "
+        "distances" if metric.bare == "teacher_distance" else f"distances-{metric.bare}",
+        f"{student}: {metric.noun}",
+        f"Confirm runs: {metric.noun}, of the student's outputs on the training data of each epoch, "
         f"{_describe_band(data)}. Only arms with a teacher record it.",
         figure,
     )

@@ -24,6 +24,7 @@ from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
 from reports.tables.search import make_pareto_table, make_search_table
 from reports.text import summary
+from reports.text.sanity import list_warnings
 
 
 def make_header(records: StudyRecords) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def make_header(records: StudyRecords) -> dict[str, Any]:
         "data_line": summary.describe_data(records),
         "answers": summary.summarize_comparisons(comparisons),
         "checks": [line for comparison in comparisons if (line := summary.summarize_baselines(comparison))],
-        "notices": list(dict.fromkeys([*seeds, *summary.list_problems(records)])),
+        "notices": list(dict.fromkeys([*list_warnings(records), *seeds, *summary.list_problems(records)])),
     }
 
 
@@ -69,10 +70,11 @@ def show_nets(records: StudyRecords) -> Iterator[Block]:
 
 def show_curves(records: StudyRecords) -> Iterator[Block]:
     """Learning curves of all students, then their distances to the teacher."""
-    for draw in (draw_curves, draw_distances):
-        for student in records.students:
-            if figure := draw(records, student):
-                yield figure
+    for student in records.students:
+        if figure := draw_curves(records, student):
+            yield figure
+    for student in records.students:
+        yield from draw_distances(records, student)
 
 
 def show_examples(records: StudyRecords) -> Iterator[Block]:

@@ -28,8 +28,8 @@ class Heading:
     method: str = ""
     """A method of published.csv, with its setting if the paper reports several: "kd alpha=0.1"."""
     metric: str = ""
-    """A metric without its split, or a property of the net: "parameters", "size" (parameters with the bytes of the
-    weights), "macs", "latency"."""
+    """A metric without its split, or a property of the net: "parameters", "size_mb" (float32 weights, in MB), "macs",
+    "latency"."""
     digits: int = 2
     versus: str = ""
     """The method to which the figures are differences; empty for plain figures."""
@@ -37,6 +37,8 @@ class Heading:
     """An arm of the study that no paper reports; used instead of the method."""
     ours: bool = False
     """Whether the row is an addition to the paper's table."""
+    blank: bool = False
+    """Whether nothing belongs into the cell, such as a teacher's figure under a method for students."""
     notes: tuple[str, ...] = ()
     """Known errors and gaps of the paper's figures in this row or column."""
 
@@ -54,6 +56,8 @@ class Layout:
     columns: tuple[Heading, ...]
     students: tuple[Heading, ...]
     teacher: Heading | None = None
+    single_student: bool = False
+    """Whether the table is about one student, which of a study's students is the first."""
     further_arms: bool = False
     """Whether arms of the study that no paper reports are added as rows."""
     notes: tuple[str, ...] = ()
@@ -72,6 +76,7 @@ def combine(row: Heading, column: Heading) -> Heading:
         method=row.method or column.method,
         metric=row.metric or column.metric,
         digits=row.digits if row.metric else column.digits,
+        blank=row.method == "teacher" and column.method not in ("", "none"),
     )
 
 
@@ -89,7 +94,7 @@ def expand_roles(headings: Iterable[Heading], names: dict[str, tuple[Heading, ..
 
 def find_figure(layout: Layout, spec: Heading) -> Published | None:
     """Return the paper's figure for a cell, or None unless it reports exactly one."""
-    reported = () if spec.ours else published.find_figures(layout.paper, spec.model, spec.method)
+    reported = () if spec.ours or spec.blank else published.find_figures(layout.paper, spec.model, spec.method)
     found = [row for row in reported if row.is_of_metric(spec.metric) and (row.versus or "") == spec.versus]
     return found[0] if len(found) == 1 else None
 

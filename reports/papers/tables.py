@@ -1,7 +1,7 @@
 """The papers' comparison tables, filled with the results of a study.
 
 If the study follows a paper's data and protocol, each cell has the measured and the published figure. Otherwise
-published figures have greyed rows of their own, with the reason reason they are not comparable. Measured figures are of
+published figures have greyed rows of their own, with the reason why they are not comparable. Measured figures are of
 the last epoch and, if recorded, of the best validation epoch; never of the best test epoch.
 """
 
@@ -37,7 +37,7 @@ TableRow = tuple[tuple[str, ...], str]
 
 ABSENT = "– not in this study"
 FLOAT32_BYTES = 4
-NET_PROPERTIES = ("parameters", "size", "macs", "latency")
+NET_PROPERTIES = ("parameters", "size_mb", "macs", "latency")
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
@@ -56,12 +56,19 @@ def make_paper_table(records: StudyRecords, layout: Layout) -> Table:
     return Table(
         name=f"{layout.paper}-table-{layout.number}",
         caption=add_marks(f"{layout.paper}, table {layout.number}: {layout.caption}", layout.notes, marks),
-        columns=(layout.head, *extra, *(format_heading(layout, column, marks) for column in columns)),
+        columns=(layout.head, *extra, *(_format_column(records, layout, column, marks) for column in columns)),
         align="l" + "l" * len(extra) + "r" * len(columns),
         rows=tuple(cells for cells, _ in body),
         kinds=tuple(kind for _, kind in body),
-        notes=tuple(_make_notes(layout, reason, marks)),
+        notes=tuple(_make_notes(records, layout, reason, marks)),
     )
+
+
+def _format_column(records: StudyRecords, layout: Layout, column: Heading, marks: dict[str, str]) -> str:
+    """Return a column's heading with the options of its metric, if the study records any: "PSNR, dB (RGB, …)"."""
+    options = records.section("inputs", "data", "measured_as").get(column.metric)
+    title = f"{column.title} ({options})" if options else column.title
+    return format_heading(layout, replace(column, title=title), marks)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -93,7 +100,9 @@ def _yield_separate_rows(records: StudyRecords, layout: Layout, columns: tuple[H
 
 
 def _list_rows(records: StudyRecords, layout: Layout) -> tuple[Heading, ...]:
-    return (*layout.rows, *(_yield_further_rows(records) if layout.further_arms else ()))
+    """Return the paper's rows and ours, without those of a net that the study lacks and the paper does not report."""
+    rows = [row for row in layout.rows if not (row.ours and row.model and row.model not in records.students)]
+    return (*rows, *(_yield_further_rows(records) if layout.further_arms else ()))
 
 
 def _expand_versions(records: StudyRecords, row: Heading) -> list[Heading]:
@@ -115,6 +124,7 @@ def _list_nets(records: StudyRecords, layout: Layout) -> NetsByRole:
     titles = {net.model: net for nets in layout.names.values() for net in nets}
     fixed = {version.model for row in layout.rows if row.model for version in _expand_versions(records, row)}
     teacher, students = records.section("teacher").get("name"), [s for s in records.students if s not in fixed]
+    students = students[:1] if layout.single_student else students
     own = {"teacher": [str(teacher)] if teacher else [], "student": students}
     return {role: tuple(titles.get(name, Heading(name, model=name)) for name in names) for role, names in own.items()}
 
@@ -127,6 +137,8 @@ def _merge(first: NetsByRole, second: NetsByRole) -> NetsByRole:
 
 
 def _format_measured(records: StudyRecords, layout: Layout, spec: Heading) -> str:
+    if spec.blank:
+        return "–"
     if spec.metric in NET_PROPERTIES:
         return _format_net_property(records, spec)
     if spec.method == "teacher":
@@ -167,15 +179,16 @@ def _find_cell(records: StudyRecords, layout: Layout, spec: Heading, method: str
     """Return the study's cell for a net and a method.
 
     If the paper reports the net under a particular setting of the method, the cell must have that setting; otherwise
-    any setting will do. A "baseline" is a net of its own, trained without a teacher.
+    any setting will do. A "baseline" is a net of its own, trained as its authors do, or else without distillation.
     """
     cells = records.get_cells(spec.model)
     if spec.arm:
         return next((cell for cell in cells if cell.arm == spec.arm), None)
     reported = published.find_figures(layout.paper, spec.model, method)
     settings = tuple(f"{row.method} {row.setting}" for row in reported if row.setting)
-    undistilled = ("none",) * (method == "baseline")
-    exact = [cell for cell in cells if (cell.published or cell.arm).lower() in (method, *settings, *undistilled)]
+    named = (method, *settings)
+    exact = [cell for cell in cells if (cell.published or cell.arm).lower() in named]
+    exact += [cell for cell in cells if method == "baseline" and (cell.published or cell.arm).lower() == "none"]
     under_any = [cell for cell in cells if (cell.published or "").startswith(f"{method} ") and not settings]
     return next(iter(exact + under_any), None)
 
@@ -204,8 +217,9 @@ def _format_net_property(records: StudyRecords, spec: Heading) -> str:
         return format_count(net.get_cost("macs"))
     if spec.metric == "latency":
         return format_milliseconds(net.get_cost("latency_seconds"))
-    size = f" ({FLOAT32_BYTES * parameters / 1e6:.3f} MB)" if spec.metric == "size" else ""
-    return f"{parameters:,.0f}{size}"
+    if spec.metric == "size_mb":
+        return f"{FLOAT32_BYTES * parameters / 1e6:.3f}"
+    return f"{parameters:,.0f}"
 
 
 def _format_published(found: Published, marks: dict[str, str]) -> str:
@@ -233,7 +247,7 @@ def _explain_incomparable(records: StudyRecords, paper: str) -> str | None:
     return f"this study runs on {records.data_name}, not under {paper}'s protocol"
 
 
-def _make_notes(layout: Layout, reason: str | None, marks: dict[str, str]) -> Iterator[str]:
+def _make_notes(records: StudyRecords, layout: Layout, reason: str | None, marks: dict[str, str]) -> Iterator[str]:
     if reason:
         yield (
             f"Greyed: published in {layout.paper} and not to be compared with this study's figures, since {reason}. "
@@ -241,7 +255,8 @@ def _make_notes(layout: Layout, reason: str | None, marks: dict[str, str]) -> It
         )
     differences = any(heading.versus for heading in layout.rows)
     paired = "; differences are paired by seed, with their 95 % BCa interval [ ]" if differences else ""
-    single = "; a teacher is one run" if layout.teacher else ""
+    source = records.section("teacher").get("source")
+    single = f"; a teacher is one run{f' ({source})' if source else ''}" if layout.teacher else ""
     yield (
         f"Measured: the mean of n runs at their last epoch, ± its 95 % t interval{paired}{single}. Where recorded, the "
         "same runs at their best validation epoch; never at the best test epoch."

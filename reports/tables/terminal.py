@@ -12,6 +12,7 @@ from reports.format.values import shorten
 from reports.load import load_study
 from reports.tables.comparison import make_comparison_table
 from reports.text import summary
+from reports.text.sanity import list_warnings
 
 FULL_WIDTH = 100
 """Width of a terminal, in columns, from which on the comparison table fits without leaving columns out."""
@@ -24,6 +25,7 @@ def format_comparisons(folder: Path, width: int = 110) -> str:
     """
     records = load_study(folder)
     blocks = [_wrap(summary.describe_data(records), width)]
+    blocks += [_wrap(f"warning: {line}", width) for line in list_warnings(records)]
     for comparison in compare_arms(records):
         table = make_comparison_table(comparison)
         seeds = summary.warn_of_few_seeds(comparison.seeds, comparison.comparisons)

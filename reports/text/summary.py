@@ -33,7 +33,8 @@ def describe_data(records: StudyRecords) -> str:
     note = f" {note[0].upper()}{note[1:]}." if note else ""
     line = f"Data: {records.data_name}{samples}.{note}"
     if records.followed_protocol:
-        return f"{line} Data and protocol of {records.declared_protocol}."
+        given = "as far as the paper gives it; the assumptions name what is chosen here"
+        return f"{line} Data and protocol of {records.declared_protocol}, {given}."
     if records.declared_protocol:
         return f"{line} Not {records.declared_protocol}'s data: {explain_incomplete_data(records)}; {NOT_SHOWN}."
     return f"{line} Not the data and protocol of any paper; {NOT_SHOWN}."

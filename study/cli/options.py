@@ -12,7 +12,7 @@ from typing import Any, Literal
 import click
 
 from study.records.paths import DEFAULT_STORAGE
-from study.space_file import Space, load_space, with_caps, with_overrides, with_precision
+from study.space_file import Space, load_space, with_caps, with_overrides, with_precision, with_teacher_file
 from study.study import Study
 
 AUTO: Literal["auto"] = "auto"
@@ -39,6 +39,7 @@ class RunOptions:
     max_concurrent: int | None = None
     gpus_per_worker: float | Literal["auto"] | None = None
     workers_per_trial: int | None = None
+    teacher: str | None = None
     teacher_store: str = "on"
     precision: str | None = None
     address: str | None = None
@@ -99,6 +100,8 @@ def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study
         study = dataclasses.replace(study, workers_per_trial=options.workers_per_trial)
     if options.precision is not None:
         study = with_precision(study, options.precision)
+    if options.teacher is not None:
+        study = with_teacher_file(study, Path(options.teacher))
     if options.teacher_store == "off":
         study = dataclasses.replace(study, task=study.task.with_live_teacher())
     return space, study

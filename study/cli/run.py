@@ -75,6 +75,11 @@ The same command again continues where the last run ended, whatever ended it.
     help="Processes that train a trial together, each with a shard of every batch; instead of the space file's.",
 )
 @click.option(
+    "--teacher",
+    type=click.Path(),
+    help="Read the teacher from this .safetensors or .pth file instead of training it.",
+)
+@click.option(
     "--teacher-store",
     type=click.Choice(["on", "off"]),
     default="on",

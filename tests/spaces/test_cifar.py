@@ -15,7 +15,7 @@ from study.space.domains import find_domains, resolve_corners
 from study.space_file import load_space
 from study.study import Study
 from trainables.losses.dkd import DKD
-from trainables.training.schedules import Progress
+from trainables.training.schedules import Progress, value_at
 
 FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
 
@@ -58,10 +58,27 @@ def test_arms_match_the_assumptions(study: Study) -> None:
     if cifar_profiles.STANDARDISED_ASSUMPTION in study.assumptions:
         assert {loss.weight for loss in losses if loss.standardise} == {9}
     if cifar_profiles.LP_STAGES_ASSUMPTION in study.assumptions:
-        fixed = {loss.pruning for arm in study.arms if not arm.is_searched and (loss := arm.loss).needs_teacher}
-        (published,) = fixed - {0.0}
+        fixed = {arm.name: arm.loss.pruning for arm in study.arms if not arm.is_searched and arm.loss.needs_teacher}
+        (published,) = {share for name, share in fixed.items() if share and name not in OTHER_LP}
         values = [published.value_at(Progress(epoch, 4)) for epoch in range(4)]
         assert values == pytest.approx([0, 0.1333, 0.2667, 0.4], abs=1e-4)
+
+
+OTHER_LP = {"DKD + LP, 20 % throughout": 4 * [0.2], "DKD + LP, round steps": [0.0, 0.1, 0.2, 0.4]}
+"""The pruning ratios of each quarter of the run in arms that read P1's text in another way."""
+
+
+def test_lp_in_the_paper_profile_also_has_the_other_readings_of_its_text() -> None:
+    arms = {arm.name: arm for arm in load_space(FILES[0].parent / "lp_cifar.py", "paper", None).study.arms}
+    for name, expected in OTHER_LP.items():
+        assert (arms[name].versus, arms[name].published) == ("DKD", None)
+        assert [value_at(arms[name].loss.pruning, Progress(epoch, 4)) for epoch in range(4)] == expected
+
+
+@studies(FILES, "paper")
+def test_paper_profile_names_what_the_paper_gives_and_what_is_chosen(study: Study) -> None:
+    for start in ("Given by the paper: ", "Chosen here: "):
+        assert len([line for line in study.assumptions if line.startswith(start)]) == 1
 
 
 @every_study

@@ -10,6 +10,7 @@ from reports.analysis import published
 from study.space_file import load_space
 from study.study import Study
 from trainables.losses.none import NoDistillation
+from trainables.training.schedules import Progress, value_at
 
 SPACE = Path(__file__).parents[2] / "spaces" / "crowd_alpha.py"
 every_profile = pytest.mark.parametrize(
@@ -25,6 +26,15 @@ def test_all_of_the_papers_grid_is_compared_with_a_control(study: Study) -> None
     assert [getattr(arm.loss, "alpha", None) for arm in study.arms[1:5]] == [0.1, 0.3, 0.5, 0.7]
     assert [arm.name for arm in study.arms if arm.is_searched] == ["alpha searched"]
     assert all(study.find_comparison(arm) is control for arm in study.arms[1:])
+
+
+@every_profile
+def test_the_teachers_last_epoch_is_at_a_rate_of_nearly_nothing(study: Study) -> None:
+    teacher = study.task.teacher
+    rates = [
+        value_at(teacher.recipe.learning_rate, Progress(epoch, teacher.epochs)) for epoch in (0, teacher.epochs - 1)
+    ]
+    assert rates[1] < 0.01 * rates[0]
 
 
 @every_profile

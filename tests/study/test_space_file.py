@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from study.cli.resume import encode_source
 from study.errors import InputError
 from study.identity import describe, find_differences
 from study.preflight import check_inputs
-from study.space_file import load_space, with_overrides, with_precision
+from study.space_file import load_space, with_overrides, with_precision, with_teacher_file
 from tests.study.toy import toy
 from trainables.tasks.simulated import Simulated
 
@@ -108,6 +109,21 @@ def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path)
     assert with_overrides(study, **nothing).protocol == "P1"
     assert with_overrides(study, **(nothing | {"trials": 9})).protocol == "P1"
     assert with_overrides(study, **(nothing | {"epochs": 9})).protocol == ""
+
+
+def test_a_teachers_file_is_an_assumption_and_keeps_the_protocol(tmp_path: Path) -> None:
+    study = load_space(Path(cifar_profiles.__file__).parent / "lp_cifar.py", "paper", None).study
+    changed = with_teacher_file(study, tmp_path / "resnet110.pth")
+    assert changed.task == dataclasses.replace(
+        study.task, teacher=dataclasses.replace(study.task.teacher, weights=tmp_path / "resnet110.pth")
+    )
+    assert (changed.protocol, changed.assumptions[:-1]) == ("P1", study.assumptions)
+    assert changed.assumptions[-1].startswith("The teacher was read from resnet110.pth, given with --teacher")
+
+
+def test_a_task_without_a_teachers_file_refuses_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the teacher of this task is simulated; leave out --teacher"):
+        Simulated().with_teacher_file(tmp_path / "teacher.pth")
 
 
 def test_another_precision_leaves_the_papers_protocol() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,6 +17,7 @@ from trainables.distill import evaluate
 from trainables.losses.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
+from trainables.task import Outputs
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training import checkpoint
@@ -133,6 +135,23 @@ def test_teacher_is_kept_by_content_and_found_again(storage):
     assert [step.name for step in other.list_preparations(storage, PLAN)] == ["teacher", "outputs 0–100"]
     resplit = dataclasses.replace(TASK, split_seed=1)
     assert resplit.list_preparations(storage, PLAN), "another split would have shown the teacher validation images"
+
+
+def test_distances_to_the_teacher_are_the_kl_and_the_l2_of_the_logits(storage, tmp_path):
+    """P1, figure 3 plots the L2 distance; both are recorded by arms with a teacher alone."""
+    student, teacher = torch.randn(2, 5, 10, generator=torch.Generator().manual_seed(0))
+    kl, l2 = TASK.measure_distances(Outputs(student), Outputs(teacher.half()))
+    p, q = teacher.half().double().softmax(1).numpy(), student.double().softmax(1).numpy()
+    assert kl.item() == pytest.approx((p * np.log(p / q)).sum(axis=1).mean(), rel=1e-5)
+    squares = (student.numpy() - teacher.half().numpy().astype(np.float32)) ** 2
+    assert l2.item() == pytest.approx(np.sqrt(squares.sum(axis=1)).mean(), rel=1e-6)
+    assert TASK.measure_distances(Outputs(student), Outputs(student))[1].item() == 0
+    taught = metrics(list(TASK.train(job(TASK, storage, tmp_path / "taught", loss=DKD()))))
+    alone = metrics(list(TASK.train(job(TASK, storage, tmp_path / "alone", loss=NoDistillation()))))
+    names = {"train/teacher_distance", "train/teacher_l2"}
+    assert all(names <= row.keys() for row in taught)
+    assert not any(names & row.keys() for row in alone)
+    assert names <= TASK.metrics.keys()
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "published"])

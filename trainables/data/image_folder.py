@@ -1,18 +1,23 @@
 """Any folder of square photographs of faces, such as the images of CelebA-HQ and FFHQ.
 
-An image's split follows from its name alone. Boxes of face components are computed from a table of landmarks, if there
-is one. Not included: face detection and identities; a person may appear in more than one split.
+An image's split follows from its name alone, or from the first name of those with equal pixels. Boxes of face
+components are computed from a table of landmarks, if there is one. Not included: face detection and identities; a
+person may appear in more than one split.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from study.errors import InputError
 from study.identity import LOCATION
+from trainables.data.arrays.duplicates import hash_content
 from trainables.data.arrays.face_sr import (
     Photo,
     Selection,
@@ -20,8 +25,9 @@ from trainables.data.arrays.face_sr import (
     hash_to_fraction,
     load_sr_faces,
 )
+from trainables.data.arrays.image_listing import ALLOWED, ImageListing
 from trainables.data.arrays.landmarks import ORDER, POINTS, find_disorder, lie_inside, read_rows
-from trainables.data.arrays.source_files import read_image_header, stat_file
+from trainables.data.arrays.source_files import open_image, read_image_header, stat_file
 from trainables.data.folders import make_root_absolute
 
 LANDMARKS = "landmarks.csv"
@@ -30,13 +36,8 @@ LANDMARKS = "landmarks.csv"
 INNER = ("CelebA-HQ-img", "images1024x1024")
 """Folders of the photographs in the archives of CelebAMask-HQ and FFHQ, which contain other images too."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-ALLOWED = ", ".join(SUFFIXES)
-OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".tif", ".tiff", ".webp")
-"""Images that are not read; the note of the loaded set counts them."""
-
-THUMBNAILS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
-"""Folders in which systems keep small copies and deleted files; like files and folders that begin with a dot."""
+_SPLITTING = "by the first name of equal images"
+"""Part of the cache key: change it with the splits."""
 
 SMALLEST = 32
 """Least side of an image in pixels."""
@@ -74,14 +75,12 @@ class ImageFolder:
         without one colour for each pixel, or missing from the table of landmarks, and landmarks in another order.
         """
         root = self._find_images_folder()
-        listing = _Listing(root)
-        files = listing.files
+        listing = ImageListing(root)
+        files, left_out = listing.files, listing.describe_left_out()
         if not files:
-            left_out = listing.describe_left_out()
             raise InputError(f"{root} has no {ALLOWED}{left_out}: give the folder of the images with --data-dir")
         table = [LANDMARKS] if (root / LANDMARKS).is_file() else []
-        key = [self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
-        left_out = listing.describe_left_out()
+        key = [_SPLITTING, self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
         key += [left_out] if left_out else []
         name = f"folder {root.name}"
         return load_sr_faces(
@@ -96,21 +95,13 @@ class ImageFolder:
             raise InputError(f"{self.name}: {root} is not a folder; give the folder of the images with --data-dir")
         return next((root / inner for inner in INNER if (root / inner).is_dir()), root)
 
-    def _select_images(self, root: Path, listing: _Listing, with_landmarks: bool) -> Selection:
+    def _select_images(self, root: Path, listing: ImageListing, with_landmarks: bool) -> Selection:
         points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
         splits: tuple[list[Photo], ...] = ([], [], [])
-        greys, problems = 0, list[str]()
-        for file in listing.files:
-            try:
-                photo, grey = _read_photo(root, file, self.size, points)
-            except InputError as error:
-                problems.append(str(error))
-                continue
-            splits[self._assign_split(_strip_suffix(file))].append(photo)
-            greys += grey
-        if problems:
-            more = f"; so are {len(problems) - 1:,} more images" if len(problems) > 1 else ""
-            raise InputError(f"{problems[0]}{more}")
+        read = _read_photos(root, listing.files, self.size, points)
+        greys, originals = sum(grey for _, grey in read), _find_originals(root, listing.files)
+        for (photo, _), original in zip(read, originals, strict=True):
+            splits[self._assign_split(_strip_suffix(original))].append(photo)
         if not all(splits):
             found = ", ".join(
                 f"{len(split)} {name}" for split, name in zip(splits, ("train", "val", "test"), strict=True)
@@ -118,9 +109,12 @@ class ImageFolder:
             raise InputError(
                 f"{root} has {found} images: every split needs at least one; add images, or give larger shares"
             )
+        copies = sum(file != original for file, original in zip(listing.files, originals, strict=True))
         note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "")
-        note += listing.describe_left_out()
-        return Selection((splits[0], splits[1], splits[2]), note)
+        note += (
+            f", {copies:,} exact {'copies' if copies > 1 else 'copy'} in the split of the original" if copies else ""
+        )
+        return Selection((splits[0], splits[1], splits[2]), note + listing.describe_left_out())
 
     def _assign_split(self, name: str) -> int:
         """Return an image's split, 0 train, 1 val, 2 test, which stays the same when images are added."""
@@ -128,54 +122,37 @@ class ImageFolder:
         return 2 if share < self.test else int(share < self.test + self.val)
 
 
-class _Listing:
-    """The images below a folder, also behind links to folders, and counts of files that were left out."""
+def _find_originals(root: Path, files: Sequence[str]) -> list[str]:
+    """Return for each image the first one with the same pixels, which is the image itself if there is no other."""
 
-    def __init__(self, root: Path):
-        self.files: list[str] = []
-        self._root, self._seen = root, set[tuple[int, int]]()
-        self._hidden = self._other = 0
-        folders = [str(root)]
-        while folders:  # folders first, then what links lead to: an image has one name, the one without a link
-            folders = sorted(link for folder in folders for link in self._add_folder(folder))
-        self.files.sort()
+    def hash_file(file: str) -> bytes:
+        return hash_content(np.asarray(open_image(root / file).convert("RGB"))).tobytes()
 
-    def describe_left_out(self) -> str:
-        """Return how many images were left out and why; empty if none were."""
-        counts = {"hidden files and thumbnails": self._hidden, f"images of other types than {ALLOWED}": self._other}
-        return "".join(f", {count:,} {what} left out" for what, count in counts.items() if count)
-
-    def _add_folder(self, top: str) -> list[str]:
-        """List the images of a folder and those in it; return links to further folders."""
-        links: list[str] = []
-        for folder, inner, names in os.walk(top, onerror=_raise_unreadable):
-            status = os.stat(folder)  # noqa: PTH116 - a Path for each of many folders takes longer
-            is_new = (status.st_dev, status.st_ino) not in self._seen
-            self._seen.add((status.st_dev, status.st_ino))
-            paths = [os.path.join(folder, name) for name in inner]  # noqa: PTH118
-            links += [path for path in paths if os.path.islink(path)]  # noqa: PTH114
-            inner[:] = inner if is_new else []
-            for name in names if is_new else ():
-                self._add_file(folder, name)
-        return links
-
-    def _add_file(self, folder: str, name: str) -> None:
-        path = Path(folder, name).relative_to(self._root)
-        suffix = path.suffix.lower()
-        if any(part.startswith(".") or part in THUMBNAILS for part in path.parts):
-            self._hidden += suffix in SUFFIXES
-        elif suffix in SUFFIXES:
-            self.files.append(path.as_posix())
-        else:
-            self._other += suffix in OTHER_SUFFIXES
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be read ({error.strerror}): check its permissions, or remove it")
+    first: dict[bytes, str] = {}
+    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it decodes
+        return [
+            first.setdefault(content, file) for content, file in zip(threads.map(hash_file, files), files, strict=True)
+        ]
 
 
 def _strip_suffix(file: str) -> str:
     return os.path.splitext(file)[0]  # noqa: PTH122 - a Path for each of many files takes longer
+
+
+def _read_photos(
+    root: Path, files: Sequence[str], size: int, points: Mapping[str, Sequence[float]] | None
+) -> list[tuple[Photo, bool]]:
+    """Return each image, and True if it is grey. Raises InputError for those that cannot be used: one, and a count."""
+    photos, problems = list[tuple[Photo, bool]](), list[str]()
+    for file in files:
+        try:
+            photos.append(_read_photo(root, file, size, points))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        more = f"; {len(problems) - 1:,} more images cannot be used" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    return photos
 
 
 def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[float]] | None) -> tuple[Photo, bool]:

@@ -17,8 +17,9 @@ from scipy.io import loadmat
 
 from study.errors import InputError
 from study.identity import LOCATION
+from trainables.data.arrays.duplicates import ImageHashes, group_equal, hash_images
 from trainables.data.arrays.source_files import check_colours, open_image
-from trainables.data.arrays.splits import Pixels
+from trainables.data.arrays.splits import Labels, Pixels
 from trainables.data.folders import find_folder, make_root_absolute
 from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
@@ -73,6 +74,17 @@ class CrowdSet:
                 digest.update(repr(array.shape).encode())
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
+        """The hashes of the pool's photographs, and of the test photographs."""
+        pool, test = ([scene.image for scene in scenes] for scenes in (self.train, self.test))
+        return hash_images(pool, photographs=True), hash_images(test, photographs=True)
+
+    @cached_property
+    def equal(self) -> Labels:
+        """(N,): for each photograph of the pool the position of the first one with the same content."""
+        return group_equal(hash_images([scene.image for scene in self.train], photographs=False))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from study.errors import InputError
 from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
 from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.reconstruction import Reconstruction
 from trainables.task import Outputs
 from trainables.training.nets import to_device
 from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
@@ -62,7 +63,8 @@ class AdversarialFeatures:
     F: the last features (B, C, H, W) of student and teacher. D takes one step of Adam after each of the student's.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: P2, equations 1 and 2; Mao et al. 2017 with a = 0, b = c = 1; Chung et al. 2020. P2 prints weights of 1 and
-    specifies neither the discriminator nor its training.
+    specifies neither the discriminator nor its training. Its objective as printed is AdversarialFeatures(1.0,
+    reconstruction=Reconstruction("l2norm", perceptual_norm="l2norm", perceptual_weight=1.0)).
     """
 
     weight: FloatOrSchedule = 1e-3
@@ -73,6 +75,8 @@ class AdversarialFeatures:
     adapter: Adapter | None = None
     """Required for nets of different width."""
     task_weight: FloatOrSchedule = 1.0
+    reconstruction: Reconstruction | None = None
+    """A task loss of the arm's own, in place of the task's."""
 
     needs_teacher: ClassVar[bool] = True
 
@@ -82,6 +86,7 @@ class AdversarialFeatures:
         check_range("learning_rate", self.learning_rate, low=0)
         check_type("discriminator", self.discriminator, PatchDiscriminator, "PatchDiscriminator(…)")
         check_type("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
+        check_type("reconstruction", self.reconstruction, Reconstruction | None, "None, or Reconstruction(…)")
         if not is_unresolved(self.betas) and not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas is {self.betas}; allowed are two numbers from 0 to below 1")
 

@@ -1,11 +1,13 @@
 """M-SFANet, the teacher of crowd counting: VGG-16, context at several scales, decoders for density and attention.
 
-Layers of the front end are numbered as torchvision's `vgg16_bn().features`, so that its ImageNet weights fit. Not
-included: M-SegNet, with which the paper averages its best figures, and the names of the authors' checkpoints.
+Layers of the front end are numbered as torchvision's `vgg16_bn().features`, so that its ImageNet weights fit;
+`AUTHORS_NAMES` are those of the authors' checkpoints. Not included: M-SegNet, with which the paper averages its best
+figures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -77,6 +79,16 @@ class DualPath(nn.Module):
         self.attention = nn.Sequential(_make_conv(w // 2, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
         self.density = _make_conv(w // 2, 1, 1)
 
+    def expect_authors_state(self) -> dict[str, Tensor]:
+        """Return the state of this net under the names of the authors' checkpoints, with a norm that they never use."""
+        state = {_to_authors_name(name): tensor for name, tensor in self.state_dict().items()}
+        unused = nn.BatchNorm2d(1).state_dict()
+        return state | {f"{AUTHORS_UNUSED}.{name}": tensor for name, tensor in unused.items()}
+
+    def rename_authors_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state of an authors' checkpoint under the names of this net, without the norm it does not use."""
+        return {name: state[_to_authors_name(name)] for name in self.state_dict()}
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return density and attention maps, (B, 1, H/2, W/2) each, of images (B, C, H, W)."""
         taps, x = [], images
@@ -94,7 +106,8 @@ class Context(nn.Module):
     """CAN: means over 1, 4, 9 and 36 cells of the image, weighted at each pixel by their contrast with it.
 
     s_k = upsampled means, w_k = sigmoid(conv(x − s_k)), out = ReLU(conv([Σ w_k·s_k / Σ w_k, x])).
-    (B, C, H, W) → (B, C, H, W). Source: Liu et al. 2019, equations 1 to 5.
+    (B, C, H, W) → (B, C, H, W). Means are upsampled with align_corners=False, unlike all else in M-SFANet, as in the
+    authors' code. Source: Liu et al. 2019, equations 1 to 5.
     """
 
     SCALES = (1, 2, 3, 6)
@@ -108,7 +121,7 @@ class Context(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weighted, total = torch.zeros_like(x), torch.zeros_like(x)
         for scale, conv in zip(self.SCALES, self.means, strict=True):
-            mean = _resize_like(conv(F.adaptive_avg_pool2d(x, scale)), x)
+            mean = F.interpolate(conv(F.adaptive_avg_pool2d(x, scale)), size=x.shape[-2:], mode="bilinear")
             weight = torch.sigmoid(self.contrast(x - mean))
             weighted, total = weighted + weight * mean, total + weight
         return F.relu(self.join(torch.cat([weighted / total, x], dim=1)))
@@ -130,6 +143,38 @@ class Decoder(nn.Module):
         x = self.to_eighth(torch.cat([_resize_like(sixteenth, eighth), eighth], dim=1))
         x = self.to_quarter(torch.cat([_resize_like(x, quarter), quarter, _resize_like(sixteenth, quarter)], dim=1))
         return self.to_half(torch.cat([_resize_like(x, half), half], dim=1))  # type: ignore[no-any-return]
+
+
+def _list_authors_names() -> dict[str, str]:
+    """Return the name of each layer with weights, from ours to that of the authors' checkpoints."""
+    stages = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
+    convs = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
+    names = {f"vgg.{place}": f"vgg.conv{stage}.conv" for place, stage in zip(convs, stages, strict=True)}
+    names |= {f"vgg.{place + 1}": f"vgg.conv{stage}.bn" for place, stage in zip(convs, stages, strict=True)}
+    names |= {f"context.means.{scale}": f"spm.can.scales.{scale}.1" for scale in range(4)}
+    names |= {"context.contrast": "spm.can.weight_net", "context.join": "spm.can.bottleneck"}
+    names |= {f"aspp.convs.{rate}.0": f"spm.assp.aspp{rate + 1}.atrous_conv" for rate in range(4)}
+    names |= {f"aspp.convs.{rate}.1": f"spm.assp.aspp{rate + 1}.bn" for rate in range(4)}
+    names |= {f"aspp.convs.4.{layer}": f"spm.assp.global_avg_pool.{layer}" for layer in (1, 2)}
+    names |= {"aspp.project.0": "spm.assp.conv1", "aspp.project.1": "spm.assp.bn1"}
+    blocks = ("to_eighth.0", "to_eighth.3", "to_quarter.0", "to_quarter.3", "to_half.0", "to_half.3", "to_half.6")
+    for ours, theirs in (("density_path", "dmp"), ("attention_path", "amp")):
+        for number, block in enumerate(blocks, 1):
+            part, place = block.split(".")
+            names[f"{ours}.{block}"] = f"{theirs}.conv{number}.conv"
+            names[f"{ours}.{part}.{int(place) + 1}"] = f"{theirs}.conv{number}.bn"
+    return names | {"attention.0": "conv_att.conv", "attention.1": "conv_att.bn", "density": "conv_out.conv"}
+
+
+AUTHORS_NAMES = _list_authors_names()
+AUTHORS_UNUSED = "conv_out.bn"
+"""A batch norm that the authors' checkpoints contain and their net does not use."""
+
+
+def _to_authors_name(name: str) -> str:
+    """Return the authors' name of a tensor: "density.weight" → "conv_out.conv.weight"."""
+    layer, _, tensor = name.rpartition(".")
+    return f"{AUTHORS_NAMES[layer]}.{tensor}"
 
 
 _TAPS = (12, 22, 32, 42)

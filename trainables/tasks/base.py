@@ -15,11 +15,14 @@ from typing import Any, ClassVar, Generic, Self
 import torch
 from torch import Tensor, nn
 
+from study.errors import InputError
 from study.identity import describe, digest
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
+from trainables.data.arrays.duplicates import describe_duplicates
 from trainables.distill import distill
 from trainables.export.cost import measure_cost
+from trainables.losses.reconstruction import get_reconstruction
 from trainables.task import (
     Batch,
     Dataset,
@@ -61,7 +64,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     Where the defaults do not fit, override `outputs` (a net returns more than its prediction), `sample_batch`, `panels`
     (pictures for the report), `output_bytes` (teacher outputs are worth storing), `train_scores`, `data_record`,
-    `evaluation_batch_sizes`. Add a field for each setting: all of them identify the teacher.
+    `further_distances` with `measure_distances`, `evaluation_batch_sizes`. Add a field for each setting: all of them
+    identify the teacher.
     tests/trainables/tasks/test_base.py holds a complete task.
     """
 
@@ -79,6 +83,9 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     evaluation_batch_sizes: ClassVar[Mapping[str, int]] = {"cpu": 8, "cuda": 32}
     """Samples evaluated at once, by device; 1 where images differ in size."""
+
+    further_distances: ClassVar[Sequence[Metric]] = ()
+    """Metrics of the distance to the teacher in addition to `teacher_distance`, recorded on the training split."""
 
     # -- what a task must define ---------------------------------------------------------------------------------------
 
@@ -128,6 +135,19 @@ class DistillationTask(ABC, Generic[LoadedT]):
         """Size of one stored teacher output, float16; None if it is too large to store, or losses read features."""
         return None
 
+    def adapt_to(self, loss: DistillationLoss) -> Self:
+        """Return the task under which an arm of this loss is trained, of this task's data, nets and metrics.
+
+        Raises InputError for a loss with a task loss of its own, which super-resolution alone has.
+        """
+        if get_reconstruction(loss) is not None:
+            raise InputError(f"{type(loss).__name__} has a reconstruction, which {type(self).__name__} does not know")
+        return self
+
+    def measure_distances(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Return the `teacher_distance` and the M `further_distances`, in their order: (1 + M,)."""
+        return self.teacher_distance(student, teacher)[None]
+
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         """Return the net's outputs for a batch."""
         return Outputs(net(batch.inputs))
@@ -136,12 +156,22 @@ class DistillationTask(ABC, Generic[LoadedT]):
         """Return a batch on which `check` tries nets and losses; two samples, so that a stray `squeeze()` shows."""
         return self.examples("val", "cpu").batch(torch.arange(2), torch.zeros(2, dtype=torch.int64))
 
+    def predict_classes(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Return predicted and true classes of a batch, int64 of one shape; None where predictions are no classes.
+
+        Teachers from files are checked by them for labels in another order (teacher/label_order.py).
+        """
+        return None
+
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """Return the pictures of a batch of one test example; none where there is nothing to look at."""
         return ()
 
     def data_record(self) -> dict[str, Any]:
-        """Return further facts on the data for study.json: classes, metrics that could not be measured."""
+        """Return further facts on the data for study.json: classes, metrics that could not be measured.
+
+        A `note` is added to that of the data.
+        """
         return {}
 
     def build_for_checks(self, model: ModelSpec) -> nn.Module:
@@ -151,6 +181,10 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def teacher_net(self, context: TrialContext) -> nn.Module:
         """Return the net that the teacher's training starts from."""
         return self.build(self.teacher.model)
+
+    def load_teacher_file(self, path: Path) -> nn.Module:
+        """Return the teacher with the weights in a file. Raises InputError for a file that does not fit."""
+        return teachers.load_weights(self.build(without_pretrained(self.teacher.model)), path)
 
     # -- for the training loop -----------------------------------------------------------------------------------------
 
@@ -194,7 +228,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """Every metric that a result may contain, by `split/name`."""
-        return name_metrics(self.scores, self.train_scores)
+        return name_metrics(self.scores, self.train_scores, self.further_distances)
 
     def check(
         self,
@@ -207,12 +241,25 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
         Raises InputError naming what is missing or wrong.
         """
+        for loss in losses:
+            self.adapt_to(loss)
         loaded, key = self.loaded, self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val", "test")}
         check_students(self, students, losses, storage, trained_on)
-        about = {"name": loaded.name, "note": loaded.note, "complete": loaded.complete}
-        data = about | {"fingerprint": loaded.fingerprint} | sizes | self.data_record()
+        duplicates, further = self._describe_duplicates(), self.data_record()
+        note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
+        about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
+        data = about | {"fingerprint": loaded.fingerprint} | sizes | further
         return {"data": data, "teacher": {"fingerprint": key}}
+
+    def _describe_duplicates(self) -> str:
+        """Return a sentence on images that occur in several splits, if the data have hashes; else empty."""
+        hashes = getattr(self.loaded, "hashes", None)
+        if hashes is None:
+            return ""
+        pool, test = hashes
+        train, val = (pool.select(self.positions(split).numpy()) for split in ("train", "val"))
+        return describe_duplicates({"training": train, "validation": val, "test": test})
 
     def with_shorter_preparations(self, share: float) -> Self:
         epochs = max(1, round(self.teacher.epochs * share))
@@ -223,6 +270,9 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     def with_live_teacher(self) -> Self:
         return self if self.output_bytes is None else replace(self, teacher_store=False)
+
+    def with_teacher_file(self, path: Path) -> Self:
+        return replace(self, teacher=replace(self.teacher, weights=path))
 
     def list_artifacts(self) -> tuple[str, ...]:
         return preparing.artifact_folders(self)
@@ -239,7 +289,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         with gpu_memory_share(context):
             teacher = sources.open_teacher(self, context)
-            yield from distill(self, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
+            task = self.adapt_to(context.loss)
+            yield from distill(task, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
 
     def profile(self, context: TrialContext, batches: int) -> TrialProfile:
         return profile_trial(self, context, batches)

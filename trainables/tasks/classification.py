@@ -41,6 +41,7 @@ class Classification(DistillationTask[ImageSet]):
     scores = (Metric("accuracy", "max", "%", 2),)
     prediction = "class logits (B, K); their softmax gives probabilities"
     evaluation_batch_sizes: ClassVar = {"cpu": 64, "cuda": 1024}  # small for a core's cache, large to fill a GPU
+    further_distances = (Metric("teacher_l2", "min", label="L2 distance to the teacher"),)
     capturable: ClassVar[bool] = True
     """Its training steps can be captured as a CUDA graph (training/cuda_graph.py)."""
 
@@ -66,7 +67,8 @@ class Classification(DistillationTask[ImageSet]):
 
     def positions(self, split: Split) -> Tensor:
         labels = self.loaded.train_labels
-        splits = split_pool(labels, len(self.loaded.test_labels), self.validation, self.split_seed)
+        loaded = self.loaded
+        splits = split_pool(labels, len(loaded.test_labels), self.validation, self.split_seed, loaded.equal)
         return torch.from_numpy(splits[split])
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -76,6 +78,17 @@ class Classification(DistillationTask[ImageSet]):
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """KL(teacher ‖ student) of the untempered probabilities (B, K), mean over the batch."""
         return kl_divergence(student.prediction.float(), teacher.prediction.float()).mean()
+
+    def measure_distances(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Return the `teacher_distance`, and ‖z_s − z_t‖₂ of the logits (B, K), mean over the batch: (2,).
+
+        Source of the second: P1, figure 3, which does not state if outputs are logits or probabilities.
+        """
+        difference = student.prediction.float() - teacher.prediction.float()
+        return torch.stack([self.teacher_distance(student, teacher), difference.norm(dim=1).mean()])
+
+    def predict_classes(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        return outputs.prediction.argmax(dim=1), batch.targets
 
     def meters(self, device: str, split: Split) -> Accuracy:
         return Accuracy(device)

@@ -69,7 +69,7 @@ def _try_teacher(task: DistillationTask[Any], storage: Path, sample: Batch) -> O
     """Return the teacher's outputs; where it is still to be trained, check what its training needs."""
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
-        teachers.load_weights(task.build(without_pretrained(model)), weights)
+        task.load_teacher_file(weights)
     elif teachers.read_record(storage, task.teacher_key) is None:
         _check_last_batch(task, model, task.teacher.recipe, "train", sample)
         return _try_net(task, task.build_for_checks(model), sample)

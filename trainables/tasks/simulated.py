@@ -149,6 +149,9 @@ class Simulated:
     def with_live_teacher(self) -> Simulated:
         return self
 
+    def with_teacher_file(self, path: Path) -> Simulated:
+        raise InputError(f"the teacher of this task is simulated; leave out --teacher {path}")
+
     def list_artifacts(self) -> tuple[str, ...]:
         return ("teachers/simulated",)
 

@@ -6,8 +6,9 @@ The steps to do follow from the files that exist, so no study makes anything twi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from trainables.losses.none import NoDistillation
 from trainables.task import count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
+from trainables.teacher.label_order import count_confusions, find_label_order
 from trainables.teacher.sources import OUTPUTS_FOLDER, open_net, store_folder, store_key
 from trainables.training import checkpoint
 from trainables.training.nets import to_device
@@ -97,16 +99,24 @@ def _train_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterat
 def _import_teacher(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
     assert task.teacher.weights is not None
     started = time.perf_counter()
-    net = task.build(without_pretrained(task.teacher.model))
-    net = to_device(teachers.load_weights(net, task.teacher.weights), context.device)
+    net = to_device(task.load_teacher_file(task.teacher.weights), context.device)
     metrics = evaluate(task, net, "val", context.device)
     result = EpochResult(epoch=1, metrics=metrics, schedules={}, seconds=time.perf_counter() - started)
-    _test_and_save(task, context, net, result, f"file {task.teacher.weights.name}")
+    confusions = count_confusions(task, net, context.device)
+    order = None if confusions is None else find_label_order(confusions)
+    _test_and_save(
+        task, context, net, result, f"file {task.teacher.weights.name}", {"label_order": order} if order else {}
+    )
     yield result
 
 
 def _test_and_save(
-    task: DistillationTask[Any], context: TrialContext, net: nn.Module, result: EpochResult, source: str
+    task: DistillationTask[Any],
+    context: TrialContext,
+    net: nn.Module,
+    result: EpochResult,
+    source: str,
+    findings: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Add test metrics, which select nothing: they are the report's reference row; and store the teacher with them."""
     result["metrics"] |= evaluate(task, net, "test", context.device)
@@ -117,6 +127,7 @@ def _test_and_save(
         "metrics": result["metrics"],
         "fingerprint": task.teacher_key,
         "description": describe(task.teacher),
+        **findings,
     }
     exhibits.write_panels(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
     teachers.save_teacher(context.storage, task.teacher_key, net.state_dict(), record)

@@ -134,11 +134,15 @@ def load_weights(net: nn.Module, path: Path) -> nn.Module:
 
     Raises InputError if the file is unreadable, of another architecture or class count, or not finite.
     """
-    state = read_net(path, net.state_dict())
+    return fill_net(net, read_net(path, net.state_dict()), path)
+
+
+def fill_net(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Load the state read from a file into `net`, and return it. Raises InputError for numbers that are not finite."""
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"teacher file {path} contains numbers that are not finite, in {name}: give another file")
-    net.load_state_dict(state)
+    net.load_state_dict(dict(state))
     return net
 
 

@@ -69,6 +69,9 @@ class ProcessGroup:
     def broadcast_buffers(self, net: nn.Module) -> None:
         """Replace each worker's running statistics by those of rank 0."""
 
+    def barrier(self) -> None:
+        """Wait until all workers have got here."""
+
 
 class DistributedGroup(ProcessGroup):
     """Two or more workers, connected by torch.distributed."""
@@ -99,6 +102,9 @@ class DistributedGroup(ProcessGroup):
     def broadcast_buffers(self, net: nn.Module) -> None:
         for buffer in net.buffers():
             dist.broadcast(buffer, 0)
+
+    def barrier(self) -> None:
+        dist.barrier()
 
 
 SINGLE_PROCESS = ProcessGroup()

@@ -87,6 +87,36 @@ class Staircase:
         return min(self.start, self.end), max(self.start, self.end)
 
 
+@dataclass(frozen=True, init=False)
+class Values:
+    """The given values, one after the other, each for an equal share of the run: Values(0.0, 0.1, 0.2, 0.4).
+
+    A run of fewer epochs than values takes one value an epoch, spread from the first to the last; a run of one epoch
+    takes the last one. Any of the values may be a domain.
+    Raises InputError for no value, or one that is not finite.
+    """
+
+    values: tuple[float, ...]
+
+    constant_within_epochs: ClassVar[bool] = True
+
+    def __init__(self, *numbers: float, values: tuple[float, ...] = ()) -> None:
+        object.__setattr__(self, "values", tuple(numbers or values))
+        if not self.values:
+            raise InputError("Values() has no value; write at least one, Values(0.0, 0.1, 0.2, 0.4)")
+        for value in self.values:
+            check_range("a value of a schedule", value)
+
+    def value_at(self, progress: Progress) -> float:
+        plateaus = min(len(self.values), progress.epochs)
+        plateau = int(progress.epoch * plateaus / progress.epochs)
+        last = len(self.values) - 1
+        return self.values[round(plateau * last / (plateaus - 1)) if plateaus > 1 else last]
+
+    def bounds(self) -> tuple[float, float]:
+        return min(self.values), max(self.values)
+
+
 @dataclass(frozen=True)
 class MultiStep:
     """start·factor^m, m the number of `shares` of the run that are complete: torch's MultiStepLR, relative to the run.

@@ -20,7 +20,7 @@ def test_finds_the_figure_of_a_paper() -> None:
 def test_finds_the_figure_of_one_of_several_settings() -> None:
     assert len({row.setting for row in published.find_figures("P4", "mcnn", "kd")}) > 1
     figures = {row.metric: row.value for row in published.find_figures("P4", "mcnn", "kd alpha=0.1")}
-    assert figures == {"mae": 90.86, "rmse": 172.99}
+    assert figures == {"mae": 90.86, "rmse": 172.99, "size_mb": 0.543}
 
 
 @pytest.mark.parametrize(

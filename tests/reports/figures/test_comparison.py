@@ -56,20 +56,22 @@ def test_curves_fall_back_to_train(study: Path) -> None:
     assert [trace.name for trace in drawn.figure.data if trace.name] == ["none", "DKD", "DKD + LP searched"]
 
 
+DISTANCE = "train/teacher_distance"
+
+
 @pytest.fixture
 def with_distances(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Writer:
     """A study in which the two arms with a teacher record their distance to it."""
-    monkeypatch.setattr("tests.reports.fake_study.METRICS", {**METRICS, figures.TEACHER_DISTANCE: "min"})
+    monkeypatch.setattr("tests.reports.fake_study.METRICS", {**METRICS, DISTANCE: "min"})
     cells = {"resnet8 / DKD": 1.0, "resnet8 / DKD + LP searched": 2.0}
     for row in writer.fill().epochs:
         if row["cell"] in cells:
-            row[figures.TEACHER_DISTANCE] = cells[row["cell"]] / row["epoch"]
+            row[DISTANCE] = cells[row["cell"]] / row["epoch"]
     return writer
 
 
 def test_distances_are_those_of_arms_with_a_teacher(with_distances: Writer) -> None:
-    drawn = figures.draw_distances(load_study(with_distances.write()), "resnet8")
-    assert drawn is not None
+    (drawn,) = figures.draw_distances(load_study(with_distances.write()), "resnet8")
     lines = [trace for trace in drawn.figure.data if trace.name]
     assert [line.name for line in lines] == ["DKD", "DKD + LP searched"]
     assert list(drawn.figure.data[-2:]) == lines, "lines lie over all bands"
@@ -80,15 +82,29 @@ def test_distances_are_those_of_arms_with_a_teacher(with_distances: Writer) -> N
 
 def test_distances_over_orders_of_magnitude_are_logarithmic(with_distances: Writer) -> None:
     for row in with_distances.epochs:
-        if row["epoch"] == EPOCHS and figures.TEACHER_DISTANCE in row:
-            row[figures.TEACHER_DISTANCE] = 1e-3
-    drawn = figures.draw_distances(load_study(with_distances.write()), "resnet8")
-    assert drawn is not None
+        if row["epoch"] == EPOCHS and DISTANCE in row:
+            row[DISTANCE] = 1e-3
+    (drawn,) = figures.draw_distances(load_study(with_distances.write()), "resnet8")
     assert drawn.figure.layout.yaxis.type == "log"
 
 
 def test_distances_are_absent_where_nobody_told_them(study: Path) -> None:
-    assert figures.draw_distances(load_study(study), "resnet8") is None
+    assert not list(figures.draw_distances(load_study(study), "resnet8"))
+
+
+def test_each_recorded_distance_has_a_figure(with_distances: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.reports.fake_study.METRICS", {**METRICS, DISTANCE: "min", "train/teacher_l2": "min"})
+    label = {"direction": "min", "unit": "", "digits": 4, "label": "L2 distance to the teacher"}
+    with_distances.study["metrics"] = {"train/teacher_l2": label}
+    for row in with_distances.epochs:
+        if DISTANCE in row:
+            row["train/teacher_l2"] = 3 * row[DISTANCE]
+    drawn = list(figures.draw_distances(load_study(with_distances.write()), "resnet8"))
+    assert {figure.name for figure in drawn} == {"distances", "distances-teacher_l2"}
+    l2 = next(figure for figure in drawn if figure.name != "distances")
+    assert l2.title == "resnet8: L2 distance to the teacher"
+    line = next(trace for trace in l2.figure.data if trace.name == "DKD")
+    assert list(line.y) == pytest.approx([3 / epoch for epoch in range(1, EPOCHS + 1)], rel=1e-5)
 
 
 def test_history_marks_stopped_and_failed_trials(study: Path) -> None:

@@ -15,9 +15,13 @@ def test_declared_unit_digits_and_label_are_how_a_metric_is_written() -> None:
     assert make_metric("test/psnr", {"direction": "max", "unit": "", "digits": 0, "label": ""}).label == "test psnr"
 
 
+ADDED_SINCE = {"miou"}
+"""Metrics that no study of schema 1 has."""
+
+
 @pytest.mark.parametrize("task", [Classification, CrowdCounting, FaceParsing, FaceSR])
 def test_metrics_of_tasks_are_written_as_they_were_in_schema_1(task: type) -> None:
-    for metric in task.scores:  # type: ignore[attr-defined]
+    for metric in [metric for metric in task.scores if metric.name not in ADDED_SINCE]:  # type: ignore[attr-defined]
         name = f"test/{metric.name}"
         assert make_metric(name, describe_metric(metric)) == make_metric(name, "max")
 

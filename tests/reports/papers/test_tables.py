@@ -13,7 +13,16 @@ from reports.analysis import published
 from reports.build import build, write_tables
 from reports.format.table import Table, to_markdown
 from reports.load import StudyRecords, load_study
-from reports.papers.layouts import LAYOUTS, P0_TABLE_1, P1_TABLE_1, P2_TABLE_1, P4_TABLE_1, P4_TABLE_2
+from reports.papers.layouts import (
+    LAYOUTS,
+    P0_TABLE_1,
+    P0_TABLE_2,
+    P0_TABLE_3,
+    P1_TABLE_1,
+    P2_TABLE_1,
+    P4_TABLE_1,
+    P4_TABLE_2,
+)
 from reports.papers.schema import Layout, combine, expand_roles, find_figure
 from reports.papers.tables import make_paper_table, make_tables
 from tests.reports.fake_study import DKD, SEARCHED, Writer
@@ -63,16 +72,22 @@ def mean_of(values: list[float]) -> str:
 def test_measured_and_published_figures_share_cells_under_the_papers_protocol(crowds: Writer) -> None:
     crowds.study["protocol"] = "P4"
     table = make_paper_table(written(crowds, test__rmse="2"), P4_TABLE_1)
-    assert table.columns == ("net", "parameters (weights) [a]", "MAE", "RMSE [b]")
+    assert table.columns == ("net", "parameters", "size, MB [a]", "MAE", "RMSE [b]")
     rows = rows_of(table)
     assert rows["M-SFANet (teacher)"] == (
-        "22,904,388 (91.618 MB)",
-        "4.70 (n = 1); published 57.55 [e], epoch not stated",
-        "6.25 (n = 1); published 94.48 [e], epoch not stated",
+        "22,904,388",
+        "91.618; published 366.6 [e], epoch not stated",
+        "4.70 (n = 1); published 57.55 [f], epoch not stated",
+        "6.25 (n = 1); published 94.48 [f], epoch not stated",
     )
     mae = f"{mean_of(TENTH)}; published 90.86, epoch not stated"
     rmse = f"{mean_of([value + 2 for value in TENTH])}; published 172.99, epoch not stated"
-    assert rows["MCNN with KD, alpha 0.1 [c][d]"] == ("133,705 (0.535 MB)", mae, rmse)
+    assert rows["MCNN with KD, alpha 0.1 [c][d]"] == (
+        "133,705",
+        "0.535; published 0.543 [h], epoch not stated",
+        mae,
+        rmse,
+    )
     assert set(table.kinds) == {""}
 
 
@@ -116,7 +131,7 @@ def test_a_student_that_the_paper_lacks_has_rows_without_published_figures(crowd
     crowds.study["protocol"], crowds.students = "P4", ["mcnn-0.35", "mcnn"]
     rows = rows_of(make_paper_table(written(crowds), P4_TABLE_1))
     assert list(rows)[-1] == "mcnn-0.35 with KD, alpha 0.1"
-    assert rows["mcnn-0.35 with KD, alpha 0.1"] == ("– not in this study", mean_of(TENTH), "– no result")
+    assert rows["mcnn-0.35 with KD, alpha 0.1"] == (*2 * ("– not in this study",), mean_of(TENTH), "– no result")
 
 
 def test_best_validation_epoch_is_shown_next_to_the_last_one(crowds: Writer) -> None:
@@ -188,9 +203,7 @@ def test_every_published_figure_is_in_a_table() -> None:
     for layout in LAYOUTS:
         columns = tuple(expand_roles(layout.columns, layout.names))
         shown |= {find_figure(layout, combine(r, c)) for r in expand_roles(layout.rows, layout.names) for c in columns}
-    assert {row for row in published.load_figures() if row not in shown} == {
-        row for row in published.load_figures() if row.metric == "size_mb"
-    }
+    assert {row for row in published.load_figures() if row not in shown} == set()
 
 
 @pytest.mark.parametrize("protocol", [True, False], ids=["beside", "greyed"])
@@ -265,14 +278,78 @@ def test_another_net_of_the_table_is_measured_in_its_own_row_alone(writer: Write
     assert not [title for title in rows if title.startswith("rcan")]
 
 
-def test_face_parsing_shows_parameters_of_teacher_and_students(writer: Writer) -> None:
-    writer.students, writer.published = ["small_fcn-8"], {"none": "none"}
-    writer.study["students"] = {"small_fcn-8": {"parameters": 22_115}}
-    writer.study["teacher"] = {"name": "small_fcn-16", "parameters": 86_963, "metrics": {"test/f1": 0.7129}}
-    rows = rows_of(make_paper_table(load_study(writer.fill().write()), P0_TABLE_1))
-    assert rows["small_fcn-16 (teacher)"] == ("this study", "86,963", "71.29 (n = 1)", "– no result")
-    assert rows["small_fcn-8"][1] == "22,115"
-    assert rows["ResNet-18, FCN"][1:] == ("–", "73.41, epoch not stated", "91.56, epoch not stated")
+@pytest.fixture
+def faces(writer: Writer) -> Writer:
+    """A study of P0's known methods on two of its students."""
+    writer.students, writer.searched = ["resnet34_fcn", "resnet18_fcn"], set()
+    writer.arms = {"no distillation": [0.71, 0.73], "KD": [0.74, 0.75], "KD-STD": [0.69, 0.7]}
+    writer.versus = dict.fromkeys(writer.arms, "no distillation") | {"no distillation": None}
+    writer.published = {"no distillation": "none", "KD": "kd", "KD-STD": "kd_std"}
+    writer.study |= {"metric": "val/f1", "test_metric": "test/f1", "protocol": "P0"}
+    percent = {"direction": "max", "unit": "%", "digits": 2, "label": ""}
+    writer.study["metrics"] = dict.fromkeys(("val/f1", "test/f1", "test/miou", "test/accuracy"), percent)
+    scores = {"test/f1": 0.8712, "test/miou": 0.7801, "test/accuracy": 0.9504}
+    writer.study["teacher"] = {"name": "resnet101_fcn", "parameters": 51_948_115, "metrics": scores}
+    return writer
+
+
+def test_a_rival_is_shown_as_its_authors_train_it_and_the_control_where_there_is_one(writer: Writer) -> None:
+    writer.students = ["vgg_sr", "rcan", "vgg_sr-control"]
+    writer.arms = {"none": [26.1, 26.3], "authors' loss": [27.1, 27.3]}
+    writer.published, writer.versus, writer.searched = {"none": "none", "authors' loss": "baseline"}, {}, set()
+    writer.study |= {"protocol": "P2", "test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
+    rows = rows_of(make_paper_table(written(writer), P2_TABLE_1))
+    assert rows["RCAN"][0].startswith("27.200 ± 1.271 (n = 2); published 26.59, ")
+    assert rows["Dictionary net's control, without atoms"][0] == "26.200 ± 1.271 (n = 2)"
+    records = written(writer)
+    without = replace(
+        records,
+        study=records.study | {"cells": [c for c in records.study["cells"] if c["student"] != "vgg_sr-control"]},
+    )
+    assert not [title for title in rows_of(make_paper_table(without, P2_TABLE_1)) if "control" in title]
+
+
+def test_face_parsings_first_table_has_one_line(faces: Writer) -> None:
+    faces.students.insert(0, "deeplabv3_mobilenet_v3_large")
+    table = make_paper_table(written(faces), P0_TABLE_1)
+    assert [title.split(" [")[0] for title in table.columns] == ["net", "no distillation", "KD", "KD-STD"]
+    (row,) = table.rows
+    assert [cell.rsplit("; published ")[-1] for cell in row[1:]] == [
+        f"{figure}, epoch not stated" for figure in ("83.97", "85.37", "83.51")
+    ]
+    assert row[1].startswith("72.00 ± 12.71 (n = 2)")
+
+
+def test_a_teacher_has_figures_under_no_distillation_alone(faces: Writer) -> None:
+    table = make_paper_table(written(faces, test__miou="-0.1"), P0_TABLE_2)
+    rows = rows_of(table)
+    f1 = "87.12 (n = 1); published 87.1, epoch not stated"
+    assert rows["ResNet-101, FCN (teacher)"] == (f1, "–", "–", "–")
+    assert next(iter(rows)) == "ResNet-101, FCN (teacher)"
+    assert rows["ResNet-101, FCN (teacher), mIoU"] == ("78.01 (n = 1)", "–", "–", "–")
+    assert rows["ResNet-18, FCN, mIoU"][1].startswith("64.50 ± ")
+    assert rows["ResNet-18, FCN"][1].endswith("(n = 2); published 74.51, epoch not stated")
+    accuracy = rows_of(make_paper_table(written(faces), P0_TABLE_3))
+    published = "95.04 (n = 1); published 95.04 [f], epoch not stated"
+    assert accuracy["ResNet-101, FCN (teacher)"] == (published, "–", "–", "–")
+    assert len(accuracy) == 4
+
+
+def test_a_teacher_of_another_size_has_a_row_of_its_own_beside_the_greyed_one(faces: Writer) -> None:
+    faces.students = ["small_fcn-8"]
+    faces.study |= {"protocol": "", "teacher": {"name": "small_fcn-16", "metrics": {"test/f1": 0.7129}}}
+    rows = rows_of(make_paper_table(written(faces), P0_TABLE_2))
+    assert rows["small_fcn-16 (teacher)"] == ("this study", "71.29 (n = 1)", "–", "–", "–")
+    greyed = ("P0's, not comparable", "87.1, epoch not stated", "–", "–", "–")
+    assert rows["ResNet-101, FCN (teacher)"] == greyed
+
+
+def test_super_resolution_names_the_options_of_its_scores_in_the_head(writer: Writer) -> None:
+    writer.study |= {"test_metric": "test/psnr", "metrics": {"test/psnr": "max"}}
+    writer.study["inputs"]["data"]["measured_as"] = {"psnr": "luma, rounded to 8 bits, 8 pixels cut off"}
+    table = make_paper_table(written(writer), P2_TABLE_1)
+    titles = [title.split(" [")[0] for title in table.columns[2:4]]
+    assert titles == ["PSNR, dB (luma, rounded to 8 bits, 8 pixels cut off)", "SSIM"]
 
 
 @pytest.mark.parametrize("name", ["{} {0} {x}", "a; b", "kd alpha=0.1 ", "[a]"])

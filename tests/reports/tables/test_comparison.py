@@ -64,7 +64,7 @@ def test_published_figures_are_shown_only_for_complete_data(writer: Writer, comp
     assert figures == ([57.55, 90.86] if complete else [])
     line, why = summary.describe_data(records), summary.explain_unpublished(records)
     if complete:
-        assert line.endswith("Data and protocol of P4.")
+        assert "Data and protocol of P4, as far as the paper gives it; the assumptions name what" in line
         assert why is None
     else:
         assert line.endswith(

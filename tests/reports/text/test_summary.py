@@ -70,4 +70,4 @@ def test_first_line_names_the_data_and_the_protocol(writer: Writer) -> None:
     )
     assert line.endswith("the data and protocol of any paper; published figures are not shown next to measured ones.")
     under = replace(records, study={**records.study, "protocol": "P1"})
-    assert summary.describe_data(under).endswith("Data and protocol of P1.")
+    assert "Data and protocol of P1, as far as the paper gives it; the assumptions name" in summary.describe_data(under)

@@ -63,6 +63,21 @@ def test_split_follows_from_the_name_alone(root):
     assert loaded.train.boxes is None
 
 
+def test_copies_are_in_the_split_of_their_original(root):
+    """Sixty photographs and a copy of each under another name: the names alone would put both in different splits."""
+    for file in FILES:
+        copy = root / "copies" / f"{name(file).replace('/', '-')}.png"
+        copy.parent.mkdir(exist_ok=True)
+        Image.open(root / file).save(copy)  # other bytes, the same pixels
+    loaded = folder(root).load()
+    assert loaded.note.endswith(f", {len(FILES)} exact copies in the split of the original")
+    contents = [{image.tobytes() for image in getattr(loaded, split).images} for split in ("train", "val", "test")]
+    assert [2 * len(content) for content in contents] == list(loaded.sizes)
+    assert len(set.union(*contents)) == sum(map(len, contents))
+    by_name = {split_of(f"copies/{name(file).replace('/', '-')}.png") == split_of(file) for file in FILES}
+    assert by_name == {True, False}, "so that a split by names alone would fail here"
+
+
 def test_added_image_moves_no_other(root):
     before = folder(root).load()
     picture(root / "31.jpg", 50, 50, seed=99)
@@ -291,7 +306,7 @@ def test_image_that_is_turned_has_the_size_that_a_viewer_shows(root):
 def test_all_unusable_images_are_counted(root):
     for file in ("7.jpg", "8.jpg", "more/1.PNG"):
         picture(root / file, 31, 31)
-    assert_refused(folder(root), r"/7\.jpg has 31 × 31 pixels; .*; so are 2 more images$")
+    assert_refused(folder(root), r"/7\.jpg has 31 × 31 pixels; .*; 2 more images cannot be used$")
 
 
 def test_colour_that_stands_for_transparency_is_refused(root):

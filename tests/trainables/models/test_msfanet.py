@@ -78,6 +78,42 @@ def test_front_end_is_torchvisions_vgg16_with_batch_norm():
         assert torch.equal(ours.eval()(x), theirs[:43].eval()(x))
 
 
+def list_authors_layers() -> set[str]:
+    """The layers with weights of the authors' checkpoints, by their own names."""
+    convs = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
+    front = [f"vgg.conv{stage}_{number}" for stage, count in convs.items() for number in range(1, count + 1)]
+    decoders = [f"{path}.conv{number}" for path in ("amp", "dmp") for number in range(1, 8)]
+    layers = {f"{block}.{part}" for block in (*front, *decoders, "conv_att", "conv_out") for part in ("conv", "bn")}
+    layers |= {f"spm.can.scales.{number}.1" for number in range(4)} | {"spm.can.weight_net", "spm.can.bottleneck"}
+    layers |= {f"spm.assp.aspp{number}.{part}" for number in range(1, 5) for part in ("atrous_conv", "bn")}
+    return layers | {"spm.assp.global_avg_pool.1", "spm.assp.global_avg_pool.2", "spm.assp.conv1", "spm.assp.bn1"}
+
+
+def test_names_map_one_to_one_to_those_of_the_authors_checkpoints():
+    net = MSFANet().build(3)
+    theirs = net.expect_authors_state()
+    assert {name.rpartition(".")[0] for name in theirs} == list_authors_layers()
+    counted = [tensor.numel() for name, tensor in theirs.items() if "running" not in name and "tracked" not in name]
+    assert sum(counted) == 22_904_390, "with the batch norm that they do not use"
+    assert theirs["spm.can.bottleneck.weight"].shape == (512, 1024, 1, 1)
+    assert theirs["dmp.conv3.conv.weight"].shape == (128, 768, 1, 1)
+    renamed = net.rename_authors_state(theirs)
+    assert renamed.keys() == net.state_dict().keys()
+    assert all(torch.equal(tensor, renamed[name]) for name, tensor in net.state_dict().items())
+
+
+def test_means_of_the_context_are_upsampled_between_the_centres_of_their_cells():
+    """As the authors' code does, in contrast to everything else that is upsampled in this net."""
+    context, seen = Context(1), []
+    for conv in context.means:
+        conv.weight.data.fill_(1.0)
+    context.contrast.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    image = torch.tensor([[0.0, 0.0, 4.0, 4.0]] * 4)[None, None]
+    context(image)
+    means = image - seen[1]  # over 2 × 2 cells: centres at columns 0.5 and 2.5
+    assert means[0, 0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
 @pytest.fixture
 def checkpoints(tmp_path, monkeypatch) -> Path:
     """torchvision's folder of weights, empty."""

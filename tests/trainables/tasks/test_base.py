@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from study.errors import InputError
 from study.records.study_json import describe_metric
 from study.task import Metric
 from tests.trainables import small, small_crowds
@@ -30,6 +31,8 @@ from trainables import (
     Teacher,
 )
 from trainables.data.arrays.splits import ImageSet
+from trainables.losses.reconstruction import ReconstructionAlone
+from trainables.tasks import base
 
 # -- the smallest task: how much ink is in an image of a digit? ----------------------------------------------------
 
@@ -140,6 +143,21 @@ def test_task_without_a_member_is_refused_by_the_members_name():
 
     with pytest.raises(TypeError, match=r"abstract method '?meters"):
         Unfinished(INK.data, INK.teacher, INK.recipe)
+
+
+def test_images_in_several_splits_are_in_the_note_of_the_data(tmp_path, monkeypatch):
+    images = INK.loaded
+    copied = dataclasses.replace(images, test_images=np.concatenate([images.train_images[:3], images.test_images[3:]]))
+    monkeypatch.setattr(base, "load_dataset", lambda data: copied)
+    data = INK.check((Linear(),), (Imitation(),), tmp_path)["data"]
+    line = f"3 of {len(images.test_images)} test images occur in training or validation"
+    assert data["duplicates"] == line
+    assert data["note"] == f"80 of 898 training images; {line}"
+
+
+def test_task_loss_of_an_arms_own_is_refused_where_the_task_has_none(tmp_path):
+    with pytest.raises(InputError, match="ReconstructionAlone has a reconstruction, which Ink does not know"):
+        INK.check((Linear(),), (ReconstructionAlone(),), tmp_path)
 
 
 def test_base_class_asks_for_eight_members():

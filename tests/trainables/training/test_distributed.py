@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import socket
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,12 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
 
+def save_late(folder: Path, state: dict[str, Any], save: Any = checkpoint.save) -> None:
+    """Write a checkpoint when the other worker has already begun to resume from it."""
+    time.sleep(0.5)
+    save(folder, state)
+
+
 def a_worker(rank: int, storage: Path, folder: Path, address: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=WORKERS)
@@ -96,7 +103,9 @@ def a_worker(rank: int, storage: Path, folder: Path, address: str) -> dict[str, 
 
     seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
     rows = UNEVEN.train(mine(normless(storage, folder / "cut")))
-    head = [next(rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_late)
+        head = [next(rows)]
     rows.close()
     tail = UNEVEN.train(mine(normless(storage, folder / "cut", recorded=1)))
     seen["resumed"] = metrics(head + list(tail))

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.errors import InputError
-from study.space.domains import integer, uniform
+from study.identity import describe
+from study.space.domains import find_domains, integer, resolve_params, uniform
+from study.space.params import read_params
 from trainables.training.schedules import (
     Cosine,
     CosineWarmRestarts,
@@ -19,6 +21,7 @@ from trainables.training.schedules import (
     Polynomial,
     Progress,
     Staircase,
+    Values,
     check_range,
     evaluate_schedules,
     value_at,
@@ -33,6 +36,7 @@ schedules = st.one_of(
     st.builds(MultiStep, st.floats(0, 100), st.floats(0, 1)),
     st.builds(Cosine, number, number),
     st.builds(Polynomial, number, st.floats(0.1, 3)),
+    st.builds(lambda values: Values(*values), st.lists(number, min_size=1, max_size=6)),
     st.builds(CosineWarmRestarts, number, number, st.integers(1, 6), st.floats(1, 3)),
 )
 
@@ -48,6 +52,38 @@ def test_schedule_stays_within_its_ends(schedule, progress):
 def test_fraction_is_the_share_of_the_run_that_is_done(progress):
     assert 0 <= progress.fraction < 1
     assert progress.fraction * progress.epochs == pytest.approx(progress.epoch + progress.within)
+
+
+def test_given_values_each_take_an_equal_share_of_the_run():
+    schedule = Values(0.0, 0.1, 0.2, 0.4)
+    assert [schedule.value_at(Progress(epoch, 80)) for epoch in range(80)] == 20 * [0.0] + 20 * [0.1] + 20 * [0.2] + (
+        20 * [0.4]
+    )
+
+
+def test_given_values_at_equal_steps_are_a_staircase():
+    for epochs in (1, 2, 3, 4, 5, 11, 80):
+        for epoch in range(epochs):
+            expected = Staircase(0.0, 0.3, stages=4).value_at(Progress(epoch, epochs))
+            if epochs >= 4 or epochs < 3:  # in three epochs a staircase has other steps
+                assert Values(0.0, 0.1, 0.2, 0.3).value_at(Progress(epoch, epochs)) == pytest.approx(expected)
+
+
+def test_given_values_may_be_searched():
+    space = Values(0.0, uniform(0.1, 0.2), 0.4)
+    assert [name for name, _ in find_domains(space)] == ["values.1"]
+    resolved = resolve_params(space, {"values.1": 0.15})
+    assert resolved == Values(0.0, 0.15, 0.4)
+    assert read_params(space, resolved) == {"values.1": 0.15}
+    assert describe(resolved) == {"is": "Values", "from": "trainables", "values": [0.0, 0.15, 0.4]}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [((), "no value; write at least one"), ((0.1, math.nan), "a value of a schedule is nan")]
+)
+def test_impossible_values_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Values(*values)
 
 
 def test_published_temperatures_of_resnet8():

@@ -10,11 +10,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.duplicates import ImageHashes, load_hashes
 from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, decode_portrait
 from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.splits import OrderedSplits, Pixels
@@ -60,6 +62,11 @@ class FaceSet(OrderedSplits[Faces]):
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel, of pixels in [0, 1], for normalisation; ImageNet's, since nets may start from its weights."""
     std: tuple[float, ...] = IMAGENET_STD
+
+    @cached_property
+    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
+        """The hashes of the faces of train and val, and of test."""
+        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.faces.images))
 
 
 def load_faces(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.duplicates import ImageHashes, load_hashes
 from trainables.data.arrays.landmarks import Boxes, Crop, compute_component_boxes
 from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.source_files import open_image, stat_file
@@ -64,6 +66,11 @@ class SrSet(OrderedSplits[SrFaces]):
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Per channel, of pixels in [0, 1]: nets get them without normalisation."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    @cached_property
+    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
+        """The hashes of the faces of train and val, and of test."""
+        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.images))
 
     @property
     def images(self) -> Pixels:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from study.errors import InputError
 from study.trial import Split
+from trainables.data.arrays.duplicates import ImageHashes, group_equal, hash_images
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -49,6 +50,16 @@ class ImageSet:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
+        """The hashes of the pool's images, and of the test images."""
+        return hash_images(self.train_images, False), hash_images(self.test_images, False)
+
+    @cached_property
+    def equal(self) -> Labels:
+        """(N,): for each image of the pool the position of the first one with the same content."""
+        return group_equal(self.hashes[0])
+
 
 class Sliceable(Protocol):
     """Samples of which a contiguous range can be taken without a copy."""
@@ -71,6 +82,11 @@ class OrderedSplits(Generic[Samples]):
         pool = train + val
         return {"train": (0, train), "val": (train, pool), "train+val": (0, pool), "test": (pool, pool + test)}[split]
 
+    def split_hashes(self, hashes: ImageHashes) -> tuple[ImageHashes, ImageHashes]:
+        """Return the hashes of the pool's samples, and of the test samples."""
+        pool, test = self.bounds("train+val"), self.bounds("test")
+        return hashes.select(np.arange(*pool)), hashes.select(np.arange(*test))
+
     def split(self, split: Split) -> Samples:
         return self.faces.slice(*self.bounds(split))
 
@@ -91,12 +107,18 @@ class OrderedSplits(Generic[Samples]):
         return self.split("train+val")
 
 
-def split_pool(labels: Labels, test: int, held_out: float, seed: int) -> dict[Split, Labels]:
+def split_pool(labels: Labels, test: int, held_out: float, seed: int, equal: Labels) -> dict[Split, Labels]:
     """Return the positions (N,) of each split: of a pool with these labels (N,), stratified, and of `test` samples.
 
-    `held_out` is the count or share of validation samples. Raises InputError if a split would be empty.
+    `held_out` is the count or share of validation samples; `equal` (N,) has for each sample the position of the first
+    one with the same content, with which it stays: of these the first ones alone are counted.
+    Raises InputError if a split would be empty.
     """
-    train, val = stratified_split(labels, held_out, seed)
+    first = np.flatnonzero(equal == np.arange(len(labels)))
+    held = np.zeros(len(labels), dtype=bool)
+    held[first[stratified_split(labels[first], held_out, seed)[1]]] = True
+    held = held[equal]
+    train, val = np.flatnonzero(~held), np.flatnonzero(held)
     return {"train": train, "val": val, "train+val": np.arange(len(labels)), "test": np.arange(test)}
 
 

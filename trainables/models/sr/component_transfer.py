@@ -119,6 +119,23 @@ class ComponentTransfer(nn.Module):
         return updated
 
 
+class SelfTransfer(nn.Module):
+    """The layers of a ComponentTransfer as four residual blocks over the whole map: (B, C, H, W) → (B, C, H, W).
+
+    No atoms, boxes or components: the control for what a dictionary's net owes to its 8·(9·C² + C) parameters.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_make_confidence(channels) for _ in COMPONENTS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features (B, C, H, W) with what each block adds to them."""
+        for block in self.blocks:
+            features = features + block(features)
+        return features
+
+
 def scale_boxes(boxes: Tensor, stride: int) -> Tensor:
     """Return boxes (B, 4) of an image in coordinates of its features, each at least one feature pixel wide and high."""
     corner, opposite = (boxes / stride).chunk(2, dim=1)

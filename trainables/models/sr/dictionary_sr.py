@@ -18,7 +18,7 @@ from study.identity import LOCATION
 from trainables.models.backbones.pretrained import make_weights_folder_absolute
 from trainables.models.backbones.vgg19 import BEFORE_RELU, Vgg19
 from trainables.models.sr.common import COMPONENTS, SROutput, upsample_bicubic
-from trainables.models.sr.component_transfer import ComponentTransfer, Dictionary, DictionaryPart
+from trainables.models.sr.component_transfer import ComponentTransfer, Dictionary, DictionaryPart, SelfTransfer
 
 STRIDES = (2, 4, 8, 16)
 """Strides of the encoder's taps. The height and width of full-size images are multiples of the last."""
@@ -33,8 +33,9 @@ PUBLISHED_SIZES = (40, 40, 24, 56)
 class VggSR:
     """Settings of a VggNet: the student without atoms, the teacher with `atoms` for each component and resolution.
 
-    `imagenet=False` leaves VGG-19 at random values, for a net whose own weights are loaded next.
-    Raises InputError for a number of atoms below 0, or sizes that are not four even numbers.
+    `control` gives the student the teacher's size: layers of the same shapes, without atoms. `imagenet=False` leaves
+    VGG-19 at random values, for a net whose own weights are loaded next.
+    Raises InputError for a number of atoms below 0, for atoms in a control, or sizes that are not four even numbers.
     """
 
     atoms: int = 0
@@ -43,15 +44,20 @@ class VggSR:
     imagenet: bool = True
     imagenet_folder: Path | None = field(default=None, metadata=LOCATION)
     """The folder of the file of ImageNet weights; by default torchvision's."""
+    control: bool = False
+    """Whether features pass the layers that weigh atoms, as residual blocks: a net of the teacher's size without atoms,
+    so that a lead of the teacher is the dictionary's or is not."""
 
     def __post_init__(self) -> None:
         check_dictionary_size(self.atoms, self.sizes, 2)
+        if self.control and self.atoms:
+            raise InputError(f"a control with {self.atoms} atoms; allowed are 0: it stands for the net without them")
         make_weights_folder_absolute(self)
 
     @property
     def name(self) -> str:
-        """`vgg_sr` without a dictionary, `vgg_sr-32atoms` with one."""
-        return "vgg_sr" + (f"-{self.atoms}atoms" if self.atoms else "")
+        """`vgg_sr` without a dictionary, `vgg_sr-32atoms` with one, `vgg_sr-control` for the control."""
+        return "vgg_sr" + (f"-{self.atoms}atoms" if self.atoms else "") + ("-control" if self.control else "")
 
     def build(self, scale: int) -> nn.Module:
         """Return a net with fresh weights, drawn from torch's default generator, which the caller seeds.
@@ -62,7 +68,7 @@ class VggSR:
         vgg = Vgg19(tuple(BEFORE_RELU.values()))
         if self.imagenet:
             vgg.load_imagenet(self.imagenet_folder)
-        return VggNet(vgg, scale, _make_parts(self.atoms, self.sizes))
+        return VggNet(vgg, scale, _make_parts(self.atoms, self.sizes), self.control)
 
 
 class VggNet(nn.Module):
@@ -70,16 +76,17 @@ class VggNet(nn.Module):
 
     Images (B, 3, h, w) in [0, 1] and, with a dictionary, boxes (B, 4, 4) → SROutput with features (B, 64, H, W). A
     dictionary improves the features that modulate the decoder. 69.7 million parameters, 49.6 of them trained; with a
-    dictionary 113.3 and 93.3.
+    dictionary, or as its control, 113.3 and 93.3.
     Source: Li et al. 2020, section 3, at half its image and component sizes; sizes of atoms are rounded up.
     """
 
-    def __init__(self, vgg: Vgg19, scale: int, parts: list[DictionaryPart]) -> None:
+    def __init__(self, vgg: Vgg19, scale: int, parts: list[DictionaryPart], control: bool = False) -> None:
         super().__init__()
         self.vgg, self.scale = vgg, scale
         self.dictionary = Dictionary(parts) if parts else None
         pairs = zip(CHANNELS, STRIDES, strict=True)
         self.transfers = nn.ModuleList(ComponentTransfer(*pair) for pair in pairs if parts)
+        self.refinements = nn.ModuleList(SelfTransfer(channels) for channels in CHANNELS if control)
         self.dilated = Dilated(CHANNELS[-1])
         self.ups = nn.ModuleList(
             ModulatedUp(*channels) for channels in ((512, 512, 512), (512, 256, 512), (256, 128, 256), (128, 64, 128))
@@ -97,6 +104,8 @@ class VggNet(nn.Module):
         x = self.dilated(taps[-1])
         if self.dictionary is not None:
             taps = self._transfer_components(taps, self.dictionary, boxes)
+        if self.refinements:
+            taps = [refine(tap) for refine, tap in zip(self.refinements, taps, strict=True)]
         for up, tap in zip(self.ups, reversed(taps), strict=True):
             x = up(x, tap)
         features = self.last(x)

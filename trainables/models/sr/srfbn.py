@@ -21,6 +21,9 @@ KERNELS = {2: 6, 4: 8, 8: 12}
 
 PADDING = 2
 
+SLOPE = 0.2
+"""Slope of PReLU below 0 before training, as in the authors' code; torch's own is 0.25."""
+
 
 @dataclass(frozen=True)
 class SRFBN:
@@ -59,6 +62,7 @@ class FeedbackNet(nn.Module):
     In training `steps` has the images of all steps; the published loss is the mean over them. 3,631,454 parameters as
     published at scale 4, 7,891,294 at scale 8.
     Source: Li et al. 2019, section 3; the mean of DIV2K is subtracted from pixel values from 0 to 255.
+    Initialised as in the authors' code.
     """
 
     mean: Tensor
@@ -72,6 +76,7 @@ class FeedbackNet(nn.Module):
         self.feedback = FeedbackBlock(w, spec.groups, scale)
         self.upsampling = _make_upsampler(w, scale)
         self.rgb = nn.Conv2d(w, 3, kernel_size=3, padding=1)
+        self.apply(_initialise)
 
     def forward(self, low: Tensor, boxes: Tensor | None = None) -> SROutput:
         """Return images (B, 3, H, W) of small ones (B, 3, h, w); `boxes` are ignored."""
@@ -116,12 +121,20 @@ class FeedbackBlock(nn.Module):
 
 
 def _make_conv(channels_in: int, channels: int, size: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels_in, channels, size, padding=size // 2), nn.PReLU())
+    return nn.Sequential(nn.Conv2d(channels_in, channels, size, padding=size // 2), nn.PReLU(init=SLOPE))
 
 
 def _make_upsampler(width: int, scale: int) -> nn.Sequential:
-    return nn.Sequential(nn.ConvTranspose2d(width, width, KERNELS[scale], scale, PADDING), nn.PReLU())
+    return nn.Sequential(nn.ConvTranspose2d(width, width, KERNELS[scale], scale, PADDING), nn.PReLU(init=SLOPE))
 
 
 def _make_downsampler(width: int, scale: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, width, KERNELS[scale], scale, PADDING), nn.PReLU())
+    return nn.Sequential(nn.Conv2d(width, width, KERNELS[scale], scale, PADDING), nn.PReLU(init=SLOPE))
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Draw a convolution's weights from N(0, 2/fan_in) and set its bias to 0. Source: He et al. 2015, equation 10."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        assert layer.bias is not None
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)

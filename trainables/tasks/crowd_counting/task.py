@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,11 +24,14 @@ from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_de
 from trainables.data.arrays.splits import split_pool
 from trainables.data.shanghaitech import CrowdSet
 from trainables.losses.density import density_mse, sum_pool
-from trainables.task import Batch, ModelSpec, Outputs, Panel
+from trainables.models.msfanet import DualPath
+from trainables.task import Batch, ModelSpec, Outputs, Panel, without_pretrained
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.crowd_counting.examples import MULTIPLE, ResidentCrowds, make_resident
 from trainables.tasks.crowd_counting.metrics import COUNT_ERRORS, CountErrors, draw_density_panels
 from trainables.tasks.preflight import blank_batch
+from trainables.teacher import weights as teachers
+from trainables.teacher.weights_file import read_net
 from trainables.training.schedules import check_range
 from trainables.training.views import GridCrops, denormalise
 
@@ -35,18 +40,23 @@ ATTENDED = 0.001
 """Density, in people per pixel of a map at half the image's size, from which an attention map's target is 1."""
 
 
+_VERSION = "validation stratified by count, means of CAN upsampled with align_corners=False"
+"""Enters the keys of teachers and their outputs: change it with the split, or with a net's computation."""
+
+
 @dataclass(frozen=True)
 class CrowdCounting(DistillationTask[CrowdSet]):
     """Train students on crops of photographs, score them by the mean absolute error of their counts.
 
     The study's seed does not move the split, so that one teacher serves all studies of a split. A teacher from a file,
-    Teacher(weights=…), must predict density_scale · people per pixel, as one that is trained here does.
+    Teacher(weights=…), must predict density_scale · people per pixel, as one that is trained here does; the authors'
+    checkpoints of M-SFANet are recognised by their names, and scaled.
     Raises InputError for crops that are no multiples of 16 pixels, or a scale or weight out of range.
     """
 
     views: GridCrops
     validation: int = 30
-    """Training images held out."""
+    """Training images held out, one of each of as many groups of similar counts."""
     split_seed: int = 0
     kernels: AdaptiveKernels = field(default_factory=AdaptiveKernels)
     density_scale: float = 100.0
@@ -81,10 +91,22 @@ class CrowdCounting(DistillationTask[CrowdSet]):
         return make_resident(scenes, maps, crowds.mean, crowds.std, self.views, self.density_scale, device)
 
     def positions(self, split: Split) -> Tensor:
-        # one class: nothing about a photograph is known before its heads are counted
-        pool = np.zeros(len(self.loaded.train), dtype=np.int64)
-        splits = split_pool(pool, len(self.loaded.test), self.validation, self.split_seed)
+        counts = np.array([scene.count for scene in self.loaded.train])
+        groups = group_by_count(counts, self.validation)
+        splits = split_pool(groups, len(self.loaded.test), self.validation, self.split_seed, self.loaded.equal)
         return torch.from_numpy(splits[split])
+
+    def load_teacher_file(self, path: Path) -> nn.Module:
+        net = self.build(without_pretrained(self.teacher.model))
+        if not isinstance(net, DualPath):
+            return super().load_teacher_file(path)
+        try:
+            state = net.rename_authors_state(read_net(path, net.expect_authors_state()))
+        except InputError:  # not the authors' names: this project's, or a file that does not fit
+            return super().load_teacher_file(path)
+        # the authors' net predicts people, a teacher here density_scale times as much; its last layer is linear
+        state |= {name: state[name] * self.density_scale for name in ("density.weight", "density.bias")}
+        return teachers.fill_net(net, state, path)
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         returned = net(batch.inputs)
@@ -119,8 +141,18 @@ class CrowdCounting(DistillationTask[CrowdSet]):
 
     @property
     def pool_key(self) -> str:
-        return digest(super().pool_key, MULTIPLE)
+        return digest(super().pool_key, MULTIPLE, _VERSION)
 
     @property
     def output_bytes(self) -> int:
         return 2 * (self.views.size // STRIDE) ** 2
+
+
+def group_by_count(counts: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.int64]:
+    """Return the group of each photograph, of `groups` of equal size and ascending counts: (N,) → (N,).
+
+    Of equal counts the earlier photograph is in the lower group; sizes differ by one at most.
+    """
+    ranks = np.empty(len(counts), dtype=np.int64)
+    ranks[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+    return ranks * groups // len(counts)

@@ -15,6 +15,7 @@ F1_BY_CLASS = tuple(Metric(f"class_f1_{name}", "max", "%", 2) for name in CLASSE
 MEANS = (
     Metric("f1", "max", "%", 2, label="F1"),
     Metric("f1_all", "max", "%", 2, label="F1 with background"),
+    Metric("miou", "max", "%", 2, label="mIoU"),
     Metric("accuracy", "max", "%", 2),
 )
 
@@ -23,8 +24,9 @@ class ParsingScores:
     """Shares in [0, 1], from the confusion counts of each class over all pixels of a split.
 
     `class_f1_…` is F1 = 2·TP / (2·TP + FP + FN) of a class; `f1` the mean without the background, as the field reports
-    CelebAMask-HQ; `f1_all` the mean with it; `accuracy` the share of correct pixels. A class without labels in the
-    split has no F1 and enters no mean.
+    CelebAMask-HQ; `f1_all` the mean with it; `miou` the mean of TP / (TP + FP + FN) over all classes with it, as
+    segmentation is usually scored; `accuracy` the share of correct pixels. A class without labels in the split has no
+    F1 and enters no mean.
     """
 
     def __init__(self, device: str, by_class: bool = True):
@@ -43,7 +45,9 @@ class ParsingScores:
         labelled = support > 0
         foreground = labelled.clone()
         foreground[BACKGROUND] = False
-        means = {"f1": f1[foreground].mean(), "f1_all": f1[labelled].mean(), "accuracy": hits.sum() / support.sum()}
+        iou = hits / (hits + false_positives + misses)
+        means = {"f1": f1[foreground].mean(), "f1_all": f1[labelled].mean(), "miou": iou[labelled].mean()}
+        means |= {"accuracy": hits.sum() / support.sum()}
         if self._by_class:
             means |= {metric.name: f1[index] for index, metric in enumerate(F1_BY_CLASS) if labelled[index]}
         return {name: float(value) for name, value in means.items()}

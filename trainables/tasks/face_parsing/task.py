@@ -22,7 +22,13 @@ from trainables.losses.common.per_pixel import upsample_logits
 from trainables.task import Batch, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.face_parsing.examples import FaceExamples
-from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores, draw_parsing_panels
+from trainables.tasks.face_parsing.metrics import (
+    F1_BY_CLASS,
+    MEANS,
+    ParsingScores,
+    draw_parsing_panels,
+    predict_labels,
+)
 from trainables.tasks.preflight import blank_batch
 from trainables.training.views import Flips, denormalise
 
@@ -75,6 +81,9 @@ class FaceParsing(DistillationTask[FaceSet]):
         return kl_divergence(
             upsample_logits(student.prediction, size), upsample_logits(teacher.prediction, size)
         ).mean()
+
+    def predict_classes(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        return predict_labels(outputs, batch.targets), batch.targets
 
     def meters(self, device: str, split: Split) -> ParsingScores:
         return ParsingScores(device, by_class=split != "train")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from study.errors import InputError
 from study.task import Metric
 from trainables.models.backbones.pretrained import load_imagenet_weights
 from trainables.task import Batch, Outputs
@@ -40,48 +42,111 @@ BLACK = 16.0
 """Y = 16 + 65.481 R + 128.553 G + 24.966 B for R, G, B in [0, 1]. Source: ITU-R BT.601, quantised to 16…235."""
 
 
+SSIM_WINDOW = 11
+"""Side of SSIM's window in pixels. Source: Wang et al. 2004, section III.C."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Options of PSNR and SSIM, which differ between papers; luma and cut borders move PSNR by several dB.
+
+    RCAN and SRFBN report ScoreOptions("y", rounded=True, border=scale).
+    """
+
+    channel: Channel = "rgb"
+    """Red, green and blue ("rgb"), or the luma alone ("y")."""
+    rounded: bool = False
+    """Whether images are rounded to steps of 1/255, as in files of 8 bits. Concerns LPIPS, too."""
+    border: int = 0
+    """Pixels that are cut off at each side."""
+
+    def select(self, images: Tensor) -> Tensor:
+        """Return what is compared of images: (B, 3, H, W) → (B, C, H − 2·border, W − 2·border), C 3 or 1."""
+        inner = images[..., self.border : images.shape[-2] - self.border, self.border : images.shape[-1] - self.border]
+        return compute_luma(inner) if self.channel == "y" else inner
+
+    def __str__(self) -> str:
+        """Name all options: "RGB, not rounded, whole images"."""
+        colours = {"rgb": "RGB", "y": "luma"}[self.channel]
+        rounding = "rounded to 8 bits" if self.rounded else "not rounded"
+        return f"{colours}, {rounding}, {f'{self.border} pixels cut off' if self.border else 'whole images'}"
+
+
+DEFAULT_OPTIONS = ScoreOptions()
+
+
 class SrScores:
     """Means over all images of a split, of outputs that are first clamped to [0, 1].
 
-    `psnr` is 10·log10(1 / mean squared error) of each image, in dB; `ssim` that of Wang et al. 2004 (windows of 11
-    pixels, σ = 1.5); `lpips` that of Zhang et al. 2018, lower is better, always of all three colours. `channel` says
-    whether the first two compare red, green and blue ("rgb") or the luma alone ("y"), as much of the field does.
+    `psnr` is 10·log10(1 / mean squared error) of each image, in dB; `ssim` that of Wang et al. 2004 (`measure_ssim`);
+    `lpips` that of Zhang et al. 2018, lower is better, always of all three colours and of whole images. `options` are
+    those of the first two. With `psnr_only` the others are not measured, nor is LPIPS without the file of its weights.
     Raises InputError if the file of LPIPS's weights is damaged.
     """
 
-    def __init__(self, device: str, channel: Channel = "rgb", lpips: LpipsNet | None = "alex", psnr_only: bool = False):
+    def __init__(
+        self,
+        device: str,
+        options: ScoreOptions = DEFAULT_OPTIONS,
+        lpips: LpipsNet | None = "alex",
+        psnr_only: bool = False,
+    ):
         # imported late: it takes seconds, which a driver that only checks the data need not wait for
         from torchmetrics import SumMetric
-        from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-        self._channel = channel
-        self._ssim: Any = None if psnr_only else StructuralSimilarityIndexMeasure(data_range=1.0).to(device)
+        self._options, self._psnr_only = options, psnr_only
         self._lpips = None if psnr_only or lpips is None or missing_lpips_weights(lpips) else _load_lpips(lpips, device)
         # not MeanMetric: it either drops NaN, a diverged net's score, or forgets the weights. Not torchmetrics' PSNR of
         # each image: it collects lists, which workers cannot combine if one of them has no image.
-        self._psnr, self._distance, self._images = (SumMetric(nan_strategy="disable").to(device) for _ in range(3))
+        self._psnr, self._ssim, self._distance, self._images = (
+            SumMetric(nan_strategy="disable").to(device) for _ in range(4)
+        )
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         image = outputs.prediction.detach().float().clamp(0, 1)
         target = batch.targets.image
         self._images.update(len(image))
+        if self._options.rounded:
+            image = image.mul(255).round().div(255)
         if self._lpips is not None:
             self._distance.update(self._lpips(image, target) * len(image))
-        if self._channel == "y":
-            image, target = compute_luma(image), compute_luma(target)
+        image, target = self._options.select(image), self._options.select(target)
         self._psnr.update((-10 * (image - target).square().mean(dim=(1, 2, 3)).log10()).sum())
-        if self._ssim is not None:
-            # variances are differences of means of squares, of which float32 leaves five digits
-            self._ssim.update(image.double(), target.double())
+        if not self._psnr_only:
+            self._ssim.update(measure_ssim(image, target).sum())
 
     def compute(self) -> dict[str, float]:
         images = self._images.compute()
         scores = {"psnr": float(self._psnr.compute() / images)}
-        if self._ssim is not None:
-            scores["ssim"] = float(self._ssim.compute())
+        if not self._psnr_only:
+            scores["ssim"] = float(self._ssim.compute() / images)
         if self._lpips is not None:
             scores["lpips"] = float(self._distance.compute() / images)
         return scores
+
+
+def measure_ssim(images: Tensor, targets: Tensor) -> Tensor:
+    """Return the SSIM of each image in [0, 1]: (B, C, H, W) twice → (B,) float64.
+
+    The mean over all windows of 11 × 11 pixels that lie within the image, and over channels; weights are Gaussian with
+    σ = 1.5. Windows over reflected borders, which are not counted, would add 0.01 for enlarged faces of 256 pixels and
+    0.04 for faces of 64.
+    Raises InputError for images smaller than a window.
+    Source: Wang et al. 2004, section III.C.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(images.shape[-2:]) < SSIM_WINDOW:
+        raise InputError(
+            f"SSIM of {images.shape[-1]} × {images.shape[-2]} pixels; allowed are {SSIM_WINDOW} or more a side: give "
+            "larger images, or cut off less of their borders"
+        )
+    # variances are differences of means of squares, of which float32 leaves five digits
+    _, windows = structural_similarity_index_measure(
+        images.double(), targets.double(), data_range=1.0, reduction="none", return_full_image=True
+    )
+    margin = SSIM_WINDOW // 2
+    return windows[..., margin:-margin, margin:-margin].mean(dim=(1, 2, 3))
 
 
 def compute_luma(images: Tensor) -> Tensor:

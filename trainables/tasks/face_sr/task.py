@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,22 @@ from study.task import SPLITS, Plan, Preparation
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import check_norm, pixel_error
+from trainables.losses.reconstruction import get_reconstruction
 from trainables.models.sr.common import COMPONENTS
 from trainables.models.sr.component_transfer import fill_dictionary, get_dictionary
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.face_sr.dictionary import build_dictionary
 from trainables.tasks.face_sr.examples import SrExamples, SrTargets
-from trainables.tasks.face_sr.metrics import SCORES, Channel, LpipsNet, SrScores, missing_lpips_weights
+from trainables.tasks.face_sr.metrics import (
+    SCORES,
+    SSIM_WINDOW,
+    Channel,
+    LpipsNet,
+    ScoreOptions,
+    SrScores,
+    missing_lpips_weights,
+)
 from trainables.tasks.face_sr.panels import draw_sr_panels
 from trainables.tasks.face_sr.perceptual import load_perceptual_vgg, perceptual_error
 from trainables.tasks.preflight import blank_batch
@@ -52,19 +61,24 @@ class FaceSR(DistillationTask[SrSet]):
     """Train nets to restore faces of `scale` times the size, score them by the mean PSNR of the test images.
 
     task_loss = pixel_weight·error(image, truth) + perceptual_weight·Σ error of VGG-19's activations, the same for all
-    nets; for a recurrent net the first term is the mean over its steps. The teacher is trained by it alone, on the
-    training split.
-    Raises InputError for an unknown norm or a weight below 0.
+    nets but those of an arm with a `Reconstruction` of its own; for a recurrent net the first term is the mean over its
+    steps. The teacher is trained by it alone, on the training split.
+    Raises InputError for an unknown norm, or a weight or border below 0.
     """
 
     views: Flips = field(default_factory=Flips)
     scale: int = 8
     pixel_norm: str = "mse"
     pixel_weight: float = 1.0
+    perceptual_norm: str = "mse"
     perceptual_weight: float = 0.0
     """Above 0, torchvision's file of VGG-19's ImageNet weights is required."""
     channel: Channel = "rgb"
     """The colours that PSNR and SSIM compare: "rgb", or "y" for luma."""
+    rounded: bool = False
+    """Whether scores are those of images rounded to 8 bits."""
+    border: int = 0
+    """Pixels at each side that PSNR and SSIM leave out."""
     lpips: LpipsNet | None = "alex"
     dictionary_seed: int = 0
 
@@ -74,8 +88,10 @@ class FaceSR(DistillationTask[SrSet]):
 
     def __post_init__(self) -> None:
         check_norm("pixel_norm", self.pixel_norm)
+        check_norm("perceptual_norm", self.perceptual_norm)
         check_range("pixel_weight", self.pixel_weight, low=0)
         check_range("perceptual_weight", self.perceptual_weight, low=0)
+        check_range("border", self.border, low=0)
 
     def build(self, model: ModelSpec) -> nn.Module:
         return model.build(self.scale)
@@ -100,15 +116,20 @@ class FaceSR(DistillationTask[SrSet]):
         loss = self.pixel_weight * pixel_error(self.pixel_norm, *pixels)
         if self.perceptual_weight:
             vgg = load_perceptual_vgg(str(truth.device))
-            loss = loss + self.perceptual_weight * perceptual_error(vgg, outputs.prediction, truth)
+            error = perceptual_error(vgg, outputs.prediction, truth, self.perceptual_norm)
+            loss = loss + self.perceptual_weight * error
         return loss
+
+    def adapt_to(self, loss: DistillationLoss) -> FaceSR:
+        own = get_reconstruction(loss)
+        return self if own is None else replace(self, **vars(own))
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Mean squared difference of the images (B, 3, H, W)."""
         return F.mse_loss(student.prediction.float(), teacher.prediction.float())
 
     def meters(self, device: str, split: Split) -> SrScores:
-        return SrScores(device, self.channel, self.lpips, psnr_only=split == "train")
+        return SrScores(device, self._score_options, self.lpips, psnr_only=split == "train")
 
     def sample_batch(self) -> Batch:
         side = min(int(self.loaded.images.shape[-1]), SAMPLE_PIXELS)
@@ -122,9 +143,21 @@ class FaceSR(DistillationTask[SrSet]):
     def data_record(self) -> dict[str, Any]:
         faces, missing = self.loaded, missing_lpips_weights(self.lpips)
         return {
-            "note": "; ".join(part for part in (faces.note, missing) if part),
+            "note": missing,
             "absent": {"lpips": "weights absent"} if missing else {},
-            "measure": {"scale": self.scale, "channel": self.channel, "lpips": self.lpips},
+            "measure": {
+                "scale": self.scale,
+                "channel": self.channel,
+                "rounded": self.rounded,
+                "border": self.border,
+                "ssim": "whole windows",
+                "lpips": self.lpips,
+            },
+            "measured_as": {
+                "psnr": str(self._score_options),
+                "ssim": str(self._score_options),
+                "lpips": self.lpips or "",
+            },
             "why_incomplete": "" if faces.complete else "no paper says which of these faces its figures are of",
         }
 
@@ -136,6 +169,9 @@ class FaceSR(DistillationTask[SrSet]):
         trained_on: tuple[Split, ...] = SPLITS,
     ) -> dict[str, Any]:
         self.examples("test", "cpu")  # raises for an impossible scale
+        most = (int(self.loaded.images.shape[-1]) - SSIM_WINDOW) // 2
+        if self.border > most:
+            raise InputError(f"border is {self.border}; allowed is at most {most}, which leaves a window of SSIM")
         if has_dictionary(self.teacher.model) and self.loaded.boxes is None:
             raise InputError(
                 f"{self.teacher.model.name} needs boxes of eyes, nose and mouth, and {self.loaded.name} has no "
@@ -143,9 +179,13 @@ class FaceSR(DistillationTask[SrSet]):
             )
         for model in filter(has_dictionary, students):
             raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
-        if self.perceptual_weight:
+        if any(task.perceptual_weight for task in (self, *map(self.adapt_to, losses))):
             load_perceptual_vgg("cpu")
         return super().check(students, losses, storage, trained_on)
+
+    @property
+    def _score_options(self) -> ScoreOptions:
+        return ScoreOptions(self.channel, self.rounded, self.border)
 
     @property
     def teacher_key(self) -> str:

@@ -9,6 +9,8 @@ from torch import nn
 
 from tests.trainables.models.sr.nets import boxes, filled
 from trainables.models.sr.component_transfer import (
+    ComponentTransfer,
+    SelfTransfer,
     get_dictionary,
 )
 from trainables.models.sr.dictionary_sr import Dilated, ModulatedUp, VggSR, blur
@@ -34,6 +36,7 @@ def test_parts_of_the_vgg_net_have_their_parameters_to_the_unit(vgg_net):
         "vgg": 20_024_384,
         "dictionary": 0,
         "transfers": 43_658_240,
+        "refinements": 0,
         "dilated": 28_316_160,
         "ups": 21_128_832,
         "last": 184_640,
@@ -43,6 +46,24 @@ def test_parts_of_the_vgg_net_have_their_parameters_to_the_unit(vgg_net):
     with torch.device("meta"):
         student = VggSR(imagenet=False).build(8)
     assert (count_parameters(student), trained(student)) == (69_655_747, 49_631_363)
+
+
+def test_control_has_the_teachers_parameters_and_no_atoms(vgg_net):
+    control = VggSR(control=True, imagenet=False).build(8)
+    assert (count_parameters(control), trained(control)) == (count_parameters(vgg_net), trained(vgg_net))
+    assert trained(control) / (trained(control) - 43_658_240) == pytest.approx(1.88, abs=0.005)
+    assert control.dictionary is None
+    assert not any("dictionary" in name for name in control.state_dict())
+
+
+def test_features_of_the_control_pass_four_residual_blocks():
+    torch.manual_seed(0)
+    transfer, x = SelfTransfer(4).eval(), torch.rand(2, 4, 5, 6)
+    expected = x
+    for block in transfer.blocks:
+        expected = expected + block(expected)
+    assert torch.equal(transfer(x), expected)
+    assert count_parameters(transfer) == count_parameters(ComponentTransfer(4, 2))
 
 
 def test_vgg_net_restores_with_and_without_its_dictionary(vgg_net, monkeypatch):

@@ -74,6 +74,7 @@ def test_scales_that_a_net_does_not_have_are_refused(model):
         lambda: SmallSR(atoms=-1),
         lambda: SmallSR(sizes=(16, 16, 16, 20)),
         lambda: VggSR(sizes=(40, 40, 24)),
+        lambda: VggSR(atoms=32, control=True),
         lambda: VggSR(sizes=(40, 40, 25, 56)),
     ],
 )
@@ -86,4 +87,5 @@ def test_settings_make_names():
     assert [RCAN().name, RCAN(5, 10).name] == ["rcan", "rcan-g5-b10"]
     assert [SRFBN().name, SRFBN(32, 3).name] == ["srfbn", "srfbn-w32-g3"]
     assert [SmallSR().name, SmallSR(8, atoms=4).name] == ["small_sr-16", "small_sr-8-4atoms"]
-    assert [VggSR().name, VggSR(atoms=32).name] == ["vgg_sr", "vgg_sr-32atoms"]
+    names = [VggSR().name, VggSR(atoms=32).name, VggSR(control=True).name]
+    assert names == ["vgg_sr", "vgg_sr-32atoms", "vgg_sr-control"]

@@ -129,6 +129,41 @@ def test_imagenet_weights_are_not_needed_for_a_teacher_that_was_trained(imagenet
     assert step[0] == "outputs 0–16"
 
 
+# -- weights of M-SFANet's authors
+
+
+def test_checkpoint_of_the_authors_is_a_teacher_that_predicts_scaled_densities(tmp_path):
+    """Their names, wrapped as they wrap them, and predictions in people, which a teacher here multiplies by 100."""
+    torch.manual_seed(0)
+    net = MSFANet(4).build(3).eval()
+    torch.save({"model": net.expect_authors_state(), "epoch": 3}, tmp_path / "theirs.pth")
+    task = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, weights=tmp_path / "theirs.pth"))
+    loaded = task.load_teacher_file(tmp_path / "theirs.pth").eval()
+    image = torch.rand(1, 3, 32, 48)
+    (density, attention), (theirs, seen) = loaded(image), net(image)
+    torch.testing.assert_close(density, 100 * theirs)
+    assert torch.equal(attention, seen)
+    prepared(task, tmp_path)
+    assert teachers.read_record(tmp_path, task.teacher_key)["source"] == "file theirs.pth"
+
+
+def test_file_under_this_projects_names_is_not_scaled(tmp_path):
+    net = MSFANet(4).build(3)
+    torch.save(net.state_dict(), tmp_path / "ours.pth")
+    task = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, weights=tmp_path / "ours.pth"))
+    loaded = task.load_teacher_file(tmp_path / "ours.pth").state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in net.state_dict().items())
+
+
+def test_file_of_neither_names_is_refused_with_this_projects_names(tmp_path):
+    state = MSFANet(4).build(3).expect_authors_state()
+    state.pop("conv_out.conv.bias")
+    torch.save(state, tmp_path / "t.pth")
+    task = dataclasses.replace(TASK, teacher=dataclasses.replace(TASK.teacher, weights=tmp_path / "t.pth"))
+    with pytest.raises(InputError, match=r"of another architecture: it lacks 'vgg\.0\.weight'"):
+        task.check((STUDENT,), (FALLING,), tmp_path)
+
+
 # -- what identifies the teacher and the pool
 
 TEACHING = {

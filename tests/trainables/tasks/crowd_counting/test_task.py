@@ -22,7 +22,7 @@ from trainables.models.msfanet import MSFANet
 from trainables.task import Batch, Outputs
 from trainables.tasks.crowd_counting.examples import CrowdTargets
 from trainables.tasks.crowd_counting.metrics import CountErrors
-from trainables.tasks.crowd_counting.task import CrowdCounting
+from trainables.tasks.crowd_counting.task import CrowdCounting, group_by_count
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.training.views import GridCrops
@@ -188,6 +188,20 @@ def test_splits_share_no_image_and_train_with_val_is_both():
     other = dataclasses.replace(TASK, split_seed=1)
     assert other.positions("val").tolist() != TASK.positions("val").tolist()
     assert other.teacher_key != TASK.teacher_key
+
+
+def test_validation_has_one_photograph_of_each_group_of_similar_counts():
+    counts = np.array([scene.count for scene in TASK.loaded.train])
+    ranks = np.argsort(np.argsort(counts, kind="stable"))
+    for seed in range(5):
+        held = dataclasses.replace(TASK, split_seed=seed).positions("val").numpy()
+        assert sorted(ranks[held] // 4) == [0, 1, 2, 3]
+
+
+def test_groups_of_similar_counts_have_equal_sizes():
+    counts = np.array([900, 33, 33, 3139, 120, 500, 70])
+    assert group_by_count(counts, 3).tolist() == [2, 0, 0, 2, 1, 1, 0]
+    assert np.bincount(group_by_count(np.arange(300)[::-1], 30)).tolist() == 30 * [10]
 
 
 def test_training_splits_share_the_pools_images_and_maps():

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
 from study.errors import InputError
 from study.task import Plan
@@ -71,13 +71,15 @@ def test_scores_are_those_of_a_count_by_hand():
     logits, labels = guesses()
     said = upsample_logits(logits, (24, 24)).argmax(1).numpy()
     true = labels.numpy()
-    f1 = []
+    f1, iou = [], []
     for number in range(len(CLASSES)):
         hits = int(((said == number) & (true == number)).sum())
         f1.append(2 * hits / (int((said == number).sum()) + int((true == number).sum())))
+        iou.append(hits / int(((said == number) | (true == number)).sum()))
     scores = scored(logits, labels)
     assert scores["f1"] == pytest.approx(np.mean(f1[1:]), abs=1e-12)
     assert scores["f1_all"] == pytest.approx(np.mean(f1), abs=1e-12)
+    assert scores["miou"] == pytest.approx(np.mean(iou), abs=1e-12)
     assert scores["accuracy"] == pytest.approx((said == true).mean(), abs=1e-12)
     assert [scores[f"class_f1_{name}"] for name in CLASSES] == pytest.approx(f1, abs=1e-12)
     assert scores.keys() == {metric.name for metric in (*MEANS, *F1_BY_CLASS)}
@@ -89,6 +91,7 @@ def test_scores_are_torchmetrics_own():
     f1 = MulticlassF1Score(len(CLASSES), average="none")(said, labels)
     scores = scored(logits, labels)
     assert scores["f1"] == pytest.approx(float(f1[1:].mean()), abs=1e-6)
+    assert scores["miou"] == pytest.approx(float(MulticlassJaccardIndex(len(CLASSES))(said, labels)), abs=1e-6)
     assert scores["accuracy"] == pytest.approx(
         float(MulticlassAccuracy(len(CLASSES), average="micro")(said, labels)), abs=1e-6
     )
@@ -104,6 +107,8 @@ def test_class_that_no_label_names_is_in_no_mean():
     scores = scored(logits, labels)
     assert [name for name in scores if name.startswith("class_f1_")] == [f"class_f1_{name}" for name in CLASSES[:5]]
     assert scores["f1"] == pytest.approx(np.mean([scores[f"class_f1_{name}"] for name in CLASSES[1:5]]))
+    iou = [scores[f"class_f1_{name}"] / (2 - scores[f"class_f1_{name}"]) for name in CLASSES[:5]]
+    assert scores["miou"] == pytest.approx(np.mean(iou))
 
 
 def test_all_right_is_one():

@@ -8,14 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.signal import convolve2d
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from study.errors import InputError
+from trainables.data.synthetic.face_drawing import draw_face
+from trainables.data.synthetic.sr_faces import LOOKS
 from trainables.task import Batch, Outputs
 from trainables.tasks.face_sr import metrics as sr_scores
-from trainables.tasks.face_sr.examples import SrTargets
-from trainables.tasks.face_sr.metrics import BACKBONES, SrScores, compute_luma, missing_lpips_weights
+from trainables.tasks.face_sr.examples import SrTargets, enlarge_bicubic, reduce_bicubic
+from trainables.tasks.face_sr.metrics import (
+    BACKBONES,
+    ScoreOptions,
+    SrScores,
+    compute_luma,
+    measure_ssim,
+    missing_lpips_weights,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +63,20 @@ def y_by_hand(image: torch.Tensor) -> np.ndarray:
     return (16 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255
 
 
+def ssim_by_hand(image: np.ndarray, target: np.ndarray) -> float:
+    """Wang et al. 2004, section III.C, of one image (C, H, W): windows of 11 × 11 pixels that lie within it."""
+    steps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window = np.outer(steps, steps) / steps.sum() ** 2
+    channels = []
+    for x, y in zip(image.astype(np.float64), target.astype(np.float64), strict=True):
+        means = [convolve2d(values, window, mode="valid") for values in (x, y, x * x, y * y, x * y)]
+        mx, my = means[:2]
+        luminance = (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
+        structure = (2 * (means[4] - mx * my) + 0.03**2) / (means[2] - mx**2 + means[3] - my**2 + 0.03**2)
+        channels.append((luminance * structure).mean())
+    return float(np.mean(channels))
+
+
 def test_psnr_is_the_mean_over_images():
     prediction, target = images()
     assert scored(SrScores("cpu"), prediction, target)["psnr"] == pytest.approx(by_hand(prediction, target), abs=1e-4)
@@ -69,18 +93,52 @@ def test_psnr_of_a_known_error():
 @pytest.mark.parametrize("channel", ["rgb", "y"])
 def test_scores_do_not_depend_on_batches_or_overshoot(channel):
     prediction, target = images()
-    expected = scored(SrScores("cpu", channel), prediction, target, 7)
-    assert scored(SrScores("cpu", channel), prediction.clamp(0, 1), target, 2) == pytest.approx(expected, abs=1e-5)
-    assert scored(SrScores("cpu", channel), prediction, target, 1) == pytest.approx(expected, abs=1e-5)
+    expected = scored(SrScores("cpu", ScoreOptions(channel)), prediction, target, 7)
+    assert scored(SrScores("cpu", ScoreOptions(channel)), prediction.clamp(0, 1), target, 2) == pytest.approx(
+        expected, abs=1e-5
+    )
+    assert scored(SrScores("cpu", ScoreOptions(channel)), prediction, target, 1) == pytest.approx(expected, abs=1e-5)
 
 
-def test_ssim_is_that_of_torchmetrics_over_single_images():
+def test_ssim_is_the_mean_over_images_and_over_windows_within_them():
     prediction, target = images()
-    expected = [
-        float(structural_similarity_index_measure(said[None], true[None], data_range=1.0))
-        for said, true in zip(prediction.double().clamp(0, 1), target.double(), strict=True)
-    ]
+    clamped = prediction.clamp(0, 1)
+    expected = [ssim_by_hand(said.numpy(), true.numpy()) for said, true in zip(clamped, target, strict=True)]
     assert scored(SrScores("cpu"), prediction, target)["ssim"] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    prediction, target = images(size=40)
+    clamped = prediction.clamp(0, 1)
+    expected = [
+        metrics.structural_similarity(
+            said.double().numpy(),
+            true.double().numpy(),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1.0,
+            channel_axis=0,
+        )
+        for said, true in zip(clamped, target, strict=True)
+    ]
+    np.testing.assert_allclose(measure_ssim(clamped, target).numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "added"), [(64, 0.037), (256, 0.008)])
+def test_ssim_over_reflected_borders_is_another_number(size, added):
+    """On drawn faces, enlarged again, borders add as much as the effects that papers report."""
+    drawn = [draw_face(np.random.default_rng(seed), size, LOOKS).image.transpose(2, 0, 1) for seed in range(6)]
+    faces = torch.from_numpy(np.stack(drawn)).float() / 255
+    restored = enlarge_bicubic(reduce_bicubic(faces, 8), 8)
+    reflected = structural_similarity_index_measure(restored.double(), faces.double(), data_range=1.0)
+    assert float(reflected) - float(measure_ssim(restored, faces).mean()) == pytest.approx(added, abs=0.003)
+
+
+def test_ssim_of_an_image_smaller_than_its_window_is_refused():
+    with pytest.raises(InputError, match="SSIM of 10 × 12 pixels; allowed are 11 or more a side"):
+        measure_ssim(torch.zeros(1, 3, 12, 10), torch.zeros(1, 3, 12, 10))
 
 
 def test_ssim_of_constant_images():
@@ -94,20 +152,43 @@ def test_ssim_of_small_variances_keeps_its_digits():
     """With 24 bits of precision it is 5e-6 off, and with the 11 of a GPU's TF32 far more."""
     noise = torch.randn(2, 1, 3, 24, 24, generator=torch.Generator().manual_seed(0)) / 100
     prediction, target = (0.9 + noise).clamp(0, 1)
-    expected = structural_similarity_index_measure(prediction.double(), target.double(), data_range=1.0)
-    assert scored(SrScores("cpu"), prediction, target)["ssim"] == pytest.approx(float(expected), abs=1e-7)
+    expected = ssim_by_hand(prediction[0].numpy(), target[0].numpy())
+    assert scored(SrScores("cpu"), prediction, target)["ssim"] == pytest.approx(expected, abs=1e-7)
 
 
 def test_luma_is_that_of_bt601():
     prediction, target = images()
     assert np.allclose(compute_luma(target)[:, 0].numpy(), y_by_hand(target), atol=1e-6)
-    found = scored(SrScores("cpu", "y"), prediction, target)
+    found = scored(SrScores("cpu", ScoreOptions("y")), prediction, target)
     errors = ((y_by_hand(prediction) - y_by_hand(target)) ** 2).mean(axis=(1, 2))
     assert found["psnr"] == pytest.approx(np.mean(-10 * np.log10(errors)), abs=1e-4)
-    expected = structural_similarity_index_measure(
-        *(torch.from_numpy(y_by_hand(image))[:, None] for image in (prediction, target)), data_range=1.0
-    )
+    pairs = zip(y_by_hand(prediction), y_by_hand(target), strict=True)
+    expected = np.mean([ssim_by_hand(said[None], true[None]) for said, true in pairs])
     assert found["ssim"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_published_options_of_rcan_and_srfbn_are_rounded_luma_without_borders():
+    prediction, target = images(size=32)
+    found = scored(SrScores("cpu", ScoreOptions("y", rounded=True, border=8)), prediction, target)
+    pixels = prediction.double().clamp(0, 1).mul(255).round().div(255)
+    inner = slice(8, -8)
+    ours, true = (y_by_hand(image)[:, inner, inner] for image in (pixels, target))
+    assert found["psnr"] == pytest.approx(np.mean(-10 * np.log10(((ours - true) ** 2).mean(axis=(1, 2)))), abs=1e-4)
+    ssim = np.mean([ssim_by_hand(said[None], truth[None]) for said, truth in zip(ours, true, strict=True)])
+    assert found["ssim"] == pytest.approx(ssim, abs=1e-5)
+    plain = scored(SrScores("cpu"), prediction, target)
+    assert abs(found["psnr"] - plain["psnr"]) > 0.1, "so that a forgotten option would show"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (ScoreOptions(), "RGB, not rounded, whole images"),
+        (ScoreOptions("y", rounded=True, border=8), "luma, rounded to 8 bits, 8 pixels cut off"),
+    ],
+)
+def test_options_are_named(options, text):
+    assert str(options) == text
 
 
 @pytest.mark.parametrize(
@@ -184,7 +265,7 @@ def test_lpips_is_the_mean_over_images(random_backbone):
     with torch.no_grad():
         expected = random_backbone(prediction.clamp(0, 1), target, normalize=True).mean()
     for channel in ("rgb", "y"):
-        found = scored(SrScores("cpu", channel), prediction, target)
+        found = scored(SrScores("cpu", ScoreOptions(channel)), prediction, target)
         assert found["lpips"] == pytest.approx(float(expected), rel=1e-4), "of uneven batches, 3 and 2"
     assert scored(SrScores("cpu"), target, target)["lpips"] == pytest.approx(0, abs=1e-6)
 

@@ -18,17 +18,22 @@ from trainables.losses.adversarial_features import AdversarialFeatures, PatchDis
 from trainables.losses.common.pixel import pixel_error
 from trainables.losses.feature_matching import FeatureMatching
 from trainables.losses.none import NoDistillation
+from trainables.losses.reconstruction import Reconstruction, ReconstructionAlone
 from trainables.models.sr.common import SROutput
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
 from trainables.task import Batch, Outputs
 from trainables.tasks import base
+from trainables.tasks.face_sr import task as face_sr_task
+from trainables.tasks.face_sr.examples import SrTargets
 from trainables.tasks.face_sr.metrics import SrScores
 from trainables.tasks.face_sr.task import FaceSR
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Adam, Recipe
-from trainables.training.schedules import Cosine
+from trainables.training.schedules import Cosine, Progress
+
+START = Progress(0, 1)
 
 STUDENT = SmallSR(2)
 RECIPE = Recipe(4, Cosine(2e-3), Adam())
@@ -102,6 +107,49 @@ def test_arms_differ_by_their_losses_alone(storage, tmp_path):
         found[len(found)] = row["val/psnr"]
     assert found[0] == found[1]
     assert len(set(found.values())) == 3
+
+
+def test_arm_with_a_task_loss_of_its_own_is_trained_under_it(storage, tmp_path):
+    """RCAN and SRFBN as their authors train them: L1, for a recurrent net as the mean over its steps."""
+    student = SRFBN(width=4, groups=1, steps=2)
+    l1 = dataclasses.replace(TASK, pixel_norm="l1")
+    runs = {
+        "own": (TASK, ReconstructionAlone()),
+        "by the task": (l1, NoDistillation()),
+        "common": (TASK, NoDistillation()),
+    }
+    rows = {
+        name: metrics(list(task.train(job(task, storage, tmp_path / name, student=student, loss=loss, epochs=1))))[0]
+        for name, (task, loss) in runs.items()
+    }
+    assert rows["own"] == rows["by the task"]
+    assert rows["own"]["train/task_loss"] != rows["common"]["train/task_loss"]
+
+
+def test_objective_as_printed_has_norms_and_weights_of_one(monkeypatch):
+    """P2, equation 1: E‖SR − GT‖ + E(D(F) − 1)² + EΣ‖f(SR) − f(GT)‖, norms not squared."""
+    printed = Reconstruction("l2norm", perceptual_norm="l2norm", perceptual_weight=1.0)
+    loss = AdversarialFeatures(1.0, ADVERSARY.discriminator, reconstruction=printed)
+    taps = [lambda x: x, lambda x: 3 * x[:, :1]]
+    monkeypatch.setattr(face_sr_task, "load_perceptual_vgg", lambda device: lambda x: [tap(x) for tap in taps])
+    image, truth = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch = Batch(image, SrTargets(truth, None), *2 * [torch.zeros(4)])
+    found = TASK.adapt_to(loss).task_loss(Outputs(image), batch)
+    difference = (image - truth).numpy().astype(np.float64)
+    norms = [np.sqrt((part**2).sum(axis=(1, 2, 3))).mean() for part in (difference, difference, 3 * difference[:, :1])]
+    assert found.item() == pytest.approx(sum(norms), rel=1e-6)
+    features = {"last": torch.rand(4, 2, 8, 8)}
+    outputs = Outputs(image, features)
+    unit, doubled = (dataclasses.replace(loss, weight=weight)(outputs, outputs, None, START) for weight in (1.0, 2.0))
+    assert doubled.item() == pytest.approx(2 * unit.item())
+
+
+def test_task_loss_of_an_arms_own_needs_its_weights_before_a_study_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    loss = ReconstructionAlone(Reconstruction(perceptual_weight=1.0))
+    with pytest.raises(InputError, match="a perceptual term of weight 0 needs no file"):
+        TASK.check((STUDENT,), (loss,), tmp_path)
 
 
 def test_scores_while_training_cost_little_and_test_is_read_in_confirm_alone(storage, tmp_path):

@@ -1,0 +1,85 @@
+"""Warnings before all results: a useless teacher, labels in another order, images in several splits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reports.build import build
+from reports.load import load_study
+from reports.tables.terminal import format_comparisons
+from reports.text.sanity import list_warnings
+from tests.reports.fake_study import NONE, Writer
+
+ADVICE = "Check the file resnet20.pth, the normalisation of its inputs and the order of its labels."
+
+
+@pytest.fixture
+def weak(writer: Writer) -> Writer:
+    """A study whose teacher, from a file, is worse than the student without it."""
+    writer.study["teacher"] = {"name": "resnet20", "source": "file resnet20.pth", "metrics": {"test/accuracy": 0.6}}
+    return writer
+
+
+def warnings(writer: Writer) -> list[str]:
+    return list_warnings(load_study(writer.fill().write()))
+
+
+def test_a_sound_study_has_no_warning(writer: Writer) -> None:
+    assert warnings(writer) == []
+
+
+def test_a_teacher_below_the_lone_student_is_named_with_both_scores(weak: Writer) -> None:
+    expected = f"60.00 % against {100 * np.mean(NONE):.2f} % test accuracy (none). {ADVICE}"
+    assert warnings(weak) == [f"The teacher scores worse than resnet8 without it: {expected}"]
+
+
+def test_a_teacher_that_was_trained_here_is_to_be_trained_longer(weak: Writer) -> None:
+    weak.study["teacher"]["source"] = "trained here"
+    (line,) = warnings(weak)
+    assert line.endswith("Train it longer, or by another recipe, before students learn from it.")
+
+
+def test_of_errors_the_larger_is_worse(weak: Writer) -> None:
+    weak.study["direction"] = "min"
+    weak.study["metrics"] = {"test/accuracy": {"direction": "min", "unit": "", "digits": 2, "label": "error"}}
+    assert warnings(weak) == []
+    weak.trials.clear(), weak.epochs.clear()
+    weak.study["teacher"]["metrics"] = {"test/accuracy": 0.99}
+    assert warnings(weak)[0].startswith(
+        "The teacher scores worse than resnet8 without it: 0.99 against 0.91 test error"
+    )
+
+
+@pytest.mark.parametrize(("accuracy", "near"), [(0.08, True), (0.13, True), (0.14, False)])
+def test_a_teacher_near_chance_is_named(weak: Writer, accuracy: float, near: bool) -> None:
+    # of 10 classes on 899 samples: 0.1 + 3·√(0.1·0.9/899) = 0.130
+    weak.study["inputs"]["data"] |= {"classes": 10, "test": 899}
+    weak.study["teacher"]["metrics"] = {"test/accuracy": accuracy}
+    lines = [line for line in warnings(weak) if "near chance" in line]
+    expected = [f"The teacher scores near chance: {100 * accuracy:.2f} % test accuracy, of 10 classes. {ADVICE}"]
+    assert lines == (expected if near else [])
+
+
+def test_labels_in_another_order_are_named(writer: Writer) -> None:
+    order = {"moved": [[0, 3], [3, 0]], "classes": 10, "accuracy": 0.7712, "accuracy_in_order": 0.9699}
+    writer.study["teacher"] |= {"label_order": order}
+    assert warnings(writer) == [
+        "The teacher's labels are in another order than the data's: it predicts 2 of 10 classes as another one, such "
+        "as class 0 as 3, and would have 96.99 instead of 77.12 % validation accuracy in the right one. Reorder its "
+        "last layer."
+    ]
+
+
+def test_warnings_stand_before_all_results_on_page_and_terminal(weak: Writer) -> None:
+    weak.study["inputs"]["data"]["duplicates"] = "14 of 14 test images occur in training or validation"
+    folder = weak.fill().write()
+    lines = list_warnings(load_study(folder))
+    assert lines[1] == (
+        "Images occur in more than one split: 14 of 14 test images occur in training or validation. Scores on them are "
+        "too good."
+    )
+    page, text = build(folder).read_text(encoding="utf-8"), " ".join(format_comparisons(folder).split())
+    for line in lines:
+        assert page.index(line) < page.index("<table")
+        assert text.index(f"warning: {line}") < text.index("────")

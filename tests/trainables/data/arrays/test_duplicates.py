@@ -1,0 +1,122 @@
+"""Duplicates by content, and photographs that look alike."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.data.arrays import duplicates
+from trainables.data.arrays.duplicates import (
+    ALIKE,
+    describe_duplicates,
+    group_equal,
+    hash_content,
+    hash_images,
+    hash_looks,
+    load_hashes,
+)
+from trainables.data.arrays.splits import split_pool
+from trainables.data.synthetic.face_drawing import draw_face
+from trainables.data.synthetic.sr_faces import LOOKS
+
+
+def draw(seed: int, size: int = 96) -> np.ndarray:
+    return np.ascontiguousarray(draw_face(np.random.default_rng(seed), size, LOOKS).image.transpose(2, 0, 1))
+
+
+def save_again(image: np.ndarray, quality: int = 70, size: int | None = None) -> np.ndarray:
+    """The photograph as a JPEG of another quality, and at another size."""
+    picture = Image.fromarray(image.transpose(1, 2, 0))
+    if size is not None:
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return np.ascontiguousarray(np.asarray(Image.open(file)).transpose(2, 0, 1))
+
+
+def correlate(one: np.ndarray, other: np.ndarray) -> float:
+    return float(hash_looks(one) @ hash_looks(other))
+
+
+def test_content_is_shape_and_pixels() -> None:
+    image = draw(0)
+    changed = image.copy()
+    changed[0, 5, 5] ^= 1
+    assert np.array_equal(hash_content(image), hash_content(image.copy()))
+    assert not np.array_equal(hash_content(image), hash_content(changed))
+    flat = np.zeros((3, 4, 8), dtype=np.uint8)
+    assert not np.array_equal(hash_content(flat), hash_content(flat.reshape(3, 8, 4)))
+
+
+def test_a_photograph_saved_again_looks_alike_and_other_faces_do_not() -> None:
+    faces = [draw(seed) for seed in range(40)]
+    again = [correlate(face, save_again(face, quality)) for face in faces for quality in (40, 70)]
+    resized = [correlate(face, save_again(face, 90, size=128)) for face in faces]
+    assert np.median([*again, *resized]) > 0.999
+    assert np.mean(np.array([*again, *resized]) >= ALIKE) > 0.97
+    assert max(correlate(one, other) for n, one in enumerate(faces) for other in faces[:n]) < 0.9
+
+
+def test_looks_are_the_correlation_of_cells_whatever_brightness_and_contrast() -> None:
+    image = draw(3, 64)
+    cells = image.astype(np.float64).mean(axis=0).reshape(16, 4, 16, 4).mean(axis=(1, 3)).ravel()
+    other = draw(4, 64)
+    others = other.astype(np.float64).mean(axis=0).reshape(16, 4, 16, 4).mean(axis=(1, 3)).ravel()
+    assert correlate(image, other) == pytest.approx(np.corrcoef(cells, others)[0, 1], abs=1e-5)
+    dimmed = (image * 0.5 + 20).astype(np.uint8)
+    assert correlate(image, dimmed) > 0.9999
+    assert correlate(image, np.full((3, 9, 9), 7, dtype=np.uint8)) == 0
+    assert hash_looks(np.zeros((3, 7, 40), dtype=np.uint8)).shape == (256,)
+
+
+def test_equal_and_alike_images_are_counted_once_by_split() -> None:
+    faces = [draw(seed) for seed in range(9)]
+    splits = {
+        "training": faces[:4],
+        "validation": [faces[0], faces[4], save_again(faces[1])],
+        "test": [faces[4], faces[2], save_again(faces[3]), faces[5]],
+    }
+    assert describe_duplicates({name: hash_images(images, True) for name, images in splits.items()}) == (
+        "1 of 3 validation images occur in training; 1 of 3 validation images look like one in training; "
+        "2 of 4 test images occur in training or validation; 1 of 4 test images look like one in training or validation"
+    )
+    exact = {name: hash_images(images, False) for name, images in splits.items()}
+    assert describe_duplicates(exact) == (
+        "1 of 3 validation images occur in training; 2 of 4 test images occur in training or validation"
+    )
+    assert describe_duplicates({"training": exact["training"], "test": hash_images(faces[5:], False)}) == ""
+
+
+def test_comparing_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = [draw(seed) for seed in range(5)]
+    splits = {"training": hash_images(faces[:3], True), "test": hash_images([*map(save_again, faces)], True)}
+    expected = "3 of 5 test images look like one in training"
+    assert describe_duplicates(splits) == expected
+    monkeypatch.setattr(duplicates, "_CHUNK", 2)
+    assert describe_duplicates(splits) == expected
+
+
+def test_equal_images_stay_in_one_split_and_a_pool_without_them_is_split_as_before() -> None:
+    labels = np.arange(40) % 4
+    alone = np.arange(40)
+    expected = split_pool(labels, 5, 0.25, 0, alone)
+    assert (len(expected["val"]), len(expected["train"])) == (10, 30)
+    images = [np.full((1, 2, 2), value, dtype=np.uint8) for value in [*range(20), *range(20)]]
+    equal = group_equal(hash_images(images, False))
+    assert equal.tolist() == [*range(20), *range(20)]
+    splits = split_pool(labels, 5, 0.25, 0, equal)
+    assert {position % 20 for position in splits["val"]}.isdisjoint({position % 20 for position in splits["train"]})
+    assert sorted([*splits["train"], *splits["val"]]) == list(range(40))
+    assert len(splits["val"]) == 10
+
+
+def test_hashes_of_arrays_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.stack([draw(seed) for seed in range(3)])
+    first = load_hashes("faces", "some fingerprint", images)
+    monkeypatch.setattr(duplicates, "hash_images", None)
+    again = load_hashes("faces", "some fingerprint", images)
+    assert np.array_equal(first.content, again.content)
+    assert np.array_equal(first.looks, again.looks)
