@@ -24,7 +24,7 @@ from trainables.data.digits import Digits
 from trainables.losses.kd import KD
 from trainables.task import Outputs
 from trainables.tasks.simulated import ACCURACY, Extra, Simulated, SimulatedLoss, SimulatedStudent
-from trainables.training.schedules import Cosine, Progress
+from trainables.training.schedules import Cosine, Progress, Staircase
 
 EPOCHS = 27
 BATCH, VALIDATION_SHARE = 64, 0.5
@@ -82,6 +82,13 @@ def make_simulated_study(seed: int) -> Study:
     return _make_study("simulated", task, SimulatedStudent(), SimulatedLoss(), loss, seed)
 
 
+def make_late_study(seed: int) -> Study:
+    """Return a study of curves whose settings take effect late: x and y leave a common start in the second stage."""
+    loss = SimulatedLoss(x=Staircase(0.9, uniform(0, 1), stages=4), y=Staircase(0.1, uniform(0, 1), stages=4))
+    task = Simulated(noise=0.003, seed_effect=0.003, teacher_epochs=0, checkpoints=False)
+    return _make_study("late", task, SimulatedStudent(), SimulatedLoss(), loss, seed)
+
+
 def make_digits_study(seed: int) -> Study:
     """Return a study of five settings of KD and SGD, each ranging from clearly too low to clearly too high."""
     loss = Settings(
@@ -94,7 +101,7 @@ def make_digits_study(seed: int) -> Study:
     return _make_study("digits", SmallNet(), Student(), Settings(), loss, seed)
 
 
-PROBLEMS = {"simulated": make_simulated_study, "digits": make_digits_study}
+PROBLEMS = {"simulated": make_simulated_study, "late": make_late_study, "digits": make_digits_study}
 
 
 def _make_study(name: str, task: Any, student: Any, plain: Any, searched: Any, seed: int) -> Study:

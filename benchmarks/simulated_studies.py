@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reports.analysis import statistics
+from reports.analysis import power
 from reports.analysis.comparison import Comparison, compare_arms
 from reports.load import StudyRecords
 
@@ -65,7 +65,7 @@ def list_planted_designs() -> Iterable[Design]:
     """Return large to moderate effects, alone and among six comparisons, with the seeds that `seeds_needed` returns."""
     for arms in (1, 6):
         for effect in (2.0, 1.6, 1.3, 1.0, 0.7):
-            needed = statistics.seeds_needed(effect, 1.0, arms)
+            needed = power.seeds_needed(effect, 1.0, arms)
             assert needed is not None
             yield Design(f"planted_{effect}_{arms}".replace(".", ""), "normal", arms, needed, effect)
 

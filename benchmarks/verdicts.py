@@ -24,7 +24,7 @@ from scipy import stats
 
 from benchmarks.reporting import describe_machine, format_result, format_table
 from benchmarks.simulated_studies import NOISES, NULLS, Design, draw_scores, list_planted_designs, simulate
-from reports.analysis import statistics
+from reports.analysis import power, statistics
 
 QUICK_STUDIES, MANY = 12, 20
 """Studies per row of a quick run; and the factor of null studies evaluated by test and correction alone."""
@@ -41,7 +41,7 @@ class Outcome:
 def count_verdicts(task: tuple[Design, int]) -> Outcome:
     """Simulate one study and count its verdicts."""
     design, number = task
-    verdicts = [row.verdict for row in simulate(design, number).rows if row.versus]
+    verdicts = [contrast.verdict for contrast in simulate(design, number).contrasts]
     nulls = verdicts[1:] if design.effect else verdicts
     return Outcome(found=bool(design.effect) and verdicts[0] == "better", wrong=len(nulls) - nulls.count("undecided"))
 
@@ -106,7 +106,7 @@ def report_planted(seen: dict[Design, list[Outcome]]) -> list[str]:
     rows, results = [head], []
     for design, studies in seen.items():
         found, level = sum(study.found for study in studies), statistics.LEVEL / design.arms
-        predicted = statistics.estimate_power(design.effect, 1.0, design.seeds, design.arms)
+        predicted = power.estimate_power(design.effect, 1.0, design.seeds, design.arms)
         promised = stats.nct.sf(
             stats.t.ppf(1 - level / 2, design.seeds - 1), design.seeds - 1, design.effect * math.sqrt(design.seeds)
         )

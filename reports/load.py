@@ -36,7 +36,10 @@ class Cell:
     student: str
     arm: str
     baseline: bool = False
-    versus: str | None = None
+    versus: tuple[str, ...] = ()
+    """The arms that this one is compared with."""
+    margin: float | None = None
+    """How much worse still counts as not worse, in the unit in which the metric is written."""
     searched: bool = False
     published: str | None = None
     parameters: tuple[str, ...] = ()
@@ -238,12 +241,14 @@ def _warn_of_extensions(study: Mapping[str, Any]) -> list[str]:
 
 def _parse_cell(listed: Mapping[str, Any]) -> Cell:
     student, arm = str(listed.get("student", "")), str(listed.get("arm", ""))
+    versus, margin = listed.get("versus") or (), listed.get("margin")
     return Cell(
         name=str(listed.get("cell") or f"{student} / {arm}"),
         student=student,
         arm=arm,
         baseline=bool(listed.get("baseline", False)),
-        versus=listed.get("versus"),
+        versus=(versus,) if isinstance(versus, str) else tuple(versus),  # before 0.2 it was a single arm
+        margin=margin if isinstance(margin, int | float) else None,
         searched=bool(listed.get("searched", False)),
         published=listed.get("published"),
         parameters=tuple(listed.get("parameters") or ()),

@@ -8,8 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from study import Arm, Budget, Study, SuccessiveHalving
-from trainables import Cifar, Classification, Cosine, CropFlip, Digits, Recipe, ResNet, Teacher
+from study import Arm, Budget, Study, SuccessiveHalving, log_uniform
+from trainables import DKD, KD, Cifar, Classification, Cosine, CropFlip, Digits, NoDistillation, Recipe, ResNet, Teacher
+
+TEMPERATURE, BETA = log_uniform(1.0, 8.0), log_uniform(0.5, 8.0)
+"""Settings of DKD that the searched arm of a study shares with its tuned baseline, so that both are tuned alike."""
+
+BASELINES = (
+    Arm("no distillation", NoDistillation(), baseline=True),
+    Arm("KD", KD(), baseline=True),
+    Arm("DKD", DKD(), baseline=True),
+    Arm("DKD, tuned", DKD(temperature=TEMPERATURE, beta=BETA), baseline=True, first=(DKD(),)),
+)
 
 
 def make_profiles(
@@ -28,7 +38,7 @@ def make_profiles(
             task=digits_task(),
             students=(ResNet(8, width=4),),
             arms=arms,
-            budget=Budget(trials=12, epochs=25, seeds=10),
+            budget=Budget(trials=12, epochs=25, seeds=8),
             stopping=SuccessiveHalving(min_epochs=8),
             assumptions=(*assumptions, DIGITS_ASSUMPTION),
         )
@@ -52,7 +62,7 @@ def make_profiles(
             task=cifar100_task(data_dir),
             students=(ResNet(8), ResNet(20)),  # P1's
             arms=paper_arms or arms,
-            budget=Budget(trials=40, epochs=80, seeds=8),
+            budget=Budget(trials=40, epochs=80, seeds=9),
             stopping=SuccessiveHalving(min_epochs=10),
             assumptions=(*assumptions, GIVEN_ASSUMPTION, CHOSEN_ASSUMPTION, TEACHER_ASSUMPTION),
             protocol="P1",

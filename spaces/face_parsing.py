@@ -5,12 +5,13 @@
 
 Logit distribution transformation (LDT) standardises a student's logits over the classes at each pixel, multiplies them
 by the standard deviation of the teacher's, and then distils as usual: a temperature of the student for each pixel. It
-is compared with plain distillation (KD), and with standardising both nets (KD-STD), which discards the teacher's
-confidence, on the same seeds. The search covers temperature and weight, neither of which the paper gives.
+is compared with plain distillation (KD) on the same seeds, as is standardising both nets (KD-STD), which discards the
+teacher's confidence. The search covers temperature and weight, neither of which the paper gives, for LDT and for KD
+alike: LDT searched is compared with KD searched.
 
 `embedded` needs no download: drawn faces with exact masks, 64 × 64 pixels, written once in CelebAMask-HQ's layout. This
 profile tests the machinery and shows what verdicts look like, but is no evidence about photographs. Eight seeds are the
-fewest that can decide four comparisons (2/2⁸ · 4 < 0.05).
+fewest that can decide six comparisons (2/2⁸ · 6 < 0.05).
 `paper` is P0's protocol: CelebAMask-HQ, FCN on ResNet-101 to DeepLabV3 on MobileNetV3 and FCN on ResNet-34 and
 ResNet-18. Nets start from torchvision's ImageNet weights, which must be in torchvision's folder of weights.
 """
@@ -65,12 +66,16 @@ SPLIT_ASSUMPTION = (
     "24,183 training, 2,993 validation and 2,824 test images. Confirm does not train on validation images either."
 )
 
+TEMPERATURE, WEIGHT = log_uniform(1.0, 8.0), log_uniform(0.1, 10.0)
+"""Settings that KD and LDT share, searched in both: LDT is KD with a temperature of its own for each pixel."""
+
 ARMS = (
     Arm("no distillation", NoDistillation(), baseline=True, published="none"),
     Arm("KD", PixelKD(), baseline=True, versus="no distillation", published="kd"),
-    Arm("KD-STD", PixelKDStd(), versus="KD", published="kd_std"),
+    Arm("KD, tuned", PixelKD(TEMPERATURE, WEIGHT), baseline=True, first=(PixelKD(),)),
+    Arm("KD-STD", PixelKDStd(), versus=("KD", "no distillation"), published="kd_std"),
     Arm("LDT", LDT(), versus="KD", published="ldt"),
-    Arm("LDT searched", LDT(log_uniform(1.0, 8.0), log_uniform(0.1, 10.0)), versus="KD", first=(LDT(),)),
+    Arm("LDT, searched", LDT(TEMPERATURE, WEIGHT), versus="KD, tuned", first=(LDT(),)),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,8 +29,11 @@ class Arm:
     name: str
     loss: DistillationMethod
     baseline: bool = False
-    versus: str | None = None
-    """The arm this one is compared with; by default the study's first baseline."""
+    versus: str | tuple[str, ...] | None = None
+    """The arm, or the arms, this one is compared with; by default the study's first baseline."""
+    margin: float | None = None
+    """How much worse on test still counts as not worse, in the unit in which reports write the metric: 0.5 is half a
+    percentage point of accuracy. Each comparison of the arm then also tests whether it is worse by less than that."""
     published: str | None = None
     """The name of this method in reports/analysis/published.csv, if a paper reports it."""
     students: tuple[str, ...] | None = None
@@ -41,6 +45,10 @@ class Arm:
     @property
     def is_searched(self) -> bool:
         return next(find_domains(self.loss), None) is not None
+
+    @property
+    def versus_names(self) -> tuple[str, ...]:
+        return (self.versus,) if isinstance(self.versus, str) else self.versus or ()
 
     @property
     def first_points(self) -> list[dict[str, Value]]:
@@ -177,12 +185,25 @@ class Study:
         """Return a trial's seed; trials of equal number share it in all cells, which pairs them across arms."""
         return derive_seed(self.seed, phase, number)
 
-    def find_comparison(self, arm: Arm) -> Arm | None:
-        """Return the arm that `arm` is compared with; None for the study's first baseline."""
+    def find_comparisons(self, arm: Arm) -> tuple[Arm, ...]:
+        """Return the arms that `arm` is compared with: by default the first baseline, for which there are none."""
         first = next(other for other in self.arms if other.baseline)
         if arm.versus is None:
-            return None if arm is first else first
-        return self.find_arm(arm.versus)
+            return () if arm is first else (first,)
+        return tuple(self.find_arm(name) for name in arm.versus_names)
+
+    @property
+    def max_tests(self) -> int:
+        """The largest number of tests that share a correction: a student's comparisons, and a margin of each."""
+        tests = Counter[str]()
+        for cell in self.cells:
+            tests[cell.student.name] += len(self.find_comparisons(cell.arm)) * (1 if cell.arm.margin is None else 2)
+        return max(tests.values())
+
+    def is_tuned_alone(self, arm: Arm) -> bool:
+        """Return whether an arm is searched while none of the arms it is compared with is."""
+        others = self.find_comparisons(arm)
+        return arm.is_searched and bool(others) and not any(other.is_searched for other in others)
 
     def find_arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)

@@ -73,6 +73,20 @@ def format_cell_name(student: str, arm: str) -> str:
     return f"{student} / {arm}" if student else arm
 
 
+@dataclass(frozen=True)
+class Progress:
+    """The position of a step in a run: `epoch` of `epochs` are complete, and the share `within` of the current one."""
+
+    epoch: int
+    epochs: int
+    within: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """The completed share of the run, in [0, 1)."""
+        return (self.epoch + self.within) / self.epochs
+
+
 class EpochResult(TypedDict):
     """The result of one epoch of a trial."""
 

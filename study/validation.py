@@ -70,9 +70,18 @@ def _check_baselines(study: Study) -> None:
             "Arm(…, baseline=True)"
         )
     for arm in study.arms:
-        if arm.versus is not None and (arm.versus not in names or arm.versus == arm.name):
+        others = [name for name in names if name != arm.name]
+        for versus in arm.versus_names:
+            if versus not in others:
+                raise InputError(
+                    f"arm {arm.name!r} is compared with {versus!r}; the other arms are: {', '.join(others)}"
+                )
+            if arm.versus_names.count(versus) > 1:
+                raise InputError(f"arm {arm.name!r} is compared with {versus!r} twice; name it once in versus")
+        margin = arm.margin
+        if margin is not None and not (isinstance(margin, int | float) and 0 < margin < math.inf):
             raise InputError(
-                f"arm {arm.name!r} is compared with {arm.versus!r}; the other arms are: {', '.join(names)}"
+                f"arm {arm.name!r}: margin is {margin!r}; allowed is a number above 0 in the metric's unit"
             )
 
 
@@ -88,12 +97,12 @@ def _check_cells(study: Study) -> None:
         if not any(student == name for student, _ in existing):
             raise InputError(f"student {name!r} has no arm: name it in an arm's students, or leave it out")
     for cell in study.cells:
-        versus = study.find_comparison(cell.arm)
-        if versus is not None and (cell.student.name, versus.name) not in existing:
-            raise InputError(
-                f"arm {cell.arm.name!r} is compared with {versus.name!r}, which is not for {cell.student.name!r}: "
-                "give both the same students"
-            )
+        for versus in study.find_comparisons(cell.arm):
+            if (cell.student.name, versus.name) not in existing:
+                raise InputError(
+                    f"arm {cell.arm.name!r} is compared with {versus.name!r}, which is not for "
+                    f"{cell.student.name!r}: give both the same students"
+                )
 
 
 def _check_metric(study: Study) -> None:

@@ -20,7 +20,7 @@ from study.identity import derive_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
-from trainables.task import Batch, DistillationLoss, Examples, Outputs
+from trainables.task import Batch, DistillationLoss, Examples, Outputs, index_device
 from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.nets import build_seeded, to_device
@@ -112,8 +112,9 @@ def train_epoch(
     seed, device = context.trial.seed, context.device
     group, net, optimizer = training.group, training.net, training.optimizer
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    order = torch.randperm(len(train), generator=generator).to(device)  # (N,) positions in the split
-    views = task.views.draw(seed, epoch, torch.arange(len(train), device=device))  # (N,) one view a sample
+    indices = index_device(train, device)
+    order = torch.randperm(len(train), generator=generator).to(indices)  # (N,) positions in the split
+    views = task.views.draw(seed, epoch, torch.arange(len(train), device=indices))  # (N,) one view a sample
     compute_teacher_outputs = teacher.begin_epoch(views)
     # dropout draws from the global generator: seeded every epoch, a resumed trial draws the same numbers
     torch.manual_seed(derive_seed(seed, "epoch", epoch) + group.rank)
@@ -174,7 +175,8 @@ def evaluate(
     """Return the task's metrics on a split's untouched images, by `split/name`; the same on all workers."""
     net.eval()
     examples, meters = task.examples(split, device), task.meters(device, split)
-    batches = torch.arange(len(examples), device=device).split(task.evaluation_batch(device))
+    indices = index_device(examples, device)
+    batches = torch.arange(len(examples), device=indices).split(task.evaluation_batch(device))
     for samples in group.shard_batches(batches):  # (B,)
         batch = examples.batch(samples, torch.zeros_like(samples))
         meters.update(task.outputs(net, batch), batch)

@@ -60,12 +60,21 @@ class Panel:
 
 
 class Examples(Protocol):
-    """One split, resident on the device or memory-mapped, that forms batches."""
+    """One split, resident on the device or memory-mapped, that forms batches.
+
+    Examples that read their indices on the host define `index_device = "cpu"`, so that no batch waits for the device
+    to send them.
+    """
 
     def __len__(self) -> int: ...
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         """Return the batch of these samples (B,) int64 at these views (B,) int64."""
+
+
+def index_device(examples: Examples, device: str) -> str:
+    """Return where samples and views are kept for these examples: the trial's device, unless they define another."""
+    return getattr(examples, "index_device", None) or device
 
 
 class LoadedData(Protocol):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from reports.analysis import statistics
+from reports.analysis import power, statistics
 from reports.analysis.comparison import compare_arms
 from reports.analysis.statistics import Direction, Interval, Mean, Verdict
 from reports.format.metrics import Metric
@@ -214,7 +214,7 @@ def _add_verdict(row: CellResult, p: float, comparisons: int) -> CellResult:
     improves = found.difference > 0 if row.direction == "max" else found.difference < 0
     verdict: Verdict = "undecided" if p > statistics.LEVEL else "better" if improves else "worse"
     known = verdict == "undecided" and found.kind == "paired" and found.n > 1
-    needed = statistics.seeds_needed(found.difference, found.sd, comparisons) if known else None
+    needed = power.seeds_needed(found.difference, found.sd, comparisons) if known else None
     return replace(row, p=p, verdict=verdict, seeds_needed=needed)
 
 

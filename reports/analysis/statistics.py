@@ -1,4 +1,4 @@
-"""The statistics of a comparison: paired differences over shared seeds, intervals, tests, verdicts and power.
+"""The statistics of a comparison: paired differences over shared seeds, intervals, tests and verdicts.
 
 Two arms are compared by the differences of runs that share a seed: the same initial weights, data order and views. If
 the arms did not differ, each difference would be as likely to have the opposite sign; the p value of the sign-flip test
@@ -8,12 +8,10 @@ at least 2/2ⁿ, so a few seeds cannot decide, however large the effect.
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -21,19 +19,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Direction = Literal["max", "min"]
-Verdict = Literal["better", "worse", "undecided"]
+Verdict = Literal["better", "worse", "not worse", "undecided"]
+"""Not worse: the arm is shown to be worse by less than the margin that its study declares, or better."""
 
 LEVEL = 0.05
 """Significance level of verdicts, after correction."""
-POWER = 0.8
-"""Power with which the proposed number of seeds finds the observed difference."""
+TIE = 1e-6
+"""Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
+over up to a million samples differ by more, or not at all."""
 MAX_EXACT_PAIRS = 20
 """Largest number of pairs for which all 2ⁿ sign flips are counted; beyond it, `RESAMPLES` random ones are drawn."""
 RESAMPLES = 99_999
-SIMULATED_STUDIES, MAX_SIMULATED_SEEDS = 4000, 14
-"""Simulated studies per value of the power, and the largest number of pairs for which it is simulated."""
-MAX_SEEDS = 1000
-"""Largest number of seeds that a report proposes; more are rarely affordable."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +88,11 @@ def compute_mean(values: Sequence[float]) -> Mean:
 
 
 def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction) -> Paired:
-    """Compare the paired runs `a` and `b`, in which equal positions share a seed.
+    """Compare the paired runs `a` and `b`, in which equal positions share a seed; see `subtract_paired`.
 
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
-    differences = _check_finite(a) - _check_finite(b)
+    differences = subtract_paired(a, b)
     n = len(differences)
     return Paired(
         n=n,
@@ -108,6 +102,17 @@ def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction)
         p=compute_sign_flip_p(differences),
         direction=direction,
     )
+
+
+def subtract_paired(a: Sequence[float], b: Sequence[float]) -> NDArray[np.float64]:
+    """Return a − b by pair; pairs that differ by at most `TIE` of the larger value are tied, and differ by 0.
+
+    Raises ValueError for unequal lengths, no pairs, or values that are not finite.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
+    x, y = _check_finite(a), _check_finite(b)
+    return np.where(np.isclose(x, y, rtol=0, atol=TIE * np.maximum(np.abs(x), np.abs(y))), 0.0, x - y)
 
 
 def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
@@ -137,20 +142,34 @@ def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> f
     Source: Fisher 1935, "The Design of Experiments", §21.
     """
     x = _check_finite(differences)
-    # tolerance: equal sums may differ by rounding, since they add the values in another order
-    seen = abs(float(x.sum())) - 1e-12 * float(np.abs(x).sum())
-    if len(x) <= MAX_EXACT_PAIRS:
-        return float((np.abs(_sum_sign_flips(x)) >= seen).mean())
-    signs = np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(RESAMPLES, len(x)))
-    return float((1 + (np.abs(signs @ x) >= seen).sum()) / (1 + RESAMPLES))
+    return _count_at_least(np.abs(_sum_sign_flips(x)), abs(float(x.sum())), x)
+
+
+def compute_margin_p(differences: Sequence[float] | NDArray[np.float64], margin: float, direction: Direction) -> float:
+    """Return the one-sided sign-flip p of "worse by `margin` or more": of a mean of margin ± difference above 0.
+
+    Source: the sign-flip test above on shifted differences, as non-inferiority trials shift the t test; Wellek 2010,
+    "Testing Statistical Hypotheses of Equivalence and Noninferiority", chapter 2.
+    """
+    x = margin + (1.0 if direction == "max" else -1.0) * _check_finite(differences)
+    return _count_at_least(_sum_sign_flips(x), float(x.sum()), x)
 
 
 def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums of `x` under all sign flips that keep the first sign; the others are their negatives."""
-    sums = x[:1]
-    for value in x[1:]:
+    """Return the sums of `x` under all sign flips, or under `RESAMPLES` random ones."""
+    if len(x) > MAX_EXACT_PAIRS:
+        return np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(RESAMPLES, len(x))) @ x
+    sums = np.zeros(1)
+    for value in x:
         sums = np.concatenate([sums + value, sums - value])
     return sums
+
+
+def _count_at_least(flipped: NDArray[np.float64], seen: float, x: NDArray[np.float64]) -> float:
+    """Return the share of flipped sums that are at least the observed one, which random flips have to count as well."""
+    # tolerance: equal sums may differ by rounding, since they add the values in another order
+    count = int((flipped >= seen - 1e-12 * float(np.abs(x).sum())).sum())
+    return count / len(flipped) if len(x) <= MAX_EXACT_PAIRS else (1 + count) / (1 + len(flipped))
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
@@ -166,71 +185,13 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def decide_verdict(comparison: Paired, adjusted_p: float, level: float = LEVEL) -> Verdict:
-    """Return better or worse if the corrected p is at most `level`, else undecided."""
-    if adjusted_p > level:
-        return "undecided"
-    return "better" if comparison.improves else "worse"
-
-
-def smallest_p(n: int) -> float:
-    """Return the smallest p value of the sign-flip test with n pairs: 2/2ⁿ."""
-    return min(1.0, 2.0 / 2.0**n)
-
-
-def seeds_to_decide(comparisons: int, level: float = LEVEL) -> int:
-    """Return the fewest seeds n that allow a verdict other than undecided: 2/2ⁿ · comparisons ≤ level."""
-    return max(1, math.ceil(math.log2(2 * max(1, comparisons) / level) - 1e-12))
-
-
-def seeds_needed(difference: float, sd: float, comparisons: int = 1, level: float = LEVEL) -> int | None:
-    """Return the number of seeds that finds an effect of this size with 80 % power, at level/comparisons.
-
-    At least `seeds_to_decide`; None for a difference of zero, or if `MAX_SEEDS` are too few.
-    """
-    fewest = max(2, seeds_to_decide(comparisons, level))
-    if difference == 0:
-        return None
-    if sd == 0:
-        return fewest
-    candidates = np.arange(fewest, MAX_SEEDS + 1)
-    # the t test has at least the power of the sign-flip test: fewer seeds than it needs are never enough
-    enough = candidates[_compute_t_power(abs(difference) / sd, candidates, level / max(1, comparisons)) >= POWER]
-    found = (int(n) for n in enough if estimate_power(difference, sd, int(n), comparisons, level) >= POWER)
-    return next(found, None)
-
-
-def estimate_power(difference: float, sd: float, n: int, comparisons: int = 1, level: float = LEVEL) -> float:
-    """Return the probability that n seeds find an effect of this size, for normal differences and at level/comparisons.
-
-    Up to `MAX_SIMULATED_SEEDS` seeds it is simulated: p values of few seeds are coarse, so the sign-flip test has much
-    less power than the paired t test. Beyond, it is the power of the t test, from which it differs by under two points.
-    Source: Lehmann & Romano 2005, "Testing Statistical Hypotheses", §5.9–5.10.
-    """
-    effect, each = abs(difference) / sd, level / max(1, comparisons)
-    if n > MAX_SIMULATED_SEEDS:
-        return float(_compute_t_power(effect, np.array([n]), each)[0])
-    return _simulate_power(round(effect, 6), n, each)
-
-
-@lru_cache(maxsize=1024)
-def _simulate_power(effect: float, n: int, level: float) -> float:
-    """Return the share of simulated studies of n normal differences in which the sign-flip p is at most `level`."""
-    allowed = math.floor(level * 2 ** (n - 1) + 1e-9)  # among the half of all flips that keeps the first sign
-    studies = np.random.default_rng(n).normal(effect, 1.0, (SIMULATED_STUDIES, n))
-    flips = np.array(list(itertools.product([1.0, -1.0], repeat=n - 1))).reshape(-1, n - 1).T
-    found = 0
-    for some in np.array_split(studies, max(1, len(flips.T) // 64)):
-        seen = np.abs(some.sum(axis=1, keepdims=True)) * (1 - 1e-12)
-        found += int(((np.abs(some[:, :1] + some[:, 1:] @ flips) >= seen).sum(axis=1) <= allowed).sum())
-    return found / SIMULATED_STUDIES
-
-
-def _compute_t_power(effect: float, n: NDArray[np.int_], level: float) -> NDArray[np.float64]:
-    """Return the power of the two-sided paired t test for a standardised effect, without the negligible far tail."""
-    critical = stats.t.ppf(1 - level / 2, n - 1)
-    found: NDArray[np.float64] = np.nan_to_num(stats.nct.sf(critical, n - 1, effect * np.sqrt(n)), nan=1.0)
-    return found
+def decide_verdict(
+    comparison: Paired, adjusted_p: float, adjusted_margin_p: float | None = None, level: float = LEVEL
+) -> Verdict:
+    """Return better or worse if the corrected p is at most `level`; else not worse if that of the margin is."""
+    if adjusted_p <= level:
+        return "better" if comparison.improves else "worse"
+    return "not worse" if adjusted_margin_p is not None and adjusted_margin_p <= level else "undecided"
 
 
 def _check_finite(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.analysis.comparison import Comparison
+from reports.analysis.contrasts import format_verdict
 from reports.analysis.statistics import Interval
 from reports.figures.style import (
     GREY,
@@ -51,22 +52,23 @@ def draw_differences(comparison: Comparison) -> ReportFigure | None:
 
 
 def collect_differences(comparison: Comparison) -> list[Difference]:
-    """Return one row per compared arm, in the study's order."""
+    """Return one row per planned comparison, in the study's order."""
     scale = comparison.metric.factor
     return [
         Difference(
-            arm=row.arm,
-            versus=row.versus or "",
-            verdict=row.verdict or "",
-            mean=row.paired.difference * scale,
-            interval=Interval(row.paired.interval.low * scale, row.paired.interval.high * scale)
-            if row.paired.interval
+            arm=contrast.arm,
+            versus=contrast.versus,
+            verdict=format_verdict(contrast) or "",
+            mean=contrast.paired.difference * scale,
+            interval=Interval(contrast.paired.interval.low * scale, contrast.paired.interval.high * scale)
+            if contrast.paired.interval
             else None,
-            seeds=tuple(value * scale for value in row.differences),
+            seeds=tuple(value * scale for value in contrast.differences),
             position=position,
         )
         for position, row in enumerate(comparison.rows)
-        if row.paired
+        for contrast in row.contrasts
+        if contrast.paired
     ]
 
 

@@ -101,7 +101,7 @@ def find_sweep(records: StudyRecords) -> Sweep | None:
 def collect_points(records: StudyRecords, student: str, found: Sweep, name: str) -> list[Point]:
     """Return one point per arm of the sweep and per arm they are compared with, in the study's order."""
     cells = records.get_cells(student)
-    controls = {cell.versus for cell in cells if cell.arm in found.fixed}
+    controls = {name for cell in cells if cell.arm in found.fixed for name in cell.versus}
     shown = {*found.fixed, *found.others, *controls}
     points = (_make_point(records, cell, found, name) for cell in cells if cell.arm in shown)
     return [point for point in points if point]

@@ -30,7 +30,7 @@ from reports.text.sanity import list_warnings
 def make_header(records: StudyRecords) -> dict[str, Any]:
     """Return what stands above the sections, by the names that page.html uses."""
     comparisons = compare_arms(records)
-    seeds = [line for each in comparisons if (line := summary.warn_of_few_seeds(each.seeds, each.comparisons))]
+    seeds = [line for each in comparisons if (line := summary.warn_of_few_seeds(each.seeds, each.tests))]
     return {
         "name": records.name,
         "finished": records.finished,

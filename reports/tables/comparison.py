@@ -5,10 +5,12 @@ reports/analysis/comparison.py does the arithmetic; tables/comparison.csv has th
 
 from __future__ import annotations
 
-from reports.analysis import statistics
-from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms, format_verdict
+from reports.analysis import power, statistics
+from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
+from reports.analysis.contrasts import Contrast, format_verdict
 from reports.analysis.published import Published
 from reports.format.table import Table
+from reports.format.values import join_words
 from reports.load import StudyRecords
 from reports.text.results import format_difference, format_mean, format_p
 from reports.text.summary import list_code_notes
@@ -20,7 +22,10 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 
 def make_comparison_table(comparison: Comparison) -> Table:
-    """Return one student's arms, the teacher first as a reference; columns that no row fills are left out."""
+    """Return one student's arms, the teacher first as a reference; columns that no row fills are left out.
+
+    An arm with several comparisons has a row for each, of which only the first repeats its name and mean.
+    """
     metric, rows, teacher = comparison.metric, comparison.rows, comparison.teacher
     at_best = any(row.at_best_val for row in rows)
     published = bool(teacher and teacher.published) or any(row.published for row in rows)
@@ -30,8 +35,12 @@ def make_comparison_table(comparison: Comparison) -> Table:
     columns += [("compared with", "l"), (f"difference{unit}", "r"), ("p", "r"), ("verdict", "l"), ("seeds needed", "r")]
     columns += [("published", "r")] if published else []
     body = [_teacher_cells(comparison, teacher, at_best, published)] if teacher else []
-    body += [_arm_cells(comparison, row, at_best, published) for row in rows]
-    kinds = ["reference"] * bool(teacher) + ["baseline" if row.baseline else "" for row in rows]
+    kinds = ["reference"] * bool(teacher)
+    for row in rows:
+        cells = [_contrast_cells(comparison, contrast) for contrast in row.contrasts] or [["–"] * 5]
+        body += [_arm_cells(comparison, row, cells[0], at_best, published)]
+        body += [("", "", "", *[""] * at_best, *further, *[""] * published) for further in cells[1:]]
+        kinds += ["baseline" if row.baseline else ""] * len(cells)
     parameters = f" ({comparison.parameters:,} parameters)" if comparison.parameters else ""
     return Table(
         name=f"comparison-{comparison.student}",
@@ -50,14 +59,20 @@ def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, pu
     return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
 
-def _arm_cells(comparison: Comparison, row: ArmResult, at_best: bool, published: bool) -> tuple[str, ...]:
-    metric, paired = comparison.metric, row.paired
-    cells = [row.arm, str(row.mean.n if row.mean else 0), format_mean(metric, row.mean)]
+def _arm_cells(
+    comparison: Comparison, row: ArmResult, contrast: list[str], at_best: bool, published: bool
+) -> tuple[str, ...]:
+    cells = [row.arm, str(row.mean.n if row.mean else 0), format_mean(comparison.metric, row.mean)]
     cells += [_format_at_best(comparison, row)] if at_best else []
-    difference = format_difference(metric, paired.difference, paired.interval) if paired else "–"
-    cells += [row.versus or "–", difference, format_p(row.p), format_verdict(row) or "–", _format_seeds_needed(row)]
-    cells += [_format_published(comparison, row.published)] if published else []
-    return tuple(cells)
+    return (*cells, *contrast, *([_format_published(comparison, row.published)] if published else []))
+
+
+def _contrast_cells(comparison: Comparison, contrast: Contrast) -> list[str]:
+    paired, verdict = contrast.paired, format_verdict(contrast) or "–"
+    difference = format_difference(comparison.metric, paired.difference, paired.interval) if paired else "–"
+    # the p of the test that the verdict rests on
+    p = contrast.margin_p if contrast.verdict == "not worse" else contrast.p
+    return [contrast.versus, difference, format_p(p), verdict, _format_seeds_needed(contrast)]
 
 
 def _format_at_best(comparison: Comparison, row: ArmResult) -> str:
@@ -67,10 +82,11 @@ def _format_at_best(comparison: Comparison, row: ArmResult) -> str:
     return format_mean(comparison.metric, best) + partial
 
 
-def _format_seeds_needed(row: ArmResult) -> str:
-    if row.verdict != "undecided" or row.paired is None or row.paired.n < 2 or row.paired.alike:
+def _format_seeds_needed(contrast: Contrast) -> str:
+    paired = contrast.paired
+    if contrast.verdict != "undecided" or paired is None or paired.n < 2 or paired.alike:
         return "–"
-    return str(row.seeds_needed) if row.seeds_needed else f"> {statistics.MAX_SEEDS}"
+    return str(contrast.seeds_needed) if contrast.seeds_needed else f"> {power.MAX_SEEDS}"
 
 
 def _format_published(comparison: Comparison, figure: Published | None) -> str:
@@ -80,20 +96,39 @@ def _format_published(comparison: Comparison, figure: Published | None) -> str:
 
 
 def _make_notes(comparison: Comparison) -> list[str]:
-    m, teacher = comparison.comparisons, comparison.teacher
+    m, teacher = len(comparison.contrasts), comparison.teacher
     interval = "± is a 95 % t interval."
     if m:
         interval += (
             " [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
             "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
             f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds, Holm-corrected over this table's {m} "
-            f"comparison{'s' * (m != 1)}; better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the "
-            "true difference is the one seen."
+            f"comparison{'s' * (m != 1)}{_describe_margins(comparison)}; better and worse mean p ≤ 0.05. "
+            "Seeds needed: for 80 % power if the true difference is the one seen."
         )
+    alone = dict.fromkeys(contrast.arm for contrast in comparison.contrasts if contrast.tuning_alone)
     sources = [("teacher", teacher.published)] if teacher else []
     sources += [(row.arm, row.published) for row in comparison.rows] if m else []
     published = [_describe_source(name, figure) for name, figure in sources if figure]
-    return [interval, *list_code_notes(comparison), *published]
+    tuning = [
+        f"Compared only with arms that were not searched: {join_words(list(alone))}. A gain may come from tuning alone."
+    ]
+    return [interval, *tuning * bool(alone), *list_code_notes(comparison), *published]
+
+
+def _describe_margins(comparison: Comparison) -> str:
+    """Return which arms may be worse by how much, to be appended to the number of comparisons; "" without margins."""
+    metric = comparison.metric
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    margins = {one.arm: metric.format(one.margin) for one in comparison.contrasts if one.margin is not None}
+    if not margins:
+        return ""
+    named = join_words([f"{arm} by less than {margin}{unit}" for arm, margin in margins.items()])
+    tests = comparison.tests - len(comparison.contrasts)
+    return (
+        f" and {tests} margin{'s' * (tests != 1)}; not worse ({named}) means that the one-sided test of the same "
+        "correction has p ≤ 0.05"
+    )
 
 
 def _describe_source(name: str, figure: Published) -> str:

@@ -28,7 +28,7 @@ def format_comparisons(folder: Path, width: int = 110) -> str:
     blocks += [_wrap(f"warning: {line}", width) for line in list_warnings(records)]
     for comparison in compare_arms(records):
         table = make_comparison_table(comparison)
-        seeds = summary.warn_of_few_seeds(comparison.seeds, comparison.comparisons)
+        seeds = summary.warn_of_few_seeds(comparison.seeds, comparison.tests)
         lines = [seeds, *table.notes, summary.summarize_comparison(comparison)]
         printed = table if width >= FULL_WIDTH else _narrow(table)
         blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(printed, width)}")

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.analysis.comparison import compare_arms
+from reports.analysis.contrasts import Contrast, format_verdict
 from reports.analysis.statistics import compute_mean
+from reports.format.metrics import Metric
 from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
 from reports.format.values import format_value
@@ -33,7 +35,7 @@ def make_model_card(
         _make_facts_table("The net", _describe_net(exported)),
         _make_facts_table("Inputs and outputs", _describe_inputs(records, exported)),
         to_markdown(_make_score_table(records, cell, run)),
-        _describe_verdict(records, cell),
+        _describe_verdicts(records, cell),
         _make_facts_table("Latency of one image, one CPU thread", _describe_latencies(exported)),
         _make_facts_table("Origin", _describe_origin(records, cell, reason, run, config)),
         _make_facts_table("Files", [(name, f"SHA-256 {digest}") for name, digest in exported.sha256.items()]),
@@ -90,20 +92,25 @@ def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     )
 
 
-def _describe_verdict(records: StudyRecords, cell: Cell) -> str:
-    """Return the arm's difference and verdict against the arm it is compared with; "" if there is none."""
+def _describe_verdicts(records: StudyRecords, cell: Cell) -> str:
+    """Return the arm's differences and verdicts against the arms it is compared with; "" if there are none."""
     row = next(row for c in compare_arms(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
-    if row.not_judged:
-        return f"Against {_escape_text(str(row.versus))}: not judged, {row.not_judged}."
-    if not row.paired or row.p is None:
-        return ""
     metric = records.get_metric(records.test_metric)
+    return " ".join(filter(None, (_describe_verdict(contrast, metric) for contrast in row.contrasts)))
+
+
+def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
+    against = f"Against {_escape_text(contrast.versus)}"
+    if contrast.not_judged:
+        return f"{against}: not judged, {contrast.not_judged}."
+    p = contrast.margin_p if contrast.verdict == "not worse" else contrast.p
+    if not contrast.paired or p is None:
+        return ""
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
-    p = format_p(row.p) if row.p < 0.001 else f"= {format_p(row.p)}"
-    difference = metric.format_signed(row.paired.difference)
+    difference = metric.format_signed(contrast.paired.difference)
     return (
-        f"Against {_escape_text(str(row.versus))}, over {row.paired.n} shared seeds: {difference}{unit} "
-        f"{metric.noun}, p {p} (Holm-corrected), {row.verdict}."
+        f"{against}, over {contrast.paired.n} shared seeds: {difference}{unit} {metric.noun}, "
+        f"p {format_p(p) if p < 0.001 else f'= {format_p(p)}'} (Holm-corrected), {format_verdict(contrast)}."
     )
 
 

@@ -1,4 +1,5 @@
-"""Warnings of a study whose numbers cannot mean what they seem to: a useless teacher, images in several splits.
+"""Warnings of a study whose numbers cannot mean what they seem to: a useless teacher, images in several splits,
+students that learned nothing, searches that ended at the edge of their space.
 
 They stand before all results, on the page and on the terminal.
 """
@@ -11,15 +12,28 @@ from typing import Any
 
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
-from reports.load import Cell, StudyRecords
+from reports.analysis.search import find_best_trial
+from reports.format.settings import find_domains
+from reports.format.values import format_value, join_words
+from reports.load import Cell, StudyRecords, parse_json_object
 
+EDGE = 0.02
+"""Share of a domain's width, on its scale, that counts as its edge."""
+FEW_VALUES = 5
+"""Number of whole numbers below which a domain has no edge to speak of: a good half of its values are ends."""
 CHANCE_DEVIATIONS = 3
 """Standard deviations by which an accuracy must exceed chance; a guess exceeds it by as many in 1 of 700 cases."""
 
 
 def list_warnings(records: StudyRecords) -> list[str]:
     """Return a sentence for each finding; none for most studies."""
-    return [*_describe_label_order(records), *_describe_weak_teacher(records), *_describe_duplicates(records)]
+    return [
+        *_describe_label_order(records),
+        *_describe_weak_teacher(records),
+        *_describe_duplicates(records),
+        *_describe_unmoved_students(records),
+        *_describe_edges(records),
+    ]
 
 
 def _describe_label_order(records: StudyRecords) -> Iterator[str]:
@@ -75,7 +89,7 @@ def _is_near_chance(accuracy: Any, data: Mapping[str, Any]) -> bool:
 
 def _find_lone_arm(records: StudyRecords, student: str) -> Cell | None:
     """Return the arm that all others are compared with in the end, unless it records a distance to the teacher."""
-    first = next((cell for cell in records.get_cells(student) if cell.baseline and cell.versus is None), None)
+    first = next((cell for cell in records.get_cells(student) if cell.baseline and not cell.versus), None)
     if first is None or "train/teacher_distance" not in records.epochs:
         return first
     rows = records.epochs[records.epochs["cell"] == first.name]["train/teacher_distance"]
@@ -98,3 +112,46 @@ def _describe_duplicates(records: StudyRecords) -> Iterator[str]:
 def _format(records: StudyRecords, name: str, value: float) -> str:
     metric = records.get_metric(name)
     return metric.format(value) + (f" {metric.unit}" if metric.unit else "")
+
+
+def _describe_unmoved_students(records: StudyRecords) -> Iterator[str]:
+    """Yield the cells whose training loss is the same after every epoch of every confirm run."""
+    epochs = records.epochs[records.epochs["phase"] == "confirm"]
+    if "train/loss" not in epochs:
+        return
+    losses = epochs.groupby("trial_id")["train/loss"].agg(["min", "max", "count"])
+    moved = losses["max"] - losses["min"] > statistics.TIE * losses["max"].abs()
+    known = moved[losses["count"] > 1].groupby(epochs.drop_duplicates("trial_id").set_index("trial_id")["cell"]).any()
+    for cell in (cell for cell, has_moved in known.items() if not has_moved):
+        yield f"The students of {cell} learned nothing: their training loss never changes. Check rate and loss."
+
+
+def _describe_edges(records: StudyRecords) -> Iterator[str]:
+    """Yield the searches whose best trial lies at the edge of its space."""
+    arms = records.section("study").get("arms")
+    losses = {arm.get("name"): arm.get("loss") for arm in arms} if isinstance(arms, list) else {}
+    for cell in records.cells:
+        best = find_best_trial(records, cell) if cell.searched else None
+        domains = dict(find_domains(losses.get(cell.arm)))
+        params = parse_json_object(best["params"]) if best is not None else {}
+        edges = [
+            f"{name} = {format_value(value)}, searched from {domains[name]['low']:g} to {domains[name]['high']:g}"
+            for name, value in params.items()
+            if _is_at_edge(value, domains.get(name, {}))
+        ]
+        if edges:
+            yield (
+                f"The search of {cell.name} found its best at the edge of its space: {join_words(edges)}. "
+                "Better values may lie beyond."
+            )
+
+
+def _is_at_edge(value: Any, domain: Mapping[str, Any]) -> bool:
+    kind = domain.get("is")
+    if kind not in ("Integer", "Uniform") or not isinstance(value, int | float):
+        return False
+    low, high, value = float(domain["low"]), float(domain["high"]), float(value)
+    if kind == "Integer":
+        return high - low >= FEW_VALUES and value in (low, high)
+    low, high, value = (math.log(x) for x in (low, high, value)) if domain.get("log") else (low, high, value)
+    return not EDGE <= (value - low) / (high - low) <= 1 - EDGE

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from reports.analysis import published, statistics
-from reports.analysis.comparison import ArmResult, Comparison
+from reports.analysis import power, published
+from reports.analysis.comparison import Comparison
+from reports.analysis.contrasts import Contrast
 from reports.format.values import join_words, pluralize
 from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
@@ -19,6 +20,8 @@ NOT_SHOWN = "published figures are not shown next to measured ones"
 
 MAX_FILES = 3
 """Changed files that are named one by one; further ones are counted."""
+
+TUNING_ALONE = "only the former was searched: a gain may come from tuning alone"
 
 MAX_UNDECIDED = 2
 """Undecided comparisons that are described one by one; more share a phrase."""
@@ -48,7 +51,7 @@ def explain_incomplete_data(records: StudyRecords) -> str:
 
 def summarize_comparisons(comparisons: tuple[Comparison, ...]) -> list[str]:
     """Return a sentence per student with comparisons; if no student has any, a sentence per student."""
-    compared = [comparison for comparison in comparisons if comparison.comparisons]
+    compared = [comparison for comparison in comparisons if comparison.contrasts]
     return [summarize_comparison(comparison) for comparison in compared or comparisons]
 
 
@@ -74,7 +77,7 @@ def summarize_comparison(comparison: Comparison) -> str:
 def list_code_notes(comparison: Comparison) -> list[str]:
     """Return footnotes for a table whose runs were trained by different versions of the code."""
     notes = []
-    if unjudged := [row for row in comparison.rows if row.not_judged]:
+    if unjudged := [contrast for contrast in comparison.contrasts if contrast.not_judged]:
         notes.append(
             f"Not judged: {_name_pairs(unjudged)}. Code changed between these runs, so that a difference may come from "
             "the code instead of the arm; the column code of trials/ has the version of each run."
@@ -113,7 +116,7 @@ def _collect_digests(records: StudyRecords) -> dict[str, set[str | None]]:
 
 def summarize_baselines(comparison: Comparison) -> str | None:
     """Return the verdicts among baselines in one sentence; None if no baselines are compared."""
-    rows = [row for row in comparison.rows if row.baseline and row.verdict and row not in comparison.claims]
+    rows = [row for row in comparison.contrasts if row.baseline and row.verdict and row not in comparison.claims]
     if not rows:
         return None
     return (
@@ -121,15 +124,18 @@ def summarize_baselines(comparison: Comparison) -> str | None:
     )
 
 
-def warn_of_few_seeds(seeds: int, comparisons: int) -> str | None:
-    """Return a warning if this number of seeds cannot decide, with the number that can; None if it can."""
-    smallest, needed = statistics.smallest_p(seeds), statistics.seeds_to_decide(comparisons)
-    if seeds < 1 or comparisons < 1 or seeds >= needed:
+def warn_of_few_seeds(seeds: int, tests: int) -> str | None:
+    """Return a warning if this number of seeds cannot decide, with the number that can; None if it can.
+
+    `tests` is the number of comparisons and margins that share a correction.
+    """
+    smallest, needed = power.smallest_p(seeds), power.seeds_to_decide(tests)
+    if seeds < 1 or tests < 1 or seeds >= needed:
         return None
-    corrected = f", {min(1.0, smallest * comparisons):.2g} after correction for {comparisons} comparisons"
+    corrected = f", {min(1.0, smallest * tests):.2g} after correction for {tests} comparisons"
     return (
         f"{seeds} {pluralize(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
-        f"{corrected if comparisons > 1 else ''}, so every verdict stays undecided, however large the effect. "
+        f"{corrected if tests > 1 else ''}, so every verdict stays undecided, however large the effect. "
         f"It takes at least {needed} seeds: --seeds {needed}."
     )
 
@@ -169,19 +175,26 @@ def _describe_unfinished(records: StudyRecords) -> Iterable[str]:
         yield f"Not every cell has all its confirm runs: {names}."
 
 
-def _describe_verdict(row: ArmResult, comparison: Comparison) -> str:
-    assert row.paired is not None
-    if row.paired.alike:
-        return f"{row.arm} and {row.versus} gave the same with every seed"
-    unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
-    by = f"{comparison.metric.format_signed(row.paired.difference)}{unit} {comparison.metric.noun}"
-    if row.verdict != "undecided":
-        return f"{row.arm} is {row.verdict} than {row.versus} ({by})"
-    seeds = f"; about {row.seeds_needed} seeds would decide a difference of this size" if row.seeds_needed else ""
-    return f"{row.arm} against {row.versus} is undecided ({by}{seeds})"
+def _describe_verdict(contrast: Contrast, comparison: Comparison) -> str:
+    assert contrast.paired is not None
+    arm, versus, metric = contrast.arm, contrast.versus, comparison.metric
+    if contrast.paired.alike:
+        return f"{arm} and {versus} gave the same with every seed"
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    by = f"{metric.format_signed(contrast.paired.difference)}{unit} {metric.noun}"
+    margin = f" by {metric.format(contrast.margin)}{unit} or more" if contrast.margin is not None else ""
+    alone = f"; {TUNING_ALONE}" if contrast.tuning_alone else ""
+    if contrast.verdict == "not worse":
+        return f"{arm} is not worse than {versus}{margin} ({by}{alone})"
+    if contrast.verdict != "undecided":
+        within = f"; not{margin}" if contrast.verdict == "worse" and contrast.within_margin else ""
+        return f"{arm} is {contrast.verdict} than {versus} ({by}{within}{alone})"
+    seeds = contrast.seeds_needed
+    needed = f"; about {seeds} seeds would decide a difference of this size" if seeds else ""
+    return f"{arm} against {versus} is undecided ({by}{needed}{alone})"
 
 
-def _format_range(rows: list[ArmResult], comparison: Comparison) -> str:
+def _format_range(rows: list[Contrast], comparison: Comparison) -> str:
     """Return the range of the differences: "between −0.15 and +0.01 MAE"."""
     differences = sorted(row.paired.difference for row in rows if row.paired is not None)
     unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
@@ -189,9 +202,9 @@ def _format_range(rows: list[ArmResult], comparison: Comparison) -> str:
     return f"between {low} and {high}{unit} {comparison.metric.noun}"
 
 
-def _name_pairs(rows: list[ArmResult]) -> str:
+def _name_pairs(rows: list[Contrast]) -> str:
     """Return arms grouped by the arm they are compared with: "DKD + LP and KD against DKD"."""
-    groups: dict[str | None, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(row.versus, []).append(row.arm)
     return join_words([f"{join_words(arms)} against {versus}" for versus, arms in groups.items()])

@@ -193,7 +193,7 @@ def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("fails", str(error))
         return
-    if warning := warn_of_few_seeds(study.budget.seeds, len(study.arms) - 1):
+    if warning := warn_of_few_seeds(study.budget.seeds, study.max_tests):
         yield Finding("warning", warning)
 
 

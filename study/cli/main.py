@@ -14,11 +14,10 @@ from typing import NoReturn
 import click
 from rich.text import Text
 
-from study.cli import doctor, run
+from study.cli import run
 from study.cli.list_studies import find_driver, find_study, list_studies, read_shown_study, render_list
 from study.cli.options import gpus_per_worker_option
 from study.cli.output import exit_on_errors, format_examples, make_console, to_json
-from study.cli.resume import encode_source, read_source, resume_study
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
 from study.cli.stop import stop_study
@@ -145,6 +144,8 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             answer_from_cluster(address, study, watch)
         folder = find_study(*remote.locate_study(study, storage_path))
         if space:
+            from study.cli.resume import encode_source, read_source
+
             click.echo(encode_source(read_source(folder, read_shown_study(folder))), nl=False)
         elif as_json:
             click.echo(to_json(asdict(read_status(folder))))
@@ -167,6 +168,8 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     The command is recorded in its study.json. OPTIONS are those of run and override the recorded ones. Failed trials
     run again only with --retry-failed.
     """
+    from study.cli.resume import resume_study
+
     with exit_on_errors():
         resume_study(find_study(*remote.locate_study(study, storage_path)), options)
 
@@ -219,6 +222,8 @@ def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_
 
     With SPACE, check its study too; nothing is trained. Exit code 1 if a check fails; a warning does not prevent a run.
     """
+    from study.cli import doctor
+
     with exit_on_errors():
         storage, data = local_path(storage_path), resolve_data_dir(data_dir)
         share = gpus_per_worker if isinstance(gpus_per_worker, float) else None  # auto gives at most 1, the default

@@ -7,13 +7,15 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from study.records.paths import DEFAULT_STORAGE
-from study.space_file import Space, load_space, with_caps, with_overrides, with_precision, with_teacher_file
-from study.study import Study
+
+if TYPE_CHECKING:
+    from study.space_file import Space
+    from study.study import Study
 
 AUTO: Literal["auto"] = "auto"
 """The value of --gpus-per-worker that measures how many trials one GPU serves best."""
@@ -86,6 +88,8 @@ def format_option(name: str) -> str:
 
 def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study]:
     """Return the space file and its study with the changes that the options ask for."""
+    from study.space_file import load_space, with_caps, with_overrides, with_precision, with_teacher_file
+
     space = load_space(options.space, options.profile, data_dir)
     study = with_overrides(
         space.study,

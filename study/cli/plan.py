@@ -11,6 +11,8 @@ from study.cli.forecast import forecast_study, format_forecast
 from study.engine.warm_start import read_warm_start
 from study.preflight import DriverOptions, find_resources, format_preparations
 from study.records.paths import StudyPaths
+from study.search.halving import SuccessiveHalving, searches_schedules
+from study.space.params import count_points
 from study.study import Study
 
 
@@ -30,8 +32,9 @@ def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[
         search = f"search {trials} trials, then " if trials else ""
         lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
     lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
-    if warning := warn_of_few_seeds(budget.seeds, len(study.arms) - 1):
+    if warning := warn_of_few_seeds(budget.seeds, study.max_tests):
         lines.append(warning)
+    lines += _warn_of_searches(study)
     confirms = len(study.cells) * budget.seeds
     total = sum(searches) + confirms
     at_most = "at most " if sum(searches) else ""  # the stopping rule ends search trials early
@@ -39,6 +42,26 @@ def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[
         f"{len(study.cells)} cells, {total} trials ({sum(searches)} search, {confirms} confirm), "
         f"{at_most}{total * budget.epochs} epochs"
     )
+    return lines
+
+
+def _warn_of_searches(study: Study) -> list[str]:
+    """Return a line for each search that proves less than it seems to, or that is stopped later."""
+    late = [arm.name for arm in study.arms if searches_schedules(arm.loss)]
+    judged = f"halving judges trials of {', '.join(late)} only after the schedules that they search have changed"
+    lines = [judged] if late and isinstance(study.stopping, SuccessiveHalving) else []
+    for arm in study.arms:
+        if study.is_tuned_alone(arm):
+            versus = ", ".join(other.name for other in study.find_comparisons(arm))
+            lines.append(
+                f"{arm.name} is searched, {versus} is not: a gain may come from tuning alone; compare it with an arm "
+                "that searches the shared settings, Arm(…, versus=…)"
+            )
+        if arm.is_searched and (points := count_points(arm.loss)) < study.budget.trials:
+            lines.append(
+                f"{arm.name} has {points} distinct points to search, fewer than {study.budget.trials} trials: each is "
+                "tried once"
+            )
     return lines
 
 

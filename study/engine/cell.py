@@ -10,7 +10,7 @@ import optuna
 
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
-from study.search.halving import Rungs
+from study.search.halving import Rungs, find_first_judged_epoch
 from study.search.searcher import CellSearcher
 from study.space.domains import Value
 from study.space.params import Params, merge_first_points
@@ -56,6 +56,7 @@ class CellProgress:
         self.has_epochs = False
         """Whether any trial has completed an epoch."""
         self._failed_at_once = 0
+        self._first_judged: dict[int, int] = {}
         self._rungs = Rungs(
             study.stopping,
             study.direction,
@@ -126,13 +127,16 @@ class CellProgress:
 
     def report_epoch(self, run: RunningTrial) -> str | None:
         """Report a search trial's last epoch to the sampler; return why the stopping rule ends it, or None."""
-        number, epoch, value = run.trial.number, run.epochs_done, run.metrics[self._study.metric]
-        self._search.report(number, epoch, value)
-        return self.check_stopping_rule(number, epoch, value)
+        epoch, value = run.epochs_done, run.metrics[self._study.metric]
+        self._search.report(run.trial.number, epoch, value)
+        return self.check_stopping_rule(run.trial, epoch, value)
 
-    def check_stopping_rule(self, number: int, epoch: int, value: float) -> str | None:
+    def check_stopping_rule(self, trial: Trial, epoch: int, value: float) -> str | None:
         """Return why the stopping rule ends a search trial after this epoch, or None."""
-        return self._rungs.report(number, epoch, value)
+        number = trial.number
+        if number not in self._first_judged:
+            self._first_judged[number] = find_first_judged_epoch(self.cell.arm.loss, trial.params, trial.epochs)
+        return self._rungs.report(number, epoch, value) if epoch >= self._first_judged[number] else None
 
     # -- confirm ---------------------------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ def _replay_epochs(coordinator: Coordinator, runs: Mapping[str, RunningTrial], e
         cell = _find_cell(coordinator, run.trial)
         cell.has_epochs = True
         if run.trial.phase == "search" and not run.start_over and _is_usable(row[metric]):
-            stop_reasons[run.trial.id] = cell.check_stopping_rule(run.trial.number, row["epoch"], row[metric])
+            stop_reasons[run.trial.id] = cell.check_stopping_rule(run.trial, row["epoch"], row[metric])
     return stop_reasons
 
 

@@ -217,13 +217,13 @@ def collect_fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:
 
 def _describe_cell(study: Study, cell: Cell) -> dict[str, Any]:
     arm = cell.arm
-    versus = study.find_comparison(arm)
     return {
         "cell": cell.name,
         "student": cell.student.name,
         "arm": arm.name,
         "baseline": arm.baseline,
-        "versus": versus.name if versus else None,
+        "versus": [other.name for other in study.find_comparisons(arm)],
+        "margin": arm.margin,
         "searched": arm.is_searched,
         "trials": study.count_trials(arm),
         "published": arm.published,

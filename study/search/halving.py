@@ -3,15 +3,22 @@
 A rule is a frozen dataclass in the space file; `Rungs` holds the values that one cell reported. A resumed study
 rebuilds them by reporting its recorded epochs to `Rungs.report` in the order of recording: the same rows give the same
 decisions. Confirm trials are never stopped.
+
+A trial is judged only once the schedules that are searched have changed: until then trials differ in their first values
+alone, and a rule that stopped some of them would choose the later values blind.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from study.errors import InputError
-from study.trial import Direction
+from study.space.domains import ROOT_CHOICE, Choice, find_domains, join_path, list_children, resolve_params
+from study.space.params import Params
+from study.trial import Direction, Progress
 
 
 @dataclass(frozen=True)
@@ -79,3 +86,48 @@ class Rungs:
     def _draw_bracket(self, number: int) -> int:
         # one generator per trial, so that a bracket does not depend on the order in which trials report
         return random.Random(f"{self._seed}/{number}").randrange(self._rule.brackets)
+
+
+def find_first_judged_epoch(space: Any, params: Params, epochs: int) -> int:
+    """Return the first epoch, from 1, by which every searched schedule of a trial has left its first value.
+
+    A schedule is any object with `value_at(progress)`. One that never changes does not count.
+    """
+    return max(
+        (_find_first_change(schedule, epochs) for schedule in _list_searched_schedules(space, params)), default=1
+    )
+
+
+def searches_schedules(space: Any) -> bool:
+    """Return whether a search space contains a schedule with a domain, or one among the options of a choice."""
+    if isinstance(space, Choice):
+        return any(map(searches_schedules, space.options))
+    if hasattr(space, "value_at"):
+        return True
+    return any(searches_schedules(item) for _, item in list_children(space) if _has_domain(item))
+
+
+def _list_searched_schedules(space: Any, params: Params, path: str = "") -> Iterator[Any]:
+    """Yield the schedules of a trial that contain a domain or belong to the option of a choice, resolved."""
+    if isinstance(space, Choice):
+        label = params[path or ROOT_CHOICE]
+        yield from _list_searched_schedules(space.find_option(label), params, join_path(path, label))
+    elif hasattr(space, "value_at"):
+        yield resolve_params(space, params, path)
+    else:
+        for key, item in list_children(space):
+            if _has_domain(item):
+                yield from _list_searched_schedules(item, params, join_path(path, key))
+
+
+def _find_first_change(schedule: Any, epochs: int) -> int:
+    first = schedule.value_at(Progress(0, epochs))
+    # in the middle of an epoch too: some schedules change at every step
+    moved = (
+        any(schedule.value_at(Progress(epoch, epochs, at)) != first for at in (0.0, 0.5)) for epoch in range(epochs)
+    )
+    return next((epoch + 1 for epoch, has_moved in enumerate(moved) if has_moved), 1)
+
+
+def _has_domain(item: Any) -> bool:
+    return next(find_domains(item), None) is not None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from study.errors import InputError
 from study.identity import LOCATION
 from study.space.domains import Choice, find_domains
-from study.space.params import Params, build_grid, count_grid_points, is_same_point
+from study.space.params import Params, build_grid, count_grid_points, count_points, is_same_point
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -171,8 +171,23 @@ def _check_grid(sampler: Grid, arm: str, space: Any, first: Sequence[Params], tr
 
 
 def count_search_trials(sampler: Sampler, space: Any, first: Sequence[Params], trials: int) -> int:
-    """Return the number of trials of a search with a budget of `trials`: all of them, or a grid's number of points."""
-    return len(first) + len(sampler.list_points(space, first, 0)) if isinstance(sampler, Grid) else trials
+    """Return the number of search trials of a budget of `trials`: at most that of the grid's or the space's points."""
+    if isinstance(sampler, Grid):
+        return len(first) + len(sampler.list_points(space, first, 0))
+    return int(min(trials, count_points(space)))
+
+
+def list_points_in_advance(
+    sampler: Sampler, space: Any, first: Sequence[Params], trials: int, seed: int
+) -> list[Params]:
+    """Return the points, after `first`, that are tried whatever the results: a grid, or a space with few points.
+
+    A space with no more points than there are trials is tried point by point, since a sampler would repeat some.
+    """
+    if isinstance(sampler, Grid):
+        return sampler.list_points(space, first, seed)
+    points = count_points(space)
+    return Grid(max(2, int(points))).list_points(space, first, seed) if points <= trials else []
 
 
 def _check_whole(owner: str, name: str, value: Any, least: int) -> None:

@@ -1,9 +1,9 @@
 """The search of one cell: Optuna's ask and tell, with a sampler whose proposals survive a restart.
 
 A proposal is a pure function of the study's seed, the trial's number and the results so far: the sampler is
-re-seeded for each number, so a resumed study proposes what an uninterrupted one would have. First points and the
-points of a grid are listed in advance. The Optuna journal in the study's folder serves optuna-dashboard only: it is
-rewritten from the rows at each start and never read.
+re-seeded for each number, so a resumed study proposes what an uninterrupted one would have. First points, the points
+of a grid and those of a space with few points are listed in advance. The Optuna journal in the study's folder serves
+optuna-dashboard only: it is rewritten from the rows at each start and never read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from study.search.cma import propose_by_cma, select_numeric_domains
-from study.search.samplers import CmaEs, Grid, Random, Sampler, Tpe
+from study.search.samplers import CmaEs, Random, Sampler, Tpe, list_points_in_advance
 from study.space.domains import Choice, Domain, Integer, Value, visit_domains
 from study.space.params import Params
 from study.trial import Direction, TrialState
@@ -50,10 +50,7 @@ class CellSearcher:
     ):
         self._space, self._sampler, self._directions, self._seeds = space, sampler, directions, seeds
         self._start = first[0] if first else None
-        self._listed: list[Params] = [
-            *first,
-            *(sampler.list_points(space, first, seeds[0]) if isinstance(sampler, Grid) else ()),
-        ]
+        self._listed: list[Params] = [*first, *list_points_in_advance(sampler, space, first, len(seeds), seeds[0])]
         self._open: dict[int, optuna.trial.Trial] = {}
         self._study = optuna.create_study(
             study_name=name,

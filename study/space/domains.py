@@ -136,8 +136,8 @@ def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> 
     return type(tree)(**{str(name): item for name, item in items.items()})
 
 
-def resolve_params(tree: Any, params: Mapping[str, Value]) -> Any:
-    """Return `tree` with its domains replaced by recorded parameters.
+def resolve_params(tree: Any, params: Mapping[str, Value], path: str = "") -> Any:
+    """Return `tree`, found at `path`, with its domains replaced by recorded parameters.
 
     Raises InputError if `params` lacks a domain of the tree.
     """
@@ -147,7 +147,7 @@ def resolve_params(tree: Any, params: Mapping[str, Value]) -> Any:
             raise InputError(f"no value for parameter {name!r}; recorded are: {', '.join(params) or 'none'}")
         return params[name]
 
-    return resolve(tree, pick)
+    return resolve(tree, pick, path)
 
 
 def resolve_corners(tree: Any) -> Iterator[Any]:

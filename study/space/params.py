@@ -152,6 +152,17 @@ def count_grid_points(space: Any, points: int) -> int:
     return math.prod(count_grid_points(item, points) for _, item in list_children(space))
 
 
+def count_points(space: Any) -> float:
+    """Return the number of distinct points of a space; infinity if it has a domain of real numbers."""
+    if isinstance(space, Choice):
+        return sum(count_points(option) for option in space.options)
+    if isinstance(space, Integer):
+        return space.high - space.low + 1
+    if is_domain(space):
+        return math.inf
+    return math.prod(count_points(item) for _, item in list_children(space))
+
+
 def list_levels(domain: Uniform | Integer, points: int) -> list[Value]:
     """Return `points` values evenly spaced on the domain's scale, both ends included; of few whole numbers, all."""
     import numpy as np  # here, so that `from study import …` is quick

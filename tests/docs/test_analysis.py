@@ -66,13 +66,11 @@ def test_every_column_that_is_named_exists(found: dict[str, Any]) -> None:
 
 def test_1_which_arm_is_ahead(found: dict[str, Any]) -> None:
     (comparison,) = compare_arms(found["records"])
-    for row in comparison.rows:
-        if row.paired:
-            seen = found["ahead"][f"resnet8 / {row.arm}"]
-            assert (len(seen), seen.mean(), seen.std()) == pytest.approx(
-                (row.paired.n, row.paired.difference, row.paired.sd)
-            )
-    assert list(found["ahead"]) == ["resnet8 / DKD", "resnet8 / DKD + LP searched"]
+    for contrast in comparison.contrasts:
+        seen, paired = found["ahead"][f"resnet8 / {contrast.arm}", f"resnet8 / {contrast.versus}"], contrast.paired
+        assert paired is not None
+        assert (len(seen), seen.mean(), seen.std()) == pytest.approx((paired.n, paired.difference, paired.sd))
+    assert [(one.arm, one.versus) for one in comparison.contrasts] == [("DKD", "none"), ("DKD + LP searched", "DKD")]
 
 
 def test_2_whether_stopping_cost_the_winner(found: dict[str, Any]) -> None:
@@ -136,13 +134,13 @@ def test_8_last_epoch_and_best_epoch(found: dict[str, Any]) -> None:
 
 def test_9_how_noisy_seeds_are_and_how_many_would_decide(found: dict[str, Any]) -> None:
     (comparison,) = compare_arms(found["records"])
-    searched = next(row for row in comparison.rows if row.arm == "DKD + LP searched")
-    noise = found["noise"].loc["resnet8 / DKD + LP searched"]
+    searched, values = comparison.contrasts[-1], comparison.rows[-1].values
+    noise = found["noise"].loc["resnet8 / DKD + LP searched", "resnet8 / DKD"]
     assert searched.paired is not None
     assert searched.verdict == "undecided"
     assert noise["seeds needed"] == searched.seeds_needed
     assert noise["sd of differences"] == pytest.approx(searched.paired.sd)
-    assert noise["sd of runs"] == pytest.approx(np.std(list(searched.values.values()), ddof=1))
+    assert noise["sd of runs"] == pytest.approx(np.std(list(values.values()), ddof=1))
 
 
 def test_10_the_gap_to_the_teacher(found: dict[str, Any]) -> None:

@@ -31,7 +31,8 @@ class Writer:
         self.folder = folder
         self.students = ["resnet8"]
         self.arms = {"none": NONE, "DKD": DKD, "DKD + LP searched": SEARCHED}
-        self.versus: dict[str, str | None] = {"none": None, "DKD": "none", "DKD + LP searched": "DKD"}
+        self.versus: dict[str, list[str]] = {"none": [], "DKD": ["none"], "DKD + LP searched": ["DKD"]}
+        self.margins: dict[str, float] = {}
         self.published: dict[str, str | None] = {"DKD": "dkd", "DKD + LP searched": "dkd+lp"}
         self.searched = {"DKD + LP searched"}
         self.study: dict[str, Any] = copy.deepcopy(STUDY) | {"name": folder.name}
@@ -125,7 +126,8 @@ class Writer:
             "student": student,
             "arm": arm,
             "baseline": arm not in self.searched,
-            "versus": self.versus.get(arm),
+            "versus": self.versus.get(arm, []),
+            "margin": self.margins.get(arm),
             "searched": arm in self.searched,
             "published": self.published.get(arm),
             "parameters": parameters if arm in self.searched else [],

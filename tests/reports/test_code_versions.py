@@ -48,12 +48,11 @@ def records(writer: Writer, request: pytest.FixtureRequest) -> StudyRecords:
 
 def test_no_comparison_of_different_code_has_a_difference_p_or_verdict(records: StudyRecords) -> None:
     (comparison,) = compare_arms(records)
-    rows = {row.arm: row for row in comparison.rows}
-    for arm in ("DKD", "DKD + LP searched"):
-        row = rows[arm]
-        assert (row.paired, row.p, row.verdict, row.differences, row.seeds_needed) == (None, None, None, (), None)
-        assert row.not_judged == "trials of two code versions"
-    assert rows["none"].not_judged == ""
+    assert [contrast.arm for contrast in comparison.contrasts] == ["DKD", "DKD + LP searched"]
+    for found in comparison.contrasts:
+        judged = (found.paired, found.p, found.verdict, found.differences, found.seeds_needed)
+        assert judged == (None, None, None, (), None)
+        assert found.not_judged == "trials of two code versions"
     written = to_dataframe((comparison,)).set_index("arm")
     assert list(written["verdict"].loc[["DKD", "DKD + LP searched"]]) == [NOT_JUDGED] * 2
     assert written[["difference", "difference_low", "difference_high", "p", "p_holm"]].isna().all(axis=None)
@@ -98,14 +97,14 @@ def test_superseded_runs_of_other_code_mix_nothing(writer: Writer) -> None:
             row["state"] = "SUPERSEDED"
     records = load_study(Writer.write(writer) if folder else folder)
     (comparison,) = compare_arms(records)
-    assert all(not row.not_judged for row in comparison.rows)
+    assert not any(contrast.not_judged for contrast in comparison.contrasts)
     assert describe_code_versions(records) is None
 
 
 def test_run_that_was_trained_by_two_versions_is_not_judged(writer: Writer) -> None:
     writer.code = lambda student, arm, phase, number: f"{CODE}+{OTHER}" if arm == "DKD" and number == 0 else CODE
     (comparison,) = compare_arms(load_study(written(writer)))
-    assert [row.arm for row in comparison.rows if row.not_judged] == ["DKD", "DKD + LP searched"]
+    assert [contrast.arm for contrast in comparison.contrasts if contrast.not_judged] == ["DKD", "DKD + LP searched"]
 
 
 def test_studies_side_by_side_judge_no_arm_that_is_mixed_within_one(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_lower_error_is_better_where_less_is_better(make: Make) -> None:
 def test_each_arm_is_compared_with_the_first_study_that_has_it(make: Make) -> None:
     first = make("a")
     del first.arms["DKD"]
-    first.versus["DKD + LP searched"] = "none"
+    first.versus["DKD + LP searched"] = ["none"]
     first.trials = [row for row in first.trials if row["arm"] != "DKD"]
     student = compared(first, make("b"), make("c", shift=0.01))
     assert [(row.study, row.versus) for row in student.rows if row.arm == "DKD"] == [(1, None), (2, 1)]
@@ -310,7 +310,7 @@ def test_page_of_studies_that_differ_in_nothing_says_so(make: Make) -> None:
 
 def test_page_names_cells_that_only_one_study_has(make: Make) -> None:
     other = make("b")
-    other.arms["KD"], other.versus["KD"] = [], None
+    other.arms["KD"], other.versus["KD"] = [], []
     found = make_report([load_study(make("a").write()), load_study(other.write())])
     assert found.unshared == ("Only in b: resnet8 / KD.",)
 

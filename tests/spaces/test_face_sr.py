@@ -16,7 +16,8 @@ EMBEDDED = load_space(SPACE, "embedded", None).study
 
 
 def test_yardsticks_are_trained_without_distillation_alone() -> None:
-    common = ["no distillation", "feature matching", "adversarial", "adversarial, searched"]
+    matching = ["feature matching", "feature matching, tuned"]
+    common = ["no distillation", *matching, "adversarial", "adversarial, searched"]
     printed = ["no distillation, as printed", "adversarial, as printed"]
     for study, extra, rivals in ((PAPER, printed, ["authors' loss"]), (EMBEDDED, [], [])):
         arms = {
@@ -52,7 +53,9 @@ def test_adversary_has_plain_feature_matching_as_control() -> None:
     arms = {arm.name: arm for arm in PAPER.arms}
     assert isinstance(arms["feature matching"].loss, FeatureMatching)
     assert isinstance(arms["adversarial"].loss, AdversarialFeatures)
-    (searched,) = (arm for arm in PAPER.arms if arm.is_searched)
+    tuned, searched = (arm for arm in PAPER.arms if arm.is_searched)
+    assert [arm.name for arm in PAPER.find_comparisons(arms["adversarial"])] == ["no distillation", "feature matching"]
+    assert tuned in PAPER.find_comparisons(searched)
     assert set(searched.first_points[0]) >= {"weight.start", "weight.end", "weight.stages"}
 
 

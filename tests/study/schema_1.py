@@ -19,6 +19,9 @@ def downgrade(folder: Path) -> None:
     study["provenance"]["versions"] = {"kdstudy": "0.1.0"}
     for run in study["provenance"].get("runs", []):
         del run["code"]
+    for cell in study["cells"]:
+        cell["versus"] = next(iter(cell["versus"]), None)
+        del cell["margin"]
     study["study"] = _with_modules(study["study"])
     write_study(folder, study)
     for path in list_segments(folder / "trials"):

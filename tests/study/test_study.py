@@ -26,8 +26,8 @@ def test_budget_of_nothing_is_refused(name: str, value: int) -> None:
 def test_arms_are_compared_with_the_first_baseline_unless_they_say_otherwise() -> None:
     second = Arm("second", SimulatedLoss(), baseline=True)
     study = toy((BASELINE, second, SEARCHED, Arm("other", SimulatedLoss(), versus="second")))
-    versus = {arm.name: found.name if (found := study.find_comparison(arm)) else None for arm in study.arms}
-    assert versus == {"plain": None, "second": "plain", "searched": "plain", "other": "second"}
+    versus = {arm.name: [found.name for found in study.find_comparisons(arm)] for arm in study.arms}
+    assert versus == {"plain": [], "second": ["plain"], "searched": ["plain"], "other": ["second"]}
 
 
 def test_arm_may_be_for_some_students_only() -> None:

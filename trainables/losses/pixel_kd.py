@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from trainables.losses.common.fused import fused_kd
 from trainables.losses.common.logits import autocast_disabled
-from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
-from trainables.losses.kd import kd
+from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
@@ -37,6 +37,10 @@ class PixelKD:
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
+        temperature = value_at(self.temperature, progress)
+
+        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice → (N, 1, …)
+            return fused_kd(z_s, z_t, temperature)
+
         with autocast_disabled(student):
-            z_s, z_t = match_resolution(self, student, teacher, targets)
-            return value_at(self.weight, progress) * kd(z_s, z_t, value_at(self.temperature, progress)).mean()
+            return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from trainables.losses.common.fused import fused_kd, std_of_centred
 from trainables.losses.common.logits import autocast_disabled, check_type
-from trainables.losses.common.per_pixel import check_pixel_loss, match_resolution
-from trainables.losses.common.standardisation import standardise
-from trainables.losses.kd import kd
+from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
+from trainables.losses.common.standardisation import EPSILON
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
@@ -40,6 +40,11 @@ class PixelKDStd:
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
+        temperature = value_at(self.temperature, progress)
+
+        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
+            standard_s, standard_t = (z / (std_of_centred(z, self.unbiased) + EPSILON) for z in (z_s, z_t))
+            return fused_kd(standard_s, standard_t, temperature)
+
         with autocast_disabled(student):
-            z_s, z_t = (standardise(z, self.unbiased) for z in match_resolution(self, student, teacher, targets))
-            return value_at(self.weight, progress) * kd(z_s, z_t, value_at(self.temperature, progress)).mean()
+            return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)

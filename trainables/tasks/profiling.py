@@ -130,6 +130,10 @@ class FirstExamples:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def index_device(self) -> str | None:
+        return getattr(self.examples, "index_device", None)
+
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         return self.examples.batch(samples, views)
 

@@ -15,15 +15,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from study.errors import InputError
 from study.space.domains import Choice, Domain, Value, resolve
 from study.task import SPLITS, Metric, Plan, Preparation, TrialNote, TrialProfile
-from study.trial import EpochResult, Split, Trial, TrialContext
+from study.trial import EpochResult, Progress, Split, Trial, TrialContext
+from trainables.training.schedules import FloatOrSchedule, value_at
 
 BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}
 """The value of each field at which the score is highest; they are independent."""
+LAST = Progress(999, 1000)
+"""The last epoch of a run, for schedules of up to 1,000 stages."""
 ACCURACY, COST = Metric("accuracy", "max", "%", 2), Metric("cost", "min")
 FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
 
@@ -77,25 +80,31 @@ class Extra:
 
 @dataclass(frozen=True)
 class SimulatedLoss:
-    """A loss whose final accuracy and cost are known."""
+    """A loss whose final accuracy and cost are known. With schedules for x and y, they are those of the last epoch."""
 
-    x: float = 0.3
-    y: float = 0.6
+    x: FloatOrSchedule = 0.3
+    y: FloatOrSchedule = 0.6
     gain: float = 0.0
     extra: Extra | None = None
     fault: Fault | None = None
     needs_teacher: bool = True
 
+    def at(self, progress: Progress) -> Self:
+        """Return this loss with the values that its schedules have at `progress`."""
+        x, y = value_at(self.x, progress), value_at(self.y, progress)
+        return self if (x, y) == (self.x, self.y) else replace(self, x=x, y=y)
+
     @property
     def score(self) -> float:
         """The limit of accuracy: 0.9 + gain − (x − 0.3)² − (y − 0.6)² + the worth of `extra`."""
         worth = 0.02 - (self.extra.z - 0.5) ** 2 if self.extra is not None else 0.0
-        return 0.9 + self.gain - (self.x - 0.3) ** 2 - (self.y - 0.6) ** 2 + worth
+        x, y = (value_at(setting, LAST) for setting in (self.x, self.y))
+        return 0.9 + self.gain - (x - 0.3) ** 2 - (y - 0.6) ** 2 + worth
 
     @property
     def cost(self) -> float:
         """The limit of cost: (x − 0.7)². The Pareto front is x from 0.3 to 0.7. Source: Schaffer 1985."""
-        return (self.x - 0.7) ** 2
+        return (value_at(self.x, LAST) - 0.7) ** 2
 
 
 def find_optimum(space: SimulatedLoss) -> float:
@@ -202,7 +211,8 @@ class Simulated:
                     _mark_epoch(path)
             if epoch > context.recorded_epochs:
                 diverged = fault is not None and fault.kind == "nan" and epoch >= fault.epoch
-                yield self._make_result(context, epoch, math.nan if diverged else loss.score, loss.cost, drift)
+                now = loss.at(Progress(epoch - 1, context.trial.epochs))
+                yield self._make_result(context, epoch, math.nan if diverged else now.score, now.cost, drift)
 
     def _make_result(self, context: TrialContext, epoch: int, score: float, cost: float, drift: float) -> EpochResult:
         rng = random.Random(f"{context.trial.seed} {context.trial.cell} {epoch}")

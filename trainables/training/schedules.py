@@ -14,22 +14,9 @@ from typing import Any, ClassVar, Protocol
 
 from study.errors import InputError
 from study.space.domains import find_domains
+from study.trial import Progress as Progress
 
 SHAPES = ("linear", "cosine", "step")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The position of a step in a run: `epoch` of `epochs` are complete, and the share `within` of the current one."""
-
-    epoch: int
-    epochs: int
-    within: float = 0.0
-
-    @property
-    def fraction(self) -> float:
-        """The completed share of the run, in [0, 1)."""
-        return (self.epoch + self.within) / self.epochs
 
 
 class Schedule(Protocol):

@@ -138,14 +138,15 @@ class Flips:
         """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
         return _draw_uniform(seed, epoch, samples, self.count)
 
-    def apply(self, images: Tensor, views: Tensor, mirrored: Sequence[int] | None = None) -> Tensor:
+    def apply(self, images: Tensor, views: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """Apply a view to each image (B, C, H, W), or each map of labels (B, H, W): the same shape and dtype.
 
-        `mirrored` maps each label to its mirror image's label, such as the left eye to the right eye.
+        `mirrored` (K,), of the dtype of the maps, holds the label of each label's mirror image, such as the left eye's
+        at the right eye's.
         """
         flipped = images.flip(-1)
         if mirrored is not None:
-            flipped = torch.tensor(mirrored, dtype=images.dtype, device=images.device)[flipped.long()]
+            flipped = mirrored[flipped.long()]
         return torch.where(views.view(-1, *[1] * (images.dim() - 1)) == 1, flipped, images)
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis.comparison import Comparison, compare_arms
+from reports.analysis.comparison import Comparison, compare_arms, to_dataframe
+from reports.analysis.contrasts import format_verdict
 from reports.build import write_tables
 from reports.load import load_study
+from reports.tables.comparison import make_comparison_table
 from reports.text import summary
 from tests.reports.fake_study import DKD, NONE, SEARCHED, Writer
 
@@ -19,17 +22,17 @@ def only(folder: Path) -> Comparison:
 
 
 def test_comparison_equals_hand_computation(study: Path) -> None:
-    none, dkd, searched = only(study).rows
-    difference = np.subtract(SEARCHED, DKD)
-    assert none.paired is None
-    assert none.mean is not None
-    assert none.mean.mean == pytest.approx(np.mean(NONE))
+    comparison = only(study)
+    assert comparison.rows[0].contrasts == ()
+    assert comparison.rows[0].mean is not None
+    assert comparison.rows[0].mean.mean == pytest.approx(np.mean(NONE))
+    dkd, searched = comparison.contrasts
     assert dkd.paired is not None
     assert dkd.paired.difference == pytest.approx(np.mean(DKD) - np.mean(NONE))
     assert dkd.p == 2 * 2 / 2**8
     assert dkd.verdict == "better"
     assert searched.paired is not None
-    assert searched.paired.sd == pytest.approx(difference.std(ddof=1))
+    assert searched.paired.sd == pytest.approx(np.subtract(SEARCHED, DKD).std(ddof=1))
     assert searched.p == searched.paired.p > 0.05
     assert searched.verdict == "undecided"
     assert searched.seeds_needed is not None
@@ -38,7 +41,7 @@ def test_comparison_equals_hand_computation(study: Path) -> None:
 
 def test_a_metric_to_be_minimised_turns_the_verdict(writer: Writer) -> None:
     writer.study["metrics"] = {**writer.study["metrics"], "test/accuracy": "min"}
-    assert only(writer.fill().write()).rows[1].verdict == "worse"
+    assert only(writer.fill().write()).contrasts[0].verdict == "worse"
 
 
 def test_holm_counts_a_comparison_that_has_no_runs_yet(writer: Writer) -> None:
@@ -47,9 +50,9 @@ def test_holm_counts_a_comparison_that_has_no_runs_yet(writer: Writer) -> None:
         row for row in writer.trials if not (row["phase"] == "confirm" and row["arm"] == "DKD + LP searched")
     ]
     comparison = only(writer.write())
-    assert comparison.comparisons == 2
-    assert comparison.rows[1].p == 2 * 2 / 2**8
-    assert comparison.rows[2].verdict is None
+    dkd, searched = comparison.contrasts
+    assert dkd.p == 2 * 2 / 2**8
+    assert searched.verdict is None
     assert "no result" in summary.summarize_comparison(comparison)
 
 
@@ -57,7 +60,7 @@ def test_arms_are_paired_over_shared_seeds_only(writer: Writer) -> None:
     writer.fill()
     dropped = [row for row in writer.trials if row["phase"] == "confirm" and row["arm"] == "none"][:3]
     writer.trials = [row for row in writer.trials if row not in dropped]
-    paired = only(writer.write()).rows[1].paired
+    paired = only(writer.write()).contrasts[0].paired
     assert paired is not None
     assert paired.n == 5
     assert paired.difference == pytest.approx(np.mean(DKD[3:]) - np.mean(NONE[3:]))
@@ -68,7 +71,74 @@ def test_runs_of_equal_number_but_other_seed_are_not_paired(writer: Writer) -> N
     for row in writer.trials:
         if row["phase"] == "confirm" and row["arm"] == "none":
             row["seed"] += 50
-    assert only(writer.write()).rows[1].paired is None
+    assert only(writer.write()).contrasts[0].paired is None
+
+
+def test_arm_with_two_comparisons_has_one_correction_and_a_line_for_each(writer: Writer) -> None:
+    writer.versus["DKD + LP searched"] = ["DKD", "none"]
+    comparison = only(writer.fill().write())
+    assert [(one.arm, one.versus) for one in comparison.contrasts] == [
+        ("DKD", "none"),
+        ("DKD + LP searched", "DKD"),
+        ("DKD + LP searched", "none"),
+    ]
+    dkd, against_dkd, against_none = comparison.contrasts
+    assert dkd.p == against_none.p == 3 * 2 / 2**8
+    assert against_dkd.verdict == "undecided"
+    assert "DKD + LP searched is better than none" in summary.summarize_comparison(comparison)
+    table = make_comparison_table(comparison)
+    assert [row[0] for row in table.rows[-2:]] == ["DKD + LP searched", ""]
+    assert [row[3] for row in table.rows[-2:]] == ["DKD", "none"]
+    assert len(table.kinds) == len(table.rows)
+    written = to_dataframe((comparison,))
+    assert list(written["versus"].fillna("")) == ["", "none", "DKD", "none"]
+    assert written["mean"].iloc[2] == written["mean"].iloc[3]
+
+
+@pytest.mark.parametrize("points", [0.5, 3.0])
+def test_margin_shows_that_an_arm_is_not_worse_by_more(writer: Writer, points: float) -> None:
+    writer.margins["DKD + LP searched"] = points
+    comparison = only(writer.fill().write())
+    _, searched = comparison.contrasts
+    assert searched.margin == pytest.approx(points / 100)
+    shifted = np.subtract(SEARCHED, DKD) + points / 100
+    flips = np.array(list(itertools.product([1, -1], repeat=8)))
+    raw = np.mean(flips @ shifted >= shifted.sum() - 1e-12)
+    dkd_p, margin_p = 2 / 2**8, raw
+    assert searched.margin_p == pytest.approx(max(2 * margin_p, 3 * min(dkd_p, margin_p)))
+    assert searched.verdict == "not worse"
+    answer = summary.summarize_comparison(comparison)
+    assert f"is not worse than DKD by {points:.2f} points or more (+0.17 points accuracy" in answer
+    assert "2 comparisons and 1 margin" in make_comparison_table(comparison).notes[0]
+
+
+def test_arm_that_is_worse_may_still_be_within_the_margin(writer: Writer) -> None:
+    writer.arms["DKD + LP searched"] = [value - 0.002 for value in DKD]
+    writer.margins["DKD + LP searched"] = 1.0
+    (_, searched) = only(writer.fill().write()).contrasts
+    assert (searched.verdict, searched.within_margin) == ("worse", True)
+    assert format_verdict(searched) == "worse, within the margin"
+
+
+def test_search_against_an_arm_that_was_not_searched_says_so(writer: Writer) -> None:
+    comparison = only(writer.fill().write())
+    alone = "only the former was searched: a gain may come from tuning alone"
+    assert alone in summary.summarize_comparison(comparison)
+    assert any("tuning alone" in note for note in make_comparison_table(comparison).notes)
+    writer.searched.add("DKD")
+    comparison = only(writer.write())
+    assert alone not in summary.summarize_comparison(comparison).split(";")[-1]
+    assert "DKD + LP searched against DKD is undecided (+0.17 points accuracy" in summary.summarize_comparison(
+        comparison
+    )
+
+
+def test_results_that_differ_by_rounding_alone_decide_nothing(writer: Writer) -> None:
+    writer.arms["DKD + LP searched"] = [value + 1e-8 for value in DKD]
+    comparison = only(writer.fill().write())
+    _, searched = comparison.contrasts
+    assert (searched.p, searched.verdict, searched.differences) == (1.0, "undecided", (0.0,) * 8)
+    assert "DKD + LP searched and DKD gave the same with every seed" in summary.summarize_comparison(comparison)
 
 
 def test_comparison_csv_holds_unrounded_numbers(study: Path) -> None:

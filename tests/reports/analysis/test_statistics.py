@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reports.analysis import statistics
+from reports.analysis import power, statistics
 from reports.analysis.statistics import Interval
 
 DIFFERENCES = [0.9, -0.3, 1.2, 0.4, 0.0, 0.7, -0.1]
@@ -39,7 +39,7 @@ def test_sign_flip_p_equals_scipy(differences: list[float]) -> None:
 def test_sign_flip_p_ignores_overall_sign_and_order(differences: list[float]) -> None:
     p = statistics.compute_sign_flip_p(differences)
     assert statistics.compute_sign_flip_p([-x for x in reversed(differences)]) == pytest.approx(p)
-    assert statistics.smallest_p(len(differences)) - 1e-12 <= p <= 1
+    assert power.smallest_p(len(differences)) - 1e-12 <= p <= 1
 
 
 def test_sign_flip_p_beyond_exact_is_seeded_and_near_the_t_test() -> None:
@@ -50,7 +50,7 @@ def test_sign_flip_p_beyond_exact_is_seeded_and_near_the_t_test() -> None:
 
 
 def test_smallest_p_is_reached_when_all_differences_agree() -> None:
-    assert statistics.compute_sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == statistics.smallest_p(6) == 2 / 64
+    assert statistics.compute_sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == power.smallest_p(6) == 2 / 64
 
 
 def test_paired_comparison_without_an_effect_errs_at_most_at_the_level() -> None:
@@ -134,63 +134,3 @@ def test_paired_keeps_the_raw_difference_and_lets_direction_judge() -> None:
 def test_single_pair_has_no_interval_and_decides_nothing() -> None:
     single = statistics.compare_paired([0.9], [0.5], "max")
     assert (single.n, single.sd, single.interval, single.p) == (1, 0.0, None, 1.0)
-
-
-@pytest.mark.parametrize(("comparisons", "seeds"), [(1, 6), (2, 7), (4, 8), (6, 8), (7, 9), (0, 6)])
-def test_seeds_to_decide_is_the_fewest_that_can(comparisons: int, seeds: int) -> None:
-    assert statistics.seeds_to_decide(comparisons) == seeds
-    assert statistics.smallest_p(seeds) * comparisons <= 0.05
-    assert comparisons == 0 or statistics.smallest_p(seeds - 1) * comparisons > 0.05
-
-
-def test_seeds_needed_equals_the_textbook_sample_size() -> None:
-    # Cohen 1988: a paired t test with d = 0.5, two-sided 5 %, power 0.8 takes 34 pairs; d = 0.8 takes 15.
-    assert statistics.seeds_needed(0.5, 1.0) == 34
-    assert statistics.seeds_needed(-0.8, 1.0) == 15
-
-
-@pytest.mark.parametrize(("effect", "seeds", "by_t"), [(1.0, 11, 10), (1.3, 8, 7), (1.6, 7, 6)])
-def test_seeds_needed_knows_that_few_flips_find_less_than_the_t_test(effect: float, seeds: int, by_t: int) -> None:
-    t_power = statistics._compute_t_power(effect, np.arange(6, 40), 0.05)
-    assert 6 + int(np.argmax(t_power >= 0.8)) == by_t
-    assert statistics.seeds_needed(effect, 1.0) == seeds
-
-
-@pytest.mark.parametrize("effect", [0.8, 1.5, 2.5])
-def test_power_with_the_fewest_seeds_is_the_chance_that_all_signs_agree(effect: float) -> None:
-    # With six pairs p ≤ 0.05 only if all differences have one sign: Φ(d)⁶ + Φ(−d)⁶.
-    expected = stats.norm.cdf(effect) ** 6 + stats.norm.cdf(-effect) ** 6
-    assert statistics.estimate_power(effect, 1.0, 6) == pytest.approx(expected, abs=0.02)
-
-
-@pytest.mark.parametrize(("effect", "n", "comparisons"), [(1.3, 8, 1), (1.0, 11, 1), (1.5, 9, 3), (1.2, 14, 6)])
-def test_power_is_how_often_the_test_itself_finds_the_effect(effect: float, n: int, comparisons: int) -> None:
-    draws = np.random.default_rng(5).normal(effect, 1.0, (600, n))
-    found = np.mean([statistics.compute_sign_flip_p(row) <= 0.05 / comparisons for row in draws])
-    assert statistics.estimate_power(effect, 1.0, n, comparisons) == pytest.approx(
-        found, abs=0.05
-    )  # three standard errors
-
-
-def test_power_is_continuous_where_simulation_ends() -> None:
-    last, first = (statistics.estimate_power(0.9, 1.0, statistics.MAX_SIMULATED_SEEDS + more) for more in (0, 1))
-    assert 0 < first - last < 0.06
-
-
-def test_power_without_an_effect_is_no_more_than_the_level() -> None:
-    assert statistics.estimate_power(0.0, 1.0, 8) <= 0.06
-    assert statistics.estimate_power(0.0, 1.0, 5) == 0
-
-
-def test_power_of_many_comparisons_has_no_seeds_to_decide_with() -> None:
-    assert statistics.estimate_power(3.0, 1.0, 6, comparisons=4) == 0
-
-
-def test_seeds_needed_at_the_edges() -> None:
-    assert statistics.seeds_needed(5.0, 0.1) == statistics.seeds_to_decide(1)
-    assert statistics.seeds_needed(5.0, 0.0, comparisons=4) == 8
-    assert statistics.seeds_needed(0.0, 1.0) is None
-    assert statistics.seeds_needed(0.001, 1.0) is None
-    more = statistics.seeds_needed(0.5, 1.0, comparisons=4)
-    assert more is not None
-    assert more > 34

@@ -155,7 +155,7 @@ def test_additions_to_dkd_are_paired_differences_in_points(writer: Writer) -> No
 
 def test_without_dkd_there_is_no_difference_to_it(writer: Writer) -> None:
     del writer.arms["DKD"], writer.versus["DKD"]
-    writer.versus["DKD + LP searched"] = "none"
+    writer.versus["DKD + LP searched"] = ["none"]
     rows = make_paper_table(load_study(writer.fill().write()), P1_TABLE_1).rows
     assert rows[3][:3] == ("+ LP", "this study", "– not in this study")
 

@@ -43,7 +43,7 @@ def test_a_teacher_that_was_trained_here_is_to_be_trained_longer(weak: Writer) -
 def test_of_errors_the_larger_is_worse(weak: Writer) -> None:
     weak.study["direction"] = "min"
     weak.study["metrics"] = {"test/accuracy": {"direction": "min", "unit": "", "digits": 2, "label": "error"}}
-    assert warnings(weak) == []
+    assert not any("teacher" in line for line in warnings(weak))
     weak.trials.clear(), weak.epochs.clear()
     weak.study["teacher"]["metrics"] = {"test/accuracy": 0.99}
     assert warnings(weak)[0].startswith(
@@ -83,3 +83,33 @@ def test_warnings_stand_before_all_results_on_page_and_terminal(weak: Writer) ->
     for line in lines:
         assert page.index(line) < page.index("<table")
         assert text.index(f"warning: {line}") < text.index("────")
+
+
+def searching(writer: Writer, **domain: object) -> Writer:
+    """A study that searches the temperature, of which its best trial, number 9, took 5.248."""
+    loss = {"is": "KD", "logits": {"temperature": {"is": "Uniform", "log": False, **domain}}}
+    writer.study["study"] = {"arms": [{"name": "DKD + LP searched", "loss": loss}]}
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "at_edge"),
+    [(1, 20, False, False), (1, 5.3, False, True), (5.2, 20, False, True), (1, 5.5, True, False), (1, 5.3, True, True)],
+)
+def test_a_search_that_ends_at_the_edge_is_named(
+    writer: Writer, low: float, high: float, log: bool, at_edge: bool
+) -> None:
+    found = warnings(searching(writer, low=low, high=high, log=log))
+    expected = f"logits.temperature = 5.248, searched from {low:g} to {high:g}. Better values may lie beyond."
+    start = "The search of resnet8 / DKD + LP searched found its best at the edge of its space: "
+    assert found == ([start + expected] if at_edge else [])
+
+
+def test_students_that_learn_nothing_are_named(writer: Writer) -> None:
+    writer.fill()
+    for row in writer.epochs:
+        if row["cell"] == "resnet8 / DKD" and row["phase"] == "confirm":
+            row["train/loss"] = 2.3
+    assert list_warnings(load_study(writer.write())) == [
+        "The students of resnet8 / DKD learned nothing: their training loss never changes. Check rate and loss."
+    ]

@@ -19,7 +19,7 @@ def only(folder: Path) -> Comparison:
 
 @pytest.mark.parametrize(("seeds", "warning"), [(3, "at least 7 seeds"), (6, "at least 7 seeds"), (7, None), (0, None)])
 def test_warns_beforehand_if_the_seeds_cannot_decide(study: Path, seeds: int, warning: str | None) -> None:
-    line = summary.warn_of_few_seeds(seeds, only(study).comparisons)
+    line = summary.warn_of_few_seeds(seeds, only(study).tests)
     assert (line is None) if warning is None else (line is not None and warning in line)
 
 
@@ -56,7 +56,7 @@ def test_search_that_chose_the_settings_of_its_reference_is_reported_as_equal(wr
 def test_many_undecided_arms_share_one_phrase(writer: Writer) -> None:
     for name in ("a", "b"):
         writer.arms[name] = SEARCHED
-        writer.versus[name], writer.published[name] = "DKD", None
+        writer.versus[name], writer.published[name] = ["DKD"], None
         writer.searched.add(name)
     sentence = summary.summarize_comparison(only(writer.fill().write()))
     assert sentence.startswith("resnet8: DKD + LP searched, a and b against DKD are undecided (between +0.17 and +0.17")

@@ -25,7 +25,7 @@ from click.testing import CliRunner, Result
 
 from study.cli import run
 from study.cli.main import main
-from study.cluster import jobs
+from study.cluster import addresses, jobs
 from tests.study.cli.test_main import SPACE
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -77,7 +77,7 @@ class Client:
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     made = Client()
     monkeypatch.setattr(jobs, "_connect", lambda address: made)
-    monkeypatch.setattr(run.addresses, "check_address", lambda address: None)
+    monkeypatch.setattr(addresses, "check_address", lambda address: None)
     return made
 
 

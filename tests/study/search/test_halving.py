@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import Never, SuccessiveHalving
+from study import Never, SuccessiveHalving, choice, integer, uniform
 from study.errors import InputError
-from study.search.halving import Rungs
+from study.search.halving import Rungs, find_first_judged_epoch, searches_schedules
+from trainables import DKD, KD, Cosine, Staircase
 
 
 def test_rungs_are_powers_of_the_reduction_in_the_first_half() -> None:
@@ -61,3 +64,34 @@ def test_brackets_spread_trials_over_first_rungs() -> None:
 def test_bad_rule_is_refused(setting: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
         SuccessiveHalving(**setting)
+
+
+LP = DKD(pruning=Staircase(uniform(0, 0.3), uniform(0.1, 0.7), stages=integer(1, 8)))
+
+
+@pytest.mark.parametrize(("stages", "judged"), [(1, 1), (2, 41), (3, 28), (4, 21), (8, 11)])
+def test_trial_is_judged_once_its_searched_schedule_has_left_its_start(stages: int, judged: int) -> None:
+    params = {"pruning.start": 0.1, "pruning.end": 0.5, "pruning.stages": stages}
+    assert find_first_judged_epoch(LP, params, epochs=80) == judged
+
+
+@pytest.mark.parametrize(
+    ("space", "params", "judged"),
+    [
+        (KD(temperature=uniform(1, 8), pruning=Staircase(0.0, 0.4, stages=4)), {"temperature": 2.0}, 1),
+        (KD(temperature=Cosine(uniform(1, 8), 1.0)), {"temperature.start": 4.0}, 1),
+        (KD(temperature=choice(4.0, late=Staircase(4.0, 1.0, stages=2))), {"temperature": "late"}, 6),
+        (KD(temperature=choice(4.0, late=Staircase(4.0, 1.0, stages=2))), {"temperature": 4.0}, 1),
+        (choice(a=LP, b=KD()), {"method": "a", "a.pruning.start": 0.0, "a.pruning.end": 0.4, "a.pruning.stages": 5}, 3),
+        (choice(a=LP, b=KD()), {"method": "b"}, 1),
+    ],
+)
+def test_only_schedules_that_are_searched_delay_the_judgement(space: Any, params: dict[str, Any], judged: int) -> None:
+    assert find_first_judged_epoch(space, params, epochs=10) == judged
+
+
+def test_spaces_with_searched_schedules_are_known() -> None:
+    assert searches_schedules(LP)
+    assert searches_schedules(choice(a=LP, b=KD()))
+    assert searches_schedules(KD(temperature=choice(4.0, late=Staircase(4.0, 1.0, stages=2))))
+    assert not searches_schedules(KD(temperature=uniform(1, 8), pruning=Staircase(0.0, 0.4, stages=4)))

@@ -1,6 +1,6 @@
-"""Losses on maps of logits, and their direct form in numpy, pixel by pixel.
+"""Losses on maps of logits, their plain form on whole maps in torch, and their direct form in numpy, pixel by pixel.
 
-A new loss joins by a line in LOSSES and its direct form in `reference_sides`.
+A new loss joins by a line in LOSSES, its plain form in `plain_sides` and its direct form in `reference_sides`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables.losses.common.per_pixel import upsample_logits
+from trainables.losses.kd import kd
 from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd import PixelKD
 from trainables.losses.pixel_kd_std import PixelKDStd
@@ -59,6 +61,34 @@ def value_of(loss, student, teacher, labels, progress=MIDDLE) -> Tensor:
 def value_and_gradient(loss, student, teacher, labels, progress=MIDDLE) -> tuple[Tensor, Tensor]:
     student = student.clone().requires_grad_()
     value = value_of(loss, student, teacher, labels, progress)
+    (gradient,) = torch.autograd.grad(value, student)
+    return value.detach(), gradient
+
+
+def plain_sides(loss, z_s, z_t):
+    """Both nets' logits (B, K, H, W) as the loss compares them."""
+    if isinstance(loss, PixelKDStd):
+        return standardise(z_s, std(z_s, loss.unbiased)), standardise(z_t, std(z_t, loss.unbiased))
+    if isinstance(loss, LDT):
+        return standardise(z_s, std(z_s.detach() if loss.detach_statistics else z_s)) * std(z_t), z_t
+    return z_s, z_t
+
+
+def standardise(z: Tensor, sigma: Tensor) -> Tensor:
+    return (z - z.mean(dim=1, keepdim=True)) / (sigma + EPSILON)
+
+
+def std(z: Tensor, unbiased: bool = True) -> Tensor:
+    """Standard deviation over the classes of each pixel: (B, K, H, W) → (B, 1, H, W)."""
+    return z.std(dim=1, keepdim=True, correction=int(unbiased))
+
+
+def plain_value_and_gradient(loss, student, teacher, labels, progress=MIDDLE) -> tuple[Tensor, Tensor]:
+    """The loss on whole maps, and its gradient by autograd."""
+    student = student.clone().requires_grad_()
+    size = tuple(labels.shape[1:]) if loss.resolution == "full" else tuple(student.shape[2:])
+    sides = plain_sides(loss, upsample_logits(student, size), upsample_logits(teacher, size))
+    value = value_at(loss.weight, progress) * kd(*sides, value_at(loss.temperature, progress)).mean()
     (gradient,) = torch.autograd.grad(value, student)
     return value.detach(), gradient
 

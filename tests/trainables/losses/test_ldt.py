@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainables.losses.pixel_losses import of_one_size, value_and_gradient, value_of
-from trainables.losses.common.standardisation import std_over_classes
+from tests.trainables.losses.pixel_losses import of_one_size, std, value_and_gradient, value_of
 from trainables.losses.kd import kd
 from trainables.losses.ldt import LDT
 
@@ -16,7 +15,7 @@ from trainables.losses.ldt import LDT
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_ldt_is_kd_with_a_temperature_of_the_student_at_each_pixel(temperature):
     student, teacher, labels = of_one_size()
-    of_student = temperature * std_over_classes(student) / std_over_classes(teacher)
+    of_student = temperature * std(student) / std(teacher)
     expected = temperature**2 * kd(student / of_student, teacher / temperature, 1.0).mean()
     assert value_of(LDT(temperature), student, teacher, labels).item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -31,7 +30,7 @@ def test_biased_deviations_would_give_the_same_ldt():
 def test_teachers_mean_added_or_not_gives_the_same_ldt():
     student, teacher, labels = of_one_size()
     centred = teacher - teacher.mean(dim=1, keepdim=True)
-    transformed = (student - student.mean(dim=1, keepdim=True)) / std_over_classes(student) * std_over_classes(teacher)
+    transformed = (student - student.mean(dim=1, keepdim=True)) / std(student) * std(teacher)
     for mean in (0, teacher.mean(dim=1, keepdim=True)):
         value = kd(transformed + mean, teacher, 1.0).mean()
         assert value.item() == pytest.approx(value_of(LDT(), student, centred, labels).item(), rel=1e-6)
@@ -71,7 +70,7 @@ def test_detached_statistics_change_the_gradient_not_the_value():
 
 def test_detached_gradient_is_that_of_kd_at_the_students_temperatures():
     student, teacher, labels = of_one_size()
-    temperatures = std_over_classes(student) / std_over_classes(teacher)
+    temperatures = std(student) / std(teacher)
     z = student.clone().requires_grad_()
     (expected,) = torch.autograd.grad(kd(z / temperatures, teacher, 1.0).mean(), z)
     _, gradient = value_and_gradient(LDT(detach_statistics=True), student, teacher, labels)

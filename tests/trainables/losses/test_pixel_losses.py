@@ -18,10 +18,12 @@ from tests.trainables.losses.pixel_losses import (
     every_loss,
     maps,
     of_one_size,
+    plain_value_and_gradient,
     reference,
     value_and_gradient,
     value_of,
 )
+from trainables.losses.common.row_blocks import BLOCK_ELEMENTS
 from trainables.losses.ldt import LDT
 from trainables.losses.pixel_kd_std import PixelKDStd
 from trainables.training.schedules import Progress, Staircase, evaluate_schedules
@@ -38,10 +40,27 @@ def test_loss_equals_the_direct_form_in_numpy(loss, epoch, spread):
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES.values() if not getattr(loss, "detach_statistics", False)])
-def test_gradient_equals_finite_differences(loss):
+@pytest.mark.parametrize("rows", [1, 8])
+def test_gradient_equals_finite_differences(monkeypatch, loss, rows):
+    monkeypatch.setitem(BLOCK_ELEMENTS, "cpu", rows * 5 * 8)
     student, teacher, labels = maps(batch=1, classes=5, size=8)
     student.requires_grad_()
     assert torch.autograd.gradcheck(lambda z: value_of(loss, z, teacher, labels), student)
+
+
+@every_loss
+@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_value_and_gradient_are_those_of_the_plain_form_whatever_the_blocks(monkeypatch, loss, rows, dtype, tolerance):
+    student, teacher, labels = maps(size=32)
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    monkeypatch.setitem(BLOCK_ELEMENTS, "cpu", rows * 2 * 19 * 32)
+    value, gradient = value_and_gradient(loss, student, teacher, labels)
+    plain, plain_gradient = plain_value_and_gradient(loss, student, teacher, labels)
+    assert value.dtype == gradient.dtype == dtype
+    assert value.item() == pytest.approx(plain.item(), rel=tolerance)
+    largest = plain_gradient.abs().max().item()
+    torch.testing.assert_close(gradient, plain_gradient, rtol=tolerance, atol=tolerance * largest)
 
 
 @every_loss

@@ -18,6 +18,7 @@ from trainables.tasks.face_parsing.examples import MIRRORED, FaceExamples
 from trainables.training.views import CropFlip, Flips
 
 VIEWS = Flips()
+MIRRORED_LABELS = torch.tensor(MIRRORED)
 
 
 def face_set(count: int = 6, height: int = 8, width: int = 10) -> FaceSet:
@@ -29,7 +30,7 @@ def face_set(count: int = 6, height: int = 8, width: int = 10) -> FaceSet:
 
 def examples(faces: FaceSet, part: Faces | None = None, device: str = "cpu") -> FaceExamples:
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (faces.mean, faces.std))
-    return FaceExamples(faces.faces if part is None else part, VIEWS, mean, std)
+    return FaceExamples(faces.faces if part is None else part, VIEWS, mean, std, MIRRORED_LABELS.to(device))
 
 
 # -- views
@@ -58,7 +59,7 @@ def test_flipping_twice_is_the_identity(batch, height, width, seed):
     labels = torch.randint(0, 19, (batch, height, width), generator=generator)
     views = torch.randint(0, 2, (batch,), generator=generator)
     assert torch.equal(VIEWS.apply(VIEWS.apply(images, views), views), images)
-    assert torch.equal(VIEWS.apply(VIEWS.apply(labels, views, MIRRORED), views, MIRRORED), labels)
+    assert torch.equal(VIEWS.apply(VIEWS.apply(labels, views, MIRRORED_LABELS), views, MIRRORED_LABELS), labels)
 
 
 @settings(max_examples=30, deadline=None)
@@ -94,7 +95,7 @@ def test_mirrored_labels_swap_left_and_right_parts_alone():
 
 def test_flipped_labels_are_torchvisions_flip_with_sides_exchanged():
     labels = torch.from_numpy(face_set().faces.labels).long()
-    flipped = VIEWS.apply(labels, torch.ones(6, dtype=torch.int64), MIRRORED)
+    flipped = VIEWS.apply(labels, torch.ones(6, dtype=torch.int64), MIRRORED_LABELS)
     expected = TF.horizontal_flip(labels)
     for left, right in ((4, 5), (6, 7), (8, 9)):
         at_left, at_right = expected == left, expected == right
@@ -119,7 +120,7 @@ def test_batch_is_normalised_and_flipped_with_its_targets():
         image = standardise(torch.from_numpy(faces.faces.images[sample]).float() / 255)
         torch.testing.assert_close(batch.inputs[row], TF.horizontal_flip(image) if view else image, atol=1e-5, rtol=0)
         labels = torch.from_numpy(faces.faces.labels[sample]).long()
-        mirrored = torch.tensor(MIRRORED)[TF.horizontal_flip(labels)]
+        mirrored = MIRRORED_LABELS[TF.horizontal_flip(labels)]
         assert torch.equal(batch.targets[row], mirrored if view else labels)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
+from trainables.losses.common.row_blocks import PixelValues, RowUpsampler, mean_over_pixels
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, check_range, is_unresolved
 
@@ -45,15 +46,24 @@ def check_pixel_loss(loss: PixelLoss) -> None:
         raise InputError(f"resolution is {loss.resolution!r}; allowed are {', '.join(map(repr, RESOLUTIONS))}")
 
 
-def match_resolution(loss: PixelLoss, student: Outputs, teacher: Outputs, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both nets' logits at the resolution where `loss` compares them.
+def mean_divergence(
+    loss: PixelLoss, divergence: PixelValues, student: Outputs, teacher: Outputs, labels: Tensor
+) -> Tensor:
+    """Return the mean of `divergence(z_s, z_t)` over all pixels of the resolution where `loss` compares the nets, ().
 
-    Logits (B, K, h, w), of any two h × w, and labels (B, H, W) → (B, K, H, W) twice, or at resolution "student" twice
-    the student's (B, K, h, w); float32 or wider, the teacher's detached.
+    Logits (B, K, h, w), of any two h × w, and labels (B, H, W). `divergence` is called on blocks of pixels, twice
+    (N, K, …) in float32 or wider, and returns (N, 1, …). Their mean over the classes is 0: softmax ignores it, and
+    bilinear upsampling keeps it, so it is subtracted where it costs least, at the heads. Only z_s has a gradient.
     """
     reference = labels if loss.resolution == "full" else student.prediction
     size = reference.shape[-2], reference.shape[-1]
-    return upsample_logits(student.prediction, size), upsample_logits(teacher.prediction.detach(), size)
+    rows_of_teacher = RowUpsampler(_centre(teacher.prediction.detach()), size).upsample
+    return mean_over_pixels(divergence, _centre(student.prediction), rows_of_teacher, size)
+
+
+def _centre(logits: Tensor) -> Tensor:
+    logits = as_float32(logits)
+    return logits - logits.mean(dim=1, keepdim=True)
 
 
 def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:

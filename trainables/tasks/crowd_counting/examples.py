@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,8 @@ class ResidentCrowds:
     std: Tensor
     density_scale: float
 
+    index_device: ClassVar[str] = "cpu"
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -53,7 +56,8 @@ class ResidentCrowds:
         pairs = list(zip(samples.tolist(), views.tolist(), strict=True))
         pixels = torch.stack([self.views.apply(self.images[sample], view) for sample, view in pairs])
         density = torch.stack([self.views.apply(self.densities[sample], view, STRIDE) for sample, view in pairs])
-        counts = torch.tensor([self._count_heads(sample, view) for sample, view in pairs], device=density.device)
+        counts = torch.tensor([self._count_heads(sample, view) for sample, view in pairs])
+        samples, views, counts = (part.to(density.device, non_blocking=True) for part in (samples, views, counts))
         inputs = normalise(pixels, self.mean, self.std).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, CrowdTargets(density * self.density_scale, counts), samples, views)
 

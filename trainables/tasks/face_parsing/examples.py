@@ -6,6 +6,7 @@ There is no DataLoader: a batch is a few rows of a file that the operating syste
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,17 +31,23 @@ class FaceExamples:
     views: Flips
     mean: Tensor
     std: Tensor
+    mirrored: Tensor
+    """`MIRRORED` (K,) int64 on the device."""
+
+    index_device: ClassVar[str] = "cpu"
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        rows, device = samples.cpu().numpy(), self.mean.device
+        rows = samples.cpu().numpy()
         # a copy of these rows alone: the arrays may be larger than memory
         images, labels = (
-            torch.from_numpy(np.ascontiguousarray(array[rows])).to(device)
-            for array in (self.faces.images, self.faces.labels)
+            torch.from_numpy(np.ascontiguousarray(array[rows])) for array in (self.faces.images, self.faces.labels)
+        )
+        images, labels, samples, views = (
+            tensor.to(self.mean.device, non_blocking=True) for tensor in (images, labels, samples, views)
         )
         inputs = normalise(self.views.apply(images, views), self.mean, self.std)
-        targets = self.views.apply(labels.long(), views, MIRRORED)
+        targets = self.views.apply(labels.long(), views, self.mirrored)
         return Batch(inputs.contiguous(memory_format=torch.channels_last), targets, samples, views)

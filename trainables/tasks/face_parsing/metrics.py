@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from study.task import Metric
 from trainables.data.arrays.face_decoding import CLASSES
-from trainables.losses.common.per_pixel import upsample_logits
+from trainables.losses.common.row_blocks import argmax_over_classes
 from trainables.task import Batch, Outputs, Panel
 
 BACKGROUND = 0
@@ -30,17 +31,22 @@ class ParsingScores:
     """
 
     def __init__(self, device: str, by_class: bool = True):
-        # imported late: it takes seconds, which a driver that only checks the data need not wait for
-        from torchmetrics.classification import MulticlassStatScores
-
         self._by_class = by_class
-        self._counts = MulticlassStatScores(len(CLASSES), average="none", validate_args=False).to(device)
+        self._confusion = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64, device=device)
+        """Pixels by label (K,) and predicted label (K,)."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        self._counts.update(predict_labels(outputs, batch.targets), batch.targets)
+        # not torchmetrics' counts: their torch.bincount waits for the device
+        cells = (batch.targets * len(CLASSES) + predict_labels(outputs, batch.targets)).flatten()
+        self._confusion.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
 
     def compute(self) -> dict[str, float]:
-        hits, false_positives, _, misses, support = self._counts.compute().double().unbind(dim=1)  # each (K,)
+        confusion = self._confusion.clone()
+        if dist.is_initialized():
+            dist.all_reduce(confusion)
+        confusion = confusion.double()
+        hits, support = confusion.diagonal(), confusion.sum(dim=1)  # (K,), as the next two
+        false_positives, misses = confusion.sum(dim=0) - hits, support - hits
         f1 = 2 * hits / (2 * hits + false_positives + misses)
         labelled = support > 0
         foreground = labelled.clone()
@@ -55,7 +61,7 @@ class ParsingScores:
 
 def predict_labels(outputs: Outputs, labels: Tensor) -> Tensor:
     """Return the likeliest class of each pixel at the labels' resolution: (B, K, h, w), (B, H, W) → (B, H, W)."""
-    return upsample_logits(outputs.prediction.detach(), (labels.shape[1], labels.shape[2])).argmax(dim=1)
+    return argmax_over_classes(outputs.prediction, (labels.shape[1], labels.shape[2]))
 
 
 def draw_parsing_panels(outputs: Outputs, batch: Batch, images: Tensor) -> list[Panel]:

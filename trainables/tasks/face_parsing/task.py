@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.trial import Split
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import FaceSet
-from trainables.losses.common.logits import kl_divergence
+from trainables.losses.common.logits import autocast_disabled, kl_divergence
 from trainables.losses.common.per_pixel import upsample_logits
+from trainables.losses.common.row_blocks import mean_cross_entropy
 from trainables.task import Batch, ModelSpec, Outputs, Panel
 from trainables.tasks.base import DistillationTask
-from trainables.tasks.face_parsing.examples import FaceExamples
+from trainables.tasks.face_parsing.examples import MIRRORED, FaceExamples
 from trainables.tasks.face_parsing.metrics import (
     F1_BY_CLASS,
     MEANS,
@@ -65,15 +65,15 @@ class FaceParsing(DistillationTask[FaceSet]):
     def load_examples(self, split: Split, device: str) -> FaceExamples:
         faces = self.loaded
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (faces.mean, faces.std))
-        return FaceExamples(faces.split(split), self.views, mean, std)
+        return FaceExamples(faces.split(split), self.views, mean, std, torch.tensor(MIRRORED, device=device))
 
     def positions(self, split: Split) -> Tensor:
         return torch.arange(*self.loaded.bounds(split))
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Cross-entropy of the upsampled logits (B, K, H, W), mean over all pixels of the batch."""
-        labels = batch.targets
-        return F.cross_entropy(upsample_logits(outputs.prediction, (labels.shape[1], labels.shape[2])), labels)
+        with autocast_disabled(outputs):
+            return mean_cross_entropy(outputs.prediction, batch.targets)
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """KL(teacher ‖ student) of the probabilities at the student's own resolution, mean over its pixels."""

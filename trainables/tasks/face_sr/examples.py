@@ -6,6 +6,7 @@ Reduced images are computed batch by batch, so that other scales need no other f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class SrExamples:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Inputs are shares of 1, without further normalisation."""
 
+    index_device: ClassVar[str] = "cpu"
+
     def __post_init__(self) -> None:
         size = self.faces.images.shape[-1]
         if self.scale < 2 or size % self.scale:
@@ -61,11 +64,13 @@ class SrExamples:
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         rows = samples.cpu().numpy()
         # a copy of these rows alone: the arrays may be larger than memory
-        pixels = torch.from_numpy(np.ascontiguousarray(self.faces.images[rows])).to(self.device)
-        image = self.views.apply(pixels, views).float().div_(255)
+        pixels = torch.from_numpy(np.ascontiguousarray(self.faces.images[rows]))
         boxes = None
-        if self.faces.boxes is not None:
-            boxes = flip_boxes(torch.from_numpy(self.faces.boxes[rows]).to(self.device), views, image.shape[-1])
+        if self.faces.boxes is not None:  # flipped on the host, where the views are
+            boxes = flip_boxes(torch.from_numpy(self.faces.boxes[rows]), views.cpu(), pixels.shape[-1])
+            boxes = boxes.to(self.device, non_blocking=True)
+        pixels, samples, views = (part.to(self.device, non_blocking=True) for part in (pixels, samples, views))
+        image = self.views.apply(pixels, views).float().div_(255)
         inputs = reduce_bicubic(image, self.scale).contiguous(memory_format=torch.channels_last)
         return Batch(inputs, SrTargets(image, boxes), samples, views)
 

@@ -105,7 +105,7 @@ class SrScores:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         image = outputs.prediction.detach().float().clamp(0, 1)
         target = batch.targets.image
-        self._images.update(len(image))
+        self._images.update(image.new_full((), len(image)))  # a number would wait for the device
         if self._options.rounded:
             image = image.mul(255).round().div(255)
         if self._lpips is not None:
@@ -151,8 +151,13 @@ def measure_ssim(images: Tensor, targets: Tensor) -> Tensor:
 
 def compute_luma(images: Tensor) -> Tensor:
     """Return the luma Y as a share of 255: (B, 3, H, W) in [0, 1] → (B, 1, H, W) in [16/255, 235/255]."""
-    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)[:, None, None]
+    weights = _luma_weights(images.dtype, images.device)[:, None, None]
     return ((images * weights).sum(dim=1, keepdim=True) + BLACK) / 255
+
+
+@lru_cache(maxsize=8)
+def _luma_weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, dtype=dtype, device=device)
 
 
 def missing_lpips_weights(net: LpipsNet | None) -> str:

@@ -1,0 +1,114 @@
+"""Planned comparisons of one arm with another over the seeds they share, and their verdicts.
+
+Holm's correction covers all comparisons *planned* for a student; one without paired runs so far enters with p = 1, so
+that a verdict is never easier to reach in an unfinished study. A margin adds a test to the same family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reports.analysis import power, statistics
+from reports.analysis.statistics import Paired, Verdict
+from reports.load import Cell, StudyRecords
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A planned comparison of one arm with another."""
+
+    arm: str
+    versus: str
+    baseline: bool
+    """Whether `arm` is a baseline."""
+    paired: Paired | None
+    """None if no seed has a run of both arms, or if they may not be compared."""
+    differences: tuple[float, ...]
+    """Differences of paired runs, one per seed that both arms have."""
+    margin: float | None = None
+    """How much worse than `versus` still counts as not worse, in the recorded unit; None if that is not asked."""
+    tuning_alone: bool = False
+    """Whether `arm` was searched while none of the arms it is compared with was."""
+    p: float | None = None
+    """Holm-corrected."""
+    margin_p: float | None = None
+    """One-sided p of being worse by the margin or more, Holm-corrected."""
+    verdict: Verdict | None = None
+    seeds_needed: int | None = None
+    """Seeds with which an undecided comparison would detect the observed difference with 80 % power."""
+    not_judged: str = ""
+    """The reason why the difference is not judged although both arms have runs."""
+
+    @property
+    def within_margin(self) -> bool:
+        """True if the arm is shown not to be worse by the margin or more."""
+        return self.margin_p is not None and self.margin_p <= statistics.LEVEL
+
+
+def format_verdict(contrast: Contrast) -> str | None:
+    """Return the verdict in words; None if nothing is measured."""
+    if contrast.not_judged:
+        return f"not judged: {contrast.not_judged}"
+    return "worse, within the margin" if contrast.verdict == "worse" and contrast.within_margin else contrast.verdict
+
+
+def compare_cells(
+    records: StudyRecords, cell: Cell, bases: Sequence[Cell], tested: dict[str, dict[int, float]]
+) -> tuple[Contrast, ...]:
+    """Compare a cell with others, given the test metric by cell and seed; `judge` adds the verdicts."""
+    alone = cell.searched and not any(base.searched for base in bases)
+    return tuple(replace(_compare_pair(records, cell, base, tested), tuning_alone=alone) for base in bases)
+
+
+def _compare_pair(records: StudyRecords, cell: Cell, base: Cell, tested: dict[str, dict[int, float]]) -> Contrast:
+    values, others = tested.get(cell.name, {}), tested.get(base.name, {})
+    mixed = records.explain_mixed_code(cell, base) if values and others else ""
+    shared = [] if mixed else sorted(values.keys() & others.keys())
+    pairs = [values[seed] for seed in shared], [others[seed] for seed in shared]
+    metric, direction = records.get_metric(records.test_metric), records.get_direction(records.test_metric)
+    return Contrast(
+        arm=cell.arm,
+        versus=base.arm,
+        baseline=cell.baseline,
+        paired=statistics.compare_paired(*pairs, direction) if shared else None,
+        differences=tuple(statistics.subtract_paired(*pairs).tolist()) if shared else (),
+        margin=cell.margin / metric.factor if cell.margin is not None else None,
+        not_judged=mixed,
+    )
+
+
+def count_tests(contrasts: Sequence[Contrast]) -> int:
+    """Return the number of tests in Holm's family: one per comparison, and one per margin."""
+    return len(contrasts) + sum(contrast.margin is not None for contrast in contrasts)
+
+
+def judge(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Return all comparisons of one student with corrected p values and verdicts."""
+    margins = [contrast for contrast in contrasts if contrast.margin is not None]
+    adjusted = statistics.adjust_by_holm(
+        [contrast.paired.p if contrast.paired else 1.0 for contrast in contrasts]
+        + [_compute_margin_p(contrast) for contrast in margins]
+    )
+    margin_p = iter(adjusted[len(contrasts) :])
+    return [
+        _judge(contrast, p, next(margin_p) if contrast.margin is not None else None, len(adjusted))
+        for contrast, p in zip(contrasts, adjusted, strict=False)
+    ]
+
+
+def _compute_margin_p(contrast: Contrast) -> float:
+    if contrast.paired is None or contrast.margin is None:
+        return 1.0
+    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction)
+
+
+def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> Contrast:
+    paired = contrast.paired
+    if paired is None:
+        return contrast
+    verdict = statistics.decide_verdict(paired, p, margin_p)
+    # a single pair has no spread, without which no number of seeds can be estimated
+    estimable = verdict == "undecided" and paired.n > 1
+    needed = power.seeds_needed(paired.difference, paired.sd, tests) if estimable else None
+    return replace(contrast, p=p, margin_p=margin_p, verdict=verdict, seeds_needed=needed)

@@ -1,0 +1,165 @@
+"""The work of `python -m study.run`: check the study, train it here or on a cluster, write the report.
+
+A module of its own, because run.py, which declares the options, is imported for every --help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from study.cli.options import AUTO, RunOptions, load_study
+from study.cli.plan import format_estimate, format_plan
+from study.cluster import addresses, jobs
+from study.driver import Outcome, drive
+from study.errors import InputError
+from study.preflight import DriverOptions, check_driver_options, check_inputs, read_earlier_run
+from study.records.lock import find_unused_name
+from study.records.segments import RecordsError
+from study.space_file import Space
+from study.storage.dataset import RemoteDataset, fetch_dataset
+from study.storage.lease import acquire_lease
+from study.storage.locations import display_path, local_path
+from study.storage.remote import refresh_copy
+from study.storage.worker_sync import fetch_artifacts, fetch_study_names
+from study.study import Study
+
+
+def run_and_exit(options: RunOptions) -> NoReturn:
+    """Run the study, here or on a cluster as a job, and exit with the code that study/cli/run.py lists."""
+    try:
+        if options.address is not None:
+            addresses.check_address(options.address)
+        sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options))
+    except (InputError, RecordsError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _exit_interrupted(options)
+
+
+def _exit_interrupted(options: RunOptions) -> NoReturn:
+    click.echo(f"\ninterrupted; all rows are written. Continue with:\n  {options.to_command()}", err=True)
+    sys.exit(130)
+
+
+def _submit(options: RunOptions) -> int:
+    """Run the study on a cluster as a job; return its exit code."""
+    name = _check_locally(options)
+    words = dataclasses.replace(options, address=None).to_words()[1:]
+    study = "" if options.fresh else name
+    return jobs.submit_study(
+        str(options.address), options.space, words, options.storage_path, study, trains=not options.dry_run
+    )
+
+
+def _check_locally(options: RunOptions) -> str:
+    """Return the name of a study that will run on a cluster; empty if its data or packages are only there.
+
+    Raises InputError for what is wrong on any machine.
+    """
+    data_dir = None if options.data_dir is None else Path(options.data_dir)
+    try:
+        return load_study(options, data_dir)[1].name
+    except InputError as error:
+        lacks_data = data_dir is not None and not data_dir.exists()
+        if not options.space.is_file() or not (lacks_data or isinstance(error.__cause__, ImportError | OSError)):
+            raise
+        click.echo(f"not checked here, but on the cluster: {error}", err=True)
+        return ""
+
+
+def _run(options: RunOptions) -> int:
+    """Run the study from this machine; return the exit code."""
+    data = fetch_dataset(options.data_dir)
+    given = None if options.data_dir is None else Path(options.data_dir)
+    space, study = load_study(options, data.mirror.folder if data else given)
+    storage = local_path(options.storage_path)
+    fetch_artifacts(storage, study.task)
+    from study.execution.train_run import run_in_train_context
+
+    inputs = run_in_train_context(lambda: check_inputs(study, storage))
+    if options.fresh:
+        fetch_study_names(storage)
+        study = dataclasses.replace(study, name=find_unused_name(storage, study.name))
+        options = dataclasses.replace(options, fresh=False, name=study.name)
+    try:
+        driver_options = _resolve_options(options, space, study, inputs, storage, data)
+        if options.dry_run:
+            refresh_copy(storage / study.name)
+            lines = format_plan(study, inputs, storage)
+            lines += format_estimate(study, inputs, driver_options, options.seconds_per_epoch)
+            _print(Console(highlight=False), "\n".join(lines))
+            return 0
+        check_driver_options(driver_options, study)
+        return _train_and_report(options, space, study, inputs, driver_options)
+    except KeyboardInterrupt:  # here, for the command with the study's new name
+        _exit_interrupted(options)
+
+
+def _resolve_options(
+    options: RunOptions,
+    space: Space,
+    study: Study,
+    inputs: dict[str, Any],
+    storage: Path,
+    data: RemoteDataset | None,
+) -> DriverOptions:
+    """Return the driver's options, with a measured share of a GPU for --gpus-per-worker auto."""
+    share = options.gpus_per_worker
+    if share == AUTO:
+        from study.cluster.gpu_profiling import measure_gpu_share
+
+        refresh_copy(storage / study.name)
+        read_earlier_run(study, space, inputs, storage, options.allow_code_change)
+        console = Console(highlight=False, quiet=options.quiet and not options.dry_run)
+        share = measure_gpu_share(
+            study, storage, space.module, options.address, lambda line: _print(console, line), data
+        )
+    return DriverOptions(
+        storage,
+        options.address,
+        share,
+        options.max_concurrent,
+        options.retry_failed,
+        options.allow_code_change,
+        options.logs,
+        options.verbose,
+        data,
+    )
+
+
+def _train_and_report(
+    options: RunOptions, space: Space, study: Study, inputs: dict[str, Any], driver_options: DriverOptions
+) -> int:
+    """Run the driver, write the report, and return the exit code."""
+    from reports.build import build
+    from reports.tables.terminal import format_comparisons
+
+    folder, console = driver_options.storage / study.name, Console(highlight=False)
+    progress = Console(highlight=False, quiet=options.quiet)
+    with acquire_lease(folder):
+        outcome = drive(study, space, inputs, driver_options, options.to_command(), progress)
+        page = build(folder)
+        width = min(console.width, 110) if console.is_terminal else 110
+        _print(console, format_comparisons(folder, width))
+    _print(console, f"report: {display_path(folder)}/{page.name}")
+    return _report_outcome(outcome, options)
+
+
+def _report_outcome(outcome: Outcome, options: RunOptions) -> int:
+    """Print what went wrong and how to continue; return the exit code."""
+    for problem in outcome.problems:
+        click.echo(f"failed: {problem}", err=True)
+    if outcome.stopped:
+        click.echo(f"{outcome.stopped}; all rows are written. Continue with:\n  {options.to_command()}", err=True)
+    return 1 if outcome.problems else 3 if outcome.stopped else 0
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
