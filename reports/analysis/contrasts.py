@@ -63,25 +63,28 @@ def format_verdict(contrast: Contrast) -> str | None:
 def compare_cells(
     records: StudyRecords, cell: Cell, bases: Sequence[Cell], tested: dict[str, dict[int, float]]
 ) -> tuple[Contrast, ...]:
-    """Compare a cell with others, given the test metric by cell and seed; `judge` adds the verdicts."""
+    """Compare a cell with others of its student, given the test metric by cell and seed; `judge` adds the verdicts."""
     alone = cell.searched and not any(base.searched for base in bases)
-    return tuple(replace(_compare_pair(records, cell, base, tested), tuning_alone=alone) for base in bases)
+    margin = cell.margin / records.get_metric(records.test_metric).factor if cell.margin is not None else None
+    found = [compare_pair(records, cell, base, records.test_metric, tested) for base in bases]
+    return tuple(replace(contrast, tuning_alone=alone, margin=margin) for contrast in found)
 
 
-def _compare_pair(records: StudyRecords, cell: Cell, base: Cell, tested: dict[str, dict[int, float]]) -> Contrast:
+def compare_pair(
+    records: StudyRecords, cell: Cell, base: Cell, metric: str, tested: dict[str, dict[int, float]]
+) -> Contrast:
+    """Compare two cells over the seeds they share, given a metric by cell and seed."""
     values, others = tested.get(cell.name, {}), tested.get(base.name, {})
     mixed = records.explain_mixed_code(cell, base) if values and others else ""
     shared = [] if mixed else sorted(values.keys() & others.keys())
     pairs = [values[seed] for seed in shared], [others[seed] for seed in shared]
     test: Test = "sign" if records.study.get("test") == "sign" else "sign-flip"
-    direction = records.get_direction(records.test_metric)
     return Contrast(
         arm=cell.arm,
         versus=base.arm,
         baseline=cell.baseline,
-        paired=statistics.compare_paired(*pairs, direction, test) if shared else None,
+        paired=statistics.compare_paired(*pairs, records.get_direction(metric), test) if shared else None,
         differences=tuple(statistics.subtract_paired(*pairs).tolist()) if shared else (),
-        margin=cell.margin / records.get_metric(records.test_metric).factor if cell.margin is not None else None,
         not_judged=mixed,
         test=test,
     )

@@ -95,14 +95,20 @@ def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction,
 
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
-    differences = subtract_paired(a, b)
-    n = len(differences)
+    return summarize_differences(subtract_paired(a, b), direction, test)
+
+
+def summarize_differences(
+    differences: Sequence[float] | NDArray[np.float64], direction: Direction, test: Test = "sign-flip"
+) -> Paired:
+    """Return mean, spread, interval and p value of paired differences."""
+    x = _check_finite(differences)
     return Paired(
-        n=n,
-        difference=float(differences.mean()),
-        sd=float(differences.std(ddof=1)) if n > 1 else 0.0,
-        interval=compute_bca_interval(differences),
-        p=compute_sign_p(differences) if test == "sign" else compute_sign_flip_p(differences),
+        n=len(x),
+        difference=float(x.mean()),
+        sd=float(x.std(ddof=1)) if len(x) > 1 else 0.0,
+        interval=compute_bca_interval(x),
+        p=compute_sign_p(x) if test == "sign" else compute_sign_flip_p(x),
         direction=direction,
     )
 

@@ -11,6 +11,7 @@ from reports.analysis import power, statistics
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
 from reports.analysis.contrasts import Contrast, format_verdict
 from reports.analysis.published import Published
+from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import join_words
 from reports.load import StudyRecords
@@ -39,7 +40,7 @@ def make_comparison_table(comparison: Comparison) -> Table:
     body = [_teacher_cells(comparison, teacher, at_best, published)] if teacher else []
     kinds = ["reference"] * bool(teacher)
     for row in rows:
-        cells = [_contrast_cells(comparison, contrast) for contrast in row.contrasts] or [["–"] * 5]
+        cells = [make_contrast_cells(comparison.metric, contrast) for contrast in row.contrasts] or [["–"] * 5]
         body += [_arm_cells(comparison, row, cells[0], at_best, published)]
         body += [("", "", "", *[""] * at_best, *further, *[""] * published) for further in cells[1:]]
         kinds += ["baseline" if row.baseline else ""] * len(cells)
@@ -69,9 +70,10 @@ def _arm_cells(
     return (*cells, *contrast, *([_format_published(comparison, row.published)] if published else []))
 
 
-def _contrast_cells(comparison: Comparison, contrast: Contrast) -> list[str]:
+def make_contrast_cells(metric: Metric, contrast: Contrast) -> list[str]:
+    """Return the arm it is compared with, difference, p, verdict and seeds needed."""
     paired, verdict = contrast.paired, format_verdict(contrast) or "–"
-    difference = format_difference(comparison.metric, paired.difference, paired.interval) if paired else "–"
+    difference = format_difference(metric, paired.difference, paired.interval) if paired else "–"
     # the p of the test that the verdict rests on
     p = contrast.margin_p if contrast.verdict == "not worse" else contrast.p
     return [contrast.versus, difference, format_p(p), verdict, _format_seeds_needed(contrast)]

@@ -182,6 +182,7 @@ def build_study_json(
         "seed": study.seed,
         "budget": budget,
         "cells": [_describe_cell(study, cell) for cell in study.cells],
+        "net_comparisons": [dataclasses.asdict(one) for one in study.net_comparisons],
         "inputs": dict(inputs),
         "teacher": earlier["teacher"] if earlier else None,
         "students": earlier["students"] if earlier else {},

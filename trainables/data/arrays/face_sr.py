@@ -27,7 +27,7 @@ from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.source_files import open_image, stat_file
 from trainables.data.arrays.splits import OrderedSplits, Pixels
 
-_METHOD = 1
+_METHOD = 2
 """Part of the cache key: change it with the selection, cropping or resizing."""
 
 _IMAGES, _BOXES, _ABOUT = "images.npy", "boxes.npy", "about.json"
@@ -179,4 +179,4 @@ def move_copies(root: Path, train: Sequence[Photo], val: Sequence[Photo], size: 
 
 def hash_to_fraction(name: str) -> float:
     """Return a number in [0, 1) that depends on the name alone, equal on every machine."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6]) / 2**48
