@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reports.analysis import power
 from reports.analysis.comparison import Comparison, compare_arms
+from reports.analysis.statistics import Test
 from reports.load import StudyRecords
 
 SEED_SD, NOISE_SD = 0.01, 0.005
@@ -33,6 +34,9 @@ class Design:
     """The number of arms compared with the control."""
     seeds: int
     effect: float = 0.0
+    test: Test = "sign-flip"
+    margin: float | None = None
+    """Of all arms, in sd of paired differences."""
 
 
 def draw_normal(rng: np.random.Generator, arms: int, seeds: int) -> NDArray[np.float64]:
@@ -49,7 +53,18 @@ def draw_quiet_control(rng: np.random.Generator, arms: int, seeds: int) -> NDArr
     return draw_skewed(rng, arms, seeds) * np.where(np.arange(arms) == 0, 0.1, 1.0)[:, None]
 
 
+def draw_equal_medians(rng: np.random.Generator, arms: int, seeds: int) -> NDArray[np.float64]:
+    """Draw skewed noise with a quiet control, shifted so that no arm is better on most seeds."""
+    noise = draw_quiet_control(rng, arms, seeds)
+    noise[1:] -= QUIET_MEDIAN
+    return noise
+
+
+QUIET_MEDIAN = float(np.median(np.diff(draw_quiet_control(np.random.default_rng(0), 2, 1_000_000), axis=0)))
+"""Median of the differences to a quiet control, of which the mean is 0."""
+
 NOISES: dict[str, Draw] = {
+    "equal medians": draw_equal_medians,
     "normal": draw_normal,
     "skewed": draw_skewed,
     "skewed arms, quiet control": draw_quiet_control,
@@ -59,6 +74,20 @@ NULLS = tuple(
     for name, noise in (("normal", "normal"), ("skewed", "skewed"), ("quiet", "skewed arms, quiet control"))
     for arms, seeds in ((3, 8), (6, 10))
 )
+
+
+SIGN_NULLS = tuple(
+    Design(f"null_sign_{name}_{arms}", noise, arms, seeds, test="sign")
+    for name, noise in (("normal", "normal"), ("median", "equal medians"))
+    for arms, seeds in ((3, 8), (6, 10))
+)
+"""Null studies of the sign test: neither arm is better on most seeds."""
+MARGINS = tuple(
+    Design(f"margin_{effect}_{seeds}".replace(".", "").replace("-", "minus_"), "normal", 1, seeds, effect, margin=1.5)
+    for seeds in (8, 12)
+    for effect in (-1.5, 0.0)
+)
+"""Studies whose arm is exactly as much worse as the margin, of which at most 5 % may be called not worse, or equal."""
 
 
 def list_planted_designs() -> Iterable[Design]:
@@ -73,7 +102,7 @@ def list_planted_designs() -> Iterable[Design]:
 def simulate(design: Design, number: int) -> Comparison:
     """Simulate one study, and return the report's comparison of its confirm runs."""
     arms = ["control", *(f"arm {i}" for i in range(1, design.arms + 1))]
-    (comparison,) = compare_arms(_make_records(arms, draw_scores(design, number)))
+    (comparison,) = compare_arms(_make_records(arms, draw_scores(design, number), design))
     return comparison
 
 
@@ -86,12 +115,15 @@ def draw_scores(design: Design, number: int) -> NDArray[np.float64]:
     return values
 
 
-def _make_records(arms: list[str], values: NDArray[np.float64]) -> StudyRecords:
+def _make_records(arms: list[str], values: NDArray[np.float64], design: Design) -> StudyRecords:
+    percent = 100 * DIFFERENCE_SD  # margins are in the unit in which accuracies are written
+    margin = design.margin * percent if design.margin is not None else None
     cells = [
-        {"cell": arm, "student": "student", "arm": arm, "versus": "control" if arm != "control" else None}
+        {"cell": arm, "student": "student", "arm": arm, "versus": ["control"] * (arm != "control"), "margin": margin}
         for arm in arms
     ]
     study = {"metric": "val/accuracy", "direction": "max", "cells": cells, "budget": {"seeds": values.shape[1]}}
+    study |= {"test": design.test}
     trials = pd.DataFrame(
         {
             "cell": np.repeat(arms, values.shape[1]),

@@ -8,8 +8,9 @@ Null studies have no effect: arms are compared with one control, whose noise the
 and at most 5 % of the studies may have any. This holds where differences are symmetric about zero, which equal noise in
 both arms gives, however skewed; "skewed arms, quiet control" breaks the assumption on purpose. Planted studies have one
 arm with an effect, in standard deviations of its paired differences, and the number of seeds that `seeds_needed`
-returns; the paired t test's prediction is printed for comparison. Coverage is the share of intervals that contain the
-true mean.
+returns; the paired t test's prediction is printed for comparison. Studies with a margin of 1.5 standard deviations have
+an arm that is worse by just the margin, of which at most 5 % may be called not worse, or one that equals the control.
+Coverage is the share of intervals that contain the true mean.
 """
 
 from __future__ import annotations
@@ -17,13 +18,23 @@ from __future__ import annotations
 import math
 import multiprocessing
 from dataclasses import dataclass
+from multiprocessing.pool import Pool, ThreadPool
 
 import click
 import numpy as np
 from scipy import stats
 
 from benchmarks.reporting import describe_machine, format_result, format_table
-from benchmarks.simulated_studies import NOISES, NULLS, Design, draw_scores, list_planted_designs, simulate
+from benchmarks.simulated_studies import (
+    MARGINS,
+    NOISES,
+    NULLS,
+    SIGN_NULLS,
+    Design,
+    draw_scores,
+    list_planted_designs,
+    simulate,
+)
 from reports.analysis import power, statistics
 
 QUICK_STUDIES, MANY = 12, 20
@@ -52,9 +63,17 @@ def find_wrong_studies(task: tuple[Design, int]) -> list[bool]:
     found = []
     for number in range(studies):
         control, *others = draw_scores(design, number)
-        p_values = statistics.adjust_by_holm([statistics.compute_sign_flip_p(values - control) for values in others])
+        compute_p = statistics.compute_sign_p if design.test == "sign" else statistics.compute_sign_flip_p
+        p_values = statistics.adjust_by_holm([compute_p(values - control) for values in others])
         found.append(min(p_values) <= statistics.LEVEL)
     return found
+
+
+def find_not_worse(task: tuple[Design, int]) -> bool:
+    """Simulate one study, and return whether its arm is shown to be within the margin."""
+    design, number = task
+    (contrast,) = simulate(design, number).contrasts
+    return contrast.within_margin
 
 
 def measure_coverage(task: tuple[str, int, int]) -> tuple[float, float]:
@@ -90,6 +109,27 @@ def report_nulls(seen: dict[Design, list[Outcome]], many: dict[Design, list[bool
         results.append(format_result(f"{design.name}_wrong", [100 * wrong / len(studies)], "%"))
         results.append(format_result(f"{design.name}_many_wrong", [100 * float(np.mean(many[design]))], "%"))
     print(f"\n{format_table(rows)}\ngoal: at most 5 % of studies; the last two rows break the assumption of symmetry")
+    return results
+
+
+def report_sign_test(many: dict[Design, list[bool]]) -> list[str]:
+    """Print the error rates of null studies under the sign test, and return the RESULT lines."""
+    rows, results = [["null studies by the sign test: noise", "arms", "seeds", "any wrong verdict, % of studies"]], []
+    for design in SIGN_NULLS:
+        wrong = many[design]
+        rows.append([design.noise, str(design.arms), str(design.seeds), _format_share(sum(wrong), len(wrong))])
+        results.append(format_result(f"{design.name}_wrong", [100 * float(np.mean(wrong))], "%"))
+    print(f"\n{format_table(rows)}\ngoal: at most 5 % of studies")
+    return results
+
+
+def report_margins(seen: dict[Design, list[bool]]) -> list[str]:
+    """Print how often arms are shown to be within the margin, and return the RESULT lines."""
+    rows, results = [["margin of 1.5 sd: true difference, sd", "seeds", "within the margin, % of studies"]], []
+    for design, found in seen.items():
+        rows.append([f"{design.effect}", str(design.seeds), _format_share(sum(found), len(found))])
+        results.append(format_result(f"{design.name}_within", [100 * float(np.mean(found))], "%"))
+    print(f"\n{format_table(rows)}\ngoal: at most 5 % where the difference is the margin")
     return results
 
 
@@ -149,26 +189,26 @@ def main(quick: bool, studies: int) -> None:
     print("\n".join([*describe_machine(), f"studies  {studies} per row, {intervals} intervals per row"]))
     designs = [*NULLS, *list_planted_designs()]
     tasks = [(design, number) for design in designs for number in range(studies)]
-    nulls = [(design, MANY * studies) for design in NULLS]
+    margin_tasks = [(design, number) for design in MARGINS for number in range(studies)]
+    nulls = [(design, MANY * studies) for design in (*NULLS, *SIGN_NULLS)]
     wanted = [(noise, n, intervals) for noise in ("normal", "skewed") for n in (5, 8, 20)]
-    if quick:  # starting processes would take longer than the simulation
-        outcomes, covered, many = (
-            list(map(count_verdicts, tasks)),
-            list(map(measure_coverage, wanted)),
-            list(map(find_wrong_studies, nulls)),
-        )
-    else:
-        with multiprocessing.get_context("spawn").Pool() as pool:
-            outcomes, covered = (
-                pool.map(count_verdicts, tasks, chunksize=20),
-                pool.map(measure_coverage, wanted, chunksize=1),
-            )
-            many = pool.map(find_wrong_studies, nulls, chunksize=1)
+    with _start_pool(quick) as pool:
+        outcomes = pool.map(count_verdicts, tasks, chunksize=20)
+        covered = pool.map(measure_coverage, wanted, chunksize=1)
+        within = pool.map(find_not_worse, margin_tasks, chunksize=20)
+        many = dict(zip([design for design, _ in nulls], pool.map(find_wrong_studies, nulls, chunksize=1), strict=True))
     seen = {design: outcomes[i * studies : (i + 1) * studies] for i, design in enumerate(designs)}
-    lines = report_nulls({design: seen[design] for design in NULLS}, dict(zip(NULLS, many, strict=True)))
+    lines = report_nulls({design: seen[design] for design in NULLS}, many)
+    lines += report_sign_test(many)
     lines += report_planted({design: found for design, found in seen.items() if design.effect})
+    lines += report_margins({one: within[i * studies : (i + 1) * studies] for i, one in enumerate(MARGINS)})
     lines += report_coverage(dict(zip(wanted, covered, strict=True)))
     print("\n" + "\n".join(lines))
+
+
+def _start_pool(quick: bool) -> Pool:
+    # threads for a quick run: starting processes would take longer than the simulation
+    return ThreadPool(1) if quick else multiprocessing.get_context("spawn").Pool()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import click
 from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.contents import Tables, list_figures, make_sections, make_tables
 from reports.figures.files import IMAGE_FORMATS, write_images
-from reports.format.table import make_file_stem, to_csv, to_markdown, to_tex
+from reports.format.table import make_file_stems, to_csv, to_markdown, to_tex
 from reports.load import StudyRecords, load_study
 from reports.page.render import render_report, replace_file
 from reports.page.sections import make_header
@@ -49,6 +49,7 @@ def write_tables(records: StudyRecords) -> Tables:
     folder, tables = StudyPaths(records.folder).tables, make_tables(records)
     folder.mkdir(exist_ok=True)
     to_dataframe(compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
+    stems = make_file_stems([table.name for entry, made in tables if not entry.file for table in made])
     for entry, made in tables:
         if entry.file:
             (folder / f"{entry.file}.md").write_text("\n".join(map(to_markdown, made)), encoding="utf-8")
@@ -56,7 +57,7 @@ def write_tables(records: StudyRecords) -> Tables:
             continue
         for table in made:
             for ending, convert in (("csv", to_csv), ("md", to_markdown), ("tex", to_tex)):
-                (folder / f"{make_file_stem(table.name)}.{ending}").write_text(convert(table), encoding="utf-8")
+                (folder / f"{stems[table.name]}.{ending}").write_text(convert(table), encoding="utf-8")
     return tables
 
 

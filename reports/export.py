@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from reports.compare import find_study
-from reports.format.table import make_file_stem
+from reports.format.table import make_file_stems
 from reports.format.values import shorten
 from reports.load import Cell, StudyRecords, load_study, parse_json_object
 from reports.text.model_card import make_model_card
@@ -81,7 +81,8 @@ def export_cell(records: StudyRecords, choice: Choice, number: int, data_dir: st
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
     own = Path("export") / records.name if mirror_of(records.folder.parent).uri else records.folder / "export"
-    folder = out or own / make_file_stem(f"{choice.cell.name}-seed{number}")
+    stems = make_file_stems([f"{cell.name}-seed{number}" for cell in records.cells])
+    folder = out or own / stems[f"{choice.cell.name}-seed{number}"]
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     trained = TrainedTrial(config, checkpoint, {records.test_metric: float(run[records.test_metric])})

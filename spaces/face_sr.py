@@ -23,7 +23,7 @@ atoms, shows if a lead of the teacher is the dictionary's. Nine seeds can decide
 
 from pathlib import Path
 
-from study import Arm, Budget, Study, SuccessiveHalving, integer, log_uniform
+from study import Arm, Budget, NetComparison, Study, SuccessiveHalving, integer, log_uniform
 from trainables import (
     RCAN,
     SRFBN,
@@ -143,9 +143,14 @@ def paper_arms(student: str, rivals: tuple[str, ...]) -> tuple[Arm, ...]:
     )
 
 
+def against_rivals(student: str, rivals: tuple[str, ...], *metrics: str) -> NetComparison:
+    """Return the paper's claim that the distilled student is better than RCAN and SRFBN."""
+    return NetComparison(f"{student} / adversarial", tuple(f"{rival} / no distillation" for rival in rivals), metrics)
+
+
 def embedded(data_dir: Path | None) -> Study:
     recipe = Recipe(8, Cosine(2e-3), Adam())
-    student = SmallSR(16)
+    student, rivals = SmallSR(16), (RCAN(groups=2, blocks=2, width=16), SRFBN(width=16, groups=1, steps=2))
     return Study(
         name="face_sr",
         question=QUESTION,
@@ -154,8 +159,9 @@ def embedded(data_dir: Path | None) -> Study:
             teacher=Teacher(SmallSR(16, atoms=8), recipe, epochs=10),
             recipe=recipe,
         ),
-        students=(student, RCAN(groups=2, blocks=2, width=16), SRFBN(width=16, groups=1, steps=2)),
+        students=(student, *rivals),
         arms=arms(student.name, PatchDiscriminator(in_channels=16, width=16, layers=3), matching=0.01),
+        net_comparisons=(against_rivals(student.name, tuple(net.name for net in rivals), "test/psnr"),),
         budget=Budget(trials=4, epochs=6, seeds=8),
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=2),
@@ -180,6 +186,7 @@ def paper(data_dir: Path | None) -> Study:
             *arms(student.name, PatchDiscriminator(), matching=0.01),
             *paper_arms(student.name, (RCAN().name, SRFBN().name)),
         ),
+        net_comparisons=(against_rivals(student.name, (RCAN().name, SRFBN().name), "test/psnr", "test/lpips"),),
         budget=Budget(trials=12, epochs=100, seeds=9),
         metric="val/psnr",
         stopping=SuccessiveHalving(min_epochs=10),

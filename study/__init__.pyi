@@ -12,5 +12,6 @@ from .space.domains import log_uniform as log_uniform
 from .space.domains import uniform as uniform
 from .study import Arm as Arm
 from .study import Budget as Budget
+from .study import NetComparison as NetComparison
 from .study import Study as Study
 from .task import Metric as Metric

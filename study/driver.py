@@ -177,6 +177,7 @@ def _train(
             return stopped
     finally:
         cluster.disconnect()
+        coordinator.writer.records.delete_merged()
 
 
 @contextmanager

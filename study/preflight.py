@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +68,10 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
     Raises InputError if not one trial fits, or no cluster answers.
     """
     from study.cluster import resources as cluster
+    from study.cluster.this_machine import count_cpus
 
     if options.address is None:
-        here = cluster.Node(os.cpu_count() or 1, len(list_gpu_names()))
+        here = cluster.Node(count_cpus(), len(list_gpu_names()))
         return allocate_resources([here], options, study)
     cluster.connect(options.address)
     try:

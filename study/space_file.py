@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import decode_source
 from pathlib import Path
 from types import ModuleType
 
@@ -53,7 +54,7 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
         )
-    source, code, defined = path.read_text(encoding="utf-8"), read_code_version(path), module.study
+    source, code, defined = decode_source(path.read_bytes()), read_code_version(path), module.study
     if isinstance(defined, Study):
         if profile is not None:
             raise InputError(f"{path} has no profiles, but --profile {profile} was given: leave the option out")

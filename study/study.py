@@ -100,6 +100,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class NetComparison:
+    """A planned comparison of one cell with cells of other students: it compares nets, not methods.
+
+    Cells are named "student / arm". Runs are paired by seed, and all net comparisons of a study share one correction.
+    """
+
+    cell: str
+    versus: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Test metrics, such as "test/psnr"."""
+
+
+@dataclass(frozen=True)
 class Study:
     """A question, and everything needed to answer it.
 
@@ -131,6 +144,10 @@ class Study:
     in addition to the last one."""
     assumptions: tuple[str, ...] = ()
     """How this study resolves what its papers leave open, one sentence each; the report prints them."""
+    net_comparisons: tuple[NetComparison, ...] = ()
+    test: Literal["sign-flip", "sign"] = "sign-flip"
+    """The test of paired differences. "sign-flip" asks which arm is better on average, and assumes that differences are
+    symmetric about their mean. "sign" asks which arm is better on most seeds, and assumes nothing."""
     hang_seconds: float = field(default=3600.0, metadata=LIMIT)
     """A trial that reports no epoch for this long counts as hung, and fails."""
     protocol: str = ""

@@ -27,11 +27,14 @@ def check_study(study: Study) -> None:
     _check_arms_and_students(study)
     _check_baselines(study)
     _check_cells(study)
+    _check_net_comparisons(study)
     _check_metric(study)
     _check_objectives(study)
     _check_warm_start(study)
     if not 0 < study.hang_seconds < math.inf:
         raise InputError(f"hang_seconds is {study.hang_seconds!r}; allowed is a number of seconds above 0")
+    if study.test not in ("sign-flip", "sign"):
+        raise InputError(f"test is {study.test!r}; allowed are 'sign-flip' and 'sign'")
     if study.confirm_on not in ("train+val", "train"):
         raise InputError(f"confirm_on is {study.confirm_on!r}; allowed are 'train+val' and 'train'")
     for arm in study.arms:
@@ -103,6 +106,23 @@ def _check_cells(study: Study) -> None:
                     f"arm {cell.arm.name!r} is compared with {versus.name!r}, which is not for "
                     f"{cell.student.name!r}: give both the same students"
                 )
+
+
+def _check_net_comparisons(study: Study) -> None:
+    cells = {cell.name: cell.student.name for cell in study.cells}
+    metrics = [name for name in study.task.metrics if name.startswith("test/")]
+    for one in study.net_comparisons:
+        unknown = [name for name in (one.cell, *one.versus) if name not in cells]
+        if unknown:
+            raise InputError(f"net comparison of {unknown[0]!r}: the cells are {', '.join(cells)}")
+        alike = [name for name in one.versus if cells[name] == cells[one.cell]]
+        if alike:
+            raise InputError(
+                f"net comparison of {one.cell!r} with {alike[0]!r}: both are the same student; compare arms by "
+                "Arm(…, versus=…)"
+            )
+        if wrong := [name for name in one.metrics if name not in metrics]:
+            raise InputError(f"net comparison by {wrong[0]!r}: the test metrics are {', '.join(metrics)}")
 
 
 def _check_metric(study: Study) -> None:

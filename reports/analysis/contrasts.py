@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.analysis import power, statistics
-from reports.analysis.statistics import Paired, Verdict
+from reports.analysis.statistics import Paired, Test, Verdict
 from reports.load import Cell, StudyRecords
 
 
@@ -39,6 +39,13 @@ class Contrast:
     """Seeds with which an undecided comparison would detect the observed difference with 80 % power."""
     not_judged: str = ""
     """The reason why the difference is not judged although both arms have runs."""
+    test: Test = "sign-flip"
+
+    @property
+    def relies_on_symmetry(self) -> bool:
+        """True if the verdict rests on a test of symmetric differences, which these are not."""
+        decided = self.verdict not in (None, "undecided")
+        return decided and self.test == "sign-flip" and statistics.is_skewed(self.differences)
 
     @property
     def within_margin(self) -> bool:
@@ -56,25 +63,30 @@ def format_verdict(contrast: Contrast) -> str | None:
 def compare_cells(
     records: StudyRecords, cell: Cell, bases: Sequence[Cell], tested: dict[str, dict[int, float]]
 ) -> tuple[Contrast, ...]:
-    """Compare a cell with others, given the test metric by cell and seed; `judge` adds the verdicts."""
+    """Compare a cell with others of its student, given the test metric by cell and seed; `judge` adds the verdicts."""
     alone = cell.searched and not any(base.searched for base in bases)
-    return tuple(replace(_compare_pair(records, cell, base, tested), tuning_alone=alone) for base in bases)
+    margin = cell.margin / records.get_metric(records.test_metric).factor if cell.margin is not None else None
+    found = [compare_pair(records, cell, base, records.test_metric, tested) for base in bases]
+    return tuple(replace(contrast, tuning_alone=alone, margin=margin) for contrast in found)
 
 
-def _compare_pair(records: StudyRecords, cell: Cell, base: Cell, tested: dict[str, dict[int, float]]) -> Contrast:
+def compare_pair(
+    records: StudyRecords, cell: Cell, base: Cell, metric: str, tested: dict[str, dict[int, float]]
+) -> Contrast:
+    """Compare two cells over the seeds they share, given a metric by cell and seed."""
     values, others = tested.get(cell.name, {}), tested.get(base.name, {})
     mixed = records.explain_mixed_code(cell, base) if values and others else ""
     shared = [] if mixed else sorted(values.keys() & others.keys())
     pairs = [values[seed] for seed in shared], [others[seed] for seed in shared]
-    metric, direction = records.get_metric(records.test_metric), records.get_direction(records.test_metric)
+    test: Test = "sign" if records.study.get("test") == "sign" else "sign-flip"
     return Contrast(
         arm=cell.arm,
         versus=base.arm,
         baseline=cell.baseline,
-        paired=statistics.compare_paired(*pairs, direction) if shared else None,
+        paired=statistics.compare_paired(*pairs, records.get_direction(metric), test) if shared else None,
         differences=tuple(statistics.subtract_paired(*pairs).tolist()) if shared else (),
-        margin=cell.margin / metric.factor if cell.margin is not None else None,
         not_judged=mixed,
+        test=test,
     )
 
 
@@ -100,7 +112,7 @@ def judge(contrasts: Sequence[Contrast]) -> list[Contrast]:
 def _compute_margin_p(contrast: Contrast) -> float:
     if contrast.paired is None or contrast.margin is None:
         return 1.0
-    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction)
+    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction, contrast.test)
 
 
 def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> Contrast:

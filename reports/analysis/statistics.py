@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Direction = Literal["max", "min"]
+Test = Literal["sign-flip", "sign"]
 Verdict = Literal["better", "worse", "not worse", "undecided"]
 """Not worse: the arm is shown to be worse by less than the margin that its study declares, or better."""
 
@@ -27,6 +28,8 @@ LEVEL = 0.05
 TIE = 1e-6
 """Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
 over up to a million samples differ by more, or not at all."""
+SKEWED = 0.05
+"""p of D'Agostino's test of skewness up to which differences count as skewed."""
 MAX_EXACT_PAIRS = 20
 """Largest number of pairs for which all 2ⁿ sign flips are counted; beyond it, `RESAMPLES` random ones are drawn."""
 RESAMPLES = 99_999
@@ -61,7 +64,7 @@ class Paired:
     interval: Interval | None
     """BCa bootstrap interval of the mean; None below three pairs, too few to resample."""
     p: float
-    """Two-sided sign-flip p, before any correction."""
+    """Two-sided p of the study's test, before any correction."""
     direction: Direction
 
     @property
@@ -87,19 +90,25 @@ def compute_mean(values: Sequence[float]) -> Mean:
     return Mean(len(x), mean, Interval(mean - half, mean + half))
 
 
-def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction) -> Paired:
+def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction, test: Test = "sign-flip") -> Paired:
     """Compare the paired runs `a` and `b`, in which equal positions share a seed; see `subtract_paired`.
 
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
-    differences = subtract_paired(a, b)
-    n = len(differences)
+    return summarize_differences(subtract_paired(a, b), direction, test)
+
+
+def summarize_differences(
+    differences: Sequence[float] | NDArray[np.float64], direction: Direction, test: Test = "sign-flip"
+) -> Paired:
+    """Return mean, spread, interval and p value of paired differences."""
+    x = _check_finite(differences)
     return Paired(
-        n=n,
-        difference=float(differences.mean()),
-        sd=float(differences.std(ddof=1)) if n > 1 else 0.0,
-        interval=compute_bca_interval(differences),
-        p=compute_sign_flip_p(differences),
+        n=len(x),
+        difference=float(x.mean()),
+        sd=float(x.std(ddof=1)) if len(x) > 1 else 0.0,
+        interval=compute_bca_interval(x),
+        p=compute_sign_p(x) if test == "sign" else compute_sign_flip_p(x),
         direction=direction,
     )
 
@@ -145,14 +154,41 @@ def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> f
     return _count_at_least(np.abs(_sum_sign_flips(x)), abs(float(x.sum())), x)
 
 
-def compute_margin_p(differences: Sequence[float] | NDArray[np.float64], margin: float, direction: Direction) -> float:
-    """Return the one-sided sign-flip p of "worse by `margin` or more": of a mean of margin ± difference above 0.
+def compute_margin_p(
+    differences: Sequence[float] | NDArray[np.float64], margin: float, direction: Direction, test: Test = "sign-flip"
+) -> float:
+    """Return the one-sided p of "worse by `margin` or more": that margin ± difference is above 0, by either test.
 
-    Source: the sign-flip test above on shifted differences, as non-inferiority trials shift the t test; Wellek 2010,
+    Source: the tests of this module on shifted differences, as non-inferiority trials shift the t test; Wellek 2010,
     "Testing Statistical Hypotheses of Equivalence and Noninferiority", chapter 2.
     """
     x = margin + (1.0 if direction == "max" else -1.0) * _check_finite(differences)
+    if test == "sign":
+        return compute_sign_p(x, "greater")
     return _count_at_least(_sum_sign_flips(x), float(x.sum()), x)
+
+
+def compute_sign_p(
+    differences: Sequence[float] | NDArray[np.float64], alternative: Literal["two-sided", "greater"] = "two-sided"
+) -> float:
+    """Return the exact p value of the sign test: either sign is equally likely. Ties are left out; 1 if all are.
+
+    Unlike the sign-flip test it holds its level for differences of any distribution, and asks which arm is better on
+    most seeds, not on average.
+    Source: Dixon & Mood 1946, "The statistical sign test".
+    """
+    x = _check_finite(differences)
+    untied = int(np.count_nonzero(x))
+    return float(stats.binomtest(int((x > 0).sum()), untied, alternative=alternative).pvalue) if untied else 1.0
+
+
+def is_skewed(differences: Sequence[float] | NDArray[np.float64]) -> bool:
+    """Return whether values are more skewed than normal ones; False below eight, too few for the test.
+
+    Source: D'Agostino 1970, "Transformation to normality of the null distribution of g1".
+    """
+    x = _check_finite(differences)
+    return bool(len(x) >= 8 and np.ptp(x) > 0 and stats.skewtest(x).pvalue <= SKEWED)
 
 
 def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:

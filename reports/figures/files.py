@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from reports.figures.style import ReportFigure
-from reports.format.table import make_file_stem
+from reports.format.table import make_file_stems
 from study.errors import InputError
 
 IMAGE_FORMATS = ("svg", "png")
@@ -33,7 +33,8 @@ def write_images(drawn: Sequence[ReportFigure], folder: Path, kind: str) -> list
     except ImportError:
         raise InputError(f'figures as {kind} need kaleido: pip install -e ".[figures]"') from None
     folder.mkdir(exist_ok=True)
-    paths = [folder / f"{make_file_stem(one.title)}.{kind}" for one in drawn]
+    stems = make_file_stems([one.title for one in drawn])
+    paths = [folder / f"{stems[one.title]}.{kind}" for one in drawn]
     figures = [make_print_copy(one) for one in drawn]
     size = {"width": [one.layout.width for one in figures], "height": [one.layout.height for one in figures]}
     try:

@@ -11,6 +11,8 @@ import hashlib
 import io
 import re
 import textwrap
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.format.latex import escape_latex
@@ -99,7 +101,21 @@ def make_file_stem(name: str) -> str:
     """Return a table's name as a file name for any system; a hash distinguishes names that had to be changed."""
     stem = re.sub(r"[^A-Za-z0-9._+=]+", "-", name).strip("-.")
     unchanged = len(stem) <= 80 and re.fullmatch(r"[A-Za-z0-9.+=, /_-]*", name)
-    return stem if unchanged else f"{stem[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return stem if unchanged else f"{stem[:80]}-{_hash_name(name)}"
+
+
+def make_file_stems(names: Sequence[str]) -> dict[str, str]:
+    """Return the file name of each of several tables; a hash distinguishes those that differ in marks or case alone."""
+    stems = {name: make_file_stem(name) for name in names}
+    shared = Counter(stem.casefold() for stem in stems.values())
+    return {
+        name: stem if shared[stem.casefold()] == 1 else f"{stem[:80]}-{_hash_name(name)}"
+        for name, stem in stems.items()
+    }
+
+
+def _hash_name(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def _join_tex_row(cells: list[str]) -> str:

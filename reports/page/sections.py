@@ -36,9 +36,10 @@ def make_header(records: StudyRecords) -> dict[str, Any]:
         "finished": records.finished,
         "question": records.study.get("question"),
         "data_line": summary.describe_data(records),
-        "answers": summary.summarize_comparisons(comparisons),
+        "answers": [*summary.summarize_comparisons(comparisons), *summary.summarize_across_students(records)],
         "checks": [line for comparison in comparisons if (line := summary.summarize_baselines(comparison))],
-        "notices": list(dict.fromkeys([*list_warnings(records), *seeds, *summary.list_problems(records)])),
+        "warnings": list_warnings(records),
+        "notices": list(dict.fromkeys([*seeds, *summary.list_problems(records)])),
     }
 
 

@@ -5,10 +5,13 @@ reports/analysis/comparison.py does the arithmetic; tables/comparison.csv has th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from reports.analysis import power, statistics
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
 from reports.analysis.contrasts import Contrast, format_verdict
 from reports.analysis.published import Published
+from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import join_words
 from reports.load import StudyRecords
@@ -37,7 +40,7 @@ def make_comparison_table(comparison: Comparison) -> Table:
     body = [_teacher_cells(comparison, teacher, at_best, published)] if teacher else []
     kinds = ["reference"] * bool(teacher)
     for row in rows:
-        cells = [_contrast_cells(comparison, contrast) for contrast in row.contrasts] or [["–"] * 5]
+        cells = [make_contrast_cells(comparison.metric, contrast) for contrast in row.contrasts] or [["–"] * 5]
         body += [_arm_cells(comparison, row, cells[0], at_best, published)]
         body += [("", "", "", *[""] * at_best, *further, *[""] * published) for further in cells[1:]]
         kinds += ["baseline" if row.baseline else ""] * len(cells)
@@ -67,9 +70,10 @@ def _arm_cells(
     return (*cells, *contrast, *([_format_published(comparison, row.published)] if published else []))
 
 
-def _contrast_cells(comparison: Comparison, contrast: Contrast) -> list[str]:
+def make_contrast_cells(metric: Metric, contrast: Contrast) -> list[str]:
+    """Return the arm it is compared with, difference, p, verdict and seeds needed."""
     paired, verdict = contrast.paired, format_verdict(contrast) or "–"
-    difference = format_difference(comparison.metric, paired.difference, paired.interval) if paired else "–"
+    difference = format_difference(metric, paired.difference, paired.interval) if paired else "–"
     # the p of the test that the verdict rests on
     p = contrast.margin_p if contrast.verdict == "not worse" else contrast.p
     return [contrast.versus, difference, format_p(p), verdict, _format_seeds_needed(contrast)]
@@ -96,24 +100,39 @@ def _format_published(comparison: Comparison, figure: Published | None) -> str:
 
 
 def _make_notes(comparison: Comparison) -> list[str]:
-    m, teacher = len(comparison.contrasts), comparison.teacher
-    interval = "± is a 95 % t interval."
-    if m:
-        interval += (
-            " [ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is "
-            "too narrow (it covers 84 % at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided "
-            f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds, Holm-corrected over this table's {m} "
-            f"comparison{'s' * (m != 1)}{_describe_margins(comparison)}; better and worse mean p ≤ 0.05. "
-            "Seeds needed: for 80 % power if the true difference is the one seen."
-        )
-    alone = dict.fromkeys(contrast.arm for contrast in comparison.contrasts if contrast.tuning_alone)
+    teacher, compared = comparison.teacher, comparison.contrasts
     sources = [("teacher", teacher.published)] if teacher else []
-    sources += [(row.arm, row.published) for row in comparison.rows] if m else []
+    sources += [(row.arm, row.published) for row in comparison.rows] if compared else []
     published = [_describe_source(name, figure) for name, figure in sources if figure]
-    tuning = [
-        f"Compared only with arms that were not searched: {join_words(list(alone))}. A gain may come from tuning alone."
-    ]
-    return [interval, *tuning * bool(alone), *list_code_notes(comparison), *published]
+    test = f" {_describe_test(comparison)}" if compared else ""
+    return [f"± is a 95 % t interval.{test}", *_list_caveats(compared), *list_code_notes(comparison), *published]
+
+
+def _describe_test(comparison: Comparison) -> str:
+    m = len(comparison.contrasts)
+    exact = f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds"
+    test = "sign test" if any(contrast.test == "sign" for contrast in comparison.contrasts) else exact
+    return (
+        "[ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is too narrow (it covers 84 % "
+        f"at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided {test}, Holm-corrected over "
+        f"this table's {m} comparison{'s' * (m != 1)}{_describe_margins(comparison)}; better and worse mean p ≤ 0.05. "
+        "Seeds needed: for 80 % power if the true difference is the one seen."
+    )
+
+
+def _list_caveats(contrasts: tuple[Contrast, ...]) -> Iterator[str]:
+    """Yield what stands against taking some verdicts at face value."""
+    if alone := dict.fromkeys(contrast.arm for contrast in contrasts if contrast.tuning_alone):
+        yield (
+            f"Compared only with arms that were not searched: {join_words(list(alone))}. A gain may come from tuning "
+            "alone."
+        )
+    if skewed := [f"{one.arm} against {one.versus}" for one in contrasts if one.relies_on_symmetry]:
+        yield (
+            f"The differences of {join_words(skewed)} are skewed. The sign-flip test assumes symmetric ones, and "
+            'decides wrongly in up to 19 % of studies without; Study(test="sign") asks which arm is better on most '
+            "seeds, and holds its level for any differences."
+        )
 
 
 def _describe_margins(comparison: Comparison) -> str:

@@ -10,6 +10,7 @@ from reports.analysis.comparison import compare_arms
 from reports.format.table import Table, to_text
 from reports.format.values import shorten
 from reports.load import load_study
+from reports.tables.across_students import make_tables
 from reports.tables.comparison import make_comparison_table
 from reports.text import summary
 from reports.text.sanity import list_warnings
@@ -33,6 +34,9 @@ def format_comparisons(folder: Path, width: int = 110) -> str:
         printed = table if width >= FULL_WIDTH else _narrow(table)
         blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(printed, width)}")
         blocks.append("\n".join(_wrap(line, width) for line in lines if line))
+    for table in make_tables(records):
+        blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(table, width)}\n" + _wrap(table.notes[0], width))
+    blocks.append("\n".join(_wrap(line, width) for line in summary.summarize_across_students(records)))
     blocks.append("\n".join(_wrap(line, width) for line in summary.list_problems(records)))
     return "\n\n".join(block for block in blocks if block) + "\n"
 

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reports.analysis import power, published
+from reports.analysis.across_students import compare_nets, pool_students
 from reports.analysis.comparison import Comparison
 from reports.analysis.contrasts import Contrast
+from reports.format.metrics import Metric
 from reports.format.values import join_words, pluralize
 from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
@@ -55,6 +57,14 @@ def summarize_comparisons(comparisons: tuple[Comparison, ...]) -> list[str]:
     return [summarize_comparison(comparison) for comparison in compared or comparisons]
 
 
+def summarize_across_students(records: StudyRecords) -> list[str]:
+    """Return a sentence on the verdicts over all students, and one on nets against nets, where the study has them."""
+    pooled, nets = pool_students(records), compare_nets(records)
+    lines = [summarize_comparison(pooled)] if pooled else []
+    judged = [_describe_verdict(one.contrast, one.metric) for one in nets if one.contrast.paired]
+    return lines + ([f"Nets against nets, not methods: {'; '.join(judged)}."] if judged else [])
+
+
 def summarize_comparison(comparison: Comparison) -> str:
     """Return the verdicts on one student's arms in one sentence, baselines left out."""
     alike = [row for row in comparison.claims if row.paired is not None and row.paired.alike]
@@ -63,7 +73,7 @@ def summarize_comparison(comparison: Comparison) -> str:
     unmeasured = [row for row in comparison.claims if row.verdict is None and not row.not_judged]
     decided = [row for row in comparison.claims if row.verdict is not None and row not in (*undecided, *alike)]
     few = undecided if len(undecided) <= MAX_UNDECIDED else []
-    parts = [_describe_verdict(row, comparison) for row in (*decided, *few, *alike)]
+    parts = [_describe_verdict(row, comparison.metric) for row in (*decided, *few, *alike)]
     if undecided and not few:
         parts.append(f"{_name_pairs(undecided)} are undecided ({_format_range(undecided, comparison)})")
     for why in dict.fromkeys(row.not_judged for row in unjudged):
@@ -119,9 +129,8 @@ def summarize_baselines(comparison: Comparison) -> str | None:
     rows = [row for row in comparison.contrasts if row.baseline and row.verdict and row not in comparison.claims]
     if not rows:
         return None
-    return (
-        f"{comparison.student}, among the baselines: {'; '.join(_describe_verdict(row, comparison) for row in rows)}."
-    )
+    verdicts = [_describe_verdict(row, comparison.metric) for row in rows]
+    return f"{comparison.student}, among the baselines: {'; '.join(verdicts)}."
 
 
 def warn_of_few_seeds(seeds: int, tests: int) -> str | None:
@@ -175,9 +184,9 @@ def _describe_unfinished(records: StudyRecords) -> Iterable[str]:
         yield f"Not every cell has all its confirm runs: {names}."
 
 
-def _describe_verdict(contrast: Contrast, comparison: Comparison) -> str:
+def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
     assert contrast.paired is not None
-    arm, versus, metric = contrast.arm, contrast.versus, comparison.metric
+    arm, versus = contrast.arm, contrast.versus
     if contrast.paired.alike:
         return f"{arm} and {versus} gave the same with every seed"
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""

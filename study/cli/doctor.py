@@ -24,6 +24,7 @@ from rich.text import Text
 
 from study.cli import hardware
 from study.cli.hardware import Finding, Level
+from study.cluster.this_machine import count_cpus
 from study.errors import InputError
 from study.preflight import check_inputs, format_preparations
 from study.records.provenance import list_gpu_names
@@ -88,14 +89,19 @@ def run_checks(options: DoctorOptions, console: Console) -> bool:
 def run_all_checks(options: DoctorOptions) -> Iterator[Finding]:
     yield Finding("ok", f"Python {platform.python_version()} at {sys.executable}")
     yield check_packages()
-    yield from check_torch(list_gpu_names(), options.gpus_per_worker)
-    free, trials = hardware.read_free_memory(), os.cpu_count() or 1
+    try:
+        yield from check_torch(list_gpu_names(), options.gpus_per_worker)
+    except InputError as error:
+        yield Finding("fails", str(error))
+    free, trials = hardware.read_free_memory(), count_cpus()
     yield hardware.check_cores()
     yield hardware.check_memory(free, trials)
     if Path("/dev/shm").is_dir():
         yield hardware.check_shared_memory(free, shutil.disk_usage("/dev/shm").free)
     yield hardware.check_open_files()
     yield from hardware.check_storage(options.storage)
+    if options.address is None:
+        yield from hardware.check_ray_start()
     yield check_ray(
         options.address, options.gpus_per_worker, options.workers_per_trial or read_workers_per_trial(options)
     )
@@ -138,7 +144,9 @@ def check_torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Find
     if found["gpus"]:
         yield Finding("ok", f"torch computes on {len(found['gpus'])} GPU: {', '.join(found['gpus'])}")
     elif not gpus:
-        yield Finding("ok", "no GPU, trials run on the CPU")
+        is_broken = shutil.which("nvidia-smi") is not None and os.environ.get("CUDA_VISIBLE_DEVICES") is None
+        cause = ": nvidia-smi lists none" if is_broken else ""
+        yield Finding("warning" if is_broken else "ok", f"no GPU, trials run on the CPU{cause}")
     else:  # Ray assigns the GPUs that the driver shows, and a trial that gets one trains on it
         yield Finding(
             "warning" if gpus_per_worker == 0 else "fails",

@@ -15,6 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from study.cluster.this_machine import (
+    check_process_limit,
+    count_cpus,
+    has_missing_shared_memory,
+    has_writable_home,
+    make_ray_folder,
+)
+from study.errors import InputError
+
 MIN_FREE_BYTES, LOW_FREE_BYTES = 1e8, 5e9
 """Free disk space below which nothing works, and below which checkpoints and a teacher's outputs may not fit."""
 
@@ -55,11 +64,31 @@ class Finding:
 
 
 def check_cores() -> Finding:
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    """Check how many CPUs a study may use, which is how many trials run at once on a machine without GPUs."""
+    cores, usable = os.cpu_count() or 1, count_cpus()
     if usable < cores:
-        return Finding("warning", f"{cores} cores, {usable} of them usable here: give --max-concurrent {usable}")
+        limits = "CPU set, container, Slurm or process limit"
+        return Finding("ok", f"{cores} cores, {usable} of them usable here ({limits})")
     return Finding("ok", f"{cores} cores")
+
+
+def check_ray_start() -> Iterator[Finding]:
+    """Check what Ray needs of this machine before it starts: threads, a folder, a home and shared memory."""
+    try:
+        check_process_limit()
+        folder = make_ray_folder()
+        yield Finding("ok", f"Ray's files: {folder}")
+    except InputError as error:
+        yield Finding("fails", str(error))
+        return
+    disk = shutil.disk_usage(folder)
+    if disk.used / disk.total > RAY_DISK_SHARE:
+        yield Finding("warning", f"{folder}: its disk is over 95 % full, where Ray stores nothing: free disk space")
+    if not has_writable_home():
+        message = "no home folder that can be written: set HOME to one, or XDG_CACHE_HOME for derived data"
+        yield Finding("warning", message)
+    if has_missing_shared_memory():
+        yield Finding("warning", f"no /dev/shm: Ray's object store lies on disk, in {folder}, which is slower")
 
 
 def check_memory(free: float, trials: int) -> Finding:
@@ -107,7 +136,7 @@ def check_open_files() -> Finding:
 
 
 def check_storage(storage: Path) -> Iterator[Finding]:
-    """Check space, permissions, file locks and the clock of the storage, and the space for Ray's files."""
+    """Check space, permissions, file locks and the clock of the storage."""
     parent = next(path for path in (storage, *storage.parents) if path.exists())
     where = str(storage) if parent == storage else f"{storage}, to be made in {parent}"
     if not parent.is_dir():
@@ -122,10 +151,6 @@ def check_storage(storage: Path) -> Iterator[Finding]:
             yield from _check_file(Path(probe) / "probe")
     except OSError as error:
         yield Finding("fails", f"storage {parent} cannot be written ({error.strerror}): give another --storage-path")
-    temporary = shutil.disk_usage(tempfile.gettempdir())
-    if temporary.used / temporary.total > RAY_DISK_SHARE:
-        message = f"{tempfile.gettempdir()} is over 95 % full, and Ray keeps its files there: free disk space"
-        yield Finding("warning", message)
 
 
 def _check_file(file: Path) -> Iterator[Finding]:

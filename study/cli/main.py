@@ -21,6 +21,7 @@ from study.cli.output import exit_on_errors, format_examples, make_console, to_j
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
 from study.cli.stop import stop_study
+from study.cli.streams import EnduringGroup
 from study.cluster import jobs
 from study.errors import InputError
 from study.records.paths import DEFAULT_STORAGE
@@ -78,7 +79,7 @@ def answer_from_cluster(address: str, study: str = "", watch: bool = False) -> N
     sys.exit(code)
 
 
-@click.group(epilog=EXAMPLES, context_settings=HELP)
+@click.group(cls=EnduringGroup, epilog=EXAMPLES, context_settings=HELP)
 def main() -> None:
     """Run studies, follow their progress, stop and continue them."""
 
@@ -143,9 +144,9 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             answer_from_cluster(address, study, watch)
         folder = find_study(*remote.locate_study(study, storage_path))
         if space:
-            from study.cli.resume import read_source
+            from study.cli.resume import encode_source, read_source
 
-            click.echo(read_source(folder, read_shown_study(folder)), nl=False)
+            click.echo(encode_source(read_source(folder, read_shown_study(folder))), nl=False)
         elif as_json:
             click.echo(to_json(asdict(read_status(folder))))
         elif not watch:

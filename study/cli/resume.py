@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+import tokenize
 from collections.abc import Mapping, Sequence
+from importlib.util import decode_source
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -77,10 +80,10 @@ def check_space(folder: Path, study: Mapping[str, Any], path: Path, change_allow
     source = read_source(folder, study)
     restore = f"python -m study show {format_study_argument(folder)} --space > {shlex.quote(str(path))}"
     try:
-        current = path.read_text(encoding="utf-8")
+        current = decode_source(path.read_bytes())
     except OSError:
         raise InputError(f"the space file {path} is gone: write it back with: {restore}") from None
-    except UnicodeDecodeError:
+    except (SyntaxError, UnicodeDecodeError):
         current = ""
     if not change_allowed and digest_code(source.encode()) != digest_code(current.encode()):
         raise InputError(
@@ -96,6 +99,12 @@ def read_source(folder: Path, study: Mapping[str, Any]) -> str:
         path = StudyPaths(folder).study_json
         raise RecordsError(f"{path} is damaged, it lacks space.source: restore it from a copy")
     return source
+
+
+def encode_source(source: str) -> bytes:
+    """Return a space file's text in the encoding that it declares, as Python reads it; UTF-8 by default."""
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(source.encode()).readline)
+    return source.encode(encoding)
 
 
 def _read_recorded_words(folder: Path, study: Mapping[str, Any]) -> list[str]:

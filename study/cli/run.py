@@ -6,12 +6,14 @@ Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 3 stopped by a
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import click
 
 from study.cli.options import RunOptions, gpus_per_worker_option
+from study.cli.streams import EnduringCommand
 from study.records.paths import DEFAULT_STORAGE
 from study.trackers.base import TRACKERS
 
@@ -27,7 +29,7 @@ The same command again continues where the last run ended, whatever ended it.
 """
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=EnduringCommand, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("space", type=click.Path(path_type=Path))
 @click.option("--profile", help="One of the space file's profiles; the first one by default.")
 @click.option("--data-dir", type=click.Path(), help="The profile's data set: a folder or s3://BUCKET/PREFIX.")
@@ -96,7 +98,8 @@ The same command again continues where the last run ended, whatever ended it.
 def main(**values: Any) -> None:
     """Train and compare what the space file SPACE defines."""
     options = RunOptions(**values)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs by SIGTERM: an interruption too
+    if threading.current_thread() is threading.main_thread():  # only there Python sets signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs by it: an interruption too
     # imported late: --help need not wait for all that runs a study
     from study.cli.run_study import run_and_exit
 

@@ -45,7 +45,7 @@ def _render_cells(study: StudyStatus) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     titles = ("cell", "phase", "search", "stopped", "failed", f"best {study.metric}", "confirm", study.test_metric)
     for title in titles:
-        table.add_column(title, justify="left" if title in ("cell", "phase") else "right")
+        table.add_column(Text(title), justify="left" if title in ("cell", "phase") else "right")
     for cell in study.cells:
         spread = f" ± {cell.test_std:.2g}" if cell.test_std is not None else ""
         table.add_row(

@@ -5,11 +5,13 @@ Runs before Ray connects: Ray waits for minutes if nothing or something else ans
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
 import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -78,6 +80,7 @@ def check_dashboard(address: str) -> str:
 
     Raises InputError if there is none, or if it refuses this shell's token.
     """
+    bypass_proxy(address)
     try:
         needs_token = _get_json(address, "/api/authentication_mode")["authentication_mode"] == "token"
         token = read_token() if needs_token and os.environ.get("RAY_AUTH_MODE") == "token" else ""
@@ -92,20 +95,43 @@ def check_dashboard(address: str) -> str:
         answer = type(error).__name__
     except OSError as error:
         raise InputError(
-            f"no Ray dashboard at {address} ({getattr(error, 'reason', error)}): is the cluster up, and does "
-            "`ray dashboard cluster.yaml` run?"
+            f"no Ray dashboard at {address} ({getattr(error, 'reason', error)}{_name_proxy(address)}): is the cluster "
+            "up, and does `ray dashboard cluster.yaml` run?"
         ) from None
     raise InputError(
-        f"what answers at {address} is no Ray dashboard ({answer}): `ray dashboard cluster.yaml` opens one"
+        f"what answers at {address} is no Ray dashboard ({answer}{_name_proxy(address)}): `ray dashboard cluster.yaml` "
+        "opens one"
     )
+
+
+def bypass_proxy(address: str) -> None:
+    """Except an address on this machine from the proxies of this process: they take it for one on their own."""
+    host = urllib.parse.urlsplit(address).hostname or ""
+    try:
+        is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return
+    if is_here:
+        given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+        for name in ("no_proxy", "NO_PROXY"):
+            os.environ[name] = ",".join(dict.fromkeys(filter(None, (*given.split(","), host))))
+
+
+def _name_proxy(address: str) -> str:
+    """Return a clause that names the proxy through which an address is reached; empty without one."""
+    parts = urllib.parse.urlsplit(address)
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    return f", through the proxy {proxy.rpartition('@')[2]}, unless no_proxy contains {parts.hostname}"
 
 
 def read_token() -> str:
     """Return this shell's token from where Ray reads it; empty if there is none."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
     try:
         return os.environ.get("RAY_AUTH_TOKEN", "").strip() or Path(path).expanduser().read_text().strip()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: this user has no home
         return ""
 
 

@@ -23,7 +23,7 @@ def list_addable_nodes(present: Mapping[str, int], path: Path = CLUSTER_FILE) ->
     """
     try:
         cluster: dict[str, Any] = json.loads(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: this user has no home
         return []
     head, types = cluster.get("head_node_type"), cluster.get("available_node_types", {})
     if head not in present:

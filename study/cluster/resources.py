@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
+import sys
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from study.cluster import this_machine
 
 # Ray reads these when it is imported. Telemetry off; Tune's own log files, state snapshots, progress tables and
 # SIGINT handler off: the records, the live display and the driver replace them.
+os.environ["HOME"] = this_machine.find_home()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+# within a Ray job, WORKER_ENVIRONMENT counts and not the job's own variables of these names
+os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
 
 import ray
 from ray.exceptions import RayError
@@ -34,6 +44,8 @@ GPU_TYPE_PREFIX = "accelerator_type:"
 GPU_RESOLUTION = 10_000
 """Parts into which Ray divides a GPU; requested shares are rounded down to whole parts."""
 
+MAX_REASON_CHARACTERS = 400
+"""Part of Ray's own message that is shown: some fill a screen."""
 
 WORKER_ENVIRONMENT = {
     # one thread per trial, whatever the shell sets: threads change rounding and slow each other down
@@ -101,17 +113,23 @@ class Node:
 def connect(address: str | None) -> None:
     """Start Ray on this machine, or join the cluster at `address`.
 
-    Raises InputError if no cluster answers there, refuses this shell, or has other software.
+    Raises InputError if Ray does not start here, if no cluster answers there, refuses this shell, or has other
+    software, and in a process that is connected already.
     """
     check_train_version()
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": WORKER_ENVIRONMENT}}
+    check_unconnected()
+    environment = {
+        "env_vars": WORKER_ENVIRONMENT,
+        "worker_process_setup_hook": make_path_hook(is_local=address is None),
+    }
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
     if address is None:
-        # "local" and not None, with which Ray would join a cluster that happens to run on this machine
-        ray.init(address="local", include_dashboard=False, **quiet)
+        _start(quiet)
     else:
         _join(address, quiet)
     # replaces Ray's own handler: SIGTERM, as sent by batch systems, interrupts like Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def check_train_version() -> None:
@@ -119,6 +137,56 @@ def check_train_version() -> None:
     given = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
     if given.lower() not in ("1", "true"):
         raise InputError(f"RAY_TRAIN_V2_ENABLED={given}: trials run in Ray Train V2; unset the variable or set it to 1")
+
+
+def make_path_hook(is_local: bool) -> Callable[[], None]:
+    """Return a function by which a worker finds the modules that the driver finds, as those next to the space file.
+
+    Ray puts the current folder before all others when the first task comes. A user's study.py there must not hide the
+    package, which is therefore imported before.
+    """
+    paths = [str(Path(path).resolve()) for path in sys.path]
+
+    def adopt_paths() -> None:
+        if is_local:  # in the driver's order
+            sys.path[:] = paths + [path for path in sys.path if path not in paths]
+        else:
+            sys.path.extend(path for path in paths if path not in sys.path and Path(path).is_dir())
+        for package in ("study", "trainables"):
+            with suppress(ImportError):  # the check of the nodes' software names what is missing
+                importlib.import_module(package)
+
+    return adopt_paths
+
+
+def check_unconnected() -> None:
+    """Raise InputError if this process uses Ray already: its workers lack what a study sets before Ray starts."""
+    if ray.is_initialized():
+        raise InputError(
+            "this process is connected to Ray already, as notebooks are after ray.init: call ray.shutdown() first, or "
+            "run the study in a process of its own"
+        )
+
+
+def _start(options: dict[str, Any]) -> None:
+    machine = this_machine.list_start_options()
+    try:
+        # "local" and not None, with which Ray would join a cluster that happens to run on this machine
+        ray.init(address="local", include_dashboard=False, **machine, **options)
+    except UnicodeEncodeError as error:
+        ray.shutdown()
+        name = str(error.object).encode(errors="backslashreplace").decode()
+        raise InputError(f"{name}: Ray takes no names that are not UTF-8: rename it, or use a link to it") from None
+    except Exception as error:  # of any kind: Ray's processes are many
+        ray.shutdown()
+        raise InputError(
+            f"Ray does not start on this machine ({type(error).__name__}: {_shorten(error)}): its logs are in "
+            f"{machine['_temp_dir']}/session_latest/logs{this_machine.describe_memory_limit()}"
+        ) from None
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
@@ -131,7 +199,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
         check_software()
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         ray.shutdown()
-        raise InputError(f"cannot join the Ray cluster at {head!r}: {' '.join(str(error).split())[:400]}") from None
+        raise InputError(f"cannot join the Ray cluster at {head!r}: {_shorten(error)}") from None
     except InputError:
         ray.shutdown()
         raise

@@ -80,6 +80,8 @@ class Coordinator:
             run.continue_with(self._code)
             self.running[run.trial.id] = run
             self.writer.add_state(run, TrialState.RUNNING, "")
+        if run is not None and run.trial.phase == "prepare":
+            self.writer.flush()  # before its files are made: after a kill, they are known as this study's
         self.writer.flush_if_due()
         return run
 

@@ -120,13 +120,13 @@ def _name_phase(cell: CellProgress) -> str:
     return "confirming" if cell.confirmed else "waiting"
 
 
-def _make_table_row(cell: CellProgress, coordinator: Coordinator) -> list[str]:
+def _make_table_row(cell: CellProgress, coordinator: Coordinator) -> list[Text | str]:
     states = [state for state, _ in cell.searched.values()]
     best = cell.searched[cell.best_number][1] if cell.best_number is not None else None
     failed = states.count(TrialState.FAILED) + list(cell.confirmed.values()).count(TrialState.FAILED)
     confirmed = sum(state is TrialState.COMPLETE for state in cell.confirmed.values())
     return [
-        cell.name,
+        Text(cell.name),  # a name may look like markup
         _name_phase(cell).split(":")[0],
         f"{len(states)}/{cell.trials}" if cell.trials else "–",
         str(states.count(TrialState.PRUNED) or "–"),

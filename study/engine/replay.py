@@ -22,6 +22,9 @@ from study.trial import Trial, TrialState
 
 Rows = list[dict[str, Any]]
 
+MADE = "its files are complete; its last rows were lost with the run that made them"
+NOT_NEEDED = "no longer needed, or not in this form"
+
 
 @dataclass(frozen=True)
 class RecordedTrial:
@@ -115,12 +118,22 @@ def _replay_epochs(coordinator: Coordinator, runs: Mapping[str, RunningTrial], e
 def _restore_preparation(coordinator: Coordinator, one: RecordedTrial, is_needed: bool) -> None:
     """Reopen a preparation that had not ended; whether its files exist was checked on disk, not in the rows."""
     if not is_needed:
-        reason = "no longer needed, or not in this form"
-        coordinator.writer.add_state(one.run, TrialState.SUPERSEDED, reason, one.at)
+        is_made = one.run.trial.id in _list_all_steps(coordinator)
+        state, reason = (TrialState.COMPLETE, MADE) if is_made else (TrialState.SUPERSEDED, NOT_NEEDED)
+        coordinator.writer.add_state(one.run, state, reason, one.at)
         return
     if one.run.epochs_done == one.run.trial.epochs:  # it was done, and its files are gone
         one = replace(one, run=RunningTrial(one.run.trial, one.run.started, start_over=True), epochs=[])
     coordinator.restore_open_trial(one.run, None, one.at)
+
+
+def _list_all_steps(coordinator: Coordinator) -> set[str]:
+    """Return the trial ids of all preparations of the study, done or not."""
+    study, nowhere = coordinator.study, coordinator.writer.records.folder / "no such storage"
+    try:
+        return {make_preparation_trial(step).id for step in study.task.list_preparations(nowhere, study.plan)}
+    except InputError:  # such as a disk without space to do them again
+        return set()
 
 
 def _restore_search(coordinator: Coordinator, one: RecordedTrial, stop_reason: str | None) -> None:

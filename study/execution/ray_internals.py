@@ -6,6 +6,7 @@ what a new Ray has moved.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,11 +15,26 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.tune.execution import tune_controller
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-__all__ = ["DataParallelTrainer", "RayActorManager", "lend_placement_group", "replace_actor_manager"]
+__all__ = [
+    "DataParallelTrainer",
+    "RayActorManager",
+    "find_logs_folder",
+    "lend_placement_group",
+    "replace_actor_manager",
+]
 
 # DataParallelTrainer is the base class of TorchTrainer: a documented developer API that ray.train does not export.
 # TorchTrainer imports torch, which takes seconds in a task without it, and its local mode joins a process group in a
 # worker that inherits torchrun's environment.
+
+
+def find_logs_folder() -> Path | None:
+    """Return the folder of the logs of this node's workers; None in a process that is not connected.
+
+    Publicly, logs are read by Ray's state API, which needs a dashboard.
+    """
+    node = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path()) if node is not None else None
 
 
 def replace_actor_manager(manager: type[RayActorManager]) -> None:

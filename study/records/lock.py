@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -17,6 +18,9 @@ from study.records.paths import StudyPaths
 LOCK_ATTEMPTS = 4
 LOCK_RETRY_SECONDS = 0.1
 """`list` and `show` hold a shared lock for a moment; a run waits for them."""
+
+BUSY = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+"""Errors by which a lock is held elsewhere; any other one means that the file system cannot lock."""
 
 PROBE_BYTES = 2**16
 """Size of the file that tests whether a folder can be written: an empty file fits on a full disk."""
@@ -76,10 +80,16 @@ def lock_study(folder: Path) -> Iterator[None]:
 
 
 def _try_lock(file: IO[str]) -> bool:
+    """Return whether the file could be locked. Raises InputError if its file system has no locks."""
     for _ in range(LOCK_ATTEMPTS):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in BUSY:
+                raise InputError(
+                    f"{Path(file.name).parent} cannot be locked ({error.strerror}), and nothing else keeps two runs "
+                    "out of one study: give a --storage-path on another file system, or mount this one with locks"
+                ) from None
             time.sleep(LOCK_RETRY_SECONDS)
         else:
             return True
@@ -92,8 +102,8 @@ def read_lock_holder(folder: Path) -> str:
         with StudyPaths(folder).lock.open("r") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return file.read().strip() or "unknown"
+            except OSError as error:  # a file system without locks has no holders either
+                return (file.read().strip() or "unknown") if error.errno in BUSY else ""
     except OSError:
         pass
     return ""

@@ -10,8 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from study.errors import InputError
+
 PACKAGES = ("kdstudy", "ray", "torch", "torchvision", "optuna", "numpy", "pyarrow", "pandas", "torchmetrics", "cmaes")
 """Packages whose versions are recorded."""
+
+GPU_ANSWER_SECONDS = 30.0
+"""Time for nvidia-smi, which takes seconds where it must load the driver for many GPUs."""
 
 
 def read_commit() -> dict[str, Any]:
@@ -50,11 +55,42 @@ def describe_machine() -> dict[str, Any]:
 
 
 def list_gpu_names() -> list[str]:
-    """Return the names of this machine's NVIDIA GPUs as the driver gives them; empty without a driver."""
-    if shutil.which("nvidia-smi") is None:
+    """Return the names of the NVIDIA GPUs that this process may use, as the driver gives them; empty without a driver.
+
+    Raises InputError if the driver does not answer.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shutil.which("nvidia-smi") is None or (visible is not None and not visible.strip()):
         return []
-    output = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return [line.split(":", 1)[1].split("(")[0].strip() for line in output.splitlines() if line.startswith("GPU")]
+    try:
+        result = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=GPU_ANSWER_SECONDS
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        reason = f"within {GPU_ANSWER_SECONDS:g} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+        raise InputError(
+            f"nvidia-smi does not answer ({reason}): restart the driver, or hide the GPUs with CUDA_VISIBLE_DEVICES="
+        ) from None
+    lines = [line for line in result.stdout.splitlines() if line.startswith("GPU")]
+    return [line.split(":", 1)[1].split("(")[0].strip() for line in _select_visible(lines, visible)]
+
+
+def _select_visible(lines: list[str], visible: str | None) -> list[str]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, by number or start of their UUID; CUDA stops at one unknown."""
+    if visible is None:
+        return lines
+    chosen: list[str] = []
+    for name in (item.strip() for item in visible.split(",")):
+        if name.isdigit():
+            found = lines[int(name) : int(name) + 1]
+        elif name.startswith("MIG-"):
+            found = lines[:1]  # a part of some GPU, which the list of GPUs does not name
+        else:
+            found = [line for line in lines if name and f"(UUID: {name}" in line]
+        if not found:
+            break
+        chosen += found[:1]
+    return chosen
 
 
 def _read_cpu_name() -> str:

@@ -1,14 +1,16 @@
 """The rows of trials and epochs, a study's only state apart from study.json. docs/records.md explains each column.
 
 Rows are written as small Parquet segments, each complete or absent (written to a temporary file, then renamed) and
-named in the order of writing. Small ones are merged while a study runs, all of them by `compact`. Of several rows for
-one trial, or for one trial and epoch, the last written counts.
+named in the order of writing. Small ones are merged while a study runs, all of them by `compact`. Merged ones stay for
+a while, so that pandas, DuckDB and others can read what they have listed. Of several rows for one trial, or for one
+trial and epoch, the last written counts.
 """
 
 from __future__ import annotations
 
 import errno
 import math
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,15 @@ from study.records.paths import StudyPaths
 FAN_IN = 8
 """Number of neighbouring segments of one size that are merged into one of the next size, as in a log-structured merge
 tree: few files, and each row is rewritten a logarithmic number of times."""
+
+RETENTION_SECONDS = 60.0
+"""Time for which merged segments stay: longer than a reader takes from listing a folder to opening its last file."""
+
+LAST_RETENTION_SECONDS = 4.0
+"""The same at the end of a run, which waits for it; Ray, which ends meanwhile, takes most of it."""
+
+EMPTY_SEGMENT = f"{0:08d}.parquet"
+"""A segment without rows in a new table, for readers that refuse an empty folder."""
 
 READING_ATTEMPTS = 20
 """A segment that is merged between listing and reading costs one attempt."""
@@ -39,8 +50,13 @@ class SegmentTable:
         self.folder, self.schema = folder, schema
         self._pending: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self._segments = [(path, _size_class(path)) for path in list_segments(folder)]
+        empty = folder / EMPTY_SEGMENT
+        self._segments = [(path, _size_class(path)) for path in list_segments(folder) if path != empty]
         self._next = 1 + max((int(path.stem) for path, _ in self._segments), default=0)
+        if not self._segments:
+            _write(empty, schema.empty_table())
+        self._merged = [(time.monotonic(), empty)]
+        """Segments whose rows are in another one too, and when they were merged; the oldest first."""
 
     def append(self, row: Mapping[str, Any]) -> None:
         self._pending.append(dict(row))
@@ -57,6 +73,7 @@ class SegmentTable:
             self._segments.append((path, 0))
             self._pending.clear()
             self._merge_neighbours()
+            self.delete_merged(RETENTION_SECONDS)
 
     def read_rows(self) -> list[dict[str, Any]]:
         """Return the last written row of each key, in the order in which the keys were first written."""
@@ -71,18 +88,29 @@ class SegmentTable:
         if len(self._segments) > 1 or last.num_rows < rows.num_rows:
             self._merge(len(self._segments), last)
 
+    def delete_merged(self, seconds: float) -> None:
+        """Delete segments that were merged at least this many seconds ago; a kill leaves the newest ones."""
+        now = time.monotonic()
+        while self._segments and self._merged and now - self._merged[0][0] >= seconds:
+            self._merged.pop(0)[1].unlink(missing_ok=True)
+
+    def count_seconds_since_merge(self) -> float:
+        """Return the seconds since the last merge, or since the table was opened; infinity if nothing is to delete."""
+        return time.monotonic() - self._merged[-1][0] if self._merged else math.inf
+
     def _merge_neighbours(self) -> None:
         while len(self._segments) >= FAN_IN and len({size for _, size in self._segments[-FAN_IN:]}) == 1:
             merged = [_read(path, self.schema) for path, _ in self._segments[-FAN_IN:]]
             self._merge(FAN_IN, pa.concat_tables(merged))
 
     def _merge(self, count: int, rows: pa.Table) -> None:
-        """Replace the last `count` segments by one with `rows`."""
-        *old, (last, size) = self._segments[-count:]
-        _write(last, rows)  # atomic; a kill after it leaves duplicate rows, which reading drops
-        self._segments[-count:] = [(last, size + 1)]
-        for path, _ in reversed(old):  # newest first: after a kill the oldest remain, in order
-            path.unlink(missing_ok=True)
+        """Replace the last `count` segments by one with `rows`, which is written after them and so counts."""
+        old = self._segments[-count:]
+        path = self.folder / f"{self._next:08d}.parquet"
+        _write(path, rows)  # a kill before the old ones are deleted leaves rows twice, and reading drops the first
+        self._next += 1
+        self._segments[-count:] = [(path, old[-1][1] + 1)]
+        self._merged += [(time.monotonic(), path) for path, _ in old]
 
     def _select_last(self, rows: pa.Table) -> pa.Table:
         """Return the last row of each key, sorted by the position of the key's first row."""
@@ -108,6 +136,13 @@ class Records:
     def compact(self) -> None:
         self.epochs.compact()
         self.trials.compact()
+
+    def delete_merged(self) -> None:
+        """Delete the segments that merges left, once readers had the time to open them."""
+        age = min(self.epochs.count_seconds_since_merge(), self.trials.count_seconds_since_merge())
+        time.sleep(max(0.0, LAST_RETENTION_SECONDS - age))
+        self.epochs.delete_merged(0)
+        self.trials.delete_merged(0)
 
 
 def list_segments(folder: Path) -> list[Path]:

@@ -66,4 +66,7 @@ def _find_region(mirror: Mirror, bucket: str) -> str:
 
 def _cache_folder() -> Path:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy"
+    try:
+        return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy"
+    except RuntimeError:
+        raise InputError("this user has no home folder: give one for copies of S3 in XDG_CACHE_HOME") from None

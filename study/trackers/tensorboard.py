@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from study.trackers.base import flatten_result
 from study.trial import EpochResult, Trial, TrialState
+
+MAX_NAME_BYTES = 200
+"""Longest name of a folder; file systems allow 255 bytes, some fewer."""
 
 
 class TensorBoard:
@@ -53,5 +57,9 @@ class TensorBoard:
 
 
 def _folder_name(name: str) -> str:
-    """Return a name escaped for use as a single folder's name; distinct names stay distinct."""
-    return re.sub(r"[^\w +,.()-]|^\.", lambda found: f"%{ord(found[0]):02X}", name)
+    """Return a name escaped for use as a single folder's name; distinct names stay distinct, also long ones."""
+    escaped = re.sub(r"[^\w +,.()-]|^\.", lambda found: f"%{ord(found[0]):02X}", name)
+    if len(escaped.encode()) <= MAX_NAME_BYTES:
+        return escaped
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{escaped.encode()[: MAX_NAME_BYTES - 9].decode(errors='ignore')}-{digest}"

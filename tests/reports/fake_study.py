@@ -146,6 +146,8 @@ STUDY: dict[str, Any] = {
     "metrics": METRICS,
     "prediction": "class logits (B, K)",
     "confirm_on": "train+val",
+    "test": "sign-flip",
+    "net_comparisons": [],
     "protocol": "",
     "assumptions": ["LP: p % of all K classes, rounded down."],
     "seed": 0,

@@ -10,6 +10,7 @@ import cifar_profiles
 import pytest
 
 from study import Study
+from study.cli.resume import encode_source
 from study.errors import InputError
 from study.identity import describe, find_differences
 from study.preflight import check_inputs
@@ -194,3 +195,41 @@ study = Study("""
     with pytest.raises(InputError, match=message) as error:
         check_inputs(load_space(tmp_path / "mse.py", None, None).study, tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "encoding"),
+    [
+        ("", "utf-8"),
+        ("# -*- coding: latin-1 -*-\n", "latin-1"),
+        ("# vim: set fileencoding=cp1252 :\n", "cp1252"),
+        ("#!/usr/bin/python\n# coding: iso-8859-15\n", "iso-8859-15"),
+        ("", "utf-8-sig"),
+        ("# coding: utf-8\n", "utf-8-sig"),
+        ("# coding: utf_8\r\n", "utf-8"),
+    ],
+)
+def test_any_encoding_that_python_reads_is_read_alike_and_written_back(space: Path, head: str, encoding: str) -> None:
+    text = head + SPACE.replace('"?"', '"Größer?"')
+    space.write_bytes(text.encode(encoding))
+    loaded = load_space(space, None, None)
+    assert loaded.study.question == "Größer?"
+    assert loaded.source == text.replace("\r\n", "\n")
+    assert encode_source(loaded.source) == loaded.source.encode(encoding.removesuffix("-sig"))
+
+
+@pytest.mark.parametrize("content", [b"x = '\xe9'", b"# coding: nonsense\nx = 1", b"x = 1\0"])
+def test_file_that_python_cannot_decode_is_refused_in_one_line(space: Path, content: bytes) -> None:
+    space.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        load_space(space, None, None)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["café.py", "a [1] (copy).py", "-dash.py", "x" * 200 + ".py", "two\nlines.py", "%s {}.py", "数.py"]
+)
+def test_any_file_name_is_a_space_file(space: Path, name: str) -> None:
+    other = space.with_name(name)
+    other.write_text(SPACE)
+    assert load_space(other, None, None).study.name == "s"

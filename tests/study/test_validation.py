@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study import Arm, CmaEs, Grid, Never, WarmStart, choice, uniform
+from study import Arm, CmaEs, Grid, NetComparison, Never, WarmStart, choice, uniform
 from study.errors import InputError
 from tests.study.toy import BASELINE, SEARCHED, toy
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
@@ -63,6 +63,19 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         ({"metric": "val/loss"}, "only validation metrics may"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="nobody"))}, "compared with 'nobody'"),
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus="searched"))}, "compared with 'searched'"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus=("plain", "plain")))}, "with 'plain' twice"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, versus=("plain", "nobody")))}, "compared with 'nobody'"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, margin=0.0))}, "margin is 0.0; allowed is a number above 0"),
+        ({"arms": (BASELINE, dataclasses.replace(SEARCHED, margin="1"))}, "margin is '1'; allowed"),
+        (
+            {"net_comparisons": (NetComparison("student / plain", ("other / plain",), ("test/accuracy",)),)},
+            "net comparison of 'other / plain': the cells are student / plain, student / searched",
+        ),
+        (
+            {"net_comparisons": (NetComparison("student / plain", ("student / searched",), ("test/accuracy",)),)},
+            "both are the same student; compare arms by",
+        ),
+        ({"test": "t"}, "test is 't'; allowed are 'sign-flip' and 'sign'"),
         ({"confirm_on": "trainval"}, "confirm_on is 'trainval'"),
         ({"confirm_on": "test"}, "confirm_on is 'test'"),
         ({"arms": (dataclasses.replace(BASELINE, name="a / b"),)}, "arm name 'a / b'"),

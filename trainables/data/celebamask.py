@@ -87,9 +87,12 @@ def read_dataset(folder: Path, name: str, sizes: tuple[int, int, int], resolutio
 
 
 def _find_images(folder: Path) -> dict[int, SourceFile]:
-    found = {
-        int(match[1]): file for file in _list_files(folder) if (match := re.fullmatch(r"(0|[1-9]\d*)\.jpg", file.name))
-    }
+    found: dict[int, SourceFile] = {}
+    for file in _list_files(folder):
+        if match := re.fullmatch(r"(0|[1-9]\d*)\.jpe?g", file.name, re.IGNORECASE):
+            other = found.setdefault(int(match[1]), file)
+            if other != file:
+                raise InputError(f"{other.path} and {file.name} have the same number: remove one of them")
     if not found:
         raise InputError(f"{folder} has no <number>.jpg: unpack the archive again")
     return found
@@ -156,7 +159,7 @@ def _find_masks(folder: Path, images: Mapping[int, SourceFile]) -> dict[int, tup
 def _list_masks(folder: Path) -> Iterable[tuple[int, int, SourceFile]]:
     """Yield image number, class and file of each mask in one of the folders 0, 1, …"""
     for file in _list_files(folder):
-        match = re.fullmatch(r"(\d{5,})_(\w+)\.png", file.name, re.ASCII)
+        match = re.fullmatch(r"(\d{5,})_(\w+)\.(?i:png)", file.name, re.ASCII)
         if match is None:
             continue
         number, part = int(match[1]), match[2]

@@ -8,7 +8,7 @@ person may appear in more than one split.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from trainables.data.arrays.face_sr import (
     hash_to_fraction,
     load_sr_faces,
 )
+from trainables.data.arrays.image_listing import ALLOWED, ImageListing
 from trainables.data.arrays.landmarks import ORDER, POINTS, find_disorder, lie_inside, read_rows
 from trainables.data.arrays.source_files import open_image, read_image_header, stat_file
 from trainables.data.folders import make_root_absolute
@@ -35,7 +36,6 @@ LANDMARKS = "landmarks.csv"
 INNER = ("CelebA-HQ-img", "images1024x1024")
 """Folders of the photographs in the archives of CelebAMask-HQ and FFHQ, which contain other images too."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 _SPLITTING = "by the first name of equal images"
 """Part of the cache key: change it with the splits."""
 
@@ -72,17 +72,19 @@ class ImageFolder:
         """List all images, and decode them on first use.
 
         Raises InputError for a folder that is missing or has too few images, an image that is not square, too small,
-        neither RGB nor grey, or missing from the table of landmarks, and landmarks in another order.
+        without one colour for each pixel, or missing from the table of landmarks, and landmarks in another order.
         """
         root = self._find_images_folder()
-        files = sorted(_list_images(root))
+        listing = ImageListing(root)
+        files, left_out = listing.files, listing.describe_left_out()
         if not files:
-            raise InputError(f"{root} has no {', '.join(SUFFIXES)}: give the folder of the images with --data-dir")
+            raise InputError(f"{root} has no {ALLOWED}{left_out}: give the folder of the images with --data-dir")
         table = [LANDMARKS] if (root / LANDMARKS).is_file() else []
         key = [_SPLITTING, self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
+        key += [left_out] if left_out else []
         name = f"folder {root.name}"
         return load_sr_faces(
-            name, root, key, self.size, lambda: self._select_images(root, files, bool(table)), complete=False
+            name, root, key, self.size, lambda: self._select_images(root, listing, bool(table)), complete=False
         )
 
     def _find_images_folder(self) -> Path:
@@ -93,15 +95,13 @@ class ImageFolder:
             raise InputError(f"{self.name}: {root} is not a folder; give the folder of the images with --data-dir")
         return next((root / inner for inner in INNER if (root / inner).is_dir()), root)
 
-    def _select_images(self, root: Path, files: Sequence[str], with_landmarks: bool) -> Selection:
+    def _select_images(self, root: Path, listing: ImageListing, with_landmarks: bool) -> Selection:
         points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
         splits: tuple[list[Photo], ...] = ([], [], [])
-        greys = 0
-        originals = _find_originals(root, files)
-        for file, original in zip(files, originals, strict=True):
-            photo, grey = _read_photo(root, file, self.size, points)
+        read = _read_photos(root, listing.files, self.size, points)
+        greys, originals = sum(grey for _, grey in read), _find_originals(root, listing.files)
+        for (photo, _), original in zip(read, originals, strict=True):
             splits[self._assign_split(_strip_suffix(original))].append(photo)
-            greys += grey
         if not all(splits):
             found = ", ".join(
                 f"{len(split)} {name}" for split, name in zip(splits, ("train", "val", "test"), strict=True)
@@ -109,12 +109,12 @@ class ImageFolder:
             raise InputError(
                 f"{root} has {found} images: every split needs at least one; add images, or give larger shares"
             )
-        copies = sum(file != original for file, original in zip(files, originals, strict=True))
+        copies = sum(file != original for file, original in zip(listing.files, originals, strict=True))
         note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "")
         note += (
             f", {copies:,} exact {'copies' if copies > 1 else 'copy'} in the split of the original" if copies else ""
         )
-        return Selection((splits[0], splits[1], splits[2]), note)
+        return Selection((splits[0], splits[1], splits[2]), note + listing.describe_left_out())
 
     def _assign_split(self, name: str) -> int:
         """Return an image's split, 0 train, 1 val, 2 test, which stays the same when images are added."""
@@ -135,20 +135,24 @@ def _find_originals(root: Path, files: Sequence[str]) -> list[str]:
         ]
 
 
-def _list_images(root: Path) -> Iterator[str]:
-    """Yield all images below the folder, except for hidden files, which some systems add."""
-    for folder, _, names in os.walk(root, onerror=_raise_unreadable):
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(folder, name).relative_to(root).as_posix()
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be read ({error.strerror}): check its permissions, or remove it")
-
-
 def _strip_suffix(file: str) -> str:
     return os.path.splitext(file)[0]  # noqa: PTH122 - a Path for each of many files takes longer
+
+
+def _read_photos(
+    root: Path, files: Sequence[str], size: int, points: Mapping[str, Sequence[float]] | None
+) -> list[tuple[Photo, bool]]:
+    """Return each image, and True if it is grey. Raises InputError for those that cannot be used: one, and a count."""
+    photos, problems = list[tuple[Photo, bool]](), list[str]()
+    for file in files:
+        try:
+            photos.append(_read_photo(root, file, size, points))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        more = f"; {len(problems) - 1:,} more images cannot be used" if len(problems) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    return photos
 
 
 def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[float]] | None) -> tuple[Photo, bool]:

@@ -18,7 +18,7 @@ from scipy.io import loadmat
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.duplicates import ImageHashes, group_equal, hash_images
-from trainables.data.arrays.source_files import open_image
+from trainables.data.arrays.source_files import check_colours, open_image
 from trainables.data.arrays.splits import Labels, Pixels
 from trainables.data.folders import find_folder, make_root_absolute
 from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
@@ -139,7 +139,7 @@ def _read_split(folder: Path) -> list[tuple[Scene, int]]:
     """Return a split's scenes by number, each with the count of its heads annotated outside the image."""
     # some copies have both spellings, one of them as an empty folder
     truths = max((folder / spelling for spelling in TRUTHS), key=lambda path: len(_find_numbered(path, _TRUTH)))
-    images, points = _find_numbered(folder / "images", r"IMG_(\d+)\.jpg"), _find_numbered(truths, _TRUTH)
+    images, points = _find_numbered(folder / "images", r"IMG_(\d+)\.jpe?g"), _find_numbered(truths, _TRUTH)
     if not images:
         raise InputError(f"{folder / 'images'} has no IMG_<number>.jpg: unpack the archive again")
     for number in sorted(images.keys() - points.keys()):
@@ -155,8 +155,14 @@ _TRUTH = r"GT_IMG_(\d+)\.mat"
 
 
 def _find_numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return {int(match[1]): path for path in paths if (match := re.fullmatch(pattern, path.name))}
+    """Return the files whose names match, by their number. Raises InputError for two of one number."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := re.fullmatch(pattern, path.name, re.IGNORECASE):
+            other = found.setdefault(int(match[1]), path)
+            if other != path:
+                raise InputError(f"{other} and {path.name} have the same number: remove one of them")
+    return found
 
 
 def _read_scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
@@ -175,8 +181,13 @@ def _read_scene(image_path: Path, points_path: Path) -> tuple[Scene, int]:
 
 
 def _read_image(path: Path) -> Pixels:
-    """Return an image's pixels (3, H, W). Raises InputError for damaged headers and truncated files."""
-    return np.ascontiguousarray(np.asarray(open_image(path).convert("RGB")).transpose(2, 0, 1))
+    """Return an image's pixels (3, H, W), as a viewer shows it.
+
+    Raises InputError for damaged headers, truncated files, and other colours than RGB and grey.
+    """
+    file = open_image(path)
+    check_colours(file, path)
+    return np.ascontiguousarray(np.asarray(file.convert("RGB")).transpose(2, 0, 1))
 
 
 _EXPECTED = "expected is image_info{1,1} with a numeric `location` (N, 2), as in the authors' files"

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from trainables.task import index_device
+
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
 
@@ -25,7 +27,8 @@ def count_confusions(task: DistillationTask[Any], net: nn.Module, device: str) -
     """Return how often each true class is predicted as each class on validation, (K, K); None for other predictions."""
     net.eval()
     examples, counts = task.examples("val", device), torch.zeros(0)
-    for samples in torch.arange(len(examples), device=device).split(task.evaluation_batch(device)):
+    indices = index_device(examples, device)
+    for samples in torch.arange(len(examples), device=indices).split(task.evaluation_batch(device)):
         batch = examples.batch(samples, torch.zeros_like(samples))
         outputs = task.outputs(net, batch)
         classes = task.predict_classes(outputs, batch)

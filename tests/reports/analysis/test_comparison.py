@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from reports.analysis.comparison import Comparison, compare_arms, to_dataframe
 from reports.analysis.contrasts import format_verdict
@@ -131,6 +132,35 @@ def test_search_against_an_arm_that_was_not_searched_says_so(writer: Writer) -> 
     assert "DKD + LP searched against DKD is undecided (+0.17 points accuracy" in summary.summarize_comparison(
         comparison
     )
+
+
+SKEWED = [0.010, 0.011, 0.012, 0.009, 0.010, 0.013, 0.011, 0.040]
+
+
+def test_verdict_on_skewed_differences_names_the_assumption_it_breaks(writer: Writer) -> None:
+    writer.arms["DKD + LP searched"] = [value + more for value, more in zip(DKD, SKEWED, strict=True)]
+    comparison = only(writer.fill().write())
+    assert [one.relies_on_symmetry for one in comparison.contrasts] == [False, True]
+    assert any(
+        note.startswith("The differences of DKD + LP searched against DKD are skewed.")
+        for note in make_comparison_table(comparison).notes
+    )
+
+
+def test_sign_test_judges_by_signs_alone(writer: Writer) -> None:
+    writer.study["test"] = "sign"
+    writer.margins["DKD + LP searched"] = 0.5
+    comparison = only(writer.fill().write())
+    dkd, searched = comparison.contrasts
+    signs = np.subtract(SEARCHED, DKD)
+    assert dkd.paired is not None
+    assert searched.paired is not None
+    assert dkd.paired.p == 2 / 2**8
+    assert searched.paired.p == pytest.approx(binomtest(int((signs > 0).sum()), int((signs != 0).sum())).pvalue)
+    assert all(signs > -0.005)
+    assert searched.margin_p == 3 / 2**8, "the smallest of three, one-sided"
+    assert not any(one.relies_on_symmetry for one in comparison.contrasts)
+    assert "p is the two-sided sign test, Holm-corrected" in make_comparison_table(comparison).notes[0]
 
 
 def test_results_that_differ_by_rounding_alone_decide_nothing(writer: Writer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -134,3 +135,42 @@ def test_paired_keeps_the_raw_difference_and_lets_direction_judge() -> None:
 def test_single_pair_has_no_interval_and_decides_nothing() -> None:
     single = statistics.compare_paired([0.9], [0.5], "max")
     assert (single.n, single.sd, single.interval, single.p) == (1, 0.0, None, 1.0)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12))
+def test_sign_p_is_the_binomial_one_without_ties(differences: list[float]) -> None:
+    positive, negative = sum(x > 0 for x in differences), sum(x < 0 for x in differences)
+    n = positive + negative
+    tail = sum(math.comb(n, k) for k in range(max(positive, negative), n + 1)) / 2**n
+    assert statistics.compute_sign_p(differences) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_margin_p_is_that_of_shifted_differences() -> None:
+    differences = [-0.1, 0.2, -0.3, 0.1, -0.05, 0.02]
+    flips = np.array(list(itertools.product([1, -1], repeat=6)))
+    for direction, sign in (("max", 1), ("min", -1)):
+        shifted = 0.5 + sign * np.array(differences)
+        expected = np.mean(flips @ shifted >= shifted.sum() - 1e-12)
+        assert statistics.compute_margin_p(differences, 0.5, direction) == pytest.approx(expected)
+        assert statistics.compute_margin_p(differences, 0.5, direction, "sign") == 1 / 2**6
+
+
+def test_margin_p_beyond_exact_is_near_the_exact_one() -> None:
+    differences = np.random.default_rng(3).normal(0, 1, 21)
+    by_t = stats.ttest_1samp(differences + 0.6, 0, alternative="greater").pvalue
+    assert statistics.compute_margin_p(differences, 0.6, "max") == pytest.approx(by_t, abs=0.01)
+
+
+def test_skewness_is_seen_in_eight_differences_and_more() -> None:
+    skewed = [0.1, 0.12, 0.09, 0.11, 0.1, 0.13, 0.08, -2.0]
+    assert statistics.is_skewed(skewed)
+    assert not statistics.is_skewed(skewed[1:]), "seven are too few to tell"
+    assert not statistics.is_skewed(np.random.default_rng(0).normal(size=30))
+    assert not statistics.is_skewed([0.5] * 9)
+
+
+def test_pairs_that_differ_by_rounding_are_tied() -> None:
+    tied = statistics.compare_paired([0.1 + 0.2] * 6, [0.3] * 6, "max")
+    assert (tied.difference, tied.p, tied.alike) == (0.0, 1.0, True)
+    single_sample = statistics.compare_paired([(k + 1) / 1_000_000 for k in (900_000, 5)], [0.9, 5e-6], "max")
+    assert single_sample.difference == pytest.approx(1e-6), "one sample of a million is no tie"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.format.latex import escape_latex
-from reports.format.table import Table, make_file_stem, to_csv, to_markdown, to_tex, to_text
+from reports.format.table import Table, make_file_stem, make_file_stems, to_csv, to_markdown, to_tex, to_text
 
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 BACK = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "''": '"', "-{}-": "--"}
@@ -123,6 +123,25 @@ def test_markdown_lets_no_tag_and_no_entity_through(text: str) -> None:
 def test_names_that_differ_have_files_of_their_own() -> None:
     names = ["DKD+LP", "DKD + LP", "KD, T=4", "KD T 4", "α", "β", "가", "a_b", "a-b", "x" * 90, "x" * 91]
     assert len({make_file_stem(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a b", "a-b", "a, b", "a/b", "a / b"],
+        ["KD", "kd", "Kd"],
+        ["x" * 90 + "a", "X" * 90 + "a"],
+        ["a.", "a", " a", "-a-"],
+        ["", ".", "..", "-"],
+        ["é", "e\u0301"],
+        ["s / KD T=4", "s / KD-T=4", "s / KD [t=4]", "s / KD (t=4)"],
+    ],
+)
+def test_names_of_one_list_have_files_of_their_own_on_any_disk(names: list[str]) -> None:
+    stems = make_file_stems(names)
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,99}", stem) for stem in stems.values())
+    assert make_file_stems(["a b", "c-d"]) == {"a b": "a-b", "c-d": "c-d"}
 
 
 def test_table_forms_keep_hostile_cells_in_their_place() -> None:

@@ -81,7 +81,7 @@ def test_warnings_stand_before_all_results_on_page_and_terminal(weak: Writer) ->
     )
     page, text = build(folder).read_text(encoding="utf-8"), " ".join(format_comparisons(folder).split())
     for line in lines:
-        assert page.index(line) < page.index("<table")
+        assert page.index(line) < page.index('<div class="answer">')
         assert text.index(f"warning: {line}") < text.index("────")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -142,3 +143,36 @@ def test_token_is_read_from_where_ray_reads_it(tmp_path: Path, monkeypatch: pyte
     assert addresses.read_token() == "other"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     assert addresses.read_token() == "given"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+@pytest.mark.parametrize("excepted", ["", "example.org,10.0.0.1"])
+def test_proxies_are_not_asked_for_this_machine(
+    name: str, host: str, excepted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "http://user:secret@127.0.0.1:9")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, excepted)
+    answers = {
+        "/api/authentication_mode": json.dumps({"authentication_mode": "disabled"}),
+        "/api/version": json.dumps({"ray_version": "2.60.0"}),
+    }
+    with server(answers) as port:
+        if host == "127.0.0.2":
+            addresses.bypass_proxy(f"http://{host}:{port}")
+        else:
+            assert addresses.check_dashboard(f"http://{host}:{port}") == "2.60.0"
+    for variable in ("no_proxy", "NO_PROXY"):
+        assert os.environ[variable] == f"{excepted},{host}".lstrip(",")
+
+
+def test_proxy_that_fails_for_another_machine_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(
+        InputError, match=r"through the proxy 127\.0\.0\.1:9, unless no_proxy contains head\.example"
+    ) as error:
+        addresses.check_dashboard("http://head.example:8265")
+    assert "secret" not in str(error.value)

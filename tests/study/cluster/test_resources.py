@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from study.cluster import resources as cluster
 from study.cluster.resources import Node, allocate
@@ -69,7 +72,7 @@ def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
 def test_forecast_and_run_get_as_many_trials_as_the_workers_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    monkeypatch.setattr("study.cluster.this_machine.count_cpus", lambda: 7)
     monkeypatch.setattr("study.preflight.list_gpu_names", list)
     allotted = {
         workers: find_resources(DriverOptions(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)
@@ -113,3 +116,19 @@ def test_auto_follows_the_shells_own_address(exported: str, message: str, monkey
 def test_dashboard_address_is_no_cluster_to_join() -> None:
     with pytest.raises(InputError, match="here allowed are 'auto'"):
         cluster.connect("http://127.0.0.1:8265")
+
+
+def test_workers_find_what_the_driver_finds_and_the_package_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.py").write_text("raise ImportError('not the package')")
+    (tmp_path / "helper.py").write_text("answer = 42")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    hook = cloudpickle.dumps(cluster.make_path_hook(is_local=True))
+    code = (
+        "import pickle, sys; pickle.loads(bytes.fromhex(sys.argv[1]))(); sys.path.insert(0, '.');"
+        "import study.study, helper; print(helper.answer)"
+    )
+    words = [sys.executable, "-c", code, hook.hex()]
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.stdout == "42\n", answer.stderr

@@ -11,9 +11,10 @@ import pytest
 
 from study import Arm, Budget, Never, uniform
 from study.engine.coordinator import Coordinator
+from study.engine.replay import MADE, NOT_NEEDED
 from study.errors import InputError
 from study.trial import TrialState
-from tests.study.toy import BASELINE, SEARCHED, drive, open_coordinator, toy
+from tests.study.toy import BASELINE, SEARCHED, drive, job_of, open_coordinator, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
 
 
@@ -139,6 +140,40 @@ def test_resumed_study_equals_one_never_interrupted(tmp_path: Path, stop_after: 
     assert optuna_view(cut_journal) == optuna_view(whole_journal)
 
 
+@pytest.mark.parametrize("teacher_epochs", [1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("unflushed", [False, True])
+def test_preparation_whose_files_are_made_gets_its_row_though_a_kill_took_its_last_ones(
+    tmp_path: Path, teacher_epochs: int, share: float, unflushed: bool
+) -> None:
+    study = toy(task=Simulated(teacher_epochs=teacher_epochs))
+    cut = open_coordinator(study, tmp_path)
+    cut.writer.flush_seconds = 1e9 if unflushed else 0.0
+    run = cut.next_trial()
+    assert run is not None
+    assert run.trial.phase == "prepare"
+    for row in study.task.prepare(job_of(study, run, tmp_path)):
+        if row["epoch"] <= share * (teacher_epochs - 1):
+            cut.report(run.trial.id, row, "here:1")
+
+    resumed = open_coordinator(study, tmp_path)
+    assert resumed.preparations == []
+    assert drive(resumed, tmp_path)
+    assert resumed.done
+    (prepared,) = (row for row in trials(resumed) if row["phase"] == "prepare")
+    assert (prepared["state"], prepared["reason"]) == ("COMPLETE", MADE)
+    assert drive(open_coordinator(study, tmp_path), tmp_path)
+    assert [row for row in trials(resumed) if row["phase"] == "prepare"] == [prepared]
+
+
+def test_preparation_that_is_no_longer_needed_gets_no_result(tmp_path: Path) -> None:
+    cut = open_coordinator(toy(), tmp_path)
+    assert cut.next_trial() is not None
+    changed = open_coordinator(toy(task=Simulated(teacher_epochs=7)), tmp_path)
+    (old,) = (row for row in trials(changed) if row["phase"] == "prepare")
+    assert (old["state"], old["reason"]) == ("SUPERSEDED", NOT_NEEDED)
+
+
 def outcome(coordinator: Coordinator) -> tuple:
     kept = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "epochs_done", "val/accuracy")
     # what is prepared is kept by content: killed between making and telling, a study does not need it any more
@@ -223,6 +258,7 @@ def test_lost_segments_are_run_again(tmp_path: Path, table: str) -> None:
     coordinator = open_coordinator(toy(), tmp_path)
     drive(coordinator, tmp_path)
     before = outcome(coordinator)
+    getattr(coordinator.writer.records, table).delete_merged(0)  # which would have the lost rows too
     segments = sorted((tmp_path / "toy" / table).glob("*.parquet"))
     for segment in segments[len(segments) // 2 : len(segments) // 2 + 3]:
         segment.unlink()

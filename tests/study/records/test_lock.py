@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -51,3 +53,29 @@ def test_storage_that_cannot_be_written_is_refused_and_another_is_left_empty(tmp
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written .*--storage-path"):
         check_writable(tmp_path / "file")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, errno.EINVAL, errno.EPERM])
+def test_file_system_without_locks_is_no_other_process(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r"toy cannot be locked \(.+\), .*--storage-path on another file system"
+    with pytest.raises(InputError, match=message), lock_study(tmp_path / "toy"):
+        pass
+    assert read_lock_holder(tmp_path / "toy") == ""
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES])
+def test_every_sign_of_a_held_lock_is_another_process(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match="is being run by another process"), lock_study(tmp_path / "toy"):
+        pass

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from study.atomic import atomic_write
+from study.records import segments
 from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
 from study.records.segments import Records, RecordsError
 
@@ -51,12 +56,19 @@ def test_unflushed_rows_are_not_on_disk(records: Records) -> None:
     assert records.epochs.read_rows() == []
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "LAST_RETENTION_SECONDS", 0.0)
+
+
 def test_compaction_leaves_one_segment_and_every_row(records: Records, tmp_path: Path) -> None:
     for epoch in range(1, 6):
         records.epochs.append(epoch_row("a", epoch, epoch / 10))
         records.epochs.flush()
     before = records.epochs.read_rows()
     records.compact()
+    assert records.epochs.read_rows() == before
+    records.delete_merged()
     assert len(list((tmp_path / "epochs").glob("*.parquet"))) == 1
     assert records.epochs.read_rows() == before
     records.epochs.append(epoch_row("a", 6, 0.6))
@@ -68,11 +80,15 @@ def test_compaction_drops_what_no_longer_counts_also_within_one_segment(records:
     for score in (0.1, 0.2):
         records.epochs.append(epoch_row("a", 1, score))
     records.compact()
+    records.delete_merged()
     assert list(pd.read_parquet(tmp_path / "epochs")["val/accuracy"]) == [0.2]
 
 
 @pytest.mark.parametrize("flushes", [7, 8, 9, 63, 64, 65, 200])
-def test_segments_stay_few_and_every_row_stays(records: Records, tmp_path: Path, flushes: int) -> None:
+def test_segments_stay_few_and_every_row_stays(
+    records: Records, tmp_path: Path, flushes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "RETENTION_SECONDS", 0.0)
     for epoch in range(1, flushes + 1):
         records.epochs.append(epoch_row("a", epoch, epoch / 1000))
         records.epochs.flush()
@@ -143,3 +159,93 @@ def test_every_column_is_documented() -> None:
         line = next((line for line in text.splitlines() if line.startswith(f"| `{name}` |")), None)
         assert line is not None, f"docs/records.md has no row for {name}"
         assert str(kind).split("[")[0] in line, f"docs/records.md gives {name} another type than {kind}: {line}"
+
+
+# -- readers of a running study
+
+
+STRESS_SECONDS = 4.0
+
+READERS = {
+    "pandas": "pandas.read_parquet(folder)",
+    "pandas, fastest columns": "pandas.read_parquet(folder, columns=['trial_id', 'epoch'])",
+    "pyarrow table": "pyarrow.parquet.read_table(folder).to_pandas()",
+    "pyarrow dataset": "pyarrow.dataset.dataset(folder).to_table().to_pandas()",
+    "file by file": "pandas.concat([pandas.read_parquet(file) for file in pyarrow.dataset.dataset(folder).files])",
+    "duckdb": "duckdb.sql(f\"select * from read_parquet('{folder}/*.parquet', union_by_name=true)\").df()",
+}
+
+READ = """
+import sys, time, pandas, pyarrow, pyarrow.dataset, pyarrow.parquet
+from pathlib import Path
+try:
+    import duckdb
+except ImportError:
+    pass
+folder, done, reads, latest = sys.argv[1], Path(sys.argv[2]), 0, 0
+while not done.exists() or not reads:
+    began = int(done.with_suffix(".progress").read_text() or 0) if done.with_suffix(".progress").exists() else 0
+    rows = READER.drop_duplicates(["trial_id", "epoch"], keep="last")
+    assert len(rows) >= began, f"{len(rows)} rows of {began}"
+    reads += 1
+print(reads)
+"""
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_others_read_a_growing_table_at_any_moment(records: Records, tmp_path: Path, reader: str) -> None:
+    if reader == "duckdb":
+        pytest.importorskip("duckdb")
+    done = tmp_path / "done"
+    code = READ.replace("READER", READERS[reader])
+    words = [sys.executable, "-c", code, str(tmp_path / "epochs"), str(done)]
+    others = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    deadline, written = time.monotonic() + STRESS_SECONDS, 0
+    while time.monotonic() < deadline:
+        written += 1
+        records.epochs.append(epoch_row("a", written, 0.1))
+        records.epochs.flush()
+        with atomic_write(done.with_suffix(".progress")) as progress:
+            progress.write_text(str(written))
+        if written % 97 == 0:
+            records.epochs.compact()
+    done.touch()
+    for other in others:
+        output, problem = other.communicate(timeout=60)
+        assert other.returncode == 0, problem[-800:]
+        assert int(output) >= 1
+    assert len(records.epochs.read_rows()) == written > 50
+
+
+def test_new_table_is_read_by_others_before_its_first_row(records: Records, tmp_path: Path) -> None:
+    assert len(pd.read_parquet(tmp_path / "epochs")) == 0
+    assert "trial_id" in pd.read_parquet(tmp_path / "trials").columns
+    assert Records(tmp_path, ["val/accuracy"]).epochs.read_rows() == []
+
+
+def test_merged_segments_stay_until_readers_are_done(records: Records, tmp_path: Path) -> None:
+    listed: set[Path] = set()
+    for epoch in range(1, 100):
+        records.epochs.append(epoch_row("a", epoch, 0.1))
+        records.epochs.flush()
+        listed |= set((tmp_path / "epochs").glob("*.parquet"))
+    records.compact()
+    assert all(path.is_file() for path in listed)
+    records.delete_merged()
+    assert sum(path.is_file() for path in (tmp_path / "epochs").glob("*.parquet")) == 1
+    assert len(pd.read_parquet(tmp_path / "epochs")) == 99
+
+
+def test_segments_left_by_a_kill_change_nothing(records: Records, tmp_path: Path) -> None:
+    for epoch in range(1, 30):
+        records.epochs.append(epoch_row("a", epoch, epoch / 100))
+        records.epochs.flush()
+    records.epochs.append(epoch_row("a", 3, 0.9))
+    records.epochs.flush()
+    before = records.epochs.read_rows()
+    again = Records(tmp_path, ["val/accuracy"])  # the first one was killed, with all it had merged on disk
+    assert again.epochs.read_rows() == before
+    again.epochs.append(epoch_row("a", 4, 0.8))
+    again.compact()
+    again.delete_merged()
+    assert [row["val/accuracy"] for row in again.epochs.read_rows()][:4] == [0.01, 0.02, 0.9, 0.8]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from study.errors import InputError
 from study.identity import describe
@@ -115,10 +115,91 @@ def test_images_are_found_in_the_archives_folder(root, inner):
     assert len(loaded.images) == len(FILES)
 
 
-def test_files_that_are_no_images_are_left_alone(root):
-    (root / "._3.jpg").write_bytes(b"a Mac's shadow file")
-    (root / "LICENSE.txt").touch()
-    assert len(folder(root).load().images) == len(FILES)
+HIDDEN = ["._3.jpg", ".hidden/1.jpg", "more/.thumbnails/a/2.png", "__MACOSX/._1.jpg", "more/@eaDir/1.jpg/SYNO.jpg",
+          ".ipynb_checkpoints/3.jpeg", "#recycle/4.jpg", "__MACOSX/faces/5.PNG"]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", HIDDEN)
+def test_shadow_files_and_thumbnails_are_left_out_and_counted(root, file):
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"no picture of its own")
+    loaded = folder(root).load()
+    assert len(loaded.images) == len(FILES)
+    assert loaded.note == "splits by the hash of names, 1 hidden files and thumbnails left out"
+
+
+@pytest.mark.parametrize("file", ["LICENSE.txt", "Thumbs.db", ".DS_Store", "desktop.ini", "more/list.csv", "7.jpg.md5"])
+def test_files_that_are_no_images_are_left_alone(root, file):
+    (root / file).write_bytes(b"text")
+    loaded = folder(root).load()
+    assert (len(loaded.images), loaded.note) == (len(FILES), "splits by the hash of names")
+
+
+@pytest.mark.parametrize("suffix", ["webp", "bmp", "TIF", "gif", "heic", "jfif"])
+def test_images_of_other_types_are_counted(root, suffix):
+    (root / f"90.{suffix}").write_bytes(b"")
+    loaded = folder(root).load()
+    assert len(loaded.images) == len(FILES)
+    assert "1 images of other types than .jpg, .jpeg, .png left out" in loaded.note
+
+
+@pytest.mark.parametrize("suffix", ["JPG", "Jpg", "JPEG", "jpeg", "PNG", "Png"])
+def test_spelling_of_suffixes_does_not_matter(root, suffix):
+    picture(root / f"90.{suffix}", 40, 40, seed=90)
+    assert len(folder(root).load().images) == len(FILES) + 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ü",
+        "数 据",
+        "a'b\"c",
+        "%s",
+        "-x",
+        "two\nlines",
+        "[1]",
+        "é".encode("latin-1").decode(errors="surrogateescape"),
+        "x" * 240,
+    ],
+)
+def test_any_file_name_is_read(root, name):
+    try:
+        picture(root / f"{name}.jpg", 40, 40, seed=90)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert len(folder(root).load().images) == len(FILES) + 1
+    assert len(folder(root).load().images) == len(FILES) + 1  # from the cache
+
+
+def test_linked_folders_are_followed(root, tmp_path):
+    picture(tmp_path / "elsewhere" / "a" / "90.jpg", 40, 40, seed=90)
+    picture(tmp_path / "further" / "91.jpg", 40, 40, seed=91)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "a" / "on").symlink_to(tmp_path / "further")
+    assert len(folder(root).load().images) == len(FILES) + 2
+
+
+@pytest.mark.parametrize("target", [".", "more", "..", "missing"])
+@pytest.mark.parametrize("link", ["again", "more/again"])
+def test_links_within_the_folder_repeat_nothing(root, target, link):
+    before = folder(root).load()
+    (root / link).symlink_to({"..": "..", "missing": "nowhere"}.get(target, str(root / target)))
+    after = folder(root).load()
+    assert after.sizes == before.sizes
+    assert after.fingerprint == before.fingerprint
+
+
+def test_folder_that_is_a_link_is_read(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    assert len(folder(tmp_path / "link").load().images) == len(FILES)
+
+
+def test_linked_images_are_read(root, tmp_path):
+    picture(tmp_path / "elsewhere.jpg", 40, 40, seed=90)
+    (root / "90.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    assert len(folder(root).load().images) == len(FILES) + 1
 
 
 def test_grey_images_are_in_three_channels_and_counted(root):
@@ -169,13 +250,63 @@ def test_image_that_is_too_small_or_not_square_is_named(root, size):
     assert_refused(folder(root), rf"/7\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "CMYK"])
 def test_image_of_a_mode_without_one_colour_a_pixel_is_refused(root, mode):
     path = root / ("7.png" if mode != "CMYK" else "7.jpg")
     Image.new(mode, (40, 40)).save(path)
     assert_refused(
-        folder(root), rf"/{path.name} is of Pillow's mode {mode}; allowed are RGB and L \(grey\), .*save it as RGB"
+        folder(root),
+        rf"/{path.name} is of Pillow's mode {mode}.*; allowed are RGB and L \(grey\), "
+        ".*save it as RGB",
     )
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1", "L", "RGB", "P with transparency", "RGB with transparency"])
+def test_image_with_one_colour_for_each_pixel_is_read_as_a_viewer_shows_it(root, mode):
+    shown = Image.new(
+        "L" if mode in ("1", "L", "LA") else "RGB", (40, 40), 255 if mode in ("1", "L", "LA") else (9, 200, 77)
+    )
+    options = {"transparency": 0 if mode[0] == "P" else (1, 2, 3)} if "with" in mode else {}
+    saved = shown.quantize(4, kmeans=1) if mode[0] == "P" else shown.convert(mode.split()[0])
+    if mode.startswith("P with"):
+        saved.putpalette([0, 0, 0, 9, 200, 77])
+        saved.paste(1, (0, 0, 40, 40))
+    (root / "7.jpg").unlink()
+    saved.save(root / "7.png", **options)
+    expected = np.asarray(shown.convert("RGB").resize((32, 32))).transpose(2, 0, 1)
+    assert expected.tobytes() in {image.tobytes() for image in folder(root).load().images}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_is_turned_as_its_exif_data_say(root, orientation, suffix):
+    stored = Image.fromarray(np.random.default_rng(5).integers(0, 255, (5, 5, 3), dtype=np.uint8)).resize((40, 40))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (root / "7.jpg").unlink()
+    stored.save(root / f"7.{suffix}", exif=exif, quality=95)
+    shown = ImageOps.exif_transpose(Image.open(root / f"7.{suffix}")).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.asarray(shown).transpose(2, 0, 1).tobytes() in {image.tobytes() for image in folder(root).load().images}
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*junk", b"no exif"])
+def test_damaged_exif_data_turn_nothing(root, exif):
+    whole = Image.open(root / "7.jpg").copy()
+    whole.save(root / "7.jpg", exif=exif, quality=95)
+    assert len(folder(root).load().images) == len(FILES)
+
+
+def test_image_that_is_turned_has_the_size_that_a_viewer_shows(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (41, 40)).save(root / "7.jpg", exif=exif)
+    assert_refused(folder(root), r"/7\.jpg has 40 × 41 pixels")
+
+
+def test_all_unusable_images_are_counted(root):
+    for file in ("7.jpg", "8.jpg", "more/1.PNG"):
+        picture(root / file, 31, 31)
+    assert_refused(folder(root), r"/7\.jpg has 31 × 31 pixels; .*; 2 more images cannot be used$")
 
 
 def test_colour_that_stands_for_transparency_is_refused(root):

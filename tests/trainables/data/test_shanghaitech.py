@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.io import loadmat, savemat
 
 from study.errors import InputError
@@ -237,3 +237,40 @@ def test_points_are_read_with_and_without_cell_number_and_compression(folder, do
     for info in (cell({"location": heads, "number": 2.0}), {"location": heads}):
         savemat(truth(folder), {"image_info": info}, do_compression=do_compression)
         assert ShanghaiTech(folder).load().train[0].heads.tolist() == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("image", ["IMG_1.JPG", "IMG_1.jpeg", "img_1.jpg"])
+@pytest.mark.parametrize("mat", ["GT_IMG_1.MAT", "gt_img_1.mat"])
+def test_spelling_of_file_names_does_not_matter(folder, image, mat):
+    before = ShanghaiTech(folder).load()
+    images = folder / "train_data" / "images"
+    (images / "IMG_1.jpg").rename(images / image)
+    truth(folder).rename(truth(folder).with_name(mat))
+    after = ShanghaiTech(folder).load()
+    assert np.array_equal(before.train[0].image, after.train[0].image)
+    assert np.array_equal(before.train[0].heads, after.train[0].heads)
+
+
+@pytest.mark.parametrize("second", ["IMG_01.jpg", "IMG_1.JPG", "IMG_1.jpeg"])
+def test_two_images_of_one_number_are_refused(folder, second):
+    shutil.copy(folder / "train_data" / "images" / "IMG_1.jpg", folder / "train_data" / "images" / second)
+    with pytest.raises(InputError, match="have the same number: remove one of them"):
+        ShanghaiTech(folder).load()
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_image_is_turned_as_its_exif_data_say_and_as_its_heads_were_marked(folder, orientation):
+    path = folder / "train_data" / "images" / "IMG_1.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(path).copy().save(path, exif=exif)
+    width, height = ImageOps.exif_transpose(Image.open(path)).size
+    assert ShanghaiTech(folder).load().train[0].image.shape == (3, height, width)
+
+
+@pytest.mark.parametrize("mode", ["CMYK"])
+def test_image_of_other_colours_is_refused(folder, mode):
+    path = folder / "train_data" / "images" / "IMG_1.jpg"
+    Image.open(path).convert(mode).save(path)
+    with pytest.raises(InputError, match=f"IMG_1.jpg is of Pillow's mode {mode}; allowed are RGB and L"):
+        ShanghaiTech(folder).load()

@@ -23,10 +23,14 @@ _CHECKSUM = "sha256"
 def get_cache_folder(kind: str) -> Path:
     """Return the folder for one kind of derived data, below $XDG_CACHE_HOME or ~/.cache; it may be deleted at any time.
 
-    A relative $XDG_CACHE_HOME is ignored. Source: XDG Base Directory Specification 0.8, basics.
+    A relative $XDG_CACHE_HOME is ignored.
+    Raises InputError for a user without a home. Source: XDG Base Directory Specification 0.8, basics.
     """
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy" / kind
+    try:
+        return (given if given.is_absolute() else Path.home() / ".cache") / "kdstudy" / kind
+    except RuntimeError:
+        raise InputError("this user has no home folder: give one for derived data in XDG_CACHE_HOME") from None
 
 
 def load_or_make(

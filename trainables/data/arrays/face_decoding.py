@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from study.errors import InputError
-from trainables.data.arrays.source_files import SourceFile, open_image
+from trainables.data.arrays.source_files import SourceFile, check_colours, open_image
 from trainables.data.arrays.splits import Pixels
 
 CLASSES = (
@@ -60,6 +60,7 @@ def _decode_image(path: str, size: int) -> Pixels:
             f"{path} has {file.width} × {file.height} pixels; allowed are squares of {size} pixels or more: "
             "copy it again from the archive, or give a smaller size"
         )
+    check_colours(file, path)
     return np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 

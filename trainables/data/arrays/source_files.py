@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from study.errors import InputError
+
+GREY = ("1", "L", "LA")
+"""Pillow's modes of grey images."""
+
+TURNED = (5, 6, 7, 8)
+"""EXIF orientations of images that are shown with width and height exchanged."""
+
+OPAQUE = 255
 
 
 class SourceFile(NamedTuple):
@@ -32,7 +41,7 @@ def stat_file(root: Path, file: str) -> SourceFile:
 
 
 def open_image(path: Path | str, header_only: bool = False) -> Image.Image:
-    """Open an image file and decode it, or its header only.
+    """Open an image file and decode it, turned as its EXIF orientation says; or its header only.
 
     Raises InputError if that fails. Changed bytes in the scan of a JPEG, which has no checksum, decode to other pixels
     without an error.
@@ -41,22 +50,36 @@ def open_image(path: Path | str, header_only: bool = False) -> Image.Image:
         file = Image.open(path)
         if not header_only:
             file.load()
+            ImageOps.exif_transpose(file, in_place=True)
     # which of these a damaged file raises depends on where the damage is
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be decoded ({error}): copy it again from the archive") from None
     return file
 
 
 def read_image_header(path: Path) -> tuple[int, int, bool]:
-    """Return width and height of an image in pixels, and True if it is grey.
+    """Return width and height of an image in pixels, as a viewer shows it, and True if it is grey.
 
-    Raises InputError if it cannot be opened, or is neither RGB nor grey without transparency.
+    Raises InputError if it cannot be opened, or does not have one colour for each pixel.
     """
     file = open_image(path, header_only=True)
-    if file.mode not in ("RGB", "L") or "transparency" in file.info:
-        transparency = ", with transparency" if "transparency" in file.info else ""
-        raise InputError(
-            f"{path} is of Pillow's mode {file.mode}{transparency}; allowed are RGB and L (grey), which alone have one "
-            "colour for each pixel: save it as RGB"
-        )
-    return file.width, file.height, file.mode == "L"
+    check_colours(file, path)
+    # not of PNG files, which Pillow would decode for it
+    is_turned = file.format != "PNG" and file.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+    width, height = (file.height, file.width) if is_turned else file.size
+    return width, height, file.mode in GREY
+
+
+def check_colours(file: Image.Image, path: Path | str) -> None:
+    """Raise InputError for an image without one colour of 8 bits for each pixel; a palette and opaque alpha are well.
+
+    Pillow would clip 16 bits, and viewers differ in what they show of CMYK and behind transparent pixels.
+    """
+    is_known = file.mode in (*GREY, "RGB", "P", "RGBA", "PA")
+    if is_known and (not file.has_transparency_data or file.convert("RGBA").getchannel("A").getextrema()[0] == OPAQUE):
+        return
+    transparency = ", with transparency" if is_known else ""
+    raise InputError(
+        f"{path} is of Pillow's mode {file.mode}{transparency}; allowed are RGB and L (grey), which alone have one "
+        "colour for each pixel: save it as RGB"
+    )

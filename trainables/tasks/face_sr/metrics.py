@@ -48,7 +48,7 @@ SSIM_WINDOW = 11
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Options of PSNR and SSIM, which differ between papers; luma and cut borders move PSNR by several dB.
+    """Options of PSNR and SSIM, in which papers differ: luma alone adds 1.3 dB for equal errors of all colours.
 
     RCAN and SRFBN report ScoreOptions("y", rounded=True, border=scale).
     """

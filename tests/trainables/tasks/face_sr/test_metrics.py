@@ -180,6 +180,13 @@ def test_published_options_of_rcan_and_srfbn_are_rounded_luma_without_borders():
     assert abs(found["psnr"] - plain["psnr"]) > 0.1, "so that a forgotten option would show"
 
 
+def test_luma_adds_decibels_for_equal_errors_of_all_colours():
+    # 219 of 255 steps: 20·log10(255/219)
+    target = torch.full((1, 3, 16, 16), 0.5)
+    found = {channel: scored(SrScores("cpu", ScoreOptions(channel)), target + 0.1, target) for channel in ("rgb", "y")}
+    assert found["y"]["psnr"] - found["rgb"]["psnr"] == pytest.approx(20 * math.log10(255 / 219), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
