@@ -25,6 +25,7 @@ def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[
     lines = [
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
+        *_warn_of_duplicates(inputs),
         *format_preparations(study.task.list_preparations(storage, study.plan)),
         "cells:",
     ]
@@ -43,6 +44,11 @@ def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[
         f"{at_most}{total * budget.epochs} epochs"
     )
     return lines
+
+
+def _warn_of_duplicates(inputs: Mapping[str, Any]) -> list[str]:
+    found = inputs.get("data", {}).get("duplicates")
+    return [f"images occur in more than one split: {found}"] if found else []
 
 
 def _warn_of_searches(study: Study) -> list[str]:

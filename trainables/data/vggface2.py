@@ -19,6 +19,7 @@ from trainables.data.arrays.face_sr import (
     SrSet,
     hash_to_fraction,
     load_sr_faces,
+    move_copies,
 )
 from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, find_disorder, lie_inside, read_rows
 from trainables.data.arrays.source_files import read_image_header, stat_file
@@ -35,6 +36,9 @@ factor of 0.3 to include the whole head."""
 HELD_OUT = 0.05
 """The share of people in the train folder whose faces are used for validation alone."""
 
+_SPLITTING = "copies of train moved from val"
+"""Part of the cache key: change it with the splits."""
+
 SMALLEST = 32
 """Least side of an image in pixels."""
 
@@ -43,8 +47,9 @@ SMALLEST = 32
 class VGGFace2:
     """The dataset from `root`, the folder VGGFace2 or its parent, as squares of `size` pixels.
 
-    Each split has the given number of faces, the first by the hash of their names; no two splits share a person. No
-    face is enlarged: smaller ones are left out, and the note of the loaded set counts them.
+    Each split has the given number of faces, the first by the hash of their names; no two splits share a person. Of
+    validation, faces with the pixels of a training face are moved there. No face is enlarged: smaller ones are left
+    out, and the note of the loaded set counts them.
     Raises InputError for an empty split and fewer than 32 pixels.
     """
 
@@ -95,7 +100,7 @@ def read_dataset(
     """
     tables = [_find_tables(folder, split) for split in ("train", "test")]
     listed = [stat_file(folder, str(path.relative_to(folder))) for _, *paths in tables for path in paths]
-    key = [sizes, held_out, *(list(file) for file in listed)]
+    key = [_SPLITTING, sizes, held_out, *(list(file) for file in listed)]
     return load_sr_faces(
         name, folder, key, size, lambda: _select_faces(folder, tables, size, sizes, held_out), complete
     )
@@ -118,13 +123,19 @@ def _select_faces(
     pool, test = (_FacePool(folder, each, size) for each in tables)
     ranked = sorted(pool.people, key=hash_to_fraction)
     val_people = set(ranked[: max(1, round(held_out * len(ranked)))])
-    splits = (
+    chosen = (
         pool.take([name for name in pool.boxes if _parse_person(name) not in val_people], sizes[0], "train"),
         pool.take([name for name in pool.boxes if _parse_person(name) in val_people], sizes[1], "val"),
-        test.take(test.boxes, sizes[2], "test"),
     )
-    notes = pool.describe_selection(), test.describe_selection()
-    return Selection(splits, "; ".join(note for note in notes if note))
+    held = test.take(test.boxes, sizes[2], "test")
+    train, val = move_copies(folder, *chosen, size)
+    if not val:
+        raise InputError(f"{folder}: all faces chosen for validation are copies of training faces; ask for more")
+    moved = sizes[1] - len(val)
+    copies = f"{moved:,} val {'face is a copy' if moved == 1 else 'faces are copies'} of train faces" if moved else ""
+    copies += " and moved to train" if moved else ""
+    notes = pool.describe_selection(), copies, test.describe_selection()
+    return Selection((train, val, held), "; ".join(note for note in notes if note))
 
 
 class _FacePool:

@@ -56,6 +56,24 @@ def expected(root, split, name, size=SIZE, crop=CROP):
     return TF.resize(face, [size, size], TF.InterpolationMode.BICUBIC, antialias=True).numpy().astype(int)
 
 
+def test_copy_of_a_training_face_in_validation_is_moved_to_train(root):
+    """The same photograph under another person's name, as label errors leave them."""
+    train, val, _ = choose_faces()
+    shutil.copy(image_path(root, "train", train[2]), image_path(root, "train", val[0]))
+    loaded = load(root)
+    assert loaded.sizes == (7, 1, 3)
+    assert "1 val face is a copy of train faces and moved to train" in loaded.note
+    assert np.array_equal(loaded.train.images[6], loaded.train.images[2])
+    assert not any(np.array_equal(loaded.val.images[0], image) for image in loaded.train.images)
+
+
+def test_validation_of_copies_alone_is_refused(root):
+    train, val, _ = choose_faces()
+    for name in val:
+        shutil.copy(image_path(root, "train", train[0]), image_path(root, "train", name))
+    assert_refused(vgg(root), "all faces chosen for validation are copies of training faces")
+
+
 def test_faces_are_the_first_by_the_hash_of_their_names(root):
     loaded = load(root)
     assert loaded.sizes == (6, 2, 3)

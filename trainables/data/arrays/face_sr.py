@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
-from trainables.data.arrays.duplicates import ImageHashes, load_hashes
+from trainables.data.arrays.duplicates import ImageHashes, hash_content, load_hashes
 from trainables.data.arrays.landmarks import Boxes, Crop, compute_component_boxes
 from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.source_files import open_image, stat_file
@@ -158,6 +159,22 @@ def _decode_photo(root: Path, photo: Photo, size: int) -> Pixels:
     face = open_image(root / photo.file).convert("RGB").crop(photo.crop)
     pixels = np.asarray(face.resize((size, size), Image.Resampling.BICUBIC))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def move_copies(root: Path, train: Sequence[Photo], val: Sequence[Photo], size: int) -> tuple[list[Photo], list[Photo]]:
+    """Return train and val with those photos of val in train that have the same pixels as one of train.
+
+    Photos are compared as they are decoded, cropped and resized. Raises InputError for a file that cannot be decoded.
+    """
+
+    def hash_photo(photo: Photo) -> bytes:
+        return hash_content(_decode_photo(root, photo, size)).tobytes()
+
+    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it decodes
+        known = set(threads.map(hash_photo, train))
+        is_copy = [content in known for content in threads.map(hash_photo, val)]
+    copies = [photo for photo, copied in zip(val, is_copy, strict=True) if copied]
+    return [*train, *copies], [photo for photo, copied in zip(val, is_copy, strict=True) if not copied]
 
 
 def hash_to_fraction(name: str) -> float:
