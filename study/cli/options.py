@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,9 @@ class RunOptions:
     def to_command(self) -> str:
         """Return the command that continues the study: without options that start another or hold for one run."""
         lasting = dataclasses.replace(self, fresh=False, allow_code_change=False)
-        return f"{RUN_COMMAND} {shlex.join(lasting.to_words())}"
+        # as it was typed: a study.py in the current folder hides the package from `python -m`
+        command = "kdstudy run" if Path(sys.argv[0]).name == "kdstudy" else RUN_COMMAND
+        return f"{command} {shlex.join(lasting.to_words())}"
 
 
 def format_words(values: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,6 @@ Exit codes: 0 done, 1 a cell could not be completed, 2 bad input, 3 stopped by a
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import click
 
 from study.cli.options import RunOptions, gpus_per_worker_option
 from study.cli.streams import EnduringCommand
+from study.cluster.this_machine import interrupt_on_end_signals
 from study.records.paths import DEFAULT_STORAGE
 from study.trackers.base import TRACKERS
 
@@ -98,8 +97,7 @@ The same command again continues where the last run ended, whatever ended it.
 def main(**values: Any) -> None:
     """Train and compare what the space file SPACE defines."""
     options = RunOptions(**values)
-    if threading.current_thread() is threading.main_thread():  # only there Python sets signals
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems end jobs by it: an interruption too
+    interrupt_on_end_signals()
     # imported late: --help need not wait for all that runs a study
     from study.cli.run_study import run_and_exit
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -127,9 +125,7 @@ def connect(address: str | None) -> None:
         _start(quiet)
     else:
         _join(address, quiet)
-    # replaces Ray's own handler: SIGTERM, as sent by batch systems, interrupts like Ctrl-C
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    this_machine.interrupt_on_end_signals()  # replaces Ray's own handler of SIGTERM
 
 
 def check_train_version() -> None:

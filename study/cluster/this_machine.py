@@ -9,9 +9,11 @@ import math
 import os
 import resource
 import secrets
+import signal
 import stat
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,17 @@ def list_start_options() -> dict[str, Any]:
     provide_token()
     folder = make_ray_folder()
     return {"num_cpus": count_cpus(), "_temp_dir": str(folder), **choose_object_store(folder)}
+
+
+def interrupt_on_end_signals() -> None:
+    """Let SIGTERM, as of batch systems, and SIGHUP, as of a closed terminal, interrupt this process like Ctrl-C.
+
+    A signal that is ignored, as under nohup, stays so. Only the main thread can set signals; in others nothing changes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
 
 
 def make_ray_folder() -> Path:

@@ -51,3 +51,14 @@ def test_former_names_of_options_are_rendered_as_the_present_ones() -> None:
 def test_command_that_continues_a_study_leaves_out_what_holds_for_one_run() -> None:
     options = parse(["toy.py", "--fresh", "--allow-code-change", "--trials", "4"])
     assert options.to_command() == "python -m study.run toy.py --trials 4"
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [("/venv/bin/kdstudy", "kdstudy run"), ("/x/study/run.py", "python -m study.run"), ("", "python -m study.run")],
+)
+def test_command_that_continues_is_of_the_kind_that_was_typed(
+    typed: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [typed, "run", "study.py"])
+    assert RunOptions(Path("study.py")).to_command() == f"{command} study.py"

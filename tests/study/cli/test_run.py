@@ -155,6 +155,7 @@ def test_finished_study_goes_on_with_more_trials_not_with_fewer_and_starts_besid
     assert "toy-3" in fresh.stdout
 
 
+@pytest.mark.slow
 def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
     folder.write(seconds=0.15)
     process = folder.start()
@@ -177,12 +178,15 @@ def folder_trials_ended(folder: Folder) -> dict[str, pd.Timestamp]:
     return dict(rows[rows.state.isin(["COMPLETE", "PRUNED"])].set_index("trial_id").ended)
 
 
-def test_ctrl_c_leaves_in_ten_seconds_with_all_rows_and_says_how_to_go_on(folder: Folder) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_ctrl_c_leaves_in_ten_seconds_with_all_rows_and_says_how_to_go_on(
+    folder: Folder, number: signal.Signals
+) -> None:
     folder.write(seconds=0.3)
     process = folder.start()
     wait_for(lambda: folder.epochs_recorded() > 3, process)
     sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert time.monotonic() - sent < 10
     assert process.returncode == 130
@@ -195,6 +199,7 @@ def test_ctrl_c_leaves_in_ten_seconds_with_all_rows_and_says_how_to_go_on(folder
     is_whole(folder)
 
 
+@pytest.mark.slow
 def test_lost_worker_is_not_the_trials_failure(folder: Folder) -> None:
     folder.write(seconds=0.3)
     process = folder.start()
@@ -238,6 +243,7 @@ study = Study(
 """
 
 
+@pytest.mark.slow
 def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -> None:
     """One process for all: what a failed trial leaves behind in it must not reach the next."""
     folder.space.write_text(FAILING)
@@ -284,6 +290,7 @@ study = Study(
 """
 
 
+@pytest.mark.slow
 def test_edited_helper_function_mixes_no_trials_without_a_word(folder: Folder) -> None:
     folder.space.write_text(OWN_LOSS)
     assert folder.run().returncode == 0

@@ -101,6 +101,7 @@ def test_interrupted_push_keeps_all_rows_that_were_on_s3(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """Of each table the eight segments become one here; there it is sent, and then the six that had arrived go."""
+    monkeypatch.setattr("study.records.segments.RETENTION_SECONDS", 0.0)
     here = copy()
     records, left = Records(here / "toy", ["val/accuracy"]), iter(range(steps))
     for number in range(3):

@@ -48,7 +48,7 @@ def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, cap
     def make(folder: Path) -> None:
         makers.append(threading.current_thread())
         started.set()
-        assert proceed.wait(20)
+        assert proceed.wait(120)
         fill(folder)
 
     def run() -> None:
@@ -56,13 +56,13 @@ def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, cap
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     threads[0].start()
-    assert started.wait(20)
+    assert started.wait(120)
     threads[1].start()
     while "waiting for another process" not in capsys.readouterr().err:
         assert threads[1].is_alive()
     proceed.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert makers == threads[:1]
     assert loaded == [tmp_path / "key"] * 2
 

@@ -123,19 +123,19 @@ def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, c
     def slow(portrait, resolution):
         calls.append(portrait.image.name)
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return decode(portrait, resolution)
 
     monkeypatch.setattr(face_arrays, "decode_portrait", slow)
     threads = [threading.Thread(target=lambda: loaded.append(load(root).fingerprint)) for _ in range(2)]
     threads[0].start()
-    assert begun.wait(20)
+    assert begun.wait(120)
     threads[1].start()
     while "waiting for another" not in (told := capsys.readouterr().err):
         assert threads[1].is_alive()
     go_on.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert len(loaded) == 2
     assert loaded[0] == loaded[1]
     assert len(calls) == 6
