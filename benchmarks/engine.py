@@ -90,13 +90,13 @@ class EndRecorder:
         """Do nothing: only ends are timed."""
 
     def finish_trial(self, trial: Trial, state: TrialState, reason: str) -> None:
-        self.ends.append((time.monotonic(), _read_resident_bytes()))
+        self.ends.append((time.monotonic(), read_resident_bytes()))
 
     def close(self) -> None:
         """Do nothing: no file is open."""
 
 
-def _read_resident_bytes() -> int:
+def read_resident_bytes() -> int:
     """Return this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
