@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ class _EnduringFile(io.FileIO):
         try:
             return super().write(content)  # type: ignore[arg-type]
         except OSError as error:
-            if error.errno not in GONE:
-                raise
             redirect_to_nothing(self.fileno())
+            if error.errno not in GONE:  # such as a full disk: the study continues, but the loss is no secret
+                with suppress(OSError):
+                    os.write(2, f"output cannot be written ({error.strerror}) and is dropped from here on\n".encode())
             return memoryview(content).nbytes  # type: ignore[arg-type]
 
 

@@ -75,6 +75,13 @@ def test_terminal_that_is_closed_ends_nothing(tmp_path) -> None:
     assert (tmp_path / "done").is_file()
 
 
+def test_full_disk_is_named_and_ends_nothing(tmp_path) -> None:
+    result = run('"$PY" -c "$CODE" "$DONE" > /dev/full', PRINT, tmp_path / "done")
+    assert result.returncode == 0
+    assert (tmp_path / "done").is_file()
+    assert "output cannot be written (No space left on device) and is dropped" in result.stderr
+
+
 def test_text_and_order_are_kept(tmp_path) -> None:
     result = run('"$PY" -c "$CODE" "$DONE"', PRINT.replace("2000", "3"), tmp_path / "done", PYTHONIOENCODING="utf-8")
     assert [line[:6] for line in result.stdout.splitlines()][:3] == ["line 0", "→ × − ", "rich …"]
