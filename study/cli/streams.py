@@ -24,6 +24,7 @@ class EnduringCommand(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         make_streams_endure()
+        require_current_folder()
         return super().main(*args, **kwargs)
 
 
@@ -32,6 +33,7 @@ class EnduringGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         make_streams_endure()
+        require_current_folder()
         return super().main(*args, **kwargs)
 
 
@@ -69,6 +71,15 @@ def make_streams_endure() -> None:
             buffer, stream.encoding, "backslashreplace", line_buffering=stream.isatty() or name == "stderr"
         )
         setattr(sys, name, enduring)
+
+
+def require_current_folder() -> None:
+    """Exit with code 2 where the current folder was deleted or may not be searched: most of Python then fails."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        click.echo(f"error: the current folder cannot be used ({error.strerror}): change to another one", err=True)
+        sys.exit(2)
 
 
 def open_missing_streams() -> None:

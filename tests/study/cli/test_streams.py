@@ -94,3 +94,16 @@ def test_system_without_locks_is_refused_in_one_line(module: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == "error: kdstudy runs on Linux and macOS; on Windows, install and run it in WSL 2\n"
+
+
+@pytest.mark.parametrize("words", [["study.run", "x.py"], ["study", "list"], ["study", "doctor"], ["study", "--help"]])
+def test_current_folder_that_is_gone_is_one_line(words: list[str], tmp_path) -> None:
+    code = 'mkdir gone && cd gone && rmdir ../gone && exec "$PY" -m ' + " ".join(words)
+    environment = {**os.environ, "PY": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        ["bash", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert (
+        result.stderr == "error: the current folder cannot be used (No such file or directory): change to another one\n"
+    )
