@@ -6,8 +6,8 @@ are left out: they are settings, which study/identity.py compares.
 
 The files are the space file, the modules that it imports from its own folder, and the installed packages `study` and
 `trainables`. Not covered are modules imported under a computed name, other installed packages (their versions are in
-study.json) and data files. Digests are taken when the space file is loaded: an edit while a study runs is detected by
-the next run.
+study.json) and data files. Files are read when the space file is loaded: an edit while a study runs is detected by the
+next run.
 
 This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can
 answer.
@@ -20,6 +20,7 @@ import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -54,22 +55,51 @@ class CodeVersion:
         return [name + (" (new)" if name not in earlier else " (gone)" * (name not in self.files)) for name in changed]
 
 
+@dataclass(frozen=True, eq=False)
+class _LazyDigests(Mapping[str, str]):
+    """Digests of files by name, computed from what the files contained when one is first needed.
+
+    Parsing 200 files takes half a second, which a dry run need not wait for.
+    """
+
+    user_files: Mapping[str, bytes]
+    package_files: Mapping[str, bytes]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        digests = {name: _digest_user_code(text) for name, text in self.user_files.items()}
+        return digests | {name: digest_code(text) for name, text in self.package_files.items()}
+
+    def __getitem__(self, name: str) -> str:
+        return self._digests[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._digests)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
 def read_code_version(space: Path) -> CodeVersion:
     """Return the version of the code that the study in this space file runs."""
-    files = {SPACE_FILE: _digest_user_code(space.read_bytes())}
+    user_files = {SPACE_FILE: space.read_bytes()}
     for path in find_sibling_modules(space):
-        files[path.relative_to(space.parent).as_posix()] = _digest_user_code(path.read_bytes())
-    for package in PACKAGES:
-        files |= digest_package(package)
-    return CodeVersion(files)
+        user_files[path.relative_to(space.parent).as_posix()] = path.read_bytes()
+    package_files = {name: text for package in PACKAGES for name, text in read_package(package).items()}
+    return CodeVersion(_LazyDigests(user_files, package_files))
 
 
 def digest_package(package: str) -> dict[str, str]:
     """Return the digests of an installed package's files by path from its parent folder; empty if it is missing."""
+    return {name: digest_code(text) for name, text in read_package(package).items()}
+
+
+def read_package(package: str) -> dict[str, bytes]:
+    """Return the files of an installed package by path from its parent folder; empty if it is missing."""
     spec = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     return {
-        path.relative_to(folder.parent).as_posix(): digest_code(path.read_bytes())
+        path.relative_to(folder.parent).as_posix(): path.read_bytes()
         for folder in folders
         for path in sorted(folder.rglob("*.py"))
     }

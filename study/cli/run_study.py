@@ -81,9 +81,7 @@ def _run(options: RunOptions) -> int:
     space, study = load_study(options, data.mirror.folder if data else given)
     storage = local_path(options.storage_path)
     fetch_artifacts(storage, study.task)
-    from study.execution.train_run import run_in_train_context
-
-    inputs = run_in_train_context(lambda: check_inputs(study, storage))
+    inputs = _check_inputs(study, storage)
     if options.fresh:
         fetch_study_names(storage)
         study = dataclasses.replace(study, name=find_unused_name(storage, study.name))
@@ -100,6 +98,19 @@ def _run(options: RunOptions) -> int:
         return _train_and_report(options, space, study, inputs, driver_options)
     except KeyboardInterrupt:  # here, for the command with the study's new name
         _exit_interrupted(options)
+
+
+def _check_inputs(study: Study, storage: Path) -> dict[str, Any]:
+    """Check data, teacher, students and losses; in Ray Train's context if they fail without it.
+
+    A loss may need the context, which trials have. Importing Ray Train takes a second, so it is tried without first.
+    """
+    try:
+        return check_inputs(study, storage)
+    except Exception:
+        from study.execution.train_run import run_in_train_context
+
+        return run_in_train_context(lambda: check_inputs(study, storage))
 
 
 def _resolve_options(

@@ -17,7 +17,14 @@ from rich.console import Console
 from study import code_version
 from study import driver as drive
 from study.cluster import software_check as installed
-from study.code_version import CodeVersion, digest_code, digest_package, find_sibling_modules, read_code_version
+from study.code_version import (
+    CodeVersion,
+    digest_code,
+    digest_package,
+    find_sibling_modules,
+    read_code_version,
+    read_package,
+)
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.preflight import DriverOptions
@@ -214,6 +221,16 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
 Edit = Callable[[Runs, pytest.MonkeyPatch], None]
 
 
+def test_version_is_that_of_the_files_when_they_were_read(tmp_path: Path) -> None:
+    space, helper = tmp_path / "space.py", tmp_path / "helper.py"
+    space.write_text("import helper\n")
+    helper.write_text("x = 1\n")
+    version, same = (read_code_version(space) for _ in range(2))
+    helper.write_text("x = 2\n")
+    assert version.digest == same.digest
+    assert read_code_version(space).list_changes(version.files) == ["helper.py"]
+
+
 def edit_function(runs: Runs, _: pytest.MonkeyPatch) -> None:
     runs.edit(runs.space, "return 1.0", "return -1.0")
 
@@ -227,12 +244,10 @@ def edit_helper(runs: Runs, _: pytest.MonkeyPatch) -> None:
 
 
 def edit_package(_: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def edited(package: str) -> dict[str, str]:
-        return digest_package(package) | (
-            {"trainables/tasks/simulated.py": "0" * 16} if package == "trainables" else {}
-        )
+    def edited(package: str) -> dict[str, bytes]:
+        return read_package(package) | ({"trainables/tasks/simulated.py": b"0"} if package == "trainables" else {})
 
-    monkeypatch.setattr(code_version, "digest_package", edited)
+    monkeypatch.setattr(code_version, "read_package", edited)
 
 
 EDITS = [(edit_function, "hf.py"), (edit_class, "hf.py"), (edit_helper, "helper.py")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -55,9 +57,20 @@ class Digits:
 
 def _read_digits() -> tuple[Pixels, Labels]:
     """Return all 1797 images (N, 1, 8, 8) and labels (N,), in the order of the official file."""
-    # imported late: it takes a second, which a space file that only names digits must not cost
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    rows = np.loadtxt(_find_file(), delimiter=",")  # (N, 65): the grey levels, then the label
     # grey levels 0 to 16 become 0 to 240, integers that fit a byte
-    return (bunch.images[:, None] * 15).astype(np.uint8), bunch.target.astype(np.int64)
+    return (rows[:, :64].reshape(-1, 1, 8, 8) * 15).astype(np.uint8), rows[:, 64].astype(np.int64)
+
+
+def _find_file() -> Path:
+    """Return scikit-learn's file, without importing scikit-learn, which takes a second.
+
+    Raises InputError if it is missing.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise InputError("the digits are read from scikit-learn, which is not installed: pip install scikit-learn")
+    file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        raise InputError(f"no digits: scikit-learn's file {file} is missing; install scikit-learn again")
+    return file

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from trainables.task import index_device
@@ -51,6 +50,9 @@ def find_label_order(confusions: npt.NDArray[np.int64]) -> dict[str, Any] | None
     own labels, however badly.
     Source of the assignment: Kuhn 1955.
     """
+    # imported late: it takes half a second, which commands that read no teacher's file need not wait for
+    from scipy.optimize import linear_sum_assignment
+
     true, predicted = linear_sum_assignment(-confusions)
     moved = true[true != predicted]
     support = confusions.sum(axis=1)
