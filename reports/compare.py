@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from reports.analysis.cross_study import StudentComparison, compare_studies
+from reports.analysis.cross_study import StudentComparison, compare_studies, pool_students
 from reports.figures.cross_study import DotPlot, make_dot_plot
 from reports.format.table import Table, to_text
 from reports.format.values import format_value, join_words, shorten
@@ -67,6 +67,8 @@ def make_report(studies: Sequence[StudyRecords]) -> StudiesReport:
     """Return the comparison of these studies, in the order given."""
     labels = make_labels([records.name for records in studies])
     compared, sections = compare_studies(studies), _make_sections(studies, labels)
+    pooled = pool_students(compared)
+    compared = (*compared, pooled) if pooled else compared
     return StudiesReport(
         names=tuple(records.name for records in studies),
         labels=labels,

@@ -57,10 +57,8 @@ def _pool(group: list[Contrast]) -> Contrast:
     why = next((one.not_judged for one in group if one.not_judged), "")
     known = [one for one in group if one.paired is not None]
     complete = len(known) == len(group) and not why
-    total = sum(len(one.differences) for one in known)
-    # weighted so that each student counts alike, whatever its number of seeds
-    parts = [np.array(one.differences) * total / (len(known) * len(one.differences)) for one in known]
-    differences = tuple(np.concatenate(parts).tolist()) if complete else ()
+    weighted = statistics.weight_alike([np.array(one.differences) for one in known]) if complete else np.array([])
+    differences = tuple(weighted.tolist())
     direction = known[0].paired.direction if known and known[0].paired else "max"
     return Contrast(
         arm=first.arm,

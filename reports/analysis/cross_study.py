@@ -8,42 +8,16 @@ Results on other data, of another metric or under another protocol are not compa
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import numpy as np
-from scipy import stats
+from typing import Any
 
 from reports.analysis import power, statistics
 from reports.analysis.comparison import compare_arms
-from reports.analysis.statistics import Direction, Interval, Mean, Verdict
+from reports.analysis.statistics import Direction, Mean, Verdict
+from reports.analysis.unpaired import Difference, Kind, compare_unpaired
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
-
-Kind = Literal["paired", "unpaired", "repeated"]
-
-MAX_PERMUTATIONS = 2**statistics.MAX_EXACT_PAIRS
-"""Largest number of ways to divide the runs between two studies that are all counted; beyond it, a random sample is."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A cell's mean in one study minus its mean in another."""
-
-    kind: Kind
-    """ "repeated" if both studies ran the same trials, so that no setting can have caused the difference."""
-    n: int
-    """Number of shared seeds; if unpaired, the number of runs in the study that has fewer."""
-    difference: float
-    interval: Interval | None
-    """BCa bootstrap if paired, else Welch's t; None if there are too few runs."""
-    p: float
-    """Before any correction."""
-    sd: float = 0.0
-    """Sample standard deviation of paired differences; 0 if unpaired."""
 
 
 @dataclass(frozen=True)
@@ -124,45 +98,6 @@ def _describe_measure(records: StudyRecords) -> str:
     return ", ".join(f"{name} {value}" for name, value in measure.items()) or "the metric's usual one"
 
 
-def compare_unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Compare independent runs by the two-sided permutation test of mean(a) − mean(b).
-
-    p is the share of all ways to divide the same runs between both sides whose difference of means is at least as
-    large. Like the sign-flip test, it assumes no distribution. With n runs on each side, p is at least 2/C(2n, n).
-    Source: Pitman 1937, "Significance tests which may be applied to samples from any populations", I.
-    """
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    difference, n = float(x.mean() - y.mean()), min(len(x), len(y))
-    if n < 2:
-        return Difference("unpaired", n, difference, None, 1.0)
-    largest = max(abs(x).max(), abs(y).max()) or 1.0
-    ways = math.comb(len(x) + len(y), len(x))
-    test = stats.permutation_test(
-        (x / largest, y / largest),
-        _difference_of_means,
-        vectorized=True,
-        n_resamples=ways if ways <= MAX_PERMUTATIONS else statistics.RESAMPLES,
-        batch=10_000,
-        rng=np.random.default_rng(0),
-    )
-    return Difference("unpaired", n, difference, _welch_interval(x, y), float(test.pvalue))
-
-
-def _difference_of_means(x: Any, y: Any, axis: int) -> Any:
-    """Return the difference for values in [−1, 1], rounded so that sums in another order give the same value."""
-    return np.round(x.mean(axis=axis) - y.mean(axis=axis), 9)
-
-
-def _welch_interval(x: Any, y: Any) -> Interval:
-    """Return the 95 % interval for unequal variances. Source: Welch 1947."""
-    if np.ptp(x) == np.ptp(y) == 0:
-        return Interval(float(x.mean() - y.mean()), float(x.mean() - y.mean()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about equal values on one side, which are valid
-        found = stats.ttest_ind(x, y, equal_var=False).confidence_interval()
-    return Interval(float(found.low), float(found.high))
-
-
 def _list_cells(index: int, records: StudyRecords) -> dict[tuple[str, str], CellResult]:
     """Return a study's cells by student and arm."""
     metric, direction = records.get_metric(records.test_metric), records.get_direction(records.test_metric)
@@ -177,11 +112,45 @@ def _compare_cells(name: str, cells: Iterable[list[CellResult]], studies: Sequen
     rows = [
         row for cell in cells for row in (cell[0], *(_compare_row(name, row, cell[0], studies) for row in cell[1:]))
     ]
+    return StudentComparison(name, _judge(rows))
+
+
+def _judge(rows: list[CellResult]) -> tuple[CellResult, ...]:
+    """Return the rows of one table with corrected p values and verdicts."""
     judged = [index for index, row in enumerate(rows) if row.judged]
     adjusted = statistics.adjust_by_holm([found.p if (found := rows[index].difference) else 1.0 for index in judged])
     for index, p in zip(judged, adjusted, strict=True):
         rows[index] = _add_verdict(rows[index], p, len(judged))
-    return StudentComparison(name, tuple(rows))
+    return tuple(rows)
+
+
+def pool_students(students: Sequence[StudentComparison]) -> StudentComparison | None:
+    """Return each arm's differences over all students at once; None if no arm is paired by seed in two of them.
+
+    Pairs share student and seed; each student counts alike, whatever its number of seeds.
+    """
+    groups: dict[tuple[str, int], list[tuple[CellResult, CellResult]]] = {}
+    for student in students:
+        firsts = {row.arm: row for row in student.rows if row.versus is None}
+        for row in student.rows:
+            if row.difference and row.difference.kind == "paired":
+                groups.setdefault((row.arm, row.study), []).append((row, firsts[row.arm]))
+    shared = [pairs for pairs in groups.values() if len(pairs) > 1]
+    if not shared:
+        return None
+    rows = {pairs[0][0].arm: replace(pairs[0][1], values={}, mean=None) for pairs in shared}
+    pooled = [row for arm, first in rows.items() for row in (first, *(_pool(p) for p in shared if p[0][0].arm == arm))]
+    return StudentComparison("all students", _judge(pooled))
+
+
+def _pool(pairs: list[tuple[CellResult, CellResult]]) -> CellResult:
+    parts = []
+    for row, first in pairs:
+        seeds = sorted(row.values.keys() & first.values.keys())
+        parts.append(statistics.subtract_paired([row.values[s] for s in seeds], [first.values[s] for s in seeds]))
+    found = statistics.summarize_differences(statistics.weight_alike(parts), pairs[0][0].direction)
+    difference = Difference("paired", found.n, found.difference, found.interval, found.p, found.sd)
+    return replace(pairs[0][0], values={}, mean=None, mixed="", difference=difference)
 
 
 def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequence[StudyRecords]) -> CellResult:

@@ -124,6 +124,12 @@ def subtract_paired(a: Sequence[float], b: Sequence[float]) -> NDArray[np.float6
     return np.where(np.isclose(x, y, rtol=0, atol=TIE * np.maximum(np.abs(x), np.abs(y))), 0.0, x - y)
 
 
+def weight_alike(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return all values, scaled so that their mean is the mean of the groups' means."""
+    total = sum(map(len, groups))
+    return np.concatenate([group * total / (len(groups) * len(group)) for group in groups])
+
+
 def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
     """Return the bias-corrected and accelerated bootstrap interval of the mean; None below three values.
 

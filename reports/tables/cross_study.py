@@ -75,7 +75,7 @@ def _make_row(row: CellResult, shared: Metric, labels: Sequence[str]) -> tuple[s
     own = f" ({metric.label})" if row.mean and metric.name != shared.name else ""
     mean = format_mean(metric, row.mean) + own
     difference = format_difference(metric, found.difference, found.interval) if found else "–"
-    n = str(row.mean.n if row.mean else 0)
+    n = str(row.mean.n) if row.mean else "–" if row.difference else "0"
     unjudged = f"not judged: {row.not_judged}" if row.not_judged else "–"
     verdict = "not comparable" if row.incomparable else row.verdict or unjudged
     arm = row.arm if row.versus is None else ""

@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class EnduringCommand(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         make_streams_endure()
+        require_current_folder()
         return super().main(*args, **kwargs)
 
 
@@ -31,6 +33,7 @@ class EnduringGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         make_streams_endure()
+        require_current_folder()
         return super().main(*args, **kwargs)
 
 
@@ -41,9 +44,10 @@ class _EnduringFile(io.FileIO):
         try:
             return super().write(content)  # type: ignore[arg-type]
         except OSError as error:
-            if error.errno not in GONE:
-                raise
             redirect_to_nothing(self.fileno())
+            if error.errno not in GONE:  # such as a full disk: the study continues, but the loss is no secret
+                with suppress(OSError):
+                    os.write(2, f"output cannot be written ({error.strerror}) and is dropped from here on\n".encode())
             return memoryview(content).nbytes  # type: ignore[arg-type]
 
 
@@ -67,6 +71,15 @@ def make_streams_endure() -> None:
             buffer, stream.encoding, "backslashreplace", line_buffering=stream.isatty() or name == "stderr"
         )
         setattr(sys, name, enduring)
+
+
+def require_current_folder() -> None:
+    """Exit with code 2 where the current folder was deleted or may not be searched: most of Python then fails."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        click.echo(f"error: the current folder cannot be used ({error.strerror}): change to another one", err=True)
+        sys.exit(2)
 
 
 def open_missing_streams() -> None:

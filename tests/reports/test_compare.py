@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reports.analysis import statistics
-from reports.analysis.cross_study import StudentComparison, compare_studies, compare_unpaired, explain_incomparable
+from reports.analysis.cross_study import StudentComparison, compare_studies, explain_incomparable
+from reports.analysis.unpaired import compare_unpaired
 from reports.compare import main, make_report, render_page
 from reports.figures.cross_study import make_dot_plot
 from reports.load import load_study
@@ -70,6 +71,26 @@ def test_shared_seeds_are_compared_in_pairs_as_within_a_study(make: Make) -> Non
     assert found.difference.interval.low == pytest.approx(oracle.interval.low if oracle.interval else math.nan)
     assert found.difference.p == pytest.approx(2 / 2**8)
     assert found.verdict == "better"
+
+
+def test_arms_are_judged_over_all_students_at_once(make: Make) -> None:
+    writers = [make("a"), make("b")]
+    for writer in writers:
+        writer.students = ["resnet8", "resnet20"]
+        writer.trials.clear(), writer.epochs.clear()
+        writer.fill()
+    for number, row in enumerate(writers[1].trials):
+        row["trial_id"] = f"b{number:011d}"
+        if row["phase"] == "confirm" and row["arm"] == "DKD":
+            row["test/accuracy"] += 0.002 if row["student"] == "resnet8" else 0.004
+    writers[1].epochs.clear()
+    found = make_report([load_study(writer.write()) for writer in writers])
+    assert [student.name for student, _, _ in found.students] == ["resnet8", "resnet20", "all students"]
+    pooled = row_of(found.students[-1][0], "DKD")
+    assert (pooled.difference.kind, pooled.difference.n) == ("paired", 16)
+    assert pooled.difference.difference == pytest.approx(0.003)
+    assert pooled.difference.p == 2 / 2**16
+    assert "all students. " in found.answers[-1]
 
 
 def test_pairs_are_matched_by_seed_whatever_the_order_of_rows(make: Make) -> None:

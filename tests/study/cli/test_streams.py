@@ -75,6 +75,13 @@ def test_terminal_that_is_closed_ends_nothing(tmp_path) -> None:
     assert (tmp_path / "done").is_file()
 
 
+def test_full_disk_is_named_and_ends_nothing(tmp_path) -> None:
+    result = run('"$PY" -c "$CODE" "$DONE" > /dev/full', PRINT, tmp_path / "done")
+    assert result.returncode == 0
+    assert (tmp_path / "done").is_file()
+    assert "output cannot be written (No space left on device) and is dropped" in result.stderr
+
+
 def test_text_and_order_are_kept(tmp_path) -> None:
     result = run('"$PY" -c "$CODE" "$DONE"', PRINT.replace("2000", "3"), tmp_path / "done", PYTHONIOENCODING="utf-8")
     assert [line[:6] for line in result.stdout.splitlines()][:3] == ["line 0", "→ × − ", "rich …"]
@@ -87,3 +94,16 @@ def test_system_without_locks_is_refused_in_one_line(module: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == "error: kdstudy runs on Linux and macOS; on Windows, install and run it in WSL 2\n"
+
+
+@pytest.mark.parametrize("words", [["study.run", "x.py"], ["study", "list"], ["study", "doctor"], ["study", "--help"]])
+def test_current_folder_that_is_gone_is_one_line(words: list[str], tmp_path) -> None:
+    code = 'mkdir gone && cd gone && rmdir ../gone && exec "$PY" -m ' + " ".join(words)
+    environment = {**os.environ, "PY": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        ["bash", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert (
+        result.stderr == "error: the current folder cannot be used (No such file or directory): change to another one\n"
+    )

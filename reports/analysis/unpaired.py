@@ -1,0 +1,76 @@
+"""Differences between runs of two studies: paired where they share seeds, else by a permutation test."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from reports.analysis import statistics
+from reports.analysis.statistics import Interval
+
+Kind = Literal["paired", "unpaired", "repeated"]
+
+MAX_PERMUTATIONS = 2**statistics.MAX_EXACT_PAIRS
+"""Largest number of ways to divide the runs between two studies that are all counted; beyond it, a random sample is."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A cell's mean in one study minus its mean in another."""
+
+    kind: Kind
+    """ "repeated" if both studies ran the same trials, so that no setting can have caused the difference."""
+    n: int
+    """Number of shared seeds; if unpaired, the number of runs in the study that has fewer."""
+    difference: float
+    interval: Interval | None
+    """BCa bootstrap if paired, else Welch's t; None if there are too few runs."""
+    p: float
+    """Before any correction."""
+    sd: float = 0.0
+    """Sample standard deviation of paired differences; 0 if unpaired."""
+
+
+def compare_unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Compare independent runs by the two-sided permutation test of mean(a) − mean(b).
+
+    p is the share of all ways to divide the same runs between both sides whose difference of means is at least as
+    large. Like the sign-flip test, it assumes no distribution. With n runs on each side, p is at least 2/C(2n, n).
+    Source: Pitman 1937, "Significance tests which may be applied to samples from any populations", I.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    difference, n = float(x.mean() - y.mean()), min(len(x), len(y))
+    if n < 2:
+        return Difference("unpaired", n, difference, None, 1.0)
+    largest = max(abs(x).max(), abs(y).max()) or 1.0
+    ways = math.comb(len(x) + len(y), len(x))
+    test = stats.permutation_test(
+        (x / largest, y / largest),
+        _difference_of_means,
+        vectorized=True,
+        n_resamples=ways if ways <= MAX_PERMUTATIONS else statistics.RESAMPLES,
+        batch=10_000,
+        rng=np.random.default_rng(0),
+    )
+    return Difference("unpaired", n, difference, _welch_interval(x, y), float(test.pvalue))
+
+
+def _difference_of_means(x: Any, y: Any, axis: int) -> Any:
+    """Return the difference for values in [−1, 1], rounded so that sums in another order give the same value."""
+    return np.round(x.mean(axis=axis) - y.mean(axis=axis), 9)
+
+
+def _welch_interval(x: Any, y: Any) -> Interval:
+    """Return the 95 % interval for unequal variances. Source: Welch 1947."""
+    if np.ptp(x) == np.ptp(y) == 0:
+        return Interval(float(x.mean() - y.mean()), float(x.mean() - y.mean()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about equal values on one side, which are valid
+        found = stats.ttest_ind(x, y, equal_var=False).confidence_interval()
+    return Interval(float(found.low), float(found.high))
