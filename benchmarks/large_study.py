@@ -100,8 +100,8 @@ def main(quick: bool, trials: int, cells: int) -> None:
         (ends[stop][0] - ends[start][0]) / tenth for start, stop in itertools.pairwise(range(0, len(ends), tenth))
     ]
     memory = (ends[-1][1] - ends[tenth][1]) / (len(ends) - 1 - tenth)
-    print(format_table([["tenth", *map(str, range(1, len(seconds) + 1))],
-                        ["processor time per trial, ms", *(f"{1000 * value:.1f}" for value in seconds)]]) + "\n")  # fmt: skip
+    numbers, costs = map(str, range(1, len(seconds) + 1)), (f"{1000 * value:.1f}" for value in seconds)
+    print(format_table([["tenth", *numbers], ["processor time per trial, ms", *costs]]) + "\n")
     print(format_result("last_over_first", [seconds[-1] / seconds[0]], "x"))
     print(format_result("memory_by_trial", [memory / 1024], "KiB"))
     print(format_result("show_seconds", [show], "s"))
