@@ -83,9 +83,9 @@ SIGN_NULLS = tuple(
 )
 """Null studies of the sign test: neither arm is better on most seeds."""
 MARGINS = tuple(
-    Design(f"margin_{effect}_{seeds}".replace(".", "").replace("-", "minus_"), "normal", 1, seeds, effect, margin=1.5)
+    Design(f"margin_{seeds}_{outcome}", "normal", 1, seeds, effect, margin=1.5)
     for seeds in (8, 12)
-    for effect in (-1.5, 0.0)
+    for outcome, effect in (("wrong", -1.5), ("found", 0.0))
 )
 """Studies whose arm is exactly as much worse as the margin, of which at most 5 % may be called not worse, or equal."""
 

@@ -117,7 +117,7 @@ def connect(address: str | None) -> None:
     check_train_version()
     check_unconnected()
     environment = {
-        "env_vars": WORKER_ENVIRONMENT,
+        "env_vars": dict(WORKER_ENVIRONMENT),  # Ray adds the hook
         "worker_process_setup_hook": make_path_hook(is_local=address is None),
     }
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from reports.build import build
-from reports.figures import comparison as figures
 from tests.reports.fake_study import METRICS, Writer
 from tests.reports.page.browser import CHROMIUM, visit
 
@@ -35,11 +34,13 @@ TEXT = "document.body.innerText"
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
 TICKS = "[...document.querySelectorAll('.xtick text')].map((tick) => getComputedStyle(tick).fill)"
 
+TEACHER_DISTANCE = "train/teacher_distance"
+
 
 @pytest.fixture
 def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page of a study with a hostile arm name, with all figures."""
-    metrics = {**METRICS, "val/loss": "min", figures.TEACHER_DISTANCE: "min"}
+    metrics = {**METRICS, "val/loss": "min", TEACHER_DISTANCE: "min"}
     monkeypatch.setattr("tests.reports.fake_study.METRICS", metrics)
     monkeypatch.setattr("tests.reports.fake_study.TRIALS", 48)
     losses = {f"alpha {a}": {"is": "KD", "alpha": a} for a in (0.1, 0.3, 0.5)}
@@ -51,7 +52,7 @@ def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
         if row["phase"] == "search" and row["state"] == "COMPLETE":
             row["val/loss"] = row["val/accuracy"] + row["number"] % 3
     for row in writer.epochs:
-        row[figures.TEACHER_DISTANCE] = 1.0 / row["epoch"]
+        row[TEACHER_DISTANCE] = 1.0 / row["epoch"]
     return build(writer.write())
 
 

@@ -454,7 +454,7 @@ def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: 
     assert resumed.returncode == 0, resumed.stderr
     after = standing.read_status(runs / "toy")
     assert after.state == "finished"
-    assert after.command == "python -m study.run toy.py --max-concurrent 2 --trials 4"
+    assert after.command == "python -m study.run toy.py --trials 4 --max-concurrent 2"
     assert after.cells[1].searched == 4
 
 
