@@ -239,6 +239,8 @@ def test_study_waits_for_nodes_that_an_autoscaler_may_add_and_asks_for_them(
         demand = get_cluster_status(cluster.address).resource_demands.placement_group_demand
         return [bundle.bundle["CPU"] for group in demand for bundle in group.bundles_by_count]
 
+    # in another home the token is elsewhere, which the cluster wants if a test of this process has set one
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
     monkeypatch.setenv("HOME", str(folder.path))
     process = folder.start(*options)
     wait_for(lambda: asked() == [1.0, 1.0], process, 120)
