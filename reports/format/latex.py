@@ -14,7 +14,7 @@ _SYMBOLS = {
     **{sign: f"${sign}$" for sign in "<>|"},
     # after the end of a row, LaTeX reads these as options of the row
     **{sign: f"{{{sign}}}" for sign in "[]*"},
-    '"': "''",  # a command in several languages of babel
+    '"': "{''}",  # itself a command in several languages of babel; in braces, next to an apostrophe
     "–": r"\textendash{}", "—": r"\textemdash{}", "…": r"\dots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
     "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$",
     "≈": r"$\approx$", "→": r"$\to$", "∞": r"$\infty$", "°": r"$^{\circ}$", "§": r"\S{}", "µ": r"$\mu$",

@@ -10,7 +10,7 @@ from reports.format.latex import escape_latex
 from reports.format.table import Table, make_file_stem, make_file_stems, to_csv, to_markdown, to_tex, to_text
 
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
-BACK = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "''": '"', "-{}-": "--"}
+BACK = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", "{''}": '"', "-{}-": "--"}
 BACK |= {f"\\{sign}": sign for sign in "&%$#_{}"} | {f"${sign}$": sign for sign in "<>|"}
 BACK |= {f"{{{sign}}}": sign for sign in "[]*"}
 TOKEN = re.compile("|".join(re.escape(token) for token in sorted(BACK, key=len, reverse=True)) + "|[^\\\\{}$&#^_~%<>|]")

@@ -189,8 +189,11 @@ def test_teacher_that_was_lost_and_cut_off_while_made_again_is_made_from_the_sta
 
 
 @pytest.mark.parametrize("table", ["trials", "epochs"])
-def test_study_mended_after_lost_rows_is_read_back_as_it_ended(tmp_path: Path, table: str) -> None:
+def test_study_mended_after_lost_rows_is_read_back_as_it_ended(
+    tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As after deleting a damaged segment, whichever it was: what is trained again is recorded out of order."""
+    monkeypatch.setattr("study.records.segments.RETENTION_SECONDS", 0.0)
     drive(open_coordinator(toy(), tmp_path / "whole"), tmp_path / "whole")
     for path in sorted((tmp_path / "whole" / "toy" / table).glob("*.parquet")):
         folder = tmp_path / path.name
