@@ -6,6 +6,7 @@ Ray is imported inside the functions that need it: its import takes seconds, whi
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,8 +177,9 @@ def _train(
             coordinator.interrupt(stopped)
             return stopped
     finally:
+        interrupted = isinstance(sys.exception(), KeyboardInterrupt)
         cluster.disconnect()
-        coordinator.writer.records.delete_merged()
+        coordinator.writer.records.delete_merged(wait=not interrupted)
 
 
 @contextmanager

@@ -137,10 +137,10 @@ class Records:
         self.epochs.compact()
         self.trials.compact()
 
-    def delete_merged(self) -> None:
-        """Delete the segments that merges left, once readers had the time to open them."""
+    def delete_merged(self, wait: bool = True) -> None:
+        """Delete the segments that merges left; with `wait`, once readers had the time to open them."""
         age = min(self.epochs.count_seconds_since_merge(), self.trials.count_seconds_since_merge())
-        time.sleep(max(0.0, LAST_RETENTION_SECONDS - age))
+        time.sleep(max(0.0, LAST_RETENTION_SECONDS - age) if wait else 0.0)
         self.epochs.delete_merged(0)
         self.trials.delete_merged(0)
 
