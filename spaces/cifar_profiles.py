@@ -38,7 +38,7 @@ def make_profiles(
             task=digits_task(),
             students=(ResNet(8, width=4),),
             arms=arms,
-            budget=Budget(trials=12, epochs=25, seeds=8),
+            budget=Budget(trials=12, epochs=25, seeds=10),
             stopping=SuccessiveHalving(min_epochs=8),
             assumptions=(*assumptions, DIGITS_ASSUMPTION),
         )

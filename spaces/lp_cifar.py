@@ -1,6 +1,6 @@
 """Does logits pruning help DKD, as published and with its schedule searched?
 
-    python -m study.run spaces/lp_cifar.py                                              100 s on 2 cores
+    python -m study.run spaces/lp_cifar.py                                              2 minutes on 2 cores
     python -m study.run spaces/lp_cifar.py --profile cifar10 --data-dir PATH            a night on 2 cores
     python -m study.run spaces/lp_cifar.py --profile paper --data-dir PATH              a GPU and a night
 
@@ -12,7 +12,7 @@ whose temperature and beta were searched by as many trials, so that a difference
 `embedded` needs no download: on 400 of scikit-learn's digits a ResNet-14 is 4 to 5 points better than a ResNet-8 of a
 quarter of its width. Of 10 classes LP prunes 1 to 4, of CIFAR-100's 13 to 40: this profile tests the machinery and
 shows what verdicts look like, but is no evidence about the paper. Eight seeds are the fewest that can decide five
-comparisons (2/2⁸ · 5 < 0.05).
+comparisons (2/2⁸ · 5 < 0.05); it uses ten.
 `cifar10` is CIFAR-10 with a teacher that a laptop can train, ResNet-20 to ResNet-8; with --trials 2 --epochs 1 --seeds
 2 it runs in minutes. `paper` is P1's protocol: CIFAR-100, ResNet-110 to ResNet-8 and -20, 80 epochs; where the paper
 gives no optimiser settings, the field's reference recipe is used. Two more arms follow what else the paper's text
