@@ -153,5 +153,8 @@ def _is_at_edge(value: Any, domain: Mapping[str, Any]) -> bool:
     low, high, value = float(domain["low"]), float(domain["high"]), float(value)
     if kind == "Integer":
         return high - low >= FEW_VALUES and value in (low, high)
+    share_of_one = (low, high) == (0, 1)
+    if low == 0:  # a bound by nature, as of weights and shares: nothing lies beyond
+        return not share_of_one and value / high > 1 - EDGE
     low, high, value = (math.log(x) for x in (low, high, value)) if domain.get("log") else (low, high, value)
     return not EDGE <= (value - low) / (high - low) <= 1 - EDGE

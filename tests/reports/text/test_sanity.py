@@ -94,7 +94,15 @@ def searching(writer: Writer, **domain: object) -> Writer:
 
 @pytest.mark.parametrize(
     ("low", "high", "log", "at_edge"),
-    [(1, 20, False, False), (1, 5.3, False, True), (5.2, 20, False, True), (1, 5.5, True, False), (1, 5.3, True, True)],
+    [
+        (1, 20, False, False),
+        (1, 5.3, False, True),
+        (5.2, 20, False, True),
+        (1, 5.5, True, False),
+        (1, 5.3, True, True),
+        (0, 5.3, False, True),
+        (0, 500, False, False),
+    ],
 )
 def test_a_search_that_ends_at_the_edge_is_named(
     writer: Writer, low: float, high: float, log: bool, at_edge: bool
