@@ -1,6 +1,6 @@
 """Does a data-adaptive temperature help DKD, as published and with its shares and changes searched?
 
-    python -m study.run spaces/dat_cifar.py                                             100 s on 2 cores
+    python -m study.run spaces/dat_cifar.py                                             2 minutes on 2 cores
     python -m study.run spaces/dat_cifar.py --profile cifar10 --data-dir PATH           a night on 2 cores
     python -m study.run spaces/dat_cifar.py --profile paper --data-dir PATH             a GPU and a night
 

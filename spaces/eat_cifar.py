@@ -1,6 +1,6 @@
 """Does an epoch-adaptive temperature help DKD, as published and with its schedule searched?
 
-    python -m study.run spaces/eat_cifar.py                                             100 s on 2 cores
+    python -m study.run spaces/eat_cifar.py                                             2 minutes on 2 cores
     python -m study.run spaces/eat_cifar.py --profile cifar10 --data-dir PATH           a night on 2 cores
     python -m study.run spaces/eat_cifar.py --profile paper --data-dir PATH             a GPU and a night
 

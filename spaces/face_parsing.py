@@ -1,6 +1,6 @@
 """Does rescaling the student's logits to the teacher's spread at each pixel help face parsing, over plain distillation?
 
-    python -m study.run spaces/face_parsing.py                                          5 minutes on 2 cores
+    python -m study.run spaces/face_parsing.py                                          6 minutes on 2 cores
     python -m study.run spaces/face_parsing.py --profile paper --data-dir PATH          GPUs and a week
 
 Logit distribution transformation (LDT) standardises a student's logits over the classes at each pixel, multiplies them

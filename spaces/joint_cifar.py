@@ -1,6 +1,6 @@
 """Do EAT, DAT and LP together help DKD, and do settings searched over three base losses beat the published ones?
 
-    python -m study.run spaces/joint_cifar.py                                           100 s on 2 cores
+    python -m study.run spaces/joint_cifar.py                                           2 minutes on 2 cores
     python -m study.run spaces/joint_cifar.py --profile cifar10 --data-dir PATH         a night on 2 cores
     python -m study.run spaces/joint_cifar.py --profile paper --data-dir PATH           a GPU and a night
 
