@@ -1,17 +1,48 @@
-"""The lines of --dry-run before its estimate."""
+"""What --dry-run says of searches: spaces with few points, arms that are tuned alone, schedules that delay stopping."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+from study import Arm, Budget, choice, integer, uniform
 from study.cli.plan import format_plan
-from tests.study.toy import toy
+from study.engine.cell import CellProgress
+from study.study import Study
+from tests.study.toy import BASELINE, open_coordinator, toy
+from trainables import SimulatedLoss, Staircase
+
+FEW = SimulatedLoss(x=choice(0.1, 0.5), y=Staircase(0.1, 0.6, stages=integer(1, 3)))
 
 
-def test_images_in_several_splits_are_named_before_anything_is_trained(tmp_path: Path) -> None:
-    found = "3 of 100 test images occur in training or validation"
-    lines = format_plan(toy(), {"data": {"name": "faces", "duplicates": found}}, tmp_path)
-    assert lines[1:3] == ["data: faces", f"images occur in more than one split: {found}"]
-    assert not [
-        line for line in format_plan(toy(), {"data": {"name": "faces", "duplicates": ""}}, tmp_path) if "split" in line
-    ]
+def plan(study: Study, tmp_path: Path) -> str:
+    return "\n".join(format_plan(study, {}, tmp_path))
+
+
+def with_trials(loss: SimulatedLoss, trials: int) -> Study:
+    arms = (BASELINE, Arm("few", loss))
+    return dataclasses.replace(toy(arms), budget=Budget(trials=trials, epochs=4, seeds=2))
+
+
+def test_space_with_fewer_points_than_trials_is_named_and_tried_point_by_point(tmp_path: Path) -> None:
+    study = with_trials(FEW, trials=20)
+    assert "few has 6 distinct points to search, fewer than 20 trials: each is tried once" in plan(study, tmp_path)
+    (cell,) = (cell for cell in open_coordinator(study, tmp_path).cells.values() if cell.cell.arm.is_searched)
+    assert isinstance(cell, CellProgress)
+    points = [tuple(sorted(cell.propose()[1].items())) for _ in range(cell.trials)]
+    assert len(points) == len(set(points)) == 6
+
+
+def test_space_with_more_points_than_trials_is_not_named(tmp_path: Path) -> None:
+    assert "distinct points" not in plan(with_trials(FEW, trials=6), tmp_path)
+    assert "distinct points" not in plan(with_trials(SimulatedLoss(x=uniform(0, 1)), trials=20), tmp_path)
+
+
+def test_arm_that_is_tuned_alone_and_one_that_is_judged_late_are_named(tmp_path: Path) -> None:
+    said = plan(with_trials(FEW, trials=4), tmp_path)
+    assert "few is searched, plain is not: a gain may come from tuning alone" in said
+    assert "halving judges trials of few only after the schedules that they search have changed" in said
+    tuned = dataclasses.replace(BASELINE, loss=SimulatedLoss(x=uniform(0, 1), needs_teacher=False))
+    fair = dataclasses.replace(toy((tuned, Arm("constant", SimulatedLoss(x=uniform(0, 1))))))
+    assert "tuning alone" not in plan(fair, tmp_path)
+    assert "halving judges" not in plan(fair, tmp_path)
