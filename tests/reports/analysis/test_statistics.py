@@ -146,13 +146,13 @@ def test_sign_p_is_the_binomial_one_without_ties(differences: list[float]) -> No
 
 
 def test_margin_p_is_that_of_shifted_differences() -> None:
-    differences = [-0.1, 0.2, -0.3, 0.1, -0.05, 0.02]
+    differences = [-0.7, 0.2, -0.25, 0.1, -0.05, 0.02]
     flips = np.array(list(itertools.product([1, -1], repeat=6)))
-    for direction, sign in (("max", 1), ("min", -1)):
-        shifted = 0.5 + sign * np.array(differences)
+    for direction, sign, by_signs in (("max", 1, 7 / 2**6), ("min", -1, 1 / 2**6)):
+        shifted = 0.3 + sign * np.array(differences)
         expected = np.mean(flips @ shifted >= shifted.sum() - 1e-12)
-        assert statistics.compute_margin_p(differences, 0.5, direction) == pytest.approx(expected)
-        assert statistics.compute_margin_p(differences, 0.5, direction, "sign") == 1 / 2**6
+        assert statistics.compute_margin_p(differences, 0.3, direction) == pytest.approx(expected)
+        assert statistics.compute_margin_p(differences, 0.3, direction, "sign") == pytest.approx(by_signs)
 
 
 def test_margin_p_beyond_exact_is_near_the_exact_one() -> None:
