@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,18 +41,31 @@ class DriverOptions:
 
 
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
-    """Run the task's checks, with every loss at the ends of its domains; return what identifies data and teacher.
+    """Run the task's checks with losses, recipes and students at the ends of their domains.
+
+    Returns what identifies data and teacher.
 
     Raises InputError for data, a teacher or a loss that cannot work.
     """
     inputs: dict[str, Any] = {}
     splits: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
     for student in study.students:
-        losses = tuple(
-            loss for cell in study.cells if cell.student is student for loss in resolve_corners(cell.arm.loss)
+        cells = [cell for cell in study.cells if cell.student is student]
+        corners = [corner for cell in cells for corner in resolve_corners(cell.space)]
+        students, losses, recipes = (
+            _remove_repeats(getattr(corner, part) for corner in corners) for part in ("student", "loss", "recipe")
         )
-        inputs |= study.task.check((student,), losses, storage, splits)
+        inputs |= study.task.check(students, losses, storage, splits, recipes)
     return inputs
+
+
+def _remove_repeats(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values without those that equal an earlier one, in their order."""
+    distinct: list[Any] = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    return tuple(distinct)
 
 
 def check_driver_options(options: DriverOptions, study: Study) -> None:

@@ -87,11 +87,28 @@ class Task(Protocol):
     def prediction(self) -> str:
         """The output of a model, in one sentence for the record; empty where there is none."""
 
+    @property
+    def recipe(self) -> Any:
+        """The training of students, unless an arm has a recipe of its own; it may contain domains. None if the task has
+        no recipe."""
+
+    def with_recipe(self, recipe: Any) -> Task:
+        """Return this task with another recipe of students, on which no preparation may depend.
+
+        Raises InputError for a task without a recipe.
+        """
+
     def check(
-        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+        self,
+        students: tuple[Any, ...],
+        losses: tuple[Any, ...],
+        storage: Path,
+        trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Any, ...] | None = None,
     ) -> dict[str, Any]:
         """Check data, weights, students and losses before anything starts, for training on the splits `trained_on`.
 
+        Students, losses and `recipes`, by default the task's own, are free of domains.
         Returns what identifies the inputs, for the record: content hashes, sizes, names.
         Raises InputError naming what is missing or wrong, where it was looked for and how to get it.
         """
@@ -136,8 +153,8 @@ class Task(Protocol):
         Raises MemoryError if the device's memory, or this worker's share of it, does not suffice.
         """
 
-    def describe_models(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
-        """Return the record's description of the models: `teacher` (None before it is trained), `students` by name."""
+    def describe_models(self, students: Mapping[str, Any], storage: Path) -> dict[str, Any]:
+        """Return the record's description of the models: `teacher` (None before it is trained), `students` by key."""
 
     def measure_cost(self, student: Any, storage: Path) -> dict[str, Any]:
         """Return the inference cost of a student, or of the teacher for None: `macs`, `latency_seconds` and so on.

@@ -47,6 +47,7 @@ from .tasks.simulated import SimulatedLoss as SimulatedLoss
 from .tasks.simulated import SimulatedStudent as SimulatedStudent
 from .teacher.weights import Teacher as Teacher
 from .training.recipe import Adam as Adam
+from .training.recipe import AdamW as AdamW
 from .training.recipe import Recipe as Recipe
 from .training.recipe import Sgd as Sgd
 from .training.schedules import Cosine as Cosine

@@ -183,6 +183,9 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
+PARAMETERS = "student/parameters"
+"""The metric that holds the number of parameters of a trial's student, which a search may decide."""
+
 LOSS_METRICS = (
     Metric("loss", "min"),
     Metric("task_loss", "min"),
@@ -199,4 +202,5 @@ def name_metrics(
     by_split = {"train": (*LOSS_METRICS, *further_distances, *train_scores)}
     by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(scores))
     names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
+    names[PARAMETERS] = Metric("parameters", "min", digits=0)
     return names | {"best_val_epoch": Metric("best_val_epoch", "min")}

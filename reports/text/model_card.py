@@ -72,7 +72,7 @@ def _describe_inputs(records: StudyRecords, exported: ExportedModel) -> list[tup
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     """Return the table of all metrics of the cell's confirm runs except those of training, test metrics first."""
     runs = records.confirmed[records.confirmed["cell"] == cell.name]
-    names = [name for name in records.section("metrics") if "/" in name and not name.startswith("train/")]
+    names = [name for name in records.section("metrics") if "/" in name and not name.startswith(("train/", "student/"))]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
         measured = runs[name].to_numpy(dtype=float) if name in runs else np.array([])
@@ -143,6 +143,7 @@ def _describe_origin(
         "study": records.name,
         "chosen": reason,
         "arm": cell.arm,
+        "student": describe(config.get("student")),
         "loss": describe(config.get("loss")),
         "searched values": ", ".join(f"{name} {format_value(value)}" for name, value in params.items()),
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",

@@ -12,8 +12,7 @@ from typing import Any
 
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
-from reports.analysis.search import find_best_trial
-from reports.format.settings import find_domains
+from reports.analysis.search import find_best_trial, find_search_domains
 from reports.format.values import format_value, join_words
 from reports.load import Cell, StudyRecords, parse_json_object
 
@@ -128,11 +127,9 @@ def _describe_unmoved_students(records: StudyRecords) -> Iterator[str]:
 
 def _describe_edges(records: StudyRecords) -> Iterator[str]:
     """Yield the searches whose best trial lies at the edge of its space."""
-    arms = records.section("study").get("arms")
-    losses = {arm.get("name"): arm.get("loss") for arm in arms} if isinstance(arms, list) else {}
     for cell in records.cells:
         best = find_best_trial(records, cell) if cell.searched else None
-        domains = dict(find_domains(losses.get(cell.arm)))
+        domains = find_search_domains(records, cell)
         params = parse_json_object(best["params"]) if best is not None else {}
         edges = [
             f"{name} = {format_value(value)}, searched from {domains[name]['low']:g} to {domains[name]['high']:g}"

@@ -28,7 +28,6 @@ from ray import tune
 from study.execution.train_run import TRAIN_FN, TrainRun, TrainThread
 from study.execution.worker_context import WorkerContext
 from study.records.paths import TRACEBACK
-from study.space.domains import resolve_params
 from study.storage import worker_sync
 from study.storage.s3 import DISK_FULL, StorageError
 from study.study import Study
@@ -167,11 +166,13 @@ class Worker:
     def _trial_context(self) -> TrialContext:
         study, trial = self._study, self._trial
         confirm, prepare = trial.phase == "confirm", trial.phase == "prepare"
+        configuration = None if prepare else study.find_cell(trial.cell).configure(trial.params)
         return TrialContext(
             trial=trial,
             task=study.task,
-            student=None if prepare else study.find_student(trial.student),
-            loss=None if prepare else resolve_params(study.find_arm(trial.arm).loss, trial.params),
+            student=configuration and configuration.student,
+            loss=configuration and configuration.loss,
+            recipe=configuration and configuration.recipe,
             checkpoint=self._context.checkpoint_folder(trial.id),
             storage=self._context.storage,
             device="cuda" if ray.get_gpu_ids() else "cpu",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +28,9 @@ def check_students(
     losses: Sequence[DistillationLoss],
     storage: Path,
     trained_on: Sequence[Split],
+    recipes: Sequence[Recipe],
 ) -> None:
-    """Try the teacher, each student, and each loss on the outputs of both.
+    """Try the teacher, each student by each recipe, and each loss on the outputs of both.
 
     Raises InputError for weights that are missing or do not fit, a last batch too small for batch norm, and a loss
     that fails.
@@ -37,8 +40,8 @@ def check_students(
     stored = Outputs(teacher.prediction.half(), teacher.features)
     for model in students:
         student = _try_net(task, task.build_for_checks(model), sample)
-        for split in trained_on:
-            _check_last_batch(task, model, task.recipe, split, sample)
+        for split, recipe in product(trained_on, recipes):
+            _check_last_batch(task, model, recipe, split, sample)
         shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
         for loss in losses:
             tried_on = f"outputs of the student {shapes[0]} and teacher {shapes[1]}"
@@ -89,8 +92,9 @@ def _check_last_batch(
     samples, batch_size = len(task.positions(split)), recipe.batch_size
     if (samples - 1) % batch_size:
         return
+    last = replace(sample, inputs=sample.inputs[:1], samples=sample.samples[:1], views=sample.views[:1])
     try:
-        task.outputs(task.build_for_checks(without_pretrained(model)).train(), sample)
+        task.outputs(task.build_for_checks(without_pretrained(model)).train(), last)
     except ValueError:
         raise InputError(
             f"{model.name} trains on {samples} samples in batches of {batch_size}: the last batch is one sample, too "

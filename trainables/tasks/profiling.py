@@ -100,7 +100,7 @@ def profile_trial(task: DistillationTask[Any], context: TrialContext, batches: i
     Raises MemoryError if there is not enough memory.
     """
     trains_teacher = context.student is None
-    recipe, loss = (task.teacher.recipe, NoDistillation()) if trains_teacher else (task.recipe, context.loss)
+    recipe, loss = (task.teacher.recipe, NoDistillation()) if trains_teacher else (context.recipe, context.loss)
     task = task.adapt_to(loss)
     with gpu_memory_share(context):
         train = task.examples(context.train_on, context.device)

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.pruning import select_kept_classes
 from trainables.losses.common.standardisation import standardise
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 class LogitLoss(Protocol):
