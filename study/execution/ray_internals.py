@@ -49,6 +49,7 @@ def replace_actor_manager(manager: type[RayActorManager]) -> None:
 def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type[DataParallelTrainer]:
     """Return this class of trainer with workers in the placement group `group`, which the trainer does not remove.
 
+    A trainer of this class has the handle of its running controller as `controller`, so that a run can be killed.
     Publicly, a trainer reserves a placement group of its own in addition to Tune's. It stays reserved when Tune ends
     the actor that runs the trainer, until a cleaner has asked Ray's state API whether the trainer lives, which fails
     without a dashboard; the next trial then waits for these resources for ever.
@@ -70,6 +71,8 @@ def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type
         worker_group_cls = LentWorkerGroup
 
     class LentTrainer(trainer):  # type: ignore[misc]
+        controller: Any = None
+
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
@@ -77,8 +80,8 @@ def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type
         def _initialize_and_run_controller(self, **options: Any) -> Any:
             # on this node, whose disk has the run's folder; owned by this actor, it ends with it
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            controller = ray.remote(num_cpus=0, scheduling_strategy=here)(LentController).remote(**options)
-            ray.get(controller.run.remote())
-            return ray.get(controller.get_result.remote())
+            self.controller = ray.remote(num_cpus=0, scheduling_strategy=here)(LentController).remote(**options)
+            ray.get(self.controller.run.remote())
+            return ray.get(self.controller.get_result.remote())
 
     return LentTrainer

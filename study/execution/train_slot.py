@@ -6,8 +6,9 @@ workers live in the placement group that Tune has reserved for the trial, and or
 all of them when one is lost; a run per trial would take more than ten seconds to start.
 
 Losses are bounded: each one is reported to the driver, whose retry policy ends a trial whose workers are lost too often
-without an epoch. If a node is lost, or no workers start in GROUP_SECONDS, the slot ends, and Tune places its trial
-elsewhere.
+without an epoch. If a node of its placement group is lost, or no workers start in GROUP_SECONDS, the slot ends, and
+Tune places its trial elsewhere: Ray replaces the lost part of a placement group only if another node has room for it,
+holds what is left of it until then, and tries so without a pause.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from study.execution.ray_internals import lend_placement_group
 from study.execution.slot_exchange import END, RENEW
 from study.execution.worker import StepReport, Worker, read_hang_report
 from study.execution.worker_context import WorkerContext
-from study.execution.worker_failures import to_worker_failure
+from study.execution.worker_failures import NODE_DIED, to_worker_failure
 from study.study import Study
 from study.trial import Trial
 
@@ -42,7 +43,7 @@ PING_SECONDS = 30.0
 """Time within which a live worker answers a ping; Ray itself takes about 13 seconds to detect a lost node."""
 
 CLOSE_SECONDS = 20.0
-"""Time for the workers of a slot to end in order; after that they end with the slot's process."""
+"""Time for the workers of a slot to end in order; after that they are killed with Ray Train's controller."""
 
 COLLECTIVE_SECONDS = 7 * 24 * 3600
 """Bound of torch.distributed's collectives: practically none, since the hang watch ends workers that hang."""
@@ -56,9 +57,10 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
         self._name = ray.get_runtime_context().get_actor_id()
         self._group, self._workers = "", list[Any]()
         self._trained_alone, self._run_error = False, ""
-        placement = ray.util.get_current_placement_group()
-        ray.get(exchange.open.remote(self._name, len(placement.bundle_specs)))
-        self._run = threading.Thread(target=self._fit, args=(study, placement), name="train", daemon=True)
+        self._placement = ray.util.get_current_placement_group()
+        self._trainer: Any = None
+        ray.get(exchange.open.remote(self._name, len(self._placement.bundle_specs)))
+        self._run = threading.Thread(target=self._fit, args=(study,), name="train", daemon=True)
         self._run.start()
         self.reset_config(config)
 
@@ -90,7 +92,10 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         ray.get(self._exchange.close.remote(self._name))
-        self._run.join(CLOSE_SECONDS)
+        self._run.join(0 if self._is_node_lost() else CLOSE_SECONDS)
+        if self._run.is_alive() and self._trainer is not None and self._trainer.controller is not None:
+            # the process of this actor ends only after its calls, and Tune frees the placement group only after both
+            ray.kill(self._trainer.controller)
 
     def _train_epoch(self) -> StepReport:
         alone = self._trial.phase == "prepare"
@@ -122,7 +127,13 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
             if self._run_error:
                 raise RayActorError(self._name, self._run_error)
             self._check_workers(strict=False)
+            if self._is_node_lost():
+                raise RayActorError(self._name, f"a part of its placement group is gone, as {NODE_DIED}")
         return ray.get(answer)
+
+    def _is_node_lost(self) -> bool:
+        """Return whether a node of the slot's placement group has died, which Ray then schedules again."""
+        return bool(ray.util.placement_group_table(self._placement).get("state") != "CREATED")
 
     def _check_workers(self, strict: bool) -> None:
         """Raise the RayError of a worker that has died; if strict, also of one that does not answer."""
@@ -147,16 +158,16 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
             ray.get(self._exchange.renew.remote(self._name, self._group))
         self._group, self._workers, self._started, self._trained_alone = "", [], False, False
 
-    def _fit(self, study: Study, placement: Any) -> None:
+    def _fit(self, study: Study) -> None:
         """Run Ray Train until the slot is closed; called in a thread of its own."""
         from ray.train.torch import TorchConfig, TorchTrainer
 
         name, context, exchange = self._name, self._context, self._exchange
-        bundle: dict[str, float] = placement.bundle_specs[0]
-        workers, gpus = len(placement.bundle_specs), bundle.get("GPU", 0.0)
+        bundle: dict[str, float] = self._placement.bundle_specs[0]
+        workers, gpus = len(self._placement.bundle_specs), bundle.get("GPU", 0.0)
         with tempfile.TemporaryDirectory(prefix="kdstudy-train-") as folder:
             try:
-                lend_placement_group(TorchTrainer, placement)(
+                self._trainer = lend_placement_group(TorchTrainer, self._placement)(
                     lambda: serve_slot(study, context, exchange, name, gpus),
                     # NCCL requires a GPU for each worker; smaller shares may lie on the same one
                     torch_config=TorchConfig("nccl" if gpus > 0.5 else "gloo", timeout_s=COLLECTIVE_SECONDS),
@@ -166,7 +177,8 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
                     run_config=ray.train.RunConfig(
                         name=name, storage_path=folder, failure_config=ray.train.FailureConfig(max_failures=-1)
                     ),
-                ).fit()
+                )
+                self._trainer.fit()
                 self._run_error = "Ray Train has ended the run"
             except Exception as error:
                 self._run_error = f"Ray Train has ended the run: {error}"
