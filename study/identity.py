@@ -21,6 +21,10 @@ from study.errors import InputError
 LOCATION = {"identity": False}
 """Metadata of a field that is not part of an object's identity, such as a path."""
 
+IF_SET = {"identity": "if set"}
+"""Metadata of a field that is part of an object's identity unless it is None: one younger than recorded studies, whose
+ids and keys it leaves as they are."""
+
 LIMIT = {"identity": False}
 """Metadata of a field that limits how long a study may run; it does not change what is computed."""
 
@@ -45,7 +49,7 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field for field in dataclasses.fields(value) if field.metadata.get("identity", True)]
+        fields = [field for field in dataclasses.fields(value) if is_described(field, value)]
         return _describe_class(type(value)) | {field.name: describe(getattr(value, field.name)) for field in fields}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
@@ -55,6 +59,12 @@ def describe(value: Any) -> Any:
         f"{value!r} ({type(value).__name__}) cannot be part of a study: "
         "allowed are Python's own numbers and strings, and frozen dataclasses of these; convert it, or leave it out"
     )
+
+
+def is_described(field: dataclasses.Field[Any], owner: Any) -> bool:
+    """Return whether a field is part of its owner's identity."""
+    identity = field.metadata.get("identity", True)
+    return getattr(owner, field.name) is not None if identity == IF_SET["identity"] else bool(identity)
 
 
 def get_public_name(kind: type) -> str:

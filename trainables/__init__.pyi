@@ -4,6 +4,8 @@ from .data.celebamask import CelebAMaskHQ as CelebAMaskHQ
 from .data.cifar import Cifar as Cifar
 from .data.digits import Digits as Digits
 from .data.image_folder import ImageFolder as ImageFolder
+from .data.image_folder import ImageTable as ImageTable
+from .data.photo_folder import PhotoFolder as PhotoFolder
 from .data.shanghaitech import ShanghaiTech as ShanghaiTech
 from .data.synthetic.crowds import DrawnCrowds as DrawnCrowds
 from .data.synthetic.faces import DrawnFaces as DrawnFaces

@@ -66,7 +66,14 @@ def _describe_inputs(records: StudyRecords, exported: ExportedModel) -> list[tup
         ("std", ", ".join(str(value) for value in exported.std)),
         ("output", f"`prediction`: batch × {' × '.join(map(str, output))}, float32"
                    + (f": {prediction}" if prediction else "")),
+        *_list_classes(records),
     ]  # fmt: skip
+
+
+def _list_classes(records: StudyRecords) -> Iterable[tuple[str, str]]:
+    names = records.section("inputs", "data").get("class_names")
+    if isinstance(names, list):
+        yield "classes", ", ".join(f"{number} {_escape_text(str(name))}" for number, name in enumerate(names))
 
 
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:

@@ -41,7 +41,7 @@ def _describe_label_order(records: StudyRecords) -> Iterator[str]:
     moved = order.get("moved")
     if not moved:
         return
-    true, predicted = moved[0]
+    true, predicted = (_name_class(records, number) for number in moved[0])
     metric = records.get_metric("val/accuracy")
     yield (
         f"The teacher's labels are in another order than the data's: it predicts {len(moved)} of {order['classes']} "
@@ -49,6 +49,12 @@ def _describe_label_order(records: StudyRecords) -> Iterator[str]:
         f"{metric.format(order['accuracy_in_order'])} instead of {metric.format(order['accuracy'])} "
         f"{metric.unit} validation accuracy in the right one. Reorder its last layer."
     )
+
+
+def _name_class(records: StudyRecords, number: int) -> str:
+    """Return a class's number, with its name if the data have names."""
+    names = records.section("inputs", "data").get("class_names")
+    return f"{number} ({names[number]})" if isinstance(names, list) and number < len(names) else str(number)
 
 
 def _describe_weak_teacher(records: StudyRecords) -> Iterator[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from study.identity import describe, digest
+from study.identity import describe, digest, is_described
 from study.space.domains import is_unresolved
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
@@ -217,7 +217,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def teacher_key(self) -> str:
         """The identity of the teacher's weights and scores: all settings but those of the students' training."""
         others = ("data", "teacher", "recipe", "teacher_store")
-        settings = {item.name: describe(getattr(self, item.name)) for item in fields(self) if item.name not in others}
+        own = [item.name for item in fields(self) if item.name not in others and is_described(item, self)]
+        settings = {name: describe(getattr(self, name)) for name in own}
         return self.teacher.compute_key([self.pool_key, settings])
 
     @property
