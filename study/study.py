@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
 from study.space.configuration import Configuration
 from study.space.domains import Value, is_unresolved, resolve_corners, resolve_params
 from study.space.params import Params
-from study.task import DistillationMethod, Plan, Task
-from study.trial import Direction, Phase, format_cell_name
+from study.task import DistillationMethod, Plan, Task, reads_features
+from study.trial import Direction, Phase, Split, format_cell_name
 from study.validation import check_study
 
 
@@ -203,12 +204,16 @@ class Study:
     def plan(self) -> Plan:
         """The trainings of arms that need the teacher."""
         cells = [cell for cell in self.cells if arm_needs_teacher(cell.arm)]
+        runs, stored = self._list_runs(cells), self._list_runs([cell for cell in cells if arm_uses_store(cell.arm)])
+        return Plan(runs, self.budget.epochs, None if stored == runs else stored)
+
+    def _list_runs(self, cells: Sequence[Cell]) -> tuple[tuple[int, Split], ...]:
+        """Return seed and training split of each run of these cells; runs of equal number share both."""
         searches = max(map(self.count_trials, cells), default=0)
         confirms = self.budget.seeds if cells else 0
-        return Plan(
-            tuple((self.derive_trial_seed("search", number), "train") for number in range(searches))
-            + tuple((self.derive_trial_seed("confirm", number), self.confirm_on) for number in range(confirms)),
-            self.budget.epochs,
+        return (
+            *((self.derive_trial_seed("search", number), "train") for number in range(searches)),
+            *((self.derive_trial_seed("confirm", number), self.confirm_on) for number in range(confirms)),
         )
 
     def count_trials(self, cell: Cell) -> int:
@@ -268,3 +273,8 @@ class Study:
 def arm_needs_teacher(arm: Arm) -> bool:
     """Return whether any loss in this arm's search space reads the teacher's outputs."""
     return any(loss.needs_teacher for loss in resolve_corners(arm.loss))
+
+
+def arm_uses_store(arm: Arm) -> bool:
+    """Return whether any loss in this arm's search space reads the teacher's predictions and no features."""
+    return any(loss.needs_teacher and not reads_features(loss) for loss in resolve_corners(arm.loss))

@@ -7,10 +7,11 @@ Nothing here imports torch or ray. trainables/tasks/base.py holds the base class
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from study.identity import IF_SET
 from study.trial import Direction, EpochResult, Split, TrialContext
 
 SPLITS: tuple[Split, ...] = ("train", "train+val")
@@ -54,6 +55,8 @@ class Plan:
     runs: tuple[tuple[int, Split], ...]
     """The seed and the training split of each run."""
     epochs: int
+    stored_runs: tuple[tuple[int, Split], ...] | None = field(default=None, metadata=IF_SET)
+    """Those of the runs that read stored teacher outputs; None for all of them."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,13 @@ class DistillationMethod(Protocol):
 
     @property
     def needs_teacher(self) -> bool: ...
+
+    # A loss that reads inner features of the nets also has `reads_features: ClassVar[bool] = True`.
+
+
+def reads_features(loss: DistillationMethod) -> bool:
+    """Return whether a loss reads the teacher's inner features, which stored outputs do not have."""
+    return bool(getattr(loss, "reads_features", False))
 
 
 @runtime_checkable

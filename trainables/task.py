@@ -40,6 +40,10 @@ class Outputs:
     """Inner activations by name, for losses that compare them."""
 
 
+LAST = "last"
+"""The name in `Outputs.features` of the features that losses compare: the last ones before the prediction."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One picture of one example, for the report."""
@@ -174,7 +178,12 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 
 
 def without_pretrained(model: Spec) -> Spec:
-    """Return the settings without ImageNet weights, for a net whose weights are loaded or do not matter."""
+    """Return the settings without initial weights, for a net whose weights are loaded or do not matter.
+
+    A model with such weights has a flag `imagenet`, or a method `without_weights`.
+    """
+    if hasattr(model, "without_weights"):
+        return model.without_weights()  # type: ignore[no-any-return]
     return replace(model, imagenet=False) if getattr(model, "imagenet", False) else model
 
 

@@ -13,7 +13,7 @@ from study.preflight import DriverOptions, find_resources, format_preparations
 from study.records.paths import StudyPaths
 from study.search.halving import SuccessiveHalving, searches_schedules
 from study.space.params import count_points
-from study.study import Study
+from study.study import Study, arm_needs_teacher, arm_uses_store
 
 
 def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[str]:
@@ -69,6 +69,8 @@ def _warn_of_searches(study: Study) -> list[str]:
                 f"{arm.name} and {', '.join(apart)} have different recipes: their difference is one of recipe and "
                 "method together"
             )
+    if live := [arm.name for arm in study.arms if arm_needs_teacher(arm) and not arm_uses_store(arm)]:
+        lines.append(f"features are not stored: the teacher of {', '.join(live)} is run at every step")
     few = {cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched}
     lines += [
         f"{name} has {points} distinct points to search, fewer than {study.budget.trials} trials: each is tried once"

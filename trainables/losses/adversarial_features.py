@@ -80,6 +80,7 @@ class AdversarialFeatures:
     """A task loss of the arm's own, in place of the task's."""
 
     needs_teacher: ClassVar[bool] = True
+    reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, low=0)
