@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.errors import explain_user_errors
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
@@ -45,7 +46,7 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
 
     Returns what identifies data and teacher.
 
-    Raises InputError for data, a teacher or a loss that cannot work.
+    Raises InputError for data, a teacher or a loss that cannot work, and for any exception of a user's code.
     """
     inputs: dict[str, Any] = {}
     splits: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
@@ -55,7 +56,8 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
         students, losses, recipes = (
             _remove_repeats(getattr(corner, part) for corner in corners) for part in ("student", "loss", "recipe")
         )
-        inputs |= study.task.check(students, losses, storage, splits, recipes)
+        with explain_user_errors():
+            inputs |= study.task.check(students, losses, storage, splits, recipes)
     return inputs
 
 

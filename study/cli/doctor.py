@@ -178,6 +178,7 @@ def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) 
 def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
     """Check that the study of a space file can start: its data, its teacher, its seeds."""
     from reports.text.summary import warn_of_few_seeds
+    from study.cluster.pickling import check_pickling
     from study.execution.train_run import run_in_train_context
 
     try:
@@ -188,6 +189,7 @@ def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
         inputs = run_in_train_context(lambda: check_inputs(study, options.storage))
         data = inputs.get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
+        check_pickling(study, loaded.module)
         to_prepare = format_preparations(study.task.list_preparations(options.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:

@@ -89,6 +89,9 @@ def _run(options: RunOptions) -> int:
     try:
         driver_options = _resolve_options(options, space, study, inputs, storage, data)
         if options.dry_run:
+            from study.cluster.pickling import check_pickling
+
+            check_pickling(study, space.module)
             refresh_copy(storage / study.name)
             lines = format_plan(study, inputs, storage)
             lines += format_estimate(study, inputs, driver_options, options.seconds_per_epoch)

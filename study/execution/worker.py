@@ -25,6 +25,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.errors import find_user_frame
 from study.execution.train_run import TRAIN_FN, TrainRun, TrainThread
 from study.execution.worker_context import WorkerContext
 from study.records.paths import TRACEBACK
@@ -189,7 +190,7 @@ class Worker:
     def _describe_failure(self, error: Exception) -> str:
         """Return an error in one line for the records; the traceback goes into the trial's checkpoint folder."""
         self._context.write_traceback(self._trial.id, "".join(traceback.format_exception(error)))
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frame = find_user_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
         message = (str(error).splitlines() or [""])[0]
         return f"{type(error).__name__}: {message} ({Path(frame.filename).name}:{frame.lineno})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import IF_SET
-from study.task import Metric
+from study.task import SPLITS, Metric
 from study.trial import Split
 from trainables.data.arrays.splits import ImageSet, split_pool
 from trainables.losses.common.logits import kl_divergence
 from trainables.models.hooks import TappedOutput, renormalise_inputs
-from trainables.task import Batch, ModelSpec, Outputs
+from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
 from trainables.training.recipe import Recipe
 from trainables.training.views import CropFlip, normalise
@@ -149,6 +150,17 @@ class Classification(DistillationTask[ImageSet]):
     @property
     def output_bytes(self) -> int:
         return 2 * self.loaded.classes
+
+    def check(
+        self,
+        students: tuple[ModelSpec, ...],
+        losses: tuple[DistillationLoss, ...],
+        storage: Path,
+        trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Recipe, ...] | None = None,
+    ) -> dict[str, Any]:
+        self.loaded.check()
+        return super().check(students, losses, storage, trained_on, recipes)
 
     def data_record(self) -> dict[str, Any]:
         if self.class_weights is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from study.errors import InputError
+from study.errors import InputError, format_place
 from study.trial import Split
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
@@ -61,7 +61,10 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
     except InputError:
         raise
     except Exception as error:  # a user's own loss may raise anything
-        raise InputError(f"{name} raises {type(error).__name__} on {tried_on}: {error}") from error
+        place = format_place(error)
+        raise InputError(f"{name} raises {type(error).__name__} on {tried_on}: {error}{place}") from error
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} returns {type(value).__name__}; allowed is a tensor, a scalar")
     if value.dim():
         raise InputError(
             f"{name} returns a tensor of shape {tuple(value.shape)}; allowed is a scalar: take the mean over the batch"

@@ -49,6 +49,28 @@ class ImageSet:
     stored_fingerprint: str = ""
     """The fingerprint, if it was computed when the images were decoded."""
 
+    def check(self) -> None:
+        """Check shapes, types and labels. Raises InputError for data that nets cannot be trained on."""
+        for split, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            if images.ndim != 4 or images.dtype != np.uint8:
+                raise InputError(
+                    f"{self.name}: {split} images are {images.dtype} of shape {images.shape}; allowed are uint8 of "
+                    "shape (N, C, H, W)"
+                )
+            if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+                raise InputError(
+                    f"{self.name}: {split} labels are {labels.dtype} of shape {labels.shape}; allowed are int64 of "
+                    f"shape ({len(images)},), one for each image"
+                )
+            if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
+                raise InputError(
+                    f"{self.name}: {split} labels are from {labels.min()} to {labels.max()}; with {self.classes} "
+                    f"classes allowed are 0 to {self.classes - 1}"
+                )
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of all images and labels, independent of the files' names."""
