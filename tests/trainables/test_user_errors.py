@@ -90,6 +90,20 @@ def test_error_names_the_users_file_and_line(tmp_path: Path, name: str, code: st
 
 
 @pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("(student.prediction - student.prediction.mean(dim=0)).std(dim=0).mean()", "Loss is nan on one sample"),
+        ("student.prediction[1].mean()", "Loss raises IndexError on one sample, .* another batch size: .*line 32"),
+    ],
+)
+def test_loss_that_fails_on_a_last_batch_of_one_sample_is_refused(tmp_path: Path, loss: str, message: str) -> None:
+    check(tmp_path, LOSS=loss)  # 90 training samples in batches of 32, 100 in confirm runs
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=message):
+        check(tmp_path / "other", LOSS=loss, **{"Recipe(32)": "Recipe(33)"})
+
+
+@pytest.mark.parametrize(
     ("code", "message"),
     [
         ("replace(images, classes=9)", "training labels are from 0 to 9; with 9 classes allowed are 0 to 8"),

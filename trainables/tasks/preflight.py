@@ -42,10 +42,13 @@ def check_students(
         student = _try_net(task, task.build_for_checks(model), sample)
         for split, recipe in product(trained_on, recipes):
             _check_last_batch(task, model, recipe, split, sample)
+        ends_with_one = any(_ends_with_one(task, recipe, split) for split, recipe in product(trained_on, recipes))
         shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
         for loss in losses:
             tried_on = f"outputs of the student {shapes[0]} and teacher {shapes[1]}"
             check_loss(loss, student, stored, sample.targets, tried_on)
+            if ends_with_one and isinstance(sample.targets, Tensor):
+                _check_loss_of_one(loss, student, stored, sample.targets)
 
 
 def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, tried_on: str) -> None:
@@ -71,6 +74,24 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
         )
 
 
+def _check_loss_of_one(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Tensor) -> None:
+    """Try a loss on one sample, the last batch of an epoch. Raises InputError if it raises or is not finite."""
+    one_student, one_teacher = (
+        Outputs(outputs.prediction[:1], {name: each[:1] for name, each in outputs.features.items()})
+        for outputs in (student, teacher)
+    )
+    tried_on = "one sample, which the last batch of an epoch is: give another batch size"
+    check_loss(loss, one_student, one_teacher, targets[:1], tried_on)
+    value = loss(one_student, one_teacher, targets[:1], Progress(0, 1))
+    if not value.isfinite():
+        raise InputError(f"{type(loss).__name__} is {value.item()} on {tried_on}")
+
+
+def _ends_with_one(task: DistillationTask[Any], recipe: Recipe, split: Split) -> bool:
+    """Return whether the last batch of an epoch is one sample."""
+    return (len(task.positions(split)) - 1) % recipe.batch_size == 0
+
+
 def _try_teacher(task: DistillationTask[Any], storage: Path, sample: Batch) -> Outputs:
     """Return the teacher's outputs; where it is still to be trained, check what its training needs."""
     model, weights = task.teacher.model, task.teacher.weights
@@ -92,9 +113,9 @@ def _check_last_batch(
     task: DistillationTask[Any], model: ModelSpec, recipe: Recipe, split: Split, sample: Batch
 ) -> None:
     """Try a net on the last batch of an epoch if that is one sample: batch norm needs more than one value a channel."""
-    samples, batch_size = len(task.positions(split)), recipe.batch_size
-    if (samples - 1) % batch_size:
+    if not _ends_with_one(task, recipe, split):
         return
+    samples, batch_size = len(task.positions(split)), recipe.batch_size
     last = replace(sample, inputs=sample.inputs[:1], samples=sample.samples[:1], views=sample.views[:1])
     try:
         task.outputs(task.build_for_checks(without_pretrained(model)).train(), last)
