@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
-from study.errors import explain_user_errors
+from study.cluster import this_machine
+from study.cluster.allocation import Node, Resources, allocate
+from study.errors import InputError, explain_user_errors
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
@@ -17,9 +23,6 @@ from study.storage.dataset import RemoteDataset
 from study.study import Study
 from study.task import SPLITS, Preparation
 from study.trial import Split
-
-if TYPE_CHECKING:
-    from study.cluster.resources import Node, Resources
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,38 @@ def _remove_repeats(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(distinct)
 
 
+READ = "import pickle, sys; pickle.load(sys.stdin.buffer)"
+"""The code of a process that reads a study, as a worker does, without the space file."""
+
+
+def check_pickling(study: Study, space: ModuleType) -> None:
+    """Write a study as it is sent to workers, and read it in a new process; `space` is the space file's module.
+
+    Raises InputError naming what cannot be written or read.
+    """
+    # the same as Ray's, which takes seconds to import
+    from joblib.externals import cloudpickle  # type: ignore[import-untyped]
+
+    cloudpickle.register_pickle_by_value(space)
+    try:
+        content = cloudpickle.dumps(study)
+    except Exception as error:  # of any kind: it is a user's object that refuses
+        raise InputError(_explain_pickling(f"{type(error).__name__}: {error}")) from error
+    path = os.pathsep.join(filter(None, sys.path))  # as workers get it, with the space file's folder
+    command, environment = [sys.executable, "-c", READ], {**os.environ, "PYTHONPATH": path}
+    process = subprocess.run(command, input=content, capture_output=True, env=environment, check=False)
+    if process.returncode:
+        lines = process.stderr.decode(errors="replace").strip().splitlines()
+        raise InputError(_explain_pickling(lines[-1] if lines else f"exit code {process.returncode}"))
+
+
+def _explain_pickling(problem: str) -> str:
+    return (
+        f"the study cannot be sent to workers ({problem.splitlines()[0]}): put functions with a cache, locks and open "
+        "files that its classes use into a module next to the space file, and import that"
+    )
+
+
 def check_driver_options(options: DriverOptions, study: Study) -> None:
     """Raise InputError if the storage cannot be written, or one trial needs more than this machine has."""
     check_writable(options.storage)
@@ -82,12 +117,11 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
 
     Raises InputError if not one trial fits, or no cluster answers.
     """
-    from study.cluster import resources as cluster
-    from study.cluster.this_machine import count_cpus
-
     if options.address is None:
-        here = cluster.Node(count_cpus(), len(list_gpu_names()))
+        here = Node(this_machine.count_cpus(), len(list_gpu_names()))
         return allocate_resources([here], options, study)
+    from study.cluster import resources as cluster  # late: it imports Ray
+
     cluster.connect(options.address)
     try:
         return allocate_resources(cluster.list_nodes() + cluster.list_pending_nodes(), options, study)
@@ -97,9 +131,7 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
 
 def allocate_resources(nodes: list[Node], options: DriverOptions, study: Study) -> Resources:
     """Return the resources of a trial on these nodes. Raises InputError if not one fits."""
-    from study.cluster import resources as cluster
-
-    return cluster.allocate(nodes, options.gpus_per_worker, options.max_concurrent, study.workers_per_trial)
+    return allocate(nodes, options.gpus_per_worker, options.max_concurrent, study.workers_per_trial)
 
 
 def read_earlier_run(

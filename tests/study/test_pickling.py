@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster.pickling import check_pickling
 from study.errors import InputError
+from study.preflight import check_pickling
 from study.space_file import load_space
 
 SPACE = """
