@@ -54,7 +54,7 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
         )
-    source, code, defined = decode_source(path.read_bytes()), read_code_version(path), module.study
+    source, code, defined = _read_source(path), read_code_version(path), module.study
     if isinstance(defined, Study):
         if profile is not None:
             raise InputError(f"{path} has no profiles, but --profile {profile} was given: leave the option out")
@@ -137,15 +137,16 @@ def _as_input_error(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except SyntaxError as error:
-        raise InputError(f"{error.filename} is not valid Python: {error.msg}, line {error.lineno}") from None
-    except Exception as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise InputError(f"{error.filename or path} is not valid Python: {error.msg}{line}") from None
+    except (Exception, SystemExit) as error:
         hint = _renaming_hint(error)
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f", line {frames[-1]}" if frames else ""
         raise InputError(f"{path}{line}: {type(error).__name__}: {error}{hint}") from error
 
 
-def _renaming_hint(error: Exception) -> str:
+def _renaming_hint(error: BaseException) -> str:
     """Return the new word where a space file uses a name of before version 0.2; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("study", "trainables"):
         return f"; import from `{str(error.name).split('.')[0]}` itself: from trainables import KD, ResNet, Teacher, …"
@@ -154,6 +155,15 @@ def _renaming_hint(error: Exception) -> str:
             if f"'{old}'" in str(error):
                 return f"; it is now called {new!r}"
     return ""
+
+
+def _read_source(path: Path) -> str:
+    try:
+        return decode_source(path.read_bytes())
+    except (SyntaxError, UnicodeDecodeError):  # Python itself runs a file with such bytes in a comment
+        raise InputError(
+            f"{path} is not UTF-8: save it as UTF-8, or name its encoding in its first line, # -*- coding: latin-1 -*-"
+        ) from None
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -50,6 +50,10 @@ def test_sign_flip_p_beyond_exact_is_seeded_and_near_the_t_test() -> None:
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
+def test_smallest_p_of_many_seeds_is_zero() -> None:
+    assert power.smallest_p(5000) == 0.0
+
+
 def test_smallest_p_is_reached_when_all_differences_agree() -> None:
     assert statistics.compute_sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == power.smallest_p(6) == 2 / 64
 

@@ -237,6 +237,13 @@ def test_missing_folder_is_named(root):
     assert_refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
 
 
+def test_folder_of_copies_alone_is_refused_with_their_number(root):
+    for file in FILES:
+        if file != FILES[0]:
+            (root / file).write_bytes((root / FILES[0]).read_bytes())
+    assert_refused(folder(root), rf"images, {len(FILES) - 1} exact copies in the split of the original: every split")
+
+
 def test_empty_split_is_refused(root):
     for file in FILES:
         if split_of(file) == "val":
