@@ -1,6 +1,6 @@
-"""Compare killed studies with an undisturbed one: python -m benchmarks.kills [--kills 100] [--quick].
+"""Compare killed studies with an undisturbed one: python -m benchmarks.kills [--kills 100] [--workers 2] [--quick].
 
-A simulated study, one trial at a time, runs once undisturbed. Then it runs repeatedly, and each run's driver is killed
+A simulated study, one trial at a time of one worker or of several, runs once undisturbed. Then it runs repeatedly, and each run's driver is killed
 with SIGKILL at a moment drawn uniformly from the duration of a full run, start and report included, until `--kills`
 drivers were killed. A study that ends in between is compared with the undisturbed one, and the next study starts. The
 comparison covers, value by value: trials with their states, reasons, proposals and scores, epochs with their metrics,
@@ -61,9 +61,10 @@ Outcome = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 @contextmanager
-def start_driver(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def start_driver(folder: Path, workers: int) -> Iterator[subprocess.Popen[bytes]]:
     """Start the study's command in its own session; kill what is left of its processes on exit."""
     words = ["-m", "study.run", str(folder / "killed.py"), "--storage-path", str(folder), "--max-concurrent", "1"]
+    words += ["--workers-per-trial", str(workers)]
     with (folder / "output.txt").open("ab") as output:
         process = subprocess.Popen([sys.executable, *words], stdout=output, stderr=output, start_new_session=True)
     try:
@@ -74,9 +75,9 @@ def start_driver(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def run_study(folder: Path, kill_after: float | None) -> bool:
+def run_study(folder: Path, workers: int, kill_after: float | None) -> bool:
     """Start or continue the study and kill its driver after `kill_after` seconds; return whether it ended before."""
-    with start_driver(folder) as process:
+    with start_driver(folder, workers) as process:
         try:
             code = process.wait(kill_after)
         except subprocess.TimeoutExpired:
@@ -126,21 +127,22 @@ def make_folder(trials: int) -> Path:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--kills", type=click.IntRange(min=1), default=100, show_default=True, help="Number of drivers to kill.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the moments.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers of each trial.")
 @click.option("--quick", is_flag=True, help="One kill of a smaller study.")
-def main(kills: int, seed: int, quick: bool) -> None:
+def main(kills: int, seed: int, workers: int, quick: bool) -> None:
     """Kill a study's driver at random moments, and compare the resumed study with an undisturbed one."""
     print("\n".join(describe_machine()), flush=True)
     moments = random.Random(seed)
     kills, trials = (1, 4) if quick else (kills, TRIALS)
     folder = make_folder(trials)
     start = time.monotonic()
-    run_study(folder, None)
+    run_study(folder, workers, None)
     length = time.monotonic() - start
     undisturbed, found, studies, left = read_outcome(folder), 0, 0, kills
     print(f"undisturbed: {len(undisturbed)} items to compare, {length:.1f} s", flush=True)
     while left:
         folder, spent = make_folder(trials), 0
-        while not run_study(folder, moments.uniform(0, length) if left else None):
+        while not run_study(folder, workers, moments.uniform(0, length) if left else None):
             left, spent = left - 1, spent + 1
         differing = list_differences(undisturbed, read_outcome(folder))
         found, studies = found + len(differing), studies + 1

@@ -49,6 +49,11 @@ WORKER_ENVIRONMENT = {
     # one thread per trial, whatever the shell sets: threads change rounding and slow each other down
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # glibc keeps freed memory: else each step's tensors are mapped and cleared again, up to half of a step's time. One
+    # arena, as others are limited to 64 MB and trials train in a thread
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "RAY_TRAIN_V2_ENABLED": "1",
     # Ray Train looks at workers every 0.5 instead of 2 s, and gives the process groups of lost ones 1 instead of 30 s
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
