@@ -1,11 +1,12 @@
 """Compare killed studies with an undisturbed one: python -m benchmarks.kills [--kills 100] [--workers 2] [--quick].
 
-A simulated study, one trial at a time of one worker or of several, runs once undisturbed. Then it runs repeatedly, and each run's driver is killed
-with SIGKILL at a moment drawn uniformly from the duration of a full run, start and report included, until `--kills`
-drivers were killed. A study that ends in between is compared with the undisturbed one, and the next study starts. The
-comparison covers, value by value: trials with their states, reasons, proposals and scores, epochs with their metrics,
-and Optuna's trials. A trial or epoch that is missing, duplicated or different is one difference. Preparations are not
-compared: their results are stored by content, so a study killed between storing and recording one does not need it.
+A simulated study, one trial at a time of one worker or of several, runs once undisturbed. Then it runs repeatedly, and
+each run's driver is killed with SIGKILL at a moment drawn uniformly from the duration of a full run, start and report
+included, until `--kills` drivers were killed. A study that ends in between is compared with the undisturbed one, and
+the next study starts. The comparison covers, value by value: trials with their states, reasons, proposals and scores,
+epochs with their metrics, and Optuna's trials. A trial or epoch that is missing, duplicated or different is one
+difference. Preparations are not compared: their results are stored by content, so a study killed between storing and
+recording one does not need it.
 """
 
 from __future__ import annotations
