@@ -169,7 +169,9 @@ def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[
         return Photo(file, whole, None), grey
     name = _strip_suffix(file)
     if name not in points:
-        raise InputError(f"{path} has no row {name} in {root / LANDMARKS}: add it, or remove the image")
+        raise InputError(
+            f"{path} has no row {name} (its name without suffix) in {root / LANDMARKS}: add it, or remove the image"
+        )
     disorder = find_disorder(points[name])
     if not disorder and not lie_inside(points[name], whole):
         disorder = "a landmark outside its image"
