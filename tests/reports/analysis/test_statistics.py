@@ -159,6 +159,13 @@ def test_margin_p_is_that_of_shifted_differences() -> None:
         assert statistics.compute_margin_p(differences, 0.3, direction, "sign") == pytest.approx(by_signs)
 
 
+@pytest.mark.parametrize(("a", "b"), [(0.905, 0.91), (0.31, 0.315), (0.6, 0.605), (0.945, 0.95)])
+def test_difference_of_exactly_the_margin_is_a_tie_whatever_the_rounding(a: float, b: float) -> None:
+    differences = statistics.subtract_paired([a] * 6, [b] * 6)
+    for test in ("sign", "sign-flip"):
+        assert statistics.compute_margin_p(differences, 0.005, "max", test) == 1.0
+
+
 def test_margin_p_beyond_exact_is_near_the_exact_one() -> None:
     differences = np.random.default_rng(3).normal(0, 1, 21)
     by_t = stats.ttest_1samp(differences + 0.6, 0, alternative="greater").pvalue
