@@ -17,6 +17,7 @@ from typing import Literal
 
 from study.cluster.this_machine import (
     check_file_limit,
+    check_loopback,
     check_process_limit,
     count_cpus,
     has_missing_shared_memory,
@@ -78,6 +79,7 @@ def check_ray_start() -> Iterator[Finding]:
     try:
         check_process_limit()
         check_file_limit()
+        check_loopback()
         folder = make_ray_folder()
         yield Finding("ok", f"Ray's files: {folder}")
     except InputError as error:
