@@ -26,6 +26,7 @@ import click
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster import resources as cluster
+from study.cluster.allocation import Resources
 from study.driver import restore_coordinator
 from study.execution import tune as executor
 from study.execution.worker_context import WorkerContext
@@ -70,7 +71,7 @@ def measure_engine(measured: Study, concurrent: int, cpus: float = 1, workers: i
         storage = Path(folder)
         coordinator = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
         coordinator.set_resources({"device": "cpu", "cpus": cpus, "gpus": 0.0})
-        resources = cluster.Resources(cpus, 0.0, concurrent, workers)
+        resources = Resources(cpus, 0.0, concurrent, workers)
         recorder = EndRecorder()
         coordinator.writer.trackers = [recorder]
         executor.execute(

@@ -59,11 +59,11 @@ class SmallNet:
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         loss: Settings = context.loss
         images, targets, val_images, val_targets = _load_digits()
+        teacher, schedule = _compute_teacher_logits(), Cosine(loss.learning_rate)  # before the seed: it draws, once
         torch.manual_seed(context.trial.seed)
         net = _build_net(24)
         optimizer = torch.optim.SGD(net.parameters(), momentum=loss.momentum, weight_decay=loss.weight_decay)
         kd = KD(temperature=loss.temperature, weight=loss.weight, task_weight=1.0)
-        teacher, schedule = _compute_teacher_logits(), Cosine(loss.learning_rate)
         for epoch in range(context.trial.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.value_at(Progress(epoch, context.trial.epochs))

@@ -27,6 +27,7 @@ import click
 from benchmarks.engine import make_study
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study.cluster import resources as cluster
+from study.cluster.allocation import Resources
 from study.driver import restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution import tune as executor
@@ -129,7 +130,7 @@ def measure(address: str, slots: int, epoch_seconds: float, seconds: float) -> M
         coordinator = restore_coordinator(sleeping, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
         window = Window(coordinator, slots, seconds)
         coordinator.writer.trackers = [window]
-        resources = cluster.Resources(1, 0.0, slots)
+        resources = Resources(1, 0.0, slots)
         worker_context = WorkerContext(storage / "engine", storage)
         cluster.connect(address)
         try:

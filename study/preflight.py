@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from study.cluster import this_machine
+from study.cluster.allocation import Node, Resources, allocate
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
@@ -16,9 +18,6 @@ from study.storage.dataset import RemoteDataset
 from study.study import Study
 from study.task import SPLITS, Preparation
 from study.trial import Split
-
-if TYPE_CHECKING:
-    from study.cluster.resources import Node, Resources
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,11 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
 
     Raises InputError if not one trial fits, or no cluster answers.
     """
-    from study.cluster import resources as cluster
-    from study.cluster.this_machine import count_cpus
-
     if options.address is None:
-        here = cluster.Node(count_cpus(), len(list_gpu_names()))
+        here = Node(this_machine.count_cpus(), len(list_gpu_names()))
         return allocate_resources([here], options, study)
+    from study.cluster import resources as cluster  # late: it imports Ray
+
     cluster.connect(options.address)
     try:
         return allocate_resources(cluster.list_nodes() + cluster.list_pending_nodes(), options, study)
@@ -82,9 +80,7 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
 
 def allocate_resources(nodes: list[Node], options: DriverOptions, study: Study) -> Resources:
     """Return the resources of a trial on these nodes. Raises InputError if not one fits."""
-    from study.cluster import resources as cluster
-
-    return cluster.allocate(nodes, options.gpus_per_worker, options.max_concurrent, study.workers_per_trial)
+    return allocate(nodes, options.gpus_per_worker, options.max_concurrent, study.workers_per_trial)
 
 
 def read_earlier_run(

@@ -7,8 +7,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import scipy  # scipy.special is imported when it is first used
 from numpy.typing import NDArray
-from scipy import stats
 
 from reports.analysis.statistics import LEVEL
 
@@ -75,6 +75,7 @@ def _simulate_power(effect: float, n: int, level: float) -> float:
 
 def _compute_t_power(effect: float, n: NDArray[np.int_], level: float) -> NDArray[np.float64]:
     """Return the power of the two-sided paired t test for a standardised effect, without the negligible far tail."""
-    critical = stats.t.ppf(1 - level / 2, n - 1)
-    found: NDArray[np.float64] = np.nan_to_num(stats.nct.sf(critical, n - 1, effect * np.sqrt(n)), nan=1.0)
+    critical = scipy.special.stdtrit(n - 1, 1 - level / 2)
+    missed = scipy.special.nctdtr(n - 1, effect * np.sqrt(n), critical)
+    found: NDArray[np.float64] = 1 - np.nan_to_num(missed, nan=0.0)  # nan where the power is 1 but for rounding
     return found

@@ -9,14 +9,13 @@ at least 2/2ⁿ, so a few seeds cannot decide, however large the effect.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are imported when they are first used: scipy.stats takes a second, and is not needed here
 from numpy.typing import NDArray
-from scipy import stats
 
 Direction = Literal["max", "min"]
 Test = Literal["sign-flip", "sign"]
@@ -28,11 +27,11 @@ LEVEL = 0.05
 TIE = 1e-6
 """Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
 over up to a million samples differ by more, or not at all."""
-SKEWED = 0.05
-"""p of D'Agostino's test of skewness up to which differences count as skewed."""
 MAX_EXACT_PAIRS = 20
 """Largest number of pairs for which all 2ⁿ sign flips are counted; beyond it, `RESAMPLES` random ones are drawn."""
 RESAMPLES = 99_999
+BOOTSTRAP_RESAMPLES = 9_999
+"""Resamples behind an interval: its ends are the 250th mean from either side, give or take the bias."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def compute_mean(values: Sequence[float]) -> Mean:
     mean = float(x.mean())
     if len(x) < 2:
         return Mean(len(x), mean, None)
-    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    half = float(scipy.special.stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / math.sqrt(len(x)))
     return Mean(len(x), mean, Interval(mean - half, mean + half))
 
 
@@ -133,22 +132,27 @@ def weight_alike(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
     """Return the bias-corrected and accelerated bootstrap interval of the mean; None below three values.
 
-    Equal values give an interval of zero width. If there are too few distinct values to define the acceleration, the
-    percentile interval is used.
-    Source: Efron 1987, "Better bootstrap confidence intervals".
+    Equal values give an interval of zero width. If all means of resamples lie on one side of the mean, which leaves
+    the bias undefined, the percentile interval is used.
+    Source: Efron 1987, "Better bootstrap confidence intervals", with the acceleration of the mean.
     """
     x = _check_finite(differences)
     if len(x) < 3:
         return None
-    if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):
-        return Interval(float(x.mean()), float(x.mean()))
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy warns about the degenerate case that the percentile method handles
-            found = stats.bootstrap((x,), np.mean, method=method, rng=np.random.default_rng(0)).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
-            break
-    return Interval(float(found.low), float(found.high))
+    mean = float(x.mean())
+    if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):  # equal but for rounding
+        return Interval(mean, mean)
+    drawn = np.random.default_rng(0).integers(0, len(x), (BOOTSTRAP_RESAMPLES, len(x)))
+    means = x[drawn].mean(axis=1)
+    levels = np.array([0.025, 0.975])
+    below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * len(means))
+    if 0 < below < 1:
+        bias, deviations = scipy.special.ndtri(below), x - mean
+        acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
+        z = bias + scipy.special.ndtri(levels)
+        levels = scipy.special.ndtr(bias + z / (1 - acceleration * z))
+    low, high = np.quantile(means, levels)
+    return Interval(float(low), float(high))
 
 
 def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
@@ -186,16 +190,15 @@ def compute_sign_p(
     """
     x = _check_finite(differences)
     untied = int(np.count_nonzero(x))
-    return float(stats.binomtest(int((x > 0).sum()), untied, alternative=alternative).pvalue) if untied else 1.0
+    above = int(np.count_nonzero(x > 0))
+    if alternative == "greater":
+        return _compute_coin_tail(above, untied)
+    return min(1.0, 2 * _compute_coin_tail(max(above, untied - above), untied))
 
 
-def is_skewed(differences: Sequence[float] | NDArray[np.float64]) -> bool:
-    """Return whether values are more skewed than normal ones; False below eight, too few for the test.
-
-    Source: D'Agostino 1970, "Transformation to normality of the null distribution of g1".
-    """
-    x = _check_finite(differences)
-    return bool(len(x) >= 8 and np.ptp(x) > 0 and stats.skewtest(x).pvalue <= SKEWED)
+def _compute_coin_tail(heads: int, n: int) -> float:
+    """Return the probability that n fair coins show at least this number of heads, exactly but for one rounding."""
+    return float(sum(math.comb(n, count) for count in range(heads, n + 1)) / 2**n)
 
 
 def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy  # scipy.stats is imported when it is first used: it takes a second
 
 from reports.analysis import statistics
 from reports.analysis.statistics import Interval
@@ -50,7 +50,7 @@ def compare_unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
         return Difference("unpaired", n, difference, None, 1.0)
     largest = max(abs(x).max(), abs(y).max()) or 1.0
     ways = math.comb(len(x) + len(y), len(x))
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (x / largest, y / largest),
         _difference_of_means,
         vectorized=True,
@@ -72,5 +72,5 @@ def _welch_interval(x: Any, y: Any) -> Interval:
         return Interval(float(x.mean() - y.mean()), float(x.mean() - y.mean()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about equal values on one side, which are valid
-        found = stats.ttest_ind(x, y, equal_var=False).confidence_interval()
+        found = scipy.stats.ttest_ind(x, y, equal_var=False).confidence_interval()
     return Interval(float(found.low), float(found.high))

@@ -20,7 +20,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from reports.analysis.search import rank_trials
 from reports.figures.style import PALETTE, ReportFigure, escape_plotly, new_figure, round_values
@@ -77,6 +76,8 @@ def get_distributions(records: StudyRecords, cell: Cell) -> dict[str, BaseDistri
 
 def compute_importance(trials: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> dict[str, float]:
     """Return each setting's share of the total importance, largest first. `trials` are ordered by rank, best first."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # imports scikit-learn
+
     study = _make_silent_study()
     for rank, text in enumerate(trials["params"]):
         params = {

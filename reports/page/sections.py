@@ -24,13 +24,14 @@ from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
 from reports.tables.search import make_pareto_table, make_search_table
 from reports.text import summary
+from reports.text.few_seeds import warn_of_few_seeds
 from reports.text.sanity import list_warnings
 
 
 def make_header(records: StudyRecords) -> dict[str, Any]:
     """Return what stands above the sections, by the names that page.html uses."""
     comparisons = compare_arms(records)
-    seeds = [line for each in comparisons if (line := summary.warn_of_few_seeds(each.seeds, each.tests))]
+    seeds = [line for each in comparisons if (line := warn_of_few_seeds(each.seeds, each.tests))]
     return {
         "name": records.name,
         "finished": records.finished,

@@ -11,8 +11,8 @@ from reports.analysis.statistics import LEVEL
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import join_words, shorten
+from reports.text.few_seeds import warn_of_few_seeds
 from reports.text.results import format_difference, format_mean, format_p
-from reports.text.summary import warn_of_few_seeds
 
 MAX_LABEL = 40
 """Most characters of a study's name in headings and cells; the table of studies has the full name."""

@@ -13,6 +13,7 @@ from reports.load import load_study
 from reports.tables.across_students import make_tables
 from reports.tables.comparison import make_comparison_table
 from reports.text import summary
+from reports.text.few_seeds import warn_of_few_seeds
 from reports.text.sanity import list_warnings
 
 FULL_WIDTH = 100
@@ -29,7 +30,7 @@ def format_comparisons(folder: Path, width: int = 110) -> str:
     blocks += [_wrap(f"warning: {line}", width) for line in list_warnings(records)]
     for comparison in compare_arms(records):
         table = make_comparison_table(comparison)
-        seeds = summary.warn_of_few_seeds(comparison.seeds, comparison.tests)
+        seeds = warn_of_few_seeds(comparison.seeds, comparison.tests)
         lines = [seeds, *table.notes, summary.summarize_comparison(comparison)]
         printed = table if width >= FULL_WIDTH else _narrow(table)
         blocks.append(f"{shorten(table.caption, width)}\n\n{to_text(printed, width)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from reports.analysis import power, published
+from reports.analysis import published
 from reports.analysis.across_students import compare_nets, pool_students
 from reports.analysis.comparison import Comparison
 from reports.analysis.contrasts import Contrast
@@ -131,22 +131,6 @@ def summarize_baselines(comparison: Comparison) -> str | None:
         return None
     verdicts = [_describe_verdict(row, comparison.metric) for row in rows]
     return f"{comparison.student}, among the baselines: {'; '.join(verdicts)}."
-
-
-def warn_of_few_seeds(seeds: int, tests: int) -> str | None:
-    """Return a warning if this number of seeds cannot decide, with the number that can; None if it can.
-
-    `tests` is the number of comparisons and margins that share a correction.
-    """
-    smallest, needed = power.smallest_p(seeds), power.seeds_to_decide(tests)
-    if seeds < 1 or tests < 1 or seeds >= needed:
-        return None
-    corrected = f", {min(1.0, smallest * tests):.2g} after correction for {tests} comparisons"
-    return (
-        f"{seeds} {pluralize(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
-        f"{corrected if tests > 1 else ''}, so every verdict stays undecided, however large the effect. "
-        f"It takes at least {needed} seeds: --seeds {needed}."
-    )
 
 
 def explain_unpublished(records: StudyRecords) -> str | None:

@@ -50,11 +50,12 @@ print(json.dumps(versions | {"gpus": names}))
 RAY = """
 import sys
 from study.cluster import resources
+from study.cluster.allocation import allocate
 resources.connect(sys.argv[1] or None)
 try:
     nodes = resources.list_nodes()
     assert resources.ray.get(resources.ray.remote(lambda: 42).remote()) == 42
-    trial = resources.allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
+    trial = allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
     print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {trial}")
 finally:
     resources.disconnect()
@@ -177,7 +178,7 @@ def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) 
 
 def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
     """Check that the study of a space file can start: its data, its teacher, its seeds."""
-    from reports.text.summary import warn_of_few_seeds
+    from reports.text.few_seeds import warn_of_few_seeds
     from study.execution.train_run import run_in_train_context
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from study.cli.epoch_times import assume_epoch_seconds, read_epoch_times
@@ -14,11 +13,12 @@ from study.records.paths import StudyPaths
 from study.search.halving import SuccessiveHalving, searches_schedules
 from study.space.params import count_points
 from study.study import Study
+from study.task import Preparation
 
 
-def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[str]:
-    """Return what would be trained, in a few lines."""
-    from reports.text.summary import warn_of_few_seeds
+def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation]) -> list[str]:
+    """Return what would be trained, in a few lines; `steps` prepare it."""
+    from reports.text.few_seeds import warn_of_few_seeds
 
     budget = study.budget
     searches = [study.count_trials(cell.arm) for cell in study.cells]
@@ -26,7 +26,7 @@ def format_plan(study: Study, inputs: Mapping[str, Any], storage: Path) -> list[
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
         *_warn_of_duplicates(inputs),
-        *format_preparations(study.task.list_preparations(storage, study.plan)),
+        *format_preparations(steps),
         "cells:",
     ]
     for cell, trials in zip(study.cells, searches, strict=True):
@@ -72,9 +72,13 @@ def _warn_of_searches(study: Study) -> list[str]:
 
 
 def format_estimate(
-    study: Study, inputs: Mapping[str, Any], options: DriverOptions, seconds_per_epoch: float | None
+    study: Study,
+    inputs: Mapping[str, Any],
+    steps: list[Preparation],
+    options: DriverOptions,
+    seconds_per_epoch: float | None,
 ) -> list[str]:
-    """Return the estimated duration in a line or two.
+    """Return the estimated duration, that of the preparing `steps` included, in a line or two.
 
     Raises InputError if a new study's warm start finds no configurations.
     """
@@ -84,7 +88,6 @@ def format_estimate(
     resources = find_resources(options, study)
     measured = None if seconds_per_epoch else read_epoch_times(study, inputs, storage, resources.gpus)
     times = assume_epoch_seconds(seconds_per_epoch) if seconds_per_epoch else measured
-    steps = study.task.list_preparations(storage, study.plan)
     concurrent, gpus = resources.concurrent, resources.trial_gpus
     forecast = forecast_study(study, inputs, storage, steps, times, concurrent, gpus, options.retry_failed)
     return format_forecast(forecast, study.name)

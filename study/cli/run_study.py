@@ -90,8 +90,9 @@ def _run(options: RunOptions) -> int:
         driver_options = _resolve_options(options, space, study, inputs, storage, data)
         if options.dry_run:
             refresh_copy(storage / study.name)
-            lines = format_plan(study, inputs, storage)
-            lines += format_estimate(study, inputs, driver_options, options.seconds_per_epoch)
+            steps = study.task.list_preparations(storage, study.plan)
+            lines = format_plan(study, inputs, steps)
+            lines += format_estimate(study, inputs, steps, driver_options, options.seconds_per_epoch)
             _print(Console(highlight=False), "\n".join(lines))
             return 0
         check_driver_options(driver_options, study)

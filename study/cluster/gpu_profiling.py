@@ -20,8 +20,8 @@ from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from study.cluster.allocation import Node
 from study.cluster.gpu_packing import MAX_TRIALS_PER_GPU, MemoryNeed, PackingResult, find_packing, packing_lines
-from study.cluster.resources import Node
 from study.errors import InputError
 from study.records.provenance import list_gpu_names
 from study.space.domains import resolve_corners

@@ -1,4 +1,4 @@
-"""The Ray cluster of a study: start or join one, list its nodes, and allocate their resources to trials."""
+"""The Ray cluster of a study: start or join one, and list its nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,14 @@ os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1000000000"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 # within a Ray job, WORKER_ENVIRONMENT counts and not the job's own variables of these names
 os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+# Ray would start a worker for each CPU at once, none of which a study can use: they lack its runtime environment
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  (Ray reads it in this case)
 
 import ray
 from ray.exceptions import RayError
 
 from study.cluster import addresses, autoscaling
+from study.cluster.allocation import Node, Resources
 from study.cluster.software_check import check_software
 from study.errors import InputError
 
@@ -38,9 +40,6 @@ NODE_TYPE_LABEL = "ray.io/node-group"
 
 GPU_TYPE_PREFIX = "accelerator_type:"
 """Prefix of the resource that names a node's type of GPU."""
-
-GPU_RESOLUTION = 10_000
-"""Parts into which Ray divides a GPU; requested shares are rounded down to whole parts."""
 
 MAX_REASON_CHARACTERS = 400
 """Part of Ray's own message that is shown: some fill a screen."""
@@ -70,47 +69,6 @@ WORKER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
 }
 """Environment variables of all processes that train, whatever a node of the cluster sets."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Resources of each worker of a trial, and the number of concurrent trials."""
-
-    cpus: float
-    gpus: float
-    concurrent: int
-    workers: int = 1
-    """Workers of one trial."""
-
-    @property
-    def trial_gpus(self) -> float:
-        return self.gpus * self.workers
-
-    def __str__(self) -> str:
-        trials = f"{self.concurrent} trial{'s' * (self.concurrent > 1)} at once"
-        workers = f"{self.workers} workers of " if self.workers > 1 else ""
-        return f"{trials}, each with {workers}{self.cpus:g} CPU and {self.gpus:g} GPU"
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the columns of a trial's row: the resources of all its workers together."""
-        return {"device": "cuda" if self.gpus else "cpu", "cpus": self.cpus * self.workers, "gpus": self.trial_gpus}
-
-
-@dataclass(frozen=True)
-class Node:
-    """CPUs and GPUs of one machine."""
-
-    cpus: int
-    gpus: int
-
-    def count_workers(self, gpus_per_worker: float) -> int:
-        """Return how many workers of one CPU and this share of a GPU fit; Ray places no share across two GPUs."""
-        if gpus_per_worker == 0:
-            return self.cpus
-        return min(self.cpus, self.gpus * (GPU_RESOLUTION // int(gpus_per_worker * GPU_RESOLUTION)))
-
-    def __str__(self) -> str:
-        return f"{self.cpus} CPU and {self.gpus} GPU"
 
 
 def connect(address: str | None) -> None:
@@ -249,42 +207,3 @@ def max_trials(resources: Resources, max_concurrent: int | None) -> int:
 
 def _node(resources: Mapping[str, float]) -> Node:
     return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
-
-
-def allocate(
-    nodes: list[Node], gpus_per_worker: float | None, max_concurrent: int | None, workers_per_trial: int = 1
-) -> Resources:
-    """Return the resources of each trial and how many trials fit on the nodes.
-
-    A worker gets one CPU and, unless `gpus_per_worker` is given, one GPU if any node has one. It is placed on a single
-    node, the workers of a trial on any.
-    Raises InputError with the arithmetic if not even one trial fits.
-    """
-    gpus = gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
-    if not 0 <= gpus <= 1:  # a process trains on a single GPU
-        raise InputError(
-            f"--gpus-per-worker {gpus:g}: allowed is a share of one GPU, from 0 to 1; a trial trains on several by "
-            "--workers-per-trial"
-        )
-    if 0 < gpus < 1 / GPU_RESOLUTION:
-        raise InputError(f"--gpus-per-worker {gpus:g}: the smallest share of a GPU is {1 / GPU_RESOLUTION:g}")
-    fitting = sum(node.count_workers(gpus) for node in nodes)
-    trials = fitting // workers_per_trial
-    if trials < 1:
-        raise InputError(_no_fit_message(nodes, gpus, fitting, workers_per_trial))
-    return Resources(1, gpus, min(trials, max_concurrent or trials), workers_per_trial)
-
-
-def _no_fit_message(nodes: list[Node], gpus: float, fitting: int, workers_per_trial: int) -> str:
-    counts = Counter(nodes).items()
-    listed = ", ".join(f"{count} × {node}" if count > 1 else str(node) for node, count in counts) or "no nodes"
-    if workers_per_trial == 1:
-        advice = "lower --gpus-per-worker" if gpus else "give the nodes CPUs"
-        return f"a trial asks for 1 CPU and {gpus:g} GPU on one node, there are {listed}: no trial fits; {advice}"
-    advice = "lower --workers-per-trial" + (" or --gpus-per-worker" if gpus else "")
-    return (
-        f"a trial asks for {workers_per_trial} workers of 1 CPU and {gpus:g} GPU each, there are {listed}: room for "
-        f"{fitting}; {advice}"
-    )

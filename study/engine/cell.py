@@ -56,6 +56,8 @@ class CellProgress:
         self.has_epochs = False
         """Whether any trial has completed an epoch."""
         self._failed_at_once = 0
+        self._next_number = 0
+        """No search trial with a lower number is left to start."""
         self._first_judged: dict[int, int] = {}
         self._rungs = Rungs(
             study.stopping,
@@ -121,7 +123,9 @@ class CellProgress:
 
     def propose(self) -> tuple[int, Mapping[str, Value]]:
         """Return number and parameters of the next search trial."""
-        number = next(n for n in range(self.trials) if n not in self.params)
+        while self._next_number in self.params:
+            self._next_number += 1
+        number = self._next_number
         self.params[number] = self._search.ask(number)
         return number, self.params[number]
 

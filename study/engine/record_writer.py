@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +17,10 @@ FLUSH_SECONDS = 1.0
 
 
 class RecordWriter:
-    """Adds rows to the records, which are written at least every `flush_seconds`, and calls the trackers."""
+    """Adds rows to the records, which are written at least every `flush_seconds`, and calls the trackers.
+
+    With infinite `flush_seconds` nothing is written, as by a forecast.
+    """
 
     def __init__(self, records: Records, trackers: Sequence[Tracker] = (), flush_seconds: float = FLUSH_SECONDS):
         self.records, self.flush_seconds = records, flush_seconds
@@ -37,6 +41,8 @@ class RecordWriter:
                 tracker.finish_trial(run.trial, state, reason)
 
     def flush(self) -> None:
+        if math.isinf(self.flush_seconds):
+            return
         self.records.flush()
         self.last_flush = time.monotonic()
 

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from study.cluster.resources import Resources  # isort: skip  (first: it sets what Ray reads when it is imported)
+import study.cluster.resources  # noqa: F401  # isort: skip  (first: it sets what Ray reads when it is imported)
 import ray
 from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -24,6 +24,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.cluster.allocation import Resources
 from study.engine.coordinator import Coordinator
 from study.execution.ray_internals import RayActorManager, replace_actor_manager
 from study.execution.retries import MAX_WORKER_RETRIES

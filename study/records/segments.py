@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -33,7 +34,7 @@ LAST_RETENTION_SECONDS = 4.0
 """The same at the end of a run, which waits for it; Ray, which ends meanwhile, takes most of it."""
 
 EMPTY_SEGMENT = f"{0:08d}.parquet"
-"""A segment without rows in a new table, for readers that refuse an empty folder."""
+"""A segment without rows in a new table, for readers that refuse an empty folder; others start at 1."""
 
 READING_ATTEMPTS = 20
 """A segment that is merged between listing and reading costs one attempt."""
@@ -54,7 +55,7 @@ class SegmentTable:
         self._segments = [(path, _size_class(path)) for path in list_segments(folder) if path != empty]
         self._next = 1 + max((int(path.stem) for path, _ in self._segments), default=0)
         if not self._segments:
-            _write(empty, schema.empty_table())
+            _write(empty, _make_empty_table(schema))
         self._merged = [(time.monotonic(), empty)]
         """Segments whose rows are in another one too, and when they were merged; the oldest first."""
 
@@ -114,7 +115,9 @@ class SegmentTable:
 
     def _select_last(self, rows: pa.Table) -> pa.Table:
         """Return the last row of each key, sorted by the position of the key's first row."""
-        key, position = KEYS[self.folder.name], pa.array(range(rows.num_rows), pa.int64())
+        if not rows.num_rows:
+            return rows  # also spares the first run of a study the import of pandas, by pa.array
+        key, position = KEYS[self.folder.name], pa.array(np.arange(rows.num_rows))
         positions = rows.select(key).append_column("position", position)
         spans = positions.group_by(key).aggregate([("position", "min"), ("position", "max")])
         return rows.take(spans.sort_by("position_min")["position_max"])
@@ -156,11 +159,17 @@ def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
     Raises RecordsError naming the first segment that cannot be read.
     """
     for _ in range(READING_ATTEMPTS):
+        written = [path for path in list_segments(folder) if path.name != EMPTY_SEGMENT]
         try:
-            return pa.concat_tables([schema.empty_table(), *(_read(path, schema) for path in list_segments(folder))])
+            return pa.concat_tables([_make_empty_table(schema), *(_read(path, schema) for path in written)])
         except FileNotFoundError:
             continue  # merged since it was listed
     raise RecordsError(f"{folder} changes faster than it can be read: stop its study, then try again")
+
+
+def _make_empty_table(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows. schema.empty_table() would import pandas, for which a dry run would wait."""
+    return pa.Table.from_batches([], schema)
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:

@@ -10,6 +10,7 @@ alone, and a rule that stopped some of them would choose the later values blind.
 
 from __future__ import annotations
 
+import bisect
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,15 +66,16 @@ class Rungs:
     def __init__(self, rule: SuccessiveHalving | Never, direction: Direction, epochs: int, seed: int):
         self._rule, self._direction, self._epochs, self._seed = rule, direction, epochs, seed
         self._values: dict[int, list[float]] = {}
+        """Reported values by rung, in ascending order."""
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
         """Record a trial's value; return the reason to stop the trial if the epoch is a rung it fails, else None."""
         if epoch not in self._rule.list_rungs(self._draw_bracket(number), self._epochs):
             return None
         values = self._values.setdefault(epoch, [])
-        values.append(value)
-        best_first = sorted(values, reverse=self._direction == "max")
-        cutoff = best_first[max(1, len(values) // self._reduction) - 1]
+        bisect.insort(values, value)
+        place = max(1, len(values) // self._reduction)
+        cutoff = values[-place] if self._direction == "max" else values[place - 1]
         passed = value >= cutoff if self._direction == "max" else value <= cutoff
         if passed:
             return None

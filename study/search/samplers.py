@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class Tpe:
     """Tree-structured Parzen estimator, with every argument that Optuna 5 keeps: its defaults may change.
 
+    It looks back on the last 500 trials and the best 25 before them, so that the cost of a proposal is bounded; see
+    study/search/tpe.py.
     Source: Bergstra et al. 2011; multivariate and grouped form by Falkner et al. 2018 as in Optuna.
     """
 
@@ -48,9 +50,9 @@ class Tpe:
             raise InputError("Tpe: group is True and multivariate False; allowed is group only with multivariate")
 
     def build(self, seed: int) -> BaseSampler:
-        from optuna.samplers import TPESampler
+        from study.search.tpe import BoundedTpe
 
-        return TPESampler(
+        return BoundedTpe(
             n_startup_trials=self.startup_trials,
             n_ei_candidates=self.candidates,
             seed=seed,

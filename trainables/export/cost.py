@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.task import count_parameters
 
@@ -59,6 +58,8 @@ def measure_cost(task: DistillationTask[Any], net: nn.Module) -> dict[str, Any]:
 
 def count_macs(run: Callable[[], Any]) -> int:
     """Return the multiply-accumulates of convolutions and matrix products in `run`."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, where it is installed
+
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops()) // 2

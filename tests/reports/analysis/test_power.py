@@ -43,6 +43,14 @@ def test_power_is_how_often_the_test_itself_finds_the_effect(effect: float, n: i
     assert power.estimate_power(effect, 1.0, n, comparisons) == pytest.approx(found, abs=0.05)  # three standard errors
 
 
+@pytest.mark.parametrize("effect", [0.05, 0.5, 2.0, 10.0])
+def test_power_of_the_t_test_is_that_of_scipy(effect: float) -> None:
+    n = np.arange(2, 200)
+    expected = stats.nct.sf(stats.t.ppf(0.995, n - 1), n - 1, effect * np.sqrt(n))
+    found = power._compute_t_power(effect, n, 0.01)
+    assert found == pytest.approx(np.nan_to_num(expected, nan=1.0), abs=1e-12)
+
+
 def test_power_is_continuous_where_simulation_ends() -> None:
     last, first = (power.estimate_power(0.9, 1.0, power.MAX_SIMULATED_SEEDS + more) for more in (0, 1))
     assert 0 < first - last < 0.06

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reports.analysis import power, statistics
+from reports.analysis.skewness import is_skewed
 from reports.analysis.statistics import Interval
 
 DIFFERENCES = [0.9, -0.3, 1.2, 0.4, 0.0, 0.7, -0.1]
@@ -96,6 +97,26 @@ def test_bca_interval_stays_within_the_values(differences: list[float]) -> None:
     assert min(differences) - 1e-9 <= interval.low <= interval.high <= max(differences) + 1e-9
 
 
+@pytest.mark.parametrize("size", [3, 5, 12, 40])
+def test_bca_interval_and_skewness_are_those_of_scipy(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for values in (rng.normal(0.2, 1.0, size), rng.exponential(1.0, size), rng.normal(0.0, 1.0, size).round(1)):
+        found = statistics.compute_bca_interval(values)
+        expected = stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12, abs=1e-12)
+        assert is_skewed(values) == (size >= 8 and stats.skewtest(values).pvalue <= 0.05)
+
+
+def test_bca_interval_without_a_bias_is_the_percentile_interval() -> None:
+    values = [0.0, 0.0, 0.0, 1e-9]  # no resample has a mean below theirs but that of zeros alone
+    found = statistics.compute_bca_interval(values)
+    drawn = np.random.default_rng(0).integers(0, 4, (9_999, 4))
+    assert found is not None
+    assert found.low == 0
+    assert found.high <= np.asarray(values)[drawn].mean(axis=1).max()
+
+
 def test_bca_interval_of_degenerate_values() -> None:
     assert statistics.compute_bca_interval([0.1, 0.2]) is None
     assert statistics.compute_bca_interval([0.25] * 5) == Interval(0.25, 0.25)
@@ -147,6 +168,9 @@ def test_sign_p_is_the_binomial_one_without_ties(differences: list[float]) -> No
     n = positive + negative
     tail = sum(math.comb(n, k) for k in range(max(positive, negative), n + 1)) / 2**n
     assert statistics.compute_sign_p(differences) == pytest.approx(min(1.0, 2 * tail))
+    if n:
+        greater = stats.binomtest(positive, n, alternative="greater").pvalue
+        assert statistics.compute_sign_p(differences, "greater") == pytest.approx(greater, abs=1e-12)
 
 
 def test_margin_p_is_that_of_shifted_differences() -> None:
@@ -174,10 +198,10 @@ def test_margin_p_beyond_exact_is_near_the_exact_one() -> None:
 
 def test_skewness_is_seen_in_eight_differences_and_more() -> None:
     skewed = [0.1, 0.12, 0.09, 0.11, 0.1, 0.13, 0.08, -2.0]
-    assert statistics.is_skewed(skewed)
-    assert not statistics.is_skewed(skewed[1:]), "seven are too few to tell"
-    assert not statistics.is_skewed(np.random.default_rng(0).normal(size=30))
-    assert not statistics.is_skewed([0.5] * 9)
+    assert is_skewed(skewed)
+    assert not is_skewed(skewed[1:]), "seven are too few to tell"
+    assert not is_skewed(np.random.default_rng(0).normal(size=30))
+    assert not is_skewed([0.5] * 9)
 
 
 def test_pairs_that_differ_by_rounding_are_tied() -> None:

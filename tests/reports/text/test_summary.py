@@ -9,6 +9,7 @@ from reports.analysis.comparison import Comparison, compare_arms
 from reports.load import load_study
 from reports.tables.comparison import make_comparison_table
 from reports.text import summary
+from reports.text.few_seeds import warn_of_few_seeds
 from tests.reports.fake_study import DKD, SEARCHED, Writer
 
 
@@ -19,7 +20,7 @@ def only(folder: Path) -> Comparison:
 
 @pytest.mark.parametrize(("seeds", "warning"), [(3, "at least 7 seeds"), (6, "at least 7 seeds"), (7, None), (0, None)])
 def test_warns_beforehand_if_the_seeds_cannot_decide(study: Path, seeds: int, warning: str | None) -> None:
-    line = summary.warn_of_few_seeds(seeds, only(study).tests)
+    line = warn_of_few_seeds(seeds, only(study).tests)
     assert (line is None) if warning is None else (line is not None and warning in line)
 
 

@@ -16,7 +16,7 @@ FEW = SimulatedLoss(x=choice(0.1, 0.5), y=Staircase(0.1, 0.6, stages=integer(1, 
 
 
 def plan(study: Study, tmp_path: Path) -> str:
-    return "\n".join(format_plan(study, {}, tmp_path))
+    return "\n".join(format_plan(study, {}, study.task.list_preparations(tmp_path, study.plan)))
 
 
 def with_trials(loss: SimulatedLoss, trials: int) -> Study:

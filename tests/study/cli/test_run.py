@@ -399,6 +399,16 @@ def test_dry_run_says_what_would_be_trained_and_writes_nothing(folder: Folder) -
     assert not folder.runs.exists()
 
 
+def test_dry_run_imports_neither_ray_nor_what_only_reports_need(folder: Folder) -> None:
+    heavy = ("ray", "pandas", "scipy.stats", "scipy.special", "sklearn", "torch")  # a third to two seconds each
+    code = (
+        "import runpy, sys\ntry: runpy.run_module('study.run', run_name='__main__')\n"
+        f"except SystemExit: print('imported:', *[name for name in {heavy} if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", code, str(folder.space), "--storage-path", str(folder.runs), "--dry-run"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.endswith("\nimported:\n")
+
+
 def test_help_has_examples(folder: Folder) -> None:
     said = subprocess.run([sys.executable, "-m", "study.run", "--help"], capture_output=True, text=True, check=True)
     for option in ("--profile", "--data-dir", "--storage-path", "--name", "--seed", "--trials", "--epochs", "--seeds",

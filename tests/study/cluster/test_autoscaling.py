@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from study.cluster import resources as cluster
+from study.cluster.allocation import Node, Resources
 from study.cluster.autoscaling import list_addable_nodes
-from study.cluster.resources import Node, Resources, max_trials
+from study.cluster.resources import max_trials
 
 HEAD, CPU, GPU = {"CPU": 0}, {"CPU": 8}, {"CPU": 4, "GPU": 1}
 TYPES = {

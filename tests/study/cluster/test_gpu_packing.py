@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from study.cli import doctor
 from study.cli.run import main
 from study.cluster import gpu_profiling
+from study.cluster.allocation import GPU_RESOLUTION, Node, allocate
 from study.cluster.gpu_packing import GIB, MAX_TRIALS_PER_GPU, MIN_GAIN, MemoryNeed, find_packing, packing_lines
 from study.cluster.gpu_profiling import Profiler, Workload, measure_gpu_share, measure_packing
-from study.cluster.resources import GPU_RESOLUTION, Node, allocate
 from study.errors import InputError
 from study.execution.worker import Worker
 from study.execution.worker_context import WorkerContext

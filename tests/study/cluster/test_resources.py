@@ -1,4 +1,4 @@
-"""How many trials fit: the arithmetic over nodes."""
+"""How a cluster is found and joined, and what its workers import."""
 
 from __future__ import annotations
 
@@ -10,84 +10,7 @@ import pytest
 from ray import cloudpickle
 
 from study.cluster import resources as cluster
-from study.cluster.resources import Node, allocate
 from study.errors import InputError
-from study.preflight import DriverOptions, find_resources
-from tests.study.toy import toy
-
-
-@pytest.mark.parametrize(
-    ("nodes", "gpus_each", "fitting"),
-    [
-        ([Node(2, 0)], None, 2),
-        ([Node(16, 4)], None, 4),
-        ([Node(16, 4)], 0.5, 8),
-        ([Node(16, 4)], 0.3, 12),  # three to a GPU: a trial is not split over two
-        ([Node(2, 4)], 0.25, 2),
-        ([Node(16, 1), Node(16, 1), Node(4, 0)], 1, 2),
-        ([Node(8, 1)], 0, 8),
-    ],
-)
-def test_trials_fit_node_by_node(nodes: list[Node], gpus_each: float | None, fitting: int) -> None:
-    assert allocate(nodes, gpus_each, None).concurrent == fitting
-
-
-@pytest.mark.parametrize(
-    ("nodes", "gpus_each", "workers", "fitting"),
-    [
-        ([Node(2, 0)], None, 2, 1),
-        ([Node(3, 0), Node(3, 0)], None, 2, 3),  # one trial's workers lie on two nodes
-        ([Node(16, 1), Node(16, 1)], None, 2, 1),
-        ([Node(16, 4)], 0.5, 3, 2),
-        ([Node(3, 8)], 0.25, 2, 1),
-    ],
-)
-def test_workers_of_a_trial_fit_on_any_nodes(
-    nodes: list[Node], gpus_each: float | None, workers: int, fitting: int
-) -> None:
-    allotted = allocate(nodes, gpus_each, None, workers)
-    assert (allotted.concurrent, allotted.to_row()["cpus"]) == (fitting, workers)
-    assert allotted.to_row()["gpus"] == allotted.gpus * workers
-
-
-@pytest.mark.parametrize(
-    ("nodes", "gpus_each", "message"),
-    [
-        ([Node(2, 0)], None, "3 workers of 1 CPU and 0 GPU each, there are 2 CPU and 0 GPU: room for 2; lower"),
-        ([Node(16, 1), Node(16, 1)], None, "3 workers of 1 CPU and 1 GPU each, .*: room for 2; lower --workers-per-tr"),
-        (
-            [Node(16, 8)],
-            2,
-            "--gpus-per-worker 2: allowed is a share of one GPU, from 0 to 1; .* --workers-per-trial",
-        ),
-    ],
-)
-def test_workers_that_do_not_fit_are_refused_with_the_arithmetic(
-    nodes: list[Node], gpus_each: float | None, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        allocate(nodes, gpus_each, None, 3)
-
-
-def test_forecast_and_run_get_as_many_trials_as_the_workers_allow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("study.cluster.this_machine.count_cpus", lambda: 7)
-    monkeypatch.setattr("study.preflight.list_gpu_names", list)
-    allotted = {
-        workers: find_resources(DriverOptions(tmp_path), toy(workers_per_trial=workers)) for workers in (1, 2, 3)
-    }
-    assert [allotted[workers].concurrent for workers in (1, 2, 3)] == [7, 3, 2]
-
-
-def test_at_most_as_many_as_asked_for() -> None:
-    assert allocate([Node(16, 0)], None, 3).concurrent == 3
-
-
-@pytest.mark.parametrize(("nodes", "gpus_each"), [([Node(4, 0)], 1), ([Node(4, 0)], 0.5)])
-def test_what_fits_on_no_node_is_refused_with_the_arithmetic(nodes: list[Node], gpus_each: float) -> None:
-    with pytest.raises(InputError, match=rf"1 CPU and {gpus_each:g} GPU on one node, there are .* no trial fits"):
-        allocate(nodes, gpus_each, None)
 
 
 def test_auto_without_a_cluster_names_the_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
