@@ -4,10 +4,10 @@ A digest covers what Python executes: the syntax tree of each file, with names, 
 messages, but without docstrings, comments and formatting. The arguments of `Study(…)` and `Budget(…)` in user files
 are left out: they are settings, which study/identity.py compares.
 
-The files are the space file, the modules that it imports from its own folder, and the installed packages `study` and
-`trainables`. Not covered are modules imported under a computed name, other installed packages (their versions are in
-study.json) and data files. Files are read when the space file is loaded: an edit while a study runs is detected by the
-next run.
+The files are the space file, the modules that it imports from its own folder or another one on Python's path, such as
+the working directory, and the installed packages `study` and `trainables`. Not covered are modules imported under a
+computed name, other installed packages (their versions are in study.json) and data files. Files are read when the space
+file is loaded: an edit while a study runs is detected by the next run.
 
 This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can
 answer.
@@ -18,7 +18,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -83,8 +84,7 @@ class _LazyDigests(Mapping[str, str]):
 def read_code_version(space: Path) -> CodeVersion:
     """Return the version of the code that the study in this space file runs."""
     user_files = {SPACE_FILE: space.read_bytes()}
-    for path in find_sibling_modules(space):
-        user_files[path.relative_to(space.parent).as_posix()] = path.read_bytes()
+    user_files |= {name: path.read_bytes() for name, path in find_user_modules(space).items()}
     package_files = {name: text for package in PACKAGES for name, text in read_package(package).items()}
     return CodeVersion(_LazyDigests(user_files, package_files))
 
@@ -105,16 +105,27 @@ def read_package(package: str) -> dict[str, bytes]:
     }
 
 
-def find_sibling_modules(space: Path) -> list[Path]:
-    """Return the modules in the space file's folder that it imports, directly or through others, also in functions."""
-    found: dict[Path, None] = {space: None}
-    pending = [space]
+def find_user_modules(space: Path) -> dict[str, Path]:
+    """Return the modules outside installed packages that a space file imports, by path from their root.
+
+    Also those that it imports through others, in functions, or by a literal name.
+    """
+    space = space.resolve()  # a link's modules are next to the file that it leads to
+    roots = [root for entry in sys.path if (root := Path(entry).resolve()).is_dir() and not _is_installed(root)]
+    found: dict[str, Path] = {}
+    pending = [(space, space.parent)]
     while pending:
-        for path in _find_imports(pending.pop(), space.parent):
-            if path not in found:
-                found[path] = None
-                pending.append(path)
-    return sorted(path for path in found if path != space)
+        for path, root in _find_imports(*pending.pop(), [*roots, space.parent]):
+            name = path.relative_to(root).as_posix()
+            if name not in found and path != space:
+                found[name] = path
+                pending.append((path, root))
+    return dict(sorted(found.items()))
+
+
+def _is_installed(root: Path) -> bool:
+    """Return whether a folder on Python's path holds the standard library or installed packages."""
+    return root == Path(json.__file__).resolve().parents[1] or bool({"site-packages", "dist-packages"} & {*root.parts})
 
 
 def digest_code(text: bytes) -> str:
@@ -155,33 +166,52 @@ def _to_text(node: Any) -> str:
 
 def _is_docstring(node: Any) -> bool:
     """Return whether a statement is only a string, as docstrings of modules, classes, functions and fields are."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, ast.Expr) and _is_text(node.value)
 
 
-def _find_imports(path: Path, folder: Path) -> Iterator[Path]:
-    """Yield the files below `folder` that the import statements of a file name."""
+def _find_imports(path: Path, root: Path, roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that a file below `root` imports from one of `roots`, each with its own root."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return
-    package = path.relative_to(folder).parent.parts
+    package = path.relative_to(root).parent.parts
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [tuple(alias.name.split(".")) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parent = package[: len(package) - node.level + 1] if node.level else ()
-            module = (*parent, *(node.module.split(".") if node.module else ()))
-            names = [module, *((*module, alias.name) for alias in node.names)]  # a name may be a module of a package
-        else:
-            continue
-        for name in names:
-            yield from _find_files(name, folder)
+        for name in _list_imported_names(node, package):
+            if name and name[0] not in (*PACKAGES, "reports"):
+                yield from _find_files(name, roots)
 
 
-def _find_files(module: tuple[str, ...], folder: Path) -> Iterator[Path]:
-    """Yield the files that importing a module runs: its own and the __init__.py of its packages."""
-    if not module or module[0] in (*PACKAGES, "reports"):
-        return
-    for length in range(1, len(module) + 1):
-        prefix = folder.joinpath(*module[:length])
-        yield from (path for path in (prefix / "__init__.py", prefix.with_suffix(".py")) if path.is_file())
+def _list_imported_names(node: ast.AST, package: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the modules that a node of a syntax tree imports in `package`, as parts of their names."""
+    if isinstance(node, ast.Import):
+        return [tuple(alias.name.split(".")) for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        parent = package[: len(package) - node.level + 1] if node.level else ()
+        module = (*parent, *(node.module.split(".") if node.module else ()))
+        return [module, *((*module, alias.name) for alias in node.names)]  # a name may be a module of a package
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        names = [str(ast.literal_eval(arg)).split(".") for arg in node.args[:1] if _is_text(arg)]
+        return [tuple(name) for name in names if all(part.isidentifier() for part in name)]
+    return []
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _find_files(module: tuple[str, ...], roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that importing a module runs: its own and the __init__.py of its packages, with their root."""
+    for root in roots:
+        files = [
+            path
+            for length in range(1, len(module) + 1)
+            for path in (
+                root.joinpath(*module[:length], "__init__.py"),
+                root.joinpath(*module[:length]).with_suffix(".py"),
+            )
+            if path.is_file()
+        ]
+        if files:
+            yield from ((path, root) for path in files)
+            return

@@ -54,7 +54,7 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
         )
-    source, code, defined = decode_source(path.read_bytes()), read_code_version(path), module.study
+    source, code, defined = _read_source(path), read_code_version(path), module.study
     if isinstance(defined, Study):
         if profile is not None:
             raise InputError(f"{path} has no profiles, but --profile {profile} was given: leave the option out")
@@ -144,15 +144,16 @@ def _as_input_error(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except SyntaxError as error:
-        raise InputError(f"{error.filename} is not valid Python: {error.msg}, line {error.lineno}") from None
-    except Exception as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise InputError(f"{error.filename or path} is not valid Python: {error.msg}{line}") from None
+    except (Exception, SystemExit) as error:
         hint = _find_hint(error)
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f", line {frames[-1]}" if frames else ""
         raise InputError(f"{path}{line}: {type(error).__name__}: {error}{hint}") from error
 
 
-def _find_hint(error: Exception) -> str:
+def _find_hint(error: BaseException) -> str:
     """Return the way out of an error that is common in space files; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("study", "trainables"):
         return f"; import from `{str(error.name).split('.')[0]}` itself: from trainables import KD, ResNet, Teacher, …"
@@ -163,6 +164,15 @@ def _find_hint(error: Exception) -> str:
     if isinstance(error, TypeError) and any(f"'{kind}'" in str(error) for kind in ("Uniform", "Integer", "Choice")):
         return "; a domain cannot be searched there, or must not be checked there: see docs/extending.md"
     return ""
+
+
+def _read_source(path: Path) -> str:
+    try:
+        return decode_source(path.read_bytes())
+    except (SyntaxError, UnicodeDecodeError):  # Python itself runs a file with such bytes in a comment
+        raise InputError(
+            f"{path} is not UTF-8: save it as UTF-8, or name its encoding in its first line, # -*- coding: latin-1 -*-"
+        ) from None
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -52,9 +52,15 @@ class Arm:
         return (self.versus,) if isinstance(self.versus, str) else self.versus or ()
 
 
+LARGEST = {"trials": 10_000, "epochs": 100_000, "seeds": 10_000}
+"""Largest numbers of a budget: more is a typing error, for which a dry run would take minutes."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """The budget of a study: `trials` per searched cell, `epochs` per trial, confirm `seeds` per cell.
+
+    Raises InputError for numbers below 1 or above LARGEST, and caps that are not above 0.
 
     Trials and seeds may be raised later, which extends the study. The caps may be changed at any time.
     """
@@ -74,10 +80,12 @@ class Budget:
                 raise InputError(
                     f"budget: {name} is {hours!r}; allowed is a number of hours above 0, or None for no cap"
                 )
-        for name in ("trials", "epochs", "seeds"):
+        for name, largest in LARGEST.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"budget: {name} is {value!r}; allowed is a whole number, at least 1")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+                raise InputError(
+                    f"budget: {name} is {value!r}; allowed is a whole number, at least 1 and at most {largest:,}"
+                )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
-from study.search.halving import Never
-from study.search.samplers import CmaEs, Grid, WarmStart, check_sampler
+from study.search.halving import Never, SuccessiveHalving
+from study.search.samplers import CmaEs, Grid, Random, Tpe, WarmStart, check_sampler
 from study.space.domains import find_domains, is_domain, list_children, resolve_corners
 from study.space.params import is_same_point
 from study.task import SingleWorkerMethod, StatefulMethod
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 SEARCHABLE = re.compile(r"(students\.\d+|arms\.\d+\.(loss|recipe)|task\.recipe)(\.|$)")
 """The parts of a study that may contain domains."""
 
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Halves of characters, as of file names that are not UTF-8: no file of the study can contain them."""
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that would break the lines of tables or control a terminal; what joins emoji is allowed."""
+
 
 def check_study(study: Study) -> None:
     """Check that a study is fair and can run.
@@ -28,6 +34,7 @@ def check_study(study: Study) -> None:
     """
     _check_name(study)
     _check_domains(study)
+    _check_types(study)
     _check_arms_and_students(study)
     _check_baselines(study)
     _check_cells(study)
@@ -35,7 +42,7 @@ def check_study(study: Study) -> None:
     _check_metric(study)
     _check_objectives(study)
     _check_warm_start(study)
-    if not 0 < study.hang_seconds < math.inf:
+    if not (isinstance(study.hang_seconds, int | float) and 0 < study.hang_seconds < math.inf):
         raise InputError(f"hang_seconds is {study.hang_seconds!r}; allowed is a number of seconds above 0")
     if study.test not in ("sign-flip", "sign"):
         raise InputError(f"test is {study.test!r}; allowed are 'sign-flip' and 'sign'")
@@ -48,7 +55,7 @@ def check_study(study: Study) -> None:
 
 
 def _check_name(study: Study) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", study.name, re.ASCII):
+    if not isinstance(study.name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", study.name, re.ASCII):
         raise InputError(f"study name {study.name!r}: use letters, digits, '.', '_' and '-', at most 100 of them")
     if study.name in ("teachers", "outputs"):
         raise InputError(
@@ -65,6 +72,22 @@ def _check_domains(study: Study) -> None:
             )
 
 
+def _check_types(study: Study) -> None:
+    """Check the types that a comma or a pair of brackets too few changes, before anything iterates over them."""
+    for name in ("students", "arms", "assumptions", "net_comparisons"):
+        if not isinstance(getattr(study, name), tuple | list):
+            raise InputError(f"{name} is {getattr(study, name)!r}; write a tuple: {name}=(…,)")
+    for name, allowed in (("sampler", (Tpe, Random, Grid, CmaEs)), ("stopping", (SuccessiveHalving, Never))):
+        if not isinstance(getattr(study, name), allowed):
+            known = ", ".join(f"{kind.__name__}(…)" for kind in allowed)
+            raise InputError(f"{name} is {getattr(study, name)!r}; allowed are {known}")
+    if not isinstance(study.seed, int):
+        raise InputError(f"seed is {study.seed!r}; allowed is a whole number")
+    for text in (study.question, *study.assumptions):
+        if not isinstance(text, str) or SURROGATE.search(text):
+            raise InputError(f"{text!r} among question and assumptions: allowed is text, without lone surrogates")
+
+
 def _check_arms_and_students(study: Study) -> None:
     if not study.students:
         raise InputError("a study needs at least one student; students is empty")
@@ -75,10 +98,12 @@ def _check_arms_and_students(study: Study) -> None:
             )
     for kind, names in (("arm", [a.name for a in study.arms]), ("student", [s.name for s in study.students])):
         for name in names:
-            if not name or " / " in name:
+            if not isinstance(name, str) or not name or name != name.strip() or UNPRINTABLE.search(name):
                 raise InputError(
-                    f"{kind} name {name!r}: it must not be empty, nor contain ' / ', which joins cell names"
+                    f"{kind} name {name!r}: allowed is a line of text without control characters and outer spaces"
                 )
+            if " / " in name:
+                raise InputError(f"{kind} name {name!r} contains ' / ', which joins cell names: write it without")
             if names.count(name) > 1:
                 raise InputError(f"two {kind}s are called {name!r}: results are listed by name, give each its own")
 

@@ -20,7 +20,8 @@ def find_pareto_front(
     for position, row in enumerate(rows):
         values = [math.nan if row.get(name) is None else float(row[name]) for name in objectives]
         if all(map(math.isfinite, values)):
-            costs[position] = tuple(sign * value for sign, value in zip(signs, values, strict=True))
+            # 9 digits: means of the same values in another order are equal
+            costs[position] = tuple(float(f"{sign * value:.9g}") for sign, value in zip(signs, values, strict=True))
     front: dict[tuple[float, ...], None] = {}
     for cost in sorted(set(costs.values())):  # in this order, a point comes after all points that dominate it
         if not any(_dominates(other, cost) for other in front):

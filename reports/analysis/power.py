@@ -22,7 +22,7 @@ MAX_SEEDS = 1000
 
 def smallest_p(n: int) -> float:
     """Return the smallest p value of the sign-flip test with n pairs: 2/2ⁿ."""
-    return min(1.0, 2.0 / 2.0**n)
+    return min(1.0, math.ldexp(2.0, -n))
 
 
 def seeds_to_decide(comparisons: int, level: float = LEVEL) -> int:

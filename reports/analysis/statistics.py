@@ -173,6 +173,7 @@ def compute_margin_p(
     "Testing Statistical Hypotheses of Equivalence and Noninferiority", chapter 2.
     """
     x = margin + (1.0 if direction == "max" else -1.0) * _check_finite(differences)
+    x[np.abs(x) <= TIE * margin] = 0.0  # worse by exactly the margin, whatever the rounding
     if test == "sign":
         return compute_sign_p(x, "greater")
     return _count_at_least(_sum_sign_flips(x), float(x.sum()), x)

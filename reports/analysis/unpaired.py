@@ -62,8 +62,8 @@ def compare_unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 
 def _difference_of_means(x: Any, y: Any, axis: int) -> Any:
-    """Return the difference for values in [−1, 1], rounded so that sums in another order give the same value."""
-    return np.round(x.mean(axis=axis) - y.mean(axis=axis), 9)
+    """Return the difference for values in [−1, 1], rounded so that those of rounding size are ties."""
+    return np.round(x.mean(axis=axis) - y.mean(axis=axis), -round(math.log10(statistics.TIE)))
 
 
 def _welch_interval(x: Any, y: Any) -> Interval:

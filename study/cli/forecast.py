@@ -37,6 +37,9 @@ from study.trial import EpochResult, TrialState
 SIMULATED_TRIALS = 200
 """Simulations are repeated until they have this many trials: which trials the stopping rule ends is random."""
 
+SIMULATED_EPOCHS = 50_000
+"""Simulations are not repeated beyond this many epochs, which take a second or two."""
+
 NOISE = 0.3
 """Standard deviation of an epoch's score, in units of that of the final scores. The number of stopped trials hardly
 depends on it."""
@@ -89,7 +92,7 @@ def forecast_study(
     forecasts: list[Forecast] = []
     with tempfile.TemporaryDirectory(prefix="kdstudy-forecast-") as scratch:
         runs = _copy_rows(study, inputs, storage / study.name, Path(scratch))
-        while not forecasts or (forecasts[0].stopped and len(forecasts) * forecasts[0].trials < SIMULATED_TRIALS):
+        while not forecasts or _should_repeat(forecasts):
             records, journal = Records(Path(scratch), study.task.metrics), optuna.storages.InMemoryStorage()
             coordinator = Coordinator(
                 simulated, records, journal, [*preparations], fingerprints, flush_seconds=math.inf
@@ -99,6 +102,11 @@ def forecast_study(
             rng = random.Random(len(forecasts))
             forecasts.append(_simulate(coordinator, times, concurrent, rng, study.budget))
     return _average(forecasts)
+
+
+def _should_repeat(forecasts: Sequence[Forecast]) -> bool:
+    first, count = forecasts[0], len(forecasts)
+    return bool(first.stopped) and count * first.trials < SIMULATED_TRIALS and count * first.epochs < SIMULATED_EPOCHS
 
 
 def _copy_rows(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: Path) -> list[dict[str, Any]]:

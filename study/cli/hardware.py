@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from study.cluster.this_machine import (
+    check_file_limit,
+    check_loopback,
     check_process_limit,
     count_cpus,
     has_missing_shared_memory,
@@ -76,6 +78,8 @@ def check_ray_start() -> Iterator[Finding]:
     """Check what Ray needs of this machine before it starts: threads, a folder, a home and shared memory."""
     try:
         check_process_limit()
+        check_file_limit()
+        check_loopback()
         folder = make_ray_folder()
         yield Finding("ok", f"Ray's files: {folder}")
     except InputError as error:

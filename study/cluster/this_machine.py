@@ -10,6 +10,7 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -28,6 +29,12 @@ SOCKET_PATH_CHARACTERS = len("/session_2026-01-01_00-00-00_000000_4194304/socket
 SHARED_MEMORY = Path("/dev/shm")
 STORE_BYTES, STORE_SHARE = 1e9, 0.1
 """Object store on disk, where there is no /dev/shm: more than a study needs, and at most a share of the free disk."""
+
+LOOPBACK_SECONDS = 5.0
+"""Time in which a machine answers itself, which takes microseconds, however busy it is."""
+
+RAY_FILES = 128
+"""Open files of each of Ray's own processes: measured with Ray 2.60, 60 on 2 cores; with 64 allowed the driver dies."""
 
 RAY_THREADS, WORKER_THREADS = 180, 30
 """Threads of Ray's own processes and the driver, and of each worker: measured with Ray 2.60, 174 and 25, on 2 cores."""
@@ -48,6 +55,8 @@ def list_start_options() -> dict[str, Any]:
     Raises InputError for a machine on which Ray cannot start.
     """
     check_process_limit()
+    check_file_limit()
+    check_loopback()
     provide_token()
     folder = make_ray_folder()
     return {"num_cpus": count_cpus(), "_temp_dir": str(folder), **choose_object_store(folder)}
@@ -163,6 +172,25 @@ def check_process_limit() -> None:
             f"{left:.0f} more processes and threads are allowed, and Ray needs about {RAY_THREADS} and "
             f"{WORKER_THREADS} for each CPU: {way_out}"
         )
+
+
+def check_file_limit() -> None:
+    """Raise InputError if Ray, which raises the soft limit of open files to the hard one, may not open enough."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < RAY_FILES:
+        raise InputError(f"{hard} open files are allowed, and Ray needs {RAY_FILES}: raise the limit (ulimit -Hn)")
+
+
+def check_loopback() -> None:
+    """Raise InputError if processes cannot reach each other at 127.0.0.1, for which Ray would wait minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), LOOPBACK_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"127.0.0.1 cannot be reached ({error.strerror or error}), by which Ray's processes connect: bring the "
+            "loopback interface up, as in a sandbox without network (ip link set lo up)"
+        ) from None
 
 
 def count_threads_left(cpus: int) -> tuple[float, str]:

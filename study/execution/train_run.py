@@ -83,6 +83,8 @@ class TrainRun(Iterator[EpochResult]):
                 run_config=ray.train.RunConfig(name=self._name),
             ).fit()
             end: BaseException = StopIteration()
+        except SystemExit as error:  # in the actor's own thread it would be Ray's request to end
+            end = RuntimeError(f"sys.exit({error.code!r}) was called").with_traceback(error.__traceback__)
         except BaseException as error:
             end = error
         self._ended.set()

@@ -38,6 +38,9 @@ from study.trial import EpochResult, Trial, TrialContext
 REPORT_SECONDS = 0.1
 """Epochs are reported together until this much time has passed: a report costs the driver milliseconds."""
 
+MESSAGE_CHARACTERS = 500
+"""Length of an error's message in the records: some quote a whole tensor. The traceback has all of it."""
+
 HANG_REPORT = ".hung-{rank}.txt"
 """Name of the file, in a trial's checkpoint folder, with the stacks of a process that hung."""
 
@@ -190,9 +193,17 @@ class Worker:
     def _describe_failure(self, error: Exception) -> str:
         """Return an error in one line for the records; the traceback goes into the trial's checkpoint folder."""
         self._context.write_traceback(self._trial.id, "".join(traceback.format_exception(error)))
-        frame = find_user_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
-        message = (str(error).splitlines() or [""])[0]
-        return f"{type(error).__name__}: {message} ({Path(frame.filename).name}:{frame.lineno})"
+        return describe_error(error)
+
+
+def describe_error(error: Exception) -> str:
+    """Return an error in one line that files and terminals can hold, with the place where it was raised."""
+    frame = find_user_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
+    message = str(traceback.TracebackException.from_exception(error))  # also of an error whose own str() fails
+    line = next((line for line in message.splitlines() if line.strip()), "")
+    line = line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]}…"
+    text = f"{type(error).__name__}: {line} ({Path(frame.filename).name}:{frame.lineno})"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 @dataclass

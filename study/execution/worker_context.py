@@ -55,7 +55,7 @@ class WorkerContext:
         """Write the traceback of a failed trial into its checkpoint folder."""
         path = self.checkpoint_folder(trial_id) / TRACEBACK
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
         worker_sync.push_traceback(self.mirror, path)
 
     def discard_checkpoint(self, trial_id: str) -> None:

@@ -103,6 +103,8 @@ def choice(*options: Any, **named: Any) -> Any:
     labels = tuple(_option_label(option) for option in options) + tuple(named)
     if not labels:
         raise InputError("choice() has no options: name at least one")
+    if not named and len(options) == 1 and isinstance(options[0], list | tuple):
+        raise InputError(f"choice({options[0]!r}) has a single option, which is a list: write choice(*{options[0]!r})")
     for index, label in enumerate(labels):
         if label in labels[:index]:
             raise InputError(f"choice has two options called {label!r}: name them, choice(a=…, b=…)")

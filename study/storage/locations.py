@@ -25,7 +25,8 @@ def local_path(address: str, kind: str = "storage") -> Path:
     Raises StorageError if the storage does not exist or does not answer, InputError for other kinds of URI.
     """
     if "://" not in address:
-        return Path(os.path.expanduser(address)).resolve()  # noqa: PTH111 (Path.expanduser raises for unknown users)
+        # Path's own methods raise for unknown users and for links that lead to themselves
+        return Path(os.path.realpath(os.path.expanduser(address)))  # noqa: PTH111
     bucket = address.removeprefix(SCHEME).split("/")[0]
     if not address.startswith(SCHEME) or not bucket:
         raise InputError(f"{address!r}: allowed are a folder, local or shared, and s3://BUCKET/PREFIX")

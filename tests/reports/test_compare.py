@@ -279,6 +279,10 @@ def test_unpaired_of_single_runs_decides_nothing() -> None:
     assert (compare_unpaired([1.0], [2.0, 3.0]).p, compare_unpaired([1.0], [2.0, 3.0]).interval) == (1.0, None)
 
 
+def test_unpaired_runs_that_float32_rounds_in_different_ways_are_ties() -> None:
+    assert compare_unpaired([30.000002] * 6, [30.0] * 6).p == 1.0
+
+
 def test_unpaired_of_equal_values_has_an_interval_without_width() -> None:
     found = compare_unpaired([2.0, 2.0], [1.0, 1.0])
     assert found.interval is not None

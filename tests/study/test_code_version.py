@@ -21,7 +21,7 @@ from study.code_version import (
     CodeVersion,
     digest_code,
     digest_package,
-    find_sibling_modules,
+    find_user_modules,
     read_code_version,
     read_package,
 )
@@ -107,9 +107,45 @@ def test_modules_are_followed_from_the_space_file_through_its_folder_and_nowhere
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    found = [path.relative_to(tmp_path).as_posix() for path in find_sibling_modules(tmp_path / "space.py")]
+    found = find_user_modules(tmp_path / "space.py")
     unreached = {"space.py", "nets/unused.py", "unused.py", "study/__init__.py", "reports/load.py"}
     assert set(found) == set(files) - unreached
+    assert all(path == tmp_path / name for name, path in found.items())
+
+
+def test_modules_of_other_folders_on_the_path_are_followed_and_installed_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "spaces/space.py": "import mylib.losses, installed, helper",
+        "spaces/helper.py": "",
+        "mylib/losses.py": "from . import shared",
+        "mylib/shared.py": "import tools",
+        "lib/tools.py": "",
+        "lib/helper.py": "",
+        "site-packages/installed.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    # as `python -m study.run spaces/space.py` with PYTHONPATH=lib has it
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "lib"), *sys.path, str(tmp_path / "site-packages")])
+    assert find_user_modules(Path("spaces/space.py")) == {
+        "helper.py": tmp_path / "lib" / "helper.py",  # the first on the path is the one that Python imports
+        "mylib/losses.py": tmp_path / "mylib" / "losses.py",
+        "mylib/shared.py": tmp_path / "mylib" / "shared.py",
+        "tools.py": tmp_path / "lib" / "tools.py",
+    }
+
+
+def test_modules_next_to_a_linked_space_file_and_those_of_literal_names_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    text = "import importlib\nimportlib.import_module('helper')\n__import__(name)\nimport_module('.x', 'y')"
+    (tmp_path / "real" / "space.py").write_text(text)
+    (tmp_path / "real" / "helper.py").touch()
+    (tmp_path / "link.py").symlink_to("real/space.py")
+    assert list(find_user_modules(tmp_path / "link.py")) == ["helper.py"]
 
 
 def test_version_holds_the_space_file_under_one_name_and_both_packages(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def test_first_profile_is_the_default(space: Path) -> None:
         ("x = 1", None, "defines no `study`"),
         ("study = 5", None, "`study` in .* is int"),
         ("def (", None, "not valid Python: .*, line 1"),
+        ("x = 1\0", None, r"space\.py is not valid Python: source code string cannot contain null bytes$"),
+        ("import sys; sys.exit()\n" + SPACE, None, "line 1: SystemExit"),
+        ("raise ValueError('one\\n\\n  two\\n')", None, "line 1: ValueError: one; two$"),
         (SPACE + "\nstudy = small(None)", "small", "has no profiles"),
     ],
 )
@@ -59,6 +62,12 @@ def test_bad_space_file_is_refused(space: Path, content: str, profile: str | Non
     with pytest.raises(InputError, match=message) as error:
         load_space(space, profile, None)
     assert "\n" not in str(error.value)
+
+
+def test_comment_that_cannot_be_decoded_is_refused(space: Path) -> None:
+    space.write_bytes(SPACE.encode() + b"# caf\xe9\n")
+    with pytest.raises(InputError, match=r"space\.py is not UTF-8: save it"):
+        load_space(space, None, None)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,12 @@ def test_budget_of_nothing_is_refused(name: str, value: int) -> None:
         Budget(**({"trials": 1, "epochs": 1, "seeds": 1} | {name: value}))
 
 
+@pytest.mark.parametrize("name", ["trials", "epochs", "seeds"])
+def test_budget_of_a_typing_error_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is 1000000000; allowed is .* at most 100?,000"):
+        Budget(**{"trials": 1, "epochs": 1, "seeds": 1, name: 10**9})
+
+
 def test_arms_are_compared_with_the_first_baseline_unless_they_say_otherwise() -> None:
     second = Arm("second", SimulatedLoss(), baseline=True)
     study = toy((BASELINE, second, SEARCHED, Arm("other", SimulatedLoss(), versus="second")))

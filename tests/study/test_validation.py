@@ -106,6 +106,16 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         ({"arms": (BASELINE, dataclasses.replace(SEARCHED, first=TEN[0]))}, "write a tuple of losses"),
         ({"arms": (dataclasses.replace(BASELINE, first=TEN),)}, "arm 'plain' has first points and nothing to search"),
         ({"arms": (BASELINE, Arm("old", Beginning()))}, r"Beginning defines begin\(\), .* now called new_state\(\)"),
+        ({"students": SimulatedStudent()}, r"students is SimulatedStudent\(.*\); write a tuple: students=\(…,\)"),
+        ({"arms": BASELINE}, r"arms is Arm\(.*\); write a tuple"),
+        ({"assumptions": "Sized by hand."}, "assumptions is 'Sized by hand.'; write a tuple"),
+        ({"sampler": "tpe"}, "sampler is 'tpe'; allowed are Tpe"),
+        ({"stopping": None}, r"stopping is None; allowed are SuccessiveHalving\(…\), Never\(…\)"),
+        ({"hang_seconds": "1 h"}, "hang_seconds is '1 h'"),
+        ({"seed": "0"}, "seed is '0'; allowed is a whole number"),
+        ({"name": None}, "study name None: use letters"),
+        ({"question": None}, "None among question and assumptions"),
+        ({"assumptions": ("a file \udcff",)}, "without lone surrogates"),
         ({"workers_per_trial": 0}, "workers_per_trial is 0; allowed is a whole number, at least 1"),
         ({"workers_per_trial": 1.5}, "workers_per_trial is 1.5"),
         (
@@ -146,3 +156,14 @@ def test_losses_without_a_reason_may_be_split_over_workers(loss: Any) -> None:
 def test_arms_for_some_students_that_cannot_be_compared_are_refused(arms: tuple[Arm, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         toy(students=(SimulatedStudent(), SimulatedStudent("yardstick")), arms=arms)
+
+
+@pytest.mark.parametrize("name", ["", " ", "KD ", "a\nb", "\x1b[31mKD", "KD\0", "\u2028", "\udcff", 3, None])
+def test_arm_whose_name_is_no_line_of_text_is_refused(name: Any) -> None:
+    with pytest.raises(InputError, match=r"arm name .*: allowed is a line of text"):
+        toy(arms=(BASELINE, dataclasses.replace(SEARCHED, name=name)))
+
+
+@pytest.mark.parametrize("name", ["KD [t=4]", "τ = 4", "Größe", "知識蒸留", "👩\u200d🔬", "a/b", "n" * 300])
+def test_arm_may_have_any_name_of_a_line(name: str) -> None:
+    assert toy(arms=(BASELINE, dataclasses.replace(SEARCHED, name=name))).arms[1].name == name

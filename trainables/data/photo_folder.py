@@ -102,18 +102,18 @@ class PhotoFolder:
         greys, originals = sum(grey for _, grey in read), _find_originals(root, listing.files)
         for (photo, _), original in zip(read, originals, strict=True):
             splits[self._assign_split(_strip_suffix(original))].append(photo)
+        copies = sum(file != original for file, original in zip(listing.files, originals, strict=True))
+        copied = (
+            f", {copies:,} exact {'copies' if copies > 1 else 'copy'} in the split of the original" if copies else ""
+        )
         if not all(splits):
             found = ", ".join(
                 f"{len(split)} {name}" for split, name in zip(splits, ("train", "val", "test"), strict=True)
             )
             raise InputError(
-                f"{root} has {found} images: every split needs at least one; add images, or give larger shares"
+                f"{root} has {found} images{copied}: every split needs at least one; add images, or give larger shares"
             )
-        copies = sum(file != original for file, original in zip(listing.files, originals, strict=True))
-        note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "")
-        note += (
-            f", {copies:,} exact {'copies' if copies > 1 else 'copy'} in the split of the original" if copies else ""
-        )
+        note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "") + copied
         return Selection((splits[0], splits[1], splits[2]), note + listing.describe_left_out())
 
     def _assign_split(self, name: str) -> int:
@@ -169,7 +169,9 @@ def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[
         return Photo(file, whole, None), grey
     name = _strip_suffix(file)
     if name not in points:
-        raise InputError(f"{path} has no row {name} in {root / LANDMARKS}: add it, or remove the image")
+        raise InputError(
+            f"{path} has no row {name} (its name without suffix) in {root / LANDMARKS}: add it, or remove the image"
+        )
     disorder = find_disorder(points[name])
     if not disorder and not lie_inside(points[name], whole):
         disorder = "a landmark outside its image"

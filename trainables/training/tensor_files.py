@@ -36,7 +36,7 @@ def load_tensors(path: Path) -> Any:
     Raises UnreadableFileError with the reason.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -31,7 +31,10 @@ INSERTED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 LISTED_NAMES = 4
 """Names or layers that a message lists, so that it stays a line."""
 
-_NUMPY_TYPES = (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)
+_NUMPY_TYPES = (
+    np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8,
+    np.uint64, np.uint32, np.uint16, np.uint8, np.bool_, np.str_,
+)  # fmt: skip
 _NUMPY_SCALARS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),  # the name in files of NumPy 2
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # and of NumPy 1
@@ -69,7 +72,8 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
     """Return the tensors of a file under the names of a net's state_dict, and with its shapes unless any are allowed.
 
     A missing batch counter is the net's own. Of plain weights and their running average (EMA) the plain ones are read.
-    Raises InputError if the file cannot be read without running its code, has no such net or several, or other shapes.
+    Raises InputError if the file cannot be read without running its code, has no such net or several, other shapes, or
+    weights that are no real numbers.
     """
     found = list(_list_candidates(_read_content(path), expected))
     if not found:
@@ -80,6 +84,11 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
         raise InputError(f"teacher file {path} is of another architecture: {_describe_names(best, expected)}")
     net = _choose(path, exact).select_net()
     net = {name: net.get(name, tensor) for name, tensor in expected.items()}
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() and not net[name].is_floating_point():
+            raise InputError(
+                f"teacher file {path} is quantized or not real: {name} is {net[name].dtype}; save weights in float32"
+            )
     unfit = [name for name, tensor in expected.items() if net[name].shape != tensor.shape]
     if unfit and not any_shape:
         need = f"{unfit[0]} is {tuple(net[unfit[0]].shape)}, this net and its class count need "

@@ -51,6 +51,10 @@ def test_sign_flip_p_beyond_exact_is_seeded_and_near_the_t_test() -> None:
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
+def test_smallest_p_of_many_seeds_is_zero() -> None:
+    assert power.smallest_p(5000) == 0.0
+
+
 def test_smallest_p_is_reached_when_all_differences_agree() -> None:
     assert statistics.compute_sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == power.smallest_p(6) == 2 / 64
 
@@ -177,6 +181,13 @@ def test_margin_p_is_that_of_shifted_differences() -> None:
         expected = np.mean(flips @ shifted >= shifted.sum() - 1e-12)
         assert statistics.compute_margin_p(differences, 0.3, direction) == pytest.approx(expected)
         assert statistics.compute_margin_p(differences, 0.3, direction, "sign") == pytest.approx(by_signs)
+
+
+@pytest.mark.parametrize(("a", "b", "margin"), [(0.905, 0.91, 0.005), (0.928, 0.938, 0.01), (0.926, 0.946, 0.02)])
+def test_difference_of_exactly_the_margin_is_a_tie_whatever_the_rounding(a: float, b: float, margin: float) -> None:
+    differences = statistics.subtract_paired([a] * 6, [b] * 6)
+    for test in ("sign", "sign-flip"):
+        assert statistics.compute_margin_p(differences, margin, "max", test) == 1.0
 
 
 def test_margin_p_beyond_exact_is_near_the_exact_one() -> None:

@@ -34,6 +34,11 @@ def test_pareto_set_is_what_brute_force_finds(values: list[tuple[float, ...]], d
     assert find_pareto_front(rows, "abc", directions) == [n for n, point in enumerate(values) if not dominated(point)]
 
 
+def test_rows_that_differ_by_rounding_alone_are_equal() -> None:
+    rows = [{"accuracy": 0.1 + 0.2, "cost": 2.0}, {"accuracy": 0.3, "cost": 1.0}]
+    assert find_pareto_front(rows, ["accuracy", "cost"], ["max", "min"]) == [1]
+
+
 def test_pareto_set_leaves_out_rows_without_a_finite_value() -> None:
     rows = [
         {"a": 1.0, "b": None},

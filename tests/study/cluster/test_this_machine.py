@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import resource
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import joblib
@@ -69,6 +72,24 @@ def test_too_few_processes_are_refused_with_the_arithmetic(left: int, monkeypatc
 def test_enough_processes_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(this_machine, "count_threads_left", lambda cpus: (RAY_THREADS + WORKER_THREADS, ""))
     this_machine.check_process_limit()
+
+
+@pytest.mark.parametrize(("hard", "fits"), [(64, False), (128, True), (resource.RLIM_INFINITY, True)])
+def test_too_few_open_files_are_refused(hard: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, hard))
+    with nullcontext() if fits else pytest.raises(InputError, match=r"64 open files .* needs 128: .*ulimit -Hn"):
+        this_machine.check_file_limit()
+
+
+def test_machine_that_cannot_reach_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    this_machine.check_loopback()
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(InputError, match=r"127\.0\.0\.1 cannot be reached \(Network is unreachable\), .*: bring the"):
+        this_machine.check_loopback()
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])

@@ -116,6 +116,19 @@ def test_exception_is_raised_where_the_row_was_requested_with_its_own_traceback(
     assert len(list(thread.start("next", epochs()))) == 3
 
 
+def test_exit_of_a_trial_is_an_error_at_the_line_that_calls_it(thread: TrainThread) -> None:
+    def train() -> Iterator[EpochResult]:
+        yield row(1)
+        sys.exit("no data")
+
+    run = thread.start("exits", train)
+    next(run)
+    with pytest.raises(RuntimeError, match=r"sys\.exit\('no data'\) was called") as caught:
+        next(run)
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "train"
+    assert len(list(thread.start("next", epochs()))) == 3
+
+
 def test_hang_report_names_the_line_that_trains_and_not_the_one_that_waits(thread: TrainThread, tmp_path: Path) -> None:
     def train() -> Iterator[EpochResult]:
         with (tmp_path / HANG_REPORT.format(rank=0)).open("w") as file:

@@ -84,6 +84,7 @@ def test_uniform_accepts_exactly_the_ranges_that_are_not_empty(low: float, high:
         (lambda: integer(3, 3), "empty or reversed"),
         (lambda: integer(0.5, 3), "whole numbers"),  # type: ignore[arg-type]
         (lambda: choice(), "no options"),
+        (lambda: choice([0.1, 0.5]), r"is a list: write choice\(\*\[0.1, 0.5\]\)"),
         (lambda: choice(Inner(1), Inner(2)), "two options called 'Inner'"),
         (lambda: uniform(float("nan"), 1), "finite"),
         (lambda: uniform(0, float("inf")), "finite"),

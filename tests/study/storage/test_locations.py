@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import InputError
+from study.records.lock import check_writable
 from study.storage.locations import display_path, local_path, mirror_of
 from tests.study import s3
 from tests.study.s3 import Copy, put
@@ -25,6 +26,12 @@ def test_local_path_of_a_folder_is_the_folder_and_its_mirror_moves_nothing(tmp_p
     mirror.delete_folder("a")
     assert s3.local_files(tmp_path) == {"a": b"1"}
     assert display_path(tmp_path / "a") == str(tmp_path / "a")
+
+
+def test_folder_behind_a_link_to_itself_has_a_path_for_the_message_that_refuses_it(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"storage path .*/loop/x cannot be written \(Too many levels"):
+        check_writable(local_path(str(tmp_path / "loop" / "x")))
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):

@@ -237,6 +237,13 @@ def test_missing_folder_is_named(root):
     assert_refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
 
 
+def test_folder_of_copies_alone_is_refused_with_their_number(root):
+    for file in FILES:
+        if file != FILES[0]:
+            (root / file).write_bytes((root / FILES[0]).read_bytes())
+    assert_refused(folder(root), rf"images, {len(FILES) - 1} exact copies in the split of the original: every split")
+
+
 def test_empty_split_is_refused(root):
     for file in FILES:
         if split_of(file) == "val":
@@ -325,9 +332,20 @@ def test_corrupt_image_is_named(root, damage):
     assert_refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it again")
 
 
+def test_table_as_excel_saves_it_has_its_first_row(root):
+    write_landmarks(root, {name(file): POINTS for file in FILES})
+    plain, table = folder(root).load(), root / LANDMARKS
+    rows = table.read_text().splitlines()[1:]
+    table.write_text("\r\n".join(rows), encoding="utf-8-sig")  # which begins with a byte order mark
+    assert (folder(root).load().boxes == plain.boxes).all()
+
+
 def test_image_without_landmarks_is_named(root):
     write_landmarks(root, {name(file): POINTS for file in FILES if file != "7.jpg"})
-    assert_refused(folder(root), r"/7\.jpg has no row 7 in .*/landmarks\.csv: add it, or remove the image")
+    assert_refused(
+        folder(root),
+        r"/7\.jpg has no row 7 \(its name without suffix\) in .*/landmarks\.csv: add it, or remove the image",
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ FILES = {
     "double precision": lambda s: {n: t.double() if t.is_floating_point() else t for n, t in s.items()},
     "ordered": lambda s: OrderedDict(s),
     "NumPy numbers": lambda s: {"model": s, "best_acc": np.float64(73.1), "epoch": np.int64(9),
-                                "loss": np.float32(1), "best": np.bool_(True)},
+                                "loss": np.float32(1), "best": np.bool_(True), "gpu": np.uint8(3), "run": np.str_("a")},
     "numbers as keys": lambda s: {0: {"model": s}},
 }  # fmt: skip
 
@@ -109,6 +109,11 @@ def test_files_of_older_torch_and_numpy_are_read(net, tmp_path, legacy):
 def test_safetensors_files_are_treated_alike(net, tmp_path, prefix):
     safetensors.torch.save_file(prefixed(without(net.state_dict()), prefix), tmp_path / "t.safetensors")
     assert torch.equal(outputs(load_weights(build(), tmp_path / "t.safetensors")), outputs(net))
+
+
+def test_suffix_of_safetensors_files_has_any_case(net, tmp_path):
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "t.SAFETENSORS")
+    assert torch.equal(outputs(load_weights(build(), tmp_path / "t.SAFETENSORS")), outputs(net))
 
 
 class Settings:
@@ -158,6 +163,8 @@ def test_torchscript_program_is_refused_in_one_line(net, tmp_path):
         (lambda s: [1, 2], "no state_dict"),
         (lambda s: {}, "no state_dict"),
         (lambda s: s | {"fc.bias": torch.full((10,), torch.nan)}, "not finite, in fc.bias"),
+        (lambda s: s | {"fc.weight": s["fc.weight"].to(torch.int8)}, r"fc\.weight is torch\.int8; save .* in float32"),
+        (lambda s: s | {"fc.bias": s["fc.bias"].to(torch.complex64)}, r"fc\.bias is torch\.complex64; save"),
     ],
 )  # fmt: skip
 def test_file_that_does_not_fit_says_what_differs(net, tmp_path, change, message):

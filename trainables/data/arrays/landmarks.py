@@ -68,7 +68,7 @@ def read_rows(
 def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line that is not empty."""
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:  # Excel begins it with a mark
             reader = csv.reader(file, skipinitialspace=True)
             yield from ((reader.line_num, row) for row in reader if row)
     except OSError as error:
