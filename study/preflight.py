@@ -82,8 +82,7 @@ def check_pickling(study: Study, space: ModuleType) -> None:
 
     Raises InputError naming what cannot be written or read.
     """
-    # the same as Ray's, which takes seconds to import
-    from joblib.externals import cloudpickle  # type: ignore[import-untyped]
+    import cloudpickle  # type: ignore[import-untyped]  # as Ray has it, whose import takes seconds
 
     cloudpickle.register_pickle_by_value(space)
     try:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from reports.analysis import power, statistics
 from reports.analysis.search import describe_recipe
-from reports.analysis.skewness import is_skewed
 from reports.analysis.statistics import Paired, Test, Verdict
 from reports.load import Cell, StudyRecords
 
@@ -49,7 +48,7 @@ class Contrast:
     def relies_on_symmetry(self) -> bool:
         """True if the verdict rests on a test of symmetric differences, which these are not."""
         decided = self.verdict not in (None, "undecided")
-        return decided and self.test == "sign-flip" and is_skewed(self.differences)
+        return decided and self.test == "sign-flip" and statistics.is_skewed(self.differences)
 
     @property
     def within_margin(self) -> bool:

@@ -9,12 +9,13 @@ at least 2/2ⁿ, so a few seeds cannot decide, however large the effect.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy  # its parts are imported when they are first used: scipy.stats takes a second, and is not needed here
+import scipy  # scipy.stats is imported when it is first used: it takes a second
 from numpy.typing import NDArray
 
 Direction = Literal["max", "min"]
@@ -27,11 +28,11 @@ LEVEL = 0.05
 TIE = 1e-6
 """Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
 over up to a million samples differ by more, or not at all."""
+SKEWED = 0.05
+"""p of D'Agostino's test of skewness up to which differences count as skewed."""
 MAX_EXACT_PAIRS = 20
 """Largest number of pairs for which all 2ⁿ sign flips are counted; beyond it, `RESAMPLES` random ones are drawn."""
 RESAMPLES = 99_999
-BOOTSTRAP_RESAMPLES = 9_999
-"""Resamples behind an interval: its ends are the 250th mean from either side, give or take the bias."""
 
 
 @dataclass(frozen=True)
@@ -132,27 +133,23 @@ def weight_alike(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> Interval | None:
     """Return the bias-corrected and accelerated bootstrap interval of the mean; None below three values.
 
-    Equal values give an interval of zero width. If all means of resamples lie on one side of the mean, which leaves
-    the bias undefined, the percentile interval is used.
-    Source: Efron 1987, "Better bootstrap confidence intervals", with the acceleration of the mean.
+    Equal values give an interval of zero width. If there are too few distinct values to define the acceleration, the
+    percentile interval is used.
+    Source: Efron 1987, "Better bootstrap confidence intervals".
     """
     x = _check_finite(differences)
     if len(x) < 3:
         return None
-    mean = float(x.mean())
     if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):  # equal but for rounding
-        return Interval(mean, mean)
-    drawn = np.random.default_rng(0).integers(0, len(x), (BOOTSTRAP_RESAMPLES, len(x)))
-    means = x[drawn].mean(axis=1)
-    levels = np.array([0.025, 0.975])
-    below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * len(means))
-    if 0 < below < 1:
-        bias, deviations = scipy.special.ndtri(below), x - mean
-        acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-        z = bias + scipy.special.ndtri(levels)
-        levels = scipy.special.ndtr(bias + z / (1 - acceleration * z))
-    low, high = np.quantile(means, levels)
-    return Interval(float(low), float(high))
+        return Interval(float(x.mean()), float(x.mean()))
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy warns about the degenerate case that the percentile method handles
+            drawn = scipy.stats.bootstrap((x,), np.mean, method=method, rng=np.random.default_rng(0))
+        found = drawn.confidence_interval
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            break
+    return Interval(float(found.low), float(found.high))
 
 
 def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
@@ -190,15 +187,20 @@ def compute_sign_p(
     """
     x = _check_finite(differences)
     untied = int(np.count_nonzero(x))
-    above = int(np.count_nonzero(x > 0))
-    if alternative == "greater":
-        return _compute_coin_tail(above, untied)
-    return min(1.0, 2 * _compute_coin_tail(max(above, untied - above), untied))
+    if not untied:
+        return 1.0
+    return float(scipy.stats.binomtest(int((x > 0).sum()), untied, alternative=alternative).pvalue)
 
 
-def _compute_coin_tail(heads: int, n: int) -> float:
-    """Return the probability that n fair coins show at least this number of heads, exactly but for one rounding."""
-    return float(sum(math.comb(n, count) for count in range(heads, n + 1)) / 2**n)
+def is_skewed(differences: Sequence[float] | NDArray[np.float64]) -> bool:
+    """Return whether values are more skewed than normal ones; False below eight, too few for the test.
+
+    Source: D'Agostino 1970, "Transformation to normality of the null distribution of g1".
+    """
+    x = _check_finite(differences)
+    if len(x) < 8 or np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):  # or equal but for rounding
+        return False
+    return bool(scipy.stats.skewtest(x).pvalue <= SKEWED)
 
 
 def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -158,7 +158,13 @@ def _train_and_report(
     progress = Console(highlight=False, quiet=options.quiet)
     with acquire_lease(folder):
         outcome = drive(study, space, inputs, driver_options, options.to_command(), progress)
-        page = build(folder)
+        try:
+            page = build(folder)
+        except OSError as error:
+            raise InputError(
+                f"the report of {display_path(folder)} cannot be written ({error.strerror or error}): free disk space, "
+                "then run the same command again; all rows are written"
+            ) from None
         width = min(console.width, 110) if console.is_terminal else 110
         _print(console, format_comparisons(folder, width))
     _print(console, f"report: {display_path(folder)}/{page.name}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Container
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
@@ -74,7 +75,31 @@ def select_visible_trials(study: Study) -> list[FrozenTrial]:
     older, recent = trials[:-LOOK_BACK], trials[-LOOK_BACK:]
     if len(study.directions) > 1:
         return [trial for trial in study.best_trials if trial.number < recent[0].number] + recent
-    complete = (trial for trial in older if trial.state is TrialState.COMPLETE)
-    choose = heapq.nlargest if study.direction is StudyDirection.MAXIMIZE else heapq.nsmallest
-    best = choose(BEST, complete, key=lambda trial: cast(float, trial.value))
-    return sorted(best, key=lambda trial: trial.number) + recent
+    return _OLD_BEST.setdefault(study, _OldBest()).update(older, study.direction) + recent
+
+
+class _OldBest:
+    """The best complete trials among old ones, kept from proposal to proposal: thousands are not looked at each time.
+
+    Which they are depends on the trials alone, by score and then by number.
+    """
+
+    def __init__(self) -> None:
+        self._best: list[FrozenTrial] = []
+        self._seen, self._unfinished = 0, list[int]()
+
+    def update(self, older: list[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+        """Return the best of `older` in order; they begin with the older trials of earlier calls."""
+        candidates = [older[number] for number in (*self._unfinished, *range(self._seen, len(older)))]
+        self._seen = len(older)
+        self._unfinished = [trial.number for trial in candidates if not trial.state.is_finished()]
+        complete = [trial for trial in candidates if trial.state is TrialState.COMPLETE]
+        if complete:
+            choose = heapq.nlargest if direction is StudyDirection.MAXIMIZE else heapq.nsmallest
+            in_order = sorted(self._best + complete, key=lambda trial: trial.number)
+            self._best = choose(BEST, in_order, key=lambda trial: cast(float, trial.value))
+        return sorted(self._best, key=lambda trial: trial.number)
+
+
+_OLD_BEST: WeakKeyDictionary[Study, _OldBest] = WeakKeyDictionary()
+"""By the search's Optuna study: a sampler serves one proposal only."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import optuna
 import pytest
 from optuna.samplers import TPESampler
@@ -33,6 +35,23 @@ def test_view_is_the_best_old_trials_and_the_latest_in_order(direction: str, mon
     assert numbers[tpe.BEST :] == list(range(60, 120))
     complete = [trial.number for trial in study.trials[:60] if trial.state is TrialState.COMPLETE]
     assert numbers[: tpe.BEST] == (complete[-tpe.BEST :] if direction == "minimize" else complete[: tpe.BEST])
+
+
+def test_best_old_trials_are_found_whenever_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tpe, "LOOK_BACK", 5)
+    monkeypatch.setattr(tpe, "BEST", 3)
+    study, rng, running = optuna.create_study(direction="maximize"), random.Random(0), []
+    for _ in range(150):
+        running.append(study.ask())
+        while len(running) > 12:  # more than the view, so that old trials still run
+            trial = running.pop(rng.randrange(len(running)))
+            if rng.random() < 0.3:
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                study.tell(trial, rng.randrange(20))  # ties
+        old = [trial for trial in study.trials[:-5] if trial.state is TrialState.COMPLETE]
+        best = sorted(sorted(old, key=lambda trial: (-trial.value, trial.number))[:3], key=lambda trial: trial.number)
+        assert [trial.number for trial in select_visible_trials(study)[:-5]] == [trial.number for trial in best]
 
 
 def test_view_of_few_trials_and_of_several_objectives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,41 @@
+"""The end of a run: a report that cannot be written."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reports.build
+from study.cli import run_study
+from study.cli.options import RunOptions, load_study
+from study.driver import Outcome
+from study.errors import InputError
+from study.preflight import DriverOptions
+
+SPACE = """
+from study import Arm, Budget, Study
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
+study = Study("toy", "?", Simulated(), (SimulatedStudent(),), (Arm("a", SimulatedLoss(), baseline=True),),
+              Budget(1, 2, 3))
+"""
+
+
+def test_report_that_finds_a_full_disk_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(folder: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "report.html"))
+
+    def drive(*_: Any) -> Outcome:
+        return Outcome([])
+
+    monkeypatch.setattr(run_study, "drive", drive)
+    monkeypatch.setattr(run_study, "acquire_lease", nullcontext)
+    monkeypatch.setattr(reports.build, "build", fill_disk)
+    (tmp_path / "space.py").write_text(SPACE)
+    options = RunOptions(space=tmp_path / "space.py", storage_path=str(tmp_path), quiet=True)
+    space, study = load_study(options, None)
+    with pytest.raises(InputError, match=r"report of .*/toy cannot be written \(No space left .*all rows are written"):
+        run_study._train_and_report(options, space, study, {}, DriverOptions(tmp_path))
