@@ -46,6 +46,7 @@ def train_trial(faces: int, epochs: int) -> list[EpochResult]:
             task=task,
             student=student,
             loss=NoDistillation(),
+            recipe=recipe,
             checkpoint=Path(folder) / "checkpoint",
             storage=Path(folder),
             device="cpu",

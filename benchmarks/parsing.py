@@ -100,6 +100,7 @@ def _make_context(
         task=task,
         student=student,
         loss=LDT(),
+        recipe=task.recipe,
         checkpoint=folder / "checkpoints" / arm.replace("/", "-"),
         storage=folder,
         device="cpu",

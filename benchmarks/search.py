@@ -29,7 +29,6 @@ from study import Budget, Never, Random, Study, SuccessiveHalving, Tpe
 from study.engine.coordinator import Coordinator
 from study.records.rows import RunningTrial
 from study.records.segments import Records
-from study.space.domains import resolve_params
 from study.trial import TrialContext
 
 TRIALS = 30
@@ -67,11 +66,13 @@ def run_search(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
 
 def _make_context(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
+    configuration = study.find_cell(trial.cell).configure(trial.params)
     return TrialContext(
         trial=trial,
         task=study.task,
-        student=study.find_student(trial.student),
-        loss=resolve_params(study.find_arm(trial.arm).loss, trial.params),
+        student=configuration.student,
+        loss=configuration.loss,
+        recipe=configuration.recipe,
         checkpoint=folder / trial.id,
         storage=folder,
         device="cpu",

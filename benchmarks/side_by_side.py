@@ -43,6 +43,7 @@ def make_context(
         task=task,
         student=student,
         loss=LOSS,
+        recipe=task.recipe,
         checkpoint=folder / f"trial-{student.name}-{teacher}-{task.recipe.precision}-{epochs}-{name}",
         storage=folder,
         device=device,

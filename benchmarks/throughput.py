@@ -153,6 +153,7 @@ def _make_context(
         task=task,
         student=student,
         loss=DKD(),
+        recipe=task.recipe,
         checkpoint=folder / phase / name / arm,
         storage=folder,
         device="cpu",

@@ -19,6 +19,7 @@ import click
 import torch
 
 from benchmarks.reporting import describe_machine, format_result, format_table
+from study.space.domains import is_unresolved
 from study.space_file import load_space
 from study.study import Arm, Study
 from study.task import Plan
@@ -41,7 +42,7 @@ def run_preparations(study: Study, folder: Path, device: str) -> list[list[str]]
 
 def train_confirm_run(study: Study, folder: Path, device: str, arm: Arm, name: str) -> list[EpochResult]:
     """Train a confirm run of an arm and return its epochs; `name` names the run."""
-    loss = arm.first[0] if arm.is_searched else arm.loss
+    loss = arm.first[0] if is_unresolved(arm.loss) else arm.loss
     student = study.students[0]
     trial = Trial("confirm", student.name, name, 0, SEED, study.budget.epochs, {}, {})
     return list(study.task.train(_make_context(study, folder, device, trial, student, loss)))
@@ -54,6 +55,7 @@ def _make_context(study: Study, folder: Path, device: str, trial: Trial, student
         task=study.task,
         student=student,
         loss=loss,
+        recipe=study.task.recipe,
         checkpoint=folder / "checkpoints" / re.sub(r"\W+", "-", trial.arm),
         storage=folder,
         device=device,

@@ -44,6 +44,19 @@ class Cell:
     published: str | None = None
     parameters: tuple[str, ...] = ()
 
+    @property
+    def searches_student(self) -> bool:
+        return any(name.startswith("student.") for name in self.parameters)
+
+    @property
+    def searches_recipe(self) -> bool:
+        return any(name.split(".")[0] == "recipe" for name in self.parameters)
+
+    @property
+    def net(self) -> str:
+        """Key of the cell's net in study.json: its student's name, or its own if each cell chooses its student."""
+        return self.name if self.searches_student else self.student
+
 
 @dataclass(frozen=True, eq=False)
 class StudyRecords:

@@ -6,6 +6,7 @@ from .search.samplers import Grid as Grid
 from .search.samplers import Random as Random
 from .search.samplers import Tpe as Tpe
 from .search.samplers import WarmStart as WarmStart
+from .space.configuration import Configuration as Configuration
 from .space.domains import choice as choice
 from .space.domains import integer as integer
 from .space.domains import log_uniform as log_uniform

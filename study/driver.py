@@ -17,7 +17,7 @@ from rich.console import Console
 
 from study.engine.coordinator import Coordinator
 from study.engine.live_display import LiveDisplay
-from study.engine.model_costs import add_model_costs
+from study.engine.model_costs import add_model_costs, list_students
 from study.engine.replay import replay_records
 from study.engine.warm_start import read_warm_start
 from study.preflight import DriverOptions, allocate_resources, format_preparations, read_earlier_run
@@ -204,8 +204,9 @@ def _write_summary(coordinator: Coordinator, storage: Path, document: Mapping[st
     study, folder = coordinator.study, storage / coordinator.study.name
     fetch_artifacts(storage, study.task)
     pull_artifacts(folder)
-    summary = study.task.describe_models(study.students, storage)
+    students = list_students(coordinator)
+    summary = study.task.describe_models(students, storage)
     if coordinator.done:  # "finished" is written after the costs: a run cut short here leaves them to the next one
         write_study(folder, {**document, **summary})
-        summary = add_model_costs(study, summary, storage, print_line)
+        summary = add_model_costs(study, students, summary, storage, print_line)
     write_study(folder, {**document, **summary, "finished": coordinator.done})

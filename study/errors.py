@@ -1,4 +1,19 @@
-"""The exception for input that cannot work."""
+"""The exception for input that cannot work, and the place in a user's code where another exception arose."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parents[1]
+_NOT_USERS = (
+    *(str(_PROJECT / package) for package in ("study", "trainables", "reports")),
+    *(str(Path(path).resolve()) for path in sysconfig.get_paths().values()),
+)
+"""Folders of code that is not a user's: this project's packages, Python, and what is installed."""
 
 
 class InputError(Exception):
@@ -10,3 +25,34 @@ class InputError(Exception):
     def __str__(self) -> str:
         lines = (line.strip() for line in super().__str__().splitlines())
         return "; ".join(line for line in lines if line)
+
+
+def find_user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the innermost frame of an exception that lies in a user's file; None if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame for frame in reversed(frames) if _is_users(frame.filename)), None)
+
+
+def format_place(error: BaseException) -> str:
+    """Return " (losses.py, line 12)", the place in a user's file where an exception arose; empty if there is none."""
+    frame = find_user_frame(error)
+    return f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
+
+
+@contextmanager
+def explain_user_errors() -> Iterator[None]:
+    """Raise an exception of a user's code as an InputError of one line with its file and line; others pass."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not (place := format_place(error)):
+            raise
+        message = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{type(error).__name__}: {message}{place}") from error
+
+
+def _is_users(file: str) -> bool:
+    path = Path(file)
+    return not file.startswith("<") and not any(path.resolve().is_relative_to(folder) for folder in _NOT_USERS)

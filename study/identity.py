@@ -13,6 +13,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 from study.code_version import PACKAGES, SPACE_FILE, digest_code, digest_text
@@ -20,6 +21,10 @@ from study.errors import InputError
 
 LOCATION = {"identity": False}
 """Metadata of a field that is not part of an object's identity, such as a path."""
+
+IF_SET = {"identity": "if set"}
+"""Metadata of a field that is part of an object's identity unless it is None: one younger than recorded studies, whose
+ids and keys it leaves as they are."""
 
 LIMIT = {"identity": False}
 """Metadata of a field that limits how long a study may run; it does not change what is computed."""
@@ -34,19 +39,24 @@ PUBLIC_NAME_ATTRIBUTE = "__public_name__"
 """Attribute by which a renamed class keeps its former name in descriptions, and so in ids and keys."""
 
 
+Defined = type | FunctionType
+
+
 def describe(value: Any) -> Any:
-    """Return `value` as JSON-ready data; a dataclass becomes {"is": class, "from": origin, field: …}.
+    """Return `value` as JSON-ready data; a dataclass becomes {"is": class, "from": origin, field: …}, a function too.
 
     The origin is the top-level package of an installed class, whose module may therefore move, "space file" for a
     class of a space file, and the module of any other class.
 
-    Raises InputError for anything whose description would not identify it (a function, an array).
+    Raises InputError for anything whose description would not identify it (an inner function, an array).
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field for field in dataclasses.fields(value) if field.metadata.get("identity", True)]
+        fields = [field for field in dataclasses.fields(value) if is_described(field, value)]
         return _describe_class(type(value)) | {field.name: describe(getattr(value, field.name)) for field in fields}
+    if inspect.isfunction(value) and "<" not in value.__qualname__:
+        return _describe_class(value)
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,12 +67,18 @@ def describe(value: Any) -> Any:
     )
 
 
-def get_public_name(kind: type) -> str:
-    """Return the name under which a class is described."""
+def is_described(field: dataclasses.Field[Any], owner: Any) -> bool:
+    """Return whether a field is part of its owner's identity."""
+    identity = field.metadata.get("identity", True)
+    return getattr(owner, field.name) is not None if identity == IF_SET["identity"] else bool(identity)
+
+
+def get_public_name(kind: Defined) -> str:
+    """Return the name under which a class or a function is described."""
     return str(vars(kind).get(PUBLIC_NAME_ATTRIBUTE, kind.__qualname__))
 
 
-def _describe_class(kind: type) -> dict[str, str]:
+def _describe_class(kind: Defined) -> dict[str, str]:
     package = kind.__module__.split(".")[0]
     if package in PACKAGES:
         return {"is": get_public_name(kind), "from": package}
@@ -73,10 +89,10 @@ def _describe_class(kind: type) -> dict[str, str]:
     return names | {"source": source} if source else names
 
 
-def _digest_source(kind: type) -> str:
-    """Return the digest of a class's code; empty if its source file cannot be found.
+def _digest_source(kind: Defined) -> str:
+    """Return the digest of the code of a class or a function; empty if its source file cannot be found.
 
-    The class keeps it: a worker that receives the class by value has no source file.
+    It is kept there: a worker that receives the class by value has no source file.
     """
     if SOURCE_ATTRIBUTE not in vars(kind):
         try:

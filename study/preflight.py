@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from study.cluster import this_machine
 from study.cluster.allocation import Node, Resources, allocate
+from study.errors import InputError, explain_user_errors
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
@@ -40,18 +45,63 @@ class DriverOptions:
 
 
 def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
-    """Run the task's checks, with every loss at the ends of its domains; return what identifies data and teacher.
+    """Run the task's checks with losses, recipes and students at the ends of their domains.
 
-    Raises InputError for data, a teacher or a loss that cannot work.
+    Returns what identifies data and teacher.
+
+    Raises InputError for data, a teacher or a loss that cannot work, and for any exception of a user's code.
     """
     inputs: dict[str, Any] = {}
     splits: tuple[Split, ...] = ("train",) if study.confirm_on == "train" else SPLITS
     for student in study.students:
-        losses = tuple(
-            loss for cell in study.cells if cell.student is student for loss in resolve_corners(cell.arm.loss)
+        cells = [cell for cell in study.cells if cell.student is student]
+        corners = [corner for cell in cells for corner in resolve_corners(cell.space)]
+        students, losses, recipes = (
+            _remove_repeats(getattr(corner, part) for corner in corners) for part in ("student", "loss", "recipe")
         )
-        inputs |= study.task.check((student,), losses, storage, splits)
+        with explain_user_errors():
+            inputs |= study.task.check(students, losses, storage, splits, recipes)
     return inputs
+
+
+def _remove_repeats(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values without those that equal an earlier one, in their order."""
+    distinct: list[Any] = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    return tuple(distinct)
+
+
+READ = "import pickle, sys; pickle.load(sys.stdin.buffer)"
+"""The code of a process that reads a study, as a worker does, without the space file."""
+
+
+def check_pickling(study: Study, space: ModuleType) -> None:
+    """Write a study as it is sent to workers, and read it in a new process; `space` is the space file's module.
+
+    Raises InputError naming what cannot be written or read.
+    """
+    import cloudpickle  # type: ignore[import-untyped]  # as Ray has it, whose import takes seconds
+
+    cloudpickle.register_pickle_by_value(space)
+    try:
+        content = cloudpickle.dumps(study)
+    except Exception as error:  # of any kind: it is a user's object that refuses
+        raise InputError(_explain_pickling(f"{type(error).__name__}: {error}")) from error
+    path = os.pathsep.join(filter(None, sys.path))  # as workers get it, with the space file's folder
+    command, environment = [sys.executable, "-c", READ], {**os.environ, "PYTHONPATH": path}
+    process = subprocess.run(command, input=content, capture_output=True, env=environment, check=False)
+    if process.returncode:
+        lines = process.stderr.decode(errors="replace").strip().splitlines()
+        raise InputError(_explain_pickling(lines[-1] if lines else f"exit code {process.returncode}"))
+
+
+def _explain_pickling(problem: str) -> str:
+    return (
+        f"the study cannot be sent to workers ({problem.splitlines()[0]}): put functions with a cache, locks and open "
+        "files that its classes use into a module next to the space file, and import that"
+    )
 
 
 def check_driver_options(options: DriverOptions, study: Study) -> None:

@@ -110,7 +110,14 @@ def with_overrides(
 def with_precision(study: Study, precision: str) -> Study:
     """Return the study in this precision; one other than the space file's leaves a paper's protocol."""
     task = study.task.with_precision(precision)
-    return dataclasses.replace(study, task=task, protocol=study.protocol if task == study.task else "")
+    arms = tuple(
+        arm
+        if arm.recipe is None
+        else dataclasses.replace(arm, recipe=study.task.with_recipe(arm.recipe).with_precision(precision).recipe)
+        for arm in study.arms
+    )
+    same = task == study.task and arms == study.arms
+    return dataclasses.replace(study, task=task, arms=arms, protocol=study.protocol if same else "")
 
 
 def with_teacher_file(study: Study, path: Path) -> Study:
@@ -140,20 +147,22 @@ def _as_input_error(path: Path) -> Iterator[None]:
         line = f", line {error.lineno}" if error.lineno else ""
         raise InputError(f"{error.filename or path} is not valid Python: {error.msg}{line}") from None
     except (Exception, SystemExit) as error:
-        hint = _renaming_hint(error)
+        hint = _find_hint(error)
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f", line {frames[-1]}" if frames else ""
         raise InputError(f"{path}{line}: {type(error).__name__}: {error}{hint}") from error
 
 
-def _renaming_hint(error: BaseException) -> str:
-    """Return the new word where a space file uses a name of before version 0.2; empty for any other error."""
+def _find_hint(error: BaseException) -> str:
+    """Return the way out of an error that is common in space files; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("study", "trainables"):
         return f"; import from `{str(error.name).split('.')[0]}` itself: from trainables import KD, ResNet, Teacher, …"
     if isinstance(error, ImportError | TypeError):
         for old, new in RENAMED.items():
             if f"'{old}'" in str(error):
                 return f"; it is now called {new!r}"
+    if isinstance(error, TypeError) and any(f"'{kind}'" in str(error) for kind in ("Uniform", "Integer", "Choice")):
+        return "; a domain cannot be searched there, or must not be checked there: see docs/extending.md"
     return ""
 
 

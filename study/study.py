@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,10 +12,11 @@ from study.errors import InputError
 from study.identity import LIMIT, derive_seed, describe
 from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
-from study.space.domains import Value, find_domains, resolve_corners
-from study.space.params import read_params
-from study.task import DistillationMethod, Plan, Task
-from study.trial import Direction, Phase, format_cell_name
+from study.space.configuration import Configuration
+from study.space.domains import Value, is_unresolved, resolve_corners, resolve_params
+from study.space.params import Params
+from study.task import DistillationMethod, Plan, Task, reads_features
+from study.trial import Direction, Phase, Split, format_cell_name
 from study.validation import check_study
 
 
@@ -22,8 +24,8 @@ from study.validation import check_study
 class Arm:
     """One row of a comparison table: a method, with or without a search space.
 
-    An arm whose loss contains domains is searched before it is confirmed; any other arm is only confirmed. A baseline
-    is an arm like any other, trained in the same study with the same seeds.
+    A cell whose loss, recipe or student contains domains is searched before it is confirmed; any other cell is only
+    confirmed. A baseline is an arm like any other, trained in the same study with the same seeds.
     """
 
     name: str
@@ -38,25 +40,16 @@ class Arm:
     """The name of this method in reports/analysis/published.csv, if a paper reports it."""
     students: tuple[str, ...] | None = None
     """The names of the students to train under this arm; by default all. A reference network may need one arm only."""
-    first: tuple[DistillationMethod, ...] = ()
-    """Losses to try before the search proposes its own, such as the published settings: complete losses without
-    domains that lie in this arm's search space. They count among its trials."""
-
-    @property
-    def is_searched(self) -> bool:
-        return next(find_domains(self.loss), None) is not None
+    first: tuple[DistillationMethod | Configuration, ...] = ()
+    """Points to try before the search proposes its own, such as the published settings: losses without domains that
+    lie in this arm's search space, or Configuration(loss, recipe=…, student=…). They count among its trials. What the
+    recipe or the student searches and a point leaves out is proposed by the sampler."""
+    recipe: Any = None
+    """The recipe of this arm's students, which may contain domains; by default the task's, the same for all arms."""
 
     @property
     def versus_names(self) -> tuple[str, ...]:
         return (self.versus,) if isinstance(self.versus, str) else self.versus or ()
-
-    @property
-    def first_points(self) -> list[dict[str, Value]]:
-        """The parameters of the losses in `first`.
-
-        Raises InputError naming the value that lies outside the search space.
-        """
-        return [read_params(self.loss, loss) for loss in self.first]
 
 
 LARGEST = {"trials": 10_000, "epochs": 100_000, "seeds": 10_000}
@@ -101,10 +94,37 @@ class Cell:
 
     student: Any
     arm: Arm
+    recipe: Any = None
+    """The arm's own recipe, or else the task's."""
 
     @property
     def name(self) -> str:
         return format_cell_name(self.student.name, self.arm.name)
+
+    @property
+    def space(self) -> Configuration:
+        """The search space: loss, recipe and student with their domains."""
+        return Configuration(self.arm.loss, self.recipe, self.student)
+
+    @property
+    def is_searched(self) -> bool:
+        return self.space.is_searched
+
+    @property
+    def first_points(self) -> list[dict[str, Value]]:
+        """The parameters of the points in the arm's `first`.
+
+        Raises InputError naming the value that lies outside the search space.
+        """
+        return [self.space.read_first_point(first) for first in self.arm.first]
+
+    def configure(self, params: Params) -> Configuration:
+        """Return what a trial with these parameters trains: the only place where domains are replaced.
+
+        Raises InputError if loss, recipe or student refuse this combination of values.
+        """
+        configuration: Configuration = resolve_params(self.space, params)
+        return configuration
 
 
 @dataclass(frozen=True)
@@ -133,7 +153,7 @@ class Study:
     question: str
     task: Task
     students: tuple[Any, ...]
-    """Frozen dataclasses with a `name`; the task builds the networks from them."""
+    """Frozen dataclasses with a `name`; the task builds the networks from them. Their fields may be domains."""
     arms: tuple[Arm, ...]
     budget: Budget
     metric: str = "val/accuracy"
@@ -168,7 +188,7 @@ class Study:
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(
-            Cell(student, arm)
+            Cell(student, arm, self._find_recipe(arm))
             for student in self.students
             for arm in self.arms
             if arm.students is None or student.name in arm.students
@@ -191,20 +211,24 @@ class Study:
     @property
     def plan(self) -> Plan:
         """The trainings of arms that need the teacher."""
-        arms = [arm for arm in self.arms if arm_needs_teacher(arm)]
-        searches = max(map(self.count_trials, arms), default=0)
-        confirms = self.budget.seeds if arms else 0
-        return Plan(
-            tuple((self.derive_trial_seed("search", number), "train") for number in range(searches))
-            + tuple((self.derive_trial_seed("confirm", number), self.confirm_on) for number in range(confirms)),
-            self.budget.epochs,
+        cells = [cell for cell in self.cells if arm_needs_teacher(cell.arm)]
+        runs, stored = self._list_runs(cells), self._list_runs([cell for cell in cells if arm_uses_store(cell.arm)])
+        return Plan(runs, self.budget.epochs, None if stored == runs else stored)
+
+    def _list_runs(self, cells: Sequence[Cell]) -> tuple[tuple[int, Split], ...]:
+        """Return seed and training split of each run of these cells; runs of equal number share both."""
+        searches = max(map(self.count_trials, cells), default=0)
+        confirms = self.budget.seeds if cells else 0
+        return (
+            *((self.derive_trial_seed("search", number), "train") for number in range(searches)),
+            *((self.derive_trial_seed("confirm", number), self.confirm_on) for number in range(confirms)),
         )
 
-    def count_trials(self, arm: Arm) -> int:
-        """Return the number of search trials of a cell under this arm."""
-        if not arm.is_searched:
+    def count_trials(self, cell: Cell) -> int:
+        """Return the number of search trials of a cell."""
+        if not cell.is_searched:
             return 0
-        return count_search_trials(self.sampler, arm.loss, arm.first_points, self.budget.trials)
+        return count_search_trials(self.sampler, cell.space, cell.first_points, self.budget.trials)
 
     def derive_trial_seed(self, phase: Phase, number: int) -> int:
         """Return a trial's seed; trials of equal number share it in all cells, which pairs them across arms."""
@@ -225,18 +249,40 @@ class Study:
             tests[cell.student.name] += len(self.find_comparisons(cell.arm)) * (1 if cell.arm.margin is None else 2)
         return max(tests.values())
 
+    def is_searched(self, arm: Arm) -> bool:
+        """Return whether an arm is searched for any of its students."""
+        return any(cell.is_searched for cell in self.cells if cell.arm == arm)
+
     def is_tuned_alone(self, arm: Arm) -> bool:
-        """Return whether an arm is searched while none of the arms it is compared with is."""
+        """Return whether an arm is searched while none of the arms it is compared with is, or its recipe is."""
         others = self.find_comparisons(arm)
-        return arm.is_searched and bool(others) and not any(other.is_searched for other in others)
+        return bool(others) and any(
+            is_searched(arm) and not any(map(is_searched, others))
+            for is_searched in (self.is_searched, self._is_recipe_searched)
+        )
+
+    def differs_in_recipe(self, arm: Arm, other: Arm) -> bool:
+        """Return whether two arms train by different recipes, so that their methods are not all that differs."""
+        return bool(self._find_recipe(arm) != self._find_recipe(other))
+
+    def _is_recipe_searched(self, arm: Arm) -> bool:
+        return is_unresolved(self._find_recipe(arm))
+
+    def _find_recipe(self, arm: Arm) -> Any:
+        return self.task.recipe if arm.recipe is None else arm.recipe
 
     def find_arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
 
-    def find_student(self, name: str) -> Any:
-        return next(student for student in self.students if student.name == name)
+    def find_cell(self, name: str) -> Cell:
+        return next(cell for cell in self.cells if cell.name == name)
 
 
 def arm_needs_teacher(arm: Arm) -> bool:
     """Return whether any loss in this arm's search space reads the teacher's outputs."""
     return any(loss.needs_teacher for loss in resolve_corners(arm.loss))
+
+
+def arm_uses_store(arm: Arm) -> bool:
+    """Return whether any loss in this arm's search space reads the teacher's predictions and no features."""
+    return any(loss.needs_teacher and not reads_features(loss) for loss in resolve_corners(arm.loss))

@@ -7,10 +7,11 @@ Nothing here imports torch or ray. trainables/tasks/base.py holds the base class
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from study.identity import IF_SET
 from study.trial import Direction, EpochResult, Split, TrialContext
 
 SPLITS: tuple[Split, ...] = ("train", "train+val")
@@ -54,6 +55,8 @@ class Plan:
     runs: tuple[tuple[int, Split], ...]
     """The seed and the training split of each run."""
     epochs: int
+    stored_runs: tuple[tuple[int, Split], ...] | None = field(default=None, metadata=IF_SET)
+    """Those of the runs that read stored teacher outputs; None for all of them."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,28 @@ class Task(Protocol):
     def prediction(self) -> str:
         """The output of a model, in one sentence for the record; empty where there is none."""
 
+    @property
+    def recipe(self) -> Any:
+        """The training of students, unless an arm has a recipe of its own; it may contain domains. None if the task has
+        no recipe."""
+
+    def with_recipe(self, recipe: Any) -> Task:
+        """Return this task with another recipe of students, on which no preparation may depend.
+
+        Raises InputError for a task without a recipe.
+        """
+
     def check(
-        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+        self,
+        students: tuple[Any, ...],
+        losses: tuple[Any, ...],
+        storage: Path,
+        trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Any, ...] | None = None,
     ) -> dict[str, Any]:
         """Check data, weights, students and losses before anything starts, for training on the splits `trained_on`.
 
+        Students, losses and `recipes`, by default the task's own, are free of domains.
         Returns what identifies the inputs, for the record: content hashes, sizes, names.
         Raises InputError naming what is missing or wrong, where it was looked for and how to get it.
         """
@@ -136,8 +156,8 @@ class Task(Protocol):
         Raises MemoryError if the device's memory, or this worker's share of it, does not suffice.
         """
 
-    def describe_models(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
-        """Return the record's description of the models: `teacher` (None before it is trained), `students` by name."""
+    def describe_models(self, students: Mapping[str, Any], storage: Path) -> dict[str, Any]:
+        """Return the record's description of the models: `teacher` (None before it is trained), `students` by key."""
 
     def measure_cost(self, student: Any, storage: Path) -> dict[str, Any]:
         """Return the inference cost of a student, or of the teacher for None: `macs`, `latency_seconds` and so on.
@@ -151,6 +171,13 @@ class DistillationMethod(Protocol):
 
     @property
     def needs_teacher(self) -> bool: ...
+
+    # A loss that reads inner features of the nets also has `reads_features: ClassVar[bool] = True`.
+
+
+def reads_features(loss: DistillationMethod) -> bool:
+    """Return whether a loss reads the teacher's inner features, which stored outputs do not have."""
+    return bool(getattr(loss, "reads_features", False))
 
 
 @runtime_checkable

@@ -56,7 +56,7 @@ class Trial:
     params: Mapping[str, Any]
     """The values proposed by the search, by domain name; empty where nothing is searched."""
     config: Any = field(repr=False)
-    """The description of everything that determines the outcome: task, student, resolved loss, splits."""
+    """The description of everything that determines the outcome: task with its recipe, student, loss, splits."""
 
     @property
     def cell(self) -> str:
@@ -108,6 +108,8 @@ class TrialContext:
     task: Task
     student: Any
     loss: Any
+    recipe: Any
+    """How the student is trained. Student, loss and recipe contain no domains; all three are None in a preparation."""
     checkpoint: Path
     """The trial's own folder. A restarted trial finds here the files of its earlier attempts."""
     storage: Path

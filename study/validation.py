@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from study.errors import InputError
 from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import CmaEs, Grid, Random, Tpe, WarmStart, check_sampler
-from study.space.domains import list_children, resolve_corners
+from study.space.domains import find_domains, is_domain, list_children, resolve_corners
 from study.space.params import is_same_point
 from study.task import SingleWorkerMethod, StatefulMethod
 
 if TYPE_CHECKING:
-    from study.study import Arm, Study
+    from study.study import Cell, Study
+
+SEARCHABLE = re.compile(r"(students\.\d+|arms\.\d+\.(loss|recipe)|task\.recipe)(\.|$)")
+"""The parts of a study that may contain domains."""
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 """Halves of characters, as of file names that are not UTF-8: no file of the study can contain them."""
@@ -30,6 +33,7 @@ def check_study(study: Study) -> None:
     Raises InputError for the first problem found.
     """
     _check_name(study)
+    _check_domains(study)
     _check_types(study)
     _check_arms_and_students(study)
     _check_baselines(study)
@@ -44,9 +48,9 @@ def check_study(study: Study) -> None:
         raise InputError(f"test is {study.test!r}; allowed are 'sign-flip' and 'sign'")
     if study.confirm_on not in ("train+val", "train"):
         raise InputError(f"confirm_on is {study.confirm_on!r}; allowed are 'train+val' and 'train'")
-    for arm in study.arms:
-        _check_losses(arm)
-        _check_search(study, arm)
+    for cell in study.cells:
+        _check_corners(study, cell)
+        _check_search(study, cell)
     _check_workers(study)
 
 
@@ -57,6 +61,15 @@ def _check_name(study: Study) -> None:
         raise InputError(
             f"study name {study.name!r} is reserved for the folder of teachers or of their outputs; choose another"
         )
+
+
+def _check_domains(study: Study) -> None:
+    for path, domain in find_domains(study):
+        if not SEARCHABLE.match(path):
+            raise InputError(
+                f"{path} is a domain, {domain!r}, and cannot be searched; losses, students and the recipe of students "
+                "can: write a single value there"
+            )
 
 
 def _check_types(study: Study) -> None:
@@ -78,6 +91,11 @@ def _check_types(study: Study) -> None:
 def _check_arms_and_students(study: Study) -> None:
     if not study.students:
         raise InputError("a study needs at least one student; students is empty")
+    for student in study.students:
+        if is_domain(student):
+            raise InputError(
+                f"a student is a domain, {student!r}: list each net in students, or make fields of one net domains"
+            )
     for kind, names in (("arm", [a.name for a in study.arms]), ("student", [s.name for s in study.students])):
         for name in names:
             if not isinstance(name, str) or not name or name != name.strip() or UNPRINTABLE.search(name):
@@ -186,31 +204,39 @@ def _check_warm_start(study: Study) -> None:
         raise InputError("warm_start with Grid: a grid tries all its points anyway; leave one of the two out")
 
 
-def _check_losses(arm: Arm) -> None:
-    """Build the arm's loss at both ends of its domains, which runs the losses' own range checks."""
+def _check_corners(study: Study, cell: Cell) -> None:
+    """Build loss, recipe and student at both ends of their domains, which runs their own range checks."""
+    names = [name for name, _ in find_domains(cell.space)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{cell.name}: two domains are called {name!r}; rename the field of the loss")
     try:
-        for loss in resolve_corners(arm.loss):
+        for configuration in resolve_corners(cell.space):
+            loss = configuration.loss
+            study.task.with_recipe(configuration.recipe)
             if not hasattr(loss, "needs_teacher"):
                 raise InputError(f"{type(loss).__name__} has no 'needs_teacher': see docs/extending.md")
             if hasattr(loss, "begin") and not isinstance(loss, StatefulMethod):  # its name before version 0.2
                 raise InputError(f"{type(loss).__name__} defines begin(), which is now called new_state()")
     except InputError as error:
-        raise InputError(f"arm {arm.name!r} at an end of its search space: {error}") from None
+        where = " at an end of its search space" if cell.is_searched else ""
+        raise InputError(f"arm {cell.arm.name!r}{where}: {error}") from None
 
 
-def _check_search(study: Study, arm: Arm) -> None:
+def _check_search(study: Study, cell: Cell) -> None:
+    arm = cell.arm
     if not isinstance(arm.first, tuple):
         raise InputError(f"arm {arm.name!r}: first is {arm.first!r}; write a tuple of losses: first=(…,)")
-    if arm.first and not arm.is_searched:
+    if arm.first and not cell.is_searched:
         raise InputError(f"arm {arm.name!r} has first points and nothing to search: leave out first, or add a domain")
     try:
-        points = arm.first_points
+        points = cell.first_points
     except InputError as error:
         raise InputError(f"arm {arm.name!r}: a first point lies outside its search space: {error}") from None
     if any(is_same_point(point, other) for number, point in enumerate(points) for other in points[:number]):
         raise InputError(f"arm {arm.name!r}: two first points are the same; leave one out")
-    if arm.is_searched:
-        check_sampler(study.sampler, arm.name, arm.loss, points, study.budget.trials)
+    if cell.is_searched:
+        check_sampler(study.sampler, arm.name, cell.space, points, study.budget.trials)
 
 
 def _check_workers(study: Study) -> None:

@@ -4,6 +4,8 @@ from .data.celebamask import CelebAMaskHQ as CelebAMaskHQ
 from .data.cifar import Cifar as Cifar
 from .data.digits import Digits as Digits
 from .data.image_folder import ImageFolder as ImageFolder
+from .data.image_folder import ImageTable as ImageTable
+from .data.photo_folder import PhotoFolder as PhotoFolder
 from .data.shanghaitech import ShanghaiTech as ShanghaiTech
 from .data.synthetic.crowds import DrawnCrowds as DrawnCrowds
 from .data.synthetic.faces import DrawnFaces as DrawnFaces
@@ -12,6 +14,7 @@ from .data.vggface2 import VGGFace2 as VGGFace2
 from .losses.adversarial_features import AdversarialFeatures as AdversarialFeatures
 from .losses.adversarial_features import PatchDiscriminator as PatchDiscriminator
 from .losses.common.adaptive_temperature import DataAdaptiveTemperature as DataAdaptiveTemperature
+from .losses.common.feature_maps import Adapter as Adapter
 from .losses.density import DensityDistillation as DensityDistillation
 from .losses.dkd import DKD as DKD
 from .losses.feature_matching import FeatureMatching as FeatureMatching
@@ -24,6 +27,7 @@ from .losses.reconstruction import Reconstruction as Reconstruction
 from .losses.reconstruction import ReconstructionAlone as ReconstructionAlone
 from .models.mcnn import MCNN as MCNN
 from .models.msfanet import MSFANet as MSFANet
+from .models.net_function import Net as Net
 from .models.resnet_cifar import ResNet as ResNet
 from .models.segmentation import DeepLabV3MobileNet as DeepLabV3MobileNet
 from .models.segmentation import FCNResNet as FCNResNet
@@ -32,6 +36,7 @@ from .models.sr.dictionary_sr import VggSR as VggSR
 from .models.sr.rcan import RCAN as RCAN
 from .models.sr.small_sr import SmallSR as SmallSR
 from .models.sr.srfbn import SRFBN as SRFBN
+from .models.torchvision_nets import Torchvision as Torchvision
 from .task import Batch as Batch
 from .task import DistillationLoss as DistillationLoss
 from .task import Outputs as Outputs
@@ -47,6 +52,7 @@ from .tasks.simulated import SimulatedLoss as SimulatedLoss
 from .tasks.simulated import SimulatedStudent as SimulatedStudent
 from .teacher.weights import Teacher as Teacher
 from .training.recipe import Adam as Adam
+from .training.recipe import AdamW as AdamW
 from .training.recipe import Recipe as Recipe
 from .training.recipe import Sgd as Sgd
 from .training.schedules import Cosine as Cosine
@@ -61,3 +67,4 @@ from .training.schedules import value_at as value_at
 from .training.views import CropFlip as CropFlip
 from .training.views import Flips as Flips
 from .training.views import GridCrops as GridCrops
+from .training.warmup import Warmup as Warmup

@@ -20,7 +20,7 @@ from study.identity import derive_seed
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, index_device
+from trainables.task import PARAMETERS, Batch, DistillationLoss, Examples, Outputs, count_parameters, index_device
 from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.nets import build_seeded, to_device
@@ -79,6 +79,8 @@ def distill(
         for epoch in range(training.epoch, context.trial.epochs):
             started = time.perf_counter()
             metrics = train_epoch(task, context, training, train, recipe, loss, teacher, epoch)
+            if context.student is not None:
+                metrics[PARAMETERS] = count_parameters(training.net)
             if context.validate:
                 metrics |= evaluate(task, training.net, "val", context.device, group)
             progress = Progress(epoch, context.trial.epochs)

@@ -40,6 +40,10 @@ class Outputs:
     """Inner activations by name, for losses that compare them."""
 
 
+LAST = "last"
+"""The name in `Outputs.features` of the features that losses compare: the last ones before the prediction."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """One picture of one example, for the report."""
@@ -174,7 +178,12 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 
 
 def without_pretrained(model: Spec) -> Spec:
-    """Return the settings without ImageNet weights, for a net whose weights are loaded or do not matter."""
+    """Return the settings without initial weights, for a net whose weights are loaded or do not matter.
+
+    A model with such weights has a flag `imagenet`, or a method `without_weights`.
+    """
+    if hasattr(model, "without_weights"):
+        return model.without_weights()  # type: ignore[no-any-return]
     return replace(model, imagenet=False) if getattr(model, "imagenet", False) else model
 
 
@@ -182,6 +191,9 @@ def count_parameters(net: nn.Module) -> int:
     """Return the number of parameters of a net."""
     return sum(parameter.numel() for parameter in net.parameters())
 
+
+PARAMETERS = "student/parameters"
+"""The metric that holds the number of parameters of a trial's student, which a search may decide."""
 
 LOSS_METRICS = (
     Metric("loss", "min"),
@@ -199,4 +211,5 @@ def name_metrics(
     by_split = {"train": (*LOSS_METRICS, *further_distances, *train_scores)}
     by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(scores))
     names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
+    names[PARAMETERS] = Metric("parameters", "min", digits=0)
     return names | {"best_val_epoch": Metric("best_val_epoch", "min")}

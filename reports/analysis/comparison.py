@@ -42,6 +42,8 @@ class ArmResult:
     at_best_val: Mean | None
     """The test metric at the best validation epoch, if recorded; verdicts do not use it."""
     published: Published | None = None
+    parameters: int | None = None
+    """Parameters of the arm's net; None if all arms have the same one."""
     mixed: str = ""
     """The reason why the arm's own runs should not be averaged."""
 
@@ -134,6 +136,7 @@ def _measure_arm(records: StudyRecords, cell: Cell, tested: dict[str, dict[int, 
         mean=statistics.compute_mean(list(values.values())) if values else None,
         at_best_val=statistics.compute_mean(list(at_best.values())) if at_best else None,
         published=_find_published(records, cell),
+        parameters=records.section("students", cell.name).get("parameters") if cell.searches_student else None,
         mixed=records.explain_mixed_code(cell),
     )
 
@@ -177,6 +180,7 @@ def _to_row(comparison: Comparison, row: ArmResult, contrast: Contrast | None) -
         "student": comparison.student,
         "arm": row.arm,
         "baseline": row.baseline,
+        "parameters": comparison.parameters if row.parameters is None else row.parameters,
         "metric": comparison.metric.name,
         "seeds": mean.n if mean else 0,
         "mean": mean.mean if mean else None,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.analysis import power, statistics
+from reports.analysis.search import describe_recipe
 from reports.analysis.statistics import Paired, Test, Verdict
 from reports.load import Cell, StudyRecords
 
@@ -29,7 +30,7 @@ class Contrast:
     margin: float | None = None
     """How much worse than `versus` still counts as not worse, in the recorded unit; None if that is not asked."""
     tuning_alone: bool = False
-    """Whether `arm` was searched while none of the arms it is compared with was."""
+    """Whether `arm` was searched while none of the arms it is compared with was, or its recipe was."""
     p: float | None = None
     """Holm-corrected."""
     margin_p: float | None = None
@@ -40,6 +41,8 @@ class Contrast:
     not_judged: str = ""
     """The reason why the difference is not judged although both arms have runs."""
     test: Test = "sign-flip"
+    recipes_differ: bool = False
+    """Whether the two arms train by different recipes."""
 
     @property
     def relies_on_symmetry(self) -> bool:
@@ -65,6 +68,7 @@ def compare_cells(
 ) -> tuple[Contrast, ...]:
     """Compare a cell with others of its student, given the test metric by cell and seed; `judge` adds the verdicts."""
     alone = cell.searched and not any(base.searched for base in bases)
+    alone |= cell.searches_recipe and not any(base.searches_recipe for base in bases)
     margin = cell.margin / records.get_metric(records.test_metric).factor if cell.margin is not None else None
     found = [compare_pair(records, cell, base, records.test_metric, tested) for base in bases]
     return tuple(replace(contrast, tuning_alone=alone, margin=margin) for contrast in found)
@@ -87,6 +91,7 @@ def compare_pair(
         differences=tuple(statistics.subtract_paired(*pairs).tolist()) if shared else (),
         not_judged=mixed,
         test=test,
+        recipes_differ=describe_recipe(records, cell.arm) != describe_recipe(records, base.arm),
     )
 
 

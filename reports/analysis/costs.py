@@ -41,10 +41,11 @@ class ScoredNet:
 
 
 def list_nets(records: StudyRecords) -> list[Net]:
-    """Return the teacher, if the study has one, and the students in the study's order."""
+    """Return the teacher, if the study has one, and the students in the study's order, searched ones by cell."""
     teacher = records.section("teacher")
     first = [Net(str(teacher.get("name") or "teacher"), True, teacher)] if teacher else []
-    return first + [Net(name, False, records.section("students", name)) for name in records.students]
+    names = dict.fromkeys(cell.net for cell in records.cells)
+    return first + [Net(name, False, records.section("students", name)) for name in names]
 
 
 def score_nets(records: StudyRecords) -> list[ScoredNet]:
@@ -58,7 +59,7 @@ def score_nets(records: StudyRecords) -> list[ScoredNet]:
         if values := tested.get(cell.name):
             mean = statistics.compute_mean([value * metric.factor for value in values.values()])
             half = mean.interval.high - mean.mean if mean.interval else 0.0
-            scored.append(ScoredNet(students[cell.student], cell.arm, arms.index(cell.arm), mean.mean, half))
+            scored.append(ScoredNet(students[cell.net], cell.arm, arms.index(cell.arm), mean.mean, half))
     score = records.section("teacher", "metrics").get(records.test_metric)
     if nets[0].is_teacher and isinstance(score, int | float):
         scored.append(ScoredNet(nets[0], "", len(arms), score * metric.factor, 0.0))

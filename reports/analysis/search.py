@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
+
+WHOLE_LOSS = "method"
+"""Name that study.space gives to a choice between whole losses."""
 
 
 def rank_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
@@ -27,6 +33,28 @@ def find_best_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     ranked = rank_trials(records, cell)
     complete = ranked[(ranked["state"] == "COMPLETE") & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
     return complete.iloc[0] if len(complete) else None
+
+
+def find_search_domains(records: StudyRecords, cell: Cell) -> dict[str, dict[str, Any]]:
+    """Return the described domains that a cell searches, by the name under which trials record their values."""
+    students = dict(zip(records.students, _list_objects(records.section("study").get("students")), strict=False))
+    recipe, student = describe_recipe(records, cell.arm), students.get(cell.student)
+    space = {"": _find_arm(records, cell.arm).get("loss"), "recipe": recipe, "student": student}
+    return {name or WHOLE_LOSS: domain for name, domain in find_domains(space)}
+
+
+def describe_recipe(records: StudyRecords, arm: str) -> Any:
+    """Return the description of the recipe by which an arm trains its students; None if it is not recorded."""
+    return _find_arm(records, arm).get("recipe") or records.section("study", "task").get("recipe")
+
+
+def _find_arm(records: StudyRecords, name: str) -> dict[str, Any]:
+    arms = _list_objects(records.section("study").get("arms"))
+    return next((arm for arm in arms if arm.get("name") == name), {})
+
+
+def _list_objects(listed: Any) -> list[dict[str, Any]]:
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def list_parameters(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:

@@ -21,9 +21,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from reports.analysis.search import rank_trials
+from reports.analysis.search import find_search_domains, rank_trials
 from reports.figures.style import PALETTE, ReportFigure, escape_plotly, new_figure, round_values
-from reports.format.settings import find_domains
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MIN_TRIALS = 30
@@ -32,8 +31,6 @@ MIN_BEST, BEST_SHARE = 12, 0.2
 """Size of the group of best trials: a fifth of all, and at least MIN_BEST. In simulated searches of 60 trials where one
 binary choice alone decides the score, it is ranked first in 9 of 10 searches with a group of 12, but in 6 of 10 with
 Optuna's default of a tenth."""
-WHOLE_LOSS = "method"
-"""Name that study.space gives to a choice between whole losses."""
 
 
 def draw_importance(records: StudyRecords, cell: Cell) -> ReportFigure | None:
@@ -64,12 +61,9 @@ def rank_ended_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
 
 def get_distributions(records: StudyRecords, cell: Cell) -> dict[str, BaseDistribution]:
     """Return the domains a cell searches as Optuna's distributions, by the parameter names that trials record."""
-    arms = records.section("study").get("arms")
-    losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
     return {
-        name or WHOLE_LOSS: distribution
-        for loss in losses
-        for name, domain in find_domains(loss)
+        name: distribution
+        for name, domain in find_search_domains(records, cell).items()
         if (distribution := _parse_distribution(domain)) is not None
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.analysis.search import find_best_trial, list_parameters
+from reports.analysis.search import find_best_trial, find_search_domains, list_parameters
 from reports.figures.importance import draw_importance
 from reports.figures.parallel_coordinates import draw_parallel_coordinates
 from reports.figures.pareto import draw_fronts
@@ -31,7 +31,6 @@ from reports.figures.style import (
     with_alpha,
 )
 from reports.format.metrics import Metric
-from reports.format.settings import find_domains
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
@@ -230,6 +229,4 @@ def _count_drawn(count: int, total: int) -> str:
 
 def _find_logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
     """Return the names of the cell's parameters that are searched on a logarithmic scale."""
-    arms = records.section("study").get("arms")
-    losses = [arm.get("loss") for arm in arms if arm.get("name") == cell.arm] if isinstance(arms, list) else []
-    return {name for loss in losses for name, domain in find_domains(loss) if domain.get("log") is True}
+    return {name for name, domain in find_search_domains(records, cell).items() if domain.get("log") is True}

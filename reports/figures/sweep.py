@@ -1,6 +1,6 @@
 """Test metrics against a swept setting, for studies in which some arms differ by a single number.
 
-The setting is found in study.json: the descriptions of these arms' losses are equal except for one entry.
+The setting is found in study.json: the descriptions of these arms' losses and recipes are equal except for one entry.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Sweep:
-    """Arms that only differ in the number at `path` of their losses."""
+    """Arms that only differ in the number at `path` of their losses, or of their recipes."""
 
     path: Path
     fixed: dict[str, float]
@@ -81,7 +81,7 @@ def find_sweep(records: StudyRecords) -> Sweep | None:
     """Return the setting in which most arms differ, and in nothing else; None if fewer than MIN_ARMS do."""
     listed = records.section("study").get("arms")
     losses = {
-        str(arm.get("name")): dict(_walk_leaves(arm.get("loss")))
+        str(arm.get("name")): dict(_walk_leaves(arm.get("loss"))) | dict(_walk_leaves(arm.get("recipe"), ("recipe",)))
         for arm in (listed if isinstance(listed, list) else [])
         if isinstance(arm, dict)
     }
@@ -146,9 +146,10 @@ def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> P
 
 
 def _read_setting(text: str, path: Path) -> float | None:
-    """Return the number at `path` of the loss in a run's configuration; None if it is missing or scheduled."""
+    """Return the number at `path` of a run's loss or recipe; None if it is missing or scheduled."""
     try:
-        entry = json.loads(text)["loss"]
+        config = json.loads(text)
+        entry = config["task"] if path[0] == "recipe" else config["loss"]
         for key in path:
             entry = entry[int(key)] if isinstance(entry, list) else entry[key]
     except (ValueError, KeyError, TypeError, IndexError):

@@ -92,4 +92,4 @@ def _describe_nested(value: Any) -> str:
 
 
 def _join_path(path: str, key: Any) -> str:
-    return f"{path}.{key}" if path else str(key)
+    return ".".join(part for part in (path, str(key)) if part)

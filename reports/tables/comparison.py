@@ -33,16 +33,17 @@ def make_comparison_table(comparison: Comparison) -> Table:
     at_best = any(row.at_best_val for row in rows)
     published = bool(teacher and teacher.published) or any(row.published for row in rows)
     unit = f", {metric.difference_unit}" if metric.difference_unit else ""
-    columns = [("arm", "l"), ("n", "r"), (metric.label, "r")]
+    sizes = any(row.parameters for row in rows)
+    columns = [("arm", "l"), *[("parameters", "r")] * sizes, ("n", "r"), (metric.label, "r")]
     columns += [("at best validation epoch", "r")] if at_best else []
     columns += [("compared with", "l"), (f"difference{unit}", "r"), ("p", "r"), ("verdict", "l"), ("seeds needed", "r")]
     columns += [("published", "r")] if published else []
-    body = [_teacher_cells(comparison, teacher, at_best, published)] if teacher else []
+    body = [_teacher_cells(comparison, teacher, sizes, at_best, published)] if teacher else []
     kinds = ["reference"] * bool(teacher)
     for row in rows:
         cells = [make_contrast_cells(comparison.metric, contrast) for contrast in row.contrasts] or [["–"] * 5]
-        body += [_arm_cells(comparison, row, cells[0], at_best, published)]
-        body += [("", "", "", *[""] * at_best, *further, *[""] * published) for further in cells[1:]]
+        body += [_arm_cells(comparison, row, cells[0], sizes, at_best, published)]
+        body += [("", *[""] * sizes, "", "", *[""] * at_best, *further, *[""] * published) for further in cells[1:]]
         kinds += ["baseline" if row.baseline else ""] * len(cells)
     parameters = f" ({comparison.parameters:,} parameters)" if comparison.parameters else ""
     return Table(
@@ -56,18 +57,26 @@ def make_comparison_table(comparison: Comparison) -> Table:
     )
 
 
-def _teacher_cells(comparison: Comparison, teacher: Reference, at_best: bool, published: bool) -> tuple[str, ...]:
+def _teacher_cells(
+    comparison: Comparison, teacher: Reference, sizes: bool, at_best: bool, published: bool
+) -> tuple[str, ...]:
     extra = (_format_published(comparison, teacher.published),) if published else ()
     measured = comparison.metric.format(teacher.value)
-    return (f"teacher: {teacher.name}", "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
+    size = [_format_parameters(teacher.parameters)] * sizes
+    return (f"teacher: {teacher.name}", *size, "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
 
 def _arm_cells(
-    comparison: Comparison, row: ArmResult, contrast: list[str], at_best: bool, published: bool
+    comparison: Comparison, row: ArmResult, contrast: list[str], sizes: bool, at_best: bool, published: bool
 ) -> tuple[str, ...]:
-    cells = [row.arm, str(row.mean.n if row.mean else 0), format_mean(comparison.metric, row.mean)]
+    size = [_format_parameters(row.parameters)] * sizes
+    cells = [row.arm, *size, str(row.mean.n if row.mean else 0), format_mean(comparison.metric, row.mean)]
     cells += [_format_at_best(comparison, row)] if at_best else []
     return (*cells, *contrast, *([_format_published(comparison, row.published)] if published else []))
+
+
+def _format_parameters(parameters: int | None) -> str:
+    return "–" if parameters is None else f"{parameters:,}"
 
 
 def make_contrast_cells(metric: Metric, contrast: Contrast) -> list[str]:
@@ -124,8 +133,12 @@ def _list_caveats(contrasts: tuple[Contrast, ...]) -> Iterator[str]:
     """Yield what stands against taking some verdicts at face value."""
     if alone := dict.fromkeys(contrast.arm for contrast in contrasts if contrast.tuning_alone):
         yield (
-            f"Compared only with arms that were not searched: {join_words(list(alone))}. A gain may come from tuning "
-            "alone."
+            f"Compared only with arms that were not searched alike: {join_words(list(alone))}. A gain may come from "
+            "tuning alone."
+        )
+    if apart := [f"{one.arm} and {one.versus}" for one in contrasts if one.recipes_differ]:
+        yield (
+            f"Trained by different recipes: {join_words(apart)}. Their differences are of recipe and method together."
         )
     if skewed := [f"{one.arm} against {one.versus}" for one in contrasts if one.relies_on_symmetry]:
         yield (

@@ -36,12 +36,18 @@ def _make_row(net: Net) -> tuple[str, ...]:
         f"{format_milliseconds(spread[0])} to {format_milliseconds(spread[1])}" if isinstance(spread, list) else "–"
     )
     return (
-        f"teacher: {net.name}" if net.is_teacher else net.name,
+        f"teacher: {net.name}" if net.is_teacher else _name_student(net),
         "–" if parameters is None else f"{parameters:,.0f}",
         format_count(net.get_cost("macs")),
         format_milliseconds(net.get_cost("latency_seconds")),
         between + (f" in {runs} pass{'es' * (runs != 1)}" if isinstance(runs, int) else ""),
     )
+
+
+def _name_student(net: Net) -> str:
+    """Return the name of a student; of one that a cell chose, the cell's with the chosen net's."""
+    chosen = net.entry.get("name") or net.name
+    return net.name if chosen == net.name else f"{net.name}: {chosen}"
 
 
 def _make_note(nets: Sequence[Net]) -> str:

@@ -5,6 +5,7 @@ All scores are of validation: a search never reads test data.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,9 @@ TOP_TRIALS = 10
 STATE_WORDS = {"PRUNED": "stopped"}
 """States renamed for readers, to whom "pruned" would suggest pruned logits."""
 
+PARAMETERS = "student/parameters"
+"""The column of trials/ with the number of parameters of a trial's student."""
+
 MAX_COLUMNS = 8
 """Most searched settings with a column each; beyond it, as in spaces with conditional groups, they share one column."""
 
@@ -35,20 +39,29 @@ def make_tables(records: StudyRecords) -> list[Table]:
 def make_search_table(records: StudyRecords, cell: Cell) -> Table:
     """Return the best trials of a searched cell: completed ones by score, then the others by epochs done."""
     metric, ranked = records.get_metric(records.metric), rank_trials(records, cell)
-    names = list_parameters(cell, ranked)
+    names, sizes = list_parameters(cell, ranked), cell.searches_student and PARAMETERS in ranked
     rows, kinds = [], []
     for position, (_, trial) in enumerate(ranked.head(TOP_TRIALS).iterrows()):
         complete = trial["state"] == "COMPLETE"
         proposed = _format_settings(parse_json_object(trial["params"]), names)
         score = metric.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
-        rows.append((str(trial["number"]), STATE_WORDS.get(trial["state"], trial["state"].lower()), *proposed, *score))
+        size = [_format_count(trial[PARAMETERS])] if sizes else []
+        state = STATE_WORDS.get(trial["state"], trial["state"].lower())
+        rows.append((str(trial["number"]), state, *proposed, *size, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
     return Table(
         name=f"search-{cell.name}",
         caption=f"{cell.name}: best trials of {len(ranked)}",
-        columns=("trial", "state", *(names if len(names) <= MAX_COLUMNS else ("settings",)), metric.label, "epochs"),
-        align="rl" + ("r" * len(names) if len(names) <= MAX_COLUMNS else "l") + "rr",
+        columns=(
+            "trial",
+            "state",
+            *(names if len(names) <= MAX_COLUMNS else ("settings",)),
+            *["parameters"] * sizes,
+            metric.label,
+            "epochs",
+        ),
+        align="rl" + ("r" * len(names) if len(names) <= MAX_COLUMNS else "l") + "r" * sizes + "rr",
         rows=tuple(rows),
         kinds=tuple(kinds),
         notes=(f"{hidden} more in trials/.",) if hidden > 0 else (),
@@ -87,6 +100,10 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
         kinds=("best",) + ("",) * (len(rows) - 1),
         notes=(f"Of {len(complete)} completed trials. {metrics[0].words} alone decides what is confirmed.",),
     )
+
+
+def _format_count(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else "–"
 
 
 def _format_scores(trial: pd.Series, metrics: list[Metric]) -> tuple[str, ...]:

@@ -66,13 +66,20 @@ def _describe_inputs(records: StudyRecords, exported: ExportedModel) -> list[tup
         ("std", ", ".join(str(value) for value in exported.std)),
         ("output", f"`prediction`: batch × {' × '.join(map(str, output))}, float32"
                    + (f": {prediction}" if prediction else "")),
+        *_list_classes(records),
     ]  # fmt: skip
+
+
+def _list_classes(records: StudyRecords) -> Iterable[tuple[str, str]]:
+    names = records.section("inputs", "data").get("class_names")
+    if isinstance(names, list):
+        yield "classes", ", ".join(f"{number} {_escape_text(str(name))}" for number, name in enumerate(names))
 
 
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     """Return the table of all metrics of the cell's confirm runs except those of training, test metrics first."""
     runs = records.confirmed[records.confirmed["cell"] == cell.name]
-    names = [name for name in records.section("metrics") if "/" in name and not name.startswith("train/")]
+    names = [name for name in records.section("metrics") if "/" in name and not name.startswith(("train/", "student/"))]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
         measured = runs[name].to_numpy(dtype=float) if name in runs else np.array([])
@@ -143,6 +150,7 @@ def _describe_origin(
         "study": records.name,
         "chosen": reason,
         "arm": cell.arm,
+        "student": describe(config.get("student")),
         "loss": describe(config.get("loss")),
         "searched values": ", ".join(f"{name} {format_value(value)}" for name, value in params.items()),
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",

@@ -12,8 +12,7 @@ from typing import Any
 
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
-from reports.analysis.search import find_best_trial
-from reports.format.settings import find_domains
+from reports.analysis.search import find_best_trial, find_search_domains
 from reports.format.values import format_value, join_words
 from reports.load import Cell, StudyRecords, parse_json_object
 
@@ -42,7 +41,7 @@ def _describe_label_order(records: StudyRecords) -> Iterator[str]:
     moved = order.get("moved")
     if not moved:
         return
-    true, predicted = moved[0]
+    true, predicted = (_name_class(records, number) for number in moved[0])
     metric = records.get_metric("val/accuracy")
     yield (
         f"The teacher's labels are in another order than the data's: it predicts {len(moved)} of {order['classes']} "
@@ -50,6 +49,12 @@ def _describe_label_order(records: StudyRecords) -> Iterator[str]:
         f"{metric.format(order['accuracy_in_order'])} instead of {metric.format(order['accuracy'])} "
         f"{metric.unit} validation accuracy in the right one. Reorder its last layer."
     )
+
+
+def _name_class(records: StudyRecords, number: int) -> str:
+    """Return a class's number, with its name if the data have names."""
+    names = records.section("inputs", "data").get("class_names")
+    return f"{number} ({names[number]})" if isinstance(names, list) and number < len(names) else str(number)
 
 
 def _describe_weak_teacher(records: StudyRecords) -> Iterator[str]:
@@ -128,11 +133,9 @@ def _describe_unmoved_students(records: StudyRecords) -> Iterator[str]:
 
 def _describe_edges(records: StudyRecords) -> Iterator[str]:
     """Yield the searches whose best trial lies at the edge of its space."""
-    arms = records.section("study").get("arms")
-    losses = {arm.get("name"): arm.get("loss") for arm in arms} if isinstance(arms, list) else {}
     for cell in records.cells:
         best = find_best_trial(records, cell) if cell.searched else None
-        domains = dict(find_domains(losses.get(cell.arm)))
+        domains = find_search_domains(records, cell)
         params = parse_json_object(best["params"]) if best is not None else {}
         edges = [
             f"{name} = {format_value(value)}, searched from {domains[name]['low']:g} to {domains[name]['high']:g}"

@@ -23,7 +23,7 @@ NOT_SHOWN = "published figures are not shown next to measured ones"
 MAX_FILES = 3
 """Changed files that are named one by one; further ones are counted."""
 
-TUNING_ALONE = "only the former was searched: a gain may come from tuning alone"
+TUNING_ALONE = "the latter was not searched alike: a gain may come from tuning alone"
 
 MAX_UNDECIDED = 2
 """Undecided comparisons that are described one by one; more share a phrase."""

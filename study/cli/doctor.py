@@ -26,7 +26,7 @@ from study.cli import hardware
 from study.cli.hardware import Finding, Level
 from study.cluster.this_machine import count_cpus
 from study.errors import InputError
-from study.preflight import check_inputs, format_preparations
+from study.preflight import check_inputs, check_pickling, format_preparations
 from study.records.provenance import list_gpu_names
 from study.space_file import load_space
 
@@ -189,6 +189,7 @@ def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
         inputs = run_in_train_context(lambda: check_inputs(study, options.storage))
         data = inputs.get("data", {}).get("name", "none")
         yield Finding("ok", f"data: {data}")
+        check_pickling(study, loaded.module)
         to_prepare = format_preparations(study.task.list_preparations(options.storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:

@@ -12,7 +12,7 @@ from study.preflight import DriverOptions, find_resources, format_preparations
 from study.records.paths import StudyPaths
 from study.search.halving import SuccessiveHalving, searches_schedules
 from study.space.params import count_points
-from study.study import Study
+from study.study import Study, arm_needs_teacher, arm_uses_store
 from study.task import Preparation
 
 
@@ -21,7 +21,7 @@ def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation
     from reports.text.few_seeds import warn_of_few_seeds
 
     budget = study.budget
-    searches = [study.count_trials(cell.arm) for cell in study.cells]
+    searches = [study.count_trials(cell) for cell in study.cells]
     lines = [
         f"{study.name}: {study.question}",
         f"data: {inputs.get('data', {}).get('name', 'none')}",
@@ -53,21 +53,30 @@ def _warn_of_duplicates(inputs: Mapping[str, Any]) -> list[str]:
 
 def _warn_of_searches(study: Study) -> list[str]:
     """Return a line for each search that proves less than it seems to, or that is stopped later."""
-    late = [arm.name for arm in study.arms if searches_schedules(arm.loss)]
+    late = list(dict.fromkeys(cell.arm.name for cell in study.cells if searches_schedules(cell.space)))
     judged = f"halving judges trials of {', '.join(late)} only after the schedules that they search have changed"
     lines = [judged] if late and isinstance(study.stopping, SuccessiveHalving) else []
     for arm in study.arms:
         if study.is_tuned_alone(arm):
-            versus = ", ".join(other.name for other in study.find_comparisons(arm))
+            others = study.find_comparisons(arm)
+            owner = "the recipe of " if any(map(study.is_searched, others)) else ""
             lines.append(
-                f"{arm.name} is searched, {versus} is not: a gain may come from tuning alone; compare it with an arm "
-                "that searches the shared settings, Arm(…, versus=…)"
+                f"{owner}{arm.name} is searched, {owner}{', '.join(other.name for other in others)} is not: a gain may "
+                "come from tuning alone; compare it with an arm that searches the shared settings, Arm(…, versus=…)"
             )
-        if arm.is_searched and (points := count_points(arm.loss)) < study.budget.trials:
+        if apart := [one.name for one in study.find_comparisons(arm) if study.differs_in_recipe(arm, one)]:
             lines.append(
-                f"{arm.name} has {points} distinct points to search, fewer than {study.budget.trials} trials: each is "
-                "tried once"
+                f"{arm.name} and {', '.join(apart)} have different recipes: their difference is one of recipe and "
+                "method together"
             )
+    if live := [arm.name for arm in study.arms if arm_needs_teacher(arm) and not arm_uses_store(arm)]:
+        lines.append(f"features are not stored: the teacher of {', '.join(live)} is run at every step")
+    few = {cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched}
+    lines += [
+        f"{name} has {points} distinct points to search, fewer than {study.budget.trials} trials: each is tried once"
+        for name, points in few.items()
+        if points < study.budget.trials
+    ]
     return lines
 
 

@@ -18,7 +18,7 @@ from study.cli.plan import format_estimate, format_plan
 from study.cluster import addresses, jobs
 from study.driver import Outcome, drive
 from study.errors import InputError
-from study.preflight import DriverOptions, check_driver_options, check_inputs, read_earlier_run
+from study.preflight import DriverOptions, check_driver_options, check_inputs, check_pickling, read_earlier_run
 from study.records.lock import find_unused_name
 from study.records.segments import RecordsError
 from study.space_file import Space
@@ -89,6 +89,7 @@ def _run(options: RunOptions) -> int:
     try:
         driver_options = _resolve_options(options, space, study, inputs, storage, data)
         if options.dry_run:
+            check_pickling(study, space.module)
             refresh_copy(storage / study.name)
             steps = study.task.list_preparations(storage, study.plan)
             lines = format_plan(study, inputs, steps)

@@ -24,10 +24,11 @@ from study.cluster.allocation import Node
 from study.cluster.gpu_packing import MAX_TRIALS_PER_GPU, MemoryNeed, PackingResult, find_packing, packing_lines
 from study.errors import InputError
 from study.records.provenance import list_gpu_names
+from study.space.configuration import Configuration
 from study.space.domains import resolve_corners
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
-from study.study import Arm, Study
+from study.study import Study
 from study.task import TrialProfile
 from study.trial import Trial, TrialContext, format_cell_name
 
@@ -48,11 +49,11 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Workload:
-    """Training to measure: a student under one loss of an arm; without a student, the teacher's training."""
+    """Training to measure: a student under one configuration of an arm; without a student, the teacher's training."""
 
     student: str
     arm: str
-    loss: Any
+    configuration: Configuration | None
     batches: int = PROBE_BATCHES
 
 
@@ -79,12 +80,13 @@ class Profiler:
                 return f"{cell}: {type(error).__name__}: {_first_line(error)}"
 
     def _trial_context(self, workload: Workload, scratch: Path) -> TrialContext:
-        study = self._study
+        study, configuration = self._study, workload.configuration
         return TrialContext(
             trial=Trial("search", workload.student, workload.arm, 0, study.derive_trial_seed("search", 0), 2, {}, {}),
             task=study.task,
-            student=study.find_student(workload.student) if workload.student else None,
-            loss=workload.loss,
+            student=configuration and configuration.student,
+            loss=configuration and configuration.loss,
+            recipe=configuration and configuration.recipe,
             checkpoint=scratch,
             storage=scratch,
             device=self._device,
@@ -177,8 +179,11 @@ def _profile_alone(
 ) -> tuple[MemoryNeed, list[Workload]]:
     """Return the memory of a process that trained everything, and each student's slowest workload, sized for timing."""
     workloads = [Workload("", TEACHER_STEP, None)] if trains_teacher else []
-    cells = ((cell.student.name, cell.arm) for cell in study.cells)
-    workloads += [Workload(name, arm.name, loss) for name, arm in cells for loss in _corner_losses(arm)]
+    workloads += [
+        Workload(cell.student.name, cell.arm.name, corner)
+        for cell in study.cells
+        for corner in resolve_corners(cell.space)  # one of them needs the most memory
+    ]
     try:
         (answers,) = _get_profiles([profiler.profile.remote(workloads)])
     except MemoryError as error:
@@ -207,12 +212,6 @@ def _get_profiles(pending: list[Any]) -> list[Any]:
     except RayError as error:
         lost = f"a profiler's process was lost ({_first_line(error)})"
         raise InputError(f"{AUTO}: {lost}: try again, or give a number") from None
-
-
-def _corner_losses(arm: Arm) -> list[Any]:
-    """Return an arm's losses at the ends of its domains; one of them needs the most memory."""
-    losses = list(resolve_corners(arm.loss))
-    return [loss for number, loss in enumerate(losses) if loss not in losses[:number]]
 
 
 def _count_batches(profile: TrialProfile) -> int:

@@ -39,7 +39,7 @@ class CellProgress:
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
         self.name, self.cell, self._study = cell.name, cell, study
         self.needs_teacher = arm_needs_teacher(cell.arm)
-        self.trials = study.count_trials(cell.arm)
+        self.trials = study.count_trials(cell)
         """Number of search trials."""
         self.params: dict[int, Mapping[str, Value]] = {}
         """Parameters of each started search trial, by number."""
@@ -65,10 +65,10 @@ class CellProgress:
             study.budget.epochs,
             derive_seed(study.seed, "stopping", cell.name),
         )
-        if cell.arm.is_searched:
+        if cell.is_searched:
             seeds = [derive_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
-            directions, first = [*study.objective_directions.values()], merge_first_points(cell.arm.first_points, warm)
-            self._search = CellSearcher(cell.name, cell.arm.loss, study.sampler, directions, seeds, journal, first)
+            directions, first = [*study.objective_directions.values()], merge_first_points(cell.first_points, warm)
+            self._search = CellSearcher(cell.name, cell.space, study.sampler, directions, seeds, journal, first)
 
     # -- trials of either phase ------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class CellProgress:
         """Return why the stopping rule ends a search trial after this epoch, or None."""
         number = trial.number
         if number not in self._first_judged:
-            self._first_judged[number] = find_first_judged_epoch(self.cell.arm.loss, trial.params, trial.epochs)
+            self._first_judged[number] = find_first_judged_epoch(self.cell.space, trial.params, trial.epochs)
         return self._rungs.report(number, epoch, value) if epoch >= self._first_judged[number] else None
 
     # -- confirm ---------------------------------------------------------------------------------------------------

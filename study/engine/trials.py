@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from study.identity import describe
 from study.records.rows import RunningTrial
-from study.space.domains import Value, resolve_params
+from study.space.domains import Value
 from study.study import Cell, Study
 from study.task import Preparation
 from study.trial import Phase, Trial
@@ -18,13 +18,13 @@ def make_trial(
 ) -> Trial:
     """Return a search or confirm trial; `fingerprints` identify the study's inputs.
 
-    Raises InputError if the loss refuses this combination of values.
+    Raises InputError if loss, recipe or student refuse this combination of values.
     """
-    student, arm = cell.student, cell.arm
+    student, arm, configuration = cell.student, cell.arm, cell.configure(params)
     config = {
-        "task": describe(study.task),
-        "student": describe(student),
-        "loss": describe(resolve_params(arm.loss, params)),
+        "task": describe(study.task.with_recipe(configuration.recipe)),
+        "student": describe(configuration.student),
+        "loss": describe(configuration.loss),
         "train_on": study.confirm_on if phase == "confirm" else "train",
         "inputs": dict(fingerprints),
     } | ({"workers": study.workers_per_trial} if study.workers_per_trial > 1 else {})

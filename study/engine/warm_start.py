@@ -41,7 +41,7 @@ def read_warm_start(study: Study) -> dict[str, list[Params]]:
     points = {
         cell.name: _select_best(cell, _find_source_cell(cell, earlier["cells"]), earlier, rows, study.warm_start)
         for cell in study.cells
-        if cell.arm.is_searched
+        if cell.is_searched
     }
     if not any(points.values()):
         raise InputError(
@@ -70,7 +70,7 @@ def _find_source_cell(cell: Cell, cells: Rows) -> str | None:
     searched = [other for other in cells if other["searched"]]
     if any(other["cell"] == cell.name for other in searched):
         return cell.name
-    parameters = {name for name, _ in find_domains(cell.arm.loss)}
+    parameters = {name for name, _ in find_domains(cell.space)}
     similar = [other["cell"] for other in searched if set(other["parameters"]) == parameters]
     return similar[0] if len(similar) == 1 else None
 
@@ -87,7 +87,7 @@ def _select_best(
     best: list[Params] = []
     for row in sorted(complete, key=lambda row: (sign * row[metric], row["number"])):
         params = json.loads(row["params"])
-        if is_point_of(cell.arm.loss, params):
+        if is_point_of(cell.space, params):
             best = merge_first_points(best, [params])
     return best[: settings.points]
 

@@ -25,10 +25,10 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.errors import find_user_frame
 from study.execution.train_run import TRAIN_FN, TrainRun, TrainThread
 from study.execution.worker_context import WorkerContext
 from study.records.paths import TRACEBACK
-from study.space.domains import resolve_params
 from study.storage import worker_sync
 from study.storage.s3 import DISK_FULL, StorageError
 from study.study import Study
@@ -170,11 +170,13 @@ class Worker:
     def _trial_context(self) -> TrialContext:
         study, trial = self._study, self._trial
         confirm, prepare = trial.phase == "confirm", trial.phase == "prepare"
+        configuration = None if prepare else study.find_cell(trial.cell).configure(trial.params)
         return TrialContext(
             trial=trial,
             task=study.task,
-            student=None if prepare else study.find_student(trial.student),
-            loss=None if prepare else resolve_params(study.find_arm(trial.arm).loss, trial.params),
+            student=configuration and configuration.student,
+            loss=configuration and configuration.loss,
+            recipe=configuration and configuration.recipe,
             checkpoint=self._context.checkpoint_folder(trial.id),
             storage=self._context.storage,
             device="cuda" if ray.get_gpu_ids() else "cpu",
@@ -196,7 +198,7 @@ class Worker:
 
 def describe_error(error: Exception) -> str:
     """Return an error in one line that files and terminals can hold, with the place where it was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frame = find_user_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
     message = str(traceback.TracebackException.from_exception(error))  # also of an error whose own str() fails
     line = next((line for line in message.splitlines() if line.strip()), "")
     line = line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]}…"

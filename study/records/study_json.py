@@ -226,8 +226,8 @@ def _describe_cell(study: Study, cell: Cell) -> dict[str, Any]:
         "baseline": arm.baseline,
         "versus": [other.name for other in study.find_comparisons(arm)],
         "margin": arm.margin,
-        "searched": arm.is_searched,
-        "trials": study.count_trials(arm),
+        "searched": cell.is_searched,
+        "trials": study.count_trials(cell),
         "published": arm.published,
-        "parameters": [name for name, _ in find_domains(arm.loss)],
+        "parameters": [name for name, _ in find_domains(cell.space)],
     }

@@ -38,7 +38,7 @@ def propose_by_cma(
 
     dimensions = len(domains)
     optimizer = CMA(
-        mean=np.full(dimensions, 0.5) if start is None else to_unit_cube(domains, start),
+        mean=_place_start(domains, start or {}),
         sigma=settings.sigma,
         bounds=np.tile((0.0, 1.0), (dimensions, 1)),
         n_max_resampling=100,
@@ -50,6 +50,13 @@ def propose_by_cma(
     for first in range(0, len(trials) - size + 1, size):
         _tell_population(optimizer, domains, trials[first : first + size], direction)
     return from_unit_cube(domains, optimizer.ask())
+
+
+def _place_start(domains: NumericDomains, start: Mapping[str, Value]) -> Vector:
+    """Return the start in the unit cube, (D,): in the middle of each domain that `start` leaves out."""
+    given = {name: domain for name, domain in domains.items() if name in start}
+    shares = dict(zip(given, to_unit_cube(given, start).tolist(), strict=True))
+    return np.array([shares.get(name, 0.5) for name in domains])
 
 
 def select_numeric_domains(space: Any) -> dict[str, Uniform | Integer]:

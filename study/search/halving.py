@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.errors import InputError
-from study.space.domains import ROOT_CHOICE, Choice, find_domains, join_path, list_children, resolve_params
+from study.space.domains import ROOT_CHOICE, Choice, is_unresolved, join_path, list_children, resolve_params
 from study.space.params import Params
 from study.trial import Direction, Progress
 
@@ -106,7 +106,7 @@ def searches_schedules(space: Any) -> bool:
         return any(map(searches_schedules, space.options))
     if hasattr(space, "value_at"):
         return True
-    return any(searches_schedules(item) for _, item in list_children(space) if _has_domain(item))
+    return any(searches_schedules(item) for _, item in list_children(space) if is_unresolved(item))
 
 
 def _list_searched_schedules(space: Any, params: Params, path: str = "") -> Iterator[Any]:
@@ -118,7 +118,7 @@ def _list_searched_schedules(space: Any, params: Params, path: str = "") -> Iter
         yield resolve_params(space, params, path)
     else:
         for key, item in list_children(space):
-            if _has_domain(item):
+            if is_unresolved(item):
                 yield from _list_searched_schedules(item, params, join_path(path, key))
 
 
@@ -129,7 +129,3 @@ def _find_first_change(schedule: Any, epochs: int) -> int:
         any(schedule.value_at(Progress(epoch, epochs, at)) != first for at in (0.0, 0.5)) for epoch in range(epochs)
     )
     return next((epoch + 1 for epoch, has_moved in enumerate(moved) if has_moved), 1)
-
-
-def _has_domain(item: Any) -> bool:
-    return next(find_domains(item), None) is not None

@@ -1,8 +1,8 @@
 """Parameter domains, and the functions that find them in a tree of objects and replace them by values.
 
-Any field of a loss may be a constant, a domain, or an object whose own fields are domains. An option of `choice` may
-itself contain domains: they are conditional, proposed only when that option is chosen. study/search/searcher.py turns
-domains into proposals.
+Any field of a loss, a recipe or a student may be a constant, a domain, or an object whose own fields are domains. An
+option of `choice` may itself contain domains: they are conditional, proposed only when that option is chosen.
+study/space/configuration.py joins loss, recipe and student; study/search/searcher.py turns domains into proposals.
 """
 
 from __future__ import annotations
@@ -19,9 +19,19 @@ Value = float | int | str | bool | None
 ROOT_CHOICE = "method"
 """The name of a choice at the root of a tree: an arm that chooses between losses."""
 
+UNNAMED = {"named": False}
+"""Metadata of a field whose domains are named as if they stood in its parent."""
+
+
+class _Named:
+    """A domain in the name of a student: f"resnet8w{width}" is "resnet8w{4..16}", whatever the format."""
+
+    def __format__(self, _: str) -> str:
+        return str(self)
+
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(_Named):
     """A real number from `low` to `high`, uniform on a linear scale, or on a logarithmic one with `log`."""
 
     low: float
@@ -31,9 +41,12 @@ class Uniform:
     def __post_init__(self) -> None:
         _check_range(self)
 
+    def __str__(self) -> str:
+        return f"{{{self.low:g}..{self.high:g}}}"
+
 
 @dataclasses.dataclass(frozen=True)
-class Integer:
+class Integer(_Named):
     """A whole number from `low` to `high`, both included."""
 
     low: int
@@ -45,13 +58,19 @@ class Integer:
             raise InputError(f"integer({self.low}, {self.high}): bounds must be whole numbers; use uniform for reals")
         _check_range(self)
 
+    def __str__(self) -> str:
+        return f"{{{self.low}..{self.high}}}"
+
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(_Named):
     """One of several labelled options, each of which may contain further domains."""
 
     labels: tuple[Value, ...]
     options: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{{{','.join(map(str, self.labels))}}}"
 
     def find_option(self, label: Value) -> Any:
         return self.options[self.labels.index(label)]
@@ -109,6 +128,11 @@ def find_domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
             yield from find_domains(item, join_path(path, key))
 
 
+def is_unresolved(tree: Any) -> bool:
+    """Return whether `tree` is or contains a domain, so that it must be resolved before it is checked or used."""
+    return next(find_domains(tree), None) is not None
+
+
 def visit_domains(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> None:
     """Call `pick(name, domain)` for each domain in `tree`, descending only into the options it picks."""
     if isinstance(tree, Choice):
@@ -129,13 +153,14 @@ def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> 
     if is_domain(tree):
         return pick(path, tree)
     items = {key: resolve(item, pick, join_path(path, key)) for key, item in list_children(tree)}
-    if not items or next(find_domains(tree), None) is None:
+    if not items or not is_unresolved(tree):
         return tree
     if isinstance(tree, Mapping):
         return items
     if isinstance(tree, list | tuple):
         return type(tree)(items.values())
-    return type(tree)(**{str(name): item for name, item in items.items()})
+    names = (field.name for field in dataclasses.fields(tree) if field.init)
+    return type(tree)(**dict(zip(names, items.values(), strict=True)))
 
 
 def resolve_params(tree: Any, params: Mapping[str, Value], path: str = "") -> Any:
@@ -153,14 +178,24 @@ def resolve_params(tree: Any, params: Mapping[str, Value], path: str = "") -> An
 
 
 def resolve_corners(tree: Any) -> Iterator[Any]:
-    """Yield `tree` resolved at both ends of its domains and under every option, which runs all range checks."""
+    """Yield `tree` resolved at both ends of its domains and under every option, which runs all range checks.
+
+    Equal ones are yielded once.
+    """
+    corners: list[Any] = []
     for labels in _cover_options(tree, ""):
         for end in ("low", "high"):
 
             def at_end(name: str, domain: Domain, labels: dict[str, Value] = labels, end: str = end) -> Value:
-                return labels[name] if isinstance(domain, Choice) else getattr(domain, end)
+                if isinstance(domain, Choice):
+                    return labels[name]
+                # of the type that a search proposes, so that a whole number which is searched by uniform is refused
+                return (int if isinstance(domain, Integer) else float)(getattr(domain, end))
 
-            yield resolve(tree, at_end)
+            corner = resolve(tree, at_end)
+            if corner not in corners:
+                corners.append(corner)
+                yield corner
 
 
 def _cover_options(tree: Any, path: str) -> list[dict[str, Value]]:
@@ -178,9 +213,13 @@ def _cover_options(tree: Any, path: str) -> list[dict[str, Value]]:
 
 
 def list_children(tree: Any) -> list[tuple[Value, Any]]:
-    """Return the items of `tree` by field, key or position; none for a leaf."""
+    """Return the items of `tree` by field, key or position; none for a leaf. An UNNAMED field has the key ""."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree) if field.init]
+        return [
+            (field.name if field.metadata.get("named", True) else "", getattr(tree, field.name))
+            for field in dataclasses.fields(tree)
+            if field.init
+        ]
     if isinstance(tree, Mapping):
         return list(tree.items())
     if isinstance(tree, list | tuple):
@@ -190,7 +229,7 @@ def list_children(tree: Any) -> list[tuple[Value, Any]]:
 
 def join_path(path: str, key: Value) -> str:
     """Return the dotted path of an item of the object at `path`."""
-    return f"{path}.{key}" if path else str(key)
+    return ".".join(part for part in (path, str(key)) if part)
 
 
 def _option_label(option: Any) -> Value:

@@ -18,8 +18,8 @@ from study.space.domains import (
     Integer,
     Uniform,
     Value,
-    find_domains,
     is_domain,
+    is_unresolved,
     join_path,
     list_children,
     visit_domains,
@@ -60,7 +60,7 @@ def _read_choice(space: Choice, given: Any, path: str) -> dict[str, Value]:
         except InputError as error:
             if type(option) is type(given) and list_children(option):
                 errors.append(error)
-    if _is_one_of(given, space.labels) and next(find_domains(space.find_option(given)), None) is None:
+    if _is_one_of(given, space.labels) and not is_unresolved(space.find_option(given)):
         return {path or ROOT_CHOICE: check_value(space, given, path)}
     if len(errors) == 1:
         raise errors[0]

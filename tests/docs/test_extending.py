@@ -24,7 +24,7 @@ EXAMPLES = {match[1]: block for block in BLOCKS if (match := re.search(r'name="(
 
 
 def test_every_way_to_extend_a_study_has_an_example() -> None:
-    assert list(EXAMPLES) == ["mse", "power", "plain", "npz", "brightness"]
+    assert list(EXAMPLES) == ["mse", "widths", "power", "plain", "npz", "brightness"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

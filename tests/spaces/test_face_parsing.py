@@ -28,8 +28,9 @@ def test_claims_are_compared_with_plain_distillation_and_searches_with_searches(
 
 def test_search_begins_with_the_published_settings() -> None:
     for study in (PAPER, EMBEDDED):
-        tuned, searched = (arm for arm in study.arms if arm.is_searched)
-        assert (tuned.first, searched.first) == ((PixelKD(),), (LDT(),))
+        student = study.students[0]
+        tuned, searched = (cell for cell in study.cells if cell.student == student and cell.is_searched)
+        assert (tuned.arm.first, searched.arm.first) == ((PixelKD(),), (LDT(),))
         assert tuned.first_points == searched.first_points == [{"temperature": 1.0, "weight": 1.0}]
 
 

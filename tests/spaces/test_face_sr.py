@@ -53,9 +53,9 @@ def test_adversary_has_plain_feature_matching_as_control() -> None:
     arms = {arm.name: arm for arm in PAPER.arms}
     assert isinstance(arms["feature matching"].loss, FeatureMatching)
     assert isinstance(arms["adversarial"].loss, AdversarialFeatures)
-    tuned, searched = (arm for arm in PAPER.arms if arm.is_searched)
+    tuned, searched = (cell for cell in PAPER.cells if cell.is_searched)
     assert [arm.name for arm in PAPER.find_comparisons(arms["adversarial"])] == ["no distillation", "feature matching"]
-    assert tuned in PAPER.find_comparisons(searched)
+    assert tuned.arm in PAPER.find_comparisons(searched.arm)
     assert set(searched.first_points[0]) >= {"weight.start", "weight.end", "weight.stages"}
 
 

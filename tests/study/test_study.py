@@ -45,7 +45,9 @@ def test_arm_may_be_for_some_students_only() -> None:
 def test_losses_are_checked_with_the_students_of_their_arms_alone(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
     class Listening(Simulated):
-        def check(self, students: Any, losses: Any, storage: Path, trained_on: Any = ()) -> dict[str, Any]:
+        def check(
+            self, students: Any, losses: Any, storage: Path, trained_on: Any = (), recipes: Any = None
+        ) -> dict[str, Any]:
             heard.append((students[0].name, {loss.gain for loss in losses}))
             return {}
 

@@ -13,7 +13,6 @@ from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
 from study.records.rows import RunningTrial
 from study.records.segments import Records
-from study.space.domains import resolve_params
 from study.study import Study as StudyType
 from study.trial import EpochResult, TrialContext
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
@@ -56,12 +55,13 @@ def open_coordinator(
 
 def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
-    prepare = trial.phase == "prepare"
+    configuration = None if trial.phase == "prepare" else study.find_cell(trial.cell).configure(trial.params)
     return TrialContext(
         trial=trial,
         task=study.task,
-        student=None if prepare else study.find_student(trial.student),
-        loss=None if prepare else resolve_params(study.find_arm(trial.arm).loss, trial.params),
+        student=configuration and configuration.student,
+        loss=configuration and configuration.loss,
+        recipe=configuration and configuration.recipe,
         checkpoint=folder / study.name / "checkpoints" / trial.id,
         storage=folder,
         device="cpu",

@@ -37,6 +37,7 @@ def job(
         task=task,
         student=ResNet(8, width=4),
         loss=loss,
+        recipe=task.recipe,
         checkpoint=folder,
         storage=storage,
         device="cpu",

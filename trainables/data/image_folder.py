@@ -1,183 +1,212 @@
-"""Any folder of square photographs of faces, such as the images of CelebA-HQ and FFHQ.
-
-An image's split follows from its name alone, or from the first name of those with equal pixels. Boxes of face
-components are computed from a table of landmarks, if there is one. Not included: face detection and identities; a
-person may appear in more than one split.
-"""
+"""Images of your own for classification: a folder for each class, or a table of paths and labels."""
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.duplicates import hash_content
-from trainables.data.arrays.face_sr import (
-    Photo,
-    Selection,
-    SrSet,
-    hash_to_fraction,
-    load_sr_faces,
-)
 from trainables.data.arrays.image_listing import ALLOWED, ImageListing
-from trainables.data.arrays.landmarks import ORDER, POINTS, find_disorder, lie_inside, read_rows
-from trainables.data.arrays.source_files import open_image, read_image_header, stat_file
+from trainables.data.arrays.labelled_images import SPLITS, Decoding, LabelledFile, Shares, load_labelled_images
+from trainables.data.arrays.splits import ImageSet
 from trainables.data.folders import make_root_absolute
-
-LANDMARKS = "landmarks.csv"
-"""A file in the folder with a row for each image: its path below the folder without suffix, five points in pixels."""
-
-INNER = ("CelebA-HQ-img", "images1024x1024")
-"""Folders of the photographs in the archives of CelebAMask-HQ and FFHQ, which contain other images too."""
-
-_SPLITTING = "by the first name of equal images"
-"""Part of the cache key: change it with the splits."""
-
-SMALLEST = 32
-"""Least side of an image in pixels."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images below `root`, squares of at least `size` pixels, resized to `size`.
+    """Images in a folder for each class: `root`/`train`/<class>/….jpg or .png, decoded as squares of `size` pixels.
 
-    Raises InputError for fewer than 32 pixels, and for shares `val` and `test` that leave a split empty.
+    ImageFolder(train="photos/train", val="photos/val", test="photos/test") has splits of its own;
+    ImageFolder("photos", test=0.2) splits one folder by the content of its files.
+    Raises InputError for a size below 8, and for shares that leave nothing to train on.
     """
 
     root: Path | str | None = field(default=None, metadata=LOCATION)
-    size: int = 256
-    val: float = 0.05
-    """The share of images for validation."""
-    test: float = 0.1
-    """The share of images for test."""
+    """The folder that the others lie below; by default the working directory."""
+    train: str = ""
+    """The folder of the classes' folders; by default `root` itself. Classes are numbered in the order of their names.
+    """
+    val: str | float | None = None
+    """A folder of validation images, or a share of those in `train`; by default the task's `validation` decides."""
+    test: str | float = 0.2
+    """A folder of test images, or a share of those in `train`."""
+    size: int = 64
+    """Images are cut to the largest square in their middle, and resized."""
+    grey: bool = False
+    """Decode one channel of grey instead of RGB."""
 
     def __post_init__(self) -> None:
-        if not (self.val > 0 and self.test > 0 and self.val + self.test < 1 and self.size >= SMALLEST):
-            raise InputError(
-                f"{self}: allowed are {SMALLEST} pixels or more, and shares val and test above 0 and together below 1"
-            )
+        object.__setattr__(self, "root", self.root or ".")
         make_root_absolute(self)
+        for name in ("train", "val", "test"):
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+            elif not isinstance(value, str) and (name == "train" or isinstance(value, bool)):
+                raise InputError(
+                    f"ImageFolder: {name} is {value!r}; allowed is the name of a folder below root. (A folder of faces "
+                    "for super-resolution is now called PhotoFolder.)"
+                )
+        self._shares, self._decoding  # noqa: B018 - their own checks
 
     @property
-    def name(self) -> str:
-        return "image folder"
+    def _shares(self) -> Shares:
+        return Shares(*(share if isinstance(share, int | float) else 0.0 for share in (self.val, self.test)))
 
-    def load(self) -> SrSet:
+    @property
+    def _decoding(self) -> Decoding:
+        return Decoding(self.size, self.grey)
+
+    def load(self) -> ImageSet:
         """List all images, and decode them on first use.
 
-        Raises InputError for a folder that is missing or has too few images, an image that is not square, too small,
-        without one colour for each pixel, or missing from the table of landmarks, and landmarks in another order.
+        Raises InputError for a folder that is missing or has no images, an image outside the folders of classes or of a
+        class that training does not have, and files that cannot be decoded.
         """
-        root = self._find_images_folder()
-        listing = ImageListing(root)
-        files, left_out = listing.files, listing.describe_left_out()
-        if not files:
-            raise InputError(f"{root} has no {ALLOWED}{left_out}: give the folder of the images with --data-dir")
-        table = [LANDMARKS] if (root / LANDMARKS).is_file() else []
-        key = [_SPLITTING, self.val, self.test, *(list(stat_file(root, file)) for file in (*files, *table))]
-        key += [left_out] if left_out else []
-        name = f"folder {root.name}"
-        return load_sr_faces(
-            name, root, key, self.size, lambda: self._select_images(root, listing, bool(table)), complete=False
-        )
-
-    def _find_images_folder(self) -> Path:
-        if self.root is None:
-            raise InputError(f"{self.name}: no data folder given; give the folder of the images with --data-dir")
-        root = Path(self.root)
-        if not root.is_dir():
-            raise InputError(f"{self.name}: {root} is not a folder; give the folder of the images with --data-dir")
-        return next((root / inner for inner in INNER if (root / inner).is_dir()), root)
-
-    def _select_images(self, root: Path, listing: ImageListing, with_landmarks: bool) -> Selection:
-        points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
-        splits: tuple[list[Photo], ...] = ([], [], [])
-        read = _read_photos(root, listing.files, self.size, points)
-        greys, originals = sum(grey for _, grey in read), _find_originals(root, listing.files)
-        for (photo, _), original in zip(read, originals, strict=True):
-            splits[self._assign_split(_strip_suffix(original))].append(photo)
-        copies = sum(file != original for file, original in zip(listing.files, originals, strict=True))
-        copied = (
-            f", {copies:,} exact {'copies' if copies > 1 else 'copy'} in the split of the original" if copies else ""
-        )
-        if not all(splits):
-            found = ", ".join(
-                f"{len(split)} {name}" for split, name in zip(splits, ("train", "val", "test"), strict=True)
-            )
+        given = {name: folder for name, folder in zip(SPLITS, (self.train, self.val, self.test), strict=True)
+                 if isinstance(folder, str)}  # fmt: skip
+        listings = {name: self._list_images(folder) for name, folder in given.items()}
+        class_names = sorted({_split_path(file)[0] for file in listings["train"].files})
+        if len(class_names) < 2:
             raise InputError(
-                f"{root} has {found} images{copied}: every split needs at least one; add images, or give larger shares"
+                f"{self._locate(self.train)} has images of {len(class_names)} classes; needed is a folder for each "
+                "class, two or more"
             )
-        note = "splits by the hash of names" + (f", {greys:,} grey images" if greys else "") + copied
-        return Selection((splits[0], splits[1], splits[2]), note + listing.describe_left_out())
-
-    def _assign_split(self, name: str) -> int:
-        """Return an image's split, 0 train, 1 val, 2 test, which stays the same when images are added."""
-        share = hash_to_fraction(name)
-        return 2 if share < self.test else int(share < self.test + self.val)
-
-
-def _find_originals(root: Path, files: Sequence[str]) -> list[str]:
-    """Return for each image the first one with the same pixels, which is the image itself if there is no other."""
-
-    def hash_file(file: str) -> bytes:
-        return hash_content(np.asarray(open_image(root / file).convert("RGB"))).tobytes()
-
-    first: dict[bytes, str] = {}
-    with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it decodes
-        return [
-            first.setdefault(content, file) for content, file in zip(threads.map(hash_file, files), files, strict=True)
+        files = [
+            LabelledFile(file, label, split)
+            for name, listing in listings.items()
+            for file, label, split in self._label_files(name, listing.files, class_names)
         ]
+        note = "".join(listing.describe_left_out() for listing in listings.values()).removeprefix(", ")
+        root = Path(self.root or ".")
+        return load_labelled_images(root.name, root, files, class_names, self._shares, self._decoding, note)
+
+    def _label_files(
+        self, name: str, files: Sequence[str], class_names: Sequence[str]
+    ) -> Iterator[tuple[str, int, str]]:
+        """Yield path below root, label and split of each file of a split's folder."""
+        numbers = {named: number for number, named in enumerate(class_names)}
+        folder = {"train": self.train, "val": self.val, "test": self.test}[name]
+        split = "" if name == "train" else name  # the content divides images of `train`, by the shares
+        for file in files:
+            named = _split_path(file)[0]
+            if named not in numbers:
+                raise InputError(
+                    f"{self._locate(str(folder)) / file} is of class {named!r}, which {self._locate(self.train)} does "
+                    f"not have: its classes are {_join_names(class_names)}"
+                )
+            yield f"{folder}/{file}" if folder else file, numbers[named], split
+
+    def _list_images(self, folder: str) -> ImageListing:
+        path = self._locate(folder)
+        if not path.is_dir():
+            raise InputError(f"{path} is not a folder; give the folder of the images with root= or --data-dir")
+        listing = ImageListing(path)
+        if not listing.files:
+            raise InputError(f"{path} has no {ALLOWED}{listing.describe_left_out()}: give another folder")
+        for file in listing.files:
+            if not _split_path(file)[1]:
+                raise InputError(f"{path / file} lies in no class's folder: move it to one, or remove it")
+        return listing
+
+    def _locate(self, folder: str) -> Path:
+        return Path(self.root or ".") / folder
 
 
-def _strip_suffix(file: str) -> str:
-    return os.path.splitext(file)[0]  # noqa: PTH122 - a Path for each of many files takes longer
+@dataclass(frozen=True)
+class ImageTable:
+    """Images listed in a CSV file with a header: a column of paths below `root`, one of labels, and one of splits.
 
+    Labels may be any words or numbers; classes are numbered in their order. Images are decoded as `ImageFolder` does.
+    Raises InputError for a size below 8, and for shares that leave nothing to train on.
+    """
 
-def _read_photos(
-    root: Path, files: Sequence[str], size: int, points: Mapping[str, Sequence[float]] | None
-) -> list[tuple[Photo, bool]]:
-    """Return each image, and True if it is grey. Raises InputError for those that cannot be used: one, and a count."""
-    photos, problems = list[tuple[Photo, bool]](), list[str]()
-    for file in files:
+    root: Path | str | None = field(default=None, metadata=LOCATION)
+    """The folder of the table and the images; by default the working directory."""
+    table: str = "labels.csv"
+    path: str = "path"
+    """The name of the column of paths."""
+    label: str = "label"
+    """The name of the column of labels."""
+    split: str | None = None
+    """The name of the column with "train", "val" or "test"; by default files are divided by their content."""
+    val: float | None = None
+    """The share for validation without a column of splits; by default the task's `validation` decides."""
+    test: float = 0.2
+    """The share for test without a column of splits."""
+    size: int = 64
+    grey: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root or ".")
+        make_root_absolute(self)
+        self._shares, self._decoding  # noqa: B018 - their own checks
+
+    @property
+    def _shares(self) -> Shares:
+        return Shares(self.val or 0.0, self.test)
+
+    @property
+    def _decoding(self) -> Decoding:
+        return Decoding(self.size, self.grey)
+
+    def load(self) -> ImageSet:
+        """Read the table, and decode its images on first use.
+
+        Raises InputError for a table that is missing or lacks a column, a row without path, label or a known split, a
+        path that occurs twice, and files that cannot be decoded.
+        """
+        root = Path(self.root or ".")
+        rows = list(self._read_rows(root / self.table))
+        class_names = sorted({label for _, label, _ in rows}, key=_natural_key)
+        if len(class_names) < 2:
+            raise InputError(f"{root / self.table} has {len(class_names)} labels; needed are two or more")
+        numbers = {named: number for number, named in enumerate(class_names)}
+        files = [LabelledFile(file, numbers[label], split) for file, label, split in rows]
+        return load_labelled_images(root.name, root, files, class_names, self._shares, self._decoding)
+
+    def _read_rows(self, table: Path) -> Iterator[tuple[str, str, str]]:
+        """Yield path, label and split of each row; the split is "" where content decides."""
+        columns = [self.path, self.label, *([self.split] if self.split else [])]
+        seen = set[str]()
         try:
-            photos.append(_read_photo(root, file, size, points))
-        except InputError as error:
-            problems.append(str(error))
-    if problems:
-        more = f"; {len(problems) - 1:,} more images cannot be used" if len(problems) > 1 else ""
-        raise InputError(f"{problems[0]}{more}")
-    return photos
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                if lacking := [column for column in columns if column not in (reader.fieldnames or ())]:
+                    found = ", ".join(reader.fieldnames or ()) or "none"
+                    raise InputError(f"{table} has no column {lacking[0]!r}; its columns are: {found}")
+                for number, row in enumerate(reader, 2):
+                    path, label, *split = (str(row[column] or "").strip() for column in columns)
+                    self._check_row(f"{table}, line {number}", path, label, split, seen)
+                    yield path, label, split[0] if split else ""
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{table} cannot be read ({error}): give a CSV file in UTF-8, with a header") from None
+
+    def _check_row(self, where: str, path: str, label: str, split: Sequence[str], seen: set[str]) -> None:
+        """Check a row, and add its path to those `seen`."""
+        if not path or not label:
+            raise InputError(f"{where} has no {self.label if path else self.path}: fill it in, or remove the row")
+        if path in seen:
+            raise InputError(f"{where}: {path} occurs twice; an image has one label")
+        seen.add(path)
+        if split and split[0] not in SPLITS:
+            raise InputError(f"{where}: {self.split} is {split[0]!r}; allowed are {', '.join(SPLITS)}")
 
 
-def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[float]] | None) -> tuple[Photo, bool]:
-    """Return an image, and True if it is grey."""
-    path = root / file
-    width, height, grey = read_image_header(path)
-    if width != height or width < size:
-        raise InputError(
-            f"{path} has {width} × {height} pixels; allowed are squares of {size} pixels or more: "
-            "cut it out, remove it, or give a smaller size"
-        )
-    whole = 0, 0, width, height
-    if points is None:
-        return Photo(file, whole, None), grey
-    name = _strip_suffix(file)
-    if name not in points:
-        raise InputError(
-            f"{path} has no row {name} (its name without suffix) in {root / LANDMARKS}: add it, or remove the image"
-        )
-    disorder = find_disorder(points[name])
-    if not disorder and not lie_inside(points[name], whole):
-        disorder = "a landmark outside its image"
-    if disorder:
-        raise InputError(
-            f"{root / LANDMARKS}: {name} has {disorder}: if others have too, the columns are in another order; "
-            f"expected are {ORDER}"
-        )
-    return Photo(file, whole, points[name]), grey
+def _split_path(file: str) -> tuple[str, str]:
+    """Return the first folder of a path, and the rest, which is empty for a file without a folder."""
+    first, _, rest = file.partition("/")
+    return first, rest
+
+
+def _natural_key(label: str) -> tuple[bool, float, str]:
+    """Return a key that sorts numbers by value, before words."""
+    return (False, float(label), "") if label.isdecimal() else (True, 0.0, label)
+
+
+def _join_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")

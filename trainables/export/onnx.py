@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def export_student(trained: TrainedTrial, data_dir: Path | None, out: Path, abou
     student = restore_student(trained, data_dir)
     about = about | {"mean": str(list(student.mean)), "std": str(list(student.std))}
     about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
+    about |= {"classes": json.dumps(student.class_names, ensure_ascii=False)} if student.class_names else {}
     graph = _build_graph(student, about)
     run = _start_runtime(graph)
     worst = _compare_with_torch(student, run)

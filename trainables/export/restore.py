@@ -66,6 +66,8 @@ class RestoredStudent:
     std: tuple[float, ...]
     any_size: bool
     """Whether the task's images differ in size."""
+    class_names: tuple[str, ...] = ()
+    """The name of each class of the prediction; empty if they have none."""
 
 
 def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStudent:
@@ -93,6 +95,7 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
         mean=tuple(round(float(value), 6) for value in examples.mean),
         std=tuple(round(float(value), 6) for value in examples.std),
         any_size=task.evaluation_batch("cpu") == 1,
+        class_names=tuple(task.data_record().get("class_names", ())),
     )
 
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.losses.reconstruction import Reconstruction
 from trainables.task import Outputs
 from trainables.training.nets import to_device
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class AdversarialFeatures:
     """A task loss of the arm's own, in place of the task's."""
 
     needs_teacher: ClassVar[bool] = True
+    reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, low=0)

@@ -31,6 +31,7 @@ class FeatureMatching:
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, low=0)

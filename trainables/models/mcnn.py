@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 
 COLUMNS = (
     ((9, 16), (7, 32), (7, 16), (7, 8)),
@@ -27,6 +28,8 @@ class MCNN:
     width: float = 1.0
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if not 0 < self.width <= 4:
             raise InputError(f"MCNN of width {self.width}; allowed is above 0 to 4, the published net has 1")
 

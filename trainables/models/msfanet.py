@@ -18,6 +18,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP  # type: ignore[impor
 from torchvision.models.vgg import make_layers  # type: ignore[import-untyped]
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.models.backbones.pretrained import load_imagenet_weights
 
 PUBLISHED_WIDTH = 64
@@ -40,6 +41,8 @@ class MSFANet:
     imagenet: bool = False
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if self.width < 2 or self.width % 2:
             raise InputError(f"M-SFANet of width {self.width}; allowed is an even number, the published net has 64")
         if self.imagenet and self.width != PUBLISHED_WIDTH:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 PUBLISHED_WIDTH = 16
@@ -28,6 +29,8 @@ class ResNet:
     width: int = PUBLISHED_WIDTH
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if self.depth not in DEPTHS:
             raise InputError(f"ResNet of depth {self.depth}; resnet_cifar has: {', '.join(map(str, DEPTHS))}")
         if self.width < 1:

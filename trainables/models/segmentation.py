@@ -22,6 +22,7 @@ from torchvision.models.segmentation.fcn import FCNHead  # type: ignore[import-u
 
 from study.errors import InputError
 from study.identity import LOCATION
+from study.space.domains import is_unresolved
 from trainables.models.backbones.pretrained import load_imagenet_weights, make_weights_folder_absolute
 
 CHANNELS = 3
@@ -52,7 +53,7 @@ class FCNResNet:
     """The folder of the file of ImageNet weights; by default torchvision's."""
 
     def __post_init__(self) -> None:
-        if self.depth not in RESNETS:
+        if not is_unresolved(self) and self.depth not in RESNETS:
             raise InputError(f"FCN on ResNet-{self.depth}; allowed are {', '.join(map(str, RESNETS))}")
         make_weights_folder_absolute(self)
 
@@ -132,6 +133,8 @@ class SmallFCN:
     """Number of blocks in each stage."""
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if self.width < 1:
             raise InputError(f"SmallFCN of width {self.width}; allowed is 1 or more")
         for name, counts in (("strides", self.strides), ("blocks", self.blocks)):

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from study.identity import describe, digest
+from study.identity import describe, digest, is_described
+from study.space.domains import is_unresolved
 from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.duplicates import describe_duplicates
@@ -44,7 +45,7 @@ from trainables.teacher import preparation as preparing
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
-from trainables.training.recipe import Recipe
+from trainables.training.recipe import Recipe, set_precision
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
     data: Dataset[LoadedT]
     teacher: Teacher
     recipe: Recipe
-    """How students are trained."""
+    """How students are trained, if their arm has no recipe of its own. Any field may be a domain; the teacher's recipe
+    has none."""
     views: Views
     """The augmentation, of students and teacher alike."""
     teacher_store: bool = field(default=True, kw_only=True)
@@ -215,7 +217,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def teacher_key(self) -> str:
         """The identity of the teacher's weights and scores: all settings but those of the students' training."""
         others = ("data", "teacher", "recipe", "teacher_store")
-        settings = {item.name: describe(getattr(self, item.name)) for item in fields(self) if item.name not in others}
+        own = [item.name for item in fields(self) if item.name not in others and is_described(item, self)]
+        settings = {name: describe(getattr(self, name)) for name in own}
         return self.teacher.compute_key([self.pool_key, settings])
 
     @property
@@ -236,6 +239,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
         losses: tuple[DistillationLoss, ...],
         storage: Path,
         trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Recipe, ...] | None = None,
     ) -> dict[str, Any]:
         """Check data, weights, students and losses, and return what identifies data and teacher.
 
@@ -245,7 +249,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
             self.adapt_to(loss)
         loaded, key = self.loaded, self.teacher_key
         sizes = {split: len(self.positions(split)) for split in ("train", "val", "test")}
-        check_students(self, students, losses, storage, trained_on)
+        check_students(self, students, losses, storage, trained_on, (self.recipe,) if recipes is None else recipes)
         duplicates, further = self._describe_duplicates(), self.data_record()
         note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
         about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
@@ -261,12 +265,17 @@ class DistillationTask(ABC, Generic[LoadedT]):
         train, val = (pool.select(self.positions(split).numpy()) for split in ("train", "val"))
         return describe_duplicates({"training": train, "validation": val, "test": test})
 
+    def with_recipe(self, recipe: Recipe) -> Self:
+        if not (isinstance(recipe, Recipe) or is_unresolved(recipe)):
+            raise InputError(f"recipe is {recipe!r}; write Recipe(…)")
+        return replace(self, recipe=recipe)
+
     def with_shorter_preparations(self, share: float) -> Self:
         epochs = max(1, round(self.teacher.epochs * share))
         return replace(self, teacher=replace(self.teacher, epochs=epochs))
 
     def with_precision(self, precision: str) -> Self:
-        return replace(self, recipe=replace(self.recipe, precision=precision))
+        return replace(self, recipe=set_precision(self.recipe, precision))
 
     def with_live_teacher(self) -> Self:
         return self if self.output_bytes is None else replace(self, teacher_store=False)
@@ -290,15 +299,19 @@ class DistillationTask(ABC, Generic[LoadedT]):
         with gpu_memory_share(context):
             teacher = sources.open_teacher(self, context)
             task = self.adapt_to(context.loss)
-            yield from distill(task, context, lambda: self.build(context.student), self.recipe, context.loss, teacher)
+            student, recipe, loss = context.student, context.recipe, context.loss
+            yield from distill(task, context, lambda: self.build(student), recipe, loss, teacher)
 
     def profile(self, context: TrialContext, batches: int) -> TrialProfile:
         return profile_trial(self, context, batches)
 
-    def describe_models(self, students: tuple[ModelSpec, ...], storage: Path) -> dict[str, Any]:
+    def describe_models(self, students: Mapping[str, ModelSpec], storage: Path) -> dict[str, Any]:
         return {
             "teacher": teachers.read_record(storage, self.teacher_key),
-            "students": {student.name: {"parameters": count_parameters(self.build(student))} for student in students},
+            "students": {
+                key: {"name": student.name, "parameters": count_parameters(self.build(student))}
+                for key, student in students.items()
+            },
         }
 
     def measure_cost(self, student: ModelSpec | None, storage: Path) -> dict[str, Any]:

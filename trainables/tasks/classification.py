@@ -1,27 +1,38 @@
-"""Image classification by the field's CIFAR protocol, on CIFAR-10, CIFAR-100 and scikit-learn's digits.
+"""Image classification by the field's CIFAR protocol, on CIFAR-10, CIFAR-100, scikit-learn's digits and own images.
 
-Images stay on the device as uint8, where each batch is cropped and flipped. There is no DataLoader.
+Images stay on the device as uint8, unless they are too many; there each batch is cropped and flipped. There is no
+DataLoader.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from study.task import Metric
+from study.identity import IF_SET
+from study.task import SPLITS, Metric
 from study.trial import Split
 from trainables.data.arrays.splits import ImageSet, split_pool
 from trainables.losses.common.logits import kl_divergence
-from trainables.task import Batch, ModelSpec, Outputs
+from trainables.models.hooks import TappedOutput, renormalise_inputs
+from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
 from trainables.training.recipe import Recipe
 from trainables.training.views import CropFlip, normalise
+
+RESIDENT_BYTES = 2**30
+"""Size from which memory-mapped images are read batch by batch instead of being kept on the device. Well below a GPU's
+memory, of which trials take a share each, and large enough for 80,000 images of 64 pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,45 +46,83 @@ class Classification(DistillationTask[ImageSet]):
     recipe: Recipe = field(default_factory=Recipe)
     views: CropFlip = field(default_factory=lambda: CropFlip(padding=4, flip=True))
     validation: float = 0.1
-    """The share of the training images held out, stratified by class."""
+    """The share of the training images held out, stratified by class, where the data have no validation split."""
     split_seed: int = 0
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = field(default=None, metadata=IF_SET)
+    """Weight of each class in the task loss, or "balanced": in inverse proportion to its training images, 1 on average.
+    By default all images count alike."""
 
     scores = (Metric("accuracy", "max", "%", 2),)
     prediction = "class logits (B, K); their softmax gives probabilities"
     evaluation_batch_sizes: ClassVar = {"cpu": 64, "cuda": 1024}  # small for a core's cache, large to fill a GPU
     further_distances = (Metric("teacher_l2", "min", label="L2 distance to the teacher"),)
-    capturable: ClassVar[bool] = True
-    """Its training steps can be captured as a CUDA graph (training/cuda_graph.py)."""
 
     def __post_init__(self) -> None:
+        weights = self.class_weights
+        if weights not in (None, "balanced") and not (isinstance(weights, tuple) and min(weights, default=0) > 0):
+            raise InputError(f'class_weights is {weights!r}; allowed are "balanced" and a tuple of numbers above 0')
         if not 0 < self.validation < 1:
             raise InputError(
                 f"validation is {self.validation}; allowed is a share of the training images between 0 and 1"
             )
 
     def build(self, model: ModelSpec) -> nn.Module:
-        return model.build(channels=self.loaded.train_images.shape[1], classes=self.loaded.classes)
-
-    def load_examples(self, split: Split, device: str) -> ResidentImages:
         images = self.loaded
-        pixels, labels = images.test_images, images.test_labels
-        if split != "test":
-            positions = self.positions(split).numpy()
-            pixels, labels = images.train_images[positions], images.train_labels[positions]
+        net = model.build(channels=images.train_images.shape[1], classes=images.classes)
+        if wanted := getattr(model, "input_normalisation", None):
+            renormalise_inputs(net, (images.mean, images.std), wanted)
+        return net
+
+    def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
+        output = net(batch.inputs)
+        return Outputs(*output) if isinstance(output, TappedOutput) else Outputs(output)
+
+    def load_examples(self, split: Split, device: str) -> ResidentImages | MappedImages:
+        images, positions = self.loaded, self.positions(split).numpy()
+        pixels, labels = images.train_images, images.train_labels
+        if split == "test":
+            pixels, labels = images.test_images, images.test_labels
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (images.mean, images.std))
-        return ResidentImages(
-            torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), self.views, mean, std
-        )
+        held = torch.from_numpy(labels[positions])
+        if self._is_mapped:
+            return MappedImages(pixels, positions, held, self.views, mean, std)
+        return ResidentImages(torch.from_numpy(pixels[positions]).to(device), held.to(device), self.views, mean, std)
+
+    @property
+    def _is_mapped(self) -> bool:
+        """True if batches are read from memory-mapped images, too many to be kept on the device."""
+        images = self.loaded.train_images
+        return isinstance(images, np.memmap) and images.nbytes > RESIDENT_BYTES
 
     def positions(self, split: Split) -> Tensor:
-        labels = self.loaded.train_labels
         loaded = self.loaded
-        splits = split_pool(labels, len(loaded.test_labels), self.validation, self.split_seed, loaded.equal)
+        pool, test, own = len(loaded.train_labels), len(loaded.test_labels), loaded.own_validation
+        if own:
+            ranges = {"train": (0, pool - own), "val": (pool - own, pool), "train+val": (0, pool), "test": (0, test)}
+            return torch.arange(*ranges[split])
+        splits = split_pool(loaded.train_labels, test, self.validation, self.split_seed, loaded.equal)
         return torch.from_numpy(splits[split])
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Cross-entropy of the untempered, unpruned logits (B, K), mean over the batch."""
-        return F.cross_entropy(outputs.prediction.float(), batch.targets)
+        """Cross-entropy of the untempered, unpruned logits (B, K), mean over the batch, weighted by class if asked."""
+        if self.class_weights is None:
+            return F.cross_entropy(outputs.prediction.float(), batch.targets)
+        losses = F.cross_entropy(outputs.prediction.float(), batch.targets, reduction="none")  # (B,)
+        # divided by the images and not by their weights: the mean of several workers' shards is that of the batch
+        return (losses * _load_class_weights(self, str(losses.device))[batch.targets]).mean()
+
+    def weigh_classes(self) -> Tensor:
+        """Return the weight of each class in the task loss, (K,) float32.
+
+        Raises InputError for another number of weights than there are classes.
+        """
+        classes, weights = self.loaded.classes, self.class_weights
+        if isinstance(weights, tuple):
+            if len(weights) != classes:
+                raise InputError(f"class_weights has {len(weights)} numbers; {self.loaded.name} has {classes} classes")
+            return torch.tensor(weights, dtype=torch.float32)
+        counts = np.bincount(self.loaded.train_labels[self.positions("train").numpy()], minlength=classes)
+        return torch.from_numpy(counts.sum() / (classes * np.maximum(counts, 1))).float()
 
     def teacher_distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """KL(teacher ‖ student) of the untempered probabilities (B, K), mean over the batch."""
@@ -94,11 +143,30 @@ class Classification(DistillationTask[ImageSet]):
         return Accuracy(device)
 
     @property
+    def capturable(self) -> bool:
+        """True if training steps can be captured as a CUDA graph (training/cuda_graph.py): batches lie on the GPU."""
+        return not self._is_mapped
+
+    @property
     def output_bytes(self) -> int:
         return 2 * self.loaded.classes
 
-    def data_record(self) -> dict[str, int]:
-        return {"classes": self.loaded.classes}
+    def check(
+        self,
+        students: tuple[ModelSpec, ...],
+        losses: tuple[DistillationLoss, ...],
+        storage: Path,
+        trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Recipe, ...] | None = None,
+    ) -> dict[str, Any]:
+        self.loaded.check()
+        return super().check(students, losses, storage, trained_on, recipes)
+
+    def data_record(self) -> dict[str, Any]:
+        if self.class_weights is not None:
+            self.weigh_classes()  # checks their number
+        names = self.loaded.class_names
+        return {"classes": self.loaded.classes} | ({"class_names": list(names)} if names else {})
 
 
 @dataclass(frozen=True)
@@ -115,11 +183,45 @@ class ResidentImages:
         return len(self.labels)
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        pixels = self.views.apply(self.images[samples], views)
-        inputs = normalise(pixels, self.mean, self.std)
-        if not inputs.is_cuda:  # on GPUs the memory format of the net's weights decides
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = _to_inputs(self.views.apply(self.images[samples], views), self.mean, self.std)
         return Batch(inputs, self.labels[samples], samples, views)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedImages:
+    """A split of images (N, C, H, W) that stay on disk, read batch by batch; `labels` (M,) int64 are on the host."""
+
+    images: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.int64]
+    """(M,): those of the split."""
+    labels: Tensor
+    views: CropFlip
+    mean: Tensor
+    std: Tensor
+
+    index_device: ClassVar[str] = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, samples: Tensor, views: Tensor) -> Batch:
+        device = self.mean.device
+        pixels = torch.from_numpy(self.images[self.positions[samples.numpy()]])
+        pixels, labels, samples, views = (
+            part.to(device, non_blocking=True) for part in (pixels, self.labels[samples], samples, views)
+        )
+        return Batch(_to_inputs(self.views.apply(pixels, views), self.mean, self.std), labels, samples, views)
+
+
+def _to_inputs(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    inputs = normalise(pixels, mean, std)
+    # on GPUs the memory format of the net's weights decides
+    return inputs if inputs.is_cuda else inputs.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=2)
+def _load_class_weights(task: Classification, device: str) -> Tensor:
+    return task.weigh_classes().to(device)
 
 
 class Accuracy:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from study.errors import InputError
+from study.errors import InputError, format_place
 from study.trial import Split
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
@@ -26,8 +28,9 @@ def check_students(
     losses: Sequence[DistillationLoss],
     storage: Path,
     trained_on: Sequence[Split],
+    recipes: Sequence[Recipe],
 ) -> None:
-    """Try the teacher, each student, and each loss on the outputs of both.
+    """Try the teacher, each student by each recipe, and each loss on the outputs of both.
 
     Raises InputError for weights that are missing or do not fit, a last batch too small for batch norm, and a loss
     that fails.
@@ -37,12 +40,15 @@ def check_students(
     stored = Outputs(teacher.prediction.half(), teacher.features)
     for model in students:
         student = _try_net(task, task.build_for_checks(model), sample)
-        for split in trained_on:
-            _check_last_batch(task, model, task.recipe, split, sample)
+        for split, recipe in product(trained_on, recipes):
+            _check_last_batch(task, model, recipe, split, sample)
+        ends_with_one = any(_ends_with_one(task, recipe, split) for split, recipe in product(trained_on, recipes))
         shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
         for loss in losses:
             tried_on = f"outputs of the student {shapes[0]} and teacher {shapes[1]}"
             check_loss(loss, student, stored, sample.targets, tried_on)
+            if ends_with_one and isinstance(sample.targets, Tensor):
+                _check_loss_of_one(loss, student, stored, sample.targets)
 
 
 def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, tried_on: str) -> None:
@@ -58,11 +64,32 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
     except InputError:
         raise
     except Exception as error:  # a user's own loss may raise anything
-        raise InputError(f"{name} raises {type(error).__name__} on {tried_on}: {error}") from error
+        place = format_place(error)
+        raise InputError(f"{name} raises {type(error).__name__} on {tried_on}: {error}{place}") from error
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} returns {type(value).__name__}; allowed is a tensor, a scalar")
     if value.dim():
         raise InputError(
             f"{name} returns a tensor of shape {tuple(value.shape)}; allowed is a scalar: take the mean over the batch"
         )
+
+
+def _check_loss_of_one(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Tensor) -> None:
+    """Try a loss on one sample, the last batch of an epoch. Raises InputError if it raises or is not finite."""
+    one_student, one_teacher = (
+        Outputs(outputs.prediction[:1], {name: each[:1] for name, each in outputs.features.items()})
+        for outputs in (student, teacher)
+    )
+    tried_on = "one sample, which the last batch of an epoch is: give another batch size"
+    check_loss(loss, one_student, one_teacher, targets[:1], tried_on)
+    value = loss(one_student, one_teacher, targets[:1], Progress(0, 1))
+    if not value.isfinite():
+        raise InputError(f"{type(loss).__name__} is {value.item()} on {tried_on}")
+
+
+def _ends_with_one(task: DistillationTask[Any], recipe: Recipe, split: Split) -> bool:
+    """Return whether the last batch of an epoch is one sample."""
+    return (len(task.positions(split)) - 1) % recipe.batch_size == 0
 
 
 def _try_teacher(task: DistillationTask[Any], storage: Path, sample: Batch) -> Outputs:
@@ -86,11 +113,12 @@ def _check_last_batch(
     task: DistillationTask[Any], model: ModelSpec, recipe: Recipe, split: Split, sample: Batch
 ) -> None:
     """Try a net on the last batch of an epoch if that is one sample: batch norm needs more than one value a channel."""
-    samples, batch_size = len(task.positions(split)), recipe.batch_size
-    if (samples - 1) % batch_size:
+    if not _ends_with_one(task, recipe, split):
         return
+    samples, batch_size = len(task.positions(split)), recipe.batch_size
+    last = replace(sample, inputs=sample.inputs[:1], samples=sample.samples[:1], views=sample.views[:1])
     try:
-        task.outputs(task.build_for_checks(without_pretrained(model)).train(), sample)
+        task.outputs(task.build_for_checks(without_pretrained(model)).train(), last)
     except ValueError:
         raise InputError(
             f"{model.name} trains on {samples} samples in batches of {batch_size}: the last batch is one sample, too "

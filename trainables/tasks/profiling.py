@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from study.task import TrialProfile
+from study.task import TrialProfile, reads_features
 from study.trial import EpochResult, TrialContext
 from trainables.distill import NO_TEACHER, FrozenTeacher, start_training, train_epoch
 from trainables.losses.none import NoDistillation
-from trainables.task import Batch, Examples, Outputs, without_pretrained
+from trainables.task import Batch, DistillationLoss, Examples, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import MIN_BATCH
 from trainables.training.distributed import SINGLE_PROCESS
@@ -100,7 +100,7 @@ def profile_trial(task: DistillationTask[Any], context: TrialContext, batches: i
     Raises MemoryError if there is not enough memory.
     """
     trains_teacher = context.student is None
-    recipe, loss = (task.teacher.recipe, NoDistillation()) if trains_teacher else (task.recipe, context.loss)
+    recipe, loss = (task.teacher.recipe, NoDistillation()) if trains_teacher else (context.recipe, context.loss)
     task = task.adapt_to(loss)
     with gpu_memory_share(context):
         train = task.examples(context.train_on, context.device)
@@ -109,7 +109,7 @@ def profile_trial(task: DistillationTask[Any], context: TrialContext, batches: i
         few = FirstExamples(train, min(len(train), batches * recipe.batch_size))
         build = (lambda: _build_teacher(task)) if trains_teacher else (lambda: task.build(context.student))
         training = start_training(context, SINGLE_PROCESS, build, recipe, loss)
-        teacher = _make_dummy_teacher(task, context, train) if loss.needs_teacher else NO_TEACHER
+        teacher = _make_dummy_teacher(task, context, train, loss) if loss.needs_teacher else NO_TEACHER
         for epoch in range(2):
             started = time.perf_counter()
             train_epoch(task, context, training, few, recipe, loss, teacher, epoch)
@@ -153,9 +153,11 @@ def _build_teacher(task: DistillationTask[Any]) -> nn.Module:
     return task.build_for_checks(without_pretrained(task.teacher.model))
 
 
-def _make_dummy_teacher(task: DistillationTask[Any], context: TrialContext, train: Examples) -> FrozenTeacher:
+def _make_dummy_teacher(
+    task: DistillationTask[Any], context: TrialContext, train: Examples, loss: DistillationLoss
+) -> FrozenTeacher:
     net = to_device(_build_teacher(task), context.device).eval().requires_grad_(False)
-    if task.stored_output_bytes is None:
+    if task.stored_output_bytes is None or reads_features(loss):
         return teachers.LiveTeacher(net, task.outputs)
     # as many at once as in the preparation that stores outputs, whose process may then be reused for training
     count = max(task.evaluation_batch(context.device), MIN_BATCH)

@@ -143,9 +143,20 @@ class Simulated:
         "test/cost": COST,
     }
     prediction: ClassVar[str] = ""
+    recipe: ClassVar[None] = None
+
+    def with_recipe(self, recipe: Any) -> Simulated:
+        if recipe is not None:
+            raise InputError(f"recipe is {recipe!r}; a simulated task has no recipe: leave it out")
+        return self
 
     def check(
-        self, students: tuple[Any, ...], losses: tuple[Any, ...], storage: Path, trained_on: tuple[Split, ...] = SPLITS
+        self,
+        students: tuple[Any, ...],
+        losses: tuple[Any, ...],
+        storage: Path,
+        trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Any, ...] | None = None,
     ) -> dict[str, Any]:
         return {"data": {"name": "simulated", "fingerprint": "simulated"}}
 
@@ -190,7 +201,7 @@ class Simulated:
             context.loss.fault.trigger()
         return TrialProfile(self.seconds_per_epoch, 10, batches * 2**20, 0, 2**30)
 
-    def describe_models(self, students: tuple[Any, ...], storage: Path) -> dict[str, Any]:
+    def describe_models(self, students: Mapping[str, Any], storage: Path) -> dict[str, Any]:
         return {"teacher": None, "students": {}}
 
     def measure_cost(self, student: Any, storage: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def list_preparations(task: DistillationTask[Any], storage: Path, plan: Plan) ->
     if not plan.runs:
         return []
     record = teachers.read_record(storage, task.teacher_key)
+    plan = plan if plan.stored_runs is None else Plan(plan.stored_runs, plan.epochs)
     if record is None:
         return [_teacher_step(task), *_store_steps(task, storage, plan, store.NO_TEACHER)]
     return _store_steps(task, storage, plan, record["sha256"])
@@ -138,7 +139,7 @@ def _test_and_save(
 
 def _store_steps(task: DistillationTask[Any], storage: Path, plan: Plan, teacher: str) -> list[Preparation]:
     """Return a step for each block of samples that lacks some view of this teacher; `teacher` is its digest."""
-    if task.stored_output_bytes is None:
+    if task.stored_output_bytes is None or not plan.runs:
         return []
     folder, output_bytes = store_folder(task, storage), task.stored_output_bytes
     drawn = mark_drawn(task, plan)

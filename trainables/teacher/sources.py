@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from study.identity import describe, digest
+from study.task import reads_features
 from study.trial import Split, TrialContext
 from trainables.distill import NO_TEACHER, FrozenTeacher
 from trainables.task import without_pretrained
@@ -26,10 +27,13 @@ OUTPUTS_FOLDER = "outputs"
 
 
 def open_teacher(task: DistillationTask[Any], context: TrialContext) -> FrozenTeacher:
-    """Return the source of a trial's teacher outputs: none, the store, or the net itself."""
+    """Return the source of a trial's teacher outputs: none, the store, or the net itself.
+
+    A store holds predictions alone: the teacher of a loss that reads features is run at every step.
+    """
     if not context.loss.needs_teacher:
         return NO_TEACHER
-    if task.stored_output_bytes is None:
+    if task.stored_output_bytes is None or reads_features(context.loss):
         return open_live_teacher(task, context.storage, context.device)
     return open_stored_teacher(task, context.storage, context.train_on, context.device)
 

@@ -20,10 +20,10 @@ from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import LOCATION, describe, digest
 from trainables.task import Batch, ModelSpec, Outputs
-from trainables.teacher.weights_file import read_net
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
 from trainables.training.tensor_files import save_tensors
+from trainables.training.weights_file import read_net
 
 FOLDER = "teachers"
 WEIGHTS_FILE = "weights.safetensors"

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any, ClassVar, Protocol
 
 from study.errors import InputError
-from study.space.domains import find_domains
+from study.space.domains import is_unresolved
 from study.trial import Progress as Progress
 
 SHAPES = ("linear", "cosine", "step")
@@ -246,11 +246,6 @@ def check_range(
 def is_number(value: Any) -> bool:
     """Return whether `value` is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def is_unresolved(value: Any) -> bool:
-    """Return whether `value` is or contains a domain, so that it must be resolved before it is checked or used."""
-    return next(find_domains(value), None) is not None
 
 
 def evaluate_schedules(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:

@@ -123,7 +123,7 @@ def test_arm_that_is_worse_may_still_be_within_the_margin(writer: Writer) -> Non
 
 def test_search_against_an_arm_that_was_not_searched_says_so(writer: Writer) -> None:
     comparison = only(writer.fill().write())
-    alone = "only the former was searched: a gain may come from tuning alone"
+    alone = "the latter was not searched alike: a gain may come from tuning alone"
     assert alone in summary.summarize_comparison(comparison)
     assert any("tuning alone" in note for note in make_comparison_table(comparison).notes)
     writer.searched.add("DKD")

@@ -71,6 +71,14 @@ def test_labels_in_another_order_are_named(writer: Writer) -> None:
     ]
 
 
+def test_classes_are_named_where_the_data_have_names(writer: Writer) -> None:
+    writer.study["teacher"] |= {
+        "label_order": {"moved": [[0, 1], [1, 0]], "classes": 2, "accuracy": 0.7712, "accuracy_in_order": 0.9699}
+    }
+    writer.study["inputs"]["data"] |= {"class_names": ["ant", "bee"]}
+    assert "such as class 0 (ant) as 1 (bee), and" in warnings(writer)[0]
+
+
 def test_warnings_stand_before_all_results_on_page_and_terminal(weak: Writer) -> None:
     weak.study["inputs"]["data"]["duplicates"] = "14 of 14 test images occur in training or validation"
     folder = weak.fill().write()

@@ -44,8 +44,8 @@ def finished(study: Study, folder: Path) -> Path:
     cells = [
         {
             "cell": cell.name,
-            "searched": cell.arm.is_searched,
-            "parameters": [name for name, _ in find_domains(cell.arm.loss)],
+            "searched": cell.is_searched,
+            "parameters": [name for name, _ in find_domains(cell.space)],
         }
         for cell in study.cells
     ]

@@ -16,7 +16,7 @@ from study import Arm, Budget, CmaEs, Grid, Never, Random, Tpe, choice, log_unif
 from study.engine.coordinator import Coordinator
 from study.search.searcher import CellSearcher
 from study.space.params import build_grid, is_point_of, is_same_point
-from study.study import Study
+from study.study import Cell, Study
 from study.trial import TrialState
 from tests.study.toy import BASELINE, drive, open_coordinator, toy
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss
@@ -115,7 +115,7 @@ def test_extended_search_proposes_what_a_longer_one_would_have(name: str) -> Non
     def searched(trials: int) -> list[Any]:
         sampler, arm = SAMPLERS[name]
         storage = optuna.storages.InMemoryStorage()
-        search = CellSearcher("cell", arm.loss, sampler, ["max"], range(trials), storage, arm.first_points)
+        search = CellSearcher("cell", arm.loss, sampler, ["max"], range(trials), storage, Cell(None, arm).first_points)
         return [run_one(search, number) for number in range(trials)]
 
     assert searched(7) == searched(11)[:7]
@@ -141,7 +141,7 @@ def test_grid_leaves_out_first_points(tmp_path: Path) -> None:
     budget = Budget(trials=21, epochs=2, seeds=1)
     study = toy((BASELINE, arm), sampler=Grid(points=4), task=TASK, budget=budget)
     found = proposals(run_study(study, tmp_path))
-    assert study.count_trials(arm) == len(found) == 21
+    assert study.count_trials(study.find_cell("student / searched")) == len(found) == 21
     assert [params["x"] for params in found[:2]] == [1 / 3, 0.35]
     assert not any(is_same_point(one, other) for number, one in enumerate(found) for other in found[:number])
 

@@ -64,7 +64,7 @@ def test_corners_reach_both_ends_and_every_option() -> None:
 def test_corners_reach_options_within_options() -> None:
     tree = choice(a=1, b=2, c=choice(p=3, q=Outer(uniform(4, 5), choice(6, 7))))
     assert {str(met) for met in resolve_corners(tree)} == {
-        "1", "2", "3", *(str(Outer(width, inner)) for width, inner in ((4, 6), (5, 6), (4, 7), (5, 7)))
+        "1", "2", "3", *(str(Outer(width, inner)) for width, inner in ((4.0, 6), (5.0, 6), (4.0, 7), (5.0, 7)))
     }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Storing(Simulated):
 def preparing(here: Path) -> TrialContext:
     trial = make_preparation_trial(Preparation("outputs", 1, {}))
     checkpoint = here / "toy" / "checkpoints" / trial.id
-    return TrialContext(trial, Storing(), None, None, checkpoint, here, "cpu", 0, "train", True, False)
+    return TrialContext(trial, Storing(), None, None, None, checkpoint, here, "cpu", 0, "train", True, False)
 
 
 def test_replaced_artifacts_do_not_come_back_and_those_of_other_studies_stay(

@@ -1,382 +1,323 @@
-"""Folders of photographs of faces, good and bad."""
+"""Folders and tables of one's own images, good and bad."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import hashlib
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 from study.errors import InputError
 from study.identity import describe
-from tests.trainables.small_sr_faces import assert_refused, list_cached, picture
-from trainables.data.arrays.face_sr import hash_to_fraction
-from trainables.data.image_folder import LANDMARKS, ImageFolder
+from tests.trainables import small
+from tests.trainables.small_sr_faces import assert_refused, picture
+from trainables.data.arrays import labelled_images
+from trainables.data.arrays.duplicates import describe_duplicates
+from trainables.data.arrays.labelled_images import Shares
+from trainables.data.image_folder import ImageFolder, ImageTable
+from trainables.export.onnx import export_student
+from trainables.export.restore import TrainedTrial
+from trainables.losses.none import NoDistillation
+from trainables.tasks import classification
+from trainables.tasks.classification import Classification, MappedImages, ResidentImages
+from trainables.training.views import CropFlip
 
-FILES = [f"{number}.jpg" for number in range(30)] + ["more/1.PNG", "more/2.jpeg"]
-POINTS = (13, 15, 27, 15, 20, 22, 15, 30, 25, 30)
+CLASSES = ("ant", "bee", "cat")
+COUNT = 12
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def write_images(folder: Path, count: int, first: int = 0) -> None:
+    """Write `count` images of each class, of several sizes."""
+    for label, name in enumerate(CLASSES):
+        for number in range(count):
+            seed = first + number + 100 * label
+            picture(folder / name / f"{number}.png", 12 + seed % 3, 10 + seed % 2, seed=seed)
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
-    for number, file in enumerate(FILES):
-        picture(tmp_path / "faces" / file, 40 + number % 3, 40 + number % 3, seed=number)
-    return tmp_path / "faces"
+def root(tmp_path):
+    write_images(tmp_path / "photos", COUNT)
+    return tmp_path / "photos"
 
 
-def folder(root, size: int = 32, val: float = 0.2, test: float = 0.3) -> ImageFolder:
-    return ImageFolder(root, size, val, test)
+@pytest.fixture
+def split(tmp_path):
+    for number, name in enumerate(("train", "val", "test")):
+        write_images(tmp_path / "split" / name, 6 - number, first=10 * number)
+    return tmp_path / "split"
 
 
-def name(file: str) -> str:
-    return file.rsplit(".", 1)[0]
+def split_of(path: Path, val: float, test: float) -> str:
+    return Shares(val, test).choose_split(hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def split_of(file: str, val: float = 0.2, test: float = 0.3) -> str:
-    share = hash_to_fraction(name(file))
-    return "test" if share < test else "val" if share < test + val else "train"
+# -- folders
 
 
-def write_landmarks(root, rows) -> None:
-    lines = ["NAME_ID,P1X", *(",".join(map(str, (file, *row))) for file, row in rows.items())]
-    (root / LANDMARKS).write_text("\n".join(lines))
+def test_classes_are_folders_in_the_order_of_their_names(root):
+    images = ImageFolder(root, size=8).load()
+    assert images.class_names == CLASSES
+    assert images.classes == 3
+    assert images.train_images.shape[1:] == (3, 8, 8)
+    assert len(images.train_images) + len(images.test_images) == 3 * COUNT
 
 
-# -- what is read
+def test_split_follows_from_the_content_alone(root):
+    files = sorted(root.rglob("*.png"))
+    expected = {name: [path for path in files if split_of(path, 0.2, 0.3) == name] for name in ("train", "val", "test")}
+    images = ImageFolder(root, val=0.2, test=0.3, size=8).load()
+    assert images.own_validation == len(expected["val"]) > 0
+    assert len(images.test_images) == len(expected["test"]) > 0
+    for image, path in zip(images.train_images, [*expected["train"], *expected["val"]], strict=True):
+        assert np.array_equal(image, decode(path))
+    before = images.test_images.copy()
+    for path in expected["test"]:
+        path.rename(path.with_name(f"renamed {path.name}"))
+    renamed = ImageFolder(root, val=0.2, test=0.3, size=8).load()
+    assert sorted(image.tobytes() for image in renamed.test_images) == sorted(image.tobytes() for image in before)
 
 
-def test_split_follows_from_the_name_alone(root):
-    loaded = folder(root).load()
-    for split in ("train", "val", "test"):
-        files = sorted(file for file in FILES if split_of(file) == split)
-        part = getattr(loaded, split)
-        assert len(part) == len(files) > 0
-        for image, file in zip(part.images, files, strict=True):
-            whole = Image.open(root / file).resize((32, 32), Image.Resampling.BICUBIC)
-            assert np.array_equal(image, np.asarray(whole).transpose(2, 0, 1))
-    assert (loaded.name, loaded.note, loaded.complete) == ("folder faces", "splits by the hash of names", False)
-    assert loaded.boxes is None
-    assert loaded.train.boxes is None
+def decode(path: Path, size: int = 8) -> np.ndarray:
+    """Return the middle square of an image, by other means than the module's."""
+    image = Image.open(path).convert("RGB")
+    side, (width, height) = min(image.size), image.size
+    box = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box)).transpose(2, 0, 1)
 
 
-def test_copies_are_in_the_split_of_their_original(root):
-    """Sixty photographs and a copy of each under another name: the names alone would put both in different splits."""
-    for file in FILES:
-        copy = root / "copies" / f"{name(file).replace('/', '-')}.png"
-        copy.parent.mkdir(exist_ok=True)
-        Image.open(root / file).save(copy)  # other bytes, the same pixels
-    loaded = folder(root).load()
-    assert loaded.note.endswith(f", {len(FILES)} exact copies in the split of the original")
-    contents = [{image.tobytes() for image in getattr(loaded, split).images} for split in ("train", "val", "test")]
-    assert [2 * len(content) for content in contents] == list(loaded.sizes)
-    assert len(set.union(*contents)) == sum(map(len, contents))
-    by_name = {split_of(f"copies/{name(file).replace('/', '-')}.png") == split_of(file) for file in FILES}
-    assert by_name == {True, False}, "so that a split by names alone would fail here"
+def test_splits_of_their_own_are_kept(split):
+    images = ImageFolder(split, "train", "val", "test", size=8).load()
+    assert (len(images.train_images), images.own_validation, len(images.test_images)) == (33, 15, 12)
+    task = dataclasses.replace(small.TASK, data=ImageFolder(split, "train", "val", "test", size=8))
+    sizes = {name: len(task.positions(name)) for name in ("train", "val", "train+val", "test")}
+    assert sizes == {"train": 18, "val": 15, "train+val": 33, "test": 12}
+    assert set(task.positions("train").tolist()).isdisjoint(task.positions("val").tolist())
+    first = sorted((split / "val").rglob("*.png"))[0]
+    assert np.array_equal(images.train_images[18], decode(first))
 
 
-def test_added_image_moves_no_other(root):
-    before = folder(root).load()
-    picture(root / "31.jpg", 50, 50, seed=99)
-    after = folder(root).load()
-    for split in ("train", "val", "test"):
-        old, new = ({image.tobytes() for image in getattr(each, split).images} for each in (before, after))
-        assert old <= new
+def test_task_divides_the_pool_of_data_without_a_validation_split(root):
+    task = dataclasses.replace(small.TASK, data=ImageFolder(root, size=8), validation=0.25)
+    pool = len(task.positions("train+val"))
+    assert len(task.positions("val")) == round(0.25 * pool)
+    assert task.loaded.own_validation == 0
 
 
-@given(val=st.floats(0.05, 0.4), test=st.floats(0.05, 0.4))
-def test_shares_are_those_of_many_names(val, test):
-    found = [split_of(str(number), val, test) for number in range(2000)]
-    # 2,000 draws: four standard deviations are 0.045
-    assert abs(found.count("val") / 2000 - val) < 0.045
-    assert abs(found.count("test") / 2000 - test) < 0.045
+def test_folders_may_be_given_without_a_root(split, monkeypatch):
+    monkeypatch.chdir(split.parent)
+    given = ImageFolder(train="split/train", val="split/val", test=split / "test", size=8)
+    assert len(given.load().test_images) == 12
 
 
-def test_boxes_follow_from_a_table_of_landmarks(root):
-    write_landmarks(root, {name(file): POINTS for file in FILES})
-    loaded = folder(root, size=40, val=0.2).load()
-    sides = [40 + FILES.index(file) % 3 for file in sorted(FILES) if split_of(file) == "test"]
-    # by hand, the nose: d = 14, its middle (20, 22 − 0.15·14), its half side 0.35·14
-    nose = np.array([15.1, 15.0, 24.9, 24.8])
-    assert np.allclose(loaded.test.boxes[:, 2], np.array([nose * 40 / side for side in sides]), atol=1e-4)
-    write_landmarks(root, {name(file): (12, *POINTS[1:]) for file in FILES})
-    assert folder(root, size=40).load().fingerprint != loaded.fingerprint
+def test_images_are_grey_if_asked(root):
+    images = ImageFolder(root, size=8, grey=True).load()
+    assert images.train_images.shape[1:] == (1, 8, 8)
+    assert len(images.mean) == len(images.std) == 1
 
 
-@pytest.mark.parametrize("inner", ["CelebA-HQ-img", "images1024x1024"])
-def test_images_are_found_in_the_archives_folder(root, inner):
-    shutil.copytree(root, root / inner)
-    (root / "mask.png").write_bytes(b"no image of this folder is looked at")
-    loaded = folder(root).load()
-    assert loaded.name == f"folder {inner}"
-    assert len(loaded.images) == len(FILES)
+def test_normalisation_is_of_training_images_alone(split):
+    images = ImageFolder(split, "train", "val", "test", size=8).load()
+    scaled = images.train_images[:18].astype(np.float64) / 255
+    assert images.mean == pytest.approx(scaled.mean(axis=(0, 2, 3)))
+    assert images.std == pytest.approx(scaled.std(axis=(0, 2, 3)))
 
 
-HIDDEN = ["._3.jpg", ".hidden/1.jpg", "more/.thumbnails/a/2.png", "__MACOSX/._1.jpg", "more/@eaDir/1.jpg/SYNO.jpg",
-          ".ipynb_checkpoints/3.jpeg", "#recycle/4.jpg", "__MACOSX/faces/5.PNG"]  # fmt: skip
+def test_images_are_decoded_once_until_a_file_changes(root, monkeypatch):
+    first = ImageFolder(root, size=8).load()
+    assert isinstance(first.train_images, np.memmap)
+    with monkeypatch.context() as patched:
+        patched.setattr(labelled_images, "open_image", lambda path: pytest.fail("decoded again"))
+        assert ImageFolder(root, size=8).load().fingerprint == first.fingerprint
+    picture(root / "ant" / "0.png", 9, 9, seed=999)
+    assert ImageFolder(root, size=8).load().fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize("file", HIDDEN)
-def test_shadow_files_and_thumbnails_are_left_out_and_counted(root, file):
-    path = root / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"no picture of its own")
-    loaded = folder(root).load()
-    assert len(loaded.images) == len(FILES)
-    assert loaded.note == "splits by the hash of names, 1 hidden files and thumbnails left out"
+def test_damaged_cache_is_made_again(root, cache):
+    first = ImageFolder(root, size=8).load().fingerprint
+    (images,) = cache.rglob("images.npy")
+    images.write_bytes(images.read_bytes()[:-5])
+    assert ImageFolder(root, size=8).load().fingerprint == first
 
 
-@pytest.mark.parametrize("file", ["LICENSE.txt", "Thumbs.db", ".DS_Store", "desktop.ini", "more/list.csv", "7.jpg.md5"])
-def test_files_that_are_no_images_are_left_alone(root, file):
-    (root / file).write_bytes(b"text")
-    loaded = folder(root).load()
-    assert (len(loaded.images), loaded.note) == (len(FILES), "splits by the hash of names")
+def test_location_is_no_part_of_the_identity(root, tmp_path):
+    shutil.copytree(root, tmp_path / "moved")
+    one, other = ImageFolder(root, size=8), ImageFolder(tmp_path / "moved", size=8)
+    assert describe(one) == describe(other)
+    assert one.load().fingerprint == other.load().fingerprint
 
 
-@pytest.mark.parametrize("suffix", ["webp", "bmp", "TIF", "gif", "heic", "jfif"])
-def test_images_of_other_types_are_counted(root, suffix):
-    (root / f"90.{suffix}").write_bytes(b"")
-    loaded = folder(root).load()
-    assert len(loaded.images) == len(FILES)
-    assert "1 images of other types than .jpg, .jpeg, .png left out" in loaded.note
+def test_file_in_two_classes_is_named(root):
+    shutil.copy(root / "ant" / "0.png", root / "bee" / "same.png")
+    assert (
+        "1 image in two classes, such as ant/0.png (ant) and bee/same.png (bee)"
+        in ImageFolder(root, size=8).load().note
+    )
 
 
-@pytest.mark.parametrize("suffix", ["JPG", "Jpg", "JPEG", "jpeg", "PNG", "Png"])
-def test_spelling_of_suffixes_does_not_matter(root, suffix):
-    picture(root / f"90.{suffix}", 40, 40, seed=90)
-    assert len(folder(root).load().images) == len(FILES) + 1
+def test_equal_files_share_a_split_and_images_in_two_splits_are_named(split, tmp_path):
+    shutil.copy(split / "train" / "ant" / "0.png", split / "test" / "ant" / "same.png")
+    task = dataclasses.replace(small.TASK, data=ImageFolder(split, "train", "val", "test", size=8))
+    assert "1 of 13 test images occur in training" in task._describe_duplicates()
+
+
+def test_large_images_that_look_alike_are_named(tmp_path):
+    for name in ("train", "test"):
+        for label, seed in (("a", 1), ("b", 2)):
+            picture(tmp_path / "large" / name / label / f"{name}.jpg", 96, 96, seed=seed + 5 * (name == "test"))
+    Image.open(tmp_path / "large/train/a/train.jpg").save(tmp_path / "large/test/a/again.jpg", quality=80)
+    task = dataclasses.replace(small.TASK, data=ImageFolder(tmp_path / "large", "train", test="test", size=96))
+    pool, test = task.loaded.hashes
+    assert describe_duplicates({"training": pool, "test": test}) == "1 of 3 test images look like one in training"
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("spoil", "message"),
     [
-        "ü",
-        "数 据",
-        "a'b\"c",
-        "%s",
-        "-x",
-        "two\nlines",
-        "[1]",
-        "é".encode("latin-1").decode(errors="surrogateescape"),
-        "x" * 240,
+        (lambda root: shutil.rmtree(root), "is not a folder; give the folder of the images with root= or --data-dir"),
+        (lambda root: [shutil.rmtree(root / name) for name in CLASSES], r"has no \.jpg, \.jpeg, \.png"),
+        (lambda root: [shutil.rmtree(root / name) for name in CLASSES[1:]], "has images of 1 classes"),
+        (lambda root: picture(root / "loose.png", 9, 9), "loose.png lies in no class's folder"),
+        (lambda root: (root / "ant" / "bad.png").write_bytes(b"no image"), "bad.png cannot be decoded"),
+        (lambda root: Image.new("CMYK", (9, 9)).save(root / "ant" / "x.jpg"), "x.jpg is of Pillow's mode CMYK"),
     ],
 )
-def test_any_file_name_is_read(root, name):
-    try:
-        picture(root / f"{name}.jpg", 40, 40, seed=90)
-    except OSError:
-        pytest.skip("this file system has no such names")
-    assert len(folder(root).load().images) == len(FILES) + 1
-    assert len(folder(root).load().images) == len(FILES) + 1  # from the cache
+def test_folder_that_cannot_be_used_is_refused(root, spoil, message):
+    spoil(root)
+    assert_refused(ImageFolder(root, size=8), message)
 
 
-def test_linked_folders_are_followed(root, tmp_path):
-    picture(tmp_path / "elsewhere" / "a" / "90.jpg", 40, 40, seed=90)
-    picture(tmp_path / "further" / "91.jpg", 40, 40, seed=91)
-    (root / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "a" / "on").symlink_to(tmp_path / "further")
-    assert len(folder(root).load().images) == len(FILES) + 2
-
-
-@pytest.mark.parametrize("target", [".", "more", "..", "missing"])
-@pytest.mark.parametrize("link", ["again", "more/again"])
-def test_links_within_the_folder_repeat_nothing(root, target, link):
-    before = folder(root).load()
-    (root / link).symlink_to({"..": "..", "missing": "nowhere"}.get(target, str(root / target)))
-    after = folder(root).load()
-    assert after.sizes == before.sizes
-    assert after.fingerprint == before.fingerprint
-
-
-def test_folder_that_is_a_link_is_read(root, tmp_path):
-    (tmp_path / "link").symlink_to(root)
-    assert len(folder(tmp_path / "link").load().images) == len(FILES)
-
-
-def test_linked_images_are_read(root, tmp_path):
-    picture(tmp_path / "elsewhere.jpg", 40, 40, seed=90)
-    (root / "90.jpg").symlink_to(tmp_path / "elsewhere.jpg")
-    assert len(folder(root).load().images) == len(FILES) + 1
-
-
-def test_grey_images_are_in_three_channels_and_counted(root):
-    file = next(file for file in sorted(FILES) if split_of(file) == "train")
-    picture(root / file, 40, 40, mode="L")
-    loaded = folder(root).load()
-    assert loaded.note == "splits by the hash of names, 1 grey images"
-    assert np.array_equal(loaded.images[0][0], loaded.images[0][2])
-
-
-def test_images_are_decoded_once(root, monkeypatch):
-    first = folder(root).load()
-    monkeypatch.setattr("trainables.data.arrays.face_sr.open_image", None)
-    assert folder(root).load().fingerprint == first.fingerprint
-    assert len(list_cached()) == 1
-
-
-def test_place_is_no_part_of_what_the_data_are(root):
-    assert describe(ImageFolder(root)) == describe(ImageFolder()) != describe(ImageFolder(val=0.2))
-
-
-# -- bad input
-
-
-@pytest.mark.parametrize("wrong", [{"val": 0.0}, {"test": 0.0}, {"val": 0.5, "test": 0.5}, {"size": 31}])
-def test_impossible_sets_are_refused(wrong):
-    with pytest.raises(InputError, match="allowed are 32 pixels or more, and shares val and test above 0"):
-        ImageFolder(**wrong)
-
-
-def test_missing_folder_is_named(root):
-    assert_refused(ImageFolder(), r"image folder: no data folder given; .*--data-dir")
-    assert_refused(folder(root / "nowhere"), r"image folder: .*/nowhere is not a folder; .*--data-dir")
-    (root / "empty").mkdir()
-    assert_refused(folder(root / "empty"), r"/empty has no \.jpg, \.jpeg, \.png: give the folder")
-
-
-def test_folder_of_copies_alone_is_refused_with_their_number(root):
-    for file in FILES:
-        if file != FILES[0]:
-            (root / file).write_bytes((root / FILES[0]).read_bytes())
-    assert_refused(folder(root), rf"images, {len(FILES) - 1} exact copies in the split of the original: every split")
-
-
-def test_empty_split_is_refused(root):
-    for file in FILES:
-        if split_of(file) == "val":
-            (root / file).unlink()
-    assert_refused(folder(root), r"has \d+ train, 0 val, \d+ test images: every split needs at least one")
-
-
-@pytest.mark.parametrize("size", [(31, 31), (40, 41), (64, 32)])
-def test_image_that_is_too_small_or_not_square_is_named(root, size):
-    picture(root / "7.jpg", *size)
-    assert_refused(folder(root), rf"/7\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "CMYK"])
-def test_image_of_a_mode_without_one_colour_a_pixel_is_refused(root, mode):
-    path = root / ("7.png" if mode != "CMYK" else "7.jpg")
-    Image.new(mode, (40, 40)).save(path)
+def test_class_without_training_images_is_refused(split):
+    write_images(split / "train", 2)
+    picture(split / "test" / "dog" / "0.png", 9, 9)
+    assert_refused(ImageFolder(split, "train", test="test", size=8), "of class 'dog', which .*train does not have")
     assert_refused(
-        folder(root),
-        rf"/{path.name} is of Pillow's mode {mode}.*; allowed are RGB and L \(grey\), "
-        ".*save it as RGB",
-    )
-
-
-@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1", "L", "RGB", "P with transparency", "RGB with transparency"])
-def test_image_with_one_colour_for_each_pixel_is_read_as_a_viewer_shows_it(root, mode):
-    shown = Image.new(
-        "L" if mode in ("1", "L", "LA") else "RGB", (40, 40), 255 if mode in ("1", "L", "LA") else (9, 200, 77)
-    )
-    options = {"transparency": 0 if mode[0] == "P" else (1, 2, 3)} if "with" in mode else {}
-    saved = shown.quantize(4, kmeans=1) if mode[0] == "P" else shown.convert(mode.split()[0])
-    if mode.startswith("P with"):
-        saved.putpalette([0, 0, 0, 9, 200, 77])
-        saved.paste(1, (0, 0, 40, 40))
-    (root / "7.jpg").unlink()
-    saved.save(root / "7.png", **options)
-    expected = np.asarray(shown.convert("RGB").resize((32, 32))).transpose(2, 0, 1)
-    assert expected.tobytes() in {image.tobytes() for image in folder(root).load().images}
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_image_is_turned_as_its_exif_data_say(root, orientation, suffix):
-    stored = Image.fromarray(np.random.default_rng(5).integers(0, 255, (5, 5, 3), dtype=np.uint8)).resize((40, 40))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    (root / "7.jpg").unlink()
-    stored.save(root / f"7.{suffix}", exif=exif, quality=95)
-    shown = ImageOps.exif_transpose(Image.open(root / f"7.{suffix}")).resize((32, 32), Image.Resampling.BICUBIC)
-    assert np.asarray(shown).transpose(2, 0, 1).tobytes() in {image.tobytes() for image in folder(root).load().images}
-
-
-@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*junk", b"no exif"])
-def test_damaged_exif_data_turn_nothing(root, exif):
-    whole = Image.open(root / "7.jpg").copy()
-    whole.save(root / "7.jpg", exif=exif, quality=95)
-    assert len(folder(root).load().images) == len(FILES)
-
-
-def test_image_that_is_turned_has_the_size_that_a_viewer_shows(root):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (41, 40)).save(root / "7.jpg", exif=exif)
-    assert_refused(folder(root), r"/7\.jpg has 40 × 41 pixels")
-
-
-def test_all_unusable_images_are_counted(root):
-    for file in ("7.jpg", "8.jpg", "more/1.PNG"):
-        picture(root / file, 31, 31)
-    assert_refused(folder(root), r"/7\.jpg has 31 × 31 pixels; .*; 2 more images cannot be used$")
-
-
-def test_colour_that_stands_for_transparency_is_refused(root):
-    Image.new("RGB", (40, 40)).save(root / "7.png", transparency=(0, 0, 0))
-    assert_refused(folder(root), r"/7\.png is of Pillow's mode RGB, with transparency; allowed are RGB")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "link"])
-def test_corrupt_image_is_named(root, damage):
-    path = root / "7.jpg"
-    content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture"}.get(damage, b""))
-    if damage == "link":
-        path.unlink()
-        path.symlink_to(root / "nowhere.jpg")
-    assert_refused(folder(root), r"/7\.jpg cannot be (decoded|read) \(.*\): copy it again")
-
-
-def test_table_as_excel_saves_it_has_its_first_row(root):
-    write_landmarks(root, {name(file): POINTS for file in FILES})
-    plain, table = folder(root).load(), root / LANDMARKS
-    rows = table.read_text().splitlines()[1:]
-    table.write_text("\r\n".join(rows), encoding="utf-8-sig")  # which begins with a byte order mark
-    assert (folder(root).load().boxes == plain.boxes).all()
-
-
-def test_image_without_landmarks_is_named(root):
-    write_landmarks(root, {name(file): POINTS for file in FILES if file != "7.jpg"})
-    assert_refused(
-        folder(root),
-        r"/7\.jpg has no row 7 \(its name without suffix\) in .*/landmarks\.csv: add it, or remove the image",
+        ImageFolder(split, "train", test=0.999, size=8), "class 'ant' has no training image|training and test"
     )
 
 
 @pytest.mark.parametrize(
-    ("points", "what"),
+    ("settings", "message"),
     [
-        ((27, 15, 13, 15, *POINTS[4:]), "its left eye right of its right eye"),
-        ((13, 30, 27, 30, 20, 22, 15, 15, 25, 15), "its eyes below its mouth"),
-        ((13, 15, 27, 15, 20, 22, 15, 30, 45, 30), "a landmark outside its image"),
+        ({"size": 4}, "size is 4; allowed is a number of pixels, 8 or more"),
+        ({"val": 0.5, "test": 0.5}, "shares of 0.5 for validation and 0.5 for test"),
+        ({"train": 256}, "train is 256; .*is now called PhotoFolder"),
     ],
 )
-def test_landmarks_that_are_no_upright_faces_are_refused(root, points, what):
-    write_landmarks(root, {name(file): POINTS for file in FILES} | {"7": points})
-    assert_refused(
-        folder(root), rf"landmarks\.csv: 7 has {what}: .*columns are in another order; expected are x and y of left"
-    )
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        ImageFolder(**settings)
 
 
-@pytest.mark.parametrize("content", ["", "name,x", "7,1,2,3\n8,1", "a,b\n7" + ",1" * 9])
-def test_malformed_landmarks_are_named(root, content):
-    (root / LANDMARKS).write_text(content)
-    assert_refused(
-        folder(root), r"landmarks\.csv(: line 2, .* is not a name and 10 numbers| has no rows of a name and 10 numbers)"
-    )
+# -- tables
 
 
-def test_unreadable_folder_inside_is_named(root, monkeypatch):
-    walk = __import__("os").walk
+def write_table(root: Path, rows: list[dict[str, str]], name: str = "labels.csv") -> ImageTable:
+    with (root / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return ImageTable(root, size=8)
 
-    def failing(top, onerror):
-        onerror(PermissionError(13, "Permission denied", f"{top}/more"))
-        return walk(top)
 
-    monkeypatch.setattr("os.walk", failing)
-    assert_refused(folder(root), r"/more cannot be read \(Permission denied\)")
+def rows_of(root: Path) -> list[dict[str, str]]:
+    return [{"path": str(path.relative_to(root)), "label": path.parent.name} for path in sorted(root.rglob("*.png"))]
+
+
+def test_table_has_the_images_of_the_folder(root):
+    table, folder = write_table(root, rows_of(root)).load(), ImageFolder(root, size=8).load()
+    assert table.class_names == folder.class_names
+    assert np.array_equal(table.train_images, folder.train_images)
+    assert np.array_equal(table.test_labels, folder.test_labels)
+
+
+def test_table_may_have_a_column_of_splits_and_other_names(root):
+    splits = ("train", "train", "val", "test")
+    rows = [
+        {"file": row["path"], "kind": str(CLASSES.index(row["label"]) + 9), "part": splits[number % 4]}
+        for number, row in enumerate(rows_of(root))
+    ]
+    write_table(root, rows, "all.csv")
+    images = ImageTable(root, "all.csv", "file", "kind", "part", size=8).load()
+    assert images.class_names == ("9", "10", "11")  # by value, not as words
+    assert (images.own_validation, len(images.test_images)) == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [{"path": row["path"], "class": "x"} for row in rows], "has no column .label.; its "),
+        (lambda rows: [*rows, rows[0]], r"line 38: ant/0\.png occurs twice"),
+        (lambda rows: [{"path": row["path"], "label": "ant"} for row in rows], "has 1 labels"),
+        (lambda rows: [*rows, {"path": "x.png", "label": ""}], "line 38 has no label"),
+        (lambda rows: [*rows, {"path": "x.png", "label": "ant"}], r"x\.png cannot be read"),
+    ],
+)  # fmt: skip
+def test_table_that_cannot_be_used_is_refused(root, change, message):
+    assert_refused(write_table(root, change(rows_of(root))), message)
+
+
+def test_missing_table_and_unknown_split_are_refused(root):
+    assert_refused(ImageTable(root, size=8), r"labels\.csv cannot be read")
+    rows = [row | {"split": "training"} for row in rows_of(root)]
+    table = dataclasses.replace(write_table(root, rows), split="split")
+    assert_refused(table, "line 2: split is 'training'; allowed are train, val, test")
+
+
+# -- in classification
+
+
+def test_mapped_images_give_the_batches_of_resident_ones(root, monkeypatch):
+    task = Classification(ImageFolder(root, size=8), small.TASK.teacher, views=CropFlip(1, flip=True))
+    resident = {split: task.load_examples(split, "cpu") for split in ("train", "val", "test")}
+    monkeypatch.setattr(classification, "RESIDENT_BYTES", 0)
+    assert not task.capturable
+    for split, one in resident.items():
+        mapped = task.load_examples(split, "cpu")
+        assert isinstance(one, ResidentImages)
+        assert isinstance(mapped, MappedImages)
+        samples = task.positions("test")[:3]
+        views = samples + 4
+        a, b = one.batch(samples, views), mapped.batch(samples, views)
+        assert (a.inputs == b.inputs).all()
+        assert (a.targets == b.targets).all()
+
+
+def test_students_train_on_mapped_images(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "RESIDENT_BYTES", 0)
+    task = Classification(ImageFolder(root, size=8), small.TASK.teacher, small.RECIPE, CropFlip(1, flip=True))
+    small.prepared(task, tmp_path)
+    (row,) = task.train(small.job(task, tmp_path, tmp_path / "c", epochs=1))
+    assert 0 <= row["metrics"]["val/accuracy"] <= 1
+
+
+def test_export_names_the_classes(root, tmp_path):
+    task = Classification(ImageFolder(root, size=8), small.TASK.teacher, small.RECIPE, CropFlip(1, flip=True))
+    context = small.job(task, tmp_path, tmp_path / "c", phase="confirm", epochs=1, loss=NoDistillation())
+    (row,) = task.train(dataclasses.replace(context, train_on="train+val"))
+    config = {"task": describe(task), "student": describe(context.student)}
+    config |= {"inputs": {"data": task.loaded.fingerprint}}
+    trained = TrainedTrial(config, tmp_path / "c", {"test/accuracy": row["metrics"]["test/accuracy"]})
+    export_student(trained, root, tmp_path / "out", {})
+    about = {one.key: one.value for one in onnx.load(tmp_path / "out" / "model.onnx").metadata_props}
+    assert json.loads(about["classes"]) == list(CLASSES)
+    with pytest.raises(InputError, match="is not a folder"):
+        export_student(trained, tmp_path / "gone", tmp_path / "out", {})
+
+
+def test_class_names_are_recorded(root):
+    task = dataclasses.replace(small.TASK, data=ImageFolder(root, size=8))
+    assert task.data_record() == {"classes": 3, "class_names": list(CLASSES)}
+    assert small.TASK.data_record() == {"classes": 10}

@@ -201,10 +201,16 @@ def test_pruning_equals_the_plain_loss_on_gathered_kept_classes(loss):
 
 
 @every_loss
-def test_two_classes_are_refused(loss):
+def test_two_classes_work_and_one_is_refused(loss):
     student, teacher, targets = logits(classes=2)
-    with pytest.raises(InputError, match="2 classes"):
-        loss(Outputs(student), Outputs(teacher), targets, MIDDLE)
+    student.requires_grad_()
+    value = loss(Outputs(student), Outputs(teacher), targets, MIDDLE)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert value > 0
+    assert gradient.isfinite().all()
+    assert loss(Outputs(teacher), Outputs(teacher), targets, MIDDLE).item() == pytest.approx(0, abs=1e-12)
+    with pytest.raises(InputError, match="logits of 1 class"):
+        loss(Outputs(student[:, :1]), Outputs(teacher[:, :1]), torch.zeros_like(targets), MIDDLE)
 
 
 @every_loss

@@ -184,7 +184,7 @@ def test_epoch_time_is_extrapolated_from_the_profiled_part(tmp_path: Path, monke
 def test_stored_outputs_are_stood_in_for_at_their_full_size(tmp_path: Path) -> None:
     made = small.job(small.TASK, tmp_path, tmp_path)
     train = small.TASK.examples("train", "cpu")
-    stands = profiling._make_dummy_teacher(small.TASK, made, train)
+    stands = profiling._make_dummy_teacher(small.TASK, made, train, small.LP)
     assert stands.outputs.shape == (len(train), 10)
     assert stands.outputs.nbytes == len(train) * small.TASK.stored_output_bytes
 

@@ -39,6 +39,7 @@ def job_of(
         task=task,
         student=SimulatedStudent(),
         loss=loss,
+        recipe=task.recipe,
         checkpoint=folder / "checkpoint",
         storage=folder,
         device="cpu",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from study.errors import InputError
 from study.trial import Split
-from trainables.data.arrays.duplicates import ImageHashes, group_equal, hash_images
+from trainables.data.arrays.duplicates import ImageHashes, group_equal, hash_images, load_hashes
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -40,10 +40,42 @@ class ImageSet:
     """Remark for the record, such as missing training images; else empty."""
     complete: bool = True
     """False if images of the dataset are missing; published figures are shown for complete sets only."""
+    class_names: tuple[str, ...] = ()
+    """The name of each class, for reports and exports; empty if they have none."""
+    own_validation: int = 0
+    """Number of images at the end of the pool that are the dataset's own validation split; 0 if it has none."""
+    photographs: bool = False
+    """Compare images by looks as well as by content when looking for duplicates; the hashes are then cached."""
+    stored_fingerprint: str = ""
+    """The fingerprint, if it was computed when the images were decoded."""
+
+    def check(self) -> None:
+        """Check shapes, types and labels. Raises InputError for data that nets cannot be trained on."""
+        for split, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            if images.ndim != 4 or images.dtype != np.uint8:
+                raise InputError(
+                    f"{self.name}: {split} images are {images.dtype} of shape {images.shape}; allowed are uint8 of "
+                    "shape (N, C, H, W)"
+                )
+            if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+                raise InputError(
+                    f"{self.name}: {split} labels are {labels.dtype} of shape {labels.shape}; allowed are int64 of "
+                    f"shape ({len(images)},), one for each image"
+                )
+            if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
+                raise InputError(
+                    f"{self.name}: {split} labels are from {labels.min()} to {labels.max()}; with {self.classes} "
+                    f"classes allowed are 0 to {self.classes - 1}"
+                )
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of all images and labels, independent of the files' names."""
+        if self.stored_fingerprint:
+            return self.stored_fingerprint
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(repr(array.shape).encode())
@@ -53,6 +85,9 @@ class ImageSet:
     @cached_property
     def hashes(self) -> tuple[ImageHashes, ImageHashes]:
         """The hashes of the pool's images, and of the test images."""
+        if self.photographs:
+            pool = load_hashes(f"{self.name}, training", f"{self.fingerprint} pool", self.train_images)
+            return pool, load_hashes(f"{self.name}, test", f"{self.fingerprint} test", self.test_images)
         return hash_images(self.train_images, False), hash_images(self.test_images, False)
 
     @cached_property

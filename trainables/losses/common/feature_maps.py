@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
-from trainables.task import Outputs
+from trainables.task import LAST, Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
-
-LAST = "last"
-"""The name in `Outputs.features` of the features that are compared: the last ones before the prediction."""
 
 State = TypeVar("State")
 
@@ -77,7 +74,10 @@ def match_features(name: str, adapter: AdapterState, student: Outputs, teacher: 
     Raises InputError naming the loss `name` if a net returns no features, or if their shapes differ.
     """
     if LAST not in student.features or LAST not in teacher.features:
-        raise InputError(f"{name} compares features, which these nets do not return; nets of super-resolution do")
+        raise InputError(
+            f"{name} compares features, which these nets do not return; nets of super-resolution "
+            "do, and Torchvision and Net with taps=(…)"
+        )
     f_s, f_t = adapter(as_float32(student.features[LAST])), as_float32(teacher.features[LAST].detach())
     if f_s.shape != f_t.shape:
         shapes = " and ".join(str(tuple(features.shape[1:])) for features in (f_s, f_t))

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.pruning import select_kept_classes
 from trainables.losses.common.standardisation import standardise
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, is_unresolved, value_at
+from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
 class LogitLoss(Protocol):
@@ -82,7 +83,7 @@ def gather_kept_logits(student: Outputs, teacher: Outputs, targets: Tensor, shar
     """Return both nets' logits over the classes that logits pruning keeps, the target in column 0.
 
     Logits (B, K), targets (B,) → (B, 1 + M) twice, float32 or wider; the teacher's are detached.
-    Raises InputError for fewer than 3 classes.
+    Raises InputError for fewer than 2 classes.
     """
     kept = torch.cat((targets[:, None], select_kept_classes(teacher.prediction, targets, share)), dim=1)
     return as_float32(student.prediction).gather(1, kept), as_float32(teacher.prediction.detach()).gather(1, kept)

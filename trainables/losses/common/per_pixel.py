@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.losses.common.logits import as_float32
 from trainables.losses.common.row_blocks import PixelValues, RowUpsampler, mean_over_pixels
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, check_range, is_unresolved
+from trainables.training.schedules import FloatOrSchedule, check_range
 
 RESOLUTIONS = ("full", "student")
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.losses.common.logits import as_float32
-from trainables.training.schedules import is_unresolved
 
 NORMS = ("mse", "l2norm", "l1")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import LOCATION
+from study.space.domains import is_unresolved
 from trainables.models.backbones.pretrained import make_weights_folder_absolute
 from trainables.models.backbones.vgg19 import BEFORE_RELU, Vgg19
 from trainables.models.sr.common import COMPONENTS, SROutput, upsample_bicubic
@@ -49,10 +50,12 @@ class VggSR:
     so that a lead of the teacher is the dictionary's or is not."""
 
     def __post_init__(self) -> None:
+        make_weights_folder_absolute(self)
+        if is_unresolved(self):
+            return
         check_dictionary_size(self.atoms, self.sizes, 2)
         if self.control and self.atoms:
             raise InputError(f"a control with {self.atoms} atoms; allowed are 0: it stands for the net without them")
-        make_weights_folder_absolute(self)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, check_scale
 
 SCALES = (2, 4, 8)
@@ -28,6 +29,8 @@ class RCAN:
     width: int = PUBLISHED["width"]
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if min(self.groups, self.blocks, self.width) < 1 or self.width % REDUCTION:
             raise InputError(f"{self}: allowed are one group and block or more, and a width of {REDUCTION}, 32, …")
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.models.sr.common import COMPONENTS, SROutput, upsample_bicubic
 from trainables.models.sr.component_transfer import ComponentTransfer, Dictionary, DictionaryPart
 from trainables.models.sr.dictionary_sr import check_boxes, check_dictionary_size
@@ -36,6 +37,8 @@ class SmallSR:
     """Side of the patches of left eye, right eye, nose and mouth, in pixels of the full-size image."""
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if self.width < 1:
             raise InputError(f"SmallSR of width {self.width}; allowed is 1 or more")
         check_dictionary_size(self.atoms, self.sizes, 8)

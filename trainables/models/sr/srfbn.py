@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
+from study.space.domains import is_unresolved
 from trainables.models.sr.common import DIV2K_MEAN, PUBLISHED_RANGE, SROutput, check_scale
 
 PUBLISHED = {"width": 64, "groups": 6, "steps": 4}
@@ -38,6 +39,8 @@ class SRFBN:
     steps: int = PUBLISHED["steps"]
 
     def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
         if min(self.width, self.groups, self.steps) < 1:
             raise InputError(f"{self}: allowed are integers of at least 1")
 

@@ -47,6 +47,7 @@ from trainables.tasks.preflight import blank_batch
 from trainables.tasks.profiling import limit_to_gpu_share
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
+from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
 from trainables.training.views import Flips
 
@@ -167,6 +168,7 @@ class FaceSR(DistillationTask[SrSet]):
         losses: tuple[DistillationLoss, ...],
         storage: Path,
         trained_on: tuple[Split, ...] = SPLITS,
+        recipes: tuple[Recipe, ...] | None = None,
     ) -> dict[str, Any]:
         self.examples("test", "cpu")  # raises for an impossible scale
         most = (int(self.loaded.images.shape[-1]) - SSIM_WINDOW) // 2
@@ -181,7 +183,7 @@ class FaceSR(DistillationTask[SrSet]):
             raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
         if any(task.perceptual_weight for task in (self, *map(self.adapt_to, losses))):
             load_perceptual_vgg("cpu")
-        return super().check(students, losses, storage, trained_on)
+        return super().check(students, losses, storage, trained_on, recipes)
 
     @property
     def _score_options(self) -> ScoreOptions:

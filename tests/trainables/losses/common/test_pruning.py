@@ -72,6 +72,7 @@ def test_share_beyond_all_but_two_keeps_two():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_two_classes_are_refused_even_without_pruning(share):
-    with pytest.raises(InputError, match="2 classes"):
-        select_kept_classes(torch.zeros(1, 2), torch.tensor([0]), share)
+def test_of_two_classes_none_is_pruned_and_one_is_refused(share):
+    assert select_kept_classes(torch.zeros(2, 2), torch.tensor([0, 1]), share).tolist() == [[1], [0]]
+    with pytest.raises(InputError, match="logits of 1 class; allowed are 2 or more"):
+        select_kept_classes(torch.zeros(1, 1), torch.tensor([0]), share)

@@ -68,8 +68,8 @@ class _Candidate:
         return [name for name, t in self.tensors.items() if not name.startswith(self.prefix) and t.ndim > 0]
 
 
-def read_net(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a file under the names, and with the shapes, of a net's state_dict.
+def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of a file under the names of a net's state_dict, and with its shapes unless any are allowed.
 
     A missing batch counter is the net's own. Of plain weights and their running average (EMA) the plain ones are read.
     Raises InputError if the file cannot be read without running its code, has no such net or several, other shapes, or
@@ -90,7 +90,7 @@ def read_net(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"teacher file {path} is quantized or not real: {name} is {net[name].dtype}; save weights in float32"
             )
     unfit = [name for name, tensor in expected.items() if net[name].shape != tensor.shape]
-    if unfit:
+    if unfit and not any_shape:
         need = f"{unfit[0]} is {tuple(net[unfit[0]].shape)}, this net and its class count need "
         more = [f"{name} is {tuple(net[name].shape)}, not {tuple(expected[name].shape)}" for name in unfit[1:]]
         first = need + str(tuple(expected[unfit[0]].shape))

@@ -1,0 +1,73 @@
+"""The page on one's own images, and the study that goes with it: every example passes its checks and trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study import Budget
+from study.cli.plan import format_plan
+from study.preflight import check_inputs
+from study.space_file import load_space
+from study.study import Study
+from tests.study.toy import drive, open_coordinator
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
+EXAMPLES = {
+    re.search(r'name="(\w+)"', block)[1]: block  # type: ignore[index]
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with pictures of two classes, in which the command is run."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 6)):
+        for shade, name in ((60, "cat"), (180, "dog")):
+            for number in range(count):
+                path = tmp_path / "photos" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(shade, shade + 60, (20 + number % 5, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def train_shortly(study: Study, folder: Path) -> None:
+    check_inputs(study, folder)
+    task = study.task.with_shorter_preparations(0.2)
+    study = dataclasses.replace(study, task=task, budget=Budget(trials=1, epochs=1, seeds=1), confirm_on="train")
+    coordinator = open_coordinator(study, folder)
+    assert drive(coordinator, folder)
+    assert coordinator.done, coordinator.problems
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_passes_every_check_and_trains(name: str, photos: Path) -> None:
+    (photos / "example.py").write_text(EXAMPLES[name], encoding="utf-8")
+    train_shortly(load_space(photos / "example.py", None, None).study, photos)
+
+
+def test_first_example_is_short() -> None:
+    lines = [line for line in EXAMPLES["photos"].splitlines() if line.strip()]
+    assert len(lines) <= 25
+
+
+def test_study_of_own_images_runs_on_digits_and_on_a_folder(photos: Path) -> None:
+    space = ROOT / "spaces" / "own_images.py"
+    digits, own = (load_space(space, None, data_dir).study for data_dir in (None, photos / "photos"))
+    assert digits.task.check((), (), photos)["data"]["class_names"] == [str(number) for number in range(10)]
+    assert own.task.check((), (), photos)["data"]["class_names"] == ["cat", "dog"]
+    train_shortly(own, photos)
+    assert digits.max_tests * 2 / 2**digits.budget.seeds <= 0.05
+    plan = format_plan(digits, {}, [])
+    assert "features are not stored: the teacher of FitNet is run at every step" in plan
+    assert not any("tuning alone" in line or "different recipes" in line for line in plan)

@@ -1,0 +1,165 @@
+"""Classification nets of torchvision by their names, with fresh weights, weights of ImageNet or weights in a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torchvision import models as torchvision_models  # type: ignore[import-untyped]
+from torchvision.models import get_model, get_model_weights, list_models  # type: ignore[import-untyped]
+
+from study.errors import InputError
+from study.identity import LOCATION
+from study.space.domains import is_unresolved
+from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_imagenet_weights
+from trainables.models.hooks import Normalisation, expand_grey, tap_features
+from trainables.training.weights_file import read_net
+
+AUXILIARY = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+"""Arguments of nets that would return further outputs in training."""
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """A classification net of torchvision, such as Torchvision("resnet18"); the task sets the number of classes.
+
+    `weights` initialises it: "IMAGENET1K_V1" or another name of torchvision's, read from the file that torchvision
+    would download, or the path of a file, whose last layer is left out if it has another number of classes. A teacher
+    that is ready is Teacher(Torchvision("resnet18"), weights="teacher.pth").
+    Raises InputError for a name that torchvision does not have, and for weights that do not exist.
+    """
+
+    architecture: str
+    weights: str | Path | None = field(default=None, metadata=LOCATION)
+    taps: tuple[str, ...] = ()
+    """Names of layers whose outputs losses on features compare, such as ("layer3",); the last one is compared."""
+    normalisation: Literal["data", "imagenet"] | None = None
+    """The inputs that the weights expect: normalised by the data's mean and deviation, or ImageNet's. By default
+    ImageNet's for weights of torchvision, else the data's."""
+    image_size: int | None = None
+    """Height and width of the images, which vision transformers need to know."""
+    source: str = ""
+    """Filled in: the name of the weights, or a digest of their file."""
+
+    def __post_init__(self) -> None:
+        if is_unresolved(self):
+            return
+        if self.architecture not in _list_architectures():
+            close = [name for name in _list_architectures() if name[:4] == self.architecture[:4]]
+            raise InputError(
+                f"torchvision has no classification net {self.architecture!r}; it has "
+                f"{', '.join(close or _list_architectures())}"
+            )
+        if self.normalisation not in (None, "data", "imagenet"):
+            raise InputError(f"normalisation is {self.normalisation!r}; allowed are 'data' and 'imagenet'")
+        if self.weights is not None:
+            self._find_source()
+        if self.normalisation is None:
+            object.__setattr__(self, "normalisation", "imagenet" if self._weights_file is not None else "data")
+
+    def _find_source(self) -> None:
+        if self._weights_file is not None:
+            object.__setattr__(self, "source", str(self.weights))
+            return
+        path = Path(str(self.weights)).expanduser().resolve()  # a worker runs in another folder
+        if not path.is_file():
+            names = ", ".join(one.name for one in get_model_weights(self.architecture))
+            raise InputError(
+                f"weights {self.weights} of {self.architecture} are neither a file nor torchvision's; it has {names}"
+            )
+        object.__setattr__(self, "weights", path)
+        with path.open("rb") as file:
+            object.__setattr__(self, "source", f"file {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}")
+
+    @property
+    def _weights_file(self) -> Any:
+        """Torchvision's entry of the weights; None if they are not one of torchvision's."""
+        known = get_model_weights(self.architecture)
+        return next((one for one in known if one.name == self.weights), None)
+
+    @property
+    def name(self) -> str:
+        """`resnet18`, or `resnet18-imagenet1k_v1` and `resnet18-pretrained` with weights of torchvision or a file."""
+        origin = "pretrained" if self.source.startswith("file ") else self.source.lower()
+        return f"{self.architecture}-{origin}" if origin else str(self.architecture)
+
+    @property
+    def input_normalisation(self) -> Normalisation | None:
+        """Mean and deviation by which the net's inputs are normalised; None for those of the data."""
+        return (IMAGENET_MEAN, IMAGENET_STD) if self.normalisation == "imagenet" else None
+
+    def without_weights(self) -> Torchvision:
+        """Return the same net with fresh weights, for one whose weights are loaded or do not matter."""
+        return replace(self, weights=None, source="")
+
+    def build(self, channels: int, classes: int) -> nn.Module:
+        """Return a net: images (B, 1 or 3, H, W) to logits (B, K).
+
+        Fresh weights are drawn from torch's default generator, which the caller seeds.
+        Raises InputError for another number of channels, missing or damaged weights, or taps that are no layers.
+        """
+        if channels not in (1, 3):
+            raise InputError(f"{self.name} takes images of 1 or 3 channels, not {channels}")
+        net = self._make_net(classes)
+        if self.weights is not None:
+            self._load_weights(net, classes)
+        if channels == 1:
+            expand_grey(net)
+        if self.taps:
+            tap_features(net, self.taps)
+        return net
+
+    def _make_net(self, classes: int) -> nn.Module:
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        try:
+            net: nn.Module = get_model(
+                self.architecture, weights=None, num_classes=classes, **size, **AUXILIARY.get(self.architecture, {})
+            )
+        except (TypeError, ValueError, AssertionError) as error:
+            raise InputError(f"{self.name} cannot be built with image_size={self.image_size}: {error}") from None
+        return net
+
+    def _load_weights(self, net: nn.Module, classes: int) -> None:
+        """Load the weights into a net, all but the last layer if they have another number of classes."""
+        entry, expected = self._weights_file, net.state_dict()
+        if entry is not None:
+            state: Mapping[str, Tensor] = load_imagenet_weights(Path(entry.url).name, str(entry))
+        else:
+            state = self._read_file(expected)
+        head = _find_head(net)
+        kept = {
+            name: tensor
+            for name, tensor in state.items()
+            if name in expected and not (name in head and tensor.shape != expected[name].shape)
+        }
+        if unfit := [name for name, tensor in kept.items() if tensor.shape != expected[name].shape]:
+            raise InputError(
+                f"weights of {self.name} do not fit: {unfit[0]} is {tuple(kept[unfit[0]].shape)}, the net needs "
+                f"{tuple(expected[unfit[0]].shape)}"
+            )
+        net.load_state_dict(kept, strict=False)
+
+    def _read_file(self, expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the tensors of the file under the names of the net, whatever its number of classes."""
+        try:
+            return read_net(Path(str(self.weights)), expected, any_shape=True)
+        except InputError as error:
+            raise InputError(str(error).replace("teacher file", "weights file")) from None
+
+
+def _list_architectures() -> list[str]:
+    names: list[str] = list_models(module=torchvision_models)
+    return names
+
+
+def _find_head(net: nn.Module) -> set[str]:
+    """Return the names of the parameters of a net's last linear layer or convolution, which makes the logits."""
+    last = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    return {f"{last}.weight", f"{last}.bias"}
