@@ -50,6 +50,13 @@ class Ring:
 '''
 
 
+@pytest.fixture(autouse=True)
+def own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the folders of other tests' space files out of the path: their modules have the same names."""
+    temporary = str(tmp_path.parents[1])
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.startswith(temporary)])
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
