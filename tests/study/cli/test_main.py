@@ -130,7 +130,7 @@ def test_older_study_without_trials_by_cell_is_counted_by_its_budget(runs: Path)
 def test_list_names_a_damaged_segment_and_shows_the_other_studies(runs: Path) -> None:
     folder = written(runs)
     written(runs, study=toy(name="sound"))
-    segment = list_segments(folder / "trials")[0]
+    segment = list_segments(folder / "trials")[-1]
     segment.write_bytes(b"no parquet")
     said = called("list", "--storage-path", runs)
     assert f"toy: {segment} cannot be read" in said.stdout

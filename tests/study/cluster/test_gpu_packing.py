@@ -21,6 +21,8 @@ from study.cluster.gpu_profiling import Profiler, Workload, measure_gpu_share, m
 from study.errors import InputError
 from study.execution.worker import Worker
 from study.execution.worker_context import WorkerContext
+from study.space.configuration import Configuration
+from study.space.domains import resolve_corners
 from study.study import Study
 from study.task import TrialProfile
 from tests.study import toy
@@ -216,12 +218,15 @@ def test_the_limit_on_trials_is_explained(
 
 def test_a_failing_workload_is_reported_and_one_that_does_not_fit_ends_the_profiling() -> None:
     study = toy.toy()
-    fails, full = (SimulatedLoss(fault=Fault(kind)) for kind in ("exception", "memory"))
+    fails, full, works = (
+        Configuration(SimulatedLoss(fault=fault), study.task.recipe, study.students[0])
+        for fault in (Fault("exception"), Fault("memory"), None)
+    )
     process = Profiler(study, "cpu")
     failed, fine, teacher = process.profile(
         [
             Workload("student", "plain", fails),
-            Workload("student", "searched", SimulatedLoss()),
+            Workload("student", "searched", works),
             Workload("", "teacher", None),
         ]
     )
@@ -233,7 +238,7 @@ def test_a_failing_workload_is_reported_and_one_that_does_not_fit_ends_the_profi
 
 
 def test_every_corner_of_a_search_space_is_profiled_and_a_fixed_loss_once() -> None:
-    assert [len(gpu_profiling._corner_losses(arm)) for arm in toy.toy().arms] == [1, 2]
+    assert [len(list(resolve_corners(cell.space))) for cell in toy.toy().cells] == [1, 2]
 
 
 def test_auto_means_no_gpu_on_a_machine_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

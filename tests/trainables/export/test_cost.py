@@ -122,7 +122,8 @@ def test_cost_that_cannot_be_measured_is_told_and_left_out(tmp_path: Path) -> No
     students = (SimulatedStudent("fine"), SimulatedStudent("broken"))
     said: list[str] = []
     summary = {"teacher": {"name": "t"}, "students": {"fine": {"parameters": 1}, "broken": {"parameters": 2}}}
-    found = add_model_costs(toy.toy(task=Nets(), students=students), summary, tmp_path, said.append)
+    study = toy.toy(task=Nets(), students=students)
+    found = add_model_costs(study, {each.name: each for each in students}, summary, tmp_path, said.append)
     assert said == ["MACs and latency of broken are not measured: RuntimeError: no such kernel"]
     assert found["students"]["broken"] == {"parameters": 2}
     assert found["students"]["fine"].items() > {"parameters": 1, "macs": 7}.items()
@@ -137,12 +138,11 @@ def test_docs_name_everything_that_is_recorded(tmp_path: Path) -> None:
     study = toy.toy(
         task=small.TASK, students=(ResNet(8, width=4),), arms=(toy.Arm("n", NoDistillation(), baseline=True),)
     )
-    recorded = add_model_costs(study, summary, tmp_path, print)["students"]["resnet8w4"]
+    students = {"resnet8w4": study.students[0]}
+    recorded = add_model_costs(study, students, summary, tmp_path, print)["students"]["resnet8w4"]
     assert ["parameters", *named] == list(recorded)
 
 
 def test_study_without_nets_has_no_costs(tmp_path: Path) -> None:
-    assert add_model_costs(toy.toy(), {"teacher": None, "students": {}}, tmp_path, print) == {
-        "teacher": None,
-        "students": {},
-    }
+    study, summary = toy.toy(), {"teacher": None, "students": {}}
+    assert add_model_costs(study, {"student": study.students[0]}, summary, tmp_path, print) == summary
