@@ -110,7 +110,10 @@ class ImageFolder:
             raise InputError(f"{path} has no {ALLOWED}{listing.describe_left_out()}: give another folder")
         for file in listing.files:
             if not _split_path(file)[1]:
-                raise InputError(f"{path / file} lies in no class's folder: move it to one, or remove it")
+                raise InputError(
+                    f"{path / file} lies in no class's folder: move it to one, or remove it; photographs without "
+                    "classes are read by PhotoFolder"
+                )
         return listing
 
     def _locate(self, folder: str) -> Path:

@@ -89,6 +89,11 @@ class DistillationTask(ABC, Generic[LoadedT]):
     further_distances: ClassVar[Sequence[Metric]] = ()
     """Metrics of the distance to the teacher in addition to `teacher_distance`, recorded on the training split."""
 
+    dataset_type: ClassVar[type] = object
+    """The class of which the data's `load` returns an instance."""
+    allowed_data: ClassVar[str] = ""
+    """The classes of data that load such a set, for the message about others."""
+
     # -- what a task must define ---------------------------------------------------------------------------------------
 
     @property
@@ -192,8 +197,13 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     @property
     def loaded(self) -> LoadedT:
-        """The data, read once a process."""
+        """The data, read once a process. Raises InputError for data of another task."""
         loaded: LoadedT = load_dataset(self.data)
+        if not isinstance(loaded, self.dataset_type):
+            raise InputError(
+                f"{type(self).__name__} takes no {type(self.data).__name__}; allowed are {self.allowed_data}, and data "
+                f"of your own whose load() returns a {self.dataset_type.__name__}"
+            )
         return loaded
 
     def examples(self, split: Split, device: str) -> Examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import trainables
 from study.errors import InputError
 from study.records.study_json import describe_metric
 from study.task import Metric
@@ -20,9 +22,16 @@ from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from trainables import (
     Batch,
+    Classification,
     CropFlip,
+    CrowdCounting,
     Digits,
     DistillationTask,
+    DrawnFaces,
+    DrawnSrFaces,
+    FaceParsing,
+    FaceSR,
+    GridCrops,
     MultiStep,
     NoDistillation,
     Outputs,
@@ -198,3 +207,21 @@ def test_metric_is_recorded_by_direction_unit_digits_and_label():
     assert describe_metric(Metric("psnr", "max", "dB", 3, "PSNR")) == {
         "direction": "max", "unit": "dB", "digits": 3, "label": "PSNR"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "data"),
+    [
+        (Classification, DrawnFaces(train=4, val=2, test=2, size=32)),
+        (FaceParsing, DrawnSrFaces(train=4, val=2, test=2)),
+        (FaceSR, Digits(train=100)),
+        (CrowdCounting, DrawnFaces(train=4, val=2, test=2, size=32)),
+    ],
+)
+def test_data_of_another_task_are_refused_with_those_that_are_allowed(task: Any, data: Any) -> None:
+    further = {"views": GridCrops(32, rows=2, columns=2)} if task is CrowdCounting else {}
+    made = task(data=data, teacher=Teacher(None), recipe=Recipe(), **further)
+    with pytest.raises(InputError, match=f"{task.__name__} takes no {type(data).__name__}; allowed are") as refused:
+        _ = made.loaded
+    names = str(refused.value).split("allowed are ")[1].split(", and data")[0].split(", ")
+    assert all(hasattr(trainables, name) for name in names)

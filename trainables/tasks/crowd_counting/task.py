@@ -71,6 +71,8 @@ class CrowdCounting(DistillationTask[CrowdSet]):
 
     scores = COUNT_ERRORS
     prediction = "a density map (B, 1, h, w); its sum divided by the task's density_scale is the number of people"
+    dataset_type: ClassVar = CrowdSet
+    allowed_data: ClassVar = "DrawnCrowds, ShanghaiTech"
     evaluation_batch_sizes: ClassVar = {"cpu": 1, "cuda": 1}
 
     def __post_init__(self) -> None:

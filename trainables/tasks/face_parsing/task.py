@@ -56,6 +56,8 @@ class FaceParsing(DistillationTask[FaceSet]):
     scores = (*MEANS, *F1_BY_CLASS)
     train_scores = MEANS
     prediction = "class logits (B, K, h, w) at the head's resolution; upsampled, the largest is a pixel's class"
+    dataset_type: ClassVar = FaceSet
+    allowed_data: ClassVar = "CelebAMaskHQ, DrawnFaces"
     # at 512 × 512 pixels the upsampled logits are 20 MB a face
     evaluation_batch_sizes: ClassVar = {"cpu": 8, "cuda": 16}
 

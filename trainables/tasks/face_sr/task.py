@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -86,6 +86,8 @@ class FaceSR(DistillationTask[SrSet]):
     scores = SCORES
     train_scores = SCORES[:1]
     prediction = "an image (B, 3, H, W), shares of 1 as the input is, to be clamped to 0…1"
+    dataset_type: ClassVar = SrSet
+    allowed_data: ClassVar = "DrawnSrFaces, PhotoFolder, VGGFace2"
 
     def __post_init__(self) -> None:
         check_norm("pixel_norm", self.pixel_norm)
