@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,10 @@ class SmallNet:
     """A task that trains on half of the digits' training pool and validates on the other half."""
 
     metrics: ClassVar[Mapping[str, Metric]] = {"val/accuracy": ACCURACY, "test/accuracy": ACCURACY}
+    recipe: ClassVar[None] = None  # the loss holds its settings
+
+    def with_recipe(self, recipe: None) -> Self:
+        return self
 
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         loss: Settings = context.loss
