@@ -12,6 +12,7 @@ MAX_WORKERS = 4
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch: workers would share the cores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # inherited by the processes that tests interrupt
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup lets them ignore
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
