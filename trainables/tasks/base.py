@@ -65,8 +65,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     Where the defaults do not fit, override `outputs` (a net returns more than its prediction), `sample_batch`, `panels`
     (pictures for the report), `output_bytes` (teacher outputs are worth storing), `train_scores`, `data_record`,
-    `further_distances` with `measure_distances`, `evaluation_batch_sizes`. Add a field for each setting: all of them
-    identify the teacher.
+    `check_data`, `further_distances` with `measure_distances`, `evaluation_batch_sizes`. Add a field for each setting:
+    all of them identify the teacher.
     tests/trainables/tasks/test_base.py holds a complete task.
     """
 
@@ -255,6 +255,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
         Raises InputError naming what is missing or wrong.
         """
+        self.check_data(students, losses)
         for loss in losses:
             self.adapt_to(loss)
         loaded, key = self.loaded, self.teacher_key
@@ -265,6 +266,12 @@ class DistillationTask(ABC, Generic[LoadedT]):
         about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
         data = about | {"fingerprint": loaded.fingerprint} | sizes | further
         return {"data": data, "teacher": {"fingerprint": key}}
+
+    def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
+        """Check the data, and what students and losses need, before any net is tried; by default nothing.
+
+        Raises InputError naming what is wrong.
+        """
 
     def _describe_duplicates(self) -> str:
         """Return a sentence on images that occur in several splits, if the data have hashes; else empty."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.identity import IF_SET
-from study.task import SPLITS, Metric
+from study.task import Metric
 from study.trial import Split
 from trainables.data.arrays.splits import ImageSet, split_pool
 from trainables.losses.common.logits import kl_divergence
@@ -153,20 +152,12 @@ class Classification(DistillationTask[ImageSet]):
     def output_bytes(self) -> int:
         return 2 * self.loaded.classes
 
-    def check(
-        self,
-        students: tuple[ModelSpec, ...],
-        losses: tuple[DistillationLoss, ...],
-        storage: Path,
-        trained_on: tuple[Split, ...] = SPLITS,
-        recipes: tuple[Recipe, ...] | None = None,
-    ) -> dict[str, Any]:
+    def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         self.loaded.check()
-        return super().check(students, losses, storage, trained_on, recipes)
-
-    def data_record(self) -> dict[str, Any]:
         if self.class_weights is not None:
             self.weigh_classes()  # checks their number
+
+    def data_record(self) -> dict[str, Any]:
         names = self.loaded.class_names
         return {"classes": self.loaded.classes} | ({"class_names": list(names)} if names else {})
 

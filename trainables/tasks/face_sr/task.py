@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from study.atomic import atomic_write
 from study.errors import InputError
 from study.identity import describe, digest
-from study.task import SPLITS, Plan, Preparation
+from study.task import Plan, Preparation
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
 from trainables.losses.common.pixel import check_norm, pixel_error
@@ -47,7 +47,6 @@ from trainables.tasks.preflight import blank_batch
 from trainables.tasks.profiling import limit_to_gpu_share
 from trainables.teacher import preparation as preparing
 from trainables.teacher import weights as teachers
-from trainables.training.recipe import Recipe
 from trainables.training.schedules import check_range
 from trainables.training.views import Flips
 
@@ -164,14 +163,7 @@ class FaceSR(DistillationTask[SrSet]):
             "why_incomplete": "" if faces.complete else "no paper says which of these faces its figures are of",
         }
 
-    def check(
-        self,
-        students: tuple[ModelSpec, ...],
-        losses: tuple[DistillationLoss, ...],
-        storage: Path,
-        trained_on: tuple[Split, ...] = SPLITS,
-        recipes: tuple[Recipe, ...] | None = None,
-    ) -> dict[str, Any]:
+    def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         self.examples("test", "cpu")  # raises for an impossible scale
         most = (int(self.loaded.images.shape[-1]) - SSIM_WINDOW) // 2
         if self.border > most:
@@ -185,7 +177,6 @@ class FaceSR(DistillationTask[SrSet]):
             raise InputError(f"student {model.name} has a dictionary, which only a teacher gets: give it atoms=0")
         if any(task.perceptual_weight for task in (self, *map(self.adapt_to, losses))):
             load_perceptual_vgg("cpu")
-        return super().check(students, losses, storage, trained_on, recipes)
 
     @property
     def _score_options(self) -> ScoreOptions:
