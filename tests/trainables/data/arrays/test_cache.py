@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,7 +45,7 @@ def test_damaged_folder_is_replaced(tmp_path, damage):
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "sha256"]
 
 
-def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, capsys):
+def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, monkeypatch):
     started, proceed, makers, loaded = threading.Event(), threading.Event(), [], []
 
     def make(folder: Path) -> None:
@@ -54,12 +57,14 @@ def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, cap
     def run() -> None:
         loaded.append(load_or_make(tmp_path / "key", "data", verify_checksum, make))
 
+    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())  # capsys loses what is printed while it is read
     threads = [threading.Thread(target=run) for _ in range(2)]
     threads[0].start()
     assert started.wait(120)
     threads[1].start()
-    while "waiting for another process" not in capsys.readouterr().err:
+    while "waiting for another process" not in stderr.getvalue():
         assert threads[1].is_alive()
+        time.sleep(0.01)
     proceed.set()
     for thread in threads:
         thread.join(120)

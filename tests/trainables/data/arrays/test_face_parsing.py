@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +119,7 @@ def test_what_a_killed_process_left_is_removed(root):
     assert list_cached() == [folder]
 
 
-def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, capsys):
+def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch):
     decode, begun, go_on, loaded = face_arrays.decode_portrait, threading.Event(), threading.Event(), []
     calls = []
 
@@ -127,19 +130,21 @@ def test_of_two_that_decode_at_once_one_waits_for_the_other(root, monkeypatch, c
         return decode(portrait, resolution)
 
     monkeypatch.setattr(face_arrays, "decode_portrait", slow)
+    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())  # capsys loses what is printed while it is read
     threads = [threading.Thread(target=lambda: loaded.append(load(root).fingerprint)) for _ in range(2)]
     threads[0].start()
     assert begun.wait(120)
     threads[1].start()
-    while "waiting for another" not in (told := capsys.readouterr().err):
+    while "waiting for another" not in stderr.getvalue():
         assert threads[1].is_alive()
+        time.sleep(0.01)
     go_on.set()
     for thread in threads:
         thread.join(120)
     assert len(loaded) == 2
     assert loaded[0] == loaded[1]
     assert len(calls) == 6
-    assert told == "decoded CelebAMask-HQ: waiting for another process that is making it\n"
+    assert stderr.getvalue() == "decoded CelebAMask-HQ: waiting for another process that is making it\n"
 
 
 def test_disk_without_room_is_told_before_decoding(root, monkeypatch):
