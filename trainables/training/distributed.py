@@ -1,10 +1,9 @@
 """Data-parallel training in one trial: workers split every batch and take the same optimizer step.
 
 Every worker holds the complete net and draws the complete sample order, so gradients, losses and metrics equal those
-of a single worker up to rounding, with two exceptions. A loss that needs the batch as a whole, such as one that ranks
-samples or averages over some of their pixels, sees one shard at a time. Batch norm averages over all workers on GPUs
-(torch.nn.SyncBatchNorm), which torch does not offer on CPUs: there each worker normalises by its own shard, and rank
-0's running statistics are kept.
+of a single worker up to rounding, with one exception: a loss that needs the batch as a whole, such as one that ranks
+samples or averages over some of their pixels, sees one shard at a time. Batch norm averages over all workers: on GPUs
+by torch.nn.SyncBatchNorm, elsewhere by training/batch_norm.py.
 
 Gradients are summed here, in the process group that Ray Train has initialised, and not by DistributedDataParallel,
 which `ray.train.torch.prepare_model` would use: it averages over workers regardless of shard sizes, waits for
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from study.trial import TrialContext
+from trainables.training.batch_norm import synchronize_batch_norms
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BatchShard:
     """Weight of this shard's mean in the mean over the batch; 0 for a copy of samples that rank 0 computes too."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ProcessGroup:
     """The workers of a training, from the view of one. This base class is the group of a single process."""
 
@@ -67,7 +67,7 @@ class ProcessGroup:
         return numbers
 
     def broadcast_buffers(self, net: nn.Module) -> None:
-        """Replace each worker's running statistics by those of rank 0."""
+        """Replace each worker's buffers by those of rank 0."""
 
     def barrier(self) -> None:
         """Wait until all workers have got here."""
@@ -76,12 +76,16 @@ class ProcessGroup:
 class DistributedGroup(ProcessGroup):
     """Two or more workers, connected by torch.distributed."""
 
+    batch_is_split: bool = False
+    """False if each worker computes the whole of the current batch, whose statistics it then need not share."""
+
     def prepare_model(self, net: nn.Module) -> nn.Module:
         on_gpu = next(net.parameters()).is_cuda
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else net
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else synchronize_batch_norms(net, self)
 
     def shard_batch(self, samples: Tensor) -> BatchShard:
-        if len(samples) < self.world_size:  # every worker computes all samples: batch norm over copies is the same
+        self.batch_is_split = len(samples) >= self.world_size
+        if not self.batch_is_split:
             return BatchShard(samples, float(self.is_main))
         shard = samples.tensor_split(self.world_size)[self.rank]
         return BatchShard(shard, len(shard) / len(samples))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from study.trial import TrialContext
 from tests.trainables import small_crowds
@@ -28,17 +28,6 @@ from trainables.training.nets import build_seeded
 from trainables.training.recipe import Recipe
 
 WORKERS = 2
-
-
-@dataclass(frozen=True)
-class Normless:
-    """A student without batch norm: what two workers make of it equals what one makes of it, but for rounding."""
-
-    name: str = "normless"
-
-    def build(self, channels: int, classes: int) -> nn.Module:
-        pooled = nn.AdaptiveAvgPool2d(2)
-        return nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), pooled, nn.Flatten(), nn.Linear(32, classes))
 
 
 @dataclass(frozen=True)
@@ -56,8 +45,8 @@ class NanInOne:
 UNEVEN = dataclasses.replace(TASK, recipe=Recipe(batch_size=79, learning_rate=0.05))
 
 
-def normless(storage: Path, folder: Path, **settings: Any) -> TrialContext:
-    return dataclasses.replace(job(UNEVEN, storage, folder, **settings), student=Normless())
+def uneven(storage: Path, folder: Path, **settings: Any) -> TrialContext:
+    return job(UNEVEN, storage, folder, **settings)
 
 
 def confirm(storage: Path, folder: Path) -> TrialContext:
@@ -71,6 +60,28 @@ def scores(ranks: ProcessGroup = SINGLE_PROCESS) -> list[dict[str, float]]:
     counter = build_seeded(lambda: small_crowds.TASK.build(small_crowds.STUDENT), 3)
     splits = [evaluate(TASK, classifier, split, "cpu", ranks) for split in ("val", "test")]
     return [*splits, evaluate(small_crowds.TASK, counter, "test", "cpu", ranks)]
+
+
+def train_normalised(group: ProcessGroup) -> dict[str, Tensor]:
+    """The state of a float64 net with batch norms of several kinds after batches of which two have unequal shards."""
+
+    def build() -> nn.Module:
+        convolution = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        plain = nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, momentum=None, affine=False), nn.Flatten())
+        untracked = nn.Sequential(nn.Linear(144, 5), nn.BatchNorm1d(5, track_running_stats=False))
+        return nn.Sequential(convolution, plain, untracked).double()
+
+    net = group.prepare_model(build_seeded(build, 5).train())
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    generator = torch.Generator().manual_seed(6)
+    for size in (7, 4, 3):
+        images = 100 + 3 * torch.randn(size, 3, 10, 10, dtype=torch.float64, generator=generator)
+        shard = group.shard_batch(torch.arange(size))
+        optimizer.zero_grad()
+        (shard.weight * net(images[shard.samples]).sigmoid().square().sum(1).mean()).backward()
+        group.all_reduce_gradients(net)
+        optimizer.step()
+    return net.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -101,23 +112,24 @@ def a_worker(rank: int, storage: Path, folder: Path, address: str) -> dict[str, 
     def mine(made: TrialContext) -> TrialContext:
         return dataclasses.replace(made, rank=rank, workers=WORKERS)
 
-    seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(normless(storage, folder / "whole")))))}
-    rows = UNEVEN.train(mine(normless(storage, folder / "cut")))
+    seen: dict[str, Any] = {"whole": metrics(list(UNEVEN.train(mine(uneven(storage, folder / "whole")))))}
+    rows = UNEVEN.train(mine(uneven(storage, folder / "cut")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", save_late)
         head = [next(rows)]
     rows.close()
-    tail = UNEVEN.train(mine(normless(storage, folder / "cut", recorded=1)))
+    tail = UNEVEN.train(mine(uneven(storage, folder / "cut", recorded=1)))
     seen["resumed"] = metrics(head + list(tail))
     seen["confirm"] = metrics(list(TASK.train(mine(confirm(storage, folder / "confirm")))))
-    with join_group(mine(normless(storage, folder))) as ranks:
+    with join_group(mine(uneven(storage, folder))) as ranks:
         seen["scores"] = scores(ranks)
+        seen["normalised"] = {name: values.tolist() for name, values in train_normalised(ranks).items()}
     try:
         list(TASK.train(mine(job(TASK, storage, folder / "nan", loss=NanInOne()))))
     except FloatingPointError as error:
         seen["nan"] = str(error)
     if rank == 0:  # as in a preparation: its meters must not wait for the second worker
-        with join_group(normless(storage, folder)) as ranks:
+        with join_group(uneven(storage, folder)) as ranks:
             seen["alone"] = scores(ranks)
     return seen
 
@@ -125,7 +137,7 @@ def a_worker(rank: int, storage: Path, folder: Path, address: str) -> dict[str, 
 def test_two_workers_take_the_steps_of_one(storage, tmp_path, told):
     """The same batches, order, views and stored outputs; parts of unequal size count by their size."""
     folder, seen = told
-    alone = metrics(list(UNEVEN.train(normless(storage, tmp_path))))
+    alone = metrics(list(UNEVEN.train(uneven(storage, tmp_path))))
     for rank in range(WORKERS):
         for row, expected in zip(seen[rank]["whole"], alone, strict=True):
             assert row == pytest.approx(expected, rel=1e-5)
@@ -151,8 +163,14 @@ def test_two_workers_resumed_go_on_as_if_never_stopped(told):
     assert seen["resumed"] == seen["whole"]
 
 
+def test_batch_norms_of_two_workers_are_those_of_one(told):
+    alone = train_normalised(SINGLE_PROCESS)
+    assert alone.keys() == told[1][0]["normalised"].keys()
+    for name, values in told[1][0]["normalised"].items():
+        torch.testing.assert_close(torch.tensor(values, dtype=alone[name].dtype), alone[name], rtol=1e-12, atol=1e-12)
+
+
 def test_best_epoch_test_scores_and_weights_are_of_one_net(told):
-    """On CPUs each worker's batch norm sees its own part; what is scored and kept is the first one's."""
     folder, seen = told
     state = checkpoint.load(folder / "confirm")
     net = TASK.build(ResNet(8, width=4))
@@ -171,7 +189,7 @@ def test_training_by_one_of_two_workers_does_not_wait_for_the_other(told):
 
 
 def test_several_workers_without_a_process_group_are_refused(storage, tmp_path):
-    alone = dataclasses.replace(normless(storage, tmp_path), workers=WORKERS)
+    alone = dataclasses.replace(uneven(storage, tmp_path), workers=WORKERS)
     with pytest.raises(RuntimeError, match=r"^a trial of 2 workers needs torch\.distributed"):
         next(UNEVEN.train(alone))
 

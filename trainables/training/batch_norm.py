@@ -1,0 +1,111 @@
+"""Batch norm over the shards of all workers, on devices that torch.nn.SyncBatchNorm does not support, such as CPUs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from trainables.training.distributed import DistributedGroup
+
+
+def synchronize_batch_norms(net: nn.Module, group: DistributedGroup) -> nn.Module:
+    """Return the net with each batch norm replaced by one over all workers, with the same parameters and buffers."""
+    if isinstance(net, _BatchNorm):
+        return SynchronizedBatchNorm(net, group)
+    for name, child in net.named_children():
+        setattr(net, name, synchronize_batch_norms(child, group))
+    return net
+
+
+class SynchronizedBatchNorm(_BatchNorm):
+    """Batch norm whose mean and variance in training are those of the whole batch.
+
+    Outputs, gradients and running statistics equal those of a single worker up to rounding.
+    """
+
+    def __init__(self, norm: _BatchNorm, group: DistributedGroup):
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        self._group = group
+
+    def _check_input_dim(self, inputs: Tensor) -> None:
+        """Accept any number of dimensions, as torch.nn.SyncBatchNorm does."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise (B, C, …) over B, all further dimensions and all workers."""
+        if not (self.training and self._group.batch_is_split):
+            return super().forward(inputs)
+        mean, variance, count = _reduce_statistics(inputs.detach(), self._group.world_size)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        output: Tensor = _Normalise.apply(inputs, self.weight, self.bias, mean, variance, count, self.eps)
+        return output
+
+
+def _reduce_statistics(inputs: Tensor, world_size: int) -> tuple[Tensor, Tensor, float]:
+    """Return mean (C,) and biased variance (C,) of all workers' inputs (B, C, …), and their number N a channel.
+
+    Shards are combined by their deviations (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983),
+    as differences of squares would lose digits.
+    """
+    inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+    variance, mean = torch.var_mean(inputs, _all_but_channels(inputs), correction=0)
+    shard = torch.stack([torch.full_like(mean, inputs.numel() // len(mean)), mean, variance]).double()
+    shards = [torch.empty_like(shard) for _ in range(world_size)]
+    dist.all_gather(shards, shard)
+    counts, means, variances = torch.stack(shards, 1)  # (W, C) each
+    total = counts.sum(0)
+    mean = (counts * means).sum(0) / total
+    variance = (counts * (variances + (means - mean).square())).sum(0) / total
+    return mean.to(inputs.dtype), variance.to(inputs.dtype), float(total[0])
+
+
+def _all_but_channels(activations: Tensor) -> list[int]:
+    return [0, *range(2, activations.dim())]
+
+
+class _Normalise(torch.autograd.Function):
+    """y = γ x̂ + β with x̂ = (x - mean) / sqrt(variance + ε), whose mean and variance depend on all workers' x.
+
+    With the gradient g of y, dx = γ / sqrt(variance + ε) · (g - (Σ g + x̂ Σ g x̂) / N); both sums are over all workers.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        count: float,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, weight, mean, variance)
+        ctx.count, ctx.eps = count, eps
+        return nn.functional.batch_norm(inputs, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight, mean, variance = ctx.saved_tensors
+        gradient = gradients[0].to(mean.dtype)
+        normalised = nn.functional.batch_norm(inputs.to(mean.dtype), mean, variance, training=False, eps=ctx.eps)
+        dimensions = _all_but_channels(gradient)
+        shard = torch.stack([gradient.sum(dimensions), (gradient * normalised).sum(dimensions)])  # (2, C)
+        total = shard.clone()
+        dist.all_reduce(total)
+        scale = (variance + ctx.eps).rsqrt() * (1.0 if weight is None else weight)
+        shift, slope, scale = (numbers.view(-1, *[1] * (inputs.dim() - 2)) for numbers in (*(total / ctx.count), scale))
+        of_inputs = scale * (gradient - shift - normalised * slope)
+        of_bias, of_weight = (None, None) if weight is None else shard
+        return of_inputs.to(inputs.dtype), of_weight, of_bias, None, None, None, None
