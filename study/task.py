@@ -17,6 +17,9 @@ from study.trial import Direction, EpochResult, Split, TrialContext
 SPLITS: tuple[Split, ...] = ("train", "train+val")
 """The splits students train on: "train" in the search, "train+val" in confirm unless `confirm_on` is "train"."""
 
+PARAMETERS = "student/parameters"
+"""The metric that holds the number of parameters of a trial's student, which a search may decide."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from study.identity import derive_seed
+from study.task import PARAMETERS
 from study.trial import EpochResult, Split, TrialContext
 from trainables import sample_panels as exhibits
 from trainables.losses.state import LossState, make_loss_state
-from trainables.task import PARAMETERS, Batch, DistillationLoss, Examples, Outputs, count_parameters, index_device
+from trainables.task import Batch, DistillationLoss, Examples, Outputs, count_parameters, index_device
 from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, ProcessGroup, join_group
 from trainables.training.nets import build_seeded, to_device

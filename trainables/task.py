@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from study.task import Metric
+from study.task import PARAMETERS, Metric
 from trainables.training.schedules import FloatOrSchedule, Progress
 
 
@@ -191,9 +191,6 @@ def count_parameters(net: nn.Module) -> int:
     """Return the number of parameters of a net."""
     return sum(parameter.numel() for parameter in net.parameters())
 
-
-PARAMETERS = "student/parameters"
-"""The metric that holds the number of parameters of a trial's student, which a search may decide."""
 
 LOSS_METRICS = (
     Metric("loss", "min"),

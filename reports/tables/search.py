@@ -16,14 +16,12 @@ from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
+from study.task import PARAMETERS
 
 TOP_TRIALS = 10
 """Rows of the table of best trials; trials/ has all of them."""
 STATE_WORDS = {"PRUNED": "stopped"}
 """States renamed for readers, to whom "pruned" would suggest pruned logits."""
-
-PARAMETERS = "student/parameters"
-"""The column of trials/ with the number of parameters of a trial's student."""
 
 MAX_COLUMNS = 8
 """Most searched settings with a column each; beyond it, as in spaces with conditional groups, they share one column."""
