@@ -95,7 +95,10 @@ The same command again continues where the last run ended, whatever ended it.
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be trained, and train nothing.")
 def main(**values: Any) -> None:
-    """Train and compare what the space file SPACE defines."""
+    """Train and compare what the space file SPACE defines.
+
+    SPACE is a path, or the name of a study that comes with kdstudy, such as lp_cifar.
+    """
     options = RunOptions(**values)
     interrupt_on_end_signals()
     # imported late: --help need not wait for all that runs a study

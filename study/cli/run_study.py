@@ -21,7 +21,7 @@ from study.errors import InputError
 from study.preflight import DriverOptions, check_driver_options, check_inputs, check_pickling, read_earlier_run
 from study.records.lock import find_unused_name
 from study.records.segments import RecordsError
-from study.space_file import Space
+from study.space_file import Space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
@@ -33,6 +33,7 @@ from study.study import Study
 def run_and_exit(options: RunOptions) -> NoReturn:
     """Run the study, here or on a cluster as a job, and exit with the code that study/cli/run.py lists."""
     try:
+        options = dataclasses.replace(options, space=resolve_space(options.space))
         if options.address is not None:
             addresses.check_address(options.address)
         sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options))
