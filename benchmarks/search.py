@@ -56,7 +56,7 @@ def run_search(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
         coordinator.writer.flush_seconds = math.inf  # no resume, so no need to write rows
         spent = 0
         while spent < most_epochs and (run := coordinator.next_trial()) is not None and run.trial.phase == "search":
-            for row in study.task.train(_make_context(study, run, Path(folder))):
+            for row in study.task.train(make_context(study, run, Path(folder))):
                 spent += 1
                 if coordinator.report(run.trial.id, row, ""):
                     break
@@ -64,7 +64,7 @@ def run_search(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
                 yield spent, run.metrics[study.metric]
 
 
-def _make_context(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
+def make_context(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
     configuration = study.find_cell(trial.cell).configure(trial.params)
     return TrialContext(

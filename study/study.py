@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from study.errors import InputError
-from study.identity import LIMIT, derive_seed, describe
+from study.identity import IF_SET, LIMIT, derive_seed, describe
 from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
 from study.space.configuration import Configuration
@@ -165,6 +165,10 @@ class Study:
     sampler: Sampler = field(default_factory=Tpe)
     stopping: SuccessiveHalving | Never = field(default_factory=SuccessiveHalving)
     warm_start: WarmStart | None = None
+    reproducible_search: int | None = field(default=None, metadata=IF_SET)
+    """k: trial n of a cell's search waits for the end of the trials 0 … n − k, is proposed from them alone, and is
+    compared with them alone by the stopping rule. No choice then depends on which trial reports first, and at most k
+    trials of a cell are searched at once. By default a trial is proposed from whatever has ended."""
     workers_per_trial: int = 1
     """Number of processes that train a trial together; each has its shard of every batch, one CPU and one GPU."""
     confirm_on: Literal["train+val", "train"] = "train+val"

@@ -81,6 +81,12 @@ def _check_types(study: Study) -> None:
         if not isinstance(getattr(study, name), allowed):
             known = ", ".join(f"{kind.__name__}(…)" for kind in allowed)
             raise InputError(f"{name} is {getattr(study, name)!r}; allowed are {known}")
+    for name, absent in (("workers_per_trial", ()), ("reproducible_search", (None,))):
+        count = getattr(study, name)
+        if count not in absent and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+            raise InputError(
+                f"{name} is {count!r}; allowed is a whole number, at least 1{', or None' if absent else ''}"
+            )
     if not isinstance(study.seed, int):
         raise InputError(f"seed is {study.seed!r}; allowed is a whole number")
     for text in (study.question, *study.assumptions):
@@ -241,8 +247,6 @@ def _check_search(study: Study, cell: Cell) -> None:
 
 def _check_workers(study: Study) -> None:
     workers = study.workers_per_trial
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise InputError(f"workers_per_trial is {workers!r}; allowed is a whole number, at least 1")
     if workers == 1:
         return
     for arm in study.arms:

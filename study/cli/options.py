@@ -45,6 +45,7 @@ class RunOptions:
     teacher: str | None = None
     teacher_store: str = "on"
     precision: str | None = None
+    reproducible_search: int | None = None
     address: str | None = None
     fresh: bool = False
     retry_failed: bool = False
@@ -105,6 +106,8 @@ def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study
     study = with_caps(study, options.wall_hours, options.gpu_hours)
     if options.workers_per_trial is not None:
         study = dataclasses.replace(study, workers_per_trial=options.workers_per_trial)
+    if options.reproducible_search is not None:
+        study = dataclasses.replace(study, reproducible_search=options.reproducible_search)
     if options.precision is not None:
         study = with_precision(study, options.precision)
     if options.teacher is not None:

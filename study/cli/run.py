@@ -74,6 +74,13 @@ The same command again continues where the last run ended, whatever ended it.
     help="Of the students' training, instead of the space file's; another one leaves a paper's protocol.",
 )
 @click.option(
+    "--reproducible-search",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="At most K search trials of a cell at once, and no choice that depends on which trial reports first: the same "
+    "command gives the same table on a busy machine and an idle one.",
+)
+@click.option(
     "--address",
     help="A running Ray cluster: 'auto' on one of its nodes, HOST:PORT of its head within its network, or "
     "http://HOST:PORT of its dashboard from outside; this machine by default.",

@@ -58,17 +58,22 @@ class CellProgress:
         self._failed_at_once = 0
         self._next_number = 0
         """No search trial with a lower number is left to start."""
+        self._ended_below = 0
+        """All search trials with a lower number have ended."""
         self._first_judged: dict[int, int] = {}
         self._rungs = Rungs(
             study.stopping,
             study.direction,
             study.budget.epochs,
             derive_seed(study.seed, "stopping", cell.name),
+            study.reproducible_search,
         )
         if cell.is_searched:
             seeds = [derive_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
             directions, first = [*study.objective_directions.values()], merge_first_points(cell.first_points, warm)
-            self._search = CellSearcher(cell.name, cell.space, study.sampler, directions, seeds, journal, first)
+            self._search = CellSearcher(
+                cell.name, cell.space, study.sampler, directions, seeds, journal, first, study.reproducible_search
+            )
 
     # -- trials of either phase ------------------------------------------------------------------------------------
 
@@ -121,11 +126,24 @@ class CellProgress:
     def search_done(self) -> bool:
         return len(self.searched) == self.trials
 
-    def propose(self) -> tuple[int, Mapping[str, Value]]:
-        """Return number and parameters of the next search trial."""
+    @property
+    def can_propose(self) -> bool:
+        """True if a search trial can start now; in a reproducible search, once those it is proposed from have ended."""
+        if not self.proposals_left:
+            return False
+        lag = self._study.reproducible_search
+        while self._ended_below in self.searched:
+            self._ended_below += 1
+        return lag is None or self._find_next_number() - lag < self._ended_below
+
+    def _find_next_number(self) -> int:
         while self._next_number in self.params:
             self._next_number += 1
-        number = self._next_number
+        return self._next_number
+
+    def propose(self) -> tuple[int, Mapping[str, Value]]:
+        """Return number and parameters of the next search trial."""
+        number = self._find_next_number()
         self.params[number] = self._search.ask(number)
         return number, self.params[number]
 

@@ -164,7 +164,7 @@ class Coordinator:
 
     def _next_search(self) -> Trial | None:
         """Return the next search trial, of the cell with most of them left: its confirm trials wait for its search."""
-        while open_cells := [cell for cell in self.cells.values() if cell.proposals_left and self._is_ready(cell)]:
+        while open_cells := [cell for cell in self.cells.values() if cell.can_propose and self._is_ready(cell)]:
             progress = max(open_cells, key=lambda cell: cell.proposals_left)
             number, params = progress.propose()
             try:

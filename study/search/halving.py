@@ -11,6 +11,7 @@ alone, and a rule that stopped some of them would choose the later values blind.
 from __future__ import annotations
 
 import bisect
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,19 +62,31 @@ class SuccessiveHalving:
 
 
 class Rungs:
-    """The values that one cell's trials reported at each rung."""
+    """The values that one cell's trials reported at each rung.
 
-    def __init__(self, rule: SuccessiveHalving | Never, direction: Direction, epochs: int, seed: int):
-        self._rule, self._direction, self._epochs, self._seed = rule, direction, epochs, seed
-        self._values: dict[int, list[float]] = {}
-        """Reported values by rung, in ascending order."""
+    Trial n is compared with all that reported before it; with a `lag`, with those of the trials 0 … n − lag.
+    """
+
+    def __init__(
+        self,
+        rule: SuccessiveHalving | Never,
+        direction: Direction,
+        epochs: int,
+        seed: int,
+        lag: int | None = None,
+    ):
+        self._rule, self._direction, self._epochs, self._seed, self._lag = rule, direction, epochs, seed, lag
+        self._values: dict[int, list[tuple[float, int]]] = {}
+        """Reported values by rung, in ascending order, each with its trial's number."""
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
         """Record a trial's value; return the reason to stop the trial if the epoch is a rung it fails, else None."""
         if epoch not in self._rule.list_rungs(self._draw_bracket(number), self._epochs):
             return None
-        values = self._values.setdefault(epoch, [])
-        bisect.insort(values, value)
+        reported = self._values.setdefault(epoch, [])
+        bisect.insort(reported, (value, number))
+        last = math.inf if self._lag is None else number - self._lag
+        values = [value for value, other in reported if other <= last or other == number]
         place = max(1, len(values) // self._reduction)
         cutoff = values[-place] if self._direction == "max" else values[place - 1]
         passed = value >= cutoff if self._direction == "max" else value <= cutoff

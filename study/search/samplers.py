@@ -49,10 +49,12 @@ class Tpe:
         if self.group and not self.multivariate:
             raise InputError("Tpe: group is True and multivariate False; allowed is group only with multivariate")
 
-    def build(self, seed: int) -> BaseSampler:
+    def build(self, seed: int, ended: int | None = None) -> BaseSampler:
+        """Return Optuna's sampler for one proposal; with `ended`, from the first `ended` trials and no other's end."""
         from study.search.tpe import BoundedTpe
 
         return BoundedTpe(
+            ended=ended,
             n_startup_trials=self.startup_trials,
             n_ei_candidates=self.candidates,
             seed=seed,

@@ -35,7 +35,8 @@ class CellSearcher:
     """The search of one cell. Trials are identified by their number, which Optuna's equals unless rows were lost.
 
     `directions` are those of the selection metric and of further objectives, `seeds` one per trial, `first` the points
-    to try first. With several objectives no intermediate values are reported, since Optuna accepts none.
+    to try first. With several objectives no intermediate values are reported, since Optuna accepts none. With a `lag`,
+    trial n is proposed from the results of the trials 0 … n − lag alone, all of which must have ended.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class CellSearcher:
         seeds: Sequence[int],
         storage: optuna.storages.BaseStorage,
         first: Sequence[Params] = (),
+        lag: int | None = None,
     ):
+        self._lag = lag
         self._space, self._sampler, self._directions, self._seeds = space, sampler, directions, seeds
         self._start = first[0] if first else None
         self._listed: list[Params] = [*first, *list_points_in_advance(sampler, space, first, len(seeds), seeds[0])]
@@ -107,20 +110,25 @@ class CellSearcher:
         if number < len(self._listed):
             return self._listed[number]
         if isinstance(self._sampler, CmaEs):
-            finished = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+            seen = self._study.get_trials(deepcopy=False)[: self._count_ended(number)]
+            finished = [trial for trial in seen if trial.state.is_finished()]
             domains, direction = select_numeric_domains(self._space), self._directions[0]
             return propose_by_cma(self._sampler, domains, finished, direction, self._start, self._seed(number))
         return None
 
     def _open_trial(self, number: int, params: Params | None) -> dict[str, Value]:
-        sampler = self._sampler if isinstance(self._sampler, Tpe | Random) else Random()
-        self._study.sampler = sampler.build(self._seed(number))
+        seed, tpe = self._seed(number), self._sampler if isinstance(self._sampler, Tpe) else None
+        self._study.sampler = tpe.build(seed, self._count_ended(number)) if tpe else Random().build(seed)
         if params is not None:
             self._study.enqueue_trial(dict(params))
         trial = self._study.ask()
         visit_domains(self._space, lambda name, domain: _suggest(trial, name, domain))
         self._open[number] = trial
         return dict(trial.params)
+
+    def _count_ended(self, number: int) -> int | None:
+        """Return how many first trials the proposal of trial `number` is made from; None for all that have ended."""
+        return None if self._lag is None else max(0, number - self._lag + 1)
 
     def _seed(self, number: int) -> int:
         return self._seeds[number] % 2**32

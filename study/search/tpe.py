@@ -6,6 +6,7 @@ of them, and its model of all others is a density, for which some hundred of the
 
 from __future__ import annotations
 
+import copy
 import heapq
 from collections.abc import Container
 from typing import Any, cast
@@ -15,6 +16,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
+from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
 LOOK_BACK = 500
@@ -27,10 +29,15 @@ BEST = 25
 class BoundedTpe(TPESampler):
     """TPE that sees the last `LOOK_BACK` trials of a search and the best ones before them.
 
-    Up to `LOOK_BACK` trials its proposals are those of Optuna's TPE. An instance is for one proposal.
+    Up to `LOOK_BACK` trials its proposals are those of Optuna's TPE. With `ended`, only the first `ended` trials count
+    as ended, and all others as running. An instance is for one proposal.
     """
 
     _view: Study | None = None
+
+    def __init__(self, *, ended: int | None = None, **settings: Any):
+        super().__init__(**settings)
+        self._ended = ended
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return super().infer_relative_search_space(self._bound(study), trial)
@@ -46,16 +53,16 @@ class BoundedTpe(TPESampler):
         return super().sample_independent(self._bound(study), trial, param_name, param_distribution)
 
     def _bound(self, study: Study) -> Study:
-        self._view = self._view or cast(Study, _BoundedStudy(study))
+        self._view = self._view or cast(Study, _BoundedStudy(study, self._ended))
         return self._view
 
 
 class _BoundedStudy:
     """A study whose trials are those that TPE may see; all else is the study's own."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: Study, ended: int | None):
         self._study = study
-        self._trials = select_visible_trials(study)
+        self._trials = select_visible_trials(study, ended)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -67,15 +74,29 @@ class _BoundedStudy:
         return [trial for trial in self._trials if states is None or trial.state in states]
 
 
-def select_visible_trials(study: Study) -> list[FrozenTrial]:
-    """Return the best `BEST` trials before the last `LOOK_BACK`, then those; of several objectives the old front."""
+def select_visible_trials(study: Study, ended: int | None = None) -> list[FrozenTrial]:
+    """Return the best `BEST` trials before the last `LOOK_BACK`, then those; of several objectives the old front.
+
+    With `ended`, all trials from that number on are running.
+    """
     trials = study.get_trials(deepcopy=False)
+    if ended is not None:
+        trials = trials[:ended] + [_as_running(trial) for trial in trials[ended:]]
     if len(trials) <= LOOK_BACK:
         return trials
     older, recent = trials[:-LOOK_BACK], trials[-LOOK_BACK:]
     if len(study.directions) > 1:
-        return [trial for trial in study.best_trials if trial.number < recent[0].number] + recent
+        front = _get_pareto_front_trials_by_trials(trials, study.directions)
+        return [trial for trial in front if trial.number < recent[0].number] + recent
     return _OLD_BEST.setdefault(study, _OldBest()).update(older, study.direction) + recent
+
+
+def _as_running(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as TPE sees it until it ends, whether or not it has."""
+    running = copy.copy(trial)
+    running.state = TrialState.RUNNING
+    running.system_attrs = {}  # TPE's draft of its parameters, which a resumed study does not have
+    return running
 
 
 class _OldBest:
