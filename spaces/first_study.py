@@ -8,7 +8,7 @@ need no download.
 """
 
 from study import Arm, Budget, Study, log_uniform
-from trainables import DKD, KD, Adam, Classification, Cosine, Digits, NoDistillation, Recipe, ResNet, Teacher
+from trainables import DKD, KD, Classification, Cosine, Digits, NoDistillation, Recipe, ResNet, Teacher
 
 study = Study(
     # The name of its folder below runs/, and of its report.
@@ -19,9 +19,9 @@ study = Study(
         data=Digits(train=400),
         # The teacher is trained once and kept. One of your own: kdstudy run … --teacher weights.pth, for a net such as
         # Torchvision("resnet50"), or Net(function) for any function that returns an nn.Module.
-        teacher=Teacher(ResNet(14), Recipe(32, Cosine(2e-3), Adam()), epochs=10),
+        teacher=Teacher(ResNet(14), Recipe(32, Cosine(0.05)), epochs=20),
         # Students train with this batch size, rate and optimizer; each may be searched, like the temperature below.
-        recipe=Recipe(32, Cosine(5e-3), Adam()),
+        recipe=Recipe(32, Cosine(0.05)),
         # The share of training images that the search is judged by; the test split is read once, at the end.
         validation=0.2,
     ),
@@ -36,5 +36,5 @@ study = Study(
         Arm("DKD, tuned", DKD(temperature=log_uniform(1.0, 8.0)), versus=("KD, tuned", "no distillation")),
     ),
     # Search trials for each searched arm, epochs for each trial, and paired seeds that confirm each arm.
-    budget=Budget(trials=6, epochs=10, seeds=8),
+    budget=Budget(trials=8, epochs=15, seeds=8),
 )
