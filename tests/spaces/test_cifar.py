@@ -14,7 +14,7 @@ from reports.analysis import published
 from study.space.domains import find_domains, resolve_corners
 from study.space_file import load_space
 from study.study import Study
-from trainables.losses.dkd import DKD
+from trainables.losses.logits.dkd import DKD
 from trainables.training.schedules import Progress, value_at
 
 FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})

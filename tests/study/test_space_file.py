@@ -190,7 +190,7 @@ def example_of_a_loss() -> str:
 def test_mistake_in_an_own_loss_is_one_line(tmp_path: Path, mistake: str, message: str) -> None:
     own = """
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.kd import KD
+from trainables.losses.logits.kd import KD
 
 class Whole(LogitMse):
     def __call__(self, student, teacher, targets, progress):
