@@ -8,7 +8,7 @@ need no download.
 """
 
 from study import Arm, Budget, Study, log_uniform
-from trainables import DKD, KD, Classification, Cosine, Digits, NoDistillation, Recipe, ResNet, Teacher
+from trainables import DKD, KD, Classification, Cosine, CropFlip, Digits, NoDistillation, Recipe, ResNet, Teacher
 
 study = Study(
     # The name of its folder below runs/, and of its report.
@@ -22,6 +22,8 @@ study = Study(
         teacher=Teacher(ResNet(14), Recipe(32, Cosine(0.05)), epochs=20),
         # Students train with this batch size, rate and optimizer; each may be searched, like the temperature below.
         recipe=Recipe(32, Cosine(0.05)),
+        # The random views of an image: crops after padding; without flips, as a mirrored digit is not a digit.
+        views=CropFlip(padding=1, flip=False),
         # The share of training images that the search is judged by; the test split is read once, at the end.
         validation=0.2,
     ),
