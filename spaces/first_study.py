@@ -7,7 +7,7 @@ A study to start from: every part that you may want to change has a comment. The
 need no download.
 """
 
-from study import Arm, Budget, Study, log_uniform
+from study import Arm, Budget, Study, SuccessiveHalving, log_uniform
 from trainables import DKD, KD, Classification, Cosine, CropFlip, Digits, NoDistillation, Recipe, ResNet, Teacher
 
 study = Study(
@@ -39,4 +39,6 @@ study = Study(
     ),
     # Search trials for each searched arm, epochs for each trial, and paired seeds that confirm each arm.
     budget=Budget(trials=8, epochs=15, seeds=8),
+    # Search trials that fall behind are stopped, none before its fifth epoch.
+    stopping=SuccessiveHalving(min_epochs=5),
 )
