@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 AUTO: Literal["auto"] = "auto"
 """The value of --gpus-per-worker that measures how many trials one GPU serves best."""
 
+SECRET = ("notify",)
+"""Options that are in no recorded or printed command."""
+
 RUN_COMMAND = "python -m study.run"
 
 
@@ -51,6 +54,7 @@ class RunOptions:
     retry_failed: bool = False
     allow_code_change: bool = False
     logs: tuple[str, ...] = ()
+    notify: str | None = None
     verbose: bool = False
     quiet: bool = False
     seconds_per_epoch: float | None = None
@@ -58,9 +62,12 @@ class RunOptions:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Every option without its default, by field; the space file is not among them."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "space"}
-        return {name: value for name, value in values.items() if value != getattr(RunOptions, name)}
+        """Every option without its default, by field; neither the space file nor what is secret is among them."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("space", *SECRET) and getattr(self, field.name) != field.default
+        }
 
     def to_words(self) -> list[str]:
         """Return the command line that gives these options: the space file, then every option without its default."""

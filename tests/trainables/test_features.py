@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from study import Arm, Budget, Study, integer
-from study.cli.plan import format_plan
+from study.cli.dry_run.plan import format_plan
 from study.errors import InputError
 from study.identity import describe
 from study.space.domains import find_domains
