@@ -27,7 +27,7 @@ from study.task import Plan, Preparation
 from study.trial import Trial, TrialContext
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.arrays.face_parsing import Faces, FaceSet
-from trainables.losses.ldt import LDT
+from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet
 from trainables.tasks.face_parsing.task import FaceParsing
 from trainables.teacher import preparation as preparing

@@ -26,8 +26,8 @@ from benchmarks.reporting import describe_machine, format_result, format_spread,
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.common.row_blocks import mean_cross_entropy
-from trainables.losses.kd import kd
-from trainables.losses.ldt import LDT
+from trainables.losses.logits.kd import kd
+from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet
 from trainables.task import Batch, Outputs
 from trainables.tasks.face_parsing.metrics import ParsingScores

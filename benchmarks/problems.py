@@ -1,6 +1,6 @@
 """The search problems of search.py: the simulated task, and a small net that distils on scikit-learn's digits.
 
-The digits problem is real training with KD (trainables/losses/kd.py) and a cosine learning rate, as in the CIFAR
+The digits problem is real training with KD (trainables/losses/logits/kd.py) and a cosine learning rate, as in the CIFAR
 studies of digits; the optimiser's settings are searched too. The net has one hidden layer, so that dozens of searches
 take minutes; it draws no views and keeps no checkpoint.
 """
@@ -21,7 +21,7 @@ from study.task import Metric
 from study.trial import EpochResult, TrialContext
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.digits import Digits
-from trainables.losses.kd import KD
+from trainables.losses.logits.kd import KD
 from trainables.task import Outputs
 from trainables.tasks.simulated import ACCURACY, Extra, Simulated, SimulatedLoss, SimulatedStudent
 from trainables.training.schedules import Cosine, Progress, Staircase

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.images import Images
 from study.trial import Trial, TrialContext
-from trainables.losses.dkd import DKD
+from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher.weights import Teacher

@@ -35,7 +35,7 @@ from benchmarks.untrained import save_untrained_teacher
 from study.errors import InputError
 from study.task import Plan
 from study.trial import Phase, Trial, TrialContext
-from trainables.losses.dkd import DKD
+from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher import output_store as store

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import decode_source
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,54 @@ RENAMED = {
     "readings": "assumptions",
 }
 """New names of what space files used before version 0.2, for the hint in the error."""
+
+
+TEMPLATE = "first_study"
+"""The commented study that `kdstudy new` copies."""
+
+
+def find_builtin_spaces() -> dict[str, Path]:
+    """Return the space files that come with kdstudy, by name: spaces/ in a checkout, data files in a wheel."""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        files = list((checkout / "spaces").glob("*.py"))
+    else:
+        installed = metadata.files("kdstudy") or []
+        files = [Path(file.locate()) for file in installed if file.parent.parts[-3:] == ("share", "kdstudy", "spaces")]
+    return {file.stem: file.resolve() for file in sorted(files) if "\nstudy = " in file.read_text(encoding="utf-8")}
+
+
+def resolve_space(given: Path) -> Path:
+    """Return the space file of a path, or of the name of one that comes with kdstudy, such as lp_cifar.
+
+    Raises InputError if there is neither.
+    """
+    if given.is_file():
+        return given
+    builtin = find_builtin_spaces()
+    if found := builtin.get(str(given)):
+        return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+    others = sorted(str(other) for other in given.parent.glob("*.py")) if given.parent.is_dir() else []
+    known = f"there are: {', '.join(others)}" if others else "its folder has none"
+    raise InputError(f"no space file {given}; {known}; and by name: {', '.join(builtin)}")
+
+
+def write_new_space(file: Path) -> Path:
+    """Write the commented study that comes with kdstudy under another name; return its path.
+
+    Raises InputError for a file that exists or cannot be written.
+    """
+    path = file.with_suffix(".py") if file.suffix != ".py" else file
+    if path.exists():
+        raise InputError(f"{path} exists and is not overwritten: give another name")
+    template = find_builtin_spaces()[TEMPLATE].read_text(encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as new:
+            new.write(template.replace(f"run {TEMPLATE}", f"run {path}").replace(TEMPLATE, path.stem))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): give another place") from None
+    return path
 
 
 @dataclass(frozen=True)
@@ -49,6 +98,7 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     Raises InputError for a file that is missing, is not valid Python, raises an exception, defines no study, or has no
     such profile.
     """
+    path = resolve_space(path)
     module = _import_file(path)
     if not hasattr(module, "study"):
         raise InputError(
@@ -176,10 +226,6 @@ def _read_source(path: Path) -> str:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        others = sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        known = f"there are: {', '.join(others)}" if others else "its folder has none"
-        raise InputError(f"no space file {path}; {known}")
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # last, so that modules next to the space file hide no installed package
         sys.path.append(folder)

@@ -42,7 +42,7 @@ EXCEPTIONS = {
 
 LIBRARIES = {
     "ray": ("study/cluster/", "study/execution/"),
-    "optuna": ("study/search/", "study/engine/", "study/cli/forecast.py", "reports/figures/importance.py"),
+    "optuna": ("study/search/", "study/engine/", "study/cli/dry_run/forecast.py", "reports/figures/importance.py"),
     "torch": ("trainables/", "spaces/own_images.py"),  # a space file that writes a net
 }
 """Where each heavy library may be imported."""

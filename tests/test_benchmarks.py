@@ -14,7 +14,7 @@ import torch
 from benchmarks import field_loop
 from benchmarks.images import Images
 from benchmarks.throughput import EPOCHS, TRIALS, Round, count_distinct_views
-from trainables.losses.dkd import DKD
+from trainables.losses.logits.dkd import DKD
 from trainables.task import Outputs
 from trainables.training.schedules import Progress
 from trainables.training.views import CropFlip, normalise

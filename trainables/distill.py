@@ -119,8 +119,8 @@ def train_epoch(
     order = torch.randperm(len(train), generator=generator).to(indices)  # (N,) positions in the split
     views = task.views.draw(seed, epoch, torch.arange(len(train), device=indices))  # (N,) one view a sample
     compute_teacher_outputs = teacher.begin_epoch(views)
-    # dropout draws from the global generator: seeded every epoch, a resumed trial draws the same numbers
-    torch.manual_seed(derive_seed(seed, "epoch", epoch) + group.rank)
+    # dropout draws from the global generator: seeded every epoch, resumed trials and all workers draw the same numbers
+    torch.manual_seed(derive_seed(seed, "epoch", epoch))
     net.train()
     meters = task.meters(device, "train")
     distance_names = ["teacher_distance", *(metric.name for metric in task.further_distances)]

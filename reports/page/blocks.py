@@ -56,4 +56,22 @@ class SourceFile:
     text: str
 
 
-Block = Heading | Paragraph | Table | ReportFigure | FigureGrid | SettingsList | BulletList | SourceFile | Gallery
+@dataclass(frozen=True)
+class FoldedTable:
+    """A table below its caption, folded."""
+
+    table: Table
+
+
+Block = (
+    Heading
+    | Paragraph
+    | Table
+    | ReportFigure
+    | FigureGrid
+    | SettingsList
+    | BulletList
+    | SourceFile
+    | FoldedTable
+    | Gallery
+)

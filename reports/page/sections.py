@@ -19,7 +19,7 @@ from reports.figures.sweep import draw_sweep
 from reports.figures.timeline import draw_timeline
 from reports.format.settings import list_settings
 from reports.load import Cell, StudyRecords
-from reports.page.blocks import Block, BulletList, FigureGrid, Heading, Paragraph, SettingsList, SourceFile
+from reports.page.blocks import Block, BulletList, FigureGrid, FoldedTable, Heading, Paragraph, SettingsList, SourceFile
 from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
 from reports.tables.search import make_pareto_table, make_search_table
@@ -128,8 +128,11 @@ def show_settings(records: StudyRecords) -> Iterator[Block]:
 
 
 def show_provenance(records: StudyRecords) -> Iterator[Block]:
-    """Commands, versions and machines that the numbers come from."""
-    yield from provenance.make_tables(records)
+    """Commands, versions and machines that the numbers come from, and how to cite them."""
+    first, *others = provenance.make_tables(records)
+    yield first
+    yield from map(FoldedTable, others)
+    yield SourceFile("Cite this study", provenance.make_citation(records))
 
 
 def show_space_file(records: StudyRecords) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""The table of provenance: command, commit, seeds, and the fingerprints and versions of everything used."""
+"""The tables of provenance: command, commit and seeds, then teacher, data, machine and versions of everything used."""
 
 from __future__ import annotations
 
@@ -10,10 +10,39 @@ from reports.load import StudyRecords
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
-    """Return the table of provenance; facts that study.json lacks have no row."""
+    """Return a table for each group of facts; facts that study.json lacks have no row, groups without any no table."""
+    groups = {"Run": _describe_run(records), "Teacher": _flatten(records.section("teacher"))}
+    for name, entry in records.section("inputs").items():
+        title = str(name).capitalize()
+        groups[title] = groups.get(title, {}) | _flatten(entry)
+    groups["Machine"] = _flatten(records.section("provenance", "machine"))
+    groups["Versions"] = _flatten(records.section("provenance", "versions"))
+    tables = []
+    for title, facts in groups.items():
+        rows = tuple((name, _format(value)) for name, value in facts.items() if value not in (None, "", [], {}))
+        tables.append(Table(f"provenance-{title.lower()}", title, ("what", "value"), "ll", rows))
+    return [table for table in tables if table.rows]
+
+
+def make_citation(records: StudyRecords) -> str:
+    """Return a BibTeX entry of the study, which names the version that ran it and the digest of its data."""
+    provenance, name = records.section("provenance"), str(records.study.get("name"))
+    written = str(provenance.get("updated") or "")
+    facts = {
+        "kdstudy": records.section("provenance", "versions").get("kdstudy"),
+        "commit": str(provenance.get("commit") or "")[:12],
+        "data": records.section("inputs", "data").get("fingerprint"),
+    }
+    note = ", ".join(f"{what} {value}" for what, value in facts.items() if value)
+    fields = {"title": str(records.study.get("question") or name), "year": written[:4], "note": note}
+    lines = [f"  {field} = {{{value}}}," for field, value in fields.items() if value]
+    return "\n".join([f"@misc{{{name},", *lines, "}"])
+
+
+def _describe_run(records: StudyRecords) -> dict[str, Any]:
     provenance, space = records.section("provenance"), records.section("space")
     commit = provenance.get("commit")
-    facts: dict[str, Any] = {
+    return {
         "command": provenance.get("command"),
         "commit": f"{commit}, with uncommitted changes" if commit and provenance.get("dirty") else commit,
         "started": provenance.get("created"),
@@ -24,21 +53,13 @@ def make_tables(records: StudyRecords) -> list[Table]:
         "confirm seeds": ", ".join(str(seed) for seed in sorted(set(records.confirmed["seed"]))),
         "record schema": records.study.get("schema"),
     }
-    facts |= _flatten(records.section("teacher"), "teacher") | _flatten(
-        records.section("provenance", "machine"), "machine"
-    )
-    for name, entry in records.section("inputs").items():
-        facts |= _flatten(entry, name)
-    facts |= _flatten(records.section("provenance", "versions"), "version of")
-    rows = tuple((name, _format(value)) for name, value in facts.items() if value not in (None, "", [], {}))
-    return [Table("provenance", "Provenance", ("what", "value"), "ll", rows)]
 
 
-def _flatten(value: Any, name: str) -> dict[str, Any]:
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:
     """Return the leaves of a nested object by their path, its keys joined by spaces."""
     if not isinstance(value, dict):
         return {name: value}
-    return {path: leaf for key, item in value.items() for path, leaf in _flatten(item, f"{name} {key}").items()}
+    return {path: leaf for key, item in value.items() for path, leaf in _flatten(item, f"{name} {key}".strip()).items()}
 
 
 def _format(value: Any) -> str:

@@ -42,6 +42,11 @@ def format_comparisons(folder: Path, width: int = 110) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def summarize(folder: Path) -> str:
+    """Return the study's answer in a sentence for each student."""
+    return " ".join(summary.summarize_comparisons(compare_arms(load_study(folder))))
+
+
 def _narrow(table: Table) -> Table:
     """Return a comparison table without intervals of differences and seeds needed, which the summary gives."""
     kept = [index for index, title in enumerate(table.columns) if title != "seeds needed"]

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 something failed, 2 bad input, 3 stopped by a cap or on re
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from dataclasses import asdict
@@ -38,6 +39,7 @@ Examples:
   python -m study show lp_cifar --watch          one study while it runs
   python -m study stop lp_cifar                  interrupt it, from any shell
   python -m study resume lp_cifar                continue it
+  python -m study new my_study                   write a commented space file to start from
 """
 """A \\b alone on its line keeps click from filling the paragraph."""
 
@@ -80,11 +82,46 @@ def answer_from_cluster(address: str, study: str = "", watch: bool = False) -> N
 
 
 @click.group(cls=EnduringGroup, epilog=EXAMPLES, context_settings=HELP)
+@click.version_option(package_name="kdstudy", prog_name="kdstudy", message="%(prog)s %(version)s")
 def main() -> None:
     """Run studies, follow their progress, stop and continue them."""
 
 
 main.add_command(run.main, "run")
+
+REPORTING = {
+    "report": ("reports.build", "Write the report of studies, also of unfinished ones."),
+    "compare": ("reports.compare", "Show several studies next to each other on one page."),
+    "export": ("reports.export", "Write trained students as safetensors and ONNX, with a model card."),
+}
+"""Commands whose modules are imported only when they run: plotly and ONNX take seconds to import."""
+
+
+def add_reporting_command(name: str, module: str, summary: str) -> None:
+    """Add a command that hands all its arguments, --help included, to the command `main` of a module."""
+
+    @main.command(name, help=summary, add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def forward(arguments: tuple[str, ...]) -> None:
+        importlib.import_module(module).main.main(list(arguments), prog_name=f"kdstudy {name}")
+
+
+for name, (module, summary) in REPORTING.items():
+    add_reporting_command(name, module, summary)
+
+
+@main.command(context_settings=HELP, epilog=format_examples("new my_study", "new spaces/my_study.py"))
+@click.argument("file", type=click.Path(path_type=Path))
+def new(file: Path) -> None:
+    """Write a commented space file to start from.
+
+    FILE gets the suffix .py if it has none, and the study its name. An existing file is never overwritten.
+    """
+    from study.space_file import write_new_space
+
+    with exit_on_errors():
+        path = write_new_space(file)
+    click.echo(f"wrote {path}; run it with: kdstudy run {path}")
 
 
 @main.command(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 AUTO: Literal["auto"] = "auto"
 """The value of --gpus-per-worker that measures how many trials one GPU serves best."""
 
+SECRET = ("notify",)
+"""Options that are in no recorded or printed command."""
+
 RUN_COMMAND = "python -m study.run"
 
 
@@ -51,6 +54,7 @@ class RunOptions:
     retry_failed: bool = False
     allow_code_change: bool = False
     logs: tuple[str, ...] = ()
+    notify: str | None = None
     verbose: bool = False
     quiet: bool = False
     seconds_per_epoch: float | None = None
@@ -61,7 +65,7 @@ class RunOptions:
         given = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "space" and getattr(self, field.name) != field.default
+            if field.name not in ("space", *SECRET) and getattr(self, field.name) != field.default
         }
         return [str(self.space), *format_words(given)]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from study.cli.notify import VARIABLE
 from study.cli.options import RunOptions, gpus_per_worker_option
 from study.cli.streams import EnduringCommand
 from study.cluster.this_machine import interrupt_on_end_signals
@@ -93,6 +94,12 @@ The same command again continues where the last run ended, whatever ended it.
     help="Continue although code changed since the last run; no comparison of old with new trials is judged.",
 )
 @click.option("--log", "logs", multiple=True, type=click.Choice(TRACKERS), help="Also log epochs there; repeatable.")
+@click.option(
+    "--notify",
+    metavar="URL",
+    envvar=VARIABLE,
+    help=f"Webhook that gets a message when the run ends; better given as {VARIABLE}, since it is a secret.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each trial that ends.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the table and errors.")
 @click.option(
@@ -102,7 +109,10 @@ The same command again continues where the last run ended, whatever ended it.
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be trained, and train nothing.")
 def main(**values: Any) -> None:
-    """Train and compare what the space file SPACE defines."""
+    """Train and compare what the space file SPACE defines.
+
+    SPACE is a path, or the name of a study that comes with kdstudy, such as lp_cifar.
+    """
     options = RunOptions(**values)
     interrupt_on_end_signals()
     # imported late: --help need not wait for all that runs a study

@@ -13,15 +13,16 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from study.cli.dry_run.plan import format_estimate, format_plan
+from study.cli.notify import VARIABLE, check_url, notify_of_end
 from study.cli.options import AUTO, RunOptions, load_study
-from study.cli.plan import format_estimate, format_plan
 from study.cluster import addresses, jobs
 from study.driver import Outcome, drive
 from study.errors import InputError
 from study.preflight import DriverOptions, check_driver_options, check_inputs, check_pickling, read_earlier_run
 from study.records.lock import find_unused_name
 from study.records.segments import RecordsError
-from study.space_file import Space
+from study.space_file import Space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
@@ -33,6 +34,8 @@ from study.study import Study
 def run_and_exit(options: RunOptions) -> NoReturn:
     """Run the study, here or on a cluster as a job, and exit with the code that study/cli/run.py lists."""
     try:
+        options = dataclasses.replace(options, space=resolve_space(options.space))
+        check_url(options.notify)
         if options.address is not None:
             addresses.check_address(options.address)
         sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options))
@@ -53,8 +56,9 @@ def _submit(options: RunOptions) -> int:
     name = _check_locally(options)
     words = dataclasses.replace(options, address=None).to_words()[1:]
     study = "" if options.fresh else name
+    variables = {VARIABLE: options.notify} if options.notify else {}
     return jobs.submit_study(
-        str(options.address), options.space, words, options.storage_path, study, trains=not options.dry_run
+        str(options.address), options.space, words, options.storage_path, study, not options.dry_run, variables
     )
 
 
@@ -97,7 +101,9 @@ def _run(options: RunOptions) -> int:
             _print(Console(highlight=False), "\n".join(lines))
             return 0
         check_driver_options(driver_options, study)
-        return _train_and_report(options, space, study, inputs, driver_options)
+        with notify_of_end(options.notify, study.name) as ending:
+            ending.exit_code, ending.detail = _train_and_report(options, space, study, inputs, driver_options)
+        return ending.exit_code
     except KeyboardInterrupt:  # here, for the command with the study's new name
         _exit_interrupted(options)
 
@@ -149,10 +155,10 @@ def _resolve_options(
 
 def _train_and_report(
     options: RunOptions, space: Space, study: Study, inputs: dict[str, Any], driver_options: DriverOptions
-) -> int:
-    """Run the driver, write the report, and return the exit code."""
+) -> tuple[int, str]:
+    """Run the driver, write the report; return the exit code and the answer in a sentence or two."""
     from reports.build import build
-    from reports.tables.terminal import format_comparisons
+    from reports.tables.terminal import format_comparisons, summarize
 
     folder, console = driver_options.storage / study.name, Console(highlight=False)
     progress = Console(highlight=False, quiet=options.quiet)
@@ -168,7 +174,7 @@ def _train_and_report(
         width = min(console.width, 110) if console.is_terminal else 110
         _print(console, format_comparisons(folder, width))
     _print(console, f"report: {display_path(folder)}/{page.name}")
-    return _report_outcome(outcome, options)
+    return _report_outcome(outcome, options), summarize(folder) if options.notify else ""
 
 
 def _report_outcome(outcome: Outcome, options: RunOptions) -> int:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,26 @@ DETACHED_EXIT_CODE = 130
 MAX_MESSAGE_CHARACTERS = 400
 
 
-def submit_study(address: str, space: Path, words: Sequence[str], storage: str, study: str, trains: bool = True) -> int:
+def submit_study(
+    address: str,
+    space: Path,
+    words: Sequence[str],
+    storage: str,
+    study: str,
+    trains: bool = True,
+    variables: Mapping[str, str] | None = None,
+) -> int:
     """Run a study on the head as a job and print its output; return its exit code.
 
     Returns DETACHED_EXIT_CODE if the job runs on unattended after Ctrl-C or a lost connection. `study` is its name, if
-    known; `trains` is false for a job that only answers, such as --dry-run.
+    known; `trains` is false for a job that only answers, such as --dry-run; `variables` are set in its environment.
     Raises InputError if the cluster takes no job.
     """
     client = _connect(address)
     job = f"{study or space.stem}-{uuid.uuid4().hex[:8]}"
     metadata = {"kdstudy_study": study, "kdstudy_storage": storage} if trains else {}
     try:
-        carried = _submit(client, job, space, words, metadata)
+        carried = _submit(client, job, space, words, metadata, variables)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"the cluster at {address} took no job: {_join_lines(error)}") from None
     click.echo(f"{carried} sent to {address} as job {job}; package, data and variables there are its own", err=True)
@@ -131,7 +139,14 @@ def _connect(address: str) -> Any:
     return JobSubmissionClient(address)
 
 
-def _submit(client: Any, job: str, space: Path, words: Sequence[str], metadata: dict[str, str]) -> str:
+def _submit(
+    client: Any,
+    job: str,
+    space: Path,
+    words: Sequence[str],
+    metadata: dict[str, str],
+    variables: Mapping[str, str] | None,
+) -> str:
     """Submit the study; return the names of the files that go with it."""
     carried = [space, *_find_imported_modules(space)]
     # relative paths start where `ray attach` leads, the home folder, and not in the job's own, which is deleted with it
@@ -146,7 +161,7 @@ def _submit(client: Any, job: str, space: Path, words: Sequence[str], metadata: 
         client.submit_job(
             entrypoint=f"{run} {shlex.join([*words, '--address', 'auto'])}",
             submission_id=job,
-            runtime_env={"working_dir": folder},
+            runtime_env={"working_dir": folder, "env_vars": dict(variables or {})},
             metadata=metadata,
         )
     return ", ".join(path.name for path in carried)

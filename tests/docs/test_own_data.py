@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from study import Budget
-from study.cli.plan import format_plan
+from study.cli.dry_run.plan import format_plan
 from study.preflight import check_inputs
 from study.space_file import load_space
 from study.study import Study

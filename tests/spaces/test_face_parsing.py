@@ -6,8 +6,8 @@ from pathlib import Path
 
 from reports.analysis import published
 from study.space_file import load_space
-from trainables.losses.ldt import LDT
-from trainables.losses.pixel_kd import PixelKD
+from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_kd import PixelKD
 
 SPACE = Path(__file__).parents[2] / "spaces" / "face_parsing.py"
 PAPER = load_space(SPACE, "paper", Path("data")).study

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from reports.analysis import published
 from study.space_file import load_space
-from trainables.losses.adversarial_features import AdversarialFeatures
-from trainables.losses.feature_matching import FeatureMatching
+from trainables.losses.features.adversarial_features import AdversarialFeatures
+from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.losses.reconstruction import Reconstruction, ReconstructionAlone
 
 SPACE = Path(__file__).parents[2] / "spaces" / "face_sr.py"

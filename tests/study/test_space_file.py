@@ -14,7 +14,15 @@ from study.cli.resume import encode_source
 from study.errors import InputError
 from study.identity import describe, find_differences
 from study.preflight import check_inputs
-from study.space_file import load_space, with_overrides, with_precision, with_teacher_file
+from study.space_file import (
+    TEMPLATE,
+    load_space,
+    resolve_space,
+    with_overrides,
+    with_precision,
+    with_teacher_file,
+    write_new_space,
+)
 from tests.study.toy import toy
 from trainables.tasks.simulated import Simulated
 
@@ -155,7 +163,7 @@ SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_every_space_file_asks_its_question_first_and_loads_with_every_profile(path: Path) -> None:
     module = load_space(path, None, None).module
-    for profile in module.study:
+    for profile in module.study if isinstance(module.study, dict) else [None]:
         study = load_space(path, profile, Path("/nowhere")).study
         assert isinstance(study, Study)
         assert study.question.endswith("?")
@@ -182,7 +190,7 @@ def example_of_a_loss() -> str:
 def test_mistake_in_an_own_loss_is_one_line(tmp_path: Path, mistake: str, message: str) -> None:
     own = """
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.kd import KD
+from trainables.losses.logits.kd import KD
 
 class Whole(LogitMse):
     def __call__(self, student, teacher, targets, progress):
@@ -242,3 +250,29 @@ def test_any_file_name_is_a_space_file(space: Path, name: str) -> None:
     other = space.with_name(name)
     other.write_text(SPACE)
     assert load_space(other, None, None).study.name == "s"
+
+
+def test_studies_that_come_with_it_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_space(Path("lp_cifar")) == SPACES[0].parent / "lp_cifar.py"
+    assert load_space(Path("lp_cifar"), None, None).study.name == "lp_cifar"
+    (tmp_path / "lp_cifar").write_text("")  # a file of one's own has precedence
+    assert resolve_space(Path("lp_cifar")) == Path("lp_cifar")
+    with pytest.raises(InputError, match=r"^no space file lp_cifr; its folder has none; and by name: .*lp_cifar"):
+        resolve_space(Path("lp_cifr"))
+
+
+def test_new_space_is_the_commented_study_under_its_own_name(tmp_path: Path) -> None:
+    path = write_new_space(tmp_path / "spaces" / "mine")
+    assert path == tmp_path / "spaces" / "mine.py"
+    study = load_space(path, None, None).study
+    assert study.name == "mine"
+    assert study.arms == load_space(Path(TEMPLATE), None, None).study.arms
+    assert TEMPLATE not in path.read_text()
+    path.write_text("mine")
+    with pytest.raises(InputError, match=r"mine\.py exists and is not overwritten: give another name$"):
+        write_new_space(path)
+    assert path.read_text() == "mine"
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written \(File exists\): give another place$"):
+        write_new_space(tmp_path / "file" / "mine")

@@ -12,7 +12,7 @@ from study import Arm, CmaEs, Grid, NetComparison, Never, WarmStart, choice, uni
 from study.errors import InputError
 from tests.study.toy import BASELINE, SEARCHED, toy
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.kd import KD
+from trainables.losses.logits.kd import KD
 from trainables.tasks.simulated import Extra, SimulatedLoss, SimulatedStudent
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from study.task import Plan
 from study.trial import EpochResult, Trial, TrialContext
 from trainables.data.digits import Digits
-from trainables.losses.dkd import DKD
+from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification import Classification
 from trainables.teacher.weights import Teacher

@@ -14,7 +14,7 @@ from study.task import TrialNote
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
 from trainables.distill import evaluate
-from trainables.losses.dkd import DKD
+from trainables.losses.logits.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import Outputs

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from study import Arm, Budget, Study, integer
-from study.cli.plan import format_plan
+from study.cli.dry_run.plan import format_plan
 from study.errors import InputError
 from study.identity import describe
 from study.space.domains import find_domains
@@ -17,8 +17,8 @@ from study.task import Plan
 from tests.trainables import small
 from trainables.export.restore import PredictionModel
 from trainables.losses.common.feature_maps import Adapter
-from trainables.losses.feature_matching import FeatureMatching
-from trainables.losses.kd import KD
+from trainables.losses.features.feature_matching import FeatureMatching
+from trainables.losses.logits.kd import KD
 from trainables.losses.none import NoDistillation
 from trainables.models.net_function import Net
 from trainables.models.resnet_cifar import ResNet

@@ -13,7 +13,7 @@ from study.preflight import check_inputs
 from study.space.domains import resolve_corners
 from study.study import Arm, Budget, Study
 from tests.trainables import small
-from trainables.losses.kd import KD
+from trainables.losses.logits.kd import KD
 from trainables.losses.none import NoDistillation
 from trainables.models.mcnn import MCNN
 from trainables.models.resnet_cifar import ResNet

@@ -1,1 +1,3 @@
-"""Distillation losses, one a file; common/ holds their shared parts, state.py the interface of losses that learn."""
+"""Distillation losses, one a file: on logits, features and pixels. common/ holds their shared parts, state.py the
+interface of losses that learn.
+"""

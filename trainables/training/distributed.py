@@ -2,8 +2,8 @@
 
 Every worker holds the complete net and draws the complete sample order, so gradients, losses and metrics equal those
 of a single worker up to rounding, with one exception: a loss that needs the batch as a whole, such as one that ranks
-samples or averages over some of their pixels, sees one shard at a time. Batch norm averages over all workers: on GPUs
-by torch.nn.SyncBatchNorm, elsewhere by training/batch_norm.py.
+samples or averages over some of their pixels, sees one shard at a time. Batch norm and dropout act as on the whole
+batch (training/sharded_layers.py; on GPUs torch.nn.SyncBatchNorm).
 
 Gradients are summed here, in the process group that Ray Train has initialised, and not by DistributedDataParallel,
 which `ray.train.torch.prepare_model` would use: it averages over workers regardless of shard sizes, waits for
@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from study.trial import TrialContext
-from trainables.training.batch_norm import synchronize_batch_norms
+from trainables.training.sharded_layers import shard_layers
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,17 @@ class BatchShard:
     """(B,) int64 positions in the split."""
     weight: float
     """Weight of this shard's mean in the mean over the batch; 0 for a copy of samples that rank 0 computes too."""
+    start: int
+    """Position of the shard's first sample in the batch."""
+    batch_size: int
+
+    @property
+    def is_split(self) -> bool:
+        """False if each worker computes the whole batch."""
+        return len(self.samples) < self.batch_size
+
+
+NO_SHARD = BatchShard(torch.empty(0, dtype=torch.int64), 1.0, 0, 0)
 
 
 @dataclass
@@ -53,7 +64,7 @@ class ProcessGroup:
 
     def shard_batch(self, samples: Tensor) -> BatchShard:
         """Return this worker's shard of a batch, (B,) int64 positions."""
-        return BatchShard(samples, 1.0)
+        return BatchShard(samples, 1.0, 0, len(samples))
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the batches that this worker evaluates, uncut: outputs equal those of a single worker."""
@@ -76,19 +87,22 @@ class ProcessGroup:
 class DistributedGroup(ProcessGroup):
     """Two or more workers, connected by torch.distributed."""
 
-    batch_is_split: bool = False
-    """False if each worker computes the whole of the current batch, whose statistics it then need not share."""
+    shard: BatchShard = NO_SHARD
+    """This worker's shard of the current batch."""
 
     def prepare_model(self, net: nn.Module) -> nn.Module:
-        on_gpu = next(net.parameters()).is_cuda
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net) if on_gpu else synchronize_batch_norms(net, self)
+        if next(net.parameters()).is_cuda:
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return shard_layers(net, self)
 
     def shard_batch(self, samples: Tensor) -> BatchShard:
-        self.batch_is_split = len(samples) >= self.world_size
-        if not self.batch_is_split:
-            return BatchShard(samples, float(self.is_main))
-        shard = samples.tensor_split(self.world_size)[self.rank]
-        return BatchShard(shard, len(shard) / len(samples))
+        if len(samples) < self.world_size:
+            self.shard = BatchShard(samples, float(self.is_main), 0, len(samples))
+            return self.shard
+        shards = samples.tensor_split(self.world_size)
+        start = sum(len(shard) for shard in shards[: self.rank])
+        self.shard = BatchShard(shards[self.rank], len(shards[self.rank]) / len(samples), start, len(samples))
+        return self.shard
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         return batches[self.rank :: self.world_size]

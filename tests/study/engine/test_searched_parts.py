@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from study import Arm, Budget, CmaEs, Configuration, Grid, Tpe, choice, integer, log_uniform, uniform
-from study.cli.plan import format_plan
+from study.cli.dry_run.plan import format_plan
 from study.engine.model_costs import list_students
 from study.errors import InputError
 from study.records.study_json import _describe_cell

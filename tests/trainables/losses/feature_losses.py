@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.common.feature_maps import Adapter
-from trainables.losses.feature_matching import FeatureMatching
+from trainables.losses.features.adversarial_features import AdversarialFeatures, PatchDiscriminator
+from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.task import Outputs
 from trainables.training.schedules import Progress
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
+from trainables.losses.logits.dkd import DKD
+from trainables.losses.logits.kd import KD
 from trainables.task import Outputs
 from trainables.training.schedules import Cosine, Progress, Staircase, value_at
 

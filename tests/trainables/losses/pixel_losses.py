@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from trainables.losses.common.per_pixel import upsample_logits
-from trainables.losses.kd import kd
-from trainables.losses.ldt import LDT
-from trainables.losses.pixel_kd import PixelKD
-from trainables.losses.pixel_kd_std import PixelKDStd
+from trainables.losses.logits.kd import kd
+from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_kd import PixelKD
+from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 from trainables.task import Outputs
 from trainables.training.schedules import Progress, Staircase, value_at
 

@@ -12,10 +12,10 @@ import torch
 from study.trial import EpochResult, TrialContext
 from tests.trainables.small import TASK, job, metrics
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
-from trainables.losses.ldt import LDT
+from trainables.losses.logits.dkd import DKD
+from trainables.losses.logits.kd import KD
 from trainables.losses.none import NoDistillation
+from trainables.losses.pixels.ldt import LDT
 from trainables.task import DistillationLoss
 from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup

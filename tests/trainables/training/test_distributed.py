@@ -62,16 +62,17 @@ def scores(ranks: ProcessGroup = SINGLE_PROCESS) -> list[dict[str, float]]:
     return [*splits, evaluate(small_crowds.TASK, counter, "test", "cpu", ranks)]
 
 
-def train_normalised(group: ProcessGroup) -> dict[str, Tensor]:
-    """The state of a float64 net with batch norms of several kinds after batches of which two have unequal shards."""
+def train_layers(group: ProcessGroup) -> dict[str, Tensor]:
+    """The state of a float64 net with batch norms and dropouts after batches of which two have unequal shards."""
 
     def build() -> nn.Module:
-        convolution = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-        plain = nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, momentum=None, affine=False), nn.Flatten())
-        untracked = nn.Sequential(nn.Linear(144, 5), nn.BatchNorm1d(5, track_running_stats=False))
+        convolution = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2))
+        plain = nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, momentum=None, affine=False), nn.Dropout2d())
+        untracked = nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.BatchNorm1d(5, track_running_stats=False))
         return nn.Sequential(convolution, plain, untracked).double()
 
     net = group.prepare_model(build_seeded(build, 5).train())
+    torch.manual_seed(7)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     generator = torch.Generator().manual_seed(6)
     for size in (7, 4, 3):
@@ -123,7 +124,7 @@ def a_worker(rank: int, storage: Path, folder: Path, address: str) -> dict[str, 
     seen["confirm"] = metrics(list(TASK.train(mine(confirm(storage, folder / "confirm")))))
     with join_group(mine(uneven(storage, folder))) as ranks:
         seen["scores"] = scores(ranks)
-        seen["normalised"] = {name: values.tolist() for name, values in train_normalised(ranks).items()}
+        seen["layers"] = {name: values.tolist() for name, values in train_layers(ranks).items()}
     try:
         list(TASK.train(mine(job(TASK, storage, folder / "nan", loss=NanInOne()))))
     except FloatingPointError as error:
@@ -163,10 +164,10 @@ def test_two_workers_resumed_go_on_as_if_never_stopped(told):
     assert seen["resumed"] == seen["whole"]
 
 
-def test_batch_norms_of_two_workers_are_those_of_one(told):
-    alone = train_normalised(SINGLE_PROCESS)
-    assert alone.keys() == told[1][0]["normalised"].keys()
-    for name, values in told[1][0]["normalised"].items():
+def test_batch_norms_and_dropouts_of_two_workers_are_those_of_one(told):
+    alone = train_layers(SINGLE_PROCESS)
+    assert alone.keys() == told[1][0]["layers"].keys()
+    for name, values in told[1][0]["layers"].items():
         torch.testing.assert_close(torch.tensor(values, dtype=alone[name].dtype), alone[name], rtol=1e-12, atol=1e-12)
 
 

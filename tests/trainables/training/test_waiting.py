@@ -13,9 +13,9 @@ from tests.trainables.tasks.face_parsing import test_task as faces
 from tests.trainables.tasks.face_sr import test_task as sr
 from tests.trainables.waits import DEVICE, WaitCounter
 from trainables.losses.density import DensityDistillation
-from trainables.losses.dkd import DKD
-from trainables.losses.ldt import LDT
-from trainables.losses.pixel_kd_std import PixelKDStd
+from trainables.losses.logits.dkd import DKD
+from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 from trainables.tasks import base
 from trainables.teacher import sources
 

@@ -1,7 +1,7 @@
 """KD, cross-entropy and std over the classes of each pixel, with gradients in closed form.
 
-Fewer passes over memory than autograd takes; up to rounding equal to `kd` (losses/kd.py) and to torch's `cross_entropy`
-and `std`.
+Fewer passes over memory than autograd takes; up to rounding equal to `kd` (losses/logits/kd.py) and to torch's
+`cross_entropy` and `std`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from study.errors import InputError
 from study.space.domains import resolve_corners, uniform
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import select_logits
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
+from trainables.losses.logits.dkd import DKD
+from trainables.losses.logits.kd import KD
 from trainables.task import Outputs
 from trainables.training.schedules import Progress, Staircase
 

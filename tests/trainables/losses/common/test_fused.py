@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from trainables.losses.common.fused import fused_cross_entropy, fused_kd, std_of_centred
-from trainables.losses.kd import kd
+from trainables.losses.logits.kd import kd
 
 
 def make_logits(seed: int = 0) -> torch.Tensor:

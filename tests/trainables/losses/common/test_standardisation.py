@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.losses.common.standardisation import standardise
-from trainables.losses.dkd import DKD
-from trainables.losses.kd import KD
+from trainables.losses.logits.dkd import DKD
+from trainables.losses.logits.kd import KD
 from trainables.task import Outputs
 from trainables.training.schedules import Progress
 

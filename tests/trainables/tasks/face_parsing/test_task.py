@@ -17,9 +17,9 @@ from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.synthetic.faces import DrawnFaces
 from trainables.losses.common.per_pixel import upsample_logits
-from trainables.losses.ldt import LDT
 from trainables.losses.none import NoDistillation
-from trainables.losses.pixel_kd import PixelKD
+from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_kd import PixelKD
 from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
 from trainables.task import Batch, Outputs
 from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores

@@ -14,9 +14,9 @@ from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_sr import SrFaces
 from trainables.data.synthetic.sr_faces import DrawnSrFaces
-from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.common.pixel import pixel_error
-from trainables.losses.feature_matching import FeatureMatching
+from trainables.losses.features.adversarial_features import AdversarialFeatures, PatchDiscriminator
+from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.losses.none import NoDistillation
 from trainables.losses.reconstruction import Reconstruction, ReconstructionAlone
 from trainables.models.sr.common import SROutput

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from study import Arm, Budget, choice, integer, uniform
-from study.cli.plan import format_plan
+from study.cli.dry_run.plan import format_plan
 from study.engine.cell import CellProgress
 from study.study import Study
 from tests.study.toy import BASELINE, open_coordinator, toy

@@ -24,8 +24,8 @@ from tests.trainables.losses.pixel_losses import (
     value_of,
 )
 from trainables.losses.common.row_blocks import BLOCK_ELEMENTS
-from trainables.losses.ldt import LDT
-from trainables.losses.pixel_kd_std import PixelKDStd
+from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 from trainables.training.schedules import Progress, Staircase, evaluate_schedules
 
 

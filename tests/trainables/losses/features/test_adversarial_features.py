@@ -20,7 +20,7 @@ from tests.trainables.losses.feature_losses import (
     outputs,
     running,
 )
-from trainables.losses.adversarial_features import PatchDiscriminator
+from trainables.losses.features.adversarial_features import PatchDiscriminator
 from trainables.task import count_parameters
 from trainables.training.schedules import Progress, Staircase
 

@@ -14,7 +14,7 @@ from tests.trainables.losses.feature_losses import (
 )
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.common.pixel import NORMS
-from trainables.losses.feature_matching import FeatureMatching
+from trainables.losses.features.feature_matching import FeatureMatching
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -9,8 +9,8 @@ from tests.trainables.losses.logit_losses import (
     logits,
     value_and_gradient,
 )
-from trainables.losses.dkd import tckd_nckd
-from trainables.losses.kd import KD, kd
+from trainables.losses.logits.dkd import tckd_nckd
+from trainables.losses.logits.kd import KD, kd
 
 
 @pytest.mark.parametrize("function", [kd, lambda *arguments: torch.cat(tckd_nckd(*arguments), dim=1)])

@@ -19,8 +19,8 @@ from tests.trainables.losses.logit_losses import (
     reference,
 )
 from trainables.losses.common.logits import select_logits
-from trainables.losses.dkd import DKD, tckd_nckd
-from trainables.losses.kd import KD, kd
+from trainables.losses.logits.dkd import DKD, tckd_nckd
+from trainables.losses.logits.kd import KD, kd
 from trainables.task import Outputs
 from trainables.training.schedules import Progress, Staircase
 

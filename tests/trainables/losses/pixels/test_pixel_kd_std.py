@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.trainables.losses.pixel_losses import of_one_size, value_of
 from trainables.losses.common.standardisation import standardise
-from trainables.losses.pixel_kd_std import PixelKDStd
+from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.losses.pixel_losses import of_one_size, std, value_and_gradient, value_of
-from trainables.losses.kd import kd
-from trainables.losses.ldt import LDT
+from trainables.losses.logits.kd import kd
+from trainables.losses.pixels.ldt import LDT
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])

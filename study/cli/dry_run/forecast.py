@@ -21,7 +21,7 @@ from typing import Any
 import optuna
 import pyarrow.parquet as pq
 
-from study.cli.epoch_times import EpochTimes, assume_epoch_seconds
+from study.cli.dry_run.epoch_times import EpochTimes, assume_epoch_seconds
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
 from study.engine.usage import HOUR, find_exhausted_cap

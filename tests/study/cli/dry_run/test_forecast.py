@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import Arm, Budget, Never, Study, SuccessiveHalving, uniform
-from study.cli.epoch_times import EpochTimes, assume_epoch_seconds, read_epoch_times
-from study.cli.forecast import Forecast, forecast_study, format_duration, format_forecast
+from study.cli.dry_run.epoch_times import EpochTimes, assume_epoch_seconds, read_epoch_times
+from study.cli.dry_run.forecast import Forecast, forecast_study, format_duration, format_forecast
 from study.identity import describe
 from study.records.rows import RunningTrial, to_trial_row
 from study.records.segments import Records

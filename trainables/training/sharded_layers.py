@@ -1,4 +1,7 @@
-"""Batch norm over the shards of all workers, on devices that torch.nn.SyncBatchNorm does not support, such as CPUs."""
+"""Layers that see one shard of a batch and do in training what they would do with the whole batch.
+
+SynchronizedBatchNorm is for devices that torch.nn.SyncBatchNorm does not support, such as CPUs.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,46 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _DropoutNd
 
 if TYPE_CHECKING:
     from trainables.training.distributed import DistributedGroup
 
 
-def synchronize_batch_norms(net: nn.Module, group: DistributedGroup) -> nn.Module:
-    """Return the net with each batch norm replaced by one over all workers, with the same parameters and buffers."""
-    if isinstance(net, _BatchNorm):
+def shard_layers(net: nn.Module, group: DistributedGroup) -> nn.Module:
+    """Return the net with its batch norms and dropouts replaced by those below; names and values of its state stay."""
+    if isinstance(net, _BatchNorm) and not isinstance(net, nn.SyncBatchNorm):
         return SynchronizedBatchNorm(net, group)
+    if isinstance(net, _DropoutNd) and not isinstance(net, AlphaDropout | FeatureAlphaDropout):
+        return ShardedDropout(net, group)
     for name, child in net.named_children():
-        setattr(net, name, synchronize_batch_norms(child, group))
+        setattr(net, name, shard_layers(child, group))
     return net
+
+
+class ShardedDropout(nn.Module):
+    """Dropout by this shard's part of the mask that a single worker draws for the whole batch.
+
+    Random numbers are those of a single worker if all workers' generators have its state. Activations that do not have
+    the shard's samples in their first dimension get a mask of their own.
+    """
+
+    def __init__(self, dropout: _DropoutNd, group: DistributedGroup):
+        super().__init__()
+        self._dropout, self._group = dropout, group
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Mask activations (B, …), or (B · H, …) such as those of H attention heads."""
+        shard = self._group.shard
+        if not (self.training and shard.is_split) or len(inputs) % len(shard.samples):
+            output: Tensor = self._dropout(inputs)
+            return output
+        rows = len(inputs) // len(shard.samples)
+        ones = inputs.new_ones(rows * shard.batch_size, *inputs.shape[1:])
+        if inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last):
+            ones = ones.contiguous(memory_format=torch.channels_last)  # masks are drawn in the order of memory
+        mask: Tensor = self._dropout(ones).narrow(0, rows * shard.start, len(inputs))
+        return inputs * mask
 
 
 class SynchronizedBatchNorm(_BatchNorm):
@@ -40,7 +71,7 @@ class SynchronizedBatchNorm(_BatchNorm):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise (B, C, …) over B, all further dimensions and all workers."""
-        if not (self.training and self._group.batch_is_split):
+        if not (self.training and self._group.shard.is_split):
             return super().forward(inputs)
         mean, variance, count = _reduce_statistics(inputs.detach(), self._group.world_size)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:

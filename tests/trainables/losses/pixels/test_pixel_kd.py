@@ -12,9 +12,9 @@ from tests.trainables.losses.pixel_losses import (
     of_one_size,
     value_of,
 )
-from trainables.losses.kd import KD, kd
-from trainables.losses.pixel_kd import PixelKD
-from trainables.losses.pixel_kd_std import PixelKDStd
+from trainables.losses.logits.kd import KD, kd
+from trainables.losses.pixels.pixel_kd import PixelKD
+from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 
 
 @pytest.mark.parametrize(

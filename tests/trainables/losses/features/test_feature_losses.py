@@ -26,9 +26,9 @@ from tests.trainables.losses.feature_losses import (
     same,
     student_channels,
 )
-from trainables.losses.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.common.feature_maps import Adapter
-from trainables.losses.feature_matching import FeatureMatching
+from trainables.losses.features.adversarial_features import AdversarialFeatures, PatchDiscriminator
+from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.losses.state import StatefulLoss, make_loss_state
 from trainables.task import Outputs
 from trainables.tasks.preflight import check_loss

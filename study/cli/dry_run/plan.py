@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from study.cli.epoch_times import assume_epoch_seconds, read_epoch_times
-from study.cli.forecast import forecast_study, format_forecast
+from study.cli.dry_run.epoch_times import assume_epoch_seconds, read_epoch_times
+from study.cli.dry_run.forecast import forecast_study, format_forecast
 from study.engine.warm_start import read_warm_start
 from study.preflight import DriverOptions, find_resources, format_preparations
 from study.records.paths import StudyPaths
