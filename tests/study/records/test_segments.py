@@ -285,7 +285,7 @@ def test_others_read_a_growing_table_at_any_moment(
     words = [sys.executable, "-c", code, str(tmp_path / "epochs"), str(done)]
     others = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     deadline, written = time.monotonic() + STRESS_SECONDS, 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or written <= 40:
         written += 1
         records.epochs.append(epoch_row("a", written, 0.1))
         records.epochs.flush()
@@ -298,7 +298,7 @@ def test_others_read_a_growing_table_at_any_moment(
         output, problem = other.communicate(timeout=60)
         assert other.returncode == 0, problem[-800:]
         assert int(output) >= 1
-    assert len(records.epochs.read_rows()) == written > 20
+    assert len(records.epochs.read_rows()) == written
 
 
 def test_new_table_is_read_by_others_before_its_first_row(records: Records, tmp_path: Path) -> None:
