@@ -180,7 +180,7 @@ def _train(
     finally:
         interrupted = isinstance(sys.exception(), KeyboardInterrupt)
         cluster.disconnect()
-        coordinator.writer.records.delete_merged(wait=not interrupted)
+        coordinator.writer.records.delete_copied(wait=not interrupted)
 
 
 @contextmanager

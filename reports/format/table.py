@@ -64,9 +64,10 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return the formatted cells, separated by commas."""
+    """Return the cells separated by commas, numbers as programs read them: -1234.5 for "−1,234.5", nothing for "–"."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.columns, *table.rows])
+    rows = [[_make_csv_cell(*pair) for pair in zip(row, table.align, strict=True)] for row in table.rows]
+    csv.writer(out, lineterminator="\n").writerows([table.columns, *rows])
     return out.getvalue()
 
 
@@ -77,11 +78,12 @@ def to_tex(table: Table) -> str:
     rows = [[GREY + c for c in row] if kind == "greyed" else row for row, kind in zip(cells, kinds, strict=True)]
     notes = [escape_latex(note) for note in table.notes]
     lines = [
-        "% needs \\usepackage{booktabs}" + (" and \\usepackage{xcolor}" if "greyed" in kinds else ""),
+        "% needs \\usepackage{adjustbox,booktabs}" + (" and \\usepackage{xcolor}" if "greyed" in kinds else ""),
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{escape_latex(table.caption)}}}",
         f"\\label{{tab:{make_file_stem(table.name)}}}",
+        "\\begin{adjustbox}{max width=\\linewidth}",
         f"\\begin{{tabular}}{{{table.align}}}",
         "\\toprule",
         _join_tex_row([escape_latex(title) for title in table.columns]),
@@ -89,6 +91,7 @@ def to_tex(table: Table) -> str:
         *map(_join_tex_row, rows),
         "\\bottomrule",
         "\\end{tabular}",
+        "\\end{adjustbox}",
         *(["\\par\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"] if notes else []),
         *(f"{note}\\par" for note in notes),
         *(["\\end{minipage}"] if notes else []),
@@ -120,6 +123,13 @@ def _hash_name(name: str) -> str:
 
 def _join_tex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
+
+
+def _make_csv_cell(text: str, letter: str) -> str:
+    if letter == "l":
+        return text
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.replace("−", "-"))  # not the comma between numbers
+    return "" if plain == "–" else plain
 
 
 def _make_tex_cell(text: str, letter: str) -> str:

@@ -19,6 +19,7 @@ from study.cluster.this_machine import (
     check_file_limit,
     check_loopback,
     check_process_limit,
+    choose_object_store,
     count_cpus,
     has_missing_shared_memory,
     has_writable_home,
@@ -81,6 +82,7 @@ def check_ray_start() -> Iterator[Finding]:
         check_file_limit()
         check_loopback()
         folder = make_ray_folder()
+        choose_object_store(folder)
         yield Finding("ok", f"Ray's files: {folder}")
     except InputError as error:
         yield Finding("fails", str(error))

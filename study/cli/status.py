@@ -20,11 +20,11 @@ from study.cli.list_studies import (
     derive_state,
     find_driver,
     group_by_slot,
-    read_epoch_rows,
+    read_epoch_totals,
     read_shown_study,
     read_trial_rows,
 )
-from study.engine.usage import HOUR, list_timestamps, sum_gpu_seconds, sum_wall_seconds
+from study.engine.usage import HOUR, sum_gpu_seconds, sum_wall_seconds
 from study.records.paths import DEFAULT_STORAGE, StudyPaths
 from study.records.study_json import list_runs
 from study.storage.locations import display_path
@@ -108,9 +108,10 @@ def read_status(folder: Path) -> StudyStatus:
     driver = find_driver(folder)
     study = read_shown_study(folder)
     trials = read_trial_rows(folder, study)
-    epochs = read_epoch_rows(folder)  # after the trials: epochs are written first, so none of a trial's is missing
+    # after the trials: epochs are written first, so none of a trial's is missing
+    totals, recorded = read_epoch_totals(folder)
     by_slot, state = group_by_slot(trials).values(), derive_state(study, driver)
-    last_epochs = {row["trial_id"]: row["epoch"] for row in epochs}
+    last_epochs = {row["trial_id"]: row["last_epoch"] for row in totals}
     listed = [(row["state"], _to_trial_status(row, last_epochs, folder)) for row in trials]
     return StudyStatus(
         name=folder.name,
@@ -126,7 +127,7 @@ def read_status(folder: Path) -> StudyStatus:
         ),
         running=tuple(trial for name, trial in listed if not TrialState(name).is_finished),
         failed=tuple(trial for name, trial in listed if name == TrialState.FAILED),
-        used=_read_usage(study, trials, epochs),
+        used=_read_usage(study, trials, totals, recorded),
         command=str(study["provenance"].get("command", "")),
         next=_suggest_command(folder, state),
     )
@@ -189,11 +190,14 @@ def _to_trial_status(row: Mapping[str, Any], last_epochs: Mapping[str, int], fol
     )
 
 
-def _read_usage(study: Mapping[str, Any], trials: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> StudyUsage:
+def _read_usage(
+    study: Mapping[str, Any], trials: list[dict[str, Any]], totals: list[dict[str, Any]], recorded: list[datetime]
+) -> StudyUsage:
+    ended = [row["ended"] for row in trials if row["ended"] is not None]
     return StudyUsage(
-        epochs=len(epochs),
-        wall_hours=sum_wall_seconds(list_runs(study), list_timestamps(trials, epochs)) / HOUR,
-        gpu_hours=sum_gpu_seconds(trials, epochs) / HOUR,
+        epochs=sum(row["epochs"] for row in totals),
+        wall_hours=sum_wall_seconds(list_runs(study), [*recorded, *ended]) / HOUR,
+        gpu_hours=sum_gpu_seconds(trials, totals) / HOUR,
         most_wall_hours=study["budget"].get("wall_hours"),
         most_gpu_hours=study["budget"].get("gpu_hours"),
     )

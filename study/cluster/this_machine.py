@@ -29,6 +29,8 @@ SOCKET_PATH_CHARACTERS = len("/session_2026-01-01_00-00-00_000000_4194304/socket
 SHARED_MEMORY = Path("/dev/shm")
 STORE_BYTES, STORE_SHARE = 1e9, 0.1
 """Object store on disk, where there is no /dev/shm: more than a study needs, and at most a share of the free disk."""
+MIN_STORE_BYTES = 80e6
+"""Smallest object store that Ray starts with, which is one file, and a little more."""
 
 LOOPBACK_SECONDS = 5.0
 """Time in which a machine answers itself, which takes microseconds, however busy it is."""
@@ -58,6 +60,8 @@ def list_start_options() -> dict[str, Any]:
     check_file_limit()
     check_loopback()
     provide_token()
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        del os.environ["PYTHONWARNINGS"]  # Ray's own processes would end at their first deprecation
     folder = make_ray_folder()
     return {"num_cpus": count_cpus(), "_temp_dir": str(folder), **choose_object_store(folder)}
 
@@ -120,11 +124,21 @@ def _make_private(folder: Path) -> Path:
 
 
 def choose_object_store(folder: Path) -> dict[str, Any]:
-    """Return ray.init's arguments for its object store: none, or, where there is no /dev/shm, a small one on disk."""
+    """Return ray.init's arguments for its object store: none, or a small one if files must be small.
+
+    Without a /dev/shm it is a small one on disk. Raises InputError if files may not be large enough.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most = math.inf if limit == resource.RLIM_INFINITY else limit - 1e6  # the file is a little larger than the store
+    if most < MIN_STORE_BYTES:
+        raise InputError(
+            f"files of at most {limit / 1e6:.0f} MB are allowed, and Ray needs one of {MIN_STORE_BYTES / 1e6:.0f} MB: "
+            "raise the limit (ulimit -f)"
+        )
     if not has_missing_shared_memory():
-        return {}
+        return {} if most == math.inf else {"object_store_memory": math.floor(min(STORE_BYTES, most))}
     status = os.statvfs(folder)
-    size = min(STORE_BYTES, STORE_SHARE * status.f_bavail * status.f_frsize)
+    size = min(STORE_BYTES, STORE_SHARE * status.f_bavail * status.f_frsize, most)
     return {"object_store_memory": math.floor(size), "_plasma_directory": str(folder)}
 
 

@@ -1,9 +1,11 @@
 """The rows of trials and epochs, a study's only state apart from study.json. docs/records.md explains each column.
 
-Rows are written as small Parquet segments, each complete or absent (written to a temporary file, then renamed) and
-named in the order of writing. Small ones are merged while a study runs, all of them by `compact`. Merged ones stay for
-a while, so that pandas, DuckDB and others can read what they have listed. Of several rows for one trial, or for one
-trial and epoch, the last written counts.
+A table is a folder of two Parquet files, which always exist and are replaced by atomic renames. Each flush adds a row
+group to `latest`; its other bytes before the footer stay the same, so that a program that has read the footer finds the
+rows even in the next file. Some flushes later rows are copied to `earlier`, and stay in `latest` for a while: pandas,
+DuckDB and others find each row in one file or in both, in whichever order and at whatever moment they open them. Of
+several rows for one trial, or for one trial and epoch, the last written counts. Numbered files are of versions that
+wrote a segment each second; their rows come first.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +25,21 @@ from study.atomic import atomic_write
 from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
 from study.records.paths import StudyPaths
 
-FAN_IN = 8
-"""Number of neighbouring segments of one size that are merged into one of the next size, as in a log-structured merge
-tree: few files, and each row is rewritten a logarithmic number of times."""
+EARLIER, LATEST = "earlier.parquet", "latest.parquet"
+"""The files of a table, in the order of writing and by name."""
+
+FLUSHES_PER_COPY = 16
+"""Flushes whose rows `earlier` does not have: more make `latest` slower to write, fewer write `earlier` more often."""
 
 RETENTION_SECONDS = 60.0
-"""Time for which merged segments stay: longer than a reader takes from listing a folder to opening its last file."""
+"""Time for which copied rows stay in `latest`: longer than a reader takes from opening one file to opening the other.
+"""
 
 LAST_RETENTION_SECONDS = 4.0
 """The same at the end of a run, which waits for it; Ray, which ends meanwhile, takes most of it."""
 
-EMPTY_SEGMENT = f"{0:08d}.parquet"
-"""A segment without rows in a new table, for readers that refuse an empty folder; others start at 1."""
-
 READING_ATTEMPTS = 20
-"""A segment that is merged between listing and reading costs one attempt."""
+"""A file that a file server replaces while it is read costs one attempt."""
 
 
 class RecordsError(Exception):
@@ -45,36 +47,38 @@ class RecordsError(Exception):
 
 
 class SegmentTable:
-    """A table: one folder of segments. Rows are kept in memory until `flush`, which writes them with an fsync."""
+    """A table in one folder. Rows are kept in memory until `flush`, which writes them with an fsync."""
 
     def __init__(self, folder: Path, schema: pa.Schema):
         self.folder, self.schema = folder, schema
+        self._earlier, self._latest = folder / EARLIER, folder / LATEST
         self._pending: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        empty = folder / EMPTY_SEGMENT
-        self._segments = [(path, _size_class(path)) for path in list_segments(folder) if path != empty]
-        self._next = 1 + max((int(path.stem) for path, _ in self._segments), default=0)
-        if not self._segments:
-            _write(empty, _make_empty_table(schema))
-        self._merged = [(time.monotonic(), empty)]
-        """Segments whose rows are in another one too, and when they were merged; the oldest first."""
+        for path in (self._earlier, self._latest):
+            if not path.exists():
+                _write(path, [_make_empty_table(schema)])
+        rows = _read(self._latest, schema)
+        self._groups = [rows] if rows.num_rows else []
+        """The row groups of `latest`: first those copied to `earlier`, then one for each flush."""
+        self._copied: list[tuple[float, float]] = []
+        """When the first and the last rows of each of the copied groups were copied."""
 
     def append(self, row: Mapping[str, Any]) -> None:
         self._pending.append(dict(row))
 
     def flush(self) -> None:
-        """Write the pending rows as one segment.
+        """Write the pending rows.
 
         Raises RecordsError if they cannot be written; they stay pending.
         """
         if self._pending:
-            path = self.folder / f"{self._next:08d}.parquet"
-            _write(path, pa.Table.from_pylist(self._pending, schema=self.schema))
-            self._next += 1
-            self._segments.append((path, 0))
+            self._drop_copied(RETENTION_SECONDS)
+            groups = [*self._groups, pa.Table.from_pylist(self._pending, schema=self.schema)]
+            _write(self._latest, groups)
+            self._groups = groups
             self._pending.clear()
-            self._merge_neighbours()
-            self.delete_merged(RETENTION_SECONDS)
+            if len(groups) - len(self._copied) >= FLUSHES_PER_COPY:
+                self._copy(pa.concat_tables([_read(self._earlier, self.schema), *groups[len(self._copied) :]]))
 
     def read_rows(self) -> list[dict[str, Any]]:
         """Return the last written row of each key, in the order in which the keys were first written."""
@@ -82,36 +86,44 @@ class SegmentTable:
         return rows
 
     def compact(self) -> None:
-        """Merge all segments into one, without rows that were written again later."""
+        """Copy all rows to `earlier`, without those that were written again later."""
         self.flush()
         rows = read_segments(self.folder, self.schema)
         last = self._select_last(rows)
-        if len(self._segments) > 1 or last.num_rows < rows.num_rows:
-            self._merge(len(self._segments), last)
+        if self._groups or last.num_rows < rows.num_rows or self._list_numbered():
+            self._copy(last)
 
-    def delete_merged(self, seconds: float) -> None:
-        """Delete segments that were merged at least this many seconds ago; a kill leaves the newest ones."""
-        now = time.monotonic()
-        while self._segments and self._merged and now - self._merged[0][0] >= seconds:
-            self._merged.pop(0)[1].unlink(missing_ok=True)
+    def delete_copied(self) -> None:
+        """Delete the rows and files of which `earlier` has a copy."""
+        if self._copied:
+            self._drop_copied(0)
+            _write(self._latest, self._groups or [_make_empty_table(self.schema)])
+            for path in self._list_numbered():
+                path.unlink(missing_ok=True)
 
-    def count_seconds_since_merge(self) -> float:
-        """Return the seconds since the last merge, or since the table was opened; infinity if nothing is to delete."""
-        return time.monotonic() - self._merged[-1][0] if self._merged else math.inf
+    def count_seconds_since_copy(self) -> float:
+        """Return the seconds since rows were last copied to `earlier`; infinity if none of them is left in `latest`."""
+        return time.monotonic() - self._copied[-1][1] if self._copied else math.inf
 
-    def _merge_neighbours(self) -> None:
-        while len(self._segments) >= FAN_IN and len({size for _, size in self._segments[-FAN_IN:]}) == 1:
-            merged = [_read(path, self.schema) for path, _ in self._segments[-FAN_IN:]]
-            self._merge(FAN_IN, pa.concat_tables(merged))
+    def _copy(self, rows: pa.Table) -> None:
+        """Write `rows`, which are all that `earlier` is to have; the groups copied within a while become one."""
+        _write(self._earlier, [rows])
+        start = now = time.monotonic()
+        new = self._groups[len(self._copied) :]
+        del self._groups[len(self._copied) :]
+        if self._copied and now - self._copied[-1][0] < RETENTION_SECONDS / 4:
+            start, _ = self._copied.pop()
+            new.insert(0, self._groups.pop())
+        self._groups.append(pa.concat_tables([_make_empty_table(self.schema), *new]).combine_chunks())
+        self._copied.append((start, now))
 
-    def _merge(self, count: int, rows: pa.Table) -> None:
-        """Replace the last `count` segments by one with `rows`, which is written after them and so counts."""
-        old = self._segments[-count:]
-        path = self.folder / f"{self._next:08d}.parquet"
-        _write(path, rows)  # a kill before the old ones are deleted leaves rows twice, and reading drops the first
-        self._next += 1
-        self._segments[-count:] = [(path, old[-1][1] + 1)]
-        self._merged += [(time.monotonic(), path) for path, _ in old]
+    def _drop_copied(self, seconds: float) -> None:
+        """Drop the groups that were copied at least this many seconds ago; the next write deletes their rows."""
+        while self._copied and time.monotonic() - self._copied[0][1] >= seconds:
+            del self._copied[0], self._groups[0]
+
+    def _list_numbered(self) -> list[Path]:
+        return [path for path in list_segments(self.folder) if path.stem.isdigit()]
 
     def _select_last(self, rows: pa.Table) -> pa.Table:
         """Return the last row of each key, sorted by the position of the key's first row."""
@@ -149,30 +161,31 @@ class Records:
         self.epochs.compact()
         self.trials.compact()
 
-    def delete_merged(self, wait: bool = True) -> None:
-        """Delete the segments that merges left; with `wait`, once readers had the time to open them."""
-        age = min(self.epochs.count_seconds_since_merge(), self.trials.count_seconds_since_merge())
+    def delete_copied(self, wait: bool = True) -> None:
+        """Leave each row once; with `wait`, when readers had the time to open the second file."""
+        age = min(self.epochs.count_seconds_since_copy(), self.trials.count_seconds_since_copy())
         time.sleep(max(0.0, LAST_RETENTION_SECONDS - age) if wait else 0.0)
-        self.epochs.delete_merged(0)
-        self.trials.delete_merged(0)
+        self.epochs.delete_copied()
+        self.trials.delete_copied()
 
 
 def list_segments(folder: Path) -> list[Path]:
-    """Return a table's segment files in the order of writing."""
-    return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit())
+    """Return a table's files in the order of writing."""
+    return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit() or path.name in (EARLIER, LATEST))
 
 
 def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
-    """Return all rows of all segments in the order of writing, also while a run merges them.
+    """Return all rows in the order of writing, also while a run writes; copied ones twice.
 
-    Raises RecordsError naming the first segment that cannot be read.
+    Raises RecordsError naming the first file that cannot be read.
     """
     for _ in range(READING_ATTEMPTS):
-        written = [path for path in list_segments(folder) if path.name != EMPTY_SEGMENT]
         try:
-            return pa.concat_tables([_make_empty_table(schema), *(_read(path, schema) for path in written)])
+            return pa.concat_tables(
+                [_make_empty_table(schema), *(_read(path, schema) for path in list_segments(folder))]
+            )
         except FileNotFoundError:
-            continue  # merged since it was listed
+            continue  # replaced on a file server, or of an earlier version and merged
     raise RecordsError(f"{folder} changes faster than it can be read: stop its study, then try again")
 
 
@@ -193,20 +206,20 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         ) from None
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(path: Path, groups: Sequence[pa.Table]) -> None:
+    large = path.name == EARLIER
     try:
-        with atomic_write(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        with (
+            atomic_write(path) as temporary,
+            # without dictionaries and statistics groups of few rows are a third of the size
+            pq.ParquetWriter(
+                temporary, groups[0].schema, compression="zstd", use_dictionary=large, write_statistics=large
+            ) as file,
+        ):
+            for group in groups:
+                file.write_table(group)
     except OSError as error:
         raise RecordsError(
             f"{path.parent} cannot be written ({error.strerror or error}): free disk space, then run the same "
             "command again; all rows on disk are intact"
         ) from None
-
-
-def _size_class(path: Path) -> int:
-    """Return how often a segment of this many rows has been merged; -1 for a damaged one, which is not merged."""
-    try:
-        return int(math.log(max(pq.read_metadata(path).num_rows, 1), FAN_IN))
-    except (OSError, pa.ArrowException):
-        return -1

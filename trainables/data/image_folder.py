@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.image_listing import ALLOWED, ImageListing
 from trainables.data.arrays.labelled_images import SPLITS, Decoding, LabelledFile, Shares, load_labelled_images
+from trainables.data.arrays.source_files import find_spelling
 from trainables.data.arrays.splits import ImageSet
 from trainables.data.folders import make_root_absolute
 
@@ -169,7 +171,7 @@ class ImageTable:
         if len(class_names) < 2:
             raise InputError(f"{root / self.table} has {len(class_names)} labels; needed are two or more")
         numbers = {named: number for number, named in enumerate(class_names)}
-        files = [LabelledFile(file, numbers[label], split) for file, label, split in rows]
+        files = [LabelledFile(find_spelling(root, file), numbers[label], split) for file, label, split in rows]
         return load_labelled_images(root.name, root, files, class_names, self._shares, self._decoding)
 
     def _read_rows(self, table: Path) -> Iterator[tuple[str, str, str]]:
@@ -185,7 +187,7 @@ class ImageTable:
                 for number, row in enumerate(reader, 2):
                     path, label, *split = (str(row[column] or "").strip() for column in columns)
                     self._check_row(f"{table}, line {number}", path, label, split, seen)
-                    yield path, label, split[0] if split else ""
+                    yield path, unicodedata.normalize("NFC", label), split[0] if split else ""
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{table} cannot be read ({error}): give a CSV file in UTF-8, with a header") from None
 
@@ -201,9 +203,9 @@ class ImageTable:
 
 
 def _split_path(file: str) -> tuple[str, str]:
-    """Return the first folder of a path, and the rest, which is empty for a file without a folder."""
+    """Return the first folder of a path, in NFC, and the rest, which is empty for a file without a folder."""
     first, _, rest = file.partition("/")
-    return first, rest
+    return unicodedata.normalize("NFC", first), rest
 
 
 def _natural_key(label: str) -> tuple[bool, float, str]:

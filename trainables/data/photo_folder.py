@@ -8,6 +8,7 @@ person may appear in more than one split.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -96,7 +97,8 @@ class PhotoFolder:
         return next((root / inner for inner in INNER if (root / inner).is_dir()), root)
 
     def _select_images(self, root: Path, listing: ImageListing, with_landmarks: bool) -> Selection:
-        points = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
+        rows = read_rows(root / LANDMARKS, POINTS) if with_landmarks else None
+        points = {unicodedata.normalize("NFC", name): row for name, row in rows.items()} if rows is not None else None
         splits: tuple[list[Photo], ...] = ([], [], [])
         read = _read_photos(root, listing.files, self.size, points)
         greys, originals = sum(grey for _, grey in read), _find_originals(root, listing.files)
@@ -167,7 +169,7 @@ def _read_photo(root: Path, file: str, size: int, points: Mapping[str, Sequence[
     whole = 0, 0, width, height
     if points is None:
         return Photo(file, whole, None), grey
-    name = _strip_suffix(file)
+    name = unicodedata.normalize("NFC", _strip_suffix(file))
     if name not in points:
         raise InputError(
             f"{path} has no row {name} (its name without suffix) in {root / LANDMARKS}: add it, or remove the image"

@@ -88,9 +88,9 @@ def test_a_latex_table_keeps_its_shape_whatever_its_cells_say(rows: list[tuple[s
 
 def test_a_latex_table_names_the_packages_it_needs() -> None:
     plain, greyed = to_tex(table(("a", "1"))), to_tex(table(("a", "1"), ("b", "2"), kinds=("", "greyed")))
-    assert plain.splitlines()[0] == r"% needs \usepackage{booktabs}"
+    assert plain.splitlines()[0] == r"% needs \usepackage{adjustbox,booktabs}"
     assert "color" not in plain
-    assert greyed.splitlines()[0] == r"% needs \usepackage{booktabs} and \usepackage{xcolor}"
+    assert greyed.splitlines()[0] == r"% needs \usepackage{adjustbox,booktabs} and \usepackage{xcolor}"
     assert greyed.count(r"\color") == 2
     for command in (r"\caption{A caption}", r"\label{tab:a-table}", r"\begin{tabular}{lr}"):
         assert command in plain
@@ -100,7 +100,7 @@ def test_a_latex_table_names_the_packages_it_needs() -> None:
 def test_a_latex_table_has_its_notes_below_in_small_print() -> None:
     tex = to_tex(table(("a", "1"), notes=("p ≤ 0.05.",)))
     assert tex.index(r"\end{tabular}") < tex.index(r"\footnotesize") < tex.index(r"p $\leq$ 0.05.\par")
-    assert tex.count(r"\begin") == tex.count(r"\end") == 3
+    assert tex.count(r"\begin") == tex.count(r"\end") == 4
 
 
 def test_parts_of_a_number_stand_on_lines_of_their_own_in_latex_only() -> None:
@@ -151,6 +151,16 @@ def test_table_forms_keep_hostile_cells_in_their_place() -> None:
     assert "<b>" not in to_markdown(table)
     assert to_csv(table) == 'name,value\n"x|y\n<b>",1\n"say ""hi"", you",2\n'
     assert len(to_text(table).splitlines()) == 4
+
+
+def test_csv_has_numbers_that_programs_read_and_text_as_it_is() -> None:
+    rows = (("−a 1,234", "−1,234,567.5"), ("–", "–"), ("b", "−0.22 [−0.65, +0.04]"), ("c", "12,34"))
+    assert to_csv(Table("t", "t", ("name", "value"), "lr", rows)).splitlines()[1:] == [
+        '"−a 1,234",-1234567.5',
+        "–,",
+        'b,"-0.22 [-0.65, +0.04]"',
+        'c,"12,34"',
+    ]
 
 
 def test_file_stem_is_safe_and_distinguishes_long_names() -> None:

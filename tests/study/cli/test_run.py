@@ -74,7 +74,9 @@ class Folder:
         return next((int(worker.split(":")[1]) for worker in self.trials().worker if worker), 0)
 
     def epochs_recorded(self) -> int:
-        return sum(len(pd.read_parquet(path)) for path in (self.study / "epochs").glob("0*.parquet"))
+        return (
+            len(self.epochs().drop_duplicates(["trial_id", "epoch"])) if any(self.study.glob("epochs/*.parquet")) else 0
+        )
 
 
 @pytest.fixture

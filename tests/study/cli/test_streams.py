@@ -96,6 +96,15 @@ def test_system_without_locks_is_refused_in_one_line(module: str) -> None:
     assert result.stderr == "error: kdstudy runs on Linux and macOS; on Windows, install and run it in WSL 2\n"
 
 
+@pytest.mark.parametrize(("words", "code"), [(["-OO"], 2), (["-O"], 0)])
+def test_python_without_docstrings_is_refused_in_one_line(words: list[str], code: int) -> None:
+    command = [sys.executable, *words, "-m", "study", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == code
+    assert result.stderr.count("\n") == (code > 0)
+    assert code == 0 or "unset PYTHONOPTIMIZE" in result.stderr
+
+
 @pytest.mark.parametrize("words", [["study.run", "x.py"], ["study", "list"], ["study", "doctor"], ["study", "--help"]])
 def test_current_folder_that_is_gone_is_one_line(words: list[str], tmp_path) -> None:
     code = 'mkdir gone && cd gone && rmdir ../gone && exec "$PY" -m ' + " ".join(words)

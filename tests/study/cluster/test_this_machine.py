@@ -200,6 +200,15 @@ def test_object_store_lies_on_disk_without_shared_memory(
     assert 75e6 < chosen["object_store_memory"] <= 1e9
 
 
+@pytest.mark.parametrize(("limit", "store"), [(0, 0), (80_000_000, 0), (201_000_000, 200_000_000), (10**12, 10**9)])
+def test_object_store_is_no_larger_than_files_may_be(
+    limit: int, store: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, resource.RLIM_INFINITY))
+    with nullcontext() if store else pytest.raises(InputError, match=r"needs one of 80 MB: raise .*ulimit -f"):
+        assert this_machine.choose_object_store(tmp_path)["object_store_memory"] == store
+
+
 def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**options: object) -> None:
         raise RuntimeError("no\nluck")

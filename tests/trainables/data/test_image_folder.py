@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +269,24 @@ def test_table_may_have_a_column_of_splits_and_other_names(root):
 )  # fmt: skip
 def test_table_that_cannot_be_used_is_refused(root, change, message):
     assert_refused(write_table(root, change(rows_of(root))), message)
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_composed_in_two_ways(root, on_disk, in_table):
+    """As after copying a folder from macOS next to a table that was written elsewhere."""
+    (root / "ant").rename(root / unicodedata.normalize(on_disk, "fourmi rétive"))
+    rows = [{key: unicodedata.normalize(in_table, value) for key, value in row.items()} for row in rows_of(root)]
+    rows[:3] = [row | {"label": unicodedata.normalize(on_disk, row["label"])} for row in rows[:3]]
+    table, folder = write_table(root, rows).load(), ImageFolder(root, size=8).load()
+    assert table.class_names == folder.class_names
+    assert np.array_equal(table.train_images, folder.train_images)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir()], ids=["pipe", "folder"])
+def test_what_is_no_file_is_refused_instead_of_waited_for(root, make):
+    make(root / "ant" / "x.png")
+    rows = [*rows_of(root), {"path": "ant/x.png", "label": "ant"}]
+    assert_refused(write_table(root, list({row["path"]: row for row in rows}.values())), r"x\.png is a folder, pipe,")
 
 
 def test_missing_table_and_unknown_split_are_refused(root):

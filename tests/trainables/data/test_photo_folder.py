@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -171,6 +173,18 @@ def test_any_file_name_is_read(root, name):
         pytest.skip("this file system has no such names")
     assert len(folder(root).load().images) == len(FILES) + 1
     assert len(folder(root).load().images) == len(FILES) + 1  # from the cache
+
+
+def test_pipe_is_refused_instead_of_waited_for(root):
+    os.mkfifo(root / "x.png")
+    assert_refused(folder(root), r"x\.png is a folder, pipe,")
+
+
+def test_names_of_landmarks_may_be_composed_in_another_way(root):
+    picture(root / unicodedata.normalize("NFD", "zoë.png"), 40, 40, seed=77)
+    names = [name(file) for file in FILES]
+    write_landmarks(root, dict.fromkeys((*names, "zoë"), POINTS))
+    assert sum(folder(root).load().sizes) == len(FILES) + 1
 
 
 def test_linked_folders_are_followed(root, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +33,22 @@ class SourceFile(NamedTuple):
 
 
 def stat_file(root: Path, file: str) -> SourceFile:
-    """Return size and time of change of `file` below `root`. Raises InputError if it does not exist."""
+    """Return size and time of change of `file` below `root`. Raises InputError if it does not exist or is no file."""
+    _refuse_pipe(root / file)
     try:
         stat = (root / file).stat()
     except OSError as error:
         raise InputError(f"{root / file} cannot be read ({error.strerror}): copy it again, or remove it") from None
     return SourceFile(file, stat.st_size, stat.st_mtime_ns)
+
+
+def find_spelling(root: Path, file: str) -> str:
+    """Return the name below `root` of an existing file whose accents may be composed in another way, or `file`.
+
+    Names that macOS wrote are often decomposed (NFD), those in tables and from keyboards composed (NFC).
+    """
+    spellings = (file, *(unicodedata.normalize(form, file) for form in ("NFC", "NFD") if not file.isascii()))
+    return next((spelling for spelling in spellings if (root / spelling).exists()), file)
 
 
 def open_image(path: Path | str, header_only: bool = False) -> Image.Image:
@@ -46,6 +57,7 @@ def open_image(path: Path | str, header_only: bool = False) -> Image.Image:
     Raises InputError if that fails. Changed bytes in the scan of a JPEG, which has no checksum, decode to other pixels
     without an error.
     """
+    _refuse_pipe(Path(path))
     try:
         file = Image.open(path)
         if not header_only:
@@ -55,6 +67,12 @@ def open_image(path: Path | str, header_only: bool = False) -> Image.Image:
     except (OSError, ValueError, TypeError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be decoded ({error}): copy it again from the archive") from None
     return file
+
+
+def _refuse_pipe(path: Path) -> None:
+    """Raise InputError if a path is something else than a file: opening a pipe waits for a writer."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a folder, pipe, socket or device: remove it, or give it another name")
 
 
 def read_image_header(path: Path) -> tuple[int, int, bool]:
