@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -179,5 +180,6 @@ def _relay(source: IO[bytes], target: IO[str], lines: list[str]) -> None:
     """Print each line of `source` as it comes, and collect them in `lines`."""
     for line in source:
         lines.append(line.decode(errors="replace"))
-        target.write(lines[-1])
-        target.flush()
+        with suppress(OSError, ValueError):  # nothing reads this process's output any more: the study trains on
+            target.write(lines[-1])
+            target.flush()

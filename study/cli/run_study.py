@@ -20,6 +20,7 @@ from rich.console import Console
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
 from study.cli.options import AUTO, RunOptions, load_study
+from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
 from study.cluster.this_machine import interrupt_on_end_signals
 from study.driver import Outcome, drive
@@ -64,6 +65,7 @@ def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
 
 def run_sent_study() -> NoReturn:
     """Run the study on stdin, as study/results.py sends it; interrupt the run when stdin is closed there."""
+    make_streams_endure()
     try:
         study, options = pickle.load(sys.stdin.buffer)
     except Exception as error:  # of any kind: it is a user's object that refuses
