@@ -18,7 +18,7 @@ from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
 from study.space.domains import resolve_corners
-from study.space_file import Space
+from study.space_file import Space, list_import_paths
 from study.storage.dataset import RemoteDataset
 from study.study import Study
 from study.task import SPLITS, Preparation
@@ -85,7 +85,7 @@ def check_pickling(study: Study, space: ModuleType) -> None:
     import cloudpickle  # type: ignore[import-untyped]  # as Ray has it, whose import takes seconds
 
     cloudpickle.register_pickle_by_value(space)
-    command, environment = [sys.executable, "-c", READ], make_environment()
+    command, environment = [sys.executable, "-P", "-c", READ], make_environment()
     process = subprocess.run(command, input=pickle_study(study), capture_output=True, env=environment, check=False)
     if process.returncode:
         lines = process.stderr.decode(errors="replace").strip().splitlines()
@@ -105,7 +105,7 @@ def pickle_study(study: Study, *others: Any) -> bytes:
 
 def make_environment() -> dict[str, str]:
     """Return the environment of a process that finds the same modules as this one, as workers do."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(list_import_paths())}
 
 
 def explain_pickling(problem: str) -> str:
