@@ -18,7 +18,7 @@ from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
 from study.space.domains import resolve_corners
-from study.space_file import Space
+from study.space_file import Space, list_import_paths
 from study.storage.dataset import RemoteDataset
 from study.study import Study
 from study.task import SPLITS, Preparation
@@ -89,8 +89,8 @@ def check_pickling(study: Study, space: ModuleType) -> None:
         content = cloudpickle.dumps(study)
     except Exception as error:  # of any kind: it is a user's object that refuses
         raise InputError(_explain_pickling(f"{type(error).__name__}: {error}")) from error
-    path = os.pathsep.join(filter(None, sys.path))  # as workers get it, with the space file's folder
-    command, environment = [sys.executable, "-c", READ], {**os.environ, "PYTHONPATH": path}
+    path = os.pathsep.join(list_import_paths())  # as workers get it, with the space file's folder
+    command, environment = [sys.executable, "-P", "-c", READ], {**os.environ, "PYTHONPATH": path}
     process = subprocess.run(command, input=content, capture_output=True, env=environment, check=False)
     if process.returncode:
         lines = process.stderr.decode(errors="replace").strip().splitlines()

@@ -238,3 +238,13 @@ def _import_file(path: Path) -> ModuleType:
     with _as_input_error(path):
         spec.loader.exec_module(module)
     return module
+
+
+def list_import_paths() -> list[str]:
+    """Return the folders of this process's imports for another one; this package's is among them.
+
+    An editable installation finds the package after all folders, so that a user's study.py would hide it.
+    """
+    paths = [str(Path(path).resolve()) for path in sys.path]
+    root = str(Path(__file__).resolve().parents[1])
+    return paths if root in paths else [root, *paths]

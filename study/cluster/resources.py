@@ -34,6 +34,7 @@ from study.cluster import addresses, autoscaling
 from study.cluster.allocation import Node, Resources
 from study.cluster.software_check import check_software
 from study.errors import InputError
+from study.space_file import list_import_paths
 
 NODE_TYPE_LABEL = "ray.io/node-group"
 """Label with the node type in an autoscaling cluster."""
@@ -104,7 +105,7 @@ def make_path_hook(is_local: bool) -> Callable[[], None]:
     Ray puts the current folder before all others when the first task comes. A user's study.py there must not hide the
     package, which is therefore imported before.
     """
-    paths = [str(Path(path).resolve()) for path in sys.path]
+    paths = list_import_paths()
 
     def adopt_paths() -> None:
         if is_local:  # in the driver's order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,12 @@ def test_object_that_cannot_be_sent_is_named_before_a_run(tmp_path: Path, body: 
         check(tmp_path, body)
     assert "\n" not in str(caught.value)
     assert "into a module next to the space file" in str(caught.value)
+
+
+def test_users_file_of_the_packages_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "study.py").write_text(SPACE)
+    monkeypatch.chdir(tmp_path)
+    paths = [path for path in sys.path if not (Path(path) / "study" / "study.py").is_file()]
+    monkeypatch.setattr(sys, "path", paths)
+    space = load_space(Path("study.py"), None, None)
+    check_pickling(space.study, space.module)

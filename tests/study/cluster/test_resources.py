@@ -46,7 +46,9 @@ def test_workers_find_what_the_driver_finds_and_the_package_first(
 ) -> None:
     (tmp_path / "study.py").write_text("raise ImportError('not the package')")
     (tmp_path / "helper.py").write_text("answer = 42")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    # without the package's own folder, as in an editable installation
+    paths = [path for path in sys.path if not (Path(path) / "study" / "study.py").is_file()]
+    monkeypatch.setattr(sys, "path", [*paths, str(tmp_path)])
     hook = cloudpickle.dumps(cluster.make_path_hook(is_local=True))
     code = (
         "import pickle, sys; pickle.loads(bytes.fromhex(sys.argv[1]))(); sys.path.insert(0, '.');"
