@@ -257,6 +257,9 @@ READERS = {
     "duckdb": "duckdb.sql(f\"select * from read_parquet('{folder}/*.parquet', union_by_name=true)\").df()",
 }
 
+FIRST = ("pandas", "pyarrow dataset")
+"""Readers of the default run."""
+
 READ = """
 import sys, time, pandas, pyarrow, pyarrow.dataset, pyarrow.parquet
 from pathlib import Path
@@ -274,7 +277,10 @@ print(reads)
 """
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "reader",
+    [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in READERS if name not in FIRST)],
+)
 def test_others_read_a_growing_table_at_any_moment(
     records: Records, tmp_path: Path, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
