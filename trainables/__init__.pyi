@@ -18,6 +18,7 @@ from .losses.features.adversarial_features import AdversarialFeatures as Adversa
 from .losses.features.adversarial_features import PatchDiscriminator as PatchDiscriminator
 from .losses.features.attention import AttentionTransfer as AttentionTransfer
 from .losses.features.feature_matching import FeatureMatching as FeatureMatching
+from .losses.features.rkd import RKD as RKD
 from .losses.logits.ctkd import CTKD as CTKD
 from .losses.logits.dist import DIST as DIST
 from .losses.logits.dkd import DKD as DKD
