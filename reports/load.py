@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
-from study.records.columns import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS
+from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
 from study.records.paths import StudyPaths
 from study.records.segments import RecordsError, list_segments
 from study.records.study_json import read_study
@@ -174,6 +174,7 @@ def load_study(folder: Path) -> StudyRecords:
     """
     study = read_study(folder)
     trials, trial_warnings = _read_segments(StudyPaths(folder).trials, TRIAL_COLUMNS)
+    _fill_settings(trials)
     epochs, epoch_warnings = _read_segments(StudyPaths(folder).epochs, EPOCH_COLUMNS)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
@@ -201,26 +202,36 @@ def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -
         except (OSError, pa.ArrowException, RecordsError) as error:
             reason = str(error).splitlines()[0]
             warnings.append(f"{folder.name}/{path.name} cannot be read and is left out: {reason}")
-    frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     if "code" in frame:
         frame["code"] = frame["code"].fillna("")
     return frame.drop_duplicates(list(KEYS[folder.name]), keep="last", ignore_index=True), warnings
 
 
 def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
-    """Return a segment with typed columns; further columns are metrics. Segments of schema 1 get an empty `code`.
+    """Return a segment with typed columns; further columns are settings and metrics.
 
-    Raises RecordsError if a column is missing.
+    Segments of schema 1 get an empty `code`. Raises RecordsError if a column is missing.
     """
     if "code" in dict(columns) and "code" not in table.column_names:
         table = table.append_column("code", pa.array([""] * table.num_rows, pa.string()))
     missing = [name for name, _ in columns if name not in table.column_names]
     if missing:
         raise RecordsError(f"it lacks the columns {', '.join(missing)}")
-    metrics = [name for name in table.column_names if name not in dict(columns)]
-    return table.select([name for name, _ in columns] + metrics).cast(
-        pa.schema([*columns, *((name, pa.float64()) for name in metrics)])
-    )
+    further = [name for name in table.column_names if name not in dict(columns)]
+    kinds = (table.schema.field(name).type if name.startswith(SETTING_PREFIX) else pa.float64() for name in further)
+    schema = pa.schema([*columns, *zip(further, kinds, strict=True)])
+    return table.select(schema.names).cast(schema)
+
+
+def _fill_settings(trials: pd.DataFrame) -> None:
+    """Fill the columns of searched settings in rows that were written without them, before version 0.2."""
+    given = trials["params"].map(parse_json_object)
+    for name in dict.fromkeys(name for params in given for name in params):
+        values, column = given.map(lambda params, name=name: params.get(name)), SETTING_PREFIX + name
+        texts = column in trials and not pd.api.types.is_numeric_dtype(trials[column])
+        texts = texts or any(isinstance(value, str | bool) for value in values)
+        trials[column] = values.map(str, na_action="ignore") if texts else pd.to_numeric(values)
 
 
 def _warn_of_mixed_configurations(records: StudyRecords) -> list[str]:

@@ -40,6 +40,7 @@ def make_profiles(
             arms=arms,
             budget=Budget(trials=12, epochs=25, seeds=10),
             stopping=SuccessiveHalving(min_epochs=8),
+            reproducible_search=2,  # the same table each time, however fast the machine
             assumptions=(*assumptions, DIGITS_ASSUMPTION),
         )
 

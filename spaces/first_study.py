@@ -41,4 +41,6 @@ study = Study(
     budget=Budget(trials=8, epochs=15, seeds=8),
     # Search trials that fall behind are stopped, none before its fifth epoch.
     stopping=SuccessiveHalving(min_epochs=5),
+    # Two search trials of an arm at a time, and the same proposals whichever ends first: the same table each time.
+    reproducible_search=2,
 )

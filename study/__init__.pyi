@@ -1,4 +1,7 @@
 from .identity import LOCATION as LOCATION
+from .results import StudyResults as StudyResults
+from .results import load_study as load_study
+from .results import run_study as run_study
 from .search.halving import Never as Never
 from .search.halving import SuccessiveHalving as SuccessiveHalving
 from .search.samplers import CmaEs as CmaEs

@@ -19,7 +19,7 @@ import ast
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -85,8 +85,26 @@ def read_code_version(space: Path) -> CodeVersion:
     """Return the version of the code that the study in this space file runs."""
     user_files = {SPACE_FILE: space.read_bytes()}
     user_files |= {name: path.read_bytes() for name, path in find_user_modules(space).items()}
-    package_files = {name: text for package in PACKAGES for name, text in read_package(package).items()}
-    return CodeVersion(_LazyDigests(user_files, package_files))
+    return CodeVersion(_LazyDigests(user_files, _read_packages()))
+
+
+def read_modules_version(modules: Iterable[str]) -> CodeVersion:
+    """Return the version of the code of a study that was made in Python; `modules` define its classes and functions.
+
+    Of these count the ones outside installed packages, with the modules that they import. A class of a notebook or of a
+    script's main module counts by its own description (study/identity.py).
+    """
+    user_files: dict[str, bytes] = {}
+    for name in modules:
+        path = Path(getattr(sys.modules.get(name), "__file__", None) or "")
+        if path.is_file() and name.split(".")[0] not in (*PACKAGES, "__main__") and not _is_installed(path.parent):
+            user_files[f"{name.replace('.', '/')}.py"] = path.read_bytes()
+            user_files |= {other: file.read_bytes() for other, file in find_user_modules(path).items()}
+    return CodeVersion(_LazyDigests(user_files, _read_packages()))
+
+
+def _read_packages() -> dict[str, bytes]:
+    return {name: text for package in PACKAGES for name, text in read_package(package).items()}
 
 
 def digest_package(package: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from study.engine.model_costs import add_model_costs, list_students
 from study.engine.replay import replay_records
 from study.engine.warm_start import read_warm_start
 from study.preflight import DriverOptions, allocate_resources, format_preparations, read_earlier_run
+from study.records.columns import find_setting_columns
 from study.records.lock import clear_stop_request, is_stop_requested, lock_study
 from study.records.paths import StudyPaths
 from study.records.segments import Records
@@ -102,7 +103,7 @@ def restore_coordinator(
     folder = options.storage / study.name
     coordinator = Coordinator(
         study,
-        Records(folder, study.task.metrics),
+        Records(folder, study.task.metrics, find_setting_columns(cell.space for cell in study.cells)),
         create_journal(StudyPaths(folder).journal),
         study.task.list_preparations(options.storage, study.plan),
         collect_fingerprints(inputs),

@@ -113,6 +113,13 @@ def digest(*values: Any) -> str:
     return digest_text(to_canonical_json(values))
 
 
+def find_origins(described: Any) -> set[str]:
+    """Return the origins of all classes and functions in a description."""
+    items = described.values() if isinstance(described, dict) else described if isinstance(described, list) else ()
+    own = {described["from"]} if isinstance(described, dict) and {"is", "from"} <= described.keys() else set[str]()
+    return own.union(*map(find_origins, items))
+
+
 def find_differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """Yield a line `path: old → new` for each leaf in which two descriptions differ."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -85,19 +85,30 @@ def check_pickling(study: Study, space: ModuleType) -> None:
     import cloudpickle  # type: ignore[import-untyped]  # as Ray has it, whose import takes seconds
 
     cloudpickle.register_pickle_by_value(space)
-    try:
-        content = cloudpickle.dumps(study)
-    except Exception as error:  # of any kind: it is a user's object that refuses
-        raise InputError(_explain_pickling(f"{type(error).__name__}: {error}")) from error
-    path = os.pathsep.join(list_import_paths())  # as workers get it, with the space file's folder
-    command, environment = [sys.executable, "-P", "-c", READ], {**os.environ, "PYTHONPATH": path}
-    process = subprocess.run(command, input=content, capture_output=True, env=environment, check=False)
+    command, environment = [sys.executable, "-P", "-c", READ], make_environment()
+    process = subprocess.run(command, input=pickle_study(study), capture_output=True, env=environment, check=False)
     if process.returncode:
         lines = process.stderr.decode(errors="replace").strip().splitlines()
-        raise InputError(_explain_pickling(lines[-1] if lines else f"exit code {process.returncode}"))
+        raise InputError(explain_pickling(lines[-1] if lines else f"exit code {process.returncode}"))
 
 
-def _explain_pickling(problem: str) -> str:
+def pickle_study(study: Study, *others: Any) -> bytes:
+    """Return a study as it is sent to another process; with `others`, a tuple. Raises InputError if it cannot be."""
+    import cloudpickle
+
+    try:
+        content: bytes = cloudpickle.dumps((study, *others) if others else study)
+    except Exception as error:  # of any kind: it is a user's object that refuses
+        raise InputError(explain_pickling(f"{type(error).__name__}: {error}")) from error
+    return content
+
+
+def make_environment() -> dict[str, str]:
+    """Return the environment of a process that finds the same modules as this one, as workers do."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(list_import_paths())}
+
+
+def explain_pickling(problem: str) -> str:
     return (
         f"the study cannot be sent to workers ({problem.splitlines()[0]}): put functions with a cache, locks and open "
         "files that its classes use into a module next to the space file, and import that"

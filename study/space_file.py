@@ -18,8 +18,9 @@ from importlib.util import decode_source
 from pathlib import Path
 from types import ModuleType
 
-from study.code_version import SPACE_FILE, CodeVersion, read_code_version
+from study.code_version import SPACE_FILE, CodeVersion, read_code_version, read_modules_version
 from study.errors import InputError
+from study.identity import describe, find_origins
 from study.study import Study
 
 RENAMED = {
@@ -123,6 +124,12 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
             f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study: make it return one"
         )
     return Space(study, module, path, chosen, source, code)
+
+
+def make_space(study: Study) -> Space:
+    """Return a study that was made in Python as a space without a file; its code is that of its classes' modules."""
+    code = read_modules_version(sorted(find_origins(describe(study))))
+    return Space(study, sys.modules["__main__"], Path("Python"), "", "", code)
 
 
 def with_overrides(

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "study": (
         "errors atomic code_version identity trial task space search trackers validation study space_file records "
-        "storage engine cluster preflight execution driver cli run __main__"
+        "storage engine cluster preflight execution driver cli results run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
     "reports": "format load analysis text figures tables examples papers page contents build compare export",
@@ -38,6 +38,8 @@ EXCEPTIONS = {
     "reports/text/model_card.py": {"trainables.export"},
     # the command line ends with the report
     "study/cli/": {"reports.build", "reports.tables", "reports.text"},
+    # results are read from Python as reports read them
+    "study/results.py": {"reports.load", "reports.analysis", "reports.figures", "reports.contents"},
 }
 
 LIBRARIES = {

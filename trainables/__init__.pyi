@@ -17,8 +17,13 @@ from .losses.density import DensityDistillation as DensityDistillation
 from .losses.features.adversarial_features import AdversarialFeatures as AdversarialFeatures
 from .losses.features.adversarial_features import PatchDiscriminator as PatchDiscriminator
 from .losses.features.feature_matching import FeatureMatching as FeatureMatching
+from .losses.logits.ctkd import CTKD as CTKD
+from .losses.logits.dist import DIST as DIST
 from .losses.logits.dkd import DKD as DKD
 from .losses.logits.kd import KD as KD
+from .losses.logits.mlkd import MLKD as MLKD
+from .losses.logits.nkd import NKD as NKD
+from .losses.logits.ttm import TTM as TTM
 from .losses.none import NoDistillation as NoDistillation
 from .losses.pixels.ldt import LDT as LDT
 from .losses.pixels.pixel_kd import PixelKD as PixelKD

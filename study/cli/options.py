@@ -60,14 +60,18 @@ class RunOptions:
     seconds_per_epoch: float | None = None
     dry_run: bool = False
 
-    def to_words(self) -> list[str]:
-        """Return the command line that gives these options: the space file, then every option without its default."""
-        given = {
+    @property
+    def given(self) -> dict[str, Any]:
+        """Every option without its default, by field; neither the space file nor what is secret is among them."""
+        return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("space", *SECRET) and getattr(self, field.name) != field.default
         }
-        return [str(self.space), *format_words(given)]
+
+    def to_words(self) -> list[str]:
+        """Return the command line that gives these options: the space file, then every option without its default."""
+        return [str(self.space), *format_words(self.given)]
 
     def to_command(self) -> str:
         """Return the command that continues the study: without options that start another or hold for one run."""
@@ -75,6 +79,15 @@ class RunOptions:
         # as it was typed: a study.py in the current folder hides the package from `python -m`
         command = "kdstudy run" if Path(sys.argv[0]).name == "kdstudy" else RUN_COMMAND
         return f"{command} {shlex.join(lasting.to_words())}"
+
+
+class PythonOptions(RunOptions):
+    """The options of a run from Python, which a call of run_study continues (study/results.py)."""
+
+    def to_command(self) -> str:
+        given = dataclasses.replace(self, address=None, allow_code_change=False).given
+        arguments = [f"{'storage' if name == 'storage_path' else name}={value!r}" for name, value in given.items()]
+        return f"run_study({', '.join(['study', *arguments])})"
 
 
 def format_words(values: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,11 @@ A module of its own, because run.py, which declares the options, is imported for
 from __future__ import annotations
 
 import dataclasses
+import os
+import pickle
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,13 +20,22 @@ from rich.console import Console
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
 from study.cli.options import AUTO, RunOptions, load_study
+from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
+from study.cluster.this_machine import interrupt_on_end_signals
 from study.driver import Outcome, drive
 from study.errors import InputError
-from study.preflight import DriverOptions, check_driver_options, check_inputs, check_pickling, read_earlier_run
+from study.preflight import (
+    DriverOptions,
+    check_driver_options,
+    check_inputs,
+    check_pickling,
+    explain_pickling,
+    read_earlier_run,
+)
 from study.records.lock import find_unused_name
 from study.records.segments import RecordsError
-from study.space_file import Space, resolve_space
+from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
@@ -31,19 +44,42 @@ from study.storage.worker_sync import fetch_artifacts, fetch_study_names
 from study.study import Study
 
 
-def run_and_exit(options: RunOptions) -> NoReturn:
-    """Run the study, here or on a cluster as a job, and exit with the code that study/cli/run.py lists."""
+def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
+    """Run the study, here or on a cluster as a job, and exit with the code that study/cli/run.py lists.
+
+    A study that was `sent` from Python is run instead of one of a space file.
+    """
     try:
-        options = dataclasses.replace(options, space=resolve_space(options.space))
+        if sent is None:
+            options = dataclasses.replace(options, space=resolve_space(options.space))
         check_url(options.notify)
         if options.address is not None:
             addresses.check_address(options.address)
-        sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options))
+        sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         _exit_interrupted(options)
+
+
+def run_sent_study() -> NoReturn:
+    """Run the study on stdin, as study/results.py sends it; interrupt the run when stdin is closed there."""
+    make_streams_endure()
+    try:
+        study, options = pickle.load(sys.stdin.buffer)
+    except Exception as error:  # of any kind: it is a user's object that refuses
+        click.echo(f"error: {explain_pickling(f'{type(error).__name__}: {error}')}", err=True)
+        sys.exit(2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a script in the background of a shell
+    interrupt_on_end_signals()
+    threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
+    run_and_exit(options, study)
+
+
+def _interrupt_at_end_of_input() -> None:
+    if os.read(0, 1) == b"":
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _exit_interrupted(options: RunOptions) -> NoReturn:
@@ -78,11 +114,11 @@ def _check_locally(options: RunOptions) -> str:
         return ""
 
 
-def _run(options: RunOptions) -> int:
+def _run(options: RunOptions, sent: Study | None) -> int:
     """Run the study from this machine; return the exit code."""
     data = fetch_dataset(options.data_dir)
     given = None if options.data_dir is None else Path(options.data_dir)
-    space, study = load_study(options, data.mirror.folder if data else given)
+    space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)
     storage = local_path(options.storage_path)
     fetch_artifacts(storage, study.task)
     inputs = _check_inputs(study, storage)

@@ -35,7 +35,7 @@ class RecordWriter:
 
     def add_state(self, run: RunningTrial, state: TrialState, reason: str, at: datetime | None = None) -> None:
         """Add a row with a trial's state; `at` is its time if the trial reached it before now."""
-        self.records.trials.append(to_trial_row(run, state, reason, at))
+        self.records.add_trial(to_trial_row(run, state, reason, at), run.trial.params)
         if state.is_finished:
             for tracker in self.trackers:
                 tracker.finish_trial(run.trial, state, reason)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.atomic import atomic_write
-from study.records.columns import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS
+from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
 from study.records.paths import StudyPaths
 
 EARLIER, LATEST = "earlier.parquet", "latest.parquet"
@@ -136,13 +136,22 @@ class SegmentTable:
 
 
 class Records:
-    """The tables of a study's folder, with a column for each of the task's metrics."""
+    """The tables of a study's folder, with a column for each of the task's metrics, and in trials/ for each setting."""
 
-    def __init__(self, folder: Path, metrics: Iterable[str]):
+    def __init__(self, folder: Path, metrics: Iterable[str], settings: Mapping[str, pa.DataType] | None = None):
         values = [(name, pa.float64()) for name in metrics]
-        self.folder = folder
-        self.trials = SegmentTable(StudyPaths(folder).trials, pa.schema([*TRIAL_COLUMNS, *values]))
+        self.folder, self._settings = folder, settings or {}
+        columns = [*TRIAL_COLUMNS, *self._settings.items(), *values]
+        self.trials = SegmentTable(StudyPaths(folder).trials, pa.schema(columns))
         self.epochs = SegmentTable(StudyPaths(folder).epochs, pa.schema([*EPOCH_COLUMNS, *values]))
+
+    def add_trial(self, row: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        """Add a row of trials/, with its settings also in columns of their own."""
+        given = {SETTING_PREFIX + name: value for name, value in params.items()}
+        texts = {
+            name: str(given[name]) for name, kind in self._settings.items() if name in given and kind == pa.string()
+        }
+        self.trials.append({**row, **given, **texts})
 
     def flush(self) -> None:
         self.epochs.flush()  # first: an ended trial must have all its epochs on record

@@ -85,8 +85,8 @@ def test_3_which_setting_mattered(found: dict[str, Any]) -> None:
     complete = rows(found, phase="search", state="COMPLETE")
     ends = [json.loads(row["params"])["logits.prune.end"] for row in complete]
     oracle = stats.spearmanr(ends, [row["val/accuracy"] for row in complete]).statistic
-    assert found["influence"]["logits.prune.end"] == pytest.approx(oracle)
-    assert {"logits.prune.shape_linear", "logits.prune.shape_cosine"} <= set(found["influence"].index)
+    assert found["influence"]["params.logits.prune.end"] == pytest.approx(oracle)
+    assert {"params.logits.prune.shape_linear", "params.logits.prune.shape_cosine"} <= set(found["influence"].index)
     assert abs(found["influence"].iloc[0]) == found["influence"].abs().max()
 
 

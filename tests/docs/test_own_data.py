@@ -50,7 +50,9 @@ def train_shortly(study: Study, folder: Path) -> None:
     assert coordinator.done, coordinator.problems
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "features" else name for name in EXAMPLES]
+)
 def test_example_passes_every_check_and_trains(name: str, photos: Path) -> None:
     (photos / "example.py").write_text(EXAMPLES[name], encoding="utf-8")
     train_shortly(load_space(photos / "example.py", None, None).study, photos)

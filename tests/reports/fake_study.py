@@ -10,9 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from study import choice, integer, log_uniform, uniform
+from study.records.columns import find_setting_columns
 from study.records.segments import Records
 from study.records.study_json import write_study
 
+SETTINGS = {
+    "logits.prune.end": uniform(0.05, 0.6),
+    "logits.prune.stages": integer(2, 6),
+    "logits.prune.shape": choice("linear", "cosine"),
+    "logits.temperature": log_uniform(1, 20),
+}
 METRICS = {"train/loss": "min", "train/accuracy": "max", "val/accuracy": "max", "test/accuracy": "max"}
 CODE = "c0de" * 4
 EPOCHS, TRIALS, SEEDS = 8, 16, 8
@@ -38,6 +46,8 @@ class Writer:
         self.study: dict[str, Any] = copy.deepcopy(STUDY) | {"name": folder.name}
         self.code: Callable[[str, str, str, int], str] = lambda student, arm, phase, number: CODE
         """The version of the code of a trial, by its student, arm, phase and number."""
+        self.typed_settings = True
+        """Write each setting to a column of its own, as since version 0.2."""
         self.trials: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
 
@@ -54,11 +64,11 @@ class Writer:
 
     def write(self) -> Path:
         self.study["cells"] = [self._cell(student, arm) for student in self.students for arm in self.arms]
-        records = Records(self.folder, METRICS)
+        records = Records(self.folder, METRICS, find_setting_columns([SETTINGS]) if self.typed_settings else None)
         for row in self.epochs:
             records.epochs.append(row)
         for row in self.trials:
-            records.trials.append(row)
+            records.add_trial(row, json.loads(row["params"]))
         records.flush()
         write_study(self.folder, self.study)
         return self.folder

@@ -128,3 +128,18 @@ def test_load_warns_of_seeds_added_after_results_were_known(
         assert warnings == ()
     else:
         assert f"extended on 2026-01-02 after its results were known ({told})" in warnings[0]
+
+
+def test_settings_are_typed_columns_also_of_studies_written_without_them(tmp_path: Path) -> None:
+    frames = []
+    for typed in (True, False):
+        writer = Writer(tmp_path / str(typed))
+        writer.typed_settings = typed
+        frames.append(load_study(writer.fill().write()).trials.filter(like="params."))
+    pd.testing.assert_frame_equal(*frames, check_like=True)
+    assert frames[0].dtypes.astype(str).replace("object", "str").to_dict() == {
+        "params.logits.prune.end": "float64",
+        "params.logits.prune.stages": "float64",  # whole numbers, missing in other cells
+        "params.logits.prune.shape": "str",
+        "params.logits.temperature": "float64",
+    }

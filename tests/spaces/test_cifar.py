@@ -18,7 +18,8 @@ from trainables.losses.logits.dkd import DKD
 from trainables.training.schedules import Progress, value_at
 
 FILES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})
-FILES = [path for path in FILES if path.stem not in ("own_images", "first_study")]  # of no paper
+OF_NO_PAPER = ("own_images", "first_study", "baselines_cifar")
+FILES = [path for path in FILES if path.stem not in OF_NO_PAPER]
 
 
 def studies(paths: list[Path], *profiles: str) -> pytest.MarkDecorator:

@@ -293,8 +293,12 @@ def edit_package(_: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_version, "read_package", edited)
 
 
-EDITS = [(edit_function, "hf.py"), (edit_class, "hf.py"), (edit_helper, "helper.py")]
-EDITS.append((edit_package, "trainables/tasks/simulated.py"))
+EDITS = [
+    pytest.param(edit_function, "hf.py", marks=pytest.mark.slow),
+    pytest.param(edit_class, "hf.py", marks=pytest.mark.slow),
+    (edit_helper, "helper.py"),
+    (edit_package, "trainables/tasks/simulated.py"),
+]
 
 
 @pytest.mark.parametrize(("edit", "named"), EDITS)

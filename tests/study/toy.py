@@ -11,6 +11,7 @@ import optuna
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
+from study.records.columns import find_setting_columns
 from study.records.rows import RunningTrial
 from study.records.segments import Records
 from study.study import Study as StudyType
@@ -43,7 +44,7 @@ def open_coordinator(
     """Return a Coordinator over the rows in the folder."""
     coordinator = Coordinator(
         study,
-        Records(folder / study.name, study.task.metrics),
+        Records(folder / study.name, study.task.metrics, find_setting_columns(cell.space for cell in study.cells)),
         journal or optuna.storages.InMemoryStorage(),
         study.task.list_preparations(folder, study.plan),
         {"data": "simulated"},

@@ -129,7 +129,9 @@ def test_score_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:
     assert reasons == {"val/accuracy is nan in epoch 1"}
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 2, 3, 5, 8, 13, 21, 30, 40, 55])
+@pytest.mark.parametrize(
+    "stop_after", [0, 3, 21, 40, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2, 5, 8, 13, 30, 55))]
+)
 def test_resumed_study_equals_one_never_interrupted(tmp_path: Path, stop_after: int) -> None:
     """Whatever was in memory is lost: only flushed rows and checkpoints are there when the second coordinator opens."""
     whole = open_coordinator(toy(), tmp_path / "whole", whole_journal := optuna.storages.InMemoryStorage())

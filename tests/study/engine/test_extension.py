@@ -44,7 +44,7 @@ def counting(coordinator: Coordinator) -> list[tuple[Any, ...]]:
     return sorted(tuple(row[name] for name in kept) for row in rows)
 
 
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 3, 4, 5))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 4, 5))])
 @pytest.mark.parametrize("larger", [Budget(12, 6, 3), Budget(5, 6, 5), Budget(12, 6, 5)])
 def test_extended_study_is_the_study_that_was_larger_from_the_start(tmp_path: Path, larger: Budget, seed: int) -> None:
     whole = open_coordinator(toy(seed=seed, budget=larger), tmp_path / "whole")

@@ -108,7 +108,7 @@ def test_best_recipe_and_student_are_confirmed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", [Tpe(startup_trials=3), CmaEs(), Grid(points=2)])
-@pytest.mark.parametrize("cut", [1, 20])
+@pytest.mark.parametrize("cut", [pytest.param(1, marks=pytest.mark.slow), 20])
 def test_resumed_study_runs_the_trials_of_an_uninterrupted_one(tmp_path: Path, sampler: Any, cut: int) -> None:
     first = (Configuration(SimulatedLoss(x=0.5), student=ToyStudent(6)),)
     study = study_of(

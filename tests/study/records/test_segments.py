@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from study import choice, integer, uniform
 from study.atomic import atomic_write
 from study.records import segments
-from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS, find_setting_columns
 from study.records.segments import Records, RecordsError
 
 
@@ -256,6 +257,9 @@ READERS = {
     "duckdb": "duckdb.sql(f\"select * from read_parquet('{folder}/*.parquet', union_by_name=true)\").df()",
 }
 
+FIRST = ("pandas", "pyarrow dataset")
+"""Readers of the default run."""
+
 READ = """
 import sys, time, pandas, pyarrow, pyarrow.dataset, pyarrow.parquet
 from pathlib import Path
@@ -273,7 +277,10 @@ print(reads)
 """
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "reader",
+    [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in READERS if name not in FIRST)],
+)
 def test_others_read_a_growing_table_at_any_moment(
     records: Records, tmp_path: Path, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,3 +330,27 @@ def test_copies_left_by_a_kill_change_nothing(
     again.compact()
     again.delete_copied()
     assert [row["val/accuracy"] for row in again.epochs.read_rows()][:4] == [0.01, 0.02, 0.9, 0.8]
+
+
+def test_settings_have_typed_columns(tmp_path: Path) -> None:
+    spaces = [
+        {
+            "t": uniform(1, 8),
+            "n": integer(1, 3),
+            "shape": choice("a", 2.0),
+            "k": choice(1, 4),
+            "on": choice(True, False),
+        },
+        {"t": integer(1, 8), "k": choice(1, 2.5), "n": choice("few", "many")},
+    ]
+    assert {name: str(kind) for name, kind in find_setting_columns(spaces[:1]).items()} == {
+        "params.t": "double", "params.n": "int64", "params.shape": "string", "params.k": "int64", "params.on": "string",
+    }  # fmt: skip
+    both = find_setting_columns(spaces)
+    assert [str(both[f"params.{name}"]) for name in ("t", "k", "n")] == ["double", "double", "string"]
+    records = Records(tmp_path, ["val/accuracy"], both)
+    params = {"t": 2, "n": 3, "shape": 2.0, "k": 4, "on": True}
+    records.add_trial({"trial_id": "one"}, params)
+    records.flush()
+    (row,) = records.trials.read_rows()
+    assert [row[f"params.{name}"] for name in params] == [2.0, "3", "2.0", 4.0, "True"]

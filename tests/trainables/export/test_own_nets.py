@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
+
 from study.identity import describe
 from tests.trainables import small
 from trainables.export.onnx import export_student
@@ -15,6 +17,7 @@ from trainables.models.torchvision_nets import Torchvision
 STUDENT = Torchvision("resnet18", taps=("layer1",), normalisation="imagenet")
 
 
+@pytest.mark.slow
 def test_student_of_torchvision_is_rebuilt_and_exported(tmp_path):
     context = small.job(small.TASK, tmp_path, tmp_path / "c", phase="confirm", epochs=1, loss=NoDistillation())
     (row,) = small.TASK.train(dataclasses.replace(context, student=STUDENT, train_on="train+val"))

@@ -89,6 +89,16 @@ def gather_kept_logits(student: Outputs, teacher: Outputs, targets: Tensor, shar
     return as_float32(student.prediction).gather(1, kept), as_float32(teacher.prediction.detach()).gather(1, kept)
 
 
+def get_logits(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """Return both nets' logits (B, K), float32 or wider; the teacher's are detached.
+
+    Raises InputError for fewer than 2 classes.
+    """
+    if student.prediction.shape[1] < 2:
+        raise InputError("logits of 1 class; allowed are 2 or more for distillation: use NoDistillation")
+    return as_float32(student.prediction), as_float32(teacher.prediction.detach())
+
+
 def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Return KL(softmax(teacher) ‖ softmax(student)) of each sample, or pixel: logits (B, M, …) → (B, 1, …)."""
     return kl_divergence_from_logs(F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1))

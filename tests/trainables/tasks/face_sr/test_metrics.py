@@ -126,7 +126,7 @@ def test_ssim_is_that_of_scikit_image():
     np.testing.assert_allclose(measure_ssim(clamped, target).numpy(), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize(("size", "added"), [(64, 0.037), (256, 0.008)])
+@pytest.mark.parametrize(("size", "added"), [(64, 0.037), pytest.param(256, 0.008, marks=pytest.mark.slow)])
 def test_ssim_over_reflected_borders_is_another_number(size, added):
     """On drawn faces, enlarged again, borders add as much as the effects that papers report."""
     drawn = [draw_face(np.random.default_rng(seed), size, LOOKS).image.transpose(2, 0, 1) for seed in range(6)]

@@ -1,0 +1,53 @@
+"""docs/python.md: its examples run, with a smaller budget and without Ray, and name what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import study as package
+from study import Budget, Study, StudyResults, load_study, run_study
+from study.preflight import check_inputs
+from study.records.study_json import build_study_json, write_study
+from study.space_file import make_space
+from tests.study.toy import drive, open_coordinator
+
+PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+def run_without_ray(study: Study, storage: str) -> StudyResults:
+    folder, task = Path(storage), study.task.with_shorter_preparations(0.05)
+    study = dataclasses.replace(study, task=task, budget=Budget(trials=2, epochs=1, seeds=2), confirm_on="train")
+    inputs = check_inputs(study, folder)
+    coordinator = open_coordinator(study, folder)
+    assert drive(coordinator, folder)
+    assert coordinator.done, coordinator.problems
+    coordinator.writer.records.compact()
+    document = build_study_json(study, make_space(study), inputs, None, "run_study(study)")
+    write_study(folder / study.name, document | {"finished": True})
+    return load_study(folder / study.name)
+
+
+def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(package, "run_study", run_without_ray, raising=False)
+    found: dict[str, Any] = {"__name__": __name__}
+    for code in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S):
+        exec(code, found)
+    results = found["results"]
+    assert results.finished
+    assert len(found["search"]) == 2
+    assert re.findall(r'results\.figures\["(.+?)"\]', PAGE)[0] in results.figures
+    temperature = results.best["resnet8w4 / KD"]["temperature"]
+    assert str(temperature) in capsys.readouterr().out
+
+
+def test_page_names_every_option_and_attribute() -> None:
+    options = [name for name in inspect.signature(run_study).parameters if name not in ("study", "storage")]
+    attributes = [name for name in vars(StudyResults) if not name.startswith("_")]
+    assert all(f"`{name}`" in PAGE for name in (*options, *attributes))
