@@ -87,6 +87,7 @@ def embedded(data_dir: Path | None) -> Study:
         arms=ARMS,
         budget=Budget(trials=6, epochs=12, seeds=9),
         stopping=SuccessiveHalving(min_epochs=4),
+        reproducible_search=2,
         assumptions=(*ASSUMPTIONS, cifar_profiles.DIGITS_ASSUMPTION),
     )
 

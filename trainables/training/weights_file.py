@@ -99,6 +99,8 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
 
 
 def _read_content(path: Path) -> Any:
+    if path.exists() and not path.is_file():
+        raise InputError(f"teacher file {path} is a folder, pipe or device: give the file")
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             return load_tensors(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
@@ -181,3 +182,10 @@ def test_damaged_file_is_refused_in_one_printable_line(tmp_path, content, suffix
     with pytest.raises(InputError, match="cannot be read") as raised:
         load_weights(build(), path)
     assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir()], ids=["pipe", "folder"])
+def test_what_is_no_file_is_refused_instead_of_waited_for(net, tmp_path, make):
+    make(tmp_path / "t.pth")
+    with pytest.raises(InputError, match=r"t\.pth is a folder, pipe or device"):
+        load_weights(net, tmp_path / "t.pth")
