@@ -93,7 +93,8 @@ class DistributedGroup(ProcessGroup):
     def prepare_model(self, net: nn.Module) -> nn.Module:
         if next(net.parameters()).is_cuda:
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        return shard_layers(net, self)
+        shard_layers(net, self)
+        return net
 
     def shard_batch(self, samples: Tensor) -> BatchShard:
         if len(samples) < self.world_size:

@@ -1,10 +1,12 @@
 """Layers that see one shard of a batch and do in training what they would do with the whole batch.
 
-SynchronizedBatchNorm is for devices that torch.nn.SyncBatchNorm does not support, such as CPUs.
+Batch norm is synchronised here on devices that torch.nn.SyncBatchNorm does not support, such as CPUs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,71 +18,49 @@ from torch.nn.modules.dropout import AlphaDropout, FeatureAlphaDropout, _Dropout
 if TYPE_CHECKING:
     from trainables.training.distributed import DistributedGroup
 
-
-def shard_layers(net: nn.Module, group: DistributedGroup) -> nn.Module:
-    """Return the net with its batch norms and dropouts replaced by those below; names and values of its state stay."""
-    if isinstance(net, _BatchNorm) and not isinstance(net, nn.SyncBatchNorm):
-        return SynchronizedBatchNorm(net, group)
-    if isinstance(net, _DropoutNd) and not isinstance(net, AlphaDropout | FeatureAlphaDropout):
-        return ShardedDropout(net, group)
-    for name, child in net.named_children():
-        setattr(net, name, shard_layers(child, group))
-    return net
+Forward = Callable[[Tensor], Tensor]
 
 
-class ShardedDropout(nn.Module):
-    """Dropout by this shard's part of the mask that a single worker draws for the whole batch.
+def shard_layers(net: nn.Module, group: DistributedGroup) -> None:
+    """Let batch norms and dropouts act on the whole batch; layers stay the same objects, with their state and hooks."""
+    for layer in net.modules():
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm):
+            layer.forward = partial(_normalise_whole_batch, layer, layer.forward, group)  # type: ignore[method-assign]
+        elif isinstance(layer, _DropoutNd) and not isinstance(layer, AlphaDropout | FeatureAlphaDropout):
+            layer.forward = partial(_drop_of_whole_batch, layer, layer.forward, group)
+
+
+def _drop_of_whole_batch(layer: _DropoutNd, forward: Forward, group: DistributedGroup, inputs: Tensor) -> Tensor:
+    """Apply this shard's part of the mask that a single worker draws, to (B, …), or to (B · H, …) as of H heads.
 
     Random numbers are those of a single worker if all workers' generators have its state. Activations that do not have
     the shard's samples in their first dimension get a mask of their own.
     """
-
-    def __init__(self, dropout: _DropoutNd, group: DistributedGroup):
-        super().__init__()
-        self._dropout, self._group = dropout, group
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Mask activations (B, …), or (B · H, …) such as those of H attention heads."""
-        shard = self._group.shard
-        if not (self.training and shard.is_split) or len(inputs) % len(shard.samples):
-            output: Tensor = self._dropout(inputs)
-            return output
-        rows = len(inputs) // len(shard.samples)
-        ones = inputs.new_ones(rows * shard.batch_size, *inputs.shape[1:])
-        if inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last):
-            ones = ones.contiguous(memory_format=torch.channels_last)  # masks are drawn in the order of memory
-        mask: Tensor = self._dropout(ones).narrow(0, rows * shard.start, len(inputs))
-        return inputs * mask
+    shard = group.shard
+    if not (layer.training and shard.is_split) or len(inputs) % len(shard.samples):
+        return forward(inputs)
+    rows = len(inputs) // len(shard.samples)
+    ones = inputs.new_ones(rows * shard.batch_size, *inputs.shape[1:])
+    if inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last):
+        ones = ones.contiguous(memory_format=torch.channels_last)  # masks are drawn in the order of memory
+    return inputs * forward(ones).narrow(0, rows * shard.start, len(inputs))
 
 
-class SynchronizedBatchNorm(_BatchNorm):
-    """Batch norm whose mean and variance in training are those of the whole batch.
+def _normalise_whole_batch(layer: _BatchNorm, forward: Forward, group: DistributedGroup, inputs: Tensor) -> Tensor:
+    """Normalise (B, C, …) over B, all further dimensions and all workers.
 
     Outputs, gradients and running statistics equal those of a single worker up to rounding.
     """
-
-    def __init__(self, norm: _BatchNorm, group: DistributedGroup):
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean, self.running_var = norm.running_mean, norm.running_var
-        self.num_batches_tracked = norm.num_batches_tracked
-        self._group = group
-
-    def _check_input_dim(self, inputs: Tensor) -> None:
-        """Accept any number of dimensions, as torch.nn.SyncBatchNorm does."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise (B, C, …) over B, all further dimensions and all workers."""
-        if not (self.training and self._group.shard.is_split):
-            return super().forward(inputs)
-        mean, variance, count = _reduce_statistics(inputs.detach(), self._group.world_size)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
-        output: Tensor = _Normalise.apply(inputs, self.weight, self.bias, mean, variance, count, self.eps)
-        return output
+    if not (layer.training and group.shard.is_split):
+        return forward(inputs)
+    mean, variance, count = _reduce_statistics(inputs.detach(), group.world_size)
+    if layer.running_mean is not None and layer.running_var is not None and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        momentum = 1.0 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+        layer.running_mean.lerp_(mean, momentum)
+        layer.running_var.lerp_(variance * (count / (count - 1)), momentum)
+    output: Tensor = _Normalise.apply(inputs, layer.weight, layer.bias, mean, variance, count, layer.eps)
+    return output
 
 
 def _reduce_statistics(inputs: Tensor, world_size: int) -> tuple[Tensor, Tensor, float]:

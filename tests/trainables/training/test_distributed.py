@@ -71,7 +71,10 @@ def train_layers(group: ProcessGroup) -> dict[str, Tensor]:
         untracked = nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.BatchNorm1d(5, track_running_stats=False))
         return nn.Sequential(convolution, plain, untracked).double()
 
-    net = group.prepare_model(build_seeded(build, 5).train())
+    net = build_seeded(build, 5).train()
+    net[0][1].register_forward_hook(lambda *_: hooks.append("called"))  # as of a tap
+    hooks: list[str] = []
+    net = group.prepare_model(net)
     torch.manual_seed(7)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     generator = torch.Generator().manual_seed(6)
@@ -82,6 +85,7 @@ def train_layers(group: ProcessGroup) -> dict[str, Tensor]:
         (shard.weight * net(images[shard.samples]).sigmoid().square().sum(1).mean()).backward()
         group.all_reduce_gradients(net)
         optimizer.step()
+    assert len(hooks) == 3
     return net.state_dict()
 
 
