@@ -30,7 +30,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.reporting import describe_machine, format_result
 from study.records.columns import KEYS
-from study.records.segments import Records, read_segments
+from study.records.parquet_table import Records, read_parquet_table
 from trainables.tasks.simulated import Simulated
 
 SPACE = """
@@ -97,7 +97,7 @@ def read_outcome(folder: Path) -> Outcome:
     records = Records(folder / "killed", Simulated.metrics)
     seen: Outcome = {}
     for table, columns in ((records.trials, TRIAL), (records.epochs, EPOCH)):
-        for row in read_segments(table.folder, table.schema).to_pylist():
+        for row in read_parquet_table(table.folder, table.schema).to_pylist():
             if row["phase"] == "prepare":
                 continue
             key = (table.folder.name, *(row[name] for name in KEYS[table.folder.name]))

@@ -25,7 +25,7 @@ from typing import Any
 import click
 
 from benchmarks.reporting import describe_machine, format_result
-from study.records.segments import Records
+from study.records.parquet_table import Records
 from study.records.study_json import write_study
 
 STUDENTS = ("resnet8", "resnet20")

@@ -25,8 +25,8 @@ from benchmarks.reporting import describe_machine, format_result, format_table
 from benchmarks.search import make_context
 from study import Arm, Budget, Study, uniform
 from study.engine.coordinator import Coordinator
+from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
-from study.records.segments import Records
 from study.trial import EpochResult
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 

@@ -27,8 +27,8 @@ from benchmarks.problems import EPOCHS, PROBLEMS
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Budget, Never, Random, Study, SuccessiveHalving, Tpe
 from study.engine.coordinator import Coordinator
+from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
-from study.records.segments import Records
 from study.trial import TrialContext
 
 TRIALS = 30

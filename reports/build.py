@@ -19,8 +19,8 @@ from reports.load import StudyRecords, load_study
 from reports.page.render import render_report, replace_file
 from reports.page.sections import make_header
 from study.errors import InputError
+from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
-from study.records.segments import RecordsError
 from study.storage.locations import display_path
 from study.storage.remote import locate_study, push_report
 

@@ -29,8 +29,8 @@ from reports.tables.cross_study import (
 )
 from reports.text.summary import list_problems
 from study.errors import InputError
+from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
-from study.records.segments import RecordsError
 from study.storage.remote import locate_study
 
 TEST_IS_READ_ONCE = (

@@ -23,7 +23,7 @@ from reports.format.values import shorten
 from reports.load import Cell, StudyRecords, load_study, parse_json_object
 from reports.text.model_card import make_model_card
 from study.errors import InputError
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from study.storage.dataset import resolve_data_dir
 from study.storage.locations import mirror_of
 from study.storage.remote import fetch_checkpoint, locate_study

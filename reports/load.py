@@ -1,6 +1,6 @@
 """A study in memory: study.json, a frame with one row per trial and one with one row per trial and epoch.
 
-Missing and damaged parts are handled here and nowhere else: a segment that cannot be read is left out and named in
+Missing and damaged parts are handled here and nowhere else: a file that cannot be read is left out and named in
 `warnings`; a value that study.json lacks gets a default.
 """
 
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
 from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
+from study.records.parquet_table import RecordsError, list_parquet_files
 from study.records.paths import StudyPaths
-from study.records.segments import RecordsError, list_segments
 from study.records.study_json import read_study
 from study.trial import Direction
 
@@ -173,9 +173,9 @@ def load_study(folder: Path) -> StudyRecords:
     Raises RecordsError if `folder` is no study, or if a newer version of kdstudy wrote it.
     """
     study = read_study(folder)
-    trials, trial_warnings = _read_segments(StudyPaths(folder).trials, TRIAL_COLUMNS)
+    trials, trial_warnings = _read_parquet_table(StudyPaths(folder).trials, TRIAL_COLUMNS)
     _fill_settings(trials)
-    epochs, epoch_warnings = _read_segments(StudyPaths(folder).epochs, EPOCH_COLUMNS)
+    epochs, epoch_warnings = _read_parquet_table(StudyPaths(folder).epochs, EPOCH_COLUMNS)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
         for frame in (trials, epochs):
@@ -194,9 +194,9 @@ def parse_json_object(text: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
+def _read_parquet_table(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
     tables, warnings = [pa.schema(columns).empty_table()], []
-    for path in list_segments(folder):
+    for path in list_parquet_files(folder):
         try:
             tables.append(_cast_columns(pq.read_table(path, partitioning=None), columns))
         except (OSError, pa.ArrowException, RecordsError) as error:
@@ -209,9 +209,9 @@ def _read_segments(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -
 
 
 def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
-    """Return a segment with typed columns; further columns are settings and metrics.
+    """Return a file's rows with typed columns; further columns are settings and metrics.
 
-    Segments of schema 1 get an empty `code`. Raises RecordsError if a column is missing.
+    Files of schema 1 get an empty `code`. Raises RecordsError if a column is missing.
     """
     if "code" in dict(columns) and "code" not in table.column_names:
         table = table.append_column("code", pa.array([""] * table.num_rows, pa.string()))

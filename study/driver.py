@@ -23,8 +23,8 @@ from study.engine.warm_start import read_warm_start
 from study.preflight import DriverOptions, allocate_resources, format_preparations, read_earlier_run
 from study.records.columns import find_setting_columns
 from study.records.lock import clear_stop_request, is_stop_requested, lock_study
+from study.records.parquet_table import Records
 from study.records.paths import StudyPaths
-from study.records.segments import Records
 from study.records.study_json import (
     build_study_json,
     collect_fingerprints,

@@ -1,6 +1,6 @@
 """python -m study list: the studies below a storage path, their progress and who runs them.
 
-Only reads, also while a driver writes and merges segments; study/cli/status.py reads one study in detail.
+Only reads, also while a driver writes; study/cli/status.py reads one study in detail.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rich.text import Text
 from study.errors import InputError
 from study.records.columns import EPOCH_COLUMNS, KEYS, TRIAL_COLUMNS
 from study.records.lock import read_lock_holder
+from study.records.parquet_table import RecordsError, list_parquet_files, read_parquet_table
 from study.records.paths import StudyPaths
-from study.records.segments import RecordsError, list_segments, read_segments
 from study.records.study_json import read_study
 from study.storage.locations import display_path
 from study.storage.remote import read_driver
@@ -107,12 +107,12 @@ def read_shown_study(folder: Path) -> dict[str, Any]:
 def read_trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row per trial that is not superseded, with the columns that `list` and `show` need.
 
-    Raises RecordsError naming a segment that cannot be read.
+    Raises RecordsError naming a file that cannot be read.
     """
     columns = [(name, kind) for name, kind in TRIAL_COLUMNS if name not in UNSHOWN_COLUMNS]
     scores = dict.fromkeys((study["metric"], study["test_metric"]), pa.float64())
     schema = pa.schema([*columns, *scores.items()])
-    rows = {row["trial_id"]: row for row in read_segments(StudyPaths(folder).trials, schema).to_pylist()}
+    rows = {row["trial_id"]: row for row in read_parquet_table(StudyPaths(folder).trials, schema).to_pylist()}
     return [row for row in rows.values() if row["state"] != TrialState.SUPERSEDED]
 
 
@@ -120,10 +120,12 @@ def read_epoch_totals(folder: Path) -> tuple[list[dict[str, Any]], list[datetime
     """Return `epochs`, `last_epoch` and `seconds` of each trial, and the times of recording, to the second.
 
     Computed by Arrow: hundreds of thousands of epochs are too many for rows of Python.
-    Raises RecordsError naming a segment that cannot be read.
+    Raises RecordsError naming a file that cannot be read.
     """
     names = ("trial_id", "epoch", "seconds", "recorded")
-    rows = read_segments(StudyPaths(folder).epochs, pa.schema([(name, dict(EPOCH_COLUMNS)[name]) for name in names]))
+    rows = read_parquet_table(
+        StudyPaths(folder).epochs, pa.schema([(name, dict(EPOCH_COLUMNS)[name]) for name in names])
+    )
     epochs = rows.group_by(["trial_id", "epoch"], use_threads=False)  # else "last" has no order
     last = epochs.aggregate([("seconds", "last"), ("recorded", "last")])
     totals = last.group_by("trial_id").aggregate([("epoch", "count"), ("epoch", "max"), ("seconds_last", "sum")])
@@ -194,10 +196,10 @@ def _read_overview(folder: Path) -> Overview:
 
 
 def _find_last_write(folder: Path) -> datetime | None:
-    """Return the time of the newest segment; the times within a trial's row may be as old as its start."""
+    """Return the time of the newest file of a table; the times within a trial's row may be as old as its start."""
     times = []
     for name in KEYS:
-        for path in list_segments(folder / name)[-1:]:
+        for path in list_parquet_files(folder / name)[-1:]:
             try:
                 times.append(path.stat().st_mtime)
             except FileNotFoundError:

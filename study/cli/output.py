@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from study.errors import InputError
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 
 WIDTH = 200
 """Columns of output that is no terminal, so that tables are not squeezed."""

@@ -20,8 +20,8 @@ from study.cli.options import RUN_COMMAND, format_option, format_words
 from study.cli.status import format_study_argument
 from study.code_version import digest_code
 from study.errors import InputError
+from study.records.parquet_table import RecordsError
 from study.records.paths import DEFAULT_STORAGE, StudyPaths
-from study.records.segments import RecordsError
 from study.storage.locations import display_path, mirror_of
 
 RUN_COMMANDS = (RUN_COMMAND.split(), ["python", "-m", "study", "run"], ["kdstudy", "run"])

@@ -34,7 +34,7 @@ from study.preflight import (
     read_earlier_run,
 )
 from study.records.lock import find_unused_name
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.lease import acquire_lease

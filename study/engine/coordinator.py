@@ -19,8 +19,8 @@ from study.engine.record_writer import FLUSH_SECONDS, RecordWriter
 from study.engine.trials import find_fault, make_preparation_trial, make_refused_trial, make_trial
 from study.engine.usage import Usage, find_exhausted_cap
 from study.errors import InputError
+from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
-from study.records.segments import Records
 from study.space.params import Params
 from study.study import Study
 from study.task import Preparation

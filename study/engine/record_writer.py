@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
+from study.records.parquet_table import Records
 from study.records.rows import RunningTrial, to_epoch_row, to_trial_row
-from study.records.segments import Records
 from study.trackers.base import Tracker
 from study.trial import EpochResult, TrialState
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from study.errors import InputError
 from study.records.columns import TRIAL_COLUMNS
+from study.records.parquet_table import RecordsError, read_parquet_table
 from study.records.paths import StudyPaths
-from study.records.segments import RecordsError, read_segments
 from study.records.study_json import read_study
 from study.search.samplers import WarmStart
 from study.space.domains import find_domains
@@ -59,7 +59,7 @@ def _read_earlier(folder: Path) -> tuple[Mapping[str, Any], Rows]:
         if not {"cells", "metric", "direction"} <= earlier.keys():
             raise RecordsError(f"{paths.study_json} is damaged: it names no cells or no metric")
         schema = pa.schema([*TRIAL_COLUMNS, (earlier["metric"], pa.float64())])
-        rows = read_segments(paths.trials, schema).to_pylist()
+        rows = read_parquet_table(paths.trials, schema).to_pylist()
     except RecordsError as error:
         raise InputError(f"warm_start: {error}") from None
     return earlier, list({row["trial_id"]: row for row in rows}.values())

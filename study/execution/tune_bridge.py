@@ -16,8 +16,8 @@ from study.engine.coordinator import Coordinator
 from study.execution.retries import RetryPolicy, WorkerFailure
 from study.execution.worker import StepReport
 from study.execution.worker_context import WorkerContext
+from study.records.parquet_table import RecordsError
 from study.records.rows import RunningTrial
-from study.records.segments import RecordsError
 
 TICK_SECONDS = 0.25
 

@@ -14,9 +14,9 @@ from study.atomic import atomic_write
 from study.code_version import SPACE_FILE
 from study.errors import InputError
 from study.identity import SOURCE_CHANGE, describe, find_differences
+from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
 from study.records.provenance import describe_machine, read_commit, read_versions
-from study.records.segments import RecordsError
 from study.space.domains import find_domains
 from study.space_file import Space
 from study.study import Cell, Study

@@ -12,7 +12,7 @@ from typing import Any
 
 from study import choice, integer, log_uniform, uniform
 from study.records.columns import find_setting_columns
-from study.records.segments import Records
+from study.records.parquet_table import Records
 from study.records.study_json import write_study
 
 SETTINGS = {

@@ -10,7 +10,7 @@ import pytest
 
 from reports.analysis.comparison import compare_arms
 from reports.load import load_study
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from tests.reports.fake_study import DKD, Writer
 
 

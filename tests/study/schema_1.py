@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from study.records.segments import list_segments
+from study.records.parquet_table import list_parquet_files
 from study.records.study_json import read_study, write_study
 
 
@@ -24,7 +24,7 @@ def downgrade(folder: Path) -> None:
         del cell["margin"]
     study["study"] = _with_modules(study["study"])
     write_study(folder, study)
-    for path in list_segments(folder / "trials"):
+    for path in list_parquet_files(folder / "trials"):
         pq.write_table(pq.read_table(path, partitioning=None).drop_columns("code"), path)
 
 

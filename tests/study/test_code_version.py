@@ -28,7 +28,7 @@ from study.code_version import (
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.preflight import DriverOptions
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from study.records.study_json import read_study, write_study
 from study.space_file import load_space
 from tests.study import toy

@@ -21,7 +21,7 @@ from reports.load import load_study as load_records
 from study import Arm, Budget, Study, choice, load_study, run_study, uniform
 from study.cli.options import PythonOptions
 from study.errors import InputError
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from study.space_file import make_space
 from tests.reports.fake_study import Writer
 from tests.study.toy import BASELINE, toy

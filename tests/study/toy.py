@@ -12,8 +12,8 @@ from study import Arm, Budget, Study, SuccessiveHalving, uniform
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
 from study.records.columns import find_setting_columns
+from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
-from study.records.segments import Records
 from study.study import Study as StudyType
 from study.trial import EpochResult, TrialContext
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent

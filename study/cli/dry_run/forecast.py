@@ -26,8 +26,8 @@ from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
 from study.engine.usage import HOUR, find_exhausted_cap
 from study.errors import InputError
+from study.records.parquet_table import EARLIER, Records, read_parquet_table
 from study.records.rows import RunningTrial
-from study.records.segments import EARLIER, Records, read_segments
 from study.records.study_json import collect_fingerprints, list_runs, read_same_study
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
@@ -119,7 +119,7 @@ def _copy_rows(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: P
         return []
     records = Records(scratch, study.task.metrics)
     for table in (records.trials, records.epochs):
-        pq.write_table(read_segments(folder / table.folder.name, table.schema), table.folder / EARLIER)
+        pq.write_table(read_parquet_table(folder / table.folder.name, table.schema), table.folder / EARLIER)
     return list_runs(earlier)
 
 

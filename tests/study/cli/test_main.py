@@ -29,7 +29,7 @@ from study.cli.main import main
 from study.code_version import CodeVersion
 from study.errors import InputError
 from study.records.lock import is_stop_requested, lock_study
-from study.records.segments import list_segments
+from study.records.parquet_table import list_parquet_files
 from study.records.study_json import build_study_json, write_study
 from study.search.samplers import Grid
 from study.space_file import Space
@@ -130,7 +130,7 @@ def test_older_study_without_trials_by_cell_is_counted_by_its_budget(runs: Path)
 def test_list_names_a_damaged_segment_and_shows_the_other_studies(runs: Path) -> None:
     folder = written(runs)
     written(runs, study=toy(name="sound"))
-    segment = list_segments(folder / "trials")[-1]
+    segment = list_parquet_files(folder / "trials")[-1]
     segment.write_bytes(b"no parquet")
     said = called("list", "--storage-path", runs)
     assert f"toy: {segment} cannot be read" in said.stdout

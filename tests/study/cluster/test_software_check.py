@@ -12,7 +12,7 @@ from study.cluster.software_check import describe_differences, read_versions
 from study.execution.tune_bridge import StopTuning, TuneBridge
 from study.execution.worker import Worker
 from study.execution.worker_context import WorkerContext
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from tests.study import toy
 
 

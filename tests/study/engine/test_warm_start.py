@@ -17,7 +17,7 @@ from study.engine.replay import replay_records
 from study.engine.warm_start import read_warm_start
 from study.errors import InputError
 from study.identity import describe
-from study.records.segments import Records
+from study.records.parquet_table import Records
 from study.records.study_json import write_study
 from study.space.domains import find_domains
 from tests.study.toy import BASELINE, SEARCHED, drive, open_coordinator, toy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.records.segments import RecordsError
+from study.records.parquet_table import RecordsError
 from study.records.study_json import read_study, write_study
 
 

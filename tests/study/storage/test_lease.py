@@ -13,7 +13,7 @@ from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.records.lock import is_stop_requested
-from study.records.segments import Records
+from study.records.parquet_table import Records
 from study.records.study_json import build_study_json, write_study
 from study.space_file import Space
 from study.storage import lease, remote

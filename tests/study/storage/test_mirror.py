@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.study.records.test_parquet_table import epoch_row
 
-from study.records.segments import Records
+from study.records.parquet_table import Records
 from study.storage.locations import mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror
 from tests.study import s3
-from tests.study.records.test_segments import epoch_row
 from tests.study.s3 import Copy, put
 
 
@@ -101,8 +101,8 @@ def test_interrupted_push_keeps_all_rows_that_were_on_s3(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """Of each table, rows that had arrived move from the latest file to the earlier one, which is sent first."""
-    monkeypatch.setattr("study.records.segments.RETENTION_SECONDS", 0.0)
-    monkeypatch.setattr("study.records.segments.FLUSHES_PER_COPY", 7)
+    monkeypatch.setattr("study.records.parquet_table.RETENTION_SECONDS", 0.0)
+    monkeypatch.setattr("study.records.parquet_table.FLUSHES_PER_COPY", 7)
     here = copy()
     records, left = Records(here / "toy", ["val/accuracy"]), iter(range(steps))
     for number in range(3):

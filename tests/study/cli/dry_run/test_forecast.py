@@ -16,8 +16,8 @@ from study import Arm, Budget, Never, Study, SuccessiveHalving, uniform
 from study.cli.dry_run.epoch_times import EpochTimes, assume_epoch_seconds, read_epoch_times
 from study.cli.dry_run.forecast import Forecast, forecast_study, format_duration, format_forecast
 from study.identity import describe
+from study.records.parquet_table import Records
 from study.records.rows import RunningTrial, to_trial_row
-from study.records.segments import Records
 from study.records.study_json import SCHEMA_VERSION, write_study
 from study.search.samplers import CmaEs, Grid, Sampler, Tpe
 from study.trial import Trial, TrialState

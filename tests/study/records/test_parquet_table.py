@@ -17,9 +17,9 @@ import pytest
 
 from study import choice, integer, uniform
 from study.atomic import atomic_write
-from study.records import segments
+from study.records import parquet_table
 from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS, find_setting_columns
-from study.records.segments import Records, RecordsError
+from study.records.parquet_table import Records, RecordsError
 
 
 def epoch_row(trial_id: str, epoch: int, score: float) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_unflushed_rows_are_not_on_disk(records: Records) -> None:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "LAST_RETENTION_SECONDS", 0.0)
+    monkeypatch.setattr(parquet_table, "LAST_RETENTION_SECONDS", 0.0)
 
 
 def test_compaction_leaves_each_row_once(records: Records, tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_compaction_drops_what_no_longer_counts_also_within_one_segment(records:
 def test_a_table_is_two_files_and_every_row_stays(
     records: Records, tmp_path: Path, flushes: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "RETENTION_SECONDS", seconds)
-    monkeypatch.setattr(segments, "FLUSHES_PER_COPY", 8)
+    monkeypatch.setattr(parquet_table, "RETENTION_SECONDS", seconds)
+    monkeypatch.setattr(parquet_table, "FLUSHES_PER_COPY", 8)
     write_epochs(records, range(1, flushes + 1))
     assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["earlier.parquet", "latest.parquet"]
     again = Records(tmp_path, ["val/accuracy"])
@@ -110,19 +110,19 @@ def test_a_table_is_two_files_and_every_row_stays(
 def test_latest_file_has_few_row_groups(
     records: Records, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "RETENTION_SECONDS", seconds)
+    monkeypatch.setattr(parquet_table, "RETENTION_SECONDS", seconds)
     most = 0
     for epoch in range(1, 60):
         write_epochs(records, [epoch])
         most = max(most, pq.read_metadata(tmp_path / "epochs" / "latest.parquet").num_row_groups)
-    assert segments.FLUSHES_PER_COPY <= most <= segments.FLUSHES_PER_COPY + 6
+    assert parquet_table.FLUSHES_PER_COPY <= most <= parquet_table.FLUSHES_PER_COPY + 6
     assert len(pd.read_parquet(tmp_path / "epochs").drop_duplicates("epoch")) == 59
 
 
 def test_footer_of_the_file_before_reads_the_file_after(records: Records, tmp_path: Path) -> None:
     """As in pyarrow, which opens a single file twice: once for its footer, then for its rows."""
     latest = tmp_path / "epochs" / "latest.parquet"
-    for epoch in range(1, segments.FLUSHES_PER_COPY):
+    for epoch in range(1, parquet_table.FLUSHES_PER_COPY):
         before, rows = pq.read_metadata(latest), pq.read_table(latest, partitioning=None)
         write_epochs(records, [epoch])
         assert pq.ParquetFile(latest, metadata=before).read().equals(rows)
@@ -132,7 +132,7 @@ def test_copied_rows_stay_until_readers_are_done(
     records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever file a reader opens first, and however much is written before it opens the other."""
-    monkeypatch.setattr(segments, "FLUSHES_PER_COPY", 8)
+    monkeypatch.setattr(parquet_table, "FLUSHES_PER_COPY", 8)
     first = {name: read_numbers(tmp_path, name) for name in ("earlier", "latest")}
     for epoch in range(1, 100):
         write_epochs(records, [epoch])
@@ -154,11 +154,11 @@ def read_numbers(folder: Path, name: str) -> set[int]:
 def test_copied_rows_are_dropped_after_a_while(
     records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "FLUSHES_PER_COPY", 8)
+    monkeypatch.setattr(parquet_table, "FLUSHES_PER_COPY", 8)
     write_epochs(records, range(1, 9))
     assert read_numbers(tmp_path, "latest") == read_numbers(tmp_path, "earlier") == set(range(1, 9))
     clock = time.monotonic()
-    monkeypatch.setattr("study.records.segments.time.monotonic", lambda: clock + 61)
+    monkeypatch.setattr("study.records.parquet_table.time.monotonic", lambda: clock + 61)
     write_epochs(records, [9])
     assert read_numbers(tmp_path, "latest") == {9}
     assert len(records.epochs.read_rows()) == 9
@@ -189,7 +189,7 @@ def test_disk_that_takes_no_more_is_one_line_and_rows_stay_pending(
     records.epochs.flush()
     records.epochs.append(epoch_row("a", 2, 0.2))
     with monkeypatch.context() as full:
-        full.setattr("study.records.segments.pq.ParquetWriter.write_table", failing_write)
+        full.setattr("study.records.parquet_table.pq.ParquetWriter.write_table", failing_write)
         with pytest.raises(RecordsError, match=r"epochs cannot be written \(No space left on device\): free disk"):
             records.epochs.flush()
     assert [row["epoch"] for row in records.epochs.read_rows()] == [1]
@@ -284,7 +284,7 @@ print(reads)
 def test_others_read_a_growing_table_at_any_moment(
     records: Records, tmp_path: Path, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "FLUSHES_PER_COPY", 8)
+    monkeypatch.setattr(parquet_table, "FLUSHES_PER_COPY", 8)
     if reader == "duckdb":
         pytest.importorskip("duckdb")
     done = tmp_path / "done"
@@ -317,7 +317,7 @@ def test_new_table_is_read_by_others_before_its_first_row(records: Records, tmp_
 def test_copies_left_by_a_kill_change_nothing(
     records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "FLUSHES_PER_COPY", 8)
+    monkeypatch.setattr(parquet_table, "FLUSHES_PER_COPY", 8)
     for epoch in range(1, 30):
         records.epochs.append(epoch_row("a", epoch, epoch / 100))
         records.epochs.flush()

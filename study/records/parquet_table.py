@@ -43,10 +43,10 @@ READING_ATTEMPTS = 20
 
 
 class RecordsError(Exception):
-    """A segment or study.json that cannot be read or written; the message names the file and the problem."""
+    """A table or study.json that cannot be read or written; the message names the file and the problem."""
 
 
-class SegmentTable:
+class ParquetTable:
     """A table in one folder. Rows are kept in memory until `flush`, which writes them with an fsync."""
 
     def __init__(self, folder: Path, schema: pa.Schema):
@@ -82,13 +82,13 @@ class SegmentTable:
 
     def read_rows(self) -> list[dict[str, Any]]:
         """Return the last written row of each key, in the order in which the keys were first written."""
-        rows: list[dict[str, Any]] = self._select_last(read_segments(self.folder, self.schema)).to_pylist()
+        rows: list[dict[str, Any]] = self._select_last(read_parquet_table(self.folder, self.schema)).to_pylist()
         return rows
 
     def compact(self) -> None:
         """Copy all rows to `earlier`, without those that were written again later."""
         self.flush()
-        rows = read_segments(self.folder, self.schema)
+        rows = read_parquet_table(self.folder, self.schema)
         last = self._select_last(rows)
         if self._groups or last.num_rows < rows.num_rows or self._list_numbered():
             self._copy(last)
@@ -123,7 +123,7 @@ class SegmentTable:
             del self._copied[0], self._groups[0]
 
     def _list_numbered(self) -> list[Path]:
-        return [path for path in list_segments(self.folder) if path.stem.isdigit()]
+        return [path for path in list_parquet_files(self.folder) if path.stem.isdigit()]
 
     def _select_last(self, rows: pa.Table) -> pa.Table:
         """Return the last row of each key, sorted by the position of the key's first row."""
@@ -142,8 +142,8 @@ class Records:
         values = [(name, pa.float64()) for name in metrics]
         self.folder, self._settings = folder, settings or {}
         columns = [*TRIAL_COLUMNS, *self._settings.items(), *values]
-        self.trials = SegmentTable(StudyPaths(folder).trials, pa.schema(columns))
-        self.epochs = SegmentTable(StudyPaths(folder).epochs, pa.schema([*EPOCH_COLUMNS, *values]))
+        self.trials = ParquetTable(StudyPaths(folder).trials, pa.schema(columns))
+        self.epochs = ParquetTable(StudyPaths(folder).epochs, pa.schema([*EPOCH_COLUMNS, *values]))
 
     def add_trial(self, row: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Add a row of trials/, with its settings also in columns of their own."""
@@ -169,12 +169,12 @@ class Records:
         self.trials.delete_copied()
 
 
-def list_segments(folder: Path) -> list[Path]:
+def list_parquet_files(folder: Path) -> list[Path]:
     """Return a table's files in the order of writing."""
     return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit() or path.name in (EARLIER, LATEST))
 
 
-def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
+def read_parquet_table(folder: Path, schema: pa.Schema) -> pa.Table:
     """Return all rows in the order of writing, also while a run writes; copied ones twice.
 
     Raises RecordsError naming the first file that cannot be read.
@@ -182,7 +182,7 @@ def read_segments(folder: Path, schema: pa.Schema) -> pa.Table:
     for _ in range(READING_ATTEMPTS):
         try:
             return pa.concat_tables(
-                [_make_empty_table(schema), *(_read(path, schema) for path in list_segments(folder))]
+                [_make_empty_table(schema), *(_read(path, schema) for path in list_parquet_files(folder))]
             )
         except FileNotFoundError:
             continue  # replaced on a file server, or of an earlier version and merged
