@@ -196,6 +196,8 @@ def _make_empty_table(schema: pa.Schema) -> pa.Table:
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
+        if not pq.read_metadata(path).num_rows:  # read_table imports pandas, too
+            return _make_empty_table(schema)
         return pq.read_table(path, schema=schema, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ESTALE:
