@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.study.records.test_parquet_table import epoch_row
 
 from study.records.parquet_table import Records
 from study.storage.locations import mirror_of
 from study.storage.mirror import DamagedCopyError, Mirror
 from tests.study import s3
+from tests.study.records.test_parquet_table import epoch_row
 from tests.study.s3 import Copy, put
 
 
