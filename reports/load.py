@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
 from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, list_parquet_files
+from study.records.parquet_table import RecordsError, list_parquet_files, open_once
 from study.records.paths import StudyPaths
 from study.records.study_json import read_study
 from study.trial import Direction
@@ -198,7 +198,7 @@ def _read_parquet_table(folder: Path, columns: tuple[tuple[str, pa.DataType], ..
     tables, warnings = [pa.schema(columns).empty_table()], []
     for path in list_parquet_files(folder):
         try:
-            tables.append(_cast_columns(pq.read_table(path, partitioning=None), columns))
+            tables.append(_cast_columns(pq.read_table(open_once(path), partitioning=None), columns))
         except (OSError, pa.ArrowException, RecordsError) as error:
             reason = str(error).splitlines()[0]
             warnings.append(f"{folder.name}/{path.name} cannot be read and is left out: {reason}")

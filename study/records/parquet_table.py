@@ -189,6 +189,11 @@ def read_parquet_table(folder: Path, schema: pa.Schema) -> pa.Table:
     raise RecordsError(f"{folder} changes faster than it can be read: stop its study, then try again")
 
 
+def open_once(path: Path) -> pa.BufferReader:
+    """Return the content of a file. PyArrow opens a path twice, and a run may replace the file in between."""
+    return pa.BufferReader(path.read_bytes())
+
+
 def _make_empty_table(schema: pa.Schema) -> pa.Table:
     """Return a table without rows. schema.empty_table() would import pandas, for which a dry run would wait."""
     return pa.Table.from_batches([], schema)
@@ -196,9 +201,10 @@ def _make_empty_table(schema: pa.Schema) -> pa.Table:
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        if not pq.read_metadata(path).num_rows:  # read_table imports pandas, too
+        content = open_once(path)
+        if not pq.read_metadata(content).num_rows:  # read_table imports pandas, too
             return _make_empty_table(schema)
-        return pq.read_table(path, schema=schema, partitioning=None)
+        return pq.read_table(content, schema=schema, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ESTALE:
             raise FileNotFoundError(path) from None  # deleted, here or on a file server
