@@ -1,0 +1,24 @@
+"""Totals of epochs that `show` adds up: each epoch once, in its last row."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from study.cli.list_studies import read_epoch_totals
+from study.records.parquet_table import Records
+
+
+def test_epochs_recorded_twice_count_once_with_their_last_row(tmp_path: Path) -> None:
+    records = Records(tmp_path, {"val/accuracy": "max"})
+    for trial, epoch, seconds, minute in (("a", 1, 2.0, 1), ("a", 2, 9.0, 2), ("b", 1, 4.0, 2), ("a", 2, 3.0, 5)):
+        recorded = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
+        row = {"trial_id": trial, "cell": "c", "phase": "search", "epoch": epoch, "seconds": seconds}
+        records.epochs.append(row | {"recorded": recorded, "schedules": "{}"})
+        records.epochs.flush()
+    totals, times = read_epoch_totals(tmp_path)
+    assert sorted(totals, key=lambda row: row["trial_id"]) == [
+        {"trial_id": "a", "epochs": 2, "last_epoch": 2, "seconds": 5.0},
+        {"trial_id": "b", "epochs": 1, "last_epoch": 1, "seconds": 4.0},
+    ]
+    assert sorted(times) == [datetime(2026, 1, 1, 0, minute, tzinfo=UTC) for minute in (1, 2, 5)]
