@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,3 +126,14 @@ def reference(loss, student, teacher, targets, progress):
                 value *= min((progress.epoch + 1) / (value_at(loss.warmup, progress) * progress.epochs), 1)
         values.append(temperature**2 * value)
     return np.mean(values)
+
+
+def assert_exact_under_autocast(loss: Any) -> None:
+    """Check that a loss of bfloat16 logits under autocast is float32, and that of the same logits in float32."""
+    student, teacher, targets = logits()
+    student, teacher = student.bfloat16(), teacher.bfloat16()
+    exact = loss(Outputs(student.float()), Outputs(teacher.float()), targets, MIDDLE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(Outputs(student), Outputs(teacher), targets, MIDDLE)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, exact)

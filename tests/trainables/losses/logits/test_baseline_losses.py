@@ -11,7 +11,7 @@ from study.errors import InputError
 from study.identity import describe
 from study.task import SingleWorkerMethod
 from tests.trainables.losses.baseline_losses import LOSSES, every_loss, reference
-from tests.trainables.losses.logit_losses import MIDDLE, logits, value_and_gradient
+from tests.trainables.losses.logit_losses import MIDDLE, assert_exact_under_autocast, logits, value_and_gradient
 from trainables.losses.logits.ctkd import CTKD
 from trainables.task import Outputs
 from trainables.training.schedules import Progress
@@ -50,13 +50,7 @@ def test_teacher_receives_no_gradient_and_student_some(loss):
 
 @every_loss
 def test_loss_under_autocast_is_float32_and_exact(loss):
-    student, teacher, targets = logits()
-    student, teacher = student.bfloat16(), teacher.bfloat16()
-    exact = loss(Outputs(student.float()), Outputs(teacher.float()), targets, MIDDLE)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(Outputs(student), Outputs(teacher), targets, MIDDLE)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, exact)
+    assert_exact_under_autocast(loss)
 
 
 @every_loss

@@ -15,6 +15,7 @@ from study.space.domains import resolve_corners, uniform
 from tests.trainables.losses.logit_losses import (
     LOSSES,
     MIDDLE,
+    assert_exact_under_autocast,
     every_loss,
     logits,
     reference,
@@ -159,13 +160,7 @@ def test_tied_teacher_logits_equal_the_direct_form(loss):
 
 @every_loss
 def test_loss_under_autocast_is_float32_and_exact(loss):
-    student, teacher, targets = (tensor for tensor in logits())
-    student, teacher = student.bfloat16(), teacher.bfloat16()
-    exact = loss(Outputs(student.float()), Outputs(teacher.float()), targets, MIDDLE)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(Outputs(student), Outputs(teacher), targets, MIDDLE)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, exact)
+    assert_exact_under_autocast(loss)
 
 
 @every_loss
