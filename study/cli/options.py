@@ -42,6 +42,7 @@ class RunOptions:
     seeds: int | None = None
     wall_hours: float | None = None
     gpu_hours: float | None = None
+    usd_per_hour: float | None = None
     max_concurrent: int | None = None
     gpus_per_worker: float | Literal["auto"] | None = None
     workers_per_trial: int | None = None
@@ -120,7 +121,7 @@ def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study
         epochs=options.epochs,
         seeds=options.seeds,
     )
-    study = with_caps(study, options.wall_hours, options.gpu_hours)
+    study = with_caps(study, options.wall_hours, options.gpu_hours, options.usd_per_hour)
     if options.workers_per_trial is not None:
         study = dataclasses.replace(study, workers_per_trial=options.workers_per_trial)
     if options.reproducible_search is not None:

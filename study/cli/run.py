@@ -47,6 +47,11 @@ The same command again continues where the last run ended, whatever ended it.
 @click.option("--seeds", type=int, help="Confirm seeds per cell.")
 @click.option("--wall-hours", type=float, help="Stop after this many hours, summed over all runs of the study.")
 @click.option("--gpu-hours", type=float, help="Stop after this many hours of GPU time, summed over all runs.")
+@click.option(
+    "--usd-per-hour",
+    type=float,
+    help="Price of one GPU for an hour, with its share of the machine: the cost is given with all GPU hours.",
+)
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Maximum number of trials at once.")
 @gpus_per_worker_option(
     "Share of a GPU for each worker of a trial, from 0 to 1; by default 1 if there are GPUs. 'auto' measures how many "
