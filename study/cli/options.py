@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 AUTO: Literal["auto"] = "auto"
 """The value of --gpus-per-worker that measures how many trials one GPU serves best."""
 
+CLUSTER_FILE = "cluster.yaml"
+"""The file that `ray up` takes, in the checkout's folder."""
+
 SECRET = ("notify",)
 """Options that are in no recorded or printed command."""
 
@@ -51,6 +54,8 @@ class RunOptions:
     precision: str | None = None
     reproducible_search: int | None = None
     address: str | None = None
+    then: str | None = None
+    cluster_file: str = CLUSTER_FILE
     fresh: bool = False
     retry_failed: bool = False
     allow_code_change: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from study.cli.notify import VARIABLE
-from study.cli.options import RunOptions, gpus_per_worker_option
+from study.cli.options import CLUSTER_FILE, RunOptions, gpus_per_worker_option
 from study.cli.streams import EnduringCommand
 from study.cluster.this_machine import interrupt_on_end_signals
 from study.records.paths import DEFAULT_STORAGE
@@ -90,6 +90,18 @@ The same command again continues where the last run ended, whatever ended it.
     "--address",
     help="A running Ray cluster: 'auto' on one of its nodes, HOST:PORT of its head within its network, or "
     "http://HOST:PORT of its dashboard from outside; this machine by default.",
+)
+@click.option(
+    "--then",
+    type=click.Choice(["down"]),
+    help="With http://HOST:PORT, once the study has ended: copy its storage here and end the cluster.",
+)
+@click.option(
+    "--cluster-file",
+    type=click.Path(),
+    default=CLUSTER_FILE,
+    show_default=True,
+    help="For --then, the file of `ray up`.",
 )
 @click.option("--fresh", is_flag=True, help="Start a new study next to an earlier one of this name.")
 @click.option("--retry-failed", is_flag=True, help="Run failed trials of earlier runs again.")
