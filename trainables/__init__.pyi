@@ -48,7 +48,7 @@ from .task import Batch as Batch
 from .task import DistillationLoss as DistillationLoss
 from .task import Outputs as Outputs
 from .tasks.base import DistillationTask as DistillationTask
-from .tasks.classification import Classification as Classification
+from .tasks.classification.task import Classification as Classification
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_parsing.task import FaceParsing as FaceParsing
 from .tasks.face_sr.task import FaceSR as FaceSR
