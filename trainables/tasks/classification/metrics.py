@@ -136,7 +136,7 @@ def _find_meter(name: str) -> Any:
     """Return the class of torchmetrics of this name. Raises InputError if there is none, or it is not one number."""
     from torchmetrics import classification as kinds
 
-    kind = getattr(kinds, name, None) if name.startswith("Multiclass") else None
+    kind: Any = getattr(kinds, name, None) if name.startswith("Multiclass") else None
     if not inspect.isclass(kind):
         raise InputError(f"metric_names has {name!r}; {ALLOWED}")
     try:
