@@ -58,6 +58,8 @@ from .tasks.simulated import Simulated as Simulated
 from .tasks.simulated import SimulatedLoss as SimulatedLoss
 from .tasks.simulated import SimulatedStudent as SimulatedStudent
 from .teacher.weights import Teacher as Teacher
+from .training.random_views import ResizedCrops as ResizedCrops
+from .training.random_views import SeededViews as SeededViews
 from .training.recipe import Adam as Adam
 from .training.recipe import AdamW as AdamW
 from .training.recipe import Recipe as Recipe

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from trainables.task import Batch
+from trainables.training.random_views import ResizedCrops, SeededViews
 from trainables.training.views import CropFlip, normalise
+
+ImageViews = CropFlip | ResizedCrops | SeededViews
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class ResidentImages:
 
     images: Tensor
     labels: Tensor
-    views: CropFlip
+    views: ImageViews
     mean: Tensor
     std: Tensor
 
@@ -40,7 +43,7 @@ class MappedImages:
     positions: npt.NDArray[np.int64]
     """(M,): those of the split."""
     labels: Tensor
-    views: CropFlip
+    views: ImageViews
     mean: Tensor
     std: Tensor
 

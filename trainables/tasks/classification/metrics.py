@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -137,7 +136,7 @@ def _find_meter(name: str) -> Any:
     from torchmetrics import classification as kinds
 
     kind: Any = getattr(kinds, name, None) if name.startswith("Multiclass") else None
-    if not inspect.isclass(kind):
+    if not isinstance(kind, type):
         raise InputError(f"metric_names has {name!r}; {ALLOWED}")
     try:
         meter = kind(num_classes=3)
@@ -145,6 +144,6 @@ def _find_meter(name: str) -> Any:
         score = meter.compute()
     except TypeError:  # an argument without a default
         score = None
-    if kind.higher_is_better is None or not isinstance(score, Tensor) or score.numel() != 1:
+    if getattr(kind, "higher_is_better", None) is None or not isinstance(score, Tensor) or score.numel() != 1:
         raise InputError(f"metric_names has {name!r}, which is not one number that can be better or worse; {ALLOWED}")
     return kind

@@ -25,7 +25,7 @@ from trainables.losses.common.logits import kl_divergence
 from trainables.models.hooks import TappedOutput, renormalise_inputs
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
-from trainables.tasks.classification.examples import MappedImages, ResidentImages
+from trainables.tasks.classification.examples import ImageViews, MappedImages, ResidentImages
 from trainables.tasks.classification.metrics import ACCURACY, ClassifierScores, check_names, define_score
 from trainables.training.recipe import Recipe
 from trainables.training.views import CropFlip
@@ -44,7 +44,7 @@ class Classification(DistillationTask[ImageSet]):
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    views: CropFlip = field(default_factory=lambda: CropFlip(padding=4, flip=True))
+    views: ImageViews = field(default_factory=lambda: CropFlip(padding=4, flip=True))
     validation: float = 0.1
     """The share of the training images held out, stratified by class, where the data have no validation split."""
     split_seed: int = 0
@@ -167,8 +167,11 @@ class Classification(DistillationTask[ImageSet]):
 
     @property
     def capturable(self) -> bool:
-        """True if training steps can be captured as a CUDA graph (training/cuda_graph.py): batches lie on the GPU."""
-        return not self._is_mapped
+        """True if training steps can be captured as a CUDA graph (training/cuda_graph.py): batches are made on the GPU.
+
+        Of views, only crops and flips have been tried in a graph.
+        """
+        return not self._is_mapped and isinstance(self.views, CropFlip)
 
     @property
     def output_bytes(self) -> int:
@@ -177,6 +180,8 @@ class Classification(DistillationTask[ImageSet]):
     def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         self.loaded.check()
         self.meters("cpu", "val")  # checks that scores fit the classes
+        images = torch.from_numpy(np.array(self.loaded.train_images[:2]))
+        self.views.apply(images, torch.arange(1, 1 + len(images)) % self.views.count)  # checks a transform of one's own
         if self.class_weights is not None:
             self.weigh_classes()  # checks their number
 
