@@ -28,6 +28,7 @@ from .losses.logits.nkd import NKD as NKD
 from .losses.logits.ttm import TTM as TTM
 from .losses.none import NoDistillation as NoDistillation
 from .losses.pixels.ldt import LDT as LDT
+from .losses.pixels.pixel_dkd import PixelDKD as PixelDKD
 from .losses.pixels.pixel_kd import PixelKD as PixelKD
 from .losses.pixels.pixel_kd_std import PixelKDStd as PixelKDStd
 from .losses.reconstruction import Reconstruction as Reconstruction
