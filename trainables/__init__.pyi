@@ -27,7 +27,9 @@ from .losses.logits.mlkd import MLKD as MLKD
 from .losses.logits.nkd import NKD as NKD
 from .losses.logits.ttm import TTM as TTM
 from .losses.none import NoDistillation as NoDistillation
+from .losses.pixels.cwd import CWD as CWD
 from .losses.pixels.ldt import LDT as LDT
+from .losses.pixels.pixel_dist import PixelDIST as PixelDIST
 from .losses.pixels.pixel_dkd import PixelDKD as PixelDKD
 from .losses.pixels.pixel_kd import PixelKD as PixelKD
 from .losses.pixels.pixel_kd_std import PixelKDStd as PixelKDStd
