@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cache, partial
+from pathlib import Path
+from urllib.parse import quote
 
 from plotly.offline import get_plotlyjs
 from starlette.applications import Starlette
@@ -23,7 +25,7 @@ from starlette.routing import Route
 
 from reports.page.render import FOLDER as REPORT_FOLDER
 from study.cli.list_studies import find_driver, list_studies
-from study.cli.stop import stop_study
+from study.cli.stop import skip_trial, stop_study
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
@@ -63,8 +65,10 @@ class LivePage:
             Route("/study/{study}/events", self.send_study_events),
             Route("/study/{study}/report", self.send_report),
             Route("/study/{study}/stop", self.stop_study, methods=["POST"]),
+            Route("/study/{study}/skip/{trial}", self.skip_trial, methods=["POST"]),
         ]
-        return Starlette(routes=routes, middleware=[Middleware(AccessControl, token=token)])
+        access = Middleware(AccessControl, token=token)
+        return Starlette(routes=routes, middleware=[access], exception_handlers={InputError: answer_problem})
 
     async def show_list(self, request: Request) -> Response:
         state = await self._lists.read("")
@@ -88,24 +92,22 @@ class LivePage:
         return FileResponse(report, headers={"Content-Security-Policy": REPORT_POLICY}, media_type="text/html")
 
     async def stop_study(self, request: Request) -> Response:
+        return await self._press(request, _send_stop)
+
+    async def skip_trial(self, request: Request) -> Response:
+        return await self._press(request, lambda folder: skip_trial(folder, request.path_params["trial"]))
+
+    async def _press(self, request: Request, act: Callable[[Path], object]) -> Response:
+        """Return a redirection to the study after a button has acted. Raises HTTPException if it cannot act."""
         name = self._find_name(request)
-        self._check_buttons()
-        try:
-            driver = await run_in_threadpool(stop_study, self._storage / name, 0.0)
-        except InputError as error:
-            raise HTTPException(409, f"{error}\n") from None
-        return self._return_to(name, f"{name} does not run.\n" if not driver else "")
-
-    def _return_to(self, name: str, problem: str) -> Response:
-        """Return a redirection to the study after a button was pressed, or why it has no effect."""
-        self._studies.expire(name)
-        if problem:
-            raise HTTPException(409, problem)
-        return RedirectResponse(f"/study/{name}", 303)
-
-    def _check_buttons(self) -> None:
         if self._read_only:
             raise HTTPException(403, "This page was started with --read-only.\n")
+        try:
+            await run_in_threadpool(act, self._storage / name)
+        except (InputError, RecordsError) as error:
+            raise HTTPException(409, f"{error}\n") from None
+        self._studies.expire(name)
+        return RedirectResponse(f"/study/{quote(name)}", 303)
 
     def _find_name(self, request: Request) -> str:
         """Return the study that an address names. Raises HTTPException if the storage has no such folder."""
@@ -132,6 +134,13 @@ class LivePage:
             return pages.render_study(read_study(folder), not self._read_only)
         except RecordsError as error:
             return pages.render_problem(name, str(error))
+        except (KeyError, TypeError, ValueError) as error:  # study.json lacks something, or has it in another form
+            return pages.render_problem(name, f"{folder} is damaged: {type(error).__name__}: {error}")
+
+
+async def answer_problem(request: Request, error: Exception) -> Response:
+    """Return why the storage cannot be read now: its folder is gone, or S3 does not answer."""
+    return PlainTextResponse(f"{error}\n", 503)
 
 
 async def send_asset(request: Request) -> Response:
@@ -148,6 +157,11 @@ async def send_asset(request: Request) -> Response:
 @cache
 def _load_plotly() -> str:
     return str(get_plotlyjs())
+
+
+def _send_stop(folder: Path) -> None:
+    if not stop_study(folder, 0.0):
+        raise InputError(f"{folder.name} does not run")
 
 
 def _send_events(events: AsyncIterator[str]) -> Response:

@@ -6,7 +6,7 @@ Reading takes no lock for longer than a moment and changes nothing, so a running
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from reports.tables.comparison import make_comparison_table
 from reports.tables.search import STATE_WORDS
 from study.cli.list_studies import find_driver
 from study.cli.status import StudyStatus, TrialStatus, read_status
-from study.records.lock import is_stop_requested
+from study.records.lock import is_stop_requested, read_skip_requests
 from study.records.paths import EPOCHS, TRIALS, StudyPaths
 
 LATEST_TRIALS = 100
@@ -36,7 +36,16 @@ TRACEBACK_BYTES = 20_000
 """The end of a traceback that is shown, which names the error."""
 
 MAX_FAILURES = 20
-"""Failed trials that are shown, the latest ones; many usually have one cause."""
+"""Causes of failures that are shown, the latest ones."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Trials of a cell and phase that failed for one reason, such as all of a search."""
+
+    trials: tuple[TrialStatus, ...]
+    traceback: str
+    """Of the latest trial; empty if it left none."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,11 @@ class StudyReading:
     figures: Mapping[str, ReportFigure]
     """Figures by a key that stays the same while the study runs."""
     trials: Table
-    failures: tuple[tuple[TrialStatus, str], ...]
-    """Failed trials, each with its traceback; empty if it left none."""
+    failures: tuple[Failure, ...]
     has_report: bool
     is_stopping: bool
+    skips: frozenset[str]
+    """Ids of trials that were asked to be skipped."""
 
     @property
     def ended(self) -> int:
@@ -101,9 +111,10 @@ def read_study(folder: Path) -> StudyReading:
         comparisons=tuple(make_comparison_table(comparison) for comparison in compare_arms(records)),
         figures=_draw_figures(records),
         trials=_make_trials_table(records),
-        failures=tuple((trial, _read_traceback(trial)) for trial in status.failed[-MAX_FAILURES:][::-1]),
+        failures=_group_failures(status.failed),
         has_report=StudyPaths(folder).report.is_file(),
         is_stopping=is_stop_requested(folder),
+        skips=read_skip_requests(folder),
     )
 
 
@@ -147,6 +158,14 @@ def _make_trial_row(records: StudyRecords, trial: pd.Series, done: pd.Series) ->
         ", ".join(settings) or "–",
         shorten(reason, 200) if isinstance(reason := trial["reason"], str) and reason else "–",
     )
+
+
+def _group_failures(failed: Iterable[TrialStatus]) -> tuple[Failure, ...]:
+    """Return the latest failures first: trials of one cell, phase and reason together."""
+    groups: dict[tuple[str, str, str], list[TrialStatus]] = {}
+    for trial in sorted(failed, key=lambda trial: trial.started, reverse=True):
+        groups.setdefault((trial.cell, trial.phase, trial.reason), []).append(trial)
+    return tuple(Failure(tuple(group), _read_traceback(group[0])) for group in [*groups.values()][:MAX_FAILURES])
 
 
 def _read_traceback(trial: TrialStatus) -> str:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from reports.build import build
 from study.cli.main import main
-from study.records.lock import is_stop_requested, lock_study
+from study.records.lock import is_stop_requested, lock_study, read_skip_requests
 from study.ui.app import LivePage
 from study.ui.command import bind_loopback
 from tests.reports.fake_study import Writer
@@ -87,6 +87,7 @@ def test_failures_come_with_tracebacks_and_all_text_is_escaped(writer: Writer) -
     client = visit(folder.parent)
     page = client.get("/study/fake").text
     assert "<h2>Failures</h2>" in page
+    assert "2 trials, the last after epoch" not in page  # other reasons are apart
     assert page.count("ValueError: &lt;script&gt;") >= 2
     assert HOSTILE not in page + client.get("/").text
 
@@ -131,6 +132,24 @@ def test_damaged_study_is_shown_with_its_problem(storage: Path) -> None:
     assert "damaged" in client.get("/").text
 
 
+def test_study_json_that_lacks_something_is_shown_as_damaged(writer: Writer) -> None:
+    writer.study["cells"] = [{"cell": "a"}]
+    folder = writer.write()
+    (folder / "study.json").write_text((folder / "study.json").read_text().replace('"searched"', '"sought"'))
+    client = visit(folder.parent)
+    assert "damaged" in client.get("/").text
+    assert "damaged" in client.get("/study/fake").text
+
+
+def test_storage_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    client = visit(tmp_path / "runs")
+    (tmp_path / "runs").rmdir()
+    answer = client.get("/")
+    assert answer.status_code == 503
+    assert "no folder" in answer.text
+
+
 def test_starting_study_is_shown_before_it_has_a_study_json(storage: Path) -> None:
     with lock_study(storage / "next"):
         client = visit(storage)
@@ -172,6 +191,43 @@ def test_read_only_page_has_no_buttons_and_stops_nothing(storage: Path) -> None:
         assert answer.status_code == 403
         assert "--read-only" in answer.text
         assert not is_stop_requested(storage / "fake")
+
+
+def start_search_trial(writer: Writer) -> str:
+    """Let the study's last search trial run, and return its id."""
+    last = next(row for row in reversed(writer.trials) if row["phase"] == "search")
+    last |= {"state": "RUNNING", "ended": None, "epochs_done": 0}
+    trial_id: str = last["trial_id"]
+    return trial_id
+
+
+def test_skip_button_asks_the_driver_to_end_a_running_search_trial(writer: Writer) -> None:
+    trial_id, folder = start_search_trial(writer), writer.write()
+    with lock_study(folder):
+        client = visit(folder.parent)
+        assert f'action="/study/fake/skip/{trial_id}"' in client.get("/study/fake").text
+        assert client.post(f"/study/fake/skip/{trial_id}").status_code == 303
+        assert read_skip_requests(folder) == {trial_id}
+        page = client.get("/study/fake").text
+        assert "skipped after this epoch" in page
+        assert "/skip/" not in page
+
+
+def test_only_running_search_trials_are_skipped(writer: Writer) -> None:
+    trial_id, confirm = start_search_trial(writer), next(row for row in writer.trials if row["phase"] == "confirm")
+    ended = next(row["trial_id"] for row in writer.trials if row["phase"] == "search")
+    confirm |= {"state": "RUNNING", "ended": None}
+    folder = writer.write()
+    assert visit(folder.parent).post(f"/study/fake/skip/{trial_id}").status_code == 409  # no driver
+    with lock_study(folder):
+        client = visit(folder.parent)
+        assert client.get("/study/fake").text.count("/skip/") == 1
+        for other in (confirm["trial_id"], ended, "absent"):
+            answer = client.post(f"/study/fake/skip/{other}")
+            assert answer.status_code == 409
+            assert "no running search trial" in answer.text
+        assert visit(folder.parent, read_only=True).post(f"/study/fake/skip/{trial_id}").status_code == 403
+    assert not read_skip_requests(folder)
 
 
 def test_a_link_presses_no_button(storage: Path) -> None:
