@@ -28,6 +28,7 @@ from .losses.logits.nkd import NKD as NKD
 from .losses.logits.ttm import TTM as TTM
 from .losses.none import NoDistillation as NoDistillation
 from .losses.pixels.ldt import LDT as LDT
+from .losses.pixels.pixel_dkd import PixelDKD as PixelDKD
 from .losses.pixels.pixel_kd import PixelKD as PixelKD
 from .losses.pixels.pixel_kd_std import PixelKDStd as PixelKDStd
 from .losses.reconstruction import Reconstruction as Reconstruction
@@ -48,7 +49,7 @@ from .task import Batch as Batch
 from .task import DistillationLoss as DistillationLoss
 from .task import Outputs as Outputs
 from .tasks.base import DistillationTask as DistillationTask
-from .tasks.classification import Classification as Classification
+from .tasks.classification.task import Classification as Classification
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_parsing.task import FaceParsing as FaceParsing
 from .tasks.face_sr.task import FaceSR as FaceSR
@@ -58,6 +59,8 @@ from .tasks.simulated import Simulated as Simulated
 from .tasks.simulated import SimulatedLoss as SimulatedLoss
 from .tasks.simulated import SimulatedStudent as SimulatedStudent
 from .teacher.weights import Teacher as Teacher
+from .training.random_views import ResizedCrops as ResizedCrops
+from .training.random_views import SeededViews as SeededViews
 from .training.recipe import Adam as Adam
 from .training.recipe import AdamW as AdamW
 from .training.recipe import Recipe as Recipe
