@@ -148,7 +148,7 @@ def list_problems(records: StudyRecords) -> list[str]:
     if len(failed):
         by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
         lines.append(f"{len(failed)} {pluralize(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
-    lines += [line] if (line := _describe_skipped(records)) else []
+    lines += [skipped] if (skipped := _describe_skipped(records)) else []
     lines += [line] if (line := describe_code_versions(records)) else []
     lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
     return lines
