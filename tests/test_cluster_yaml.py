@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -206,6 +207,21 @@ def test_no_port_but_ssh_is_open_to_the_world() -> None:
 def test_commands_are_shell(config: dict[str, Any]) -> None:
     for command in commands(config):
         subprocess.run(["bash", "-n"], input=command, text=True, check=True)
+
+
+def test_cron_looks_at_the_head_once_however_often_it_is_set_up(tmp_path: Path) -> None:
+    from study.cluster.idle_head import main
+
+    (command,) = [command for command in AWS["head_setup_commands"] if "idle_head" in command]
+    table, crontab = tmp_path / "table", tmp_path / "crontab"
+    crontab.write_text(f'#!/bin/sh\n[ "$1" = -l ] && exec cat {table}\ncat > {table}.new && mv {table}.new {table}\n')
+    crontab.chmod(0o755)
+    for _ in range(2):
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        subprocess.run(["bash", "-c", command], check=True, env=environment)
+    (line,) = table.read_text().splitlines()
+    assert line.startswith("*/5 * * * * RAY_AUTH_MODE=token ~/kdstudy-env/bin/python -m study.cluster.idle_head ")
+    main.make_context("idle_head", shlex.split(line.partition("idle_head ")[2]))
 
 
 @FILES

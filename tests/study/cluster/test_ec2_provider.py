@@ -30,6 +30,8 @@ from ray.autoscaler._private.aws import utils as aws_utils  # noqa: E402
 from ray.autoscaler._private.providers import _get_node_provider  # noqa: E402
 from ray.autoscaler.node_launch_exception import NodeLaunchException  # noqa: E402
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE  # noqa: E402
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig  # noqa: E402
+from ray.autoscaler.v2.instance_manager.node_provider import NodeProviderAdapter  # noqa: E402
 
 from study.cluster.ec2_provider import SSM_PREFIX, apply_change  # noqa: E402
 
@@ -234,6 +236,24 @@ def test_another_machine_is_started_where_one_cannot_be_had(
     assert worker.instance_type == requested[-1][0]
     check_machine(worker)
     assert {"Key": "ray-user-node-type", "Value": "gpu"} in worker.tags  # for Ray it is one type
+
+
+def test_the_heads_autoscaler_takes_the_machine_fallen_back_to_for_its_own(
+    head_config: dict[str, Any], ec2: Ec2
+) -> None:
+    ec2.refusals = dict.fromkeys([SPOT, LARGER_SPOT], "InsufficientInstanceCapacity")
+    Path("~/ray_bootstrap_key.pem").expanduser().touch()  # `ray up` leaves it there
+    autoscaling = AutoscalingConfig(copy.deepcopy(head_config), skip_content_hash=True)  # prepared and checked again
+    provider = _get_node_provider(autoscaling.get_provider_config(), head_config["cluster_name"], use_cache=False)
+    reader = SimpleNamespace(get_cached_autoscaling_config=lambda: autoscaling)
+    launcher = NodeProviderAdapter(v1_provider=provider, config_reader=reader)
+    launcher.launch({"gpu": 1}, "request")
+    launcher._main_executor.shutdown()
+    launcher._node_launcher_executors.shutdown()
+    assert launcher.poll_errors() == []
+    (machine,) = launcher.get_non_terminated().values()
+    assert (machine.node_type, machine.request_id) == ("gpu", "request")
+    assert ec2.kinds == [SPOT, LARGER_SPOT, ON_DEMAND]
 
 
 def test_the_last_refusal_is_raised(head_config: dict[str, Any], ec2: Ec2) -> None:
