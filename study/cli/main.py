@@ -107,8 +107,8 @@ def add_reporting_command(name: str, module: str, summary: str) -> None:
     def forward(arguments: tuple[str, ...]) -> None:
         importlib.import_module(module).main.main(list(arguments), prog_name=f"kdstudy {name}")
 
-    def complete(context: click.Context, incomplete: str) -> list[CompletionItem]:
-        options: list[CompletionItem] = importlib.import_module(module).main.shell_complete(context, incomplete)
+    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options: list[CompletionItem] = importlib.import_module(module).main.shell_complete(ctx, incomplete)
         return options
 
     forward.shell_complete = complete  # type: ignore[method-assign]
