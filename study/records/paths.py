@@ -13,7 +13,10 @@ TRACEBACK = "traceback.txt"
 REPORT = "report.html"
 TABLES = "tables"
 FIGURES = "figures"
+EXPORT = "export"
+EXPORT_JSON = "export.json"
 STOP_REQUEST = "stop"
+SKIP_REQUESTS = "skip"
 
 DEFAULT_STORAGE = "runs"
 """The storage path of commands without --storage-path."""
@@ -51,6 +54,11 @@ class StudyPaths:
         return self.folder / STOP_REQUEST
 
     @property
+    def skip_requests(self) -> Path:
+        """The ids of search trials to end by hand, one a line."""
+        return self.folder / SKIP_REQUESTS
+
+    @property
     def report(self) -> Path:
         return self.folder / REPORT
 
@@ -61,6 +69,11 @@ class StudyPaths:
     @property
     def figures(self) -> Path:
         return self.folder / FIGURES
+
+    @property
+    def export(self) -> Path:
+        """The folder of exported students, one folder each."""
+        return self.folder / EXPORT
 
     def checkpoint(self, trial_id: str) -> Path:
         """Return the folder of a trial's checkpoint and of what else its workers write."""
