@@ -21,6 +21,7 @@ from study.cli import then_down
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
 from study.cli.options import AUTO, CLUSTER_FILE, RunOptions, load_study
+from study.cli.output import explain_paths
 from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
 from study.cluster.this_machine import interrupt_on_end_signals
@@ -51,13 +52,14 @@ def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
     A study that was `sent` from Python is run instead of one of a space file.
     """
     try:
-        if sent is None:
-            options = dataclasses.replace(options, space=resolve_space(options.space))
-        check_url(options.notify)
-        _check_then(options)
-        if options.address is not None:
-            addresses.check_address(options.address)
-        sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
+        with explain_paths():
+            if sent is None:
+                options = dataclasses.replace(options, space=resolve_space(options.space))
+            check_url(options.notify)
+            _check_then(options)
+            if options.address is not None:
+                addresses.check_address(options.address)
+            sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
