@@ -31,7 +31,7 @@ from benchmarks.untrained import save_untrained_teacher
 from study.task import Plan
 from study.trial import TrialContext
 from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification
+from trainables.tasks.classification.task import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
 from trainables.teacher import sources

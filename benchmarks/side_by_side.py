@@ -16,7 +16,7 @@ from benchmarks.images import Images
 from study.trial import Trial, TrialContext
 from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification
+from trainables.tasks.classification.task import Classification
 from trainables.teacher.weights import Teacher
 from trainables.training.schedules import Staircase
 

@@ -37,7 +37,7 @@ from study.task import Plan
 from study.trial import Phase, Trial, TrialContext
 from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification
+from trainables.tasks.classification.task import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import sources
 from trainables.teacher import weights as teachers

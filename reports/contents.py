@@ -16,7 +16,7 @@ from reports.load import StudyRecords
 from reports.page import sections
 from reports.page.blocks import Block, FigureGrid, Heading
 from reports.papers import tables as papers
-from reports.tables import across_students, budget, comparison, costs, failures, per_class, search
+from reports.tables import across_students, budget, comparison, costs, exports, failures, per_class, search
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ TABLES = (
     ReportTable(comparison.make_tables, section="comparison", file="comparison"),
     ReportTable(across_students.make_tables, section="comparison"),
     ReportTable(costs.make_tables, section="nets"),
+    ReportTable(exports.make_tables, section="nets"),
     ReportTable(papers.make_tables, section="papers"),
     ReportTable(per_class.make_tables, section="classes"),
     ReportTable(search.make_tables, section="search"),

@@ -5,9 +5,10 @@ messages, but without docstrings, comments and formatting. The arguments of `Stu
 are left out: they are settings, which study/identity.py compares.
 
 The files are the space file, the modules that it imports from its own folder or another one on Python's path, such as
-the working directory, and the installed packages `study` and `trainables`. Not covered are modules imported under a
-computed name, other installed packages (their versions are in study.json) and data files. Files are read when the space
-file is loaded: an edit while a study runs is detected by the next run.
+the working directory or the sources of an editable installation, files of Python that it names in full, as for exec or
+runpy, and the installed packages `study` and `trainables`. Not covered are modules imported under a computed name,
+other installed packages (their versions are in study.json) and data files. Files are read when the space file is
+loaded: an edit while a study runs is detected by the next run.
 
 This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can
 answer.
@@ -126,7 +127,7 @@ def read_package(package: str) -> dict[str, bytes]:
 def find_user_modules(space: Path) -> dict[str, Path]:
     """Return the modules outside installed packages that a space file imports, by path from their root.
 
-    Also those that it imports through others, in functions, or by a literal name.
+    Also those that it imports through others, in functions, or by a literal name, and files ….py that it names.
     """
     space = space.resolve()  # a link's modules are next to the file that it leads to
     roots = [root for entry in sys.path if (root := Path(entry).resolve()).is_dir() and not _is_installed(root)]
@@ -195,6 +196,7 @@ def _find_imports(path: Path, root: Path, roots: Sequence[Path]) -> Iterator[tup
         return
     package = path.relative_to(root).parent.parts
     for node in ast.walk(tree):
+        yield from _find_named_file(node, path.parent)
         for name in _list_imported_names(node, package):
             if name and name[0] not in (*PACKAGES, "reports"):
                 yield from _find_files(name, roots)
@@ -233,3 +235,20 @@ def _find_files(module: tuple[str, ...], roots: Sequence[Path]) -> Iterator[tupl
         if files:
             yield from ((path, root) for path in files)
             return
+    for length in range(1, len(module) + 1):  # an editable installation may find modules in folders not on the path
+        path = Path(getattr(sys.modules.get(".".join(module[:length])), "__file__", None) or "")
+        if path.suffix == ".py" and path.is_file() and not any(map(_is_installed, path.resolve().parents)):
+            yield path.resolve(), path.resolve().parents[length - (path.name != "__init__.py")]
+
+
+def _find_named_file(node: ast.AST, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the file of Python that a text of a syntax tree names, from its own folder or the current one."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
+        for parent in (folder, Path.cwd()):
+            try:
+                path = (parent / node.value).resolve()
+                if path.is_file():
+                    yield path, parent if path.is_relative_to(parent) else path.parent
+                    return
+            except (OSError, ValueError):  # no name of a file
+                return

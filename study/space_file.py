@@ -100,7 +100,7 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     such profile.
     """
     path = resolve_space(path)
-    module = _import_file(path)
+    module = import_space_file(path)
     if not hasattr(module, "study"):
         raise InputError(
             f"{path} defines no `study`: end it with study = Study(…), or study = {{profile: function, …}}"
@@ -232,7 +232,11 @@ def _read_source(path: Path) -> str:
         ) from None
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_space_file(path: Path) -> ModuleType:
+    """Import a space file, after which modules of its folder can be imported, too.
+
+    Raises InputError for a file that is not valid Python or raises an exception.
+    """
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # last, so that modules next to the space file hide no installed package
         sys.path.append(folder)

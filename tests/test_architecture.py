@@ -34,7 +34,7 @@ EXCEPTIONS = {
     "reports/build.py": {"study.storage"},
     "reports/compare.py": {"study.storage"},
     # a student is rebuilt by the code that trained it
-    "reports/export.py": {"study.storage", "trainables.export"},
+    "reports/export.py": {"study.atomic", "study.storage", "study.space_file", "trainables.export"},
     "reports/text/model_card.py": {"trainables.export"},
     # the command line ends with the report
     "study/cli/": {"reports.build", "reports.tables", "reports.text"},

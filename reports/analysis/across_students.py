@@ -64,7 +64,7 @@ def _pool(group: list[Contrast]) -> Contrast:
         arm=first.arm,
         versus=first.versus,
         baseline=first.baseline,
-        paired=statistics.summarize_differences(differences, direction, first.test) if complete else None,
+        paired=statistics.summarize_differences(differences, direction, first.test, 0.0) if complete else None,
         differences=differences,
         margin=first.margin,
         tuning_alone=first.tuning_alone,

@@ -83,12 +83,13 @@ def compare_pair(
     shared = [] if mixed else sorted(values.keys() & others.keys())
     pairs = [values[seed] for seed in shared], [others[seed] for seed in shared]
     test: Test = "sign" if records.study.get("test") == "sign" else "sign-flip"
+    direction, resolution = records.get_direction(metric), records.get_metric(metric).resolution
     return Contrast(
         arm=cell.arm,
         versus=base.arm,
         baseline=cell.baseline,
-        paired=statistics.compare_paired(*pairs, records.get_direction(metric), test) if shared else None,
-        differences=tuple(statistics.subtract_paired(*pairs).tolist()) if shared else (),
+        paired=statistics.compare_paired(*pairs, direction, test, resolution) if shared else None,
+        differences=tuple(statistics.subtract_paired(*pairs, resolution).tolist()) if shared else (),
         not_judged=mixed,
         test=test,
         recipes_differ=describe_recipe(records, cell.arm) != describe_recipe(records, base.arm),

@@ -147,8 +147,9 @@ def _pool(pairs: list[tuple[CellResult, CellResult]]) -> CellResult:
     parts = []
     for row, first in pairs:
         seeds = sorted(row.values.keys() & first.values.keys())
-        parts.append(statistics.subtract_paired([row.values[s] for s in seeds], [first.values[s] for s in seeds]))
-    found = statistics.summarize_differences(statistics.weight_alike(parts), pairs[0][0].direction)
+        values, others = [row.values[s] for s in seeds], [first.values[s] for s in seeds]
+        parts.append(statistics.subtract_paired(values, others, row.metric.resolution))
+    found = statistics.summarize_differences(statistics.weight_alike(parts), pairs[0][0].direction, resolution=0.0)
     difference = Difference("paired", found.n, found.difference, found.interval, found.p, found.sd)
     return replace(pairs[0][0], values={}, mean=None, mixed="", difference=difference)
 
@@ -170,8 +171,9 @@ def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequ
 def _compute_difference(row: CellResult, first: CellResult, repeated: bool) -> Difference:
     seeds = sorted(row.values.keys() & first.values.keys())
     if not seeds:
-        return compare_unpaired(list(row.values.values()), list(first.values.values()))
-    found = statistics.compare_paired([row.values[s] for s in seeds], [first.values[s] for s in seeds], row.direction)
+        return compare_unpaired(list(row.values.values()), list(first.values.values()), row.metric.resolution)
+    values, others = [row.values[s] for s in seeds], [first.values[s] for s in seeds]
+    found = statistics.compare_paired(values, others, row.direction, resolution=row.metric.resolution)
     kind: Kind = "repeated" if repeated else "paired"
     return Difference(kind, found.n, found.difference, found.interval, found.p, found.sd)
 

@@ -28,6 +28,8 @@ LEVEL = 0.05
 TIE = 1e-6
 """Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
 over up to a million samples differ by more, or not at all."""
+RESOLUTION = 1e-10
+"""Difference up to which two runs are tied unless their metric says otherwise: that of a metric of four digits."""
 SKEWED = 0.05
 """p of D'Agostino's test of skewness up to which differences count as skewed."""
 MAX_EXACT_PAIRS = 20
@@ -90,19 +92,32 @@ def compute_mean(values: Sequence[float]) -> Mean:
     return Mean(len(x), mean, Interval(mean - half, mean + half))
 
 
-def compare_paired(a: Sequence[float], b: Sequence[float], direction: Direction, test: Test = "sign-flip") -> Paired:
+def compare_paired(
+    a: Sequence[float],
+    b: Sequence[float],
+    direction: Direction,
+    test: Test = "sign-flip",
+    resolution: float = RESOLUTION,
+) -> Paired:
     """Compare the paired runs `a` and `b`, in which equal positions share a seed; see `subtract_paired`.
 
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
-    return summarize_differences(subtract_paired(a, b), direction, test)
+    return summarize_differences(subtract_paired(a, b, resolution), direction, test, resolution)
 
 
 def summarize_differences(
-    differences: Sequence[float] | NDArray[np.float64], direction: Direction, test: Test = "sign-flip"
+    differences: Sequence[float] | NDArray[np.float64],
+    direction: Direction,
+    test: Test = "sign-flip",
+    resolution: float = RESOLUTION,
 ) -> Paired:
-    """Return mean, spread, interval and p value of paired differences."""
+    """Return mean, spread, interval and p value of paired differences; those up to `resolution` are ties.
+
+    Raises ValueError for no differences, or values that are not finite.
+    """
     x = _check_finite(differences)
+    x = np.where(np.abs(x) <= resolution, 0.0, x)
     return Paired(
         n=len(x),
         difference=float(x.mean()),
@@ -113,15 +128,19 @@ def summarize_differences(
     )
 
 
-def subtract_paired(a: Sequence[float], b: Sequence[float]) -> NDArray[np.float64]:
-    """Return a − b by pair; pairs that differ by at most `TIE` of the larger value are tied, and differ by 0.
+def subtract_paired(a: Sequence[float], b: Sequence[float], resolution: float = RESOLUTION) -> NDArray[np.float64]:
+    """Return a − b by pair, and 0 for pairs that are tied, whose difference may be rounding alone.
 
+    Tied are those that differ by at most the metric's `resolution`, or by at most `TIE` of the larger value of the pair
+    or of the median magnitude of all values, which counts where scores of a pair are zero but for rounding.
     Raises ValueError for unequal lengths, no pairs, or values that are not finite.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
     x, y = _check_finite(a), _check_finite(b)
-    return np.where(np.isclose(x, y, rtol=0, atol=TIE * np.maximum(np.abs(x), np.abs(y))), 0.0, x - y)
+    typical = np.median(np.abs(np.concatenate([x, y])))
+    scale = np.maximum(np.maximum(np.abs(x), np.abs(y)), typical)
+    return np.where(np.isclose(x, y, rtol=0, atol=np.maximum(TIE * scale, resolution)), 0.0, x - y)
 
 
 def weight_alike(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -37,18 +37,20 @@ class Difference:
     """Sample standard deviation of paired differences; 0 if unpaired."""
 
 
-def compare_unpaired(a: Sequence[float], b: Sequence[float]) -> Difference:
+def compare_unpaired(a: Sequence[float], b: Sequence[float], resolution: float = statistics.RESOLUTION) -> Difference:
     """Compare independent runs by the two-sided permutation test of mean(a) − mean(b).
 
     p is the share of all ways to divide the same runs between both sides whose difference of means is at least as
     large. Like the sign-flip test, it assumes no distribution. With n runs on each side, p is at least 2/C(2n, n).
+    Differences of rounding size relative to the largest value, and those up to `resolution`, are ties.
     Source: Pitman 1937, "Significance tests which may be applied to samples from any populations", I.
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     difference, n = float(x.mean() - y.mean()), min(len(x), len(y))
     if n < 2:
         return Difference("unpaired", n, difference, None, 1.0)
-    largest = max(abs(x).max(), abs(y).max()) or 1.0
+    # differences of values divided by `largest` are rounded to TIE
+    largest = max(float(np.abs(x).max()), float(np.abs(y).max()), 2 * resolution / statistics.TIE) or 1.0
     ways = math.comb(len(x) + len(y), len(x))
     test = scipy.stats.permutation_test(
         (x / largest, y / largest),

@@ -53,6 +53,14 @@ class Metric:
         return self.words + (f", {self.unit}" if self.unit else "")
 
     @property
+    def resolution(self) -> float:
+        """The largest difference, in the recorded unit, that is rounding alone: a millionth of the last written digit.
+
+        One test sample of a million changes an accuracy by 10,000 times as much.
+        """
+        return 1e-6 * 10.0**-self.digits / self.factor
+
+    @property
     def _split(self) -> str:
         return self.name.rsplit("/", 1)[0] if "/" in self.name else ""
 

@@ -160,7 +160,8 @@ def _explain_no_result(records: StudyRecords, spec: Heading) -> str:
 
 def _measure(records: StudyRecords, spec: Heading, cell: Cell, base: Cell | None, column: str) -> tuple[str, int]:
     """Return a cell's mean or its paired difference to the base, and the number of runs."""
-    tested, metric = group_by_seed(records, column), replace(records.get_metric(column), digits=spec.digits)
+    tested, recorded = group_by_seed(records, column), records.get_metric(column)
+    metric = replace(recorded, digits=spec.digits)
     values = tested.get(cell.name, {})
     if base is None:
         mean = statistics.compute_mean(list(values.values())) if values else None
@@ -170,9 +171,11 @@ def _measure(records: StudyRecords, spec: Heading, cell: Cell, base: Cell | None
         return f"not judged: {reason}", len(values.keys() & other.keys())
     shared = sorted(values.keys() & other.keys())
     cell_values, base_values = [values[seed] for seed in shared], [other[seed] for seed in shared]
-    paired = statistics.compare_paired(cell_values, base_values, records.get_direction(column)) if shared else None
-    text = format_difference(metric, paired.difference, paired.interval) if paired else "–"
-    return text, len(shared)
+    if not shared:
+        return "–", 0
+    direction = records.get_direction(column)
+    paired = statistics.compare_paired(cell_values, base_values, direction, resolution=recorded.resolution)
+    return format_difference(metric, paired.difference, paired.interval), len(shared)
 
 
 def _find_cell(records: StudyRecords, layout: Layout, spec: Heading, method: str) -> Cell | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from reports.analysis.statistics import compute_mean
 from reports.format.metrics import Metric
 from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
-from reports.format.values import format_value
+from reports.format.values import format_milliseconds, format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 from reports.text.results import format_mean, format_p
 
@@ -37,10 +38,44 @@ def make_model_card(
         to_markdown(_make_score_table(records, cell, run)),
         _describe_verdicts(records, cell),
         _make_facts_table("Latency of one image, one CPU thread", _describe_latencies(exported)),
+        to_markdown(make_graph_table(records, _collect_graphs(exported))) if exported.graphs else "",
         _make_facts_table("Origin", _describe_origin(records, cell, reason, run, config)),
         _make_facts_table("Files", [(name, f"SHA-256 {digest}") for name, digest in exported.sha256.items()]),
     ]
     return "\n\n".join(block.strip() for block in blocks if block.strip()) + "\n"
+
+
+def make_graph_table(records: StudyRecords, measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the table of measured graphs, by export and precision: dictionaries of GraphMeasures."""
+    metric = records.get_metric(records.test_metric)
+    return Table(
+        name="graphs",
+        caption="Exported graphs in each precision",
+        columns=("export", "precision", "size, KiB", metric.label, "latency, ms"),
+        align="llrrr",
+        rows=tuple(
+            (
+                export,
+                precision,
+                f"{graph['size'] / 1024:,.1f}",
+                metric.format(graph["scores"].get(records.test_metric)),
+                format_milliseconds(graph["latency"]["median_seconds"]),
+            )
+            for export, graphs in measured.items()
+            for precision, graph in graphs.items()
+        ),
+        notes=(
+            "ONNX graphs on one CPU thread of the machine that exported them: the median of passes of one image. The "
+            "metric is that of the exported run alone, from all test images. int8 ranges are those of 128 training "
+            "images; test images decide nothing.",
+        ),
+    )
+
+
+def _collect_graphs(exported: ExportedModel) -> dict[str, Any]:
+    """Return the measures of all graphs, by file."""
+    names = {precision: "model" + ("" if precision == "float32" else f".{precision}") for precision in exported.graphs}
+    return {f"{names[precision]}.onnx": {precision: asdict(graph)} for precision, graph in exported.graphs.items()}
 
 
 def _describe_net(exported: ExportedModel) -> list[tuple[str, str]]:

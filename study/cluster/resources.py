@@ -45,6 +45,9 @@ GPU_TYPE_PREFIX = "accelerator_type:"
 MAX_REASON_CHARACTERS = 400
 """Part of Ray's own message that is shown: some fill a screen."""
 
+START_ATTEMPTS = 3
+"""Ray waits 30 seconds for its own processes, which are too few on a machine that is busy with other work."""
+
 WORKER_ENVIRONMENT = {
     # one thread per trial, whatever the shell sets: threads change rounding and slow each other down
     "OMP_NUM_THREADS": "1",
@@ -84,7 +87,8 @@ def connect(address: str | None) -> None:
         "env_vars": dict(WORKER_ENVIRONMENT),  # Ray adds the hook
         "worker_process_setup_hook": make_path_hook(is_local=address is None),
     }
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
+    # what Ray logs while it starts follows in the error, in one line
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": environment}
     if address is None:
         _start(quiet)
     else:
@@ -130,19 +134,25 @@ def check_unconnected() -> None:
 
 def _start(options: dict[str, Any]) -> None:
     machine = this_machine.list_start_options()
-    try:
-        # "local" and not None, with which Ray would join a cluster that happens to run on this machine
-        ray.init(address="local", include_dashboard=False, **machine, **options)
-    except UnicodeEncodeError as error:
-        ray.shutdown()
-        name = str(error.object).encode(errors="backslashreplace").decode()
-        raise InputError(f"{name}: Ray takes no names that are not UTF-8: rename it, or use a link to it") from None
-    except Exception as error:  # of any kind: Ray's processes are many
-        ray.shutdown()
-        raise InputError(
-            f"Ray does not start on this machine ({type(error).__name__}: {_shorten(error)}): its logs are in "
-            f"{machine['_temp_dir']}/session_latest/logs{this_machine.describe_memory_limit()}"
-        ) from None
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            # "local" and not None, with which Ray would join a cluster that happens to run on this machine
+            ray.init(address="local", include_dashboard=False, **machine, **options)
+        except UnicodeEncodeError as error:
+            ray.shutdown()
+            name = str(error.object).encode(errors="backslashreplace").decode()
+            raise InputError(f"{name}: Ray takes no names that are not UTF-8: rename it, or use a link to it") from None
+        except Exception as error:  # of any kind: Ray's processes are many
+            ray.shutdown()
+            if attempt == START_ATTEMPTS or "timed out" not in str(error):
+                raise InputError(
+                    f"Ray does not start on this machine ({type(error).__name__}: {_shorten(error)}): its logs are in "
+                    f"{machine['_temp_dir']}/session_latest/logs{this_machine.describe_memory_limit()}"
+                    f"{this_machine.describe_load()}"
+                ) from None
+        else:
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            return
 
 
 def _shorten(error: Exception) -> str:
@@ -156,6 +166,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
     addresses.check_address(head, resolved=address == "auto")
     try:
         ray.init(address=address, **options)
+        logging.getLogger("ray").setLevel(logging.ERROR)
         check_software()
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         ray.shutdown()

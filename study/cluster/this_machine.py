@@ -38,6 +38,9 @@ LOOPBACK_SECONDS = 5.0
 RAY_FILES = 128
 """Open files of each of Ray's own processes: measured with Ray 2.60, 60 on 2 cores; with 64 allowed the driver dies."""
 
+BUSY = 4.0
+"""Processes that compete for each core on a machine that counts as busy."""
+
 RAY_THREADS, WORKER_THREADS = 180, 30
 """Threads of Ray's own processes and the driver, and of each worker: measured with Ray 2.60, 174 and 25, on 2 cores."""
 
@@ -226,6 +229,12 @@ def describe_memory_limit() -> str:
     return (
         "" if soft == resource.RLIM_INFINITY else f"; ulimit -v allows {soft / 1e9:.1f} GB, which Ray may need more of"
     )
+
+
+def describe_load() -> str:
+    """Return a clause on the work that keeps this machine busy, for which Ray's processes wait; empty if it is not."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f"; {load:.0f} processes compete for {cores} cores: try again when fewer do" if load > BUSY * cores else ""
 
 
 def _count_threads(user: int) -> int:

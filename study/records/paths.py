@@ -13,6 +13,8 @@ TRACEBACK = "traceback.txt"
 REPORT = "report.html"
 TABLES = "tables"
 FIGURES = "figures"
+EXPORT = "export"
+EXPORT_JSON = "export.json"
 STOP_REQUEST = "stop"
 
 DEFAULT_STORAGE = "runs"
@@ -61,6 +63,11 @@ class StudyPaths:
     @property
     def figures(self) -> Path:
         return self.folder / FIGURES
+
+    @property
+    def export(self) -> Path:
+        """The folder of exported students, one folder each."""
+        return self.folder / EXPORT
 
     def checkpoint(self, trial_id: str) -> Path:
         """Return the folder of a trial's checkpoint and of what else its workers write."""

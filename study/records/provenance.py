@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,15 +64,14 @@ def list_gpu_names() -> list[str]:
     if shutil.which("nvidia-smi") is None or (visible is not None and not visible.strip()):
         return []
     try:
-        result = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=GPU_ANSWER_SECONDS
-        )
+        result = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False, timeout=GPU_ANSWER_SECONDS)
     except (subprocess.TimeoutExpired, OSError) as error:
         reason = f"within {GPU_ANSWER_SECONDS:g} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
         raise InputError(
             f"nvidia-smi does not answer ({reason}): restart the driver, or hide the GPUs with CUDA_VISIBLE_DEVICES="
         ) from None
-    lines = [line for line in result.stdout.splitlines() if line.startswith("GPU")]
+    # a driver that fails answers in sentences, such as "GPU access blocked by the operating system"
+    lines = [line for line in result.stdout.decode(errors="replace").splitlines() if re.match(r"GPU \d+:", line)]
     return [line.split(":", 1)[1].split("(")[0].strip() for line in _select_visible(lines, visible)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from study.errors import InputError
@@ -18,6 +19,9 @@ Value = float | int | str | bool | None
 
 ROOT_CHOICE = "method"
 """The name of a choice at the root of a tree: an arm that chooses between losses."""
+
+LARGEST_INTEGER = 2**53
+"""Of the whole numbers up to here floating point, JSON and other programs read each exactly."""
 
 UNNAMED = {"named": False}
 """Metadata of a field whose domains are named as if they stood in its parent."""
@@ -100,6 +104,7 @@ def choice(*options: Any, **named: Any) -> Any:
 
     Examples: `choice("linear", "cosine")`, `choice(off=0.0, staircase=Staircase(0.0, uniform(0.1, 0.5)))`.
     """
+    options = tuple(map(_to_builtin, options))
     labels = tuple(_option_label(option) for option in options) + tuple(named)
     if not labels:
         raise InputError("choice() has no options: name at least one")
@@ -108,6 +113,8 @@ def choice(*options: Any, **named: Any) -> Any:
     for index, label in enumerate(labels):
         if label in labels[:index]:
             raise InputError(f"choice has two options called {label!r}: name them, choice(a=…, b=…)")
+        if label != label or (isinstance(label, int) and abs(label) > LARGEST_INTEGER):
+            raise InputError(f"choice has the option {label}: allowed are numbers, and whole ones within ±2^53")
     return Choice(labels, options + tuple(named.values()))
 
 
@@ -232,6 +239,13 @@ def join_path(path: str, key: Value) -> str:
     return ".".join(part for part in (path, str(key)) if part)
 
 
+def _to_builtin(option: Any) -> Any:
+    """Return a number of NumPy as Python's own, which its JSON and its labels need; anything else as it is."""
+    if isinstance(option, Integral) and not isinstance(option, bool):
+        return int(option)
+    return float(option) if isinstance(option, Real) and not isinstance(option, int) else option
+
+
 def _option_label(option: Any) -> Value:
     return option if option is None or isinstance(option, bool | int | float | str) else type(option).__name__
 
@@ -239,8 +253,10 @@ def _option_label(option: Any) -> Value:
 def _check_range(domain: Uniform | Integer) -> None:
     name = type(domain).__name__.lower()
     call = f"{'log_' if domain.log and name == 'uniform' else ''}{name}({domain.low}, {domain.high})"
-    if not (math.isfinite(domain.low) and math.isfinite(domain.high)):
-        raise InputError(f"{call}: both ends must be finite numbers")
+    if not (math.isfinite(domain.low) and math.isfinite(domain.high) and math.isfinite(domain.high - domain.low)):
+        raise InputError(f"{call}: both ends, and their difference, must be finite numbers")
+    if isinstance(domain, Integer) and max(abs(domain.low), abs(domain.high)) > LARGEST_INTEGER:
+        raise InputError(f"{call}: both ends must lie within ±2^53")
     if not domain.low < domain.high:
         raise InputError(f"{call} is empty or reversed: low must be below high; write a single value without a domain")
     if domain.log and domain.low <= 0:

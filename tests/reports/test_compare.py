@@ -281,6 +281,8 @@ def test_unpaired_of_single_runs_decides_nothing() -> None:
 
 def test_unpaired_runs_that_float32_rounds_in_different_ways_are_ties() -> None:
     assert compare_unpaired([30.000002] * 6, [30.0] * 6).p == 1.0
+    assert compare_unpaired([1e-20] * 6, [0.0] * 6).p == 1.0
+    assert compare_unpaired([1e-20] * 6, [0.0] * 6, resolution=0.0).p < 0.01
 
 
 def test_unpaired_of_equal_values_has_an_interval_without_width() -> None:

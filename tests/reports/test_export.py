@@ -236,7 +236,7 @@ def test_command_exports_a_real_student(writer: Writer, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     out = folder / "export" / "resnet8-none-seed0"
     assert result.output.splitlines() == ["resnet8 / none: the only confirmed cell", str(out)]
-    assert {path.name for path in out.iterdir()} == {"model.onnx", "model.safetensors", "MODEL_CARD.md"}
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "model.safetensors", "MODEL_CARD.md", "export.json"}
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
     score = load_study(folder).confirmed["test/accuracy"].iloc[0]
     assert f" | 3 | {100 * score:.2f} |" in text
@@ -247,7 +247,7 @@ def test_command_exports_a_real_student(writer: Writer, tmp_path: Path) -> None:
 def test_command_finds_the_data_where_the_study_did_unless_told(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_dir: str | None
 ) -> None:
-    seen: list[tuple[TrainedTrial, Path | None, Path, dict[str, str]]] = []
+    seen: list[tuple[TrainedTrial, Path | None, Path, dict[str, str], tuple[str, ...]]] = []
 
     def noted(*words: Any) -> ExportedModel:
         seen.append(words)
@@ -264,7 +264,8 @@ def test_command_finds_the_data_where_the_study_did_unless_told(
     words = ["best", "--study", str(writer.write()), "--cell", CELL, "--seed-number", "5", "--out", str(tmp_path / "o")]
     result = CliRunner().invoke(main, [*words, *(["--data-dir", given_dir] if given_dir else [])])
     assert result.exit_code == 0, result.output
-    ((trained, data_dir, out, about),) = seen
+    ((trained, data_dir, out, about, precisions),) = seen
+    assert precisions == ()
     assert (data_dir, out) == (Path(given_dir or "/there/my data"), tmp_path / "o")
     assert trained.scores == {"test/accuracy": DKD[5]}
     assert trained.checkpoint == writer.folder / "checkpoints" / about["trial"]

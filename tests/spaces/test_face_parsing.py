@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from reports.analysis import published
@@ -12,6 +13,7 @@ from trainables.losses.pixels.pixel_kd import PixelKD
 SPACE = Path(__file__).parents[2] / "spaces" / "face_parsing.py"
 PAPER = load_space(SPACE, "paper", Path("data")).study
 EMBEDDED = load_space(SPACE, "embedded", None).study
+DKD = load_space(SPACE, "dkd", None).study
 
 
 def test_claims_are_compared_with_plain_distillation_and_searches_with_searches() -> None:
@@ -23,13 +25,29 @@ def test_claims_are_compared_with_plain_distillation_and_searches_with_searches(
         "KD-STD": ["KD", "no distillation"],
         "LDT": ["KD"],
         "LDT, searched": ["KD, tuned"],
+        "DKD, tuned": ["no distillation"],
+        "DKD + LDT, tuned": ["DKD, tuned"],
     }
+
+
+def test_seeds_can_decide_all_comparisons() -> None:
+    for study, tests in ((EMBEDDED, 6), (DKD, 2), (PAPER, 8)):
+        assert study.max_tests == tests
+        assert tests * 2 / 2**study.budget.seeds <= 0.05
+
+
+def test_ldt_over_dkd_is_searched_as_dkd_alone() -> None:
+    alone, with_ldt = (DKD.find_arm(name).loss for name in ("DKD, tuned", "DKD + LDT, tuned"))
+    assert replace(alone, transform="ldt") == with_ldt
+    assert all(arm in PAPER.arms for arm in DKD.arms)
 
 
 def test_search_begins_with_the_published_settings() -> None:
     for study in (PAPER, EMBEDDED):
         student = study.students[0]
-        tuned, searched = (cell for cell in study.cells if cell.student == student and cell.is_searched)
+        tuned, searched = (
+            cell for cell in study.cells if cell.student == student and cell.is_searched and "DKD" not in cell.arm.name
+        )
         assert (tuned.arm.first, searched.arm.first) == ((PixelKD(),), (LDT(),))
         assert tuned.first_points == searched.first_points == [{"temperature": 1.0, "weight": 1.0}]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -153,6 +154,34 @@ def test_modules_next_to_a_linked_space_file_and_those_of_literal_names_are_foll
     (tmp_path / "real" / "helper.py").touch()
     (tmp_path / "link.py").symlink_to("real/space.py")
     assert list(find_user_modules(tmp_path / "link.py")) == ["helper.py"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exec(open('helper.py').read())",
+        "runpy.run_path('./helper.py')",
+        "importlib.util.spec_from_file_location('h', Path(__file__).with_name('helper.py'))",
+        "SourceFileLoader('h', '../{folder}/helper.py').load_module()",
+    ],
+)
+def test_file_that_is_named_in_full_is_followed(text: str, tmp_path: Path) -> None:
+    (tmp_path / "space.py").write_text(text.format(folder=tmp_path.name) + "\nhint = 'is no.py', '\\0.py'")
+    (tmp_path / "helper.py").write_text("import deeper")
+    (tmp_path / "deeper.py").touch()
+    assert list(find_user_modules(tmp_path / "space.py")) == ["deeper.py", "helper.py"]
+
+
+def test_modules_of_an_editable_installation_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "src" / "mylib").mkdir(parents=True)
+    (tmp_path / "space.py").write_text("import json, torch\nfrom mylib.losses import Mine")
+    for name, text in (("mylib", ""), ("mylib.losses", "from . import shared"), ("mylib.shared", "")):
+        path = tmp_path / "mine" / "src" / "mylib" / f"{name.partition('.')[2] or '__init__'}.py"
+        path.write_text(text)
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        monkeypatch.setitem(sys.modules, name, module)  # as its finder does, without a folder on Python's path
+    assert list(find_user_modules(tmp_path / "space.py")) == ["mylib/__init__.py", "mylib/losses.py", "mylib/shared.py"]
 
 
 def test_version_holds_the_space_file_under_one_name_and_both_packages(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from study.trial import EpochResult, Trial, TrialContext
 from trainables.data.digits import Digits
 from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
-from trainables.tasks.classification import Classification
+from trainables.tasks.classification.task import Classification
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe
 from trainables.training.schedules import MultiStep, Staircase

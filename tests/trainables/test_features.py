@@ -17,7 +17,9 @@ from study.task import Plan
 from tests.trainables import small
 from trainables.export.restore import PredictionModel
 from trainables.losses.common.feature_maps import Adapter
+from trainables.losses.features.attention import AttentionTransfer
 from trainables.losses.features.feature_matching import FeatureMatching
+from trainables.losses.features.rkd import RKD
 from trainables.losses.logits.kd import KD
 from trainables.losses.none import NoDistillation
 from trainables.models.net_function import Net
@@ -87,6 +89,19 @@ def test_losses_are_tried_on_features_before_a_study(storage):
     TASK.check((STUDENT,), (FEATURES, KD()), storage)
     with pytest.raises(InputError, match=r"which these nets do not return; .*taps="):
         TASK.check((ResNet(8, 4),), (FEATURES,), storage)
+
+
+def test_every_loss_on_features_is_trained_with_taps_of_resnets(tmp_path):
+    taps = ("layer1", "layer2", "layer3")
+    teacher = Teacher(ResNet(14, width=4, taps=taps), small.RECIPE, epochs=1)
+    task, student = dataclasses.replace(small.TASK, teacher=teacher), ResNet(8, width=2, taps=taps)
+    losses = (FeatureMatching(adapter=Adapter(8, 16)), AttentionTransfer(), RKD())
+    task.check((student,), losses, tmp_path)
+    small.prepared(task, tmp_path)
+    for loss in losses:
+        context = small.job(task, tmp_path, tmp_path / type(loss).__name__, loss=loss, epochs=1)
+        (row,) = task.train(dataclasses.replace(context, student=student))
+        assert row["metrics"]["train/distill_loss"] > 0
 
 
 def study_of(*losses) -> Study:

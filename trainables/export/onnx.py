@@ -1,7 +1,7 @@
 """Export of a trained student to safetensors and ONNX, with a check against torch and measurements.
 
-reports/export.py selects the student and writes the model card. Left out are quantisation and normalisation in the
-graph: both files take normalised inputs, as in training.
+reports/export.py selects the student and writes the model card. Left out is normalisation in the graph: all files take
+normalised inputs, as in training.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import importlib.metadata
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from study.atomic import atomic_write
 from study.errors import InputError
 from trainables.export.cost import Latency, count_macs, measure_latency, single_thread
+from trainables.export.precisions import GraphMeasures, Precision, convert_graph, score_graph
 from trainables.export.restore import RestoredStudent, TrainedTrial, restore_student
 
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -48,11 +49,21 @@ class ExportedModel:
     sha256: Mapping[str, str]
     """By file name."""
     versions: Mapping[str, str]
+    graphs: Mapping[str, GraphMeasures] = field(default_factory=dict)
+    """By precision, float32 among them; empty where no further precision was asked for."""
 
 
-def export_student(trained: TrainedTrial, data_dir: Path | None, out: Path, about: dict[str, str]) -> ExportedModel:
+def export_student(
+    trained: TrainedTrial,
+    data_dir: Path | None,
+    out: Path,
+    about: dict[str, str],
+    precisions: Sequence[Precision] = (),
+) -> ExportedModel:
     """Write model.safetensors and model.onnx to `out`, with `about` in their metadata.
 
+    Further precisions are written as model.fp16.onnx and model.int8.onnx; the test metrics of all graphs are then
+    measured.
     Raises InputError if a package is missing, or if data, code or weights differ from the trial's; RuntimeError if ONNX
     Runtime computes other outputs than torch.
     """
@@ -67,6 +78,9 @@ def export_student(trained: TrainedTrial, data_dir: Path | None, out: Path, abou
     worst = _compare_with_torch(student, run)
     tensors = {name: tensor.contiguous() for name, tensor in student.net.net.state_dict().items()}
     files = {"model.safetensors": safetensors.torch.save(tensors, about), "model.onnx": graph}
+    converted: dict[str, bytes] = {precision: convert_graph(graph, precision, student.task) for precision in precisions}
+    files |= {f"model.{precision}.onnx": content for precision, content in converted.items()}
+    graphs = {"float32": graph, **converted} if precisions else {}
     for name, content in files.items():
         with atomic_write(out / name) as temporary:
             temporary.write_bytes(content)
@@ -86,7 +100,13 @@ def export_student(trained: TrainedTrial, data_dir: Path | None, out: Path, abou
             },
             sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors", *REQUIRED_PACKAGES)},
+            graphs={name: _measure_graph(content, student) for name, content in graphs.items()},
         )
+
+
+def _measure_graph(graph: bytes, student: RestoredStudent) -> GraphMeasures:
+    run = _start_runtime(graph)
+    return GraphMeasures(len(graph), score_graph(run, student.task), measure_latency(lambda: run(student.image)))
 
 
 def _build_graph(student: RestoredStudent, about: dict[str, str]) -> bytes:

@@ -1,18 +1,22 @@
 """Restoration of a trained student from its trial's recorded configuration and its checkpoint's weights.
 
-A description (study/identity.py) names classes and fields, so the objects can be made from it. Only classes below
-trainables/ are instantiated, and nothing is unpickled: reading another person's study runs none of that person's code.
+A description (study/identity.py) names classes and fields, so the objects can be made from it. Without the study's
+space file only classes below trainables/ are instantiated, and nothing is ever unpickled: reading another person's
+study runs none of that person's code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 
 import trainables
 from study.errors import InputError
-from study.identity import PUBLIC_NAME_ATTRIBUTE, get_public_name
+from study.identity import PUBLIC_NAME_ATTRIBUTE, Defined, get_public_name
 from study.task import TrialNote
 from trainables.task import Batch, count_parameters, without_pretrained
 from trainables.training import checkpoint
@@ -38,6 +42,8 @@ class TrainedTrial:
     """The folder of the trial's checkpoint."""
     scores: Mapping[str, float]
     """Recorded test metrics, which identify the weights as those that were tested."""
+    space: ModuleType | None = None
+    """The study's space file, imported, in which nets, data and tasks from outside trainables/ are found."""
 
 
 class PredictionModel(nn.Module):
@@ -57,6 +63,7 @@ class PredictionModel(nn.Module):
 class RestoredStudent:
     """A net with its trained weights, and the properties of its inputs."""
 
+    task: DistillationTask[Any]
     net: PredictionModel
     """The net in evaluation mode: normalised inputs (B, C, H, W) → prediction."""
     parameters: int
@@ -76,7 +83,7 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
     Raises InputError if data, code or weights differ from the trial's.
     """
     config = trained.config
-    task, model = instantiate(config["task"], data_dir), instantiate(config["student"], data_dir)
+    task, model = (instantiate(config[name], data_dir, trained.space) for name in ("task", "student"))
     if not hasattr(task, "build"):
         raise InputError(f"a {type(task).__name__} study trains no net: there is nothing to export")
     recorded, found = config["inputs"]["data"], task.data.load().fingerprint
@@ -89,6 +96,7 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
         raise InputError(f"{trained.checkpoint} does not fit {model.name}: export with the study's commit") from None
     examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
     return RestoredStudent(
+        task=task,
         net=PredictionModel(task, net).eval(),
         parameters=count_parameters(net),
         image=examples.batch(first, first).inputs.contiguous(),
@@ -99,20 +107,27 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
     )
 
 
-def instantiate(description: Any, data_dir: Path | None) -> Any:
+def instantiate(description: Any, data_dir: Path | None, space: ModuleType | None = None) -> Any:
     """Return the object that `study.identity.describe` described, with its data in `data_dir`.
 
-    Raises InputError for a class that is not below trainables/, or whose fields have changed since.
+    Classes and functions from outside trainables/ are those of `space`, the study's imported space file, and of the
+    modules that it imports.
+    Raises InputError for one of these without `space`, and for a class whose fields have changed since.
     """
     if isinstance(description, list):
-        return tuple(instantiate(item, data_dir) for item in description)
+        return tuple(instantiate(item, data_dir, space) for item in description)
     if not isinstance(description, dict):
         return description
     if "is" not in description:
-        return {key: instantiate(item, data_dir) for key, item in description.items()}
-    kind = _find_class(str(description["is"]), str(description.get("from")))
+        return {key: instantiate(item, data_dir, space) for key, item in description.items()}
+    name, origin = str(description["is"]), str(description.get("from"))
+    kind = _find_class(name) if origin.split(".")[0] == "trainables" else _find_in_space(name, origin, space)
+    if inspect.isfunction(kind):
+        return kind
     fields = {
-        key: instantiate(item, data_dir) for key, item in description.items() if key not in ("is", "from", "source")
+        key: instantiate(item, data_dir, space)
+        for key, item in description.items()
+        if key not in ("is", "from", "source")
     }
     if any(field.name == "root" for field in dataclasses.fields(kind)):  # a description omits the location of data
         fields["root"] = data_dir
@@ -122,22 +137,35 @@ def instantiate(description: Any, data_dir: Path | None) -> Any:
         raise InputError(f"{kind.__name__} has changed since the study ran ({error}): export with its commit") from None
 
 
-def _find_class(name: str, origin: str) -> Any:
+def _find_class(name: str) -> Any:
     """Return the dataclass of this public name, in whichever module below trainables/ it lies.
 
     Records of schema 1 name its module, from which it may have moved since.
     """
-    if origin.split(".")[0] != "trainables":
-        raise InputError(
-            f"{name} comes from {origin!r}, not from trainables/, and cannot be restored from the record: move it to a "
-            "file there and run the study with it"
-        )
     for module in _find_modules(name):
-        for kind in vars(importlib.import_module(module)).values():
-            ours = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module
-            if ours and get_public_name(kind) == name:
+        for kind in _list_definitions(importlib.import_module(module)):
+            if get_public_name(kind) == name and dataclasses.is_dataclass(kind):
                 return kind
     raise InputError(f"there is no {name} that studies are made of in trainables/: export with the study's own commit")
+
+
+def _find_in_space(name: str, origin: str, space: ModuleType | None) -> Any:
+    """Return the dataclass or function of this public name in the space file, or in a module that it imports."""
+    if space is None:
+        raise InputError(
+            f"{name} comes from {origin!r}, not from trainables/: give the study's space file with --space FILE, whose "
+            "code is then run"
+        )
+    for kind in _list_definitions(sys.modules.get(origin, space)):
+        if get_public_name(kind) == name and (dataclasses.is_dataclass(kind) or inspect.isfunction(kind)):
+            return kind
+    raise InputError(f"there is no {name} in {origin!r}: give the space file that the study was run with")
+
+
+def _list_definitions(module: ModuleType) -> list[Defined]:
+    """Return the classes and functions that a module defines, without those that it imports."""
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type | FunctionType)]
+    return [kind for kind in kinds if kind.__module__ == module.__name__]
 
 
 def _find_modules(name: str) -> Iterator[str]:

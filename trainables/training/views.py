@@ -1,8 +1,8 @@
 """Augmentation as a finite set of numbered views, drawn as a pure function of (seed, epoch, sample).
 
 Since views can be enumerated, a teacher's outputs can be stored once for each; since a draw depends on nothing but
-these three numbers, every trial sees the same views on any machine and in any batch order. Augmentations that cannot
-be enumerated (colour jitter, mixing of images) are left out.
+these three numbers, every trial sees the same views on any machine and in any batch order. random_views.py has those of
+continuous settings. Mixing of images is left out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CropFlip:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return _draw_uniform(seed, epoch, samples, self.count)
+        return draw_uniform(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """Apply a view to each image: uint8 (B, C, H, W), views (B,) → uint8 (B, C, H, W)."""
@@ -95,7 +95,7 @@ class GridCrops:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """Draw each sample's crop uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return 1 + _draw_uniform(seed, epoch, samples, self.count - 1)
+        return 1 + draw_uniform(seed, epoch, samples, self.count - 1)
 
     def apply(self, image: Tensor, view: int, stride: int = 1) -> Tensor:
         """Apply a view to an image or a map at 1/`stride` of the image's size.
@@ -136,7 +136,7 @@ class Flips:
 
     def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
         """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return _draw_uniform(seed, epoch, samples, self.count)
+        return draw_uniform(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """Apply a view to each image (B, C, H, W), or each map of labels (B, H, W): the same shape and dtype.
@@ -161,10 +161,16 @@ def denormalise(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     return inputs.mul(stds).add_(means).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _draw_uniform(seed: int, epoch: int, samples: Tensor, count: int) -> Tensor:
+def draw_uniform(seed: int, epoch: int, samples: Tensor, count: int) -> Tensor:
     """Draw a number in [0, count) for each sample: (B,) → (B,) int64."""
     stream = _mix_bits(_mix_bits(torch.tensor(seed)) + epoch)
     return (_mix_bits(stream + samples * _GAMMA) & _LOW_63_BITS) % count
+
+
+def hash_to_uniform(views: Tensor, stream: int) -> Tensor:
+    """Return a number in [0, 1) for each view, uniform and independent over views and streams: (B,) → (B,) float64."""
+    bits = _mix_bits(_mix_bits(torch.full_like(views, stream)) + views * _GAMMA)
+    return _shift_right(bits, 11).double() * 2.0**-53
 
 
 # SplitMix64 (Steele, Lea & Flood 2014; constants of Stafford's mix 13) on int64, whose overflow wraps around.

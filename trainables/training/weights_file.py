@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from study.errors import InputError
-from trainables.training.tensor_files import UnreadableFileError, load_tensors
+from trainables.training.weights_content import read_content
 
 COUNTER = "num_batches_tracked"
 """A buffer of batch norms that older torch and some trainers do not save, and that evaluation does not read."""
@@ -30,18 +30,6 @@ INSERTED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 LISTED_NAMES = 4
 """Names or layers that a message lists, so that it stays a line."""
-
-_NUMPY_TYPES = (
-    np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8,
-    np.uint64, np.uint32, np.uint16, np.uint8, np.bool_, np.str_,
-)  # fmt: skip
-_NUMPY_SCALARS: list[Any] = [
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),  # the name in files of NumPy 2
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # and of NumPy 1
-    np.dtype,
-    *(type(np.dtype(each)) for each in _NUMPY_TYPES),
-]
-"""Numbers such as a best accuracy, which torch.load admits when they are named; they run no code of the file."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
     Raises InputError if the file cannot be read without running its code, has no such net or several, other shapes, or
     weights that are no real numbers.
     """
-    found = list(_list_candidates(_read_content(path), expected))
+    found = list(_list_candidates(read_content(path), expected))
     if not found:
         raise InputError(f"teacher file {path} contains no state_dict: save one with torch.save(net.state_dict(), …)")
     exact = [each for each in found if not any(_compare_names(each, expected))]
@@ -85,10 +73,7 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
     net = _choose(path, exact).select_net()
     net = {name: net.get(name, tensor) for name, tensor in expected.items()}
     for name, tensor in expected.items():
-        if tensor.is_floating_point() and not net[name].is_floating_point():
-            raise InputError(
-                f"teacher file {path} is quantized or not real: {name} is {net[name].dtype}; save weights in float32"
-            )
+        _check_kind(path, name, net[name], tensor)
     unfit = [name for name, tensor in expected.items() if net[name].shape != tensor.shape]
     if unfit and not any_shape:
         need = f"{unfit[0]} is {tuple(net[unfit[0]].shape)}, this net and its class count need "
@@ -98,36 +83,24 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
     return net
 
 
-def _read_content(path: Path) -> Any:
-    if path.exists() and not path.is_file():
-        raise InputError(f"teacher file {path} is a folder, pipe or device: give the file")
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return load_tensors(path)
-    except UnreadableFileError as error:
-        if not isinstance(error.__cause__, OSError | EOFError) and (name := _find_object(str(error.__cause__))):
-            raise InputError(
-                f"teacher file {path} contains {name}, which is code to run and not only tensors: where it was made, "
-                "save the weights alone, torch.save(model.state_dict(), 'teacher.pth')"
-            ) from None
-        allowed = "allowed are .safetensors and .pth files that contain tensors only"
-        reason = "".join(filter(str.isprintable, str(error)))
-        raise InputError(f"teacher file {path} cannot be read ({reason}): {allowed}") from None
-
-
-def _find_object(message: str) -> str:
-    """Return the class or function that torch refuses to load, from its message; empty if it refuses none."""
-    if "TorchScript" in message:
-        return "a TorchScript program"
-    named = re.search(r"(?:GLOBAL|global|function|class|type) ([\w.]+\.\w+)", message)
-    return named[1] if named else ""
+def _check_kind(path: Path, name: str, given: Tensor, expected: Tensor) -> None:
+    """Raise InputError for a tensor without values, of some of them alone, or of numbers that are not real."""
+    if expected.is_floating_point() and not given.is_floating_point():
+        kind = f"quantized or not real: {name} is {given.dtype}"
+    elif given.is_meta or given.layout is not torch.strided:
+        kind = f"sparse or without values: {name} is on {given.device} in the layout {given.layout}"
+    else:
+        return
+    raise InputError(f"teacher file {path} is {kind}; save dense weights in float32")
 
 
 def _list_candidates(content: Any, expected: Mapping[str, Tensor], place: str = "") -> Iterator[_Candidate]:
     """Yield each dictionary of tensors in the file, once for each prefix under which it may have the net."""
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
     if not isinstance(content, Mapping):
         return
-    named = {str(key): value for key, value in content.items()}
+    named = {str(key): _to_tensor(value) for key, value in content.items()}
     tensors = {_strip_inserted(key): value for key, value in named.items() if isinstance(value, Tensor)}
     if tensors:
         prefixes = {prefix for key in tensors for prefix, name in _split_name(key) if name in expected}
@@ -135,6 +108,12 @@ def _list_candidates(content: Any, expected: Mapping[str, Tensor], place: str = 
             yield _Candidate(".".join(filter(None, (place, prefix.rstrip(".")))), prefix, tensors)
     for key, value in named.items():
         yield from _list_candidates(value, expected, f"{place}.{key}".lstrip("."))
+
+
+def _to_tensor(value: Any) -> Any:
+    """Return an array of NumPy as a tensor, which some trainers save instead; anything else as it is."""
+    is_number = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+    return torch.tensor(value) if is_number else value
 
 
 def _split_name(key: str) -> Iterator[tuple[str, str]]:

@@ -197,3 +197,35 @@ def test_pairs_that_differ_by_rounding_are_tied() -> None:
     assert (tied.difference, tied.p, tied.alike) == (0.0, 1.0, True)
     single_sample = statistics.compare_paired([(k + 1) / 1_000_000 for k in (900_000, 5)], [0.9, 5e-6], "max")
     assert single_sample.difference == pytest.approx(1e-6), "one sample of a million is no tie"
+
+
+@pytest.mark.parametrize("test", ["sign-flip", "sign"])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([1e-20] * 6, [0.0] * 6),
+        ([-1e-20] * 6, [1e-20] * 6),
+        ([3e-11] * 6, [-3e-11] * 6),  # below a millionth of the last of four digits
+        ([1e-300, 2e-320, 5e-324, 1e-20, 1e-15, 1e-12], [0.0] * 6),
+        ([0.7, 0.8, 0.9, 0.6, 0.5, 1e-9], [0.7, 0.8, 0.9, 0.6, 0.5, -1e-9]),  # rounding of scores near 0.7
+        ([1e30 * (1 + 1e-9)] * 6, [1e30] * 6),
+    ],
+)
+def test_differences_without_a_digit_of_the_scores_are_tied(
+    a: list[float], b: list[float], test: statistics.Test
+) -> None:
+    tied = statistics.compare_paired(a, b, "max", test)
+    assert (tied.difference, tied.sd, tied.p, tied.alike) == (0.0, 0.0, 1.0, True)
+    assert tied.interval == Interval(0.0, 0.0)
+
+
+def test_resolution_is_the_metrics_own() -> None:
+    small = [3e-12, 4e-12, 5e-12, 3e-12, 2e-12, 6e-12], [1e-12] * 6
+    assert statistics.compare_paired(*small, "max").alike
+    assert statistics.compare_paired(*small, "max", resolution=1e-20).p == 2 / 64
+    assert statistics.summarize_differences([1e-20] * 6, "max").p == 1.0
+
+
+def test_one_run_of_another_magnitude_ties_no_others() -> None:
+    differences = statistics.subtract_paired([3.1, 3.2, 3.3, 3.4, 3.5, 1e12], [3.0] * 6)
+    assert np.count_nonzero(differences) == 6

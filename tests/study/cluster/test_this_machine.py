@@ -218,6 +218,24 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         resources.connect(None)
 
 
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_ray_that_is_too_slow_is_started_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def start(**options: object) -> None:
+        starts.append(options)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.4, 0, 0))
+    with (
+        nullcontext() if failures < 3 else pytest.raises(InputError, match=r"logs; 1000 processes compete for \d+ cor")
+    ):
+        resources.connect(None)
+    assert len(starts) == min(failures + 1, 3)
+
+
 def test_process_that_is_connected_already_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     with pytest.raises(InputError, match=r"call ray\.shutdown\(\) first"):

@@ -61,7 +61,16 @@ def test_driver_that_does_not_answer_is_one_line(driver: Path, monkeypatch: pyte
     assert provenance.list_gpu_names() == []
 
 
-@pytest.mark.parametrize("script", ["#!/bin/sh\necho No devices were found; exit 6\n", "#!/bin/sh\nexit 9\n"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "#!/bin/sh\necho No devices were found; exit 6\n",
+        "#!/bin/sh\nexit 9\n",
+        "#!/bin/sh\necho GPU access blocked by the operating system; exit 255\n",
+        "#!/bin/sh\necho GPU is lost. Reboot the system to recover this GPU; exit 15\n",
+        "#!/bin/sh\nprintf '\\377\\376 no UTF-8'\n",
+    ],
+)
 def test_driver_without_gpus_has_none(script: str, driver: Path) -> None:
     driver.write_text(script)
     assert provenance.list_gpu_names() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,9 +90,19 @@ def test_uniform_accepts_exactly_the_ranges_that_are_not_empty(low: float, high:
         (lambda: uniform(float("nan"), 1), "finite"),
         (lambda: uniform(0, float("inf")), "finite"),
         (lambda: integer(1, float("inf")), "whole numbers"),  # type: ignore[arg-type]
+        (lambda: integer(0, 10**30), r"within ±2\^53"),
+        (lambda: uniform(-1.7e308, 1.7e308), "difference, must be finite"),
+        (lambda: choice(0.1, float("nan")), "the option nan"),
+        (lambda: choice(1, 2**60), r"whole ones within ±2\^53"),
     ],
 )
 def test_bad_domain_is_refused_in_one_line(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_options_like_any_other() -> None:
+    found = choice(*np.arange(2, 5), *np.float32([0.5]), True)
+    assert found.labels == found.options == (2, 3, 4, 0.5, True)
+    assert [type(label) for label in found.labels] == [int, int, int, float, bool]

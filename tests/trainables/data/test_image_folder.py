@@ -27,8 +27,9 @@ from trainables.data.image_folder import ImageFolder, ImageTable
 from trainables.export.onnx import export_student
 from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
-from trainables.tasks import classification
-from trainables.tasks.classification import Classification, MappedImages, ResidentImages
+from trainables.tasks.classification import task as classification
+from trainables.tasks.classification.examples import MappedImages, ResidentImages
+from trainables.tasks.classification.task import Classification
 from trainables.training.views import CropFlip
 
 CLASSES = ("ant", "bee", "cat")

@@ -28,7 +28,7 @@ from trainables.export.restore import TrainedTrial, instantiate, restore_student
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import Batch
-from trainables.tasks.classification import Classification
+from trainables.tasks.classification.task import Classification
 from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.tasks.simulated import Simulated
 from trainables.training import checkpoint

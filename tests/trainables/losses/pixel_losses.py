@@ -1,6 +1,7 @@
 """Losses on maps of logits, their plain form on whole maps in torch, and their direct form in numpy, pixel by pixel.
 
-A new loss joins by a line in LOSSES, its plain form in `plain_sides` and its direct form in `reference_sides`.
+A new loss joins by a line in LOSSES, its plain form in `plain_divergence` and its direct form in
+`reference_divergence`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from trainables.losses.common.per_pixel import upsample_logits
+from trainables.losses.logits.dkd import DKD
 from trainables.losses.logits.kd import kd
 from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_dkd import PixelDKD
 from trainables.losses.pixels.pixel_kd import PixelKD
 from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 from trainables.task import Outputs
@@ -24,6 +27,14 @@ LOSSES = {
     "KD, warm": PixelKD(temperature=4.0, weight=0.3),
     "KD, moving": PixelKD(temperature=MOVING, weight=Staircase(1.0, 0.1, stages=2)),
     "KD, student's resolution": PixelKD(temperature=2.0, resolution="student"),
+    "KD + LDT": PixelKD(temperature=2.0, transform="ldt"),
+    "KD, standardised": PixelKD(temperature=MOVING, transform="standardise"),
+    "DKD": PixelDKD(),
+    "DKD, moving": PixelDKD(temperature=MOVING, weight=0.5, beta=Staircase(2.0, 8.0, stages=2)),
+    "DKD, student's resolution": PixelDKD(alpha=0.5, resolution="student"),
+    "DKD + LDT": PixelDKD(transform="ldt"),
+    "DKD + LDT, warm": PixelDKD(temperature=2.0, beta=4.0, transform="ldt", resolution="student"),
+    "DKD, standardised": PixelDKD(temperature=2.0, transform="standardise"),
     "KD-STD": PixelKDStd(),
     "KD-STD, biased": PixelKDStd(temperature=2.0, unbiased=False),
     "KD-STD, student's resolution": PixelKDStd(temperature=MOVING, weight=9.0, resolution="student"),
@@ -65,13 +76,29 @@ def value_and_gradient(loss, student, teacher, labels, progress=MIDDLE) -> tuple
     return value.detach(), gradient
 
 
+def transform_of(loss) -> str | None:
+    return {PixelKDStd: "standardise", LDT: "ldt"}.get(type(loss)) or getattr(loss, "transform", None)
+
+
 def plain_sides(loss, z_s, z_t):
     """Both nets' logits (B, K, H, W) as the loss compares them."""
-    if isinstance(loss, PixelKDStd):
-        return standardise(z_s, std(z_s, loss.unbiased)), standardise(z_t, std(z_t, loss.unbiased))
-    if isinstance(loss, LDT):
-        return standardise(z_s, std(z_s.detach() if loss.detach_statistics else z_s)) * std(z_t), z_t
+    if transform_of(loss) == "standardise":
+        unbiased = getattr(loss, "unbiased", True)
+        return standardise(z_s, std(z_s, unbiased)), standardise(z_t, std(z_t, unbiased))
+    if transform_of(loss) == "ldt":
+        detached = getattr(loss, "detach_statistics", False)
+        return standardise(z_s, std(z_s.detach() if detached else z_s)) * std(z_t), z_t
     return z_s, z_t
+
+
+def plain_divergence(loss, z_s, z_t, labels, progress):
+    """The divergence of logits (B, K, H, W) as they are compared, mean over all pixels; labels (B, H, W)."""
+    temperature = value_at(loss.temperature, progress)
+    if not isinstance(loss, PixelDKD):
+        return kd(z_s, z_t, temperature).mean()
+    classification = DKD(temperature, value_at(loss.alpha, progress), value_at(loss.beta, progress), warmup=0.0)
+    rows = (Outputs(z.movedim(1, -1).flatten(0, -2)) for z in (z_s, z_t))  # each pixel a sample
+    return classification(*rows, labels.flatten(), progress)
 
 
 def standardise(z: Tensor, sigma: Tensor) -> Tensor:
@@ -88,9 +115,16 @@ def plain_value_and_gradient(loss, student, teacher, labels, progress=MIDDLE) ->
     student = student.clone().requires_grad_()
     size = tuple(labels.shape[1:]) if loss.resolution == "full" else tuple(student.shape[2:])
     sides = plain_sides(loss, upsample_logits(student, size), upsample_logits(teacher, size))
-    value = value_at(loss.weight, progress) * kd(*sides, value_at(loss.temperature, progress)).mean()
+    of_pixels = sampled(labels, size)
+    value = value_at(loss.weight, progress) * plain_divergence(loss, *sides, of_pixels, progress)
     (gradient,) = torch.autograd.grad(value, student)
     return value.detach(), gradient
+
+
+def sampled(labels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The labels at the centres of other pixels."""
+    rows, columns = ([int((i + 0.5) * m / n) for i in range(n)] for n, m in zip(size, labels.shape[1:], strict=True))
+    return labels[:, rows][:, :, columns]
 
 
 def reference_upsampled(z, size):
@@ -115,20 +149,31 @@ def kl(p, q):
 
 def reference_sides(loss, z_s, z_t):
     """The student's and the teacher's logits of one pixel as the loss compares them."""
-    if isinstance(loss, PixelKDStd):
-        ddof = int(loss.unbiased)
+    if transform_of(loss) == "standardise":
+        ddof = int(getattr(loss, "unbiased", True))
         return [(z - z.mean()) / (z.std(ddof=ddof) + EPSILON) for z in (z_s, z_t)]
-    if isinstance(loss, LDT):
+    if transform_of(loss) == "ldt":
         return (z_s - z_s.mean()) / (z_s.std(ddof=1) + EPSILON) * z_t.std(ddof=1), z_t
     return z_s, z_t
 
 
+def reference_divergence(loss, z_s, z_t, label, progress):
+    """The divergence of one pixel's logits (K,) as they are compared, without T²."""
+    p_s, p_t = (softmax(z / value_at(loss.temperature, progress)) for z in (z_s, z_t))
+    if not isinstance(loss, PixelDKD):
+        return kl(p_t, p_s)
+    binary_s, binary_t = (np.array([p[label], np.delete(p, label).sum()]) for p in (p_s, p_t))
+    others_s, others_t = (np.delete(p, label) / np.delete(p, label).sum() for p in (p_s, p_t))
+    on_label = value_at(loss.alpha, progress) * kl(binary_t, binary_s)
+    return on_label + value_at(loss.beta, progress) * kl(others_t, others_s)
+
+
 def reference(loss, student, teacher, labels, progress=MIDDLE):
     size = tuple(labels.shape[1:]) if loss.resolution == "full" else tuple(student.shape[2:])
-    temperature, values = value_at(loss.temperature, progress), []
-    for z_s, z_t in zip(student.double().numpy(), teacher.double().numpy(), strict=True):
+    values = []
+    images = zip(student.double().numpy(), teacher.double().numpy(), sampled(labels, size).numpy(), strict=True)
+    for z_s, z_t, of_image in images:
         pixels = (reference_upsampled(z, size).reshape(len(z), -1).T for z in (z_s, z_t))
-        for pair in zip(*pixels, strict=True):
-            p_s, p_t = (softmax(z / temperature) for z in reference_sides(loss, *pair))
-            values.append(kl(p_t, p_s))
-    return value_at(loss.weight, progress) * temperature**2 * np.mean(values)
+        for *pair, label in zip(*pixels, of_image.flatten(), strict=True):
+            values.append(reference_divergence(loss, *reference_sides(loss, *pair), label, progress))
+    return value_at(loss.weight, progress) * value_at(loss.temperature, progress) ** 2 * np.mean(values)

@@ -15,7 +15,7 @@ from study.task import Plan
 from tests.trainables.small import PLAN, TASK, job, metrics, prepared
 from trainables.losses.common.pruning import select_kept_classes
 from trainables.task import Outputs
-from trainables.tasks.classification import Classification
+from trainables.tasks.classification.task import Classification
 from trainables.teacher import output_store as store
 from trainables.teacher import preparation as preparing
 from trainables.teacher import sources

@@ -72,6 +72,10 @@ FILES = {
     "ordered": lambda s: OrderedDict(s),
     "NumPy numbers": lambda s: {"model": s, "best_acc": np.float64(73.1), "epoch": np.int64(9),
                                 "loss": np.float32(1), "best": np.bool_(True), "gpu": np.uint8(3), "run": np.str_("a")},
+    "NumPy arrays": lambda s: {"model": s, "history": np.arange(4.0), "classes": np.array(["a", "b"]),
+                               "generator": np.random.RandomState(0).get_state()},
+    "arrays of NumPy": lambda s: {n: t.numpy() for n, t in s.items()},
+    "in a list": lambda s: [s, {"acc": 1}],
     "numbers as keys": lambda s: {0: {"model": s}},
 }  # fmt: skip
 
@@ -127,6 +131,12 @@ class Settings:
         (lambda net: {"model": net.state_dict(), "args": Namespace(lr=0.1)}, "argparse.Namespace"),
         (lambda net: {"model": net.state_dict(), "cfg": Settings()}, r"[\w.]+\.Settings"),
         (lambda net: {"model": net.state_dict(), "where": Path("/data")}, r"pathlib\.\w+"),
+        (lambda net: {"model": net.state_dict(), "span": slice(3)}, "slice"),
+        (
+            lambda net: {"model": net.state_dict(), "when": np.datetime64("2026-01-01")},
+            r"numpy\.dtypes\.DateTime64DType",
+        ),
+        (lambda net: {"model": net.state_dict(), "all": np.array([{}])}, r"numpy\.dtypes\.ObjectDType"),
         (lambda net: net, r"trainables\.[\w.]+"),
         (lambda net: {"model": net}, r"trainables\.[\w.]+"),
     ],
@@ -165,6 +175,8 @@ def test_torchscript_program_is_refused_in_one_line(net, tmp_path):
         (lambda s: {}, "no state_dict"),
         (lambda s: s | {"fc.bias": torch.full((10,), torch.nan)}, "not finite, in fc.bias"),
         (lambda s: s | {"fc.weight": s["fc.weight"].to(torch.int8)}, r"fc\.weight is torch\.int8; save .* in float32"),
+        (lambda s: s | {"fc.bias": s["fc.bias"].to("meta")}, r"without values: fc\.bias is on meta"),
+        (lambda s: s | {"fc.weight": s["fc.weight"].to_sparse()}, "in the layout torch.sparse_coo"),
         (lambda s: s | {"fc.bias": s["fc.bias"].to(torch.complex64)}, r"fc\.bias is torch\.complex64; save"),
     ],
 )  # fmt: skip
@@ -182,6 +194,51 @@ def test_damaged_file_is_refused_in_one_printable_line(tmp_path, content, suffix
     with pytest.raises(InputError, match="cannot be read") as raised:
         load_weights(build(), path)
     assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>404", "is a web page"),
+        (b"\x1f\x8b\x08\x00", "packed by gzip"),
+        (b"\x93NUMPY\x01\x00", "an array of NumPy"),
+        (b'{"weight_map": {}}', "a JSON file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_is_no_file_of_tensors_is_named(tmp_path, content, message, suffix):
+    path = tmp_path / f"t.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_weights(build(), path)
+
+
+def test_safetensors_file_has_any_suffix(net, tmp_path):
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "t.pth")
+    assert torch.equal(outputs(load_weights(build(), tmp_path / "t.pth")), outputs(net))
+
+
+def test_changed_byte_is_seen_where_the_file_has_checksums(net, tmp_path):
+    path = tmp_path / "t.pth"
+    torch.save(net.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"t\.pth is damaged: .* does not fit its checksum"):
+        load_weights(build(), path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(net.state_dict(), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(outputs(load_weights(build(), path)), outputs(net))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "none"])
+def test_file_that_cannot_exist_is_refused_in_one_line(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be read"):
+        load_weights(build(), tmp_path / name)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir()], ids=["pipe", "folder"])

@@ -75,8 +75,8 @@ def match_features(name: str, adapter: AdapterState, student: Outputs, teacher: 
     """
     if LAST not in student.features or LAST not in teacher.features:
         raise InputError(
-            f"{name} compares features, which these nets do not return; nets of super-resolution "
-            "do, and Torchvision and Net with taps=(…)"
+            f"{name} compares features, which these nets do not return; nets of super-resolution do, and those of "
+            "classification with taps=(…)"
         )
     f_s, f_t = adapter(as_float32(student.features[LAST])), as_float32(teacher.features[LAST].detach())
     if f_s.shape != f_t.shape:

@@ -5,6 +5,7 @@ Nets return the logits of their heads, which are coarser than the labels by a st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from study.errors import InputError
 from study.space.domains import is_unresolved
 from trainables.losses.common.logits import as_float32
-from trainables.losses.common.row_blocks import PixelValues, RowUpsampler, mean_over_pixels
+from trainables.losses.common.row_blocks import PixelValues, RowUpsampler, Size, mean_over_pixels
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, check_range
 
@@ -56,10 +57,46 @@ def mean_divergence(
     (N, K, …) in float32 or wider, and returns (N, 1, …). Their mean over the classes is 0: softmax ignores it, and
     bilinear upsampling keeps it, so it is subtracted where it costs least, at the heads. Only z_s has a gradient.
     """
-    reference = labels if loss.resolution == "full" else student.prediction
-    size = reference.shape[-2], reference.shape[-1]
+    size = find_size(loss, student, labels)
     rows_of_teacher = RowUpsampler(_centre(teacher.prediction.detach()), size).upsample
     return mean_over_pixels(divergence, _centre(student.prediction), rows_of_teacher, size)
+
+
+def mean_labelled_divergence(
+    loss: PixelLoss,
+    divergence: Callable[[Tensor, Tensor, Tensor], Tensor],
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor,
+) -> Tensor:
+    """Return the mean of `divergence(z_s, z_t, y)` over all pixels, (): as `mean_divergence`, with labels y.
+
+    y is (N, 1, …) int64. At the student's resolution it is the label at the centre of each of the student's pixels.
+    """
+    size = find_size(loss, student, labels)
+    rows_of_teacher = RowUpsampler(_centre(teacher.prediction.detach()), size).upsample
+    by_row = sample_labels(labels, size).transpose(0, 1)[:, None]  # (H, 1, B, W)
+    return mean_over_pixels(
+        lambda z_s, others: divergence(z_s, *others),
+        _centre(student.prediction),
+        lambda rows: (rows_of_teacher(rows), by_row[rows]),
+        size,
+    )
+
+
+def sample_labels(labels: Tensor, size: Size) -> Tensor:
+    """Return the labels at the centres of coarser or finer pixels: (B, H, W) → (B, *size)."""
+    rows, columns = (
+        (2 * torch.arange(count, device=labels.device) + 1) * side // (2 * count)  # ⌊(i + 1/2)·side/count⌋
+        for count, side in zip(size, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows[:, None], columns]
+
+
+def find_size(loss: PixelLoss, student: Outputs, labels: Tensor) -> Size:
+    """Return the height and width at which `loss` compares the nets."""
+    reference = labels if loss.resolution == "full" else student.prediction
+    return reference.shape[-2], reference.shape[-1]
 
 
 def _centre(logits: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 operator remains small. On a GPU, where each block launches its own kernels, a block is 64 MiB: not measured yet."""
 
 Size = tuple[int, int]
-RowSource = Callable[[slice], Tensor]
-"""A function of rows of the image that returns labels or logits there, (rows, …, B, W)."""
-PixelValues = Callable[[Tensor, Tensor], Tensor]
+RowSource = Callable[[slice], Any]
+"""A function of rows of the image that returns labels or logits there, (rows, …, B, W), or several such tensors."""
+PixelValues = Callable[[Tensor, Any], Tensor]
 """A function of logits and of what they are compared with, at some of the pixels: (N, K, …), … → one value a pixel."""
 
 

@@ -54,7 +54,7 @@ class RKD:
 def _embed(outputs: Outputs) -> Tensor:
     """Return the last features, averaged over pixels, (B, D)."""
     if LAST not in outputs.features:
-        raise InputError("RKD compares features, which these nets do not return: use Torchvision or Net with taps=(…)")
+        raise InputError("RKD compares features, which these nets do not return: give both taps=(…)")
     features = as_float32(outputs.features[LAST])
     return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
 

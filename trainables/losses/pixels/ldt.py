@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.fused import fused_kd, std_of_centred
+from trainables.losses.common.fused import fused_kd
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
-from trainables.losses.common.standardisation import EPSILON
+from trainables.losses.common.pixel_transform import match_spread
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
@@ -22,6 +22,7 @@ class LDT:
     μ, σ: mean and standard deviation over the classes of each pixel; σ_t is a constant. Adding μ_t would change
     nothing, since softmax ignores it, and σ_t/σ_s is the same whether both are unbiased or not. The loss equals
     `PixelKD` with temperature T·σ_s/σ_t for the student at each pixel: the size of its logits is left to the task loss.
+    It is `PixelKD(transform="ldt")` with a choice of the gradient; over DKD it is `PixelDKD(transform="ldt")`.
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: P0, equation 6, which does not define the place of T; here T divides both sides.
     """
@@ -45,8 +46,7 @@ class LDT:
         temperature = value_at(self.temperature, progress)
 
         def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
-            sigma_s = std_of_centred(z_s.detach() if self.detach_statistics else z_s)
-            return fused_kd(z_s * (std_of_centred(z_t) / (sigma_s + EPSILON)), z_t, temperature)
+            return fused_kd(match_spread(z_s, z_t, self.detach_statistics), z_t, temperature)
 
         with autocast_disabled(student):
             return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)

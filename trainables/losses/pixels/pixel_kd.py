@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
+from study.identity import IF_SET
 from trainables.losses.common.fused import fused_kd
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
+from trainables.losses.common.pixel_transform import check_transform, transform_logits
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
@@ -29,18 +31,21 @@ class PixelKD:
     resolution: str = "full"
     """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
     task_weight: FloatOrSchedule = 1.0
+    transform: str | None = field(default=None, metadata=IF_SET)
+    """Transformation of the logits before the comparison, "ldt" or "standardise": see common/pixel_transform.py."""
 
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_pixel_loss(self)
+        check_transform(self.transform)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
         temperature = value_at(self.temperature, progress)
 
-        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice → (N, 1, …)
-            return fused_kd(z_s, z_t, temperature)
+        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
+            return fused_kd(*transform_logits(self.transform, z_s, z_t), temperature)
 
         with autocast_disabled(student):
             return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)

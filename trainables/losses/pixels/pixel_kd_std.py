@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.fused import fused_kd, std_of_centred
+from trainables.losses.common.fused import fused_kd
 from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
-from trainables.losses.common.standardisation import EPSILON
+from trainables.losses.common.pixel_transform import divide_by_std
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, value_at
 
@@ -43,7 +43,7 @@ class PixelKDStd:
         temperature = value_at(self.temperature, progress)
 
         def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
-            standard_s, standard_t = (z / (std_of_centred(z, self.unbiased) + EPSILON) for z in (z_s, z_t))
+            standard_s, standard_t = (divide_by_std(z, self.unbiased) for z in (z_s, z_t))
             return fused_kd(standard_s, standard_t, temperature)
 
         with autocast_disabled(student):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.errors import InputError
-from study.identity import describe
+from study.identity import describe, is_described
 from study.space.domains import choice, resolve_corners, uniform
 from tests.trainables.losses.pixel_losses import (
     LOSSES,
@@ -25,6 +25,8 @@ from tests.trainables.losses.pixel_losses import (
 )
 from trainables.losses.common.row_blocks import BLOCK_ELEMENTS
 from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_dkd import PixelDKD
+from trainables.losses.pixels.pixel_kd import PixelKD
 from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 from trainables.training.schedules import Progress, Staircase, evaluate_schedules
 
@@ -108,7 +110,8 @@ def test_order_of_batch_and_classes_does_not_matter(loss):
     for dim in (0, 1):
         order = torch.randperm(student.shape[dim], generator=generator)
         sides = student.index_select(dim, order), teacher.index_select(dim, order)
-        permuted, permuted_gradient = value_and_gradient(loss, *sides, labels)
+        moved = labels.index_select(0, order) if dim == 0 else order.argsort()[labels]
+        permuted, permuted_gradient = value_and_gradient(loss, *sides, moved)
         assert permuted.item() == pytest.approx(value.item(), rel=1e-13)
         torch.testing.assert_close(permuted_gradient, gradient.index_select(dim, order), rtol=1e-10, atol=1e-15)
 
@@ -130,11 +133,11 @@ def test_loss_does_not_depend_on_how_many_pixels_there_are(loss):
 
 
 @every_loss
-def test_what_the_labels_say_does_not_matter(loss):
+def test_what_the_labels_say_matters_to_dkd_alone(loss):
     student, teacher, labels = maps()
-    assert torch.equal(
-        value_of(loss, student, teacher, labels), value_of(loss, student, teacher, torch.zeros_like(labels))
-    )
+    sides = student, teacher
+    same = torch.equal(value_of(loss, *sides, labels), value_of(loss, *sides, torch.zeros_like(labels)))
+    assert same == (not isinstance(loss, PixelDKD))
 
 
 @every_loss
@@ -152,7 +155,7 @@ def test_extreme_logits_give_finite_loss_and_gradient(loss, dtype, agreeing):
     teacher = torch.full((1, 19, 2, 2), -1e4, dtype=dtype)
     teacher[:, 3] = 1e4
     student = teacher if agreeing else -teacher
-    value, gradient = value_and_gradient(loss, student, teacher, torch.zeros(1, 4, 4))
+    value, gradient = value_and_gradient(loss, student, teacher, torch.zeros(1, 4, 4, dtype=torch.int64))
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
     assert agreeing or value > 0.1
@@ -163,7 +166,8 @@ def test_extreme_logits_give_finite_loss_and_gradient(loss, dtype, agreeing):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("flat", ["student", "teacher", "both"])
 def test_all_equal_logits_give_finite_loss_and_gradient(loss, level, dtype, flat):
-    student, teacher, labels = (z.to(dtype) for z in of_one_size((2, 19, 3, 3)))
+    student, teacher, labels = of_one_size((2, 19, 3, 3))
+    student, teacher = student.to(dtype), teacher.to(dtype)
     student = torch.full_like(student, level) if flat != "teacher" else student
     teacher = torch.full_like(teacher, level) if flat != "student" else teacher
     value, gradient = value_and_gradient(loss, student, teacher, labels)
@@ -208,6 +212,18 @@ def test_setting_out_of_range_is_refused(loss, setting, value):
         replace(loss, **{setting: value})
 
 
+@pytest.mark.parametrize("loss", [PixelKD, PixelDKD])
+def test_unknown_transformation_is_refused(loss):
+    with pytest.raises(InputError, match="transform is 'LDT'; allowed are None, 'ldt', 'standardise'"):
+        loss(transform="LDT")
+
+
+@pytest.mark.parametrize(("setting", "value"), [("alpha", -1.0), ("beta", Staircase(1.0, -1.0, stages=2))])
+def test_weights_of_dkd_below_zero_are_refused(setting, value):
+    with pytest.raises(InputError, match=setting):
+        PixelDKD(**{setting: value})
+
+
 @pytest.mark.parametrize(("loss", "setting"), [(PixelKDStd, "unbiased"), (LDT, "detach_statistics")])
 def test_switch_that_is_no_truth_value_is_refused(loss, setting):
     with pytest.raises(InputError, match=f"{setting} is 1; allowed is True, False"):
@@ -224,7 +240,25 @@ def test_settings_can_be_searched(loss):
 
 @every_loss
 def test_loss_describes_all_its_settings_and_what_moves(loss):
-    assert set(describe(loss)) >= {"is", *(field.name for field in fields(loss))}
+    assert set(describe(loss)) >= {"is", *(field.name for field in fields(loss) if is_described(field, loss))}
     assert loss.needs_teacher
-    moving = {name for name in ("temperature", "weight") if not isinstance(getattr(loss, name), float)}
+    numbers = [field.name for field in fields(loss) if field.name in ("temperature", "weight", "alpha", "beta")]
+    moving = {name for name in numbers if not isinstance(getattr(loss, name), float)}
     assert set(evaluate_schedules(loss, MIDDLE)) == moving
+
+
+def test_plain_kd_is_described_as_before_transformations():
+    assert "transform" not in describe(PixelKD())
+    assert describe(PixelKD(transform="ldt"))["transform"] == "ldt"
+
+
+def test_transformations_over_kd_are_ldt_and_kd_std():
+    sides = maps()
+    for one, other in ((LDT(2.0), PixelKD(2.0, transform="ldt")), (PixelKDStd(), PixelKD(transform="standardise"))):
+        for value, expected in zip(value_and_gradient(one, *sides), value_and_gradient(other, *sides), strict=True):
+            assert torch.equal(value, expected)
+
+
+def test_transformation_can_be_searched():
+    searched = PixelDKD(transform=choice(None, "ldt", "standardise"))
+    assert {corner.transform for corner in resolve_corners(searched)} >= {None, "standardise"}

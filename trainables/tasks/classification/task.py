@@ -6,14 +6,13 @@ DataLoader.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,8 +25,10 @@ from trainables.losses.common.logits import kl_divergence
 from trainables.models.hooks import TappedOutput, renormalise_inputs
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
+from trainables.tasks.classification.examples import ImageViews, MappedImages, ResidentImages
+from trainables.tasks.classification.metrics import ACCURACY, ClassifierScores, check_names, define_score
 from trainables.training.recipe import Recipe
-from trainables.training.views import CropFlip, normalise
+from trainables.training.views import CropFlip
 
 RESIDENT_BYTES = 2**30
 """Size from which memory-mapped images are read batch by batch instead of being kept on the device. Well below a GPU's
@@ -36,22 +37,25 @@ memory, of which trials take a share each, and large enough for 80,000 images of
 
 @dataclass(frozen=True)
 class Classification(DistillationTask[ImageSet]):
-    """Train students on labelled images, score them by top-1 accuracy.
+    """Train students on labelled images, score them by top-1 accuracy or by `metric_names`.
 
     The study's seed does not move the split, so that one teacher serves all studies of a split.
-    Raises InputError for a `validation` outside (0, 1).
+    Raises InputError for a `validation` outside (0, 1), and for names and weights that are not as described below.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    views: CropFlip = field(default_factory=lambda: CropFlip(padding=4, flip=True))
+    views: ImageViews = field(default_factory=lambda: CropFlip(padding=4, flip=True))
     validation: float = 0.1
     """The share of the training images held out, stratified by class, where the data have no validation split."""
     split_seed: int = 0
+    metric_names: tuple[str, ...] | None = field(default=None, metadata=IF_SET)
+    """The scores, of which the first selects the best epoch; by default ("accuracy",). "top5" and "macro_f1", the
+    "recall_<class>" of a class, and metrics of torchmetrics.classification by name are measured in validation and test
+    alone."""
     class_weights: Literal["balanced"] | tuple[float, ...] | None = field(default=None, metadata=IF_SET)
     """Weight of each class in the task loss, or "balanced": in inverse proportion to its training images, 1 on average.
     By default all images count alike."""
 
-    scores = (Metric("accuracy", "max", "%", 2),)
     prediction = "class logits (B, K); their softmax gives probabilities"
     dataset_type: ClassVar = ImageSet
     allowed_data: ClassVar = "Cifar, Digits, ImageFolder, ImageTable"
@@ -66,6 +70,18 @@ class Classification(DistillationTask[ImageSet]):
             raise InputError(
                 f"validation is {self.validation}; allowed is a share of the training images between 0 and 1"
             )
+
+        if self.metric_names is not None:
+            check_names(self.metric_names)
+
+    @property
+    def scores(self) -> Sequence[Metric]:
+        return [define_score(name) for name in self.metric_names or ("accuracy",)]
+
+    @property
+    def train_scores(self) -> Sequence[Metric]:
+        """Accuracy alone: other scores would wait for the device at each step."""
+        return [score for score in self.scores if score is ACCURACY]
 
     def build(self, model: ModelSpec) -> nn.Module:
         images = self.loaded
@@ -140,13 +156,22 @@ class Classification(DistillationTask[ImageSet]):
     def predict_classes(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         return outputs.prediction.argmax(dim=1), batch.targets
 
-    def meters(self, device: str, split: Split) -> Accuracy:
-        return Accuracy(device)
+    def meters(self, device: str, split: Split) -> ClassifierScores:
+        names = [score.name for score in (self.train_scores if split == "train" else self.scores)]
+        return ClassifierScores(names, self._class_names, device)
+
+    @property
+    def _class_names(self) -> tuple[str, ...]:
+        """The classes' names, or else their numbers."""
+        return tuple(self.loaded.class_names) or tuple(map(str, range(self.loaded.classes)))
 
     @property
     def capturable(self) -> bool:
-        """True if training steps can be captured as a CUDA graph (training/cuda_graph.py): batches lie on the GPU."""
-        return not self._is_mapped
+        """True if training steps can be captured as a CUDA graph (training/cuda_graph.py): batches are made on the GPU.
+
+        Of views, only crops and flips have been tried in a graph.
+        """
+        return not self._is_mapped and isinstance(self.views, CropFlip)
 
     @property
     def output_bytes(self) -> int:
@@ -154,6 +179,9 @@ class Classification(DistillationTask[ImageSet]):
 
     def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         self.loaded.check()
+        self.meters("cpu", "val")  # checks that scores fit the classes
+        images = torch.from_numpy(np.array(self.loaded.train_images[:2]))
+        self.views.apply(images, torch.arange(1, 1 + len(images)) % self.views.count)  # checks a transform of one's own
         if self.class_weights is not None:
             self.weigh_classes()  # checks their number
 
@@ -162,78 +190,6 @@ class Classification(DistillationTask[ImageSet]):
         return {"classes": self.loaded.classes} | ({"class_names": list(names)} if names else {})
 
 
-@dataclass(frozen=True)
-class ResidentImages:
-    """A split as one uint8 tensor (N, C, H, W) on the device, with labels (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
-    views: CropFlip
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        inputs = _to_inputs(self.views.apply(self.images[samples], views), self.mean, self.std)
-        return Batch(inputs, self.labels[samples], samples, views)
-
-
-@dataclass(frozen=True, eq=False)
-class MappedImages:
-    """A split of images (N, C, H, W) that stay on disk, read batch by batch; `labels` (M,) int64 are on the host."""
-
-    images: npt.NDArray[np.uint8]
-    positions: npt.NDArray[np.int64]
-    """(M,): those of the split."""
-    labels: Tensor
-    views: CropFlip
-    mean: Tensor
-    std: Tensor
-
-    index_device: ClassVar[str] = "cpu"
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        device = self.mean.device
-        pixels = torch.from_numpy(self.images[self.positions[samples.numpy()]])
-        pixels, labels, samples, views = (
-            part.to(device, non_blocking=True) for part in (pixels, self.labels[samples], samples, views)
-        )
-        return Batch(_to_inputs(self.views.apply(pixels, views), self.mean, self.std), labels, samples, views)
-
-
-def _to_inputs(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    inputs = normalise(pixels, mean, std)
-    # on GPUs the memory format of the net's weights decides
-    return inputs if inputs.is_cuda else inputs.contiguous(memory_format=torch.channels_last)
-
-
 @lru_cache(maxsize=2)
 def _load_class_weights(task: Classification, device: str) -> Tensor:
     return task.weigh_classes().to(device)
-
-
-class Accuracy:
-    """Top-1 accuracy over all samples (micro average), a share in [0, 1].
-
-    Counts in place, unlike torchmetrics' meters, so that a replayed CUDA graph adds to the same numbers.
-    """
-
-    def __init__(self, device: str):
-        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
-        """Correct predictions, and samples."""
-
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        correct = outputs.prediction.detach().argmax(1) == batch.targets
-        self._counts.add_(torch.stack([correct.sum(), torch.ones_like(correct).sum()]))
-
-    def compute(self) -> dict[str, float]:
-        counts = self._counts.clone()
-        if dist.is_initialized():
-            dist.all_reduce(counts)
-        correct, samples = counts.float()
-        return {"accuracy": float(correct / samples)}
