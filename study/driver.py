@@ -22,7 +22,7 @@ from study.engine.replay import replay_records
 from study.engine.warm_start import read_warm_start
 from study.preflight import DriverOptions, allocate_resources, format_preparations, read_earlier_run
 from study.records.columns import find_setting_columns
-from study.records.lock import clear_stop_request, is_stop_requested, lock_study
+from study.records.lock import clear_stop_request, is_stop_requested, lock_study, read_skip_requests
 from study.records.parquet_table import Records
 from study.records.paths import StudyPaths
 from study.records.study_json import (
@@ -161,6 +161,7 @@ def _train(
 
             def check_stop() -> str:
                 display.update()
+                coordinator.skips = read_skip_requests(folder)
                 requested = "stopped on request" if is_stop_requested(folder) else ""
                 return requested or coordinator.problem or coordinator.over_budget
 

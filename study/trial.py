@@ -20,6 +20,10 @@ Phase = Literal["prepare", "search", "confirm"]
 Split = Literal["train", "val", "train+val", "test"]
 
 
+SKIPPED = "skipped by hand"
+"""Start of the reason of a search trial that the user ended; its state is PRUNED."""
+
+
 class TrialState(StrEnum):
     """The state of a trial. Only the last recorded row of a trial counts."""
 
@@ -28,7 +32,7 @@ class TrialState(StrEnum):
     COMPLETE = "COMPLETE"
     """Trained to its last epoch."""
     PRUNED = "PRUNED"
-    """Stopped by the study's stopping rule; `reason` quotes the rule."""
+    """Stopped by the study's stopping rule, which `reason` quotes, or by hand."""
     FAILED = "FAILED"
     """Failed by its own fault: an exception, a non-finite loss, a worker lost too often. `reason` names it."""
     INTERRUPTED = "INTERRUPTED"

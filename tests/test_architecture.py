@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "study": (
         "errors atomic code_version identity trial task space search trackers validation study space_file records "
-        "storage engine cluster preflight execution driver cli results run __main__"
+        "storage engine cluster preflight execution driver cli results ui run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
     "reports": "format load analysis text figures tables examples papers page contents build compare export",
@@ -38,6 +38,15 @@ EXCEPTIONS = {
     "reports/text/model_card.py": {"trainables.export"},
     # the command line ends with the report
     "study/cli/": {"reports.build", "reports.tables", "reports.text"},
+    # the live page shows parts of the report
+    "study/ui/": {
+        "reports.load",
+        "reports.analysis",
+        "reports.figures",
+        "reports.format",
+        "reports.tables",
+        "reports.page",
+    },
     # results are read from Python as reports read them
     "study/results.py": {"reports.load", "reports.analysis", "reports.figures", "reports.contents"},
 }
@@ -46,6 +55,7 @@ LIBRARIES = {
     "ray": ("study/cluster/", "study/execution/"),
     "optuna": ("study/search/", "study/engine/", "study/cli/dry_run/forecast.py", "reports/figures/importance.py"),
     "torch": ("trainables/", "spaces/own_images.py"),  # a space file that writes a net
+    "starlette": ("study/ui/",),
 }
 """Where each heavy library may be imported."""
 

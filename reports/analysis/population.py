@@ -16,10 +16,10 @@ def find_best_chain(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     best = find_best_trial(records, cell)
     if best is None:
         return trials.head(0)
-    by_id, chain = {row["trial_id"]: index for index, row in trials.iterrows()}, [best.name]
-    while (parent := trials.loc[chain[0], "parent"]) in by_id:
-        chain.insert(0, by_id[parent])
-    return trials.loc[chain]
+    parents, chain = dict(zip(trials["trial_id"], trials["parent"], strict=True)), [str(best["trial_id"])]
+    while parents.get(chain[0]):
+        chain.insert(0, parents[chain[0]])
+    return trials.set_index("trial_id", drop=False).loc[chain]
 
 
 def list_values(chain: pd.DataFrame) -> dict[str, list[float]]:

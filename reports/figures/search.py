@@ -73,6 +73,16 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     return drawn + (draw_schedules(records, best, cell) if best is not None else [])
 
 
+def draw_search_so_far(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
+    """Draw history and validation curves of a search, those of running trials too; empty if it has no epochs."""
+    ended, trials = collect_scores(records, cell), records.get_search_trials(cell)
+    metric, best = records.get_metric(records.metric), find_best_trial(records, cell)
+    curves = collect_curves(records, cell, trials)
+    lower = records.get_direction(records.metric) == "min"
+    drawn = [] if ended.empty else [plot_history(subsample(ended), metric, cell, len(ended), lower)]
+    return drawn + ([] if curves.empty else [plot_curves(curves, metric, best, cell, len(trials))])
+
+
 def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """Return per search trial: trial_id, number, state, reason, params, score and best so far (in display units)."""
     trials = records.get_search_trials(cell)
@@ -139,14 +149,13 @@ def plot_curves(data: pd.DataFrame, metric: Metric, best: pd.Series | None, cell
     figure.update_xaxes(**make_integer_ticks(int(data["epoch"].max())))
     number = int(best["number"]) if best is not None else -1
     others = data[data["number"] != number]
-    for state, colour in (
-        ("PRUNED", with_alpha(GREY, 0.7)),
-        ("FAILED", PALETTE[3]),
-        ("COMPLETE", with_alpha(PALETTE[0], 0.75)),
+    for state, word, colour in (
+        ("PRUNED", "stopped", with_alpha(GREY, 0.7)),
+        ("FAILED", "failed", PALETTE[3]),
+        ("COMPLETE", "complete", with_alpha(PALETTE[0], 0.75)),
+        ("RUNNING", "running", PALETTE[4]),
     ):
-        _plot_lines(
-            figure, others[others["state"] == state], STATE_STYLES[state][0], {"color": colour, "width": 1.2}, metric
-        )
+        _plot_lines(figure, others[others["state"] == state], word, {"color": colour, "width": 1.2}, metric)
     _plot_lines(figure, data[data["number"] == number], f"best: trial {number}", {"color": BEST, "width": 2.5}, metric)
     caption = f"{_count_drawn(data['number'].nunique(), total)} The best one is highlighted."
     return ReportFigure("search-curves", f"{cell.name}: validation while searching", caption, figure)

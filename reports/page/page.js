@@ -4,6 +4,7 @@ const THEMES = {
   light: { text: "#1b1f24", grid: "#e4e7eb", axis: "#a8b0b9", panel: "#ffffff" },
   dark: { text: "#d6dbe1", grid: "#2a303a", axis: "#57606a", panel: "#1c2027" },
 };
+const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: false };
 const PAPER_WIDTH = { wide: 680, small: 320 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const plots = [];
@@ -34,9 +35,8 @@ function restyle(theme, width) {
 function draw(block) {
   const plot = block.previousElementSibling;
   const { data, layout } = JSON.parse(block.textContent);
-  const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: false };
   plots.push(plot);
-  return Plotly.newPlot(plot, data, layout, config).then(() => Plotly.relayout(plot, colours(layout, current())));
+  return Plotly.newPlot(plot, data, layout, CONFIG).then(() => Plotly.relayout(plot, colours(layout, current())));
 }
 
 // Draw from top to bottom with a pause after each, so that a page of fifty figures can be read meanwhile.

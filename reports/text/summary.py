@@ -16,6 +16,7 @@ from reports.format.metrics import Metric
 from reports.format.values import join_words, pluralize
 from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
+from study.trial import SKIPPED
 
 SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 NOT_SHOWN = "published figures are not shown next to measured ones"
@@ -147,9 +148,18 @@ def list_problems(records: StudyRecords) -> list[str]:
     if len(failed):
         by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
         lines.append(f"{len(failed)} {pluralize(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
+    lines += [skipped] if (skipped := _describe_skipped(records)) else []
     lines += [line] if (line := describe_code_versions(records)) else []
     lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]
     return lines
+
+
+def _describe_skipped(records: StudyRecords) -> str:
+    """Return how many search trials of each cell the user ended; empty if none."""
+    by_hand = records.trials["reason"].fillna("").str.startswith(SKIPPED) & (records.trials["state"] == "PRUNED")
+    counts = records.trials[by_hand]["cell"].value_counts(sort=False)
+    listed = join_words([f"{count} of {cell}" for cell, count in counts.items()])
+    return f"Search trials were skipped by hand: {listed}. Their searches are shorter than planned." if listed else ""
 
 
 def _describe_unfinished(records: StudyRecords) -> Iterable[str]:

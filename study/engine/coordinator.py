@@ -34,7 +34,7 @@ from study.space.params import Params
 from study.study import Study
 from study.task import Preparation
 from study.trackers.base import Tracker
-from study.trial import EpochResult, Trial, TrialState
+from study.trial import SKIPPED, EpochResult, Trial, TrialState
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Coordinator:
         }
         self.running: dict[str, RunningTrial] = {}
         self.resumable: list[RunningTrial] = []
+        self.skips: frozenset[str] = frozenset()
+        """Ids of search trials that the user ends: each is pruned at its next epoch."""
         self.epoch_seconds: deque[float] = deque(maxlen=200)
         """Durations of the latest epochs, for the estimate of the time left."""
         self.obsolete: deque[ObsoleteCheckpoint] = deque()
@@ -114,7 +116,10 @@ class Coordinator:
         return run
 
     def report(self, trial_id: str, row: EpochResult, worker: str) -> bool:
-        """Record an epoch; return whether it ended the trial, as its last epoch, by a fault or by the stopping rule."""
+        """Record an epoch; return whether it ended the trial: as its last, by a fault, the stopping rule or by hand.
+
+        A skipped trial waits for its epoch, so that its last score stands in the rows, from which resuming replays it.
+        """
         run = self.running[trial_id]
         trial = run.trial
         if row["epoch"] <= run.epoch:
@@ -130,6 +135,8 @@ class Coordinator:
         fault, stop_reason = find_fault(self.study, run), None
         if trial.phase == "search" and not fault:
             stop_reason = self.cells[trial.cell].report_epoch(run)
+            if trial_id in self.skips:
+                stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epochs_done}"
         self._end_if_decided(run, fault, stop_reason)
         if trial.link and trial_id in self.running:
             self._release_checkpoints(self.cells[trial.cell])  # that of its parent: it has one of its own now

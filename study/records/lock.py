@@ -1,4 +1,4 @@
-"""The right to write in a study's folder: one process at a time, which others can ask to stop."""
+"""The right to write in a study's folder: one process at a time, which others can ask to stop or to skip a trial."""
 
 from __future__ import annotations
 
@@ -116,6 +116,20 @@ def request_stop(folder: Path) -> None:
 
 def is_stop_requested(folder: Path) -> bool:
     return StudyPaths(folder).stop_request.exists()
+
+
+def request_skip(folder: Path, trial_id: str) -> None:
+    """Ask the process that runs this study, or the next one that does, to end a search trial after its epoch."""
+    with StudyPaths(folder).skip_requests.open("a", encoding="utf-8") as file:  # appended: others may ask at once
+        file.write(f"{trial_id}\n")
+
+
+def read_skip_requests(folder: Path) -> frozenset[str]:
+    """Return the ids of all trials that were asked to be skipped; they may have ended."""
+    try:
+        return frozenset(StudyPaths(folder).skip_requests.read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
 
 
 @contextmanager

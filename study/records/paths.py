@@ -16,6 +16,7 @@ FIGURES = "figures"
 EXPORT = "export"
 EXPORT_JSON = "export.json"
 STOP_REQUEST = "stop"
+SKIP_REQUESTS = "skip"
 
 DEFAULT_STORAGE = "runs"
 """The storage path of commands without --storage-path."""
@@ -51,6 +52,11 @@ class StudyPaths:
     @property
     def stop_request(self) -> Path:
         return self.folder / STOP_REQUEST
+
+    @property
+    def skip_requests(self) -> Path:
+        """The ids of search trials to end by hand, one a line."""
+        return self.folder / SKIP_REQUESTS
 
     @property
     def report(self) -> Path:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.errors import InputError
-from study.records.lock import request_stop
-from study.records.paths import CHECKPOINTS, EPOCHS, STOP_REQUEST, STUDY_JSON, TRIALS
+from study.records.lock import read_skip_requests, request_skip, request_stop
+from study.records.paths import CHECKPOINTS, EPOCHS, SKIP_REQUESTS, STOP_REQUEST, STUDY_JSON, TRIALS
 from study.storage.local_copy import pull_study, read_copy_id, wait_for_lock, write_copy_id
 from study.storage.locations import display_path, mirror_of
 from study.storage.mirror import Mirror
@@ -130,6 +130,10 @@ class SyncThread(threading.Thread):
         if self._mirror.read_text(f"{self._study}/{STOP_REQUEST}") is not None:
             self._mirror.delete_object(f"{self._study}/{STOP_REQUEST}")
             request_stop(self._folder)
+        if (skips := self._mirror.read_text(f"{self._study}/{SKIP_REQUESTS}")) is not None:
+            self._mirror.delete_object(f"{self._study}/{SKIP_REQUESTS}")
+            for trial_id in set(skips[0].split()) - read_skip_requests(self._folder):
+                request_skip(self._folder, trial_id)
 
     def _push_rows(self) -> None:
         """Push rows in the order in which they were written, then delete the checkpoints they make obsolete."""

@@ -9,8 +9,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from study.records.lock import request_stop
-from study.records.paths import CHECKPOINTS, FIGURES, REPORT, STOP_REQUEST, TABLES, TRACEBACK, StudyPaths
+from study.records.lock import request_skip, request_stop
+from study.records.paths import (
+    CHECKPOINTS,
+    FIGURES,
+    REPORT,
+    SKIP_REQUESTS,
+    STOP_REQUEST,
+    TABLES,
+    TRACEBACK,
+    StudyPaths,
+)
 from study.storage.lease import STALE_SECONDS, read_lease
 from study.storage.local_copy import pull_study, read_copy_id, try_lock
 from study.storage.locations import local_path, mirror_of
@@ -88,3 +97,13 @@ def send_stop_request(folder: Path) -> None:
         mirror.write_text(f"{folder.name}/{STOP_REQUEST}", "")
     else:
         request_stop(folder)
+
+
+def send_skip_request(folder: Path, trial_id: str) -> None:
+    """Ask a study's driver, on whichever machine, to end a search trial."""
+    mirror, path = mirror_of(folder.parent), f"{folder.name}/{SKIP_REQUESTS}"
+    if mirror.uri:
+        earlier = mirror.read_text(path)
+        mirror.write_text(path, f"{earlier[0] if earlier else ''}{trial_id}\n")
+    else:
+        request_skip(folder, trial_id)

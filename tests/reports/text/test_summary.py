@@ -33,6 +33,15 @@ def test_problems_name_an_unfinished_study(writer: Writer) -> None:
     assert lines[1] == "2 trials failed (2 in search)."
 
 
+def test_problems_count_trials_that_were_skipped_by_hand(writer: Writer) -> None:
+    writer.fill()
+    stopped = [row for row in writer.trials if row["state"] == "PRUNED"]
+    for row in stopped[:2]:
+        row["reason"] = "skipped by hand after epoch 3"
+    lines = summary.list_problems(load_study(writer.write()))
+    assert lines[-1].startswith("Search trials were skipped by hand: 2 of resnet8 / DKD + LP searched.")
+
+
 def test_summary_follows_the_verdicts(study: Path) -> None:
     comparison = only(study)
     assert summary.summarize_comparison(comparison).startswith(

@@ -332,3 +332,37 @@ def test_trial_row_holds_the_configuration_in_full(tmp_path: Path) -> None:
     assert config["loss"]["x"] == json.loads(row["params"])["x"]
     assert config["train_on"] == "train"
     assert config["inputs"] == {"data": "simulated"}
+
+
+def test_skipped_search_trial_is_pruned_at_its_next_epoch_and_stays_so_when_resumed(tmp_path: Path) -> None:
+    study = toy(stopping=Never())
+    coordinator = open_coordinator(study, tmp_path, journal := optuna.storages.InMemoryStorage())
+
+    def skip_third_epoch(run, row) -> None:  # type: ignore[no-untyped-def]
+        if run.trial.phase == "search" and run.trial.number == 2 and row["epoch"] == 3:
+            coordinator.skips = frozenset({run.trial.id})
+
+    assert drive(coordinator, tmp_path, each=skip_third_epoch)
+    assert coordinator.done
+    skipped = [row for row in trials(coordinator) if row["state"] == "PRUNED"]
+    assert [(row["number"], row["epochs_done"], row["reason"]) for row in skipped] == [
+        (2, 3, "skipped by hand after epoch 3")
+    ]
+    told = [trial.state.name for trial in optuna.load_study(study_name="student / searched", storage=journal).trials]
+    assert told == ["COMPLETE"] * 2 + ["PRUNED"] + ["COMPLETE"] * 6
+    again = open_coordinator(study, tmp_path, resumed := optuna.storages.InMemoryStorage())
+    assert again.done
+    assert again.cells["student / searched"].searched == coordinator.cells["student / searched"].searched
+    seen = optuna.load_study(study_name="student / searched", storage=resumed).trials
+    assert [trial.state.name for trial in seen] == told
+
+
+def test_confirm_runs_and_preparations_are_never_skipped(tmp_path: Path) -> None:
+    coordinator = open_coordinator(toy(), tmp_path)
+
+    def skip_all(run, row) -> None:  # type: ignore[no-untyped-def]
+        coordinator.skips |= {run.trial.id} if run.trial.phase != "search" else set()
+
+    assert drive(coordinator, tmp_path, each=skip_all)
+    assert coordinator.done
+    assert "skipped" not in {(row["reason"] or "")[:7] for row in trials(coordinator)}

@@ -12,7 +12,7 @@ import study as package
 from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
-from study.records.lock import is_stop_requested
+from study.records.lock import is_stop_requested, read_skip_requests
 from study.records.parquet_table import Records
 from study.records.study_json import build_study_json, write_study
 from study.space_file import Space
@@ -138,6 +138,18 @@ def test_stop_request_from_another_machine_reaches_the_driver(copy: Copy) -> Non
         remote.send_stop_request(copy("other") / "toy")
         s3.wait_until(lambda: is_stop_requested(here / "toy"))
     assert mirror_of(here).read_text("toy/stop") is None
+
+
+@pytest.mark.usefixtures("hurried")
+def test_skip_requests_from_another_machine_reach_the_driver_once(copy: Copy) -> None:
+    here = copy()
+    with acquire_lease(here / "toy"):
+        for trial_id in ("a1", "b2", "a1"):
+            remote.send_skip_request(copy("other") / "toy", trial_id)
+        s3.wait_until(lambda: read_skip_requests(here / "toy") == {"a1", "b2"})
+    with acquire_lease(here / "toy"):  # the list lies on S3 too, and is not added to itself
+        s3.wait_until(lambda: mirror_of(here).read_text("toy/skip") is None)
+        assert sorted((here / "toy" / "skip").read_text().split()) == ["a1", "b2"]
 
 
 @pytest.mark.usefixtures("hurried")

@@ -1,0 +1,81 @@
+"""The live page in a headless Chromium: what it requests and draws, updates by events, and the buttons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reports.build import build
+from study.records.lock import is_stop_requested, lock_study, read_skip_requests
+from tests.reports.fake_study import Writer
+from tests.reports.page.browser import CHROMIUM, visit
+from tests.reports.page.test_browser import DRAWN, OVERFLOW
+from tests.study.ui.conftest import TOKEN
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")]
+
+LOADED = """(async () => {
+  const plots = () => [...document.querySelectorAll(".plot")];
+  for (let wait = 0; wait < 600 && plots().some((plot) => !plot.querySelector(".main-svg .xy")); wait++)
+    await new Promise((go) => setTimeout(go, 100));
+})()"""
+"""Figures of the live page come by the first event, which a busy machine sends late."""
+WAIT = """(async () => {
+  for (let wait = 0; wait < 300 && !document.body.innerText.includes(%r); wait++)
+    await new Promise((go) => setTimeout(go, 100));
+  return document.body.innerText;
+})()"""
+PRESS = """(() => {
+  window.confirm = () => true;
+  document.querySelector(%r).click();
+})()"""
+
+
+@pytest.fixture
+def running(writer: Writer) -> str:
+    """The id of the study's running search trial."""
+    last = next(row for row in reversed(writer.trials) if row["phase"] == "search")
+    last |= {"state": "RUNNING", "ended": None, "epochs_done": 0}
+    trial_id: str = last["trial_id"]
+    return trial_id
+
+
+def test_study_is_drawn_and_follows_its_buttons_without_other_requests(
+    running: str, storage: Path, address: str, tmp_path: Path
+) -> None:
+    folder = storage / "fake"
+    with lock_study(folder):
+        skip, stop = PRESS % f'[data-key="skip-{running}"]', PRESS % '[data-key="stop"]'
+        steps = [
+            DRAWN,
+            skip,
+            WAIT % "skipped after this epoch",
+            stop,
+            WAIT % "is being stopped",
+            DRAWN,
+            "location.href",
+        ]
+        seen = visit(f"{address}/study/fake?token={TOKEN}", tmp_path / "profile", steps)
+        assert read_skip_requests(folder) == {running}
+        assert is_stop_requested(folder)
+    _, drawn, _, skipped, _, stopped, drawn_again, location = seen.results
+    assert seen.errors == []
+    assert {url for url in seen.requests if not url.startswith((f"{address}/", "data:", "blob:"))} == set()
+    assert len(drawn) == 3
+    assert [title for title, marks in drawn + drawn_again if not marks] == []
+    assert "skipped after this epoch" in skipped
+    assert "is being stopped" in stopped
+    assert location == f"{address}/study/fake"  # updated in place, without the token
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_on_a_phone(storage: Path, address: str, tmp_path: Path, scheme: str) -> None:
+    build(storage / "fake")
+    for number, page in enumerate(("", "study/fake", "study/fake/report")):
+        steps = [LOADED, DRAWN, OVERFLOW]
+        seen = visit(f"{address}/{page}?token={TOKEN}", tmp_path / str(number), steps, 390, scheme)
+        _, drawn, overflow = seen.results
+        assert seen.errors == []
+        assert [title for title, marks in drawn if not marks] == []
+        assert overflow <= 0
