@@ -187,9 +187,12 @@ def with_teacher_file(study: Study, path: Path) -> Study:
     return dataclasses.replace(study, task=task, assumptions=(*study.assumptions, assumption))
 
 
-def with_caps(study: Study, wall_hours: float | None, gpu_hours: float | None) -> Study:
-    """Return the study with the given caps in place of the space file's; None changes nothing."""
-    caps = {name: hours for name, hours in (("wall_hours", wall_hours), ("gpu_hours", gpu_hours)) if hours is not None}
+def with_caps(
+    study: Study, wall_hours: float | None, gpu_hours: float | None, usd_per_hour: float | None = None
+) -> Study:
+    """Return the study with the given caps and price in place of the space file's; None changes nothing."""
+    given = {"wall_hours": wall_hours, "gpu_hours": gpu_hours, "usd_per_hour": usd_per_hour}
+    caps = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(study, budget=dataclasses.replace(study.budget, **caps))  # type: ignore[arg-type]
 
 

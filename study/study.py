@@ -63,9 +63,9 @@ LARGEST = {"trials": 10_000, "epochs": 100_000, "seeds": 10_000}
 class Budget:
     """The budget of a study: `trials` per searched cell, `epochs` per trial, confirm `seeds` per cell.
 
-    Raises InputError for numbers below 1 or above LARGEST, and caps that are not above 0.
+    Raises InputError for numbers below 1 or above LARGEST, and caps and prices that are not above 0.
 
-    Trials and seeds may be raised later, which extends the study. The caps may be changed at any time.
+    Trials and seeds may be raised later, which extends the study. Caps and price may be changed at any time.
     """
 
     trials: int
@@ -75,14 +75,15 @@ class Budget:
     """Maximum duration, summed over all runs of the study; running trials are then interrupted."""
     gpu_hours: float | None = field(default=None, metadata=LIMIT)
     """Maximum GPU time of the trials' epochs, summed over all runs; a trial on a share of a GPU counts that share."""
+    usd_per_hour: float | None = field(default=None, metadata=LIMIT)
+    """Price of one GPU for an hour, its share of the machine included, to give the cost with GPU hours."""
 
     def __post_init__(self) -> None:
-        for name in ("wall_hours", "gpu_hours"):
-            hours = getattr(self, name)
-            if hours is not None and not (isinstance(hours, int | float) and 0 < hours < math.inf):
-                raise InputError(
-                    f"budget: {name} is {hours!r}; allowed is a number of hours above 0, or None for no cap"
-                )
+        limits = {"wall_hours": "hours above 0, or None for no cap", "gpu_hours": "hours above 0, or None for no cap"}
+        for name, allowed in (limits | {"usd_per_hour": "US dollars above 0, or None"}).items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise InputError(f"budget: {name} is {value!r}; allowed is a number of {allowed}")
         for name, largest in LARGEST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:

@@ -36,7 +36,7 @@ def make_tables(records: StudyRecords) -> list[Table]:
             align="l" + "r" * (len(COLUMNS) - 1),
             rows=tuple(rows),
             kinds=(*[""] * (len(rows) - 1), "total"),
-            notes=(audit_budget(records),),
+            notes=tuple(note for note in (audit_budget(records), format_cost(records)) if note),
         )
     ]
 
@@ -103,8 +103,21 @@ def _format_epochs(trials: pd.DataFrame) -> str:
     return f"{trials['epochs_done'].fillna(0).sum():,.0f}"
 
 
+def format_cost(records: StudyRecords) -> str:
+    """Return the cost of all GPU hours as a sentence; empty without a price. That of the last run counts for all."""
+    gpu_hours, usd_per_hour = sum_gpu_hours(records.trials), records.section("budget").get("usd_per_hour")
+    if not gpu_hours or not usd_per_hour:
+        return ""
+    return f"{gpu_hours:.2f} GPU hours cost {gpu_hours * usd_per_hour:,.2f} USD at {usd_per_hour:,g} USD an hour."
+
+
+def sum_gpu_hours(trials: pd.DataFrame) -> float:
+    """Return the GPU time of all trials in hours; a trial on a share of a GPU counts that share."""
+    return float((trials["seconds"].fillna(0) * trials["gpus"].fillna(0)).sum()) / 3600
+
+
 def _format_usage(trials: pd.DataFrame) -> tuple[str, str, str]:
-    gpu_hours = (trials["seconds"].fillna(0) * trials["gpus"].fillna(0)).sum() / 3600
+    gpu_hours = sum_gpu_hours(trials)
     return (
         _format_epochs(trials),
         format_duration(trials["seconds"].fillna(0).sum()),

@@ -92,6 +92,7 @@ _PLANNED = (
     ("seeds", "planned confirm seeds per cell"),
     ("wall_hours", "cap on hours"),
     ("gpu_hours", "cap on GPU hours"),
+    ("usd_per_hour", "USD per GPU hour"),
 )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 AUTO: Literal["auto"] = "auto"
 """The value of --gpus-per-worker that measures how many trials one GPU serves best."""
 
+CLUSTER_FILE = "cluster.yaml"
+"""The file that `ray up` takes, in the checkout's folder."""
+
 SECRET = ("notify",)
 """Options that are in no recorded or printed command."""
 
@@ -42,6 +45,7 @@ class RunOptions:
     seeds: int | None = None
     wall_hours: float | None = None
     gpu_hours: float | None = None
+    usd_per_hour: float | None = None
     max_concurrent: int | None = None
     gpus_per_worker: float | Literal["auto"] | None = None
     workers_per_trial: int | None = None
@@ -50,6 +54,8 @@ class RunOptions:
     precision: str | None = None
     reproducible_search: int | None = None
     address: str | None = None
+    then: str | None = None
+    cluster_file: str = CLUSTER_FILE
     fresh: bool = False
     retry_failed: bool = False
     allow_code_change: bool = False
@@ -120,7 +126,7 @@ def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study
         epochs=options.epochs,
         seeds=options.seeds,
     )
-    study = with_caps(study, options.wall_hours, options.gpu_hours)
+    study = with_caps(study, options.wall_hours, options.gpu_hours, options.usd_per_hour)
     if options.workers_per_trial is not None:
         study = dataclasses.replace(study, workers_per_trial=options.workers_per_trial)
     if options.reproducible_search is not None:

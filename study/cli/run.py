@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from study.cli.notify import VARIABLE
-from study.cli.options import RunOptions, gpus_per_worker_option
+from study.cli.options import CLUSTER_FILE, RunOptions, gpus_per_worker_option
 from study.cli.streams import EnduringCommand
 from study.cluster.this_machine import interrupt_on_end_signals
 from study.records.paths import DEFAULT_STORAGE
@@ -47,6 +47,11 @@ The same command again continues where the last run ended, whatever ended it.
 @click.option("--seeds", type=int, help="Confirm seeds per cell.")
 @click.option("--wall-hours", type=float, help="Stop after this many hours, summed over all runs of the study.")
 @click.option("--gpu-hours", type=float, help="Stop after this many hours of GPU time, summed over all runs.")
+@click.option(
+    "--usd-per-hour",
+    type=float,
+    help="Price of one GPU for an hour, with its share of the machine: the cost is given with all GPU hours.",
+)
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Maximum number of trials at once.")
 @gpus_per_worker_option(
     "Share of a GPU for each worker of a trial, from 0 to 1; by default 1 if there are GPUs. 'auto' measures how many "
@@ -85,6 +90,18 @@ The same command again continues where the last run ended, whatever ended it.
     "--address",
     help="A running Ray cluster: 'auto' on one of its nodes, HOST:PORT of its head within its network, or "
     "http://HOST:PORT of its dashboard from outside; this machine by default.",
+)
+@click.option(
+    "--then",
+    type=click.Choice(["down"]),
+    help="With http://HOST:PORT, once the study has ended: copy its storage here and end the cluster.",
+)
+@click.option(
+    "--cluster-file",
+    type=click.Path(),
+    default=CLUSTER_FILE,
+    show_default=True,
+    help="For --then, the file of `ray up`.",
 )
 @click.option("--fresh", is_flag=True, help="Start a new study next to an earlier one of this name.")
 @click.option("--retry-failed", is_flag=True, help="Run failed trials of earlier runs again.")

@@ -17,9 +17,11 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from study.cli import then_down
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
-from study.cli.options import AUTO, RunOptions, load_study
+from study.cli.options import AUTO, CLUSTER_FILE, RunOptions, load_study
+from study.cli.output import explain_paths
 from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
 from study.cluster.this_machine import interrupt_on_end_signals
@@ -50,12 +52,14 @@ def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
     A study that was `sent` from Python is run instead of one of a space file.
     """
     try:
-        if sent is None:
-            options = dataclasses.replace(options, space=resolve_space(options.space))
-        check_url(options.notify)
-        if options.address is not None:
-            addresses.check_address(options.address)
-        sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
+        with explain_paths():
+            if sent is None:
+                options = dataclasses.replace(options, space=resolve_space(options.space))
+            check_url(options.notify)
+            _check_then(options)
+            if options.address is not None:
+                addresses.check_address(options.address)
+            sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -88,14 +92,32 @@ def _exit_interrupted(options: RunOptions) -> NoReturn:
 
 
 def _submit(options: RunOptions) -> int:
-    """Run the study on a cluster as a job; return its exit code."""
+    """Run the study on a cluster as a job, and end the cluster if asked to; return the study's exit code."""
     name = _check_locally(options)
-    words = dataclasses.replace(options, address=None).to_words()[1:]
+    words = dataclasses.replace(options, address=None, then=None, cluster_file=CLUSTER_FILE).to_words()[1:]
     study = "" if options.fresh else name
+    if options.then and not study:
+        raise InputError("--then down needs the name of the study that will run: give --name, and leave --fresh out")
     variables = {VARIABLE: options.notify} if options.notify else {}
-    return jobs.submit_study(
+    code = jobs.submit_study(
         str(options.address), options.space, words, options.storage_path, study, not options.dry_run, variables
     )
+    if options.then and not options.dry_run and code in then_down.ENDED:
+        try:
+            then_down.end_cluster(str(options.address), Path(options.cluster_file), options.storage_path, study)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            return code or 1
+    return code
+
+
+def _check_then(options: RunOptions) -> None:
+    """Raise InputError if --then is given for a study that runs on no cluster, or without what ends a cluster."""
+    if options.then is None:
+        return
+    if not addresses.uses_job_api(options.address):
+        raise InputError("--then down is for a study on a cluster: give --address http://HOST:PORT of its dashboard")
+    then_down.check_cluster_file(Path(options.cluster_file))
 
 
 def _check_locally(options: RunOptions) -> str:

@@ -92,7 +92,8 @@ def _format_failure(trial: TrialStatus) -> Text:
 def _format_usage(used: StudyUsage) -> str:
     wall = f" of {used.most_wall_hours:g}" if used.most_wall_hours is not None else ""
     gpu = f" of {used.most_gpu_hours:g}" if used.most_gpu_hours is not None else ""
-    return f"used: {used.epochs:,} epochs, {used.wall_hours:.2f}{wall} hours, {used.gpu_hours:.2f}{gpu} GPU hours"
+    hours = f"{used.wall_hours:.2f}{wall} hours, {used.gpu_hours:.2f}{gpu} GPU hours"
+    return f"used: {used.epochs:,} epochs, {hours}" + (f", {used.usd:,.2f} USD" if used.usd is not None else "")
 
 
 def _format_value(value: Any) -> str:

@@ -79,6 +79,8 @@ class StudyUsage:
     gpu_hours: float
     most_wall_hours: float | None
     most_gpu_hours: float | None
+    usd: float | None
+    """Cost of the GPU hours, if their price is given."""
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,14 @@ def _read_usage(
     study: Mapping[str, Any], trials: list[dict[str, Any]], totals: list[dict[str, Any]], recorded: list[datetime]
 ) -> StudyUsage:
     ended = [row["ended"] for row in trials if row["ended"] is not None]
+    gpu_hours, usd_per_hour = sum_gpu_seconds(trials, totals) / HOUR, study["budget"].get("usd_per_hour")
     return StudyUsage(
         epochs=sum(row["epochs"] for row in totals),
         wall_hours=sum_wall_seconds(list_runs(study), [*recorded, *ended]) / HOUR,
-        gpu_hours=sum_gpu_seconds(trials, totals) / HOUR,
+        gpu_hours=gpu_hours,
         most_wall_hours=study["budget"].get("wall_hours"),
         most_gpu_hours=study["budget"].get("gpu_hours"),
+        usd=gpu_hours * usd_per_hour if usd_per_hour else None,
     )
 
 

@@ -230,11 +230,31 @@ def _next_commands(address: str, study: str, storage: str) -> str:
 
 def _download_command(storage: str, study: str) -> str:
     """Return the command that copies a study's folder to this machine."""
-    source, target = f"{storage.rstrip('/')}/{study}/", f"runs/{study}/"
+    source, target = f"{locate_on_head(storage).rstrip('/')}/{study}/", f"runs/{study}/"
     if storage.startswith("s3://"):
         return f"aws s3 sync {source} {target}"
-    home = "" if storage.startswith(("/", "~")) else "~/"
-    return f"mkdir -p {target} && ray rsync-down cluster.yaml {shlex.quote(home + source)} {target}"
+    return f"mkdir -p {target} && ray rsync-down cluster.yaml {shlex.quote(source)} {target}"
+
+
+def locate_on_head(storage: str) -> str:
+    """Return where a storage lies on the head: relative paths start in its user's home folder."""
+    return storage if storage.startswith(("/", "~", "s3://")) else f"~/{storage}"
+
+
+def list_running(address: str) -> list[str]:
+    """Return the names of the cluster's jobs that have not ended; one that is ending has a few seconds to do so.
+
+    Raises InputError if the cluster does not answer.
+    """
+    client, deadline = _connect(address), time.monotonic() + END_SECONDS
+    try:
+        while running := [job for job in client.list_jobs() if not job.status.is_terminal()]:
+            if time.monotonic() > deadline:
+                return [str(job.submission_id or job.job_id) for job in running]
+            time.sleep(POLL_SECONDS)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"the cluster at {address} does not answer: {_join_lines(error)}") from None
+    return []
 
 
 def _join_lines(message: object) -> str:

@@ -136,7 +136,7 @@ class Coordinator:
         if trial.phase == "search" and not fault:
             stop_reason = self.cells[trial.cell].report_epoch(run)
             if trial_id in self.skips:
-                stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epochs_done}"
+                stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
         self._end_if_decided(run, fault, stop_reason)
         if trial.link and trial_id in self.running:
             self._release_checkpoints(self.cells[trial.cell])  # that of its parent: it has one of its own now

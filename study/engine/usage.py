@@ -1,4 +1,4 @@
-"""The hours that a study has used over all its runs, and the caps of its budget.
+"""The hours that a study has used over all its runs, their cost, and the caps of its budget.
 
 GPU time follows from the rows. Wall-clock time is what each run recorded at its end, and follows from the rows only for
 a run that was killed.
@@ -67,8 +67,14 @@ def list_timestamps(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mappin
 
 def find_exhausted_cap(budget: Budget, wall_seconds: float, gpu_seconds: float) -> str:
     """Return which cap of the budget is reached, with the hours used; empty if none is."""
-    caps = (("wall_hours", budget.wall_hours, wall_seconds), ("gpu_hours", budget.gpu_hours, gpu_seconds))
-    for name, cap, used in caps:
+    cost = format_cost(gpu_seconds / HOUR, budget.usd_per_hour)
+    caps = (("wall_hours", budget.wall_hours, wall_seconds, ""), ("gpu_hours", budget.gpu_hours, gpu_seconds, cost))
+    for name, cap, used, suffix in caps:
         if cap is not None and used >= cap * HOUR:
-            return f"{name} {cap:.3g} used up ({used / HOUR:.3g} h)"
+            return f"{name} {cap:.3g} used up ({used / HOUR:.3g} h{suffix})"
     return ""
+
+
+def format_cost(gpu_hours: float, usd_per_hour: float | None) -> str:
+    """Return the cost of GPU time, to follow it: ", 8.00 USD"; empty without a price or GPU time."""
+    return f", {gpu_hours * usd_per_hour:,.2f} USD" if gpu_hours and usd_per_hour else ""

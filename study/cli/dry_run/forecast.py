@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from study.cli.dry_run.epoch_times import EpochTimes, assume_epoch_seconds
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
-from study.engine.usage import HOUR, find_exhausted_cap
+from study.engine.usage import HOUR, find_exhausted_cap, format_cost
 from study.errors import InputError
 from study.records.parquet_table import EARLIER, Records, read_parquet_table
 from study.records.rows import RunningTrial
@@ -68,6 +68,8 @@ class Forecast:
     """The cap of the budget that will end the study early; empty if none will."""
     problem: str = ""
     """Why the study cannot continue, from its records; empty if it can."""
+    usd_per_hour: float | None = None
+    """Price of a GPU for one hour."""
 
 
 def forecast_study(
@@ -146,6 +148,7 @@ def _simulate(
         source=times.source if times else "",
         over=cap if times else "",
         problem=coordinator.problem,
+        usd_per_hour=budget.usd_per_hour,
     )
 
 
@@ -219,7 +222,8 @@ def format_forecast(forecast: Forecast, name: str) -> list[str]:
             "for a time estimate pass --seconds-per-epoch, or run a few epochs first: "
             f"add --trials 1 --seeds 1 --epochs 2 --name {name}-try",
         ]
-    gpus = f", {_format_hours(forecast.gpu_hours)} GPU hours" if forecast.gpu_hours else ""
+    cost = format_cost(forecast.gpu_hours, forecast.usd_per_hour)
+    gpus = f", {_format_hours(forecast.gpu_hours)} GPU hours{cost}" if forecast.gpu_hours else ""
     lines = [
         f"{left}about {format_duration(forecast.wall_seconds)} on {forecast.concurrent} "
         f"trial{'s' if forecast.concurrent > 1 else ''} at once "

@@ -36,6 +36,15 @@ def test_budget_ends_with_the_sum_of_all(writer: Writer) -> None:
     assert total["all epochs"] == f"{sum(row['epochs_done'] for row in writer.trials):,}"
     assert (total["confirm runs"], total["time"]) == ("24", format_duration(seconds))
     assert total["GPU hours"] == f"{seconds * 0.5 / 3600:.2f}"
+    assert len(table.notes) == 1
+
+
+def test_cost_follows_the_audit_if_the_price_is_on_record(writer: Writer) -> None:
+    for row in writer.fill().trials:
+        row |= {"gpus": 0.5, "seconds": 0.0}
+    writer.trials[0]["seconds"] = 7200.0
+    writer.study["budget"]["usd_per_hour"] = 0.8
+    assert make_tables(load_study(writer.write()))[0].notes[1] == "1.00 GPU hours cost 0.80 USD at 0.8 USD an hour."
 
 
 def test_audit_of_equal_budgets_reports_them_as_equal(study: Path) -> None:

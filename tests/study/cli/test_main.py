@@ -30,7 +30,7 @@ from study.code_version import CodeVersion
 from study.errors import InputError
 from study.records.lock import is_stop_requested, lock_study
 from study.records.parquet_table import list_parquet_files
-from study.records.study_json import build_study_json, write_study
+from study.records.study_json import build_study_json, read_study, write_study
 from study.search.samplers import Grid
 from study.space_file import Space
 from study.study import Study
@@ -247,6 +247,12 @@ def test_gpu_hours_weigh_a_trials_share_of_a_gpu(runs: Path) -> None:
     coordinator.writer.flush()
     used = standing.read_status(folder).used
     assert used.gpu_hours == pytest.approx(20 * 0.5)
+    assert (used.usd, "USD" in called("show", folder).stdout) == (None, False)
+    document = read_study(folder)
+    document["budget"]["usd_per_hour"] = 0.4
+    write_study(folder, document)
+    assert standing.read_status(folder).used.usd == pytest.approx(4.0)
+    assert "10.00 GPU hours, 4.00 USD" in called("show", folder).stdout
 
 
 def test_show_reads_while_a_driver_writes_and_merges(runs: Path) -> None:

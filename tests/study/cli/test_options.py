@@ -29,7 +29,7 @@ def test_options_without_values_have_the_defaults_of_run() -> None:
     "words",
     [
         "'the space.py' --profile paper --data-dir /data --storage-path s3://bucket/runs --name a --seed -3",
-        "toy.py --trials 4 --epochs 2 --seeds 3 --wall-hours 0.1 --gpu-hours 2 --max-concurrent 2",
+        "toy.py --trials 4 --epochs 2 --seeds 3 --wall-hours 0.1 --gpu-hours 2 --usd-per-hour 0.4 --max-concurrent 2",
         "toy.py --gpus-per-worker auto --workers-per-trial 2 --teacher t.pth --teacher-store off --precision bfloat16",
         "toy.py --gpus-per-worker 0.25 --address auto --fresh --retry-failed --allow-code-change --dry-run",
         "toy.py --log mlflow --log wandb --verbose --quiet --seconds-per-epoch 1e-07",

@@ -375,6 +375,32 @@ def test_study_runs_as_a_job_and_is_shown_and_listed_from_elsewhere(head: Head) 
     assert "a trial asks for 1 CPU and 1 GPU on one node, there are 2 CPU and 0 GPU: no trial fits" in refused.stdout
 
 
+USED = (
+    "import sys; from study.cluster import idle_head as here; here.DASHBOARD = sys.argv[1]; print(here.uses_cluster())"
+)
+
+
+@pytest.mark.slow
+def test_cluster_is_used_while_a_study_runs_and_then_copied_and_ended(head: Head) -> None:
+    laptop = head.folder / "laptop"
+    (laptop / "bin").mkdir()
+    ray = laptop / "bin" / "ray"  # copies the head's storage; there is no cluster to end
+    ray.write_text(f'#!/bin/sh\necho $1 >> {laptop}/calls\n[ $1 = down ] || cp -r {head.folder}/home/runs/. "$4"\n')
+    ray.chmod(0o755)
+    (laptop / "cluster.yaml").touch()
+    assert head.run("-c", USED, head.dashboard).stdout == "False\n"
+    words = ("-m", "study", "run", "toy.py", "--name", "last", "--address", head.dashboard, "--then", "down")
+    running = head.start(*words, PATH=f"{laptop / 'bin'}:{head.environment['PATH']}")
+    seen = {head.run("-c", USED, head.dashboard).stdout for _ in iter(lambda: running.poll() is None, False)}
+    output = "".join(running.communicate())
+    assert (running.returncode, "True\n" in seen) == (0, True), output
+    assert (laptop / "calls").read_text().split() == ["rsync-down", "down"]
+    (copy,) = (laptop / "fetched").iterdir()
+    assert f"results: fetched/{copy.name}/last" in output
+    assert (copy / "last" / "report.html").is_file()
+    assert head.run("-c", USED, head.dashboard).stdout == "False\n"
+
+
 @pytest.mark.slow
 def test_study_left_by_ctrl_c_is_refused_twice_and_stopped_from_elsewhere(head: Head) -> None:
     (head.folder / "laptop" / "pace.py").write_text("SECONDS = 1.0")

@@ -283,9 +283,14 @@ def test_cap_is_named_when_it_is_reached() -> None:
     assert find_exhausted_cap(budget, wall_seconds=7199, gpu_seconds=3599) == ""
     assert find_exhausted_cap(budget, wall_seconds=7200, gpu_seconds=0) == "wall_hours 2 used up (2 h)"
     assert find_exhausted_cap(budget, wall_seconds=0, gpu_seconds=3600) == "gpu_hours 1 used up (1 h)"
+    priced = Budget(1, 1, 1, wall_hours=2, gpu_hours=1, usd_per_hour=0.4)
+    assert find_exhausted_cap(priced, wall_seconds=0, gpu_seconds=5400) == "gpu_hours 1 used up (1.5 h, 0.60 USD)"
+    assert find_exhausted_cap(priced, wall_seconds=7200, gpu_seconds=60) == "wall_hours 2 used up (2 h)"
 
 
 @pytest.mark.parametrize("hours", [0, -1, float("inf"), float("nan"), "3"])
 def test_cap_that_is_no_number_of_hours_is_refused(hours: Any) -> None:
     with pytest.raises(InputError, match="wall_hours is"):
         Budget(1, 1, 1, wall_hours=hours)
+    with pytest.raises(InputError, match=r"usd_per_hour is .* US dollars above 0"):
+        Budget(1, 1, 1, usd_per_hour=hours)

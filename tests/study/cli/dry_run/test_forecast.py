@@ -316,6 +316,13 @@ def test_price_is_said_in_one_line() -> None:
         "about 1 h 10 min on 4 trials at once (12.3 s an epoch, measured in runs/lp), 5.2 GPU hours; "
         "halving is expected to stop about 31 of 60 search trials"
     ]
+    (with_cost,) = format_forecast(replace(told, usd_per_hour=0.4), "lp")
+    assert "5.2 GPU hours, 2.09 USD; halving" in with_cost
+
+
+def test_forecast_has_the_price_of_the_budget() -> None:
+    study = toy(stopping=Never(), budget=Budget(9, 6, 3, usd_per_hour=0.4))
+    assert priced(study, slots=1, gpus=1).usd_per_hour == 0.4
 
 
 @pytest.mark.parametrize(

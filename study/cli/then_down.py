@@ -1,0 +1,75 @@
+"""--then down: once a study has ended on a cluster, copy the storage to this machine and end the cluster.
+
+Whatever is in doubt leaves the cluster running: another job, a copy that failed, a copy that differs from the head's.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from study.cli.output import to_json
+from study.cli.status import read_status
+from study.cluster import jobs
+from study.errors import InputError
+from study.records.parquet_table import RecordsError
+
+FETCHED = Path("fetched")
+"""Folder of the copies. Each has a folder of its own in it, so that none replaces files of another."""
+
+ENDED = (0, 1, 3)
+"""Exit codes of a study that will not continue by itself: done, a cell failed, stopped by a cap or on request."""
+
+COMPARED = ("question", "cells", "used")
+"""Parts of `study show --json` that are the same in a complete copy: scores, and epochs and hours used."""
+
+
+def check_cluster_file(file: Path) -> None:
+    """Raise InputError if there is no such cluster file, or no command `ray` to end the cluster with."""
+    if not file.is_file():
+        raise InputError(f"--then down: there is no {file} here; give the file of `ray up` as --cluster-file")
+    if shutil.which("ray") is None:
+        raise InputError("--then down: there is no command `ray`; activate the environment in which it is installed")
+
+
+def end_cluster(address: str, file: Path, storage: str, study: str) -> None:
+    """Copy the results of a study that has ended, unless they are on S3, and end its cluster.
+
+    Raises InputError with the reason if the cluster is left running.
+    """
+    try:
+        if running := jobs.list_running(address):
+            raise InputError(f"jobs run there: {', '.join(running)}")
+        if not storage.startswith("s3://"):
+            _fetch(address, file, storage, study)
+        _call_ray("down", "-y", str(file))
+    except (InputError, RecordsError, OSError) as error:
+        raise InputError(f"the cluster is left running: {error}") from None
+
+
+def _fetch(address: str, file: Path, storage: str, study: str) -> None:
+    target = FETCHED / f"{study}-{datetime.now():%Y%m%d-%H%M%S}"
+    target.mkdir(parents=True)
+    _call_ray("rsync-down", str(file), f"{jobs.locate_on_head(storage).rstrip('/')}/", f"{target}/")
+    words = ["show", study, "--json", "--storage-path", storage]
+    output, code = jobs.run_on_head(address, words, study)
+    if code:
+        raise InputError(f"the study cannot be read on the head: {output}")
+    there, here = json.loads(output), json.loads(to_json(asdict(read_status(target / study))))
+    if differing := [part for part in COMPARED if there[part] != here[part]]:
+        raise InputError(f"the copy in {target} differs from the head's in {', '.join(differing)}")
+    click.echo(f"results: {target / study}", err=True)
+
+
+def _call_ray(*words: str) -> None:
+    """Run a command of Ray; its output is shown. Raises InputError if it fails."""
+    click.echo(f"ray {shlex.join(words)}", err=True)
+    if code := subprocess.run(["ray", *words], stdin=subprocess.DEVNULL, check=False).returncode:
+        raise InputError(f"ray {shlex.join(words)} ended with exit code {code}")

@@ -1,0 +1,179 @@
+"""--then down, with a `ray` that copies a folder as the head's: what is copied, compared and left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from study.cli import then_down
+from study.cli.main import main
+from study.cluster import addresses, jobs
+from study.errors import InputError
+from study.records.parquet_table import Records
+from tests.study.cli.test_main import SPACE, written
+from tests.study.toy import toy
+
+ADDRESS = "http://127.0.0.1:8265"
+
+RAY = """#!/bin/sh
+echo "$@" >> {calls}
+if [ "$1" = "$FAILS" ]; then exit 7; fi
+if [ "$1" = rsync-down ]; then cp -r {head}/. "$4"; fi
+"""
+
+
+class Cluster:
+    """A head whose storage is a folder here, and the commands of `ray` that were run on it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.storage, self.running, self.code = folder / "head", list[str](), 0
+        self._calls = folder / "calls"
+        written(self.storage)
+        (folder / "bin").mkdir()
+        (folder / "bin" / "ray").write_text(RAY.format(calls=self._calls, head=self.storage))
+        (folder / "bin" / "ray").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+        monkeypatch.setattr(jobs, "list_running", lambda _: self.running)
+        monkeypatch.setattr(jobs, "run_on_head", self._run)
+        monkeypatch.setattr(jobs, "submit_study", self._submit)
+        monkeypatch.setattr(addresses, "check_address", lambda _: None)
+        self.submitted: list[str] = []
+
+    def _run(self, address: str, words: list[str], study: str) -> tuple[str, int]:
+        assert words[-2:] == ["--storage-path", "/shared/runs"]
+        result = CliRunner().invoke(main, [*words[:-1], str(self.storage)])
+        return result.output, result.exit_code
+
+    def _submit(self, address: str, space: Path, words: list[str], *others: Any) -> int:
+        self.submitted = words
+        return self.code
+
+    @property
+    def calls(self) -> list[str]:
+        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
+        return [line.split()[0] for line in lines]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    (tmp_path / "laptop").mkdir()
+    monkeypatch.chdir(tmp_path / "laptop")
+    Path("cluster.yaml").touch()
+    Path("toy.py").write_text(SPACE)
+    return Cluster(tmp_path, monkeypatch)
+
+
+def run(*words: str) -> Result:
+    given = ("run", "toy.py", "--address", ADDRESS, "--storage-path", "/shared/runs", "--then", "down", *words)
+    return CliRunner().invoke(main, given)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_results_are_copied_before_the_cluster_ends(cluster: Cluster, code: int) -> None:
+    cluster.code = code
+    result = run()
+    assert result.exit_code == code, result.output
+    assert cluster.calls == ["rsync-down", "down"]
+    (copy,) = then_down.FETCHED.iterdir()
+    assert {path.relative_to(copy) for path in copy.rglob("*")} == {
+        path.relative_to(cluster.storage) for path in cluster.storage.rglob("*")
+    }
+    assert "--then" not in cluster.submitted  # the head ends no cluster
+
+
+@pytest.mark.parametrize("code", [2, 130])
+def test_cluster_of_a_study_that_did_not_end_is_left_running(cluster: Cluster, code: int) -> None:
+    cluster.code = code
+    assert run().exit_code == code
+    assert cluster.calls == []
+
+
+def test_cluster_with_another_job_is_left_running(cluster: Cluster) -> None:
+    cluster.running = ["other-1234"]
+    result = run()
+    assert (result.exit_code, cluster.calls) == (1, [])
+    assert "left running: jobs run there: other-1234" in result.stderr
+
+
+def test_cluster_is_left_running_if_the_copy_fails(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAILS", "rsync-down")
+    result = run()
+    assert (result.exit_code, cluster.calls) == (1, ["rsync-down"])
+    assert "left running: ray rsync-down" in result.stderr
+    assert "exit code 7" in result.stderr
+
+
+def test_cluster_is_left_running_if_the_copy_lacks_rows(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = then_down._call_ray
+
+    def copy_without_a_row(*words: str) -> None:
+        original(*words)
+        if words[0] == "rsync-down":
+            records = Records(Path(words[-1]) / "toy", toy().task.metrics)
+            rows = records.trials.read_rows()
+            shutil.rmtree(records.trials.folder)
+            again = Records(Path(words[-1]) / "toy", toy().task.metrics)
+            for row in rows[:-1]:
+                again.trials.append(row)
+            again.trials.flush()
+
+    monkeypatch.setattr(then_down, "_call_ray", copy_without_a_row)
+    result = run()
+    assert (result.exit_code, cluster.calls) == (1, ["rsync-down"])
+    assert "differs from the head's in cells" in result.stderr
+
+
+def test_cluster_is_left_running_if_the_file_is_another_clusters(cluster: Cluster) -> None:
+    shutil.rmtree(cluster.storage / "toy" / "trials")
+    (cluster.storage / "toy").rename(cluster.storage / "other")
+    result = run()
+    assert (result.exit_code, cluster.calls) == (1, ["rsync-down"])
+    assert "left running" in result.stderr
+
+
+def test_nothing_is_copied_from_s3(cluster: Cluster) -> None:
+    assert run("--storage-path", "s3://bucket/runs").exit_code == 0
+    assert cluster.calls == ["down"]
+
+
+def test_two_copies_have_folders_of_their_own(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    then_down.end_cluster(ADDRESS, Path("cluster.yaml"), "/shared/runs", "toy")
+    (first,) = then_down.FETCHED.iterdir()
+    clock = SimpleNamespace(now=lambda: datetime.strptime(first.name, "toy-%Y%m%d-%H%M%S"))
+    monkeypatch.setattr(then_down, "datetime", clock)
+    with pytest.raises(InputError, match=r"left running.*exists"):
+        then_down.end_cluster(ADDRESS, Path("cluster.yaml"), "/shared/runs", "toy")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--address", "auto"), "give --address http://HOST:PORT"),
+        (("--cluster-file", "docs/gcp.yaml"), "there is no docs/gcp.yaml here"),
+        (("--fresh",), "leave --fresh out"),
+    ],
+)
+def test_what_cannot_end_a_cluster_is_refused_before_the_study(
+    cluster: Cluster, words: tuple[str, ...], message: str
+) -> None:
+    result = run(*words)
+    assert (result.exit_code, cluster.submitted) == (2, [])
+    assert message in result.stderr
+
+
+def test_dry_run_ends_nothing(cluster: Cluster) -> None:
+    assert run("--dry-run").exit_code == 0
+    assert cluster.calls == []
+
+
+def test_json_of_show_has_the_compared_parts(cluster: Cluster) -> None:
+    output, _ = cluster._run(ADDRESS, ["show", "toy", "--json", "--storage-path", "/shared/runs"], "toy")
+    assert set(then_down.COMPARED) <= json.loads(output).keys()
