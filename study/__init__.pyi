@@ -1,3 +1,4 @@
+from .ablation import make_ablation as make_ablation
 from .identity import LOCATION as LOCATION
 from .results import StudyResults as StudyResults
 from .results import load_study as load_study

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "study": (
-        "posix errors atomic code_version identity trial task space search trackers validation study space_file "
-        "records storage engine cluster preflight execution driver cli results ui run __main__"
+        "posix errors atomic code_version identity trial task space search trackers validation study ablation "
+        "space_file records storage engine cluster preflight execution driver cli results ui run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
     "reports": "format load analysis text figures tables examples papers page contents build compare export",

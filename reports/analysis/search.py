@@ -45,6 +45,20 @@ def _select_whole(trials: pd.DataFrame) -> pd.Series:
     return whole
 
 
+def find_published_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
+    """Return the longest trial that trained the first point of a cell's arm with the cell's student; None without one.
+
+    It may be of another arm: the search stops its own where it falls behind, but an arm with the published settings
+    as they are trains them to the end.
+    """
+    first = _list_objects(_find_arm(records, cell.arm).get("first"))
+    loss = first[0].get("loss") if first and first[0].get("is") == "Configuration" else next(iter(first), None)
+    trials = records.trials[(records.trials["student"] == cell.student) & (records.trials["number"] == 0)]
+    same = [loss is not None and parse_json_object(text).get("loss") == loss for text in trials["config"]]
+    found = trials[np.array(same, dtype=bool)].sort_values("epochs_done", ascending=False, kind="stable")
+    return found.iloc[0] if len(found) else None
+
+
 def find_search_domains(records: StudyRecords, cell: Cell) -> dict[str, dict[str, Any]]:
     """Return the described domains that a cell searches, by the name under which trials record their values."""
     students = dict(zip(records.students, _list_objects(records.section("study").get("students")), strict=False))

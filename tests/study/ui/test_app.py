@@ -123,6 +123,11 @@ def test_report_is_served_in_a_sandbox(storage: Path) -> None:
     assert policy.startswith("sandbox allow-scripts ")
     assert "allow-same-origin" not in policy
     assert "/study/fake/report" in visit(storage).get("/study/fake").text
+    data = client.get("/study/fake/figures/When-trials-ran.csv")
+    assert data.headers["content-disposition"] == 'attachment; filename="When-trials-ran.csv"'
+    assert data.text.startswith("trial_id,cell,")
+    for name in ("nothing.csv", "..%2Fstudy.json", "..%2Freport.html"):
+        assert client.get(f"/study/fake/figures/{name}").status_code == 404, name
 
 
 def test_damaged_study_is_shown_with_its_problem(storage: Path) -> None:
