@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "study": (
-        "posix errors atomic code_version identity trial task space search trackers validation study ablation "
-        "space_file records storage engine cluster preflight execution driver cli results ui run __main__"
+        "posix errors atomic downloads code_version identity trial task space search trackers validation study "
+        "ablation space_file records storage engine cluster preflight execution driver cli results ui run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
     "reports": "format load analysis text figures tables examples papers page contents build compare export",
@@ -30,6 +30,7 @@ BETWEEN = {
         "study.errors",
         "study.space",
         "study.atomic",
+        "study.downloads",
         "study.posix",
     },
     "reports": {"study.records", "study.trial", "study.task", "study.code_version", "study.identity", "study.errors"},

@@ -25,6 +25,7 @@ from study.cli.output import explain_paths
 from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
 from study.cluster.this_machine import interrupt_on_end_signals
+from study.downloads import permit_downloads
 from study.driver import Outcome, drive
 from study.errors import InputError
 from study.preflight import (
@@ -138,6 +139,10 @@ def _check_locally(options: RunOptions) -> str:
 
 def _run(options: RunOptions, sent: Study | None) -> int:
     """Run the study from this machine; return the exit code."""
+    if options.download:
+        if "://" in (options.data_dir or ""):
+            raise InputError(f"--download fetches into a folder, not to {options.data_dir}: give another --data-dir")
+        permit_downloads()
     data = fetch_dataset(options.data_dir)
     given = None if options.data_dir is None else Path(options.data_dir)
     space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)
