@@ -17,7 +17,9 @@ from .losses.density import DensityDistillation as DensityDistillation
 from .losses.features.adversarial_features import AdversarialFeatures as AdversarialFeatures
 from .losses.features.adversarial_features import PatchDiscriminator as PatchDiscriminator
 from .losses.features.attention import AttentionTransfer as AttentionTransfer
+from .losses.features.crd import CRD as CRD
 from .losses.features.feature_matching import FeatureMatching as FeatureMatching
+from .losses.features.review_kd import ReviewKD as ReviewKD
 from .losses.features.rkd import RKD as RKD
 from .losses.logits.ctkd import CTKD as CTKD
 from .losses.logits.dist import DIST as DIST
@@ -61,6 +63,8 @@ from .tasks.classification.task import Classification as Classification
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_parsing.task import FaceParsing as FaceParsing
 from .tasks.face_sr.task import FaceSR as FaceSR
+from .tasks.moving import MovingLoss as MovingLoss
+from .tasks.moving import MovingOptimum as MovingOptimum
 from .tasks.simulated import Extra as Extra
 from .tasks.simulated import Fault as Fault
 from .tasks.simulated import Simulated as Simulated

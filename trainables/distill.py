@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -132,7 +132,7 @@ def train_epoch(
 
         # classification: predictions (B, K); segmentation (B, K, h, w); density maps (B, 1, h, w); images (B, 3, H, W)
         with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            student_outputs = task.outputs(net, batch)
+            student_outputs = replace(task.outputs(net, batch), samples=batch.samples)
         teacher_outputs = compute_teacher_outputs(batch)
         task_loss = task.task_loss(student_outputs, batch)  # (), a mean over the shard, as the next two
         distill_loss = training.loss(student_outputs, teacher_outputs, batch.targets, progress)
@@ -213,6 +213,10 @@ def start_training(
         training.loss.load_state_dict(state["loss"])
         training.epoch, training.results = state["epoch"], state["rows"]
         training.best_result, training.best_state = state["best_row"], state["best_state"]
+    if training.epoch < context.trial.start_epoch:
+        raise FileNotFoundError(
+            f"{context.checkpoint} holds epoch {training.epoch}; this trial continues from {context.trial.start_epoch}"
+        )
     if device == "cuda":  # as a tensor, which a captured step reads each time it is replayed
         training.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
     return training

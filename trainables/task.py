@@ -38,6 +38,9 @@ class Outputs:
     """Logits (B, K) or (B, K, H, W), a density map (B, 1, H, W), an image (B, 3, H, W): see the task's `prediction`."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
     """Inner activations by name, for losses that compare them."""
+    samples: Tensor | None = None
+    """(B,) int64 positions in the training split, which the training loop gives to a student's outputs, for losses that
+    keep a memory of samples."""
 
 
 LAST = "last"

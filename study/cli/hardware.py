@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import shutil
@@ -26,6 +25,7 @@ from study.cluster.this_machine import (
     make_ray_folder,
 )
 from study.errors import InputError
+from study.posix import fcntl
 
 MIN_FREE_BYTES, LOW_FREE_BYTES = 1e8, 5e9
 """Free disk space below which nothing works, and below which checkpoints and a teacher's outputs may not fit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -14,15 +15,31 @@ from rich.console import Console
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
 
+PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+
 WIDTH = 200
 """Columns of output that is no terminal, so that tables are not squeezed."""
+
+
+@contextmanager
+def explain_paths() -> Iterator[None]:
+    """Raise an error of a path that may not be used, or is no path, as an InputError; others pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in PATH_ERRORS or error.filename is None:
+            raise
+        raise InputError(
+            f"{error.filename} cannot be used ({error.strerror}): give another path, or change its permissions"
+        ) from error
 
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
     """Print an error that the user can correct in one line, and exit with code 2."""
     try:
-        yield
+        with explain_paths():
+            yield
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

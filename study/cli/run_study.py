@@ -21,6 +21,7 @@ from study.cli import then_down
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
 from study.cli.options import AUTO, CLUSTER_FILE, RunOptions, load_study
+from study.cli.output import explain_paths
 from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
 from study.cluster.this_machine import interrupt_on_end_signals
@@ -38,6 +39,7 @@ from study.records.lock import find_unused_name
 from study.records.parquet_table import RecordsError
 from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
+from study.storage.downloads import permit_downloads
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
 from study.storage.remote import refresh_copy
@@ -51,13 +53,14 @@ def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
     A study that was `sent` from Python is run instead of one of a space file.
     """
     try:
-        if sent is None:
-            options = dataclasses.replace(options, space=resolve_space(options.space))
-        check_url(options.notify)
-        _check_then(options)
-        if options.address is not None:
-            addresses.check_address(options.address)
-        sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
+        with explain_paths():
+            if sent is None:
+                options = dataclasses.replace(options, space=resolve_space(options.space))
+            check_url(options.notify)
+            _check_then(options)
+            if options.address is not None:
+                addresses.check_address(options.address)
+            sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -136,6 +139,10 @@ def _check_locally(options: RunOptions) -> str:
 
 def _run(options: RunOptions, sent: Study | None) -> int:
     """Run the study from this machine; return the exit code."""
+    if options.download:
+        if "://" in (options.data_dir or ""):
+            raise InputError(f"--download fetches into a folder, not to {options.data_dir}: give another --data-dir")
+        permit_downloads()
     data = fetch_dataset(options.data_dir)
     given = None if options.data_dir is None else Path(options.data_dir)
     space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)

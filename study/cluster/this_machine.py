@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 import threading
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,22 @@ RAY_THREADS, WORKER_THREADS = 180, 30
 
 
 def count_cpus() -> int:
-    """Return the number of CPUs this process may use: by affinity, a container's quota, Slurm and process limits."""
-    import joblib  # type: ignore[import-untyped]  # here, as it takes a tenth of a second
+    """Return the number of CPUs this process may use: by affinity, a container's quota, Slurm and process limits.
+
+    Raises InputError for joblib's own limit, LOKY_MAX_CPU_COUNT, if it is no number.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # joblib warns of a machine on which it starts no processes, which none asks for
+        import joblib  # type: ignore[import-untyped]  # here, as it takes a tenth of a second
 
     given = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    cpus = min(int(joblib.cpu_count()), int(given)) if given.isdigit() else int(joblib.cpu_count())
+    try:
+        cpus = min(int(joblib.cpu_count()), int(given) if given.isdecimal() else sys.maxsize)
+    except ValueError:
+        limit = os.environ.get("LOKY_MAX_CPU_COUNT")
+        raise InputError(f"LOKY_MAX_CPU_COUNT={limit} is no number of CPUs: unset it, or give one") from None
     return max(1, min(cpus, int(min(count_threads_left(cpus)[0], 1e6) - RAY_THREADS) // WORKER_THREADS))
 
 
@@ -92,7 +104,7 @@ def make_ray_folder() -> Path:
         if len(str(folder)) + SOCKET_PATH_CHARACTERS > SOCKET_CHARACTERS:
             problems.append(f"the path of {parent} is too long for sockets")
             continue
-        if not str(folder).isascii():
+        if not (str(folder).isascii() and str(folder).isprintable()):
             problems.append(f"{parent} has letters that Ray cannot read")
             continue
         try:
@@ -166,14 +178,14 @@ def provide_token() -> None:
 
 
 def has_writable_home() -> bool:
-    """Return whether Ray can keep its token in ~/.ray."""
+    """Return whether Ray can keep its token in ~/.ray, or has one there."""
     try:
-        folder = Path.home() / ".ray"
-        if (folder / "auth_token").is_file() and os.access(folder / "auth_token", os.R_OK):
-            return True
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        token = Path.home() / ".ray" / "auth_token"
+        if token.exists():  # a folder, if a container mounts a token that is not there
+            return bool(token.read_text().strip())
+        token.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=token.parent).close()
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: this user has no home
         return False
     return True
 

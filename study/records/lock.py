@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import platform
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from study.errors import InputError
+from study.posix import fcntl
 from study.records.paths import StudyPaths
 
 LOCK_ATTEMPTS = 4

@@ -81,7 +81,7 @@ def _select_visible(lines: list[str], visible: str | None) -> list[str]:
         return lines
     chosen: list[str] = []
     for name in (item.strip() for item in visible.split(",")):
-        if name.isdigit():
+        if name.isdecimal():
             found = lines[int(name) : int(name) + 1]
         elif name.startswith("MIG-"):
             found = lines[:1]  # a part of some GPU, which the list of GPUs does not name

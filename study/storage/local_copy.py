@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.atomic import atomic_write
+from study.posix import fcntl
 from study.records.paths import EPOCHS, REPORT, STUDY_JSON, TRIALS
 from study.storage.mirror import Mirror
 

@@ -9,7 +9,6 @@ Elsewhere: where copies lie (locations.py), who may write (lease.py).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Any
 from pyarrow import fs
 
 from study.atomic import atomic_write
+from study.posix import fcntl
 from study.storage import s3
 from study.storage.s3 import SCHEME, StorageError
 

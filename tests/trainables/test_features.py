@@ -18,7 +18,9 @@ from tests.trainables import small
 from trainables.export.restore import PredictionModel
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.features.attention import AttentionTransfer
+from trainables.losses.features.crd import CRD
 from trainables.losses.features.feature_matching import FeatureMatching
+from trainables.losses.features.review_kd import ReviewKD
 from trainables.losses.features.rkd import RKD
 from trainables.losses.logits.kd import KD
 from trainables.losses.none import NoDistillation
@@ -95,13 +97,32 @@ def test_every_loss_on_features_is_trained_with_taps_of_resnets(tmp_path):
     taps = ("layer1", "layer2", "layer3")
     teacher = Teacher(ResNet(14, width=4, taps=taps), small.RECIPE, epochs=1)
     task, student = dataclasses.replace(small.TASK, teacher=teacher), ResNet(8, width=2, taps=taps)
-    losses = (FeatureMatching(adapter=Adapter(8, 16)), AttentionTransfer(), RKD())
+    losses = (
+        FeatureMatching(adapter=Adapter(8, 16)),
+        AttentionTransfer(),
+        RKD(),
+        CRD(8, 16, negatives=20, dimensions=8),
+        ReviewKD((2, 4, 8), (4, 8, 16), inner_channels=8),
+    )
     task.check((student,), losses, tmp_path)
     small.prepared(task, tmp_path)
     for loss in losses:
         context = small.job(task, tmp_path, tmp_path / type(loss).__name__, loss=loss, epochs=1)
         (row,) = task.train(dataclasses.replace(context, student=student))
         assert row["metrics"]["train/distill_loss"] > 0
+
+
+@pytest.mark.parametrize("loss", [CRD(8, 8, negatives=20, dimensions=8), ReviewKD((8,), (8,), inner_channels=4)])
+def test_trial_resumed_after_an_epoch_continues_with_the_parts_of_its_loss(storage, tmp_path, loss):
+    def train(folder, recorded=0):
+        context = job(storage, tmp_path / folder, loss, recorded_epochs=recorded)
+        return TASK.train(dataclasses.replace(context, student=dataclasses.replace(STUDENT, taps=("2",))))
+
+    whole = small.metrics(list(train("whole")))
+    rows = train("cut")
+    head = [next(rows)]
+    rows.close()
+    assert small.metrics(head + list(train("cut", recorded=1))) == whole
 
 
 def study_of(*losses) -> Study:

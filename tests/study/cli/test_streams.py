@@ -88,7 +88,11 @@ def test_text_and_order_are_kept(tmp_path) -> None:
     assert result.stderr.count("error") == 3
 
 
-@pytest.mark.parametrize("module", ["study.run", "study", "study.cli.main", "study.cli.doctor"])
+MODULES = ["study.run", "study", "study.cli.main", "study.cli.doctor", "study.results", "reports.build"]
+MODULES += ["reports.compare", "reports.export", "trainables.data.arrays.cache"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_system_without_locks_is_refused_in_one_line(module: str) -> None:
     code = f"import sys; sys.modules['fcntl'] = None; import runpy; runpy.run_module({module!r}, run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, "64", math.inf, 2),
         (8, "", math.inf, 8),
         (8, "all", math.inf, 8),
+        (8, "²", math.inf, 8),
         (8, "0", math.inf, 1),
         (8, None, RAY_THREADS + 3 * WORKER_THREADS, 3),
         (8, "2", RAY_THREADS + 3 * WORKER_THREADS, 2),
@@ -52,6 +54,12 @@ def test_usable_cpus_are_the_fewest_that_any_limit_allows(
     if slurm is not None:
         monkeypatch.setenv("SLURM_CPUS_ON_NODE", slurm)
     assert this_machine.count_cpus() == expected
+
+
+def test_limit_of_joblib_that_is_no_number_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "all")
+    with pytest.raises(InputError, match="LOKY_MAX_CPU_COUNT=all is no number"):
+        this_machine.count_cpus()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPU sets are Linux's")
@@ -108,7 +116,7 @@ def test_rays_folder_lies_where_temporary_files_do(name: str, monkeypatch: pytes
         place.rmdir()
 
 
-@pytest.mark.parametrize("place", ["x" * 60, "long/" * 20, "grün", "job 数", "missing/by/far"])
+@pytest.mark.parametrize("place", ["x" * 60, "long/" * 20, "grün", "job 数", "two\nlines", "missing/by/far"])
 def test_unusable_temporary_folder_is_replaced_by_a_short_one(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +164,19 @@ def test_folder_of_somebody_else_is_left_alone(kind: str, tmp_path: Path, monkey
 def test_token_stays_in_the_environment_where_no_home_can_keep_it(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", home)
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    this_machine.provide_token()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.write_bytes(b"\xff")])
+def test_token_that_cannot_be_read_is_replaced_in_the_environment(
+    make: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the folder that Docker makes where it mounts a file that is not there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    (tmp_path / ".ray").mkdir()
+    make(tmp_path / ".ray" / "auth_token")
     this_machine.provide_token()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 

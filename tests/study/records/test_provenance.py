@@ -33,6 +33,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (" ", []),
         ("-1", []),
         ("NoDevFiles", []),
+        ("²", []),
         ("2", [2]),
         ("3,1", [3, 1]),
         (" 0 , 2 ", [0, 2]),

@@ -9,7 +9,9 @@ import torch
 
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.features.adversarial_features import AdversarialFeatures, PatchDiscriminator
+from trainables.losses.features.crd import CRD
 from trainables.losses.features.feature_matching import FeatureMatching
+from trainables.losses.features.review_kd import ReviewKD
 from trainables.task import Outputs
 from trainables.training.schedules import Progress
 
@@ -19,12 +21,17 @@ ADVERSARIAL = AdversarialFeatures(discriminator=SMALL)
 NORMED = AdversarialFeatures(discriminator=replace(SMALL, spectral_norm=True))
 ADAPTED = AdversarialFeatures(discriminator=SMALL, adapter=Adapter(2, 3))
 MATCHING = FeatureMatching(adapter=Adapter(2, 3))
+CONTRASTIVE = CRD(student_channels=3, teacher_channels=3, negatives=5, dimensions=4, learning_rate=0.1)
+REVIEW = ReviewKD((3,), (3,), inner_channels=4)
 EVERY = {"adversarial": ADVERSARIAL, "normed": NORMED, "adapted": ADAPTED, "matching": MATCHING}
+EVERY |= {"CRD": CONTRASTIVE, "ReviewKD": REVIEW}
+CLASSES = torch.tensor([0, 1])
+"""Those of the two samples of a batch."""
 every_loss = pytest.mark.parametrize("loss", EVERY.values(), ids=EVERY)
 
 
 def outputs(features: torch.Tensor) -> Outputs:
-    return Outputs(torch.zeros(len(features), 3, 8, 8), {"last": features})
+    return Outputs(torch.zeros(len(features), 3, 8, 8), {"last": features}, torch.arange(len(features)))
 
 
 def maps(channels: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -44,7 +51,7 @@ def exact(loss):
 
 
 def student_channels(loss) -> int:
-    return 2 if loss.adapter else 3
+    return 2 if getattr(loss, "adapter", None) else 3
 
 
 def same(one, other) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from study.errors import InputError
+from study.posix import fcntl
 
 Content = TypeVar("Content")
 

@@ -22,7 +22,7 @@ class ImageListing:
     def __init__(self, root: Path):
         self.files: list[str] = []
         self._root, self._seen = root, set[tuple[int, int]]()
-        self._hidden = self._other = 0
+        self._hidden = self._other = self._broken = 0
         folders = [str(root)]
         while folders:  # folders first, then what links lead to: an image has one name, the one without a link
             folders = sorted(link for folder in folders for link in self._add_folder(folder))
@@ -30,7 +30,11 @@ class ImageListing:
 
     def describe_left_out(self) -> str:
         """Return how many images were left out and why; empty if none were."""
-        counts = {"hidden files and thumbnails": self._hidden, f"images of other types than {ALLOWED}": self._other}
+        counts = {
+            "hidden files and thumbnails": self._hidden,
+            f"images of other types than {ALLOWED}": self._other,
+            "links that lead nowhere": self._broken,
+        }
         return "".join(f", {count:,} {what} left out" for what, count in counts.items() if count)
 
     def _add_folder(self, top: str) -> list[str]:
@@ -56,6 +60,8 @@ class ImageListing:
             self.files.append(path.as_posix())
         else:
             self._other += suffix in OTHER_SUFFIXES
+            full = self._root / path
+            self._broken += full.is_symlink() and not full.exists()  # such as a folder on a disk that is not mounted
 
 
 def _raise_unreadable(error: OSError) -> None:

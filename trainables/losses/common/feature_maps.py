@@ -88,6 +88,23 @@ def match_features(name: str, adapter: AdapterState, student: Outputs, teacher: 
     return f_s, f_t
 
 
+def list_taps(outputs: Outputs) -> list[Tensor]:
+    """Return the features of all taps in their order, float32 or wider; `LAST` counts where it is alone."""
+    names = [name for name in outputs.features if name != LAST] or list(outputs.features)
+    return [as_float32(outputs.features[name]) for name in names]
+
+
+def embed_features(name: str, outputs: Outputs) -> Tensor:
+    """Return the last features, maps averaged over their pixels, (B, D), float32 or wider.
+
+    Raises InputError naming the loss `name` if the net returns no features.
+    """
+    if LAST not in outputs.features:
+        raise InputError(f"{name} compares features, which these nets do not return: give both taps=(…)")
+    features = as_float32(outputs.features[LAST])
+    return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
+
+
 def new_seeded_state(new_state: Callable[[str], State], outputs: Outputs) -> State:
     """Return a loss state on the device of `outputs` whose initial weights are the same at every call."""
     with torch.random.fork_rng(devices=[]):

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
+from trainables.losses.common.feature_maps import list_taps
 from trainables.losses.common.logits import as_float32, autocast_disabled
-from trainables.task import LAST, Outputs
+from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 
@@ -56,8 +57,7 @@ class AttentionTransfer:
 
 def _list_maps(outputs: Outputs) -> list[Tensor]:
     """Return the features (B, C, H, W) of all taps, in their order; `LAST` counts where it is alone."""
-    names = [name for name in outputs.features if name != LAST] or list(outputs.features)
-    maps = [as_float32(outputs.features[name]) for name in names]
+    maps = list_taps(outputs)
     if flat := [features for features in maps if features.dim() != 4]:
         raise InputError(f"AttentionTransfer of features {tuple(flat[0].shape)}; allowed are maps (B, C, H, W)")
     return maps

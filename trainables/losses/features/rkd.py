@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from study.errors import InputError
-from trainables.losses.common.logits import as_float32, autocast_disabled
-from trainables.task import LAST, Outputs
+from trainables.losses.common.feature_maps import embed_features
+from trainables.losses.common.logits import autocast_disabled
+from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
 
 EPSILON = 1e-12
@@ -45,18 +45,10 @@ class RKD:
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss (), given features (B, D) or (B, C, H, W). Raises InputError for nets without features."""
         with autocast_disabled(student):
-            x_s, x_t = _embed(student), _embed(teacher).detach()
+            x_s, x_t = embed_features("RKD", student), embed_features("RKD", teacher).detach()
             distance = F.smooth_l1_loss(_distances(x_s), _distances(x_t))
             angle = F.smooth_l1_loss(_cosines(x_s), _cosines(x_t))
             return value_at(self.distance, progress) * distance + value_at(self.angle, progress) * angle
-
-
-def _embed(outputs: Outputs) -> Tensor:
-    """Return the last features, averaged over pixels, (B, D)."""
-    if LAST not in outputs.features:
-        raise InputError("RKD compares features, which these nets do not return: give both taps=(…)")
-    features = as_float32(outputs.features[LAST])
-    return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -16,7 +16,10 @@ from study.space.domains import choice, resolve_corners, uniform
 from tests.trainables.losses.feature_losses import (
     ADAPTED,
     ADVERSARIAL,
+    CLASSES,
+    CONTRASTIVE,
     MATCHING,
+    REVIEW,
     SMALL,
     START,
     every_loss,
@@ -28,7 +31,9 @@ from tests.trainables.losses.feature_losses import (
 )
 from trainables.losses.common.feature_maps import Adapter
 from trainables.losses.features.adversarial_features import AdversarialFeatures, PatchDiscriminator
+from trainables.losses.features.crd import CRD
 from trainables.losses.features.feature_matching import FeatureMatching
+from trainables.losses.features.review_kd import ReviewKD
 from trainables.losses.state import StatefulLoss, make_loss_state
 from trainables.task import Outputs
 from trainables.tasks.preflight import check_loss
@@ -43,7 +48,7 @@ def test_student_and_loss_learn_apart(loss):
     student.requires_grad_()
     teacher.requires_grad_()
     before = copy.deepcopy(made.state_dict())
-    made(outputs(student), outputs(teacher), None, START).backward()
+    made(outputs(student), outputs(teacher), CLASSES, START).backward()
     assert student.grad.abs().max() > 0
     assert all(parameter.grad is None for part in parts for parameter in part.parameters())
     assert same(before, made.state_dict())
@@ -52,7 +57,7 @@ def test_student_and_loss_learn_apart(loss):
     assert torch.equal(student.grad, gradient)
     assert teacher.grad is None
     assert not same(before, made.state_dict())
-    if loss.adapter:
+    if getattr(loss, "adapter", None):
         assert not same(before["adapter"]["conv"], made.state_dict()["adapter"]["conv"])
         assert all(parameter.grad is None for parameter in made.adapter.conv.parameters())
 
@@ -63,7 +68,8 @@ def trained(loss, made, student: nn.Module, steps: range) -> list[float]:
     for step in steps:
         told = outputs(student(maps(4, seed=step, dtype=torch.float32)))
         taught = outputs(maps(seed=100 + step, dtype=torch.float32))
-        value = made(told, taught, None, Progress(step, 10))
+        torch.manual_seed(step)  # as the training loop does in every epoch
+        value = made(told, taught, CLASSES, Progress(step, 10))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -123,6 +129,13 @@ def test_check_of_a_loss_is_one_number_that_draws_nothing(loss):
         (lambda: FeatureMatching(weight=Staircase(0.0, -1.0, stages=2)), "weight"),
         (lambda: FeatureMatching(adapter=16), "adapter"),
         (lambda: Adapter(0, 3), "student_channels"),
+        (lambda: CRD(negatives=0), "negatives"),
+        (lambda: CRD(temperature=0.0), "temperature"),
+        (lambda: CRD(momentum=1.0), "momentum"),
+        (lambda: CRD(optimizer=0.1), "optimizer"),
+        (lambda: ReviewKD(student_channels=()), "student_channels"),
+        (lambda: ReviewKD(student_channels=(16, 32)), "as many of both"),
+        (lambda: ReviewKD(warmup=2.0), "warmup"),
     ],
 )
 def test_setting_out_of_range_is_refused(make, words):
@@ -144,6 +157,10 @@ def nothing(channels: int) -> Outputs:
         (FeatureMatching(), nothing(3), Outputs(torch.zeros(1)), "do not return"),
         (FeatureMatching(), nothing(3), outputs(torch.zeros(1, 3, 4, 4)), r"\(3, 8, 8\) and \(3, 4, 4\)"),
         (MATCHING, nothing(5), nothing(3), "the student has 5 channels"),
+        (CONTRASTIVE, nothing(5), nothing(3), "give student_channels=5"),
+        (CONTRASTIVE, nothing(3), Outputs(torch.zeros(1)), "do not return"),
+        (REVIEW, nothing(3), nothing(5), r"teacher_channels=\(3,\), but the taps have \(5,\) channels"),
+        (REVIEW, Outputs(torch.zeros(1)), nothing(3), "the taps have no channels"),
     ],
 )
 def test_features_that_do_not_fit_are_refused_before_training(loss, student, teacher, words):
@@ -164,3 +181,14 @@ def test_settings_of_a_loss_can_be_searched_and_scheduled():
     assert {loss.discriminator.width for loss in resolve_corners(searched)} == {4, 8}
     moving = replace(ADAPTED, adapter=Adapter(2, 3, learning_rate=Staircase(1.0, 0.0, stages=2)))
     assert evaluate_schedules(moving, START) == {"adapter.learning_rate": 1.0}
+
+
+@pytest.mark.parametrize("loss", [CONTRASTIVE, REVIEW, MATCHING])
+def test_loss_under_autocast_is_float32_and_exact(loss):
+    made, channels = running(loss), student_channels(loss)
+    student, teacher = maps(channels).bfloat16(), maps(seed=1).bfloat16()
+    exact = made(outputs(student.float()), outputs(teacher.float()), CLASSES, START)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = made(outputs(student), outputs(teacher), CLASSES, START)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, exact)
