@@ -1,16 +1,17 @@
 """Make the pictures of README.md and the sample report from a study: python docs/make_pictures.py runs/lp_cifar.
 
-Chromium takes the pictures of the report; the terminal's is what `kdstudy show` prints, as SVG.
+Chromium takes the pictures of the report; the terminal's is what `kdstudy show` prints, as SVG. The sample report is a
+single file: the links to the data of its figures hold the data.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from rich.console import Console
 
@@ -26,7 +27,7 @@ def main(study: Path) -> None:
     """Write docs/pictures/ and docs/sample-report.html."""
     pictures = HERE / "pictures"
     pictures.mkdir(exist_ok=True)
-    shutil.copyfile(study / "report.html", HERE / "sample-report.html")
+    (HERE / "sample-report.html").write_text(embed_data(study / "report.html"), encoding="utf-8")
     for scheme, setting in (("light", "1"), ("dark", "0")):
         take_picture(study / "report.html", pictures / f"report-{scheme}.png", f"preferredColorScheme={setting}")
     console = Console(record=True, width=120, file=sys.stderr)
@@ -34,6 +35,19 @@ def main(study: Path) -> None:
     svg = console.export_svg(title=f"kdstudy show {study.name}")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # fonts from another host
     (pictures / "terminal.svg").write_text(svg, encoding="utf-8")
+
+
+def embed_data(page: Path) -> str:
+    """Return a report whose links to figures/*.csv are data: links with the files' text."""
+    return re.sub(
+        r'href="(figures/[^"]+)"',
+        lambda link: f'href="{_make_data_link(page.parent / unquote(link[1]))}"',
+        page.read_text(encoding="utf-8"),
+    )
+
+
+def _make_data_link(path: Path) -> str:
+    return f"data:text/csv;charset=utf-8,{quote(path.read_text(encoding='utf-8'))}"
 
 
 def take_picture(page: Path, picture: Path, settings: str) -> None:

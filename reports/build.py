@@ -1,4 +1,4 @@
-"""The command `python -m reports.build runs/<study>`: write a study's report.html and its tables/.
+"""The command `python -m reports.build runs/<study>`: write a study's report.html, tables/ and figures/.
 
 The page is self-contained, opens from disk and loads nothing. An unfinished study has a report too, which says what is
 missing.
@@ -13,6 +13,7 @@ import click
 
 from reports.analysis.comparison import compare_arms, to_dataframe
 from reports.contents import Tables, list_figures, make_sections, make_tables
+from reports.figures.data import write_data
 from reports.figures.files import IMAGE_FORMATS, write_images
 from reports.format.table import make_file_stems, to_csv, to_markdown, to_tex
 from reports.load import StudyRecords, load_study
@@ -20,22 +21,25 @@ from reports.page.render import render_report, replace_file
 from reports.page.sections import make_header
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
-from study.records.paths import StudyPaths
+from study.records.paths import FIGURES, StudyPaths
 from study.storage.locations import display_path
 from study.storage.remote import locate_study, push_report
 
 
 def build(folder: Path, images: str | None = None) -> Path:
-    """Write `folder`/report.html and `folder`/tables/ from the study's records, and return the page's path.
+    """Write `folder`/report.html, tables/ and figures/ from the study's records, and return the page's path.
 
-    With `images`, svg or png, write each figure to `folder`/figures/ too. Raises RecordsError if `folder` is no study,
-    and InputError if images cannot be drawn on this machine.
+    figures/ holds the data of each figure as CSV and, with `images`, svg or png, its image. Raises RecordsError if
+    `folder` is no study, and InputError if images cannot be drawn on this machine.
     """
     records = load_study(folder)
     sections = make_sections(records, write_tables(records))
     figures = list_figures(sections)
-    page = StudyPaths(folder).report
-    replace_file(page, render_report({**make_header(records), "sections": sections, "figures": figures}))
+    page, stems = StudyPaths(folder).report, make_file_stems([one.title for one in figures])
+    write_data(figures, StudyPaths(folder).figures, stems)
+    data_links = {title: f"{FIGURES}/{stem}.csv" for title, stem in stems.items()}
+    content = {"sections": sections, "figures": figures, "data_links": data_links}
+    replace_file(page, render_report({**make_header(records), **content}))
     if images:
         write_images(figures, StudyPaths(folder).figures, images)
     return page
@@ -63,9 +67,9 @@ def write_tables(records: StudyRecords) -> Tables:
 
 @click.command(epilog="Example: python -m reports.build runs/lp_cifar")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", type=click.Path())
-@click.option("--figures", "images", type=click.Choice(IMAGE_FORMATS), help="Also write each figure to figures/.")
+@click.option("--figures", "images", type=click.Choice(IMAGE_FORMATS), help="Also write each figure as an image.")
 def main(studies: tuple[str, ...], images: str | None) -> None:
-    """Write report.html and tables/ of one or more studies, each a folder below runs/, or s3://BUCKET/PREFIX/STUDY.
+    """Write report.html, tables/ and figures/ of one or more studies, each a folder below runs/, or s3://BUCKET/PREFIX/STUDY.
 
     The report of an unfinished study shows what has been recorded so far.
     """

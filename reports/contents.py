@@ -16,7 +16,18 @@ from reports.load import StudyRecords
 from reports.page import sections
 from reports.page.blocks import Block, FigureGrid, Heading
 from reports.papers import tables as papers
-from reports.tables import across_students, budget, comparison, costs, exports, failures, per_class, search
+from reports.tables import (
+    ablation,
+    across_students,
+    budget,
+    comparison,
+    costs,
+    exports,
+    failures,
+    per_class,
+    population,
+    search,
+)
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,14 @@ class Section:
 
 TABLES = (
     ReportTable(comparison.make_tables, section="comparison", file="comparison"),
+    ReportTable(ablation.make_tables, section="comparison"),
     ReportTable(across_students.make_tables, section="comparison"),
     ReportTable(costs.make_tables, section="nets"),
     ReportTable(exports.make_tables, section="nets"),
     ReportTable(papers.make_tables, section="papers"),
     ReportTable(per_class.make_tables, section="classes"),
     ReportTable(search.make_tables, section="search"),
+    ReportTable(population.make_tables, section="search"),
     ReportTable(budget.make_tables, section="budget"),
     ReportTable(failures.make_tables, section="failures"),
 )
@@ -60,6 +73,7 @@ SECTIONS = (
     Section("curves", "Learning curves", sections.show_curves),
     Section("examples", "Examples", sections.show_examples),
     Section("search", "Search", sections.show_search),
+    Section("trials", "Trials", sections.show_trials),
     Section("budget", "Budget", sections.show_budget),
     Section("settings", "Settings", sections.show_settings),
     Section("provenance", "Provenance", sections.show_provenance),

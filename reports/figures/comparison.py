@@ -174,6 +174,7 @@ def _plot_difference(figure: go.Figure, difference: Difference, line: int) -> No
         x=round_values(difference.seeds),
         y=[line] * len(difference.seeds),
         mode="markers",
+        name=f"{escape_plotly(difference.arm)} against {escape_plotly(difference.versus)}, one seed",
         marker={"color": with_alpha(colour, 0.4), "size": 9},
         hovertemplate="one seed: %{x:+.3g}<extra></extra>",
     )
@@ -181,6 +182,7 @@ def _plot_difference(figure: go.Figure, difference: Difference, line: int) -> No
         x=round_values([mean]),
         y=[line],
         mode="markers",
+        name=f"{escape_plotly(difference.arm)} against {escape_plotly(difference.versus)}, mean",
         marker={"color": colour, "size": 12, "symbol": "diamond"},
         hovertemplate=f"{escape_plotly(difference.arm)}: mean %{{x:+.3g}}<extra></extra>",
     )
@@ -199,8 +201,9 @@ def _plot_band(figure: go.Figure, data: pd.DataFrame, position: int, metric: Met
     edge = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
     edge["legendgroup"] = f"arm{position}"
     fill = {"fill": "tonexty", "fillcolor": with_alpha(line_style(position).colour, opacity)}
-    figure.add_scatter(x=epochs, y=round_values(data["low"] * scale), **edge)
-    figure.add_scatter(x=epochs, y=round_values(data["high"] * scale), **fill, **edge)
+    arm = escape_plotly(data["arm"].iloc[0])
+    figure.add_scatter(x=epochs, y=round_values(data["low"] * scale), name=f"{arm}, lowest seed", **edge)
+    figure.add_scatter(x=epochs, y=round_values(data["high"] * scale), name=f"{arm}, highest seed", **fill, **edge)
 
 
 def _plot_mean(figure: go.Figure, data: pd.DataFrame, position: int, metric: Metric) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import optuna
@@ -35,11 +36,20 @@ Optuna's default of a tenth."""
 
 def draw_importance(records: StudyRecords, cell: Cell) -> ReportFigure | None:
     """Draw the importance of a cell's settings; None for fewer than two settings or fewer than MIN_TRIALS trials."""
+    found, trials = find_importance(records, cell), rank_ended_trials(records, cell)
+    return plot_importance(found, cell, len(trials)) if found else None
+
+
+@lru_cache(maxsize=64)
+def find_importance(records: StudyRecords, cell: Cell) -> dict[str, float]:
+    """Return the importance of a cell's settings, largest first; empty for too few of them or too few trials.
+
+    Cached, since it takes a second of thousands of trials, and the contours take their settings by it.
+    """
     distributions, trials = get_distributions(records, cell), rank_ended_trials(records, cell)
     if len(distributions) < 2 or len(trials) < MIN_TRIALS:
-        return None
-    found = compute_importance(trials, distributions)
-    return plot_importance(found, cell, len(trials)) if found else None
+        return {}
+    return compute_importance(trials, distributions)
 
 
 def explain_missing_importance(records: StudyRecords, cell: Cell) -> str | None:
@@ -95,6 +105,7 @@ def plot_importance(found: dict[str, float], cell: Cell, trials: int) -> ReportF
     figure.add_bar(
         x=round_values(100 * found[name] for name in names),
         y=list(range(len(names))),
+        name="share of importance",
         orientation="h",
         width=0.36,
         marker={"color": PALETTE[0]},

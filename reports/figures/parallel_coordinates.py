@@ -132,7 +132,14 @@ def plot_parallel_coordinates(
         f"{drawn} Each path is one trial, through its settings to its score; better scores are on the {side}. Paths of "
         "stopped trials end above the score, which comes after fewer epochs. Failed trials are left out.",
         figure,
+        data=_list_values(trials, [line.name for line in lines[:-1]]),
     )
+
+
+def _list_values(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return number, state, settings and score of the trials drawn."""
+    given = pd.DataFrame([parse_json_object(text) for text in trials["params"]], index=trials.index)
+    return pd.concat([trials[["number", "state"]], given.reindex(columns=list(names)), trials["score"]], axis="columns")
 
 
 def _scale_to_unit(numbers: Sequence[float | None]) -> tuple[float | None, ...]:

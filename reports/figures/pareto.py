@@ -10,7 +10,7 @@ import pandas as pd
 from reports.analysis.pareto import find_pareto_front
 from reports.analysis.search import find_best_trial
 from reports.figures.style import BEST, GREY, PALETTE, ReportFigure, escape_plotly, new_figure, round_values, with_alpha
-from reports.format.values import format_value
+from reports.format.values import format_params
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_DOMINATED = 1000
@@ -89,5 +89,5 @@ def plot_front(
 
 def _describe_trial(row: object) -> str:
     params = parse_json_object(getattr(row, "params", ""))
-    listed = ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
+    listed = format_params(params)
     return escape_plotly(f"trial {getattr(row, 'number', '')} ({listed})", 200)

@@ -1,4 +1,4 @@
-"""Scheduled values over epochs in the search trials of a cell; the best trial stands out."""
+"""Scheduled values over epochs in the search trials of a cell: the best trial, and the settings it is compared with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.analysis.search import find_published_trial
 from reports.figures.style import (
     BEST,
     GREY,
+    PALETTE,
     ReportFigure,
     escape_plotly,
     make_integer_ticks,
@@ -21,27 +23,39 @@ from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_OTHERS = 40
 """Maximum other trials drawn, an even sample over the search."""
+RECIPE_SCHEDULES = ("learning_rate",)
+"""Schedules of the recipe; all others are of the loss."""
 
 
 def draw_schedules(records: StudyRecords, best: pd.Series, cell: Cell) -> list[ReportFigure]:
-    """Draw one small figure per scheduled value: the best trial in colour, others in grey."""
+    """Draw one small figure per scheduled value: the best trial and the published settings in colour."""
     data = collect_schedules(records, cell, str(best["trial_id"]))
+    published = collect_published(records, cell)
     drawn = []
     for index, (name, rows) in enumerate(data.groupby("schedule", sort=False)):
-        figure = new_figure("epoch", escape_plotly(str(name)), 260, showlegend=False)
+        figure = new_figure("epoch", escape_plotly(str(name)), 280)
         figure.update_xaxes(**make_integer_ticks(int(rows["epoch"].max())))
         _plot_others(figure, rows[~rows["best"]])
-        winners = rows[rows["best"]]
-        figure.add_scatter(
-            x=winners["epoch"].tolist(),
-            y=round_values(winners["value"]),
-            mode="lines+markers" if len(winners) <= 40 else "lines",
-            line={"color": BEST, "width": 2.5, "shape": "hvh"},
-            marker={"size": 5},
-            hovertemplate="best trial, epoch %{x}: %{y:.4g}<extra></extra>",
-        )
+        _plot_line(figure, rows[rows["best"]], "best trial", BEST, "solid")
+        _plot_line(figure, published[published["schedule"] == name], "published", PALETTE[0], "7px,3px")
         drawn.append(ReportFigure(f"schedule{index}", f"{cell.name}: {name} of the best trial", "", figure, small=True))
     return drawn
+
+
+def collect_published(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """Return schedule, epoch and value of the cell's first point, by the longest trial of it; empty without one.
+
+    Without the schedules of a searched recipe, which a first point of the loss leaves to the sampler.
+    """
+    trial = find_published_trial(records, cell)
+    rows = records.epochs[records.epochs["trial_id"] == (trial["trial_id"] if trial is not None else "")]
+    entries = [
+        (name, epoch, float(value))
+        for epoch, text in rows.sort_values("epoch")[["epoch", "schedules"]].itertuples(index=False)
+        for name, value in parse_json_object(text).items()
+        if isinstance(value, int | float) and not (cell.searches_recipe and name in RECIPE_SCHEDULES)
+    ]
+    return pd.DataFrame(entries, columns=["schedule", "epoch", "value"])
 
 
 def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
@@ -62,6 +76,19 @@ def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.Dat
     return data.astype({"best": bool})
 
 
+def _plot_line(figure: Any, rows: pd.DataFrame, name: str, colour: str, dash: str) -> None:
+    if rows.empty:
+        return
+    figure.add_scatter(
+        x=rows["epoch"].tolist(),
+        y=round_values(rows["value"]),
+        mode="lines",
+        name=name,
+        line={"color": colour, "width": 2.5, "shape": "hvh", "dash": dash},
+        hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+    )
+
+
 def _plot_others(figure: Any, rows: pd.DataFrame) -> None:
     """Draw all other trials as one trace with gaps; equal schedules are one line."""
     x: list[Any] = []
@@ -77,5 +104,7 @@ def _plot_others(figure: Any, rows: pd.DataFrame) -> None:
             numbers += [number] * (len(line) + 1)
     if x:
         figure.add_scatter(x=x, y=y, mode="lines", line={"color": with_alpha(GREY, 0.55), "width": 1, "shape": "hvh"})
-        figure.data[-1].update(customdata=numbers, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}")
+        figure.data[-1].update(
+            name="other trials", customdata=numbers, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}"
+        )
         figure.data[-1].hovertemplate += "<extra></extra>"

@@ -14,7 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.analysis.search import find_best_trial, find_search_domains, list_parameters
-from reports.figures.importance import draw_importance
+from reports.figures.contours import draw_contours
+from reports.figures.importance import draw_importance, find_importance
 from reports.figures.parallel_coordinates import draw_parallel_coordinates
 from reports.figures.pareto import draw_fronts
 from reports.figures.schedules import draw_schedules
@@ -31,7 +32,7 @@ from reports.figures.style import (
     with_alpha,
 )
 from reports.format.metrics import Metric
-from reports.format.values import format_value
+from reports.format.values import format_params, format_value
 from reports.load import Cell, StudyRecords, parse_json_object
 
 MAX_POINTS = 2000
@@ -69,6 +70,8 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     names, logarithmic = list_parameters(cell, every), _find_logarithmic(records, cell)
     across = draw_parallel_coordinates(every, names, logarithmic, metric, f"{cell.name}: all settings at once", lower)
     drawn += [across] if across else []
+    ranked = [*find_importance(records, cell)] or names
+    drawn += draw_contours(subsample(every, MAX_SLICE_POINTS), ranked, logarithmic, metric, cell.name, lower)
     drawn += draw_slices(records, cell, trials, metric)
     return drawn + (draw_schedules(records, best, cell) if best is not None else [])
 
@@ -213,7 +216,7 @@ def _plot_trials(
 
 def _describe_trials(rows: pd.DataFrame) -> Iterator[str]:
     for number, state, why, text in rows[["number", "state", "reason", "params"]].astype(object).to_numpy():
-        params = ", ".join(f"{name} {format_value(value)}" for name, value in parse_json_object(text).items())
+        params = format_params(parse_json_object(text))
         yield f"trial {number} ({params})" + (f": {why}" if state == "FAILED" and why else "")
 
 

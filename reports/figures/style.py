@@ -8,9 +8,10 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from reports.format.values import shorten
@@ -24,13 +25,18 @@ BEST = "#D55E00"
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its name, title and caption. Small ones share a row of a grid."""
+    """A figure with its name, title and caption. Small ones share a row of a grid.
+
+    `data` is what its CSV holds where the places of the marks say little, such as paths across several scales; without
+    it the CSV holds the points of the marks (figures/data.py).
+    """
 
     name: str
     title: str
     caption: str
     figure: go.Figure
     small: bool = False
+    data: pd.DataFrame | None = field(default=None, repr=False, compare=False)
 
     @property
     def json(self) -> str:

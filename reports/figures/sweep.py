@@ -197,7 +197,7 @@ def _plot_level(figure: go.Figure, point: Point, metric: Metric, ends: tuple[flo
         figure.add_scatter(
             x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=with_alpha(colour, 0.15), mode="none"
         )
-        figure.data[-1].update(showlegend=False, hoverinfo="skip")
+        figure.data[-1].update(name=f"{escape_plotly(point.arm, 30)}, interval", showlegend=False, hoverinfo="skip")
     figure.add_scatter(
         x=[ends[0], sum(ends) / 2, ends[1]],
         y=round_values([mean] * 3),
@@ -222,6 +222,7 @@ def _plot_points(
         x=round_values(shift_left(point.x) for point in points if point.x is not None for _ in point.seeds),
         y=round_values(value for point in points for value in point.seeds),
         mode="markers",
+        name=f"{name}, one seed",
         marker={"color": with_alpha(style.colour, 0.35), "size": 6},
         showlegend=False,
         hovertemplate=f"one seed: %{{y:.{metric.digits}f}}<extra></extra>",

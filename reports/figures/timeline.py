@@ -133,7 +133,8 @@ def plot_timeline(stretches: pd.DataFrame, breaks: list[tuple[float, float]]) ->
     for where, _ in breaks:
         figure.add_vline(x=where / seconds, line={"color": GREY, "width": 1.5, "dash": "2px,3px"})
     figure.update_layout(hovermode="closest")
-    return ReportFigure("timeline", "When trials ran", _write_caption(stretches, shown, breaks, count), figure)
+    caption, data = _write_caption(stretches, shown, breaks, count), shown.drop(columns="stretch").round(3)
+    return ReportFigure("timeline", "When trials ran", caption, figure, data=data)
 
 
 def _plot_bars(

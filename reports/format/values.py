@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def format_number(value: float, digits: int) -> str:
@@ -41,6 +41,11 @@ def format_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "–"
     return str(value)
+
+
+def format_params(params: Mapping[str, object]) -> str:
+    """Return the searched values of a trial in one line: "temperature 3.2, beta 1.5"."""
+    return ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
 
 
 def format_duration(seconds: float) -> str:

@@ -20,9 +20,10 @@ FOLDER = Path(__file__).parent
 
 def render_report(content: Mapping[str, Any]) -> str:
     """Return the page of one study as HTML; `content` has the names that page.html uses."""
-    drawing = (FOLDER / "page.js").read_text(encoding="utf-8")
+    drawing, filtering = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "filter.js"))
     plotly = get_plotlyjs().replace("</script", "<\\/script")
-    return render_template("page.html", {**content, "plotly": plotly, "drawing": drawing}, (plotly, drawing))
+    scripts = {"plotly": plotly, "drawing": drawing, "filtering": filtering}
+    return render_template("page.html", {**content, **scripts}, tuple(scripts.values()))
 
 
 def render_template(name: str, content: Mapping[str, Any], scripts: tuple[str, ...] = ()) -> str:

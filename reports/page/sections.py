@@ -11,18 +11,32 @@ from typing import Any
 from reports.analysis.comparison import compare_arms
 from reports.examples.images import make_galleries
 from reports.examples.panels import load_exhibitions
+from reports.figures.ablation import draw_path
 from reports.figures.comparison import draw_curves, draw_differences, draw_distances
 from reports.figures.costs import draw_costs
 from reports.figures.importance import explain_missing_importance
+from reports.figures.population import draw_population
 from reports.figures.search import draw_search
 from reports.figures.sweep import draw_sweep
 from reports.figures.timeline import draw_timeline
 from reports.format.settings import list_settings
 from reports.load import Cell, StudyRecords
-from reports.page.blocks import Block, BulletList, FigureGrid, FoldedTable, Heading, Paragraph, SettingsList, SourceFile
+from reports.page.blocks import (
+    Block,
+    BulletList,
+    FigureGrid,
+    FilteredTable,
+    FoldedTable,
+    Heading,
+    Paragraph,
+    SettingsList,
+    SourceFile,
+)
 from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
+from reports.tables.population import make_chain_table
 from reports.tables.search import make_pareto_table, make_search_table
+from reports.tables.trials import make_trial_table
 from reports.text import summary
 from reports.text.few_seeds import warn_of_few_seeds
 from reports.text.sanity import list_warnings
@@ -54,6 +68,8 @@ def show_comparison(records: StudyRecords) -> Iterator[Block]:
         yield table
         if figure := draw_differences(comparison):
             yield figure
+        if path := draw_path(records, comparison.student):
+            yield path
         yield from draw_sweep(records, comparison.student)
 
 
@@ -99,7 +115,15 @@ def show_search(records: StudyRecords) -> Iterator[Block]:
     if searched:
         yield Paragraph("Trials were scored on validation data only; the test split was not read.")
     for cell in searched:
-        yield from _show_cell_search(records, cell)
+        yield from (_show_population if cell.population else _show_cell_search)(records, cell)
+
+
+def show_trials(records: StudyRecords) -> Iterator[Block]:
+    """All search and confirm trials, to be filtered."""
+    table = make_trial_table(records)
+    if table.rows:
+        yield Paragraph("All search and confirm trials. trials/ has them with further columns, as parquet.")
+        yield FilteredTable(table, filters=("student", "arm", "phase", "state"))
 
 
 def show_budget(records: StudyRecords) -> Iterator[Block]:
@@ -150,6 +174,18 @@ def show_failures(records: StudyRecords) -> Iterator[Block]:
         yield Paragraph("No trial has failed.")
 
 
+def _show_population(records: StudyRecords, cell: Cell) -> Iterator[Block]:
+    table, figures = make_chain_table(records, cell), draw_population(records, cell)
+    yield Heading(table.caption)
+    yield table
+    yield from (figure for figure in figures if not figure.small)
+    yield from _grid(
+        "Schedules found",
+        "In colour: the best chain's values. Dashed: schedules of the same name in other arms' confirm runs.",
+        [figure for figure in figures if figure.small],
+    )
+
+
 def _show_cell_search(records: StudyRecords, cell: Cell) -> Iterator[Block]:
     table, figures = make_search_table(records, cell), draw_search(records, cell)
     yield Heading(table.caption)
@@ -160,13 +196,21 @@ def _show_cell_search(records: StudyRecords, cell: Cell) -> Iterator[Block]:
     if reason := explain_missing_importance(records, cell):
         yield Paragraph(reason, note=True)
     yield from _grid(
+        "Score over pairs of searched settings",
+        "Colour: the mean score of the complete trials nearby, blank where there are none. Dots: trials; open ones were"
+        " stopped early and do not count. Other settings vary too. Pairs of the most important settings, by the figure "
+        "above where there is one.",
+        [figure for figure in figures if figure.name.startswith("contour")],
+    )
+    yield from _grid(
         "Score against each searched setting",
         "Filled: complete. Open: stopped early, scored after fewer epochs. Of more than 500 trials, a sample.",
         [figure for figure in figures if figure.name.startswith("slice")],
     )
     yield from _grid(
         "Schedules that were tried",
-        "In colour: the best trial. Grey: up to 40 other trials of this search.",
+        "Dashed: the published settings, which the search tries first, where the space file names them. Grey: up to 40 "
+        "other trials of this search.",
         [figure for figure in figures if figure.name.startswith("schedule")],
     )
 

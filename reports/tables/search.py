@@ -16,20 +16,18 @@ from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_value
 from reports.load import Cell, StudyRecords, parse_json_object
+from reports.tables.trials import name_state
 from study.task import PARAMETERS
 
 TOP_TRIALS = 10
 """Rows of the table of best trials; trials/ has all of them."""
-STATE_WORDS = {"PRUNED": "stopped"}
-"""States renamed for readers, to whom "pruned" would suggest pruned logits."""
-
 MAX_COLUMNS = 8
 """Most searched settings with a column each; beyond it, as in spaces with conditional groups, they share one column."""
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return the table of the best trials of each searched cell, each followed by its Pareto front if it has one."""
-    cells = [cell for cell in records.cells if cell.searched]
+    cells = [cell for cell in records.cells if cell.searched and not cell.population]
     tables = [make(records, cell) for cell in cells for make in (make_search_table, make_pareto_table)]
     return [table for table in tables if table]
 
@@ -44,8 +42,7 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
         proposed = _format_settings(parse_json_object(trial["params"]), names)
         score = metric.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
         size = [_format_count(trial[PARAMETERS])] if sizes else []
-        state = STATE_WORDS.get(trial["state"], trial["state"].lower())
-        rows.append((str(trial["number"]), state, *proposed, *size, *score))
+        rows.append((str(trial["number"]), name_state(trial["state"]), *proposed, *size, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
     return Table(
@@ -71,12 +68,12 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     further = records.study.get("objectives")
     objectives = [records.metric, *further] if isinstance(further, list) and further else []
     trials = records.get_search_trials(cell)
-    if not set(objectives) <= set(trials.columns):
+    if not objectives or not set(objectives) <= set(trials.columns):
         return None
     complete = trials[trials["state"] == "COMPLETE"]
-    scores = [{name: trial[name] for name in objectives} for _, trial in complete.iterrows()]
+    scores: list[Any] = complete[objectives].to_dict("records")
     front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
-    if not objectives or not front:
+    if not front:
         return None
     names, metrics = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
     shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")

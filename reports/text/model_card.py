@@ -17,7 +17,7 @@ from reports.analysis.statistics import compute_mean
 from reports.format.metrics import Metric
 from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
-from reports.format.values import format_milliseconds, format_value
+from reports.format.values import format_milliseconds, format_params
 from reports.load import Cell, StudyRecords, parse_json_object
 from reports.text.results import format_mean, format_p
 
@@ -187,7 +187,7 @@ def _describe_origin(
         "arm": cell.arm,
         "student": describe(config.get("student")),
         "loss": describe(config.get("loss")),
-        "searched values": ", ".join(f"{name} {format_value(value)}" for name, value in params.items()),
+        "searched values": format_params(params),
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",
         "trained on": f"{config.get('train_on')} of {records.data_name}",
         "note on the data": data.get("note"),

@@ -38,7 +38,7 @@ from study.ui.updates import PageState, SharedReader, stream_changes
 
 REPORT_POLICY = (
     # a report may come from anyone: sandboxed, it has no cookie of this page and cannot press its buttons
-    "sandbox allow-scripts allow-modals allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
+    "sandbox allow-scripts allow-modals allow-popups allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -64,6 +64,7 @@ class LivePage:
             Route("/study/{study}", self.show_study),
             Route("/study/{study}/events", self.send_study_events),
             Route("/study/{study}/report", self.send_report),
+            Route("/study/{study}/figures/{file}", self.send_figure_data),
             Route("/study/{study}/stop", self.stop_study, methods=["POST"]),
             Route("/study/{study}/skip/{trial}", self.skip_trial, methods=["POST"]),
         ]
@@ -90,6 +91,13 @@ class LivePage:
         if not report.is_file():
             raise HTTPException(404, "This study has no report yet.\n")
         return FileResponse(report, headers={"Content-Security-Policy": REPORT_POLICY}, media_type="text/html")
+
+    async def send_figure_data(self, request: Request) -> Response:
+        """Send the CSV that a figure of the report links to."""
+        data = StudyPaths(self._storage / self._find_name(request)).figures / request.path_params["file"]
+        if data.suffix != ".csv" or not data.is_file():
+            raise HTTPException(404, "This study's report has no such data.\n")
+        return FileResponse(data, filename=data.name, media_type="text/csv")
 
     async def stop_study(self, request: Request) -> Response:
         return await self._press(request, _send_stop)

@@ -23,7 +23,7 @@ from reports.format.values import format_value, shorten
 from reports.load import StudyRecords, load_study, parse_json_object
 from reports.page.sections import make_header
 from reports.tables.comparison import make_comparison_table
-from reports.tables.search import STATE_WORDS
+from reports.tables.trials import name_state
 from study.cli.list_studies import find_driver
 from study.cli.status import StudyStatus, TrialStatus, read_status
 from study.records.lock import is_stop_requested, read_skip_requests
@@ -152,7 +152,7 @@ def _make_trial_row(records: StudyRecords, trial: pd.Series, done: pd.Series) ->
     return (
         str(trial["cell"]),
         f"{trial['phase']} {trial['number']}",
-        STATE_WORDS.get(trial["state"], trial["state"].lower()),
+        name_state(trial["state"]),
         f"{epochs} of {trial['epochs']}",
         records.get_metric(name).format(float(trial[name])),
         ", ".join(settings) or "–",

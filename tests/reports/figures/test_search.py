@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis.search import find_best_trial, rank_trials
+from reports.analysis.search import find_best_trial, find_published_trial, rank_trials
 from reports.figures import importance as importances
 from reports.figures import parallel_coordinates as parallels
 from reports.figures import schedules as schedule_figures
@@ -245,6 +246,43 @@ def test_schedules_that_stood_at_the_same_values_are_one_line(records: StudyReco
         tried, of_best = drawn.figure.data
         assert sum(value is None for value in tried.x) == 3  # trials of 3, 4 and 8 epochs, otherwise alike
         assert len(of_best.x) == EPOCHS
+
+
+FIRST = {"is": "DKD", "temperature": 4.0}
+
+
+@pytest.mark.parametrize("first", [FIRST, {"is": "Configuration", "loss": FIRST, "recipe": None}])
+def test_schedules_show_the_published_settings_by_their_longest_trial(writer: Writer, first: dict[str, Any]) -> None:
+    writer.fill().study["study"]["arms"][2]["first"] = [first]
+    for row in writer.trials:
+        is_first = row["arm"] == "DKD" or (row["phase"], row["number"]) == ("search", 0)
+        row["config"] = json.dumps({"loss": FIRST if is_first else {"is": "DKD"}})
+    for row in writer.trials:  # the search stopped its own
+        if (row["phase"], row["number"]) == ("search", 0):
+            row["epochs_done"] = 2
+    records = load_study(writer.write())
+    cell, best = records.cells[2], find_best_trial(records, records.cells[2])
+    published, confirmed = find_published_trial(records, cell), records.cells[1].name
+    assert published is not None
+    assert (published["cell"], published["phase"], published["number"]) == (confirmed, "confirm", 0)
+    assert best is not None
+    for drawn in schedule_figures.draw_schedules(records, best, cell):
+        assert [trace.name for trace in drawn.figure.data] == ["other trials", "best trial", "published"]
+        assert len(drawn.figure.data[-1].x) == EPOCHS
+
+
+def test_schedules_without_a_first_point_show_no_published_settings(records: StudyRecords) -> None:
+    assert find_published_trial(records, records.cells[2]) is None
+    assert schedule_figures.collect_published(records, records.cells[2]).empty
+
+
+def test_published_schedule_of_a_searched_recipe_is_left_out(writer: Writer) -> None:
+    writer.fill().study["study"]["arms"][2]["first"] = [FIRST]
+    for row in writer.trials:
+        row["config"] = json.dumps({"loss": FIRST})
+    records = load_study(writer.write())
+    cell = replace(records.cells[2], parameters=("recipe.learning_rate",))
+    assert set(schedule_figures.collect_published(records, cell)["schedule"]) == {"logits.prune"}
 
 
 def test_schedules_of_many_trials_are_a_sample(records: StudyRecords, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_setting_figures_show_each_test_metric_the_deciding_one_first(swept: Wri
     assert [one.title for one in drawn] == ["resnet8: alpha against test accuracy", "resnet8: alpha against test MAE"]
     assert "Higher is better" in drawn[0].caption
     assert "Lower is better" in drawn[1].caption
-    traces = {trace.name: trace for trace in drawn[0].figure.data if trace.name}
+    traces = {trace.name: trace for trace in drawn[0].figure.data if trace.showlegend is not False}
     assert set(traces) == {"none (control)", "moving (scheduled)", "fixed alpha", "searched, chosen 0.42"}
     assert list(traces["fixed alpha"].x) == list(ALPHAS)
     assert list(traces["searched, chosen 0.42"].x) == [0.42]

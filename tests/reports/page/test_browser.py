@@ -32,6 +32,19 @@ LINKS = """[...document.querySelectorAll("nav a")].map((link) => {
 })"""
 TEXT = "document.body.innerText"
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
+FILTER = """(async () => {
+  const [block] = document.querySelectorAll(".filtered");
+  for (let wait = 0; wait < 300 && block.hidden; wait++) await new Promise((go) => setTimeout(go, 100));
+  const count = () => [block.querySelector("output").textContent, block.querySelector("tbody").rows.length];
+  const [arm, phase, state] = block.querySelectorAll("select");
+  const [text, more] = ["input", "button"].map((name) => block.querySelector(name));
+  const choose = (menu, value) => { menu.value = value; menu.dispatchEvent(new Event("change")); return count(); };
+  const write = (words) => { text.value = words; text.dispatchEvent(new Event("input")); return count(); };
+  return [
+    count(), (more.click(), count()), choose(state, "failed"), choose(arm, "DKD"), choose(arm, "DKD + LP searched"),
+    choose(state, ""), write("SEARCH  linear stopped"), write("no such words"),
+  ];
+})()"""
 TICKS = "[...document.querySelectorAll('.xtick text')].map((tick) => getComputedStyle(tick).fill)"
 
 TEACHER_DISTANCE = "train/teacher_distance"
@@ -83,6 +96,18 @@ def test_page_draws_every_figure_and_requests_nothing(page: Path, tmp_path: Path
     assert len(links) >= 7
     assert [name for name, reached in links if not reached] == []
     assert HOSTILE in text
+
+
+def test_trials_are_filtered_by_menus_and_words(page: Path, tmp_path: Path) -> None:
+    seen = visit(page.as_uri(), tmp_path / "profile", [FILTER])
+    assert seen.errors == []
+    first, more, failed, of_dkd, of_searched, every, stopped, none = seen.results[0]
+    assert first == ["104 of 104 trials match", 100]
+    assert more == ["104 of 104 trials match", 104]
+    assert failed == of_searched == ["2 of 104 trials match", 2]
+    assert of_dkd == none == ["0 of 104 trials match", 0]
+    assert every == ["56 of 104 trials match", 56]
+    assert stopped == ["15 of 104 trials match", 15]  # of 16, one failed
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
@@ -57,8 +58,10 @@ def test_page_shows_the_answer_and_every_section(study: Path) -> None:
 def test_page_links_lead_to_sections_that_exist(study: Path) -> None:
     page = page_of(study)
     ids = {attributes.get("id") for _, attributes in page.elements}
-    targets = [attributes["href"] or "" for tag, attributes in page.elements if tag == "a"]
-    assert targets
+    links = [attributes["href"] or "" for tag, attributes in page.elements if tag == "a"]
+    targets = [link for link in links if link.startswith("#")]
+    assert len(targets) > 5
+    assert all((study / unquote(link)).is_file() for link in links if link not in targets)
     assert all(target.removeprefix("#") in ids for target in targets)
 
 
@@ -77,8 +80,8 @@ def test_page_policy_allows_exactly_its_own_scripts(study: Path) -> None:
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-eval" not in policy
     assert "http" not in policy
-    executable = [a for tag, a in page.elements if tag == "script" and a.get("type") != "application/json"]
-    assert len(executable) == policy.count("'sha256-") == 2
+    executable = [a for tag, a in page.elements if tag == "script" and "type" not in a]
+    assert len(executable) == policy.count("'sha256-") == 3
 
 
 def test_page_keeps_hostile_text_as_text(writer: Writer) -> None:
@@ -171,7 +174,14 @@ def test_page_of_an_empty_study_json(writer: Writer) -> None:
 def test_page_replaces_the_previous_one_and_leaves_no_temporary_files(study: Path) -> None:
     build(study)
     build(study)
-    assert {path.name for path in study.iterdir()} == {"study.json", "trials", "epochs", "tables", "report.html"}
+    assert {path.name for path in study.iterdir()} == {
+        "study.json",
+        "trials",
+        "epochs",
+        "tables",
+        "figures",
+        "report.html",
+    }
 
 
 def test_command_prints_the_pages_path(study: Path) -> None:

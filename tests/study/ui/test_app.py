@@ -62,6 +62,15 @@ def test_verdicts_of_an_unfinished_study_are_marked(writer: Writer) -> None:
     assert "p values that are too small" in page
 
 
+def test_nothing_is_compared_before_the_first_confirm_run(writer: Writer) -> None:
+    writer.study["finished"] = False
+    writer.trials = [row for row in writer.trials if row["phase"] != "confirm"]
+    page = visit(writer.write().parent).get("/study/fake").text
+    assert "nothing to compare" in page
+    assert "seeds needed" not in page
+    assert "0 of 24 confirm runs have a result" in page
+
+
 def test_running_trials_are_listed_and_drawn(writer: Writer) -> None:
     last = next(row for row in reversed(writer.trials) if row["phase"] == "search")
     last |= {"state": "RUNNING", "ended": None, "epochs_done": 0, "worker": "node:7"}
@@ -123,6 +132,11 @@ def test_report_is_served_in_a_sandbox(storage: Path) -> None:
     assert policy.startswith("sandbox allow-scripts ")
     assert "allow-same-origin" not in policy
     assert "/study/fake/report" in visit(storage).get("/study/fake").text
+    data = client.get("/study/fake/figures/When-trials-ran.csv")
+    assert data.headers["content-disposition"] == 'attachment; filename="When-trials-ran.csv"'
+    assert data.text.startswith("trial_id,cell,")
+    for name in ("nothing.csv", "..%2Fstudy.json", "..%2Freport.html"):
+        assert client.get(f"/study/fake/figures/{name}").status_code == 404, name
 
 
 def test_damaged_study_is_shown_with_its_problem(storage: Path) -> None:
