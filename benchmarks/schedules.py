@@ -93,8 +93,7 @@ def report(found: list[dict[str, Found]]) -> None:
         )
         results += [
             format_result(f"schedules_{name}_share", [middle], "x"),
-            format_result(f"schedules_{name}_found", [near], "seeds"),
-            format_result(f"schedules_{name}_better", [better], "seeds"),
+            format_result(f"schedules_{name}_missed", [len(found) - near], "seeds"),
         ]
     print()
     print(format_table(rows))
