@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 from rich.text import Text
 
 from study.cli import run
 from study.cli.list_studies import find_driver, find_study, list_studies, read_shown_study, render_list
-from study.cli.options import gpus_per_worker_option
+from study.cli.options import complete_study, gpus_per_worker_option
 from study.cli.output import exit_on_errors, format_examples, make_console, to_json
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
@@ -52,7 +53,7 @@ storage_path_option = click.option(
     show_default=True,
     help="Where the studies lie: a folder or s3://BUCKET/PREFIX.",
 )
-study_argument = click.argument("study")
+study_argument = click.argument("study", shell_complete=complete_study)
 address_option = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask its head.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
@@ -105,6 +106,12 @@ def add_reporting_command(name: str, module: str, summary: str) -> None:
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def forward(arguments: tuple[str, ...]) -> None:
         importlib.import_module(module).main.main(list(arguments), prog_name=f"kdstudy {name}")
+
+    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options: list[CompletionItem] = importlib.import_module(module).main.shell_complete(ctx, incomplete)
+        return options
+
+    forward.shell_complete = complete  # type: ignore[method-assign]
 
 
 for name, (module, summary) in REPORTING.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from study.records.paths import DEFAULT_STORAGE
+from study.records.paths import DEFAULT_STORAGE, STUDY_JSON
 
 if TYPE_CHECKING:
     from study.space_file import Space
@@ -37,6 +38,7 @@ class RunOptions:
     space: Path
     profile: str | None = None
     data_dir: str | None = None
+    download: bool = False
     storage_path: str = DEFAULT_STORAGE
     name: str | None = None
     seed: int | None = None
@@ -162,3 +164,9 @@ def gpus_per_worker_option(help_text: str) -> Callable[[Callable[..., None]], Ca
     """Declare --gpus-per-worker, which was called --gpus-per-trial before."""
     names = ("--gpus-per-trial", "--gpus-per-worker", "gpus_per_worker")
     return click.option(*names, cls=_RenamedOption, type=_GpuShare(min=0), metavar=f"FLOAT|{AUTO}", help=help_text)
+
+
+def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of studies that begin as typed, for completion by the shell; none of a storage on S3."""
+    storage = Path(context.params.get("storage_path") or DEFAULT_STORAGE)
+    return sorted(path.parent.name for path in storage.glob(f"{glob.escape(incomplete)}*/{STUDY_JSON}"))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 import study as package
@@ -36,6 +37,25 @@ from study.space_file import Space
 from study.study import Study
 from tests.study.toy import BASELINE, drive, open_coordinator, toy
 from trainables.tasks.simulated import Fault, SimulatedLoss
+
+
+def complete(*words: str) -> list[str]:
+    """Return what a shell offers for the last word."""
+    found = ShellComplete(main, {}, "kdstudy", "_KDSTUDY_COMPLETE").get_completions(list(words[:-1]), words[-1])
+    return [item.value for item in found]
+
+
+def test_shells_complete_commands_options_and_names_of_studies(tmp_path: Path) -> None:
+    for name in ("toy", "toy-2", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.json").write_text("{}")
+    (tmp_path / "toys").mkdir()
+    assert complete("sh") == ["show"]
+    assert complete("show", "--wa") == ["--watch"]
+    assert complete("ui", "--r") == ["--read-only"]  # the options of a command that is imported late
+    assert complete("show", "--storage-path", str(tmp_path), "to") == ["toy", "toy-2"]
+    assert complete("stop", "--storage-path", str(tmp_path), "*") == []
+
 
 CODE = CodeVersion({"space file": "0" * 16})
 

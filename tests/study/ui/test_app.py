@@ -62,6 +62,15 @@ def test_verdicts_of_an_unfinished_study_are_marked(writer: Writer) -> None:
     assert "p values that are too small" in page
 
 
+def test_nothing_is_compared_before_the_first_confirm_run(writer: Writer) -> None:
+    writer.study["finished"] = False
+    writer.trials = [row for row in writer.trials if row["phase"] != "confirm"]
+    page = visit(writer.write().parent).get("/study/fake").text
+    assert "nothing to compare" in page
+    assert "seeds needed" not in page
+    assert "0 of 24 confirm runs have a result" in page
+
+
 def test_running_trials_are_listed_and_drawn(writer: Writer) -> None:
     last = next(row for row in reversed(writer.trials) if row["phase"] == "search")
     last |= {"state": "RUNNING", "ended": None, "epochs_done": 0, "worker": "node:7"}

@@ -48,6 +48,7 @@ def test_study_is_drawn_and_follows_its_buttons_without_other_requests(
     with lock_study(folder):
         skip, stop = PRESS % f'[data-key="skip-{running}"]', PRESS % '[data-key="stop"]'
         steps = [
+            LOADED,
             DRAWN,
             skip,
             WAIT % "skipped after this epoch",

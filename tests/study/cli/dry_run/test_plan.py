@@ -29,7 +29,7 @@ def test_space_with_fewer_points_than_trials_is_named_and_tried_point_by_point(t
     assert "few has 6 distinct points to search, fewer than 20 trials: each is tried once" in plan(study, tmp_path)
     (cell,) = (cell for cell in open_coordinator(study, tmp_path).cells.values() if cell.cell.is_searched)
     assert isinstance(cell, CellProgress)
-    points = [tuple(sorted(cell.propose()[1].items())) for _ in range(cell.trials)]
+    points = [tuple(sorted(cell.propose().params.items())) for _ in range(cell.trials)]
     assert len(points) == len(set(points)) == 6
 
 
