@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "study": (
-        "posix errors atomic downloads code_version identity trial task space search trackers validation study "
-        "ablation space_file records storage engine cluster preflight execution driver cli results ui run __main__"
+        "posix errors atomic code_version identity trial task space search trackers validation study ablation "
+        "space_file records storage engine cluster preflight execution driver cli results ui run __main__"
     ),
     "trainables": "training task losses models data sample_panels distill export teacher tasks",
     "reports": "format load analysis text figures tables examples papers page contents build compare export",
@@ -30,7 +30,6 @@ BETWEEN = {
         "study.errors",
         "study.space",
         "study.atomic",
-        "study.downloads",
         "study.posix",
     },
     "reports": {"study.records", "study.trial", "study.task", "study.code_version", "study.identity", "study.errors"},
@@ -42,6 +41,9 @@ EXCEPTIONS = {
     # the commands take studies from wherever they are stored
     "reports/build.py": {"study.storage"},
     "reports/compare.py": {"study.storage"},
+    # what is missing is fetched, if the command permits it
+    "trainables/data/cifar.py": {"study.storage"},
+    "trainables/models/backbones/pretrained.py": {"study.storage"},
     # a student is rebuilt by the code that trained it
     "reports/export.py": {"study.atomic", "study.storage", "study.space_file", "trainables.export"},
     "reports/text/model_card.py": {"trainables.export"},

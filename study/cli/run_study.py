@@ -25,7 +25,6 @@ from study.cli.output import explain_paths
 from study.cli.streams import make_streams_endure
 from study.cluster import addresses, jobs
 from study.cluster.this_machine import interrupt_on_end_signals
-from study.downloads import permit_downloads
 from study.driver import Outcome, drive
 from study.errors import InputError
 from study.preflight import (
@@ -40,6 +39,7 @@ from study.records.lock import find_unused_name
 from study.records.parquet_table import RecordsError
 from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
+from study.storage.downloads import permit_downloads
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
 from study.storage.remote import refresh_copy

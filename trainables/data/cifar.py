@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from study.downloads import are_downloads_permitted, download
 from study.errors import InputError
 from study.identity import LOCATION
+from study.storage.downloads import are_downloads_permitted, download
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels
 from trainables.data.folders import make_root_absolute
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from study.downloads import are_downloads_permitted, download
 from study.errors import InputError
+from study.storage.downloads import are_downloads_permitted, download
 
 ADDRESS = "https://download.pytorch.org/models"
 """Folder of torchvision's weights."""

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from study.downloads import VARIABLE, are_downloads_permitted, permit_downloads
 from study.errors import InputError
+from study.storage.downloads import VARIABLE, are_downloads_permitted, permit_downloads
 from trainables.data import cifar
 from trainables.models.backbones import pretrained
 
