@@ -16,7 +16,18 @@ from reports.load import StudyRecords
 from reports.page import sections
 from reports.page.blocks import Block, FigureGrid, Heading
 from reports.papers import tables as papers
-from reports.tables import ablation, across_students, budget, comparison, costs, exports, failures, per_class, search
+from reports.tables import (
+    ablation,
+    across_students,
+    budget,
+    comparison,
+    costs,
+    exports,
+    failures,
+    per_class,
+    population,
+    search,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ TABLES = (
     ReportTable(papers.make_tables, section="papers"),
     ReportTable(per_class.make_tables, section="classes"),
     ReportTable(search.make_tables, section="search"),
+    ReportTable(population.make_tables, section="search"),
     ReportTable(budget.make_tables, section="budget"),
     ReportTable(failures.make_tables, section="failures"),
 )

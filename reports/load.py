@@ -43,6 +43,8 @@ class Cell:
     searched: bool = False
     published: str | None = None
     parameters: tuple[str, ...] = ()
+    population: int | None = None
+    """Number of members, if a population searches the cell."""
 
     @property
     def searches_student(self) -> bool:
@@ -56,6 +58,10 @@ class Cell:
     def net(self) -> str:
         """Key of the cell's net in study.json: its student's name, or its own if each cell chooses its student."""
         return self.name if self.searches_student else self.student
+
+
+YOUNGER_COLUMNS = {"code": "", "member": None, "start_epoch": None, "end_epoch": None, "parent": None}
+"""Columns that files of earlier versions lack: those of schema 1 `code`, and all older than populations the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,10 +217,11 @@ def _read_parquet_table(folder: Path, columns: tuple[tuple[str, pa.DataType], ..
 def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
     """Return a file's rows with typed columns; further columns are settings and metrics.
 
-    Files of schema 1 get an empty `code`. Raises RecordsError if a column is missing.
+    Columns that are younger than the file are filled. Raises RecordsError if another one is missing.
     """
-    if "code" in dict(columns) and "code" not in table.column_names:
-        table = table.append_column("code", pa.array([""] * table.num_rows, pa.string()))
+    for name, value in YOUNGER_COLUMNS.items():
+        if name in dict(columns) and name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * table.num_rows, dict(columns)[name]))
     missing = [name for name, _ in columns if name not in table.column_names]
     if missing:
         raise RecordsError(f"it lacks the columns {', '.join(missing)}")
@@ -231,6 +238,7 @@ def _fill_settings(trials: pd.DataFrame) -> None:
         values, column = given.map(lambda params, name=name: params.get(name)), SETTING_PREFIX + name
         texts = column in trials and not pd.api.types.is_numeric_dtype(trials[column])
         texts = texts or any(isinstance(value, str | bool) for value in values)
+        values = values.mask(values.map(lambda value: isinstance(value, list)), None)  # a schedule of several values
         trials[column] = values.map(str, na_action="ignore") if texts else pd.to_numeric(values)
 
 
@@ -276,4 +284,5 @@ def _parse_cell(listed: Mapping[str, Any]) -> Cell:
         searched=bool(listed.get("searched", False)),
         published=listed.get("published"),
         parameters=tuple(listed.get("parameters") or ()),
+        population=listed.get("population"),
     )

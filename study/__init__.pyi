@@ -5,6 +5,7 @@ from .results import load_study as load_study
 from .results import run_study as run_study
 from .search.halving import Never as Never
 from .search.halving import SuccessiveHalving as SuccessiveHalving
+from .search.population_based import PopulationBased as PopulationBased
 from .search.samplers import CmaEs as CmaEs
 from .search.samplers import Grid as Grid
 from .search.samplers import Random as Random

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from study.errors import InputError
 from study.identity import IF_SET, LIMIT, derive_seed, describe
 from study.search.halving import Never, SuccessiveHalving
+from study.search.population_based import PopulationBased
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
 from study.space.configuration import Configuration
 from study.space.domains import Value, is_unresolved, resolve_corners, resolve_params
-from study.space.params import Params
 from study.task import DistillationMethod, Plan, Task, reads_features
 from study.trial import Direction, Phase, Split, format_cell_name
 from study.validation import check_study
@@ -46,6 +46,9 @@ class Arm:
     recipe or the student searches and a point leaves out is proposed by the sampler."""
     recipe: Any = None
     """The recipe of this arm's students, which may contain domains; by default the task's, the same for all arms."""
+    search: PopulationBased | None = field(default=None, metadata=IF_SET)
+    """How to search this arm's domains during training, for a schedule of each; by default the study's `sampler`
+    searches values that a trial keeps."""
 
     @property
     def versus_names(self) -> tuple[str, ...]:
@@ -97,6 +100,8 @@ class Cell:
     arm: Arm
     recipe: Any = None
     """The arm's own recipe, or else the task's."""
+    make_schedule: Callable[[Sequence[float]], Any] | None = None
+    """The task's function from values, each for an equal share of a run, to a schedule."""
 
     @property
     def name(self) -> str:
@@ -119,12 +124,17 @@ class Cell:
         """
         return [self.space.read_first_point(first) for first in self.arm.first]
 
-    def configure(self, params: Params) -> Configuration:
+    def configure(self, params: Mapping[str, Any]) -> Configuration:
         """Return what a trial with these parameters trains: the only place where domains are replaced.
 
+        A list of values becomes a schedule.
         Raises InputError if loss, recipe or student refuse this combination of values.
         """
-        configuration: Configuration = resolve_params(self.space, params)
+        resolved = {
+            name: self.make_schedule(value) if self.make_schedule and isinstance(value, list) else value
+            for name, value in params.items()
+        }
+        configuration: Configuration = resolve_params(self.space, resolved)
         return configuration
 
 
@@ -193,7 +203,7 @@ class Study:
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(
-            Cell(student, arm, self._find_recipe(arm))
+            Cell(student, arm, self._find_recipe(arm), self.task.make_schedule)
             for student in self.students
             for arm in self.arms
             if arm.students is None or student.name in arm.students
@@ -222,7 +232,7 @@ class Study:
 
     def _list_runs(self, cells: Sequence[Cell]) -> tuple[tuple[int, Split], ...]:
         """Return seed and training split of each run of these cells; runs of equal number share both."""
-        searches = max(map(self.count_trials, cells), default=0)
+        searches = max(map(self.count_search_runs, cells), default=0)
         confirms = self.budget.seeds if cells else 0
         return (
             *((self.derive_trial_seed("search", number), "train") for number in range(searches)),
@@ -230,9 +240,17 @@ class Study:
         )
 
     def count_trials(self, cell: Cell) -> int:
-        """Return the number of search trials of a cell."""
+        """Return the number of search trials of a cell; of a population, all links of its members' chains."""
+        if cell.arm.search is not None:
+            return self.count_search_runs(cell) * cell.arm.search.count_intervals(self.budget.epochs)
+        return self.count_search_runs(cell)
+
+    def count_search_runs(self, cell: Cell) -> int:
+        """Return the number of runs of `budget.epochs` that a cell's search trains at most."""
         if not cell.is_searched:
             return 0
+        if cell.arm.search is not None:
+            return cell.arm.search.count_members(self.budget.trials)
         return count_search_trials(self.sampler, cell.space, cell.first_points, self.budget.trials)
 
     def derive_trial_seed(self, phase: Phase, number: int) -> int:

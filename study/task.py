@@ -6,7 +6,7 @@ Nothing here imports torch or ray. trainables/tasks/base.py holds the base class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -102,6 +102,12 @@ class Task(Protocol):
         """Return this task with another recipe of students, on which no preparation may depend.
 
         Raises InputError for a task without a recipe.
+        """
+
+    def make_schedule(self, values: Sequence[float]) -> Any:
+        """Return the schedule with these values, each for an equal share of a run: the result of a population's search.
+
+        Raises InputError for a task whose losses have no schedules.
         """
 
     def check(

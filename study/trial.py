@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,6 +47,19 @@ class TrialState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Link:
+    """The part of a population member's training that one trial does; a member is a chain of such trials."""
+
+    member: int
+    start_epoch: int
+    """Number of epochs that its parent has trained; 0 for the first link of a chain."""
+    end_epoch: int
+    """Number of epochs trained once it has ended."""
+    parent: str
+    """Id of the trial whose checkpoint it continues; empty for the first link of a chain."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One fully determined training run: equal fields give an equal id, and an id is trained once."""
 
@@ -57,10 +71,29 @@ class Trial:
     """Position within its cell and phase, from 0. Confirm trials of equal number share their seed across arms."""
     seed: int
     epochs: int
+    """Length of the run; a link of a chain trains a part of it."""
     params: Mapping[str, Any]
     """The values proposed by the search, by domain name; empty where nothing is searched."""
     config: Any = field(repr=False)
     """The description of everything that determines the outcome: task with its recipe, student, loss, splits."""
+    link: Link | None = None
+    """The part of the run to train, for a member of a population; None for the whole run."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Trial:
+        """Return the trial of a JSON text of its fields."""
+        fields = json.loads(text)
+        return cls(**fields | {"link": fields["link"] and Link(**fields["link"])})
+
+    @property
+    def start_epoch(self) -> int:
+        """Number of epochs that are trained before this trial: 0 but for a link of a chain."""
+        return self.link.start_epoch if self.link else 0
+
+    @property
+    def end_epoch(self) -> int:
+        """The last epoch to train."""
+        return self.link.end_epoch if self.link else self.epochs
 
     @property
     def cell(self) -> str:

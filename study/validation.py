@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
 from study.search.halving import Never, SuccessiveHalving
+from study.search.population_based import check_population_based
 from study.search.samplers import CmaEs, Grid, Random, Tpe, WarmStart, check_sampler
 from study.space.domains import find_domains, is_domain, list_children, resolve_corners
 from study.space.params import is_same_point
@@ -241,7 +242,16 @@ def _check_search(study: Study, cell: Cell) -> None:
         raise InputError(f"arm {arm.name!r}: a first point lies outside its search space: {error}") from None
     if any(is_same_point(point, other) for number, point in enumerate(points) for other in points[:number]):
         raise InputError(f"arm {arm.name!r}: two first points are the same; leave one out")
-    if cell.is_searched:
+    if arm.search is not None:
+        check_population_based(arm.search, arm.name, cell.space)
+        if study.objectives:
+            raise InputError(f"arm {arm.name!r}: PopulationBased ranks members by one metric; leave out objectives=")
+        if len(points) > arm.search.count_members(study.budget.trials):
+            raise InputError(
+                f"arm {arm.name!r} has {len(points)} first points and a population of "
+                f"{arm.search.count_members(study.budget.trials)}: raise it, or leave some out"
+            )
+    elif cell.is_searched:
         check_sampler(study.sampler, arm.name, cell.space, points, study.budget.trials)
 
 

@@ -41,6 +41,9 @@ EXCEPTIONS = {
     # the commands take studies from wherever they are stored
     "reports/build.py": {"study.storage"},
     "reports/compare.py": {"study.storage"},
+    # what is missing is fetched, if the command permits it
+    "trainables/data/cifar.py": {"study.storage"},
+    "trainables/models/backbones/pretrained.py": {"study.storage"},
     # a student is rebuilt by the code that trained it
     "reports/export.py": {"study.atomic", "study.storage", "study.space_file", "trainables.export"},
     "reports/text/model_card.py": {"trainables.export"},

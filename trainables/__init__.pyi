@@ -63,6 +63,8 @@ from .tasks.classification.task import Classification as Classification
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_parsing.task import FaceParsing as FaceParsing
 from .tasks.face_sr.task import FaceSR as FaceSR
+from .tasks.moving import MovingLoss as MovingLoss
+from .tasks.moving import MovingOptimum as MovingOptimum
 from .tasks.simulated import Extra as Extra
 from .tasks.simulated import Fault as Fault
 from .tasks.simulated import Simulated as Simulated

@@ -213,6 +213,10 @@ def start_training(
         training.loss.load_state_dict(state["loss"])
         training.epoch, training.results = state["epoch"], state["rows"]
         training.best_result, training.best_state = state["best_row"], state["best_state"]
+    if training.epoch < context.trial.start_epoch:
+        raise FileNotFoundError(
+            f"{context.checkpoint} holds epoch {training.epoch}; this trial continues from {context.trial.start_epoch}"
+        )
     if device == "cuda":  # as a tensor, which a captured step reads each time it is replayed
         training.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
     return training

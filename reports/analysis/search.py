@@ -18,12 +18,14 @@ def rank_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """Return a cell's search trials, best first.
 
     Completed trials come first, since the score of a stopped one is of fewer epochs; the others follow by epochs done.
+    Trials of a population that end before the last epoch count as stopped.
     """
     trials = records.get_search_trials(cell)
     sign = -1.0 if records.get_direction(records.metric) == "max" else 1.0
+    complete = _select_whole(trials)
     order = trials.assign(
-        incomplete=trials["state"] != "COMPLETE",
-        cost=np.where(trials["state"] == "COMPLETE", sign * trials[records.metric], -trials["epochs_done"]),
+        incomplete=~complete,
+        cost=np.where(complete, sign * trials[records.metric], -trials["epochs_done"]),
     )
     return trials.loc[order.sort_values(["incomplete", "cost"], na_position="last").index]
 
@@ -31,8 +33,16 @@ def rank_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
 def find_best_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     """Return the best completed search trial of a cell; None if there is none."""
     ranked = rank_trials(records, cell)
-    complete = ranked[(ranked["state"] == "COMPLETE") & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
+    complete = ranked[_select_whole(ranked) & np.isfinite(ranked[records.metric].to_numpy(dtype=float))]
     return complete.iloc[0] if len(complete) else None
+
+
+def _select_whole(trials: pd.DataFrame) -> pd.Series:
+    """Return which trials have trained to the last epoch of their run."""
+    whole: pd.Series = (trials["state"] == "COMPLETE") & (
+        trials["end_epoch"].isna() | (trials["end_epoch"] == trials["epochs"])
+    )
+    return whole
 
 
 def find_published_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:

@@ -15,6 +15,7 @@ from reports.figures.ablation import draw_path
 from reports.figures.comparison import draw_curves, draw_differences, draw_distances
 from reports.figures.costs import draw_costs
 from reports.figures.importance import explain_missing_importance
+from reports.figures.population import draw_population
 from reports.figures.search import draw_search
 from reports.figures.sweep import draw_sweep
 from reports.figures.timeline import draw_timeline
@@ -33,6 +34,7 @@ from reports.page.blocks import (
 )
 from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
+from reports.tables.population import make_chain_table
 from reports.tables.search import make_pareto_table, make_search_table
 from reports.tables.trials import make_trial_table
 from reports.text import summary
@@ -113,7 +115,7 @@ def show_search(records: StudyRecords) -> Iterator[Block]:
     if searched:
         yield Paragraph("Trials were scored on validation data only; the test split was not read.")
     for cell in searched:
-        yield from _show_cell_search(records, cell)
+        yield from (_show_population if cell.population else _show_cell_search)(records, cell)
 
 
 def show_trials(records: StudyRecords) -> Iterator[Block]:
@@ -170,6 +172,18 @@ def show_failures(records: StudyRecords) -> Iterator[Block]:
     yield from tables
     if not tables:
         yield Paragraph("No trial has failed.")
+
+
+def _show_population(records: StudyRecords, cell: Cell) -> Iterator[Block]:
+    table, figures = make_chain_table(records, cell), draw_population(records, cell)
+    yield Heading(table.caption)
+    yield table
+    yield from (figure for figure in figures if not figure.small)
+    yield from _grid(
+        "Schedules found",
+        "In colour: the best chain's values. Dashed: schedules of the same name in other arms' confirm runs.",
+        [figure for figure in figures if figure.small],
+    )
 
 
 def _show_cell_search(records: StudyRecords, cell: Cell) -> Iterator[Block]:

@@ -65,7 +65,8 @@ def _audit_searches(records: StudyRecords) -> str:
     searches = {cell.name: records.get_search_trials(cell) for cell in records.cells if cell.searched}
     if not searches:
         return "Nothing was searched."
-    counts = {cell: len(rows) for cell, rows in searches.items()}
+    members = {cell.name: cell.population for cell in records.cells}
+    counts = {cell: members[cell] or len(rows) for cell, rows in searches.items()}
     epochs = {cell: _format_planned_epochs(rows) for cell, rows in searches.items() if len(rows)}
     fixed = " Cells with fixed settings had no search." if len(searches) < len(records.cells) else ""
     if len(set(counts.values())) > 1:
@@ -74,7 +75,8 @@ def _audit_searches(records: StudyRecords) -> str:
         return f"Not equal: epochs of a search trial ({_group_cells(epochs, str)}).{fixed}"
     most = f" of at most {next(iter(epochs.values()))} epochs" if epochs else ""
     each = "Every searched cell" if len(searches) > 1 else "The searched cell"
-    return f"{each} had {next(iter(counts.values()))} search trials{most} besides.{fixed}"
+    population = " A member of a population counts as a trial." if any(members.values()) else ""
+    return f"{each} had {next(iter(counts.values()))} search trials{most} besides.{population}{fixed}"
 
 
 def _format_planned_epochs(trials: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ MAX_COLUMNS = 8
 
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return the table of the best trials of each searched cell, each followed by its Pareto front if it has one."""
-    cells = [cell for cell in records.cells if cell.searched]
+    cells = [cell for cell in records.cells if cell.searched and not cell.population]
     tables = [make(records, cell) for cell in cells for make in (make_search_table, make_pareto_table)]
     return [table for table in tables if table]
 

@@ -32,7 +32,8 @@ REQUIRED_KEYS = {"name": str, "question": str, "metric": str, "test_metric": str
                  "cells": list, "provenance": dict, "space": dict}  # fmt: skip
 """Keys of study.json that `list` and `show` read, with their types."""
 
-UNSHOWN_COLUMNS = {"student", "arm", "seed", "config", "seconds", "device", "cpus", "code"}
+UNSHOWN_COLUMNS = {"student", "arm", "seed", "config", "seconds", "device", "cpus", "code", "member", "start_epoch",
+                   "parent"}  # fmt: skip
 """Columns of trials that neither `list` nor `show` reads: fewer are faster."""
 
 STATE_STYLES = {"running": "green", "starting": "green", "unfinished": "yellow", "damaged": "red"}

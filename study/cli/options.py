@@ -38,6 +38,7 @@ class RunOptions:
     space: Path
     profile: str | None = None
     data_dir: str | None = None
+    download: bool = False
     storage_path: str = DEFAULT_STORAGE
     name: str | None = None
     seed: int | None = None

@@ -27,7 +27,7 @@ from study.storage.locations import display_path, mirror_of
 RUN_COMMANDS = (RUN_COMMAND.split(), ["python", "-m", "study", "run"], ["kdstudy", "run"])
 """First words of recorded commands."""
 
-ONE_RUN_OPTIONS = {"fresh", "retry_failed", "allow_code_change", "dry_run", "seconds_per_epoch"}
+ONE_RUN_OPTIONS = {"download", "fresh", "retry_failed", "allow_code_change", "dry_run", "seconds_per_epoch"}
 """Recorded options that hold only for the run they were given to."""
 
 REFUSED_OPTIONS = {"space", "name", "fresh", "storage_path"}

@@ -34,6 +34,11 @@ The same command again continues where the last run ended, whatever ended it.
 @click.option("--profile", help="One of the space file's profiles; the first one by default.")
 @click.option("--data-dir", type=click.Path(), help="The profile's data set: a folder or s3://BUCKET/PREFIX.")
 @click.option(
+    "--download",
+    is_flag=True,
+    help="Fetch CIFAR into --data-dir, and torchvision's weights into its own folder, where they are missing.",
+)
+@click.option(
     "--storage-path",
     type=click.Path(),
     default=DEFAULT_STORAGE,

@@ -39,6 +39,7 @@ from study.records.lock import find_unused_name
 from study.records.parquet_table import RecordsError
 from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
+from study.storage.downloads import permit_downloads
 from study.storage.lease import acquire_lease
 from study.storage.locations import display_path, local_path
 from study.storage.remote import refresh_copy
@@ -138,6 +139,10 @@ def _check_locally(options: RunOptions) -> str:
 
 def _run(options: RunOptions, sent: Study | None) -> int:
     """Run the study from this machine; return the exit code."""
+    if options.download:
+        if "://" in (options.data_dir or ""):
+            raise InputError(f"--download fetches into a folder, not to {options.data_dir}: give another --data-dir")
+        permit_downloads()
     data = fetch_dataset(options.data_dir)
     given = None if options.data_dir is None else Path(options.data_dir)
     space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)

@@ -141,7 +141,13 @@ def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: R
     search = [row for row in trials if row["phase"] == "search"]
     confirm = [row for row in trials if row["phase"] == "confirm"]
     sign = -1 if study.get("direction") == "min" else 1
-    complete = [row for row in search if row["state"] == TrialState.COMPLETE and _is_finite(row.get(metric))]
+    complete = [
+        row
+        for row in search
+        if row["state"] == TrialState.COMPLETE
+        and _is_finite(row.get(metric))
+        and row["end_epoch"] in (None, row["epochs"])  # links of a chain that end earlier cannot be chosen
+    ]
     best = max(sorted(complete, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
     tests = [
         row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])

@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import optuna
 
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
 from study.search.halving import Rungs, find_first_judged_epoch
+from study.search.samplers import Random
 from study.search.searcher import CellSearcher
 from study.space.domains import Value
 from study.space.params import Params, merge_first_points
 from study.study import Cell, Study, arm_needs_teacher
-from study.trial import Trial, TrialState
+from study.trial import Link, Trial, TrialState
 
 FAIL_FAST_TRIALS = 4
 """Failures before the first epoch, with no trial of the cell having reached one, at which the study stops: a cause that
 all trials share would otherwise use up the whole search."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The next search trial of a cell."""
+
+    number: int
+    params: Params
+    link: Link | None = None
+    """The part of a run that it trains, for a member of a population."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class CellProgress:
         self.needs_teacher = arm_needs_teacher(cell.arm)
         self.trials = study.count_trials(cell)
         """Number of search trials."""
+        self.search_runs = study.count_search_runs(cell)
+        """Number of whole runs that they amount to at most."""
         self.params: dict[int, Mapping[str, Value]] = {}
         """Parameters of each started search trial, by number."""
         self.searched: dict[int, tuple[TrialState, float | None]] = {}
@@ -71,8 +85,9 @@ class CellProgress:
         if cell.is_searched:
             seeds = [derive_seed(study.seed, "sampler", cell.name, n) for n in range(self.trials)]
             directions, first = [*study.objective_directions.values()], merge_first_points(cell.first_points, warm)
+            sampler = study.sampler if cell.arm.search is None else Random()  # which draws a population's first members
             self._search = CellSearcher(
-                cell.name, cell.space, study.sampler, directions, seeds, journal, first, study.reproducible_search
+                cell.name, cell.space, sampler, directions, seeds, journal, first, study.reproducible_search
             )
 
     # -- trials of either phase ------------------------------------------------------------------------------------
@@ -80,7 +95,7 @@ class CellProgress:
     def end_trial(self, run: RunningTrial, state: TrialState, reason: str) -> None:
         trial = run.trial
         if trial.phase == "search":
-            self._search.tell(trial.number, trial.id, state, self._collect_objectives(run, state))
+            self._search.tell(trial.number, trial.id, state, self._collect_objectives(run, state), trial.link)
             self._note_search(run, state)
         else:
             self.confirmed[trial.number] = state
@@ -89,14 +104,15 @@ class CellProgress:
     def restore_search(self, run: RunningTrial, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
         """Restore a search trial that ended in an earlier run; `scores` holds the selection metric by epoch."""
         trial = run.trial
-        self._search.add_trial(trial.id, trial.params, state, self._collect_objectives(run, state), scores)
+        values = self._collect_objectives(run, state)
+        self._search.add_trial(trial.id, trial.params, state, values, scores, trial.link)
         self.params[trial.number] = trial.params
         self._note_search(run, state)
         self.note_failure(run, state, reason)
 
     def reopen_search(self, trial: Trial, scores: Mapping[int, float]) -> None:
         """Restore a search trial that had not ended."""
-        self._search.reopen_trial(trial.number, trial.params, scores)
+        self._search.open_trial(trial.number, trial.params, scores)
         self.params[trial.number] = trial.params
 
     def note_failure(self, run: RunningTrial, state: TrialState, reason: str) -> None:
@@ -141,15 +157,15 @@ class CellProgress:
             self._next_number += 1
         return self._next_number
 
-    def propose(self) -> tuple[int, Mapping[str, Value]]:
-        """Return number and parameters of the next search trial."""
+    def propose(self) -> Proposal:
+        """Return the next search trial."""
         number = self._find_next_number()
         self.params[number] = self._search.ask(number)
-        return number, self.params[number]
+        return Proposal(number, self.params[number])
 
     def report_epoch(self, run: RunningTrial) -> str | None:
         """Report a search trial's last epoch to the sampler; return why the stopping rule ends it, or None."""
-        epoch, value = run.epochs_done, run.metrics[self._study.metric]
+        epoch, value = run.epoch, run.metrics[self._study.metric]
         self._search.report(run.trial.number, epoch, value)
         return self.check_stopping_rule(run.trial, epoch, value)
 
@@ -170,7 +186,7 @@ class CellProgress:
         return min(sorted(scores), key=lambda n: sign * scores[n], default=None)
 
     @property
-    def chosen_params(self) -> Mapping[str, Value] | None:
+    def chosen_params(self) -> Mapping[str, Any] | None:
         """The parameters to confirm; {} without a search, None until the search is done or if no trial completed."""
         if not self.trials:
             return {}
@@ -209,3 +225,7 @@ class CellProgress:
         if not failed:
             return ""
         return f"{failed} of {self._study.budget.seeds} seeds failed, the first with {self.first_failure}"
+
+    def release_checkpoints(self) -> list[tuple[str, TrialState]]:
+        """Return id and state of links of chains whose checkpoint is no longer needed; none without a population."""
+        return []

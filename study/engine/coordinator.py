@@ -7,16 +7,25 @@ a cell start as soon as its own search is done.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 
 from study.engine.cell import CellProgress
+from study.engine.population_cell import PopulationCell
 from study.engine.record_writer import FLUSH_SECONDS, RecordWriter
-from study.engine.trials import find_fault, make_preparation_trial, make_refused_trial, make_trial
+from study.engine.trials import (
+    find_fault,
+    make_confirm_trial,
+    make_preparation_trial,
+    make_refused_trial,
+    make_search_trial,
+)
 from study.engine.usage import Usage, find_exhausted_cap
 from study.errors import InputError
 from study.records.parquet_table import Records
@@ -26,6 +35,17 @@ from study.study import Study
 from study.task import Preparation
 from study.trackers.base import Tracker
 from study.trial import SKIPPED, EpochResult, Trial, TrialState
+
+
+@dataclass(frozen=True)
+class ObsoleteCheckpoint:
+    """A checkpoint to delete once the rows of `since` are on disk: a resumed study may need it before."""
+
+    trial_id: str
+    failed: bool
+    """The trial failed: its traceback stays."""
+    since: float
+    """The time at which it became dispensable, by time.monotonic."""
 
 
 class Coordinator:
@@ -54,13 +74,20 @@ class Coordinator:
         self.problem = ""
         """Why the study cannot continue: a failed preparation, or a cell in which every trial fails."""
         warm = warm or {}
-        self.cells = {cell.name: CellProgress(study, cell, journal, warm.get(cell.name, ())) for cell in study.cells}
+        self.cells = {
+            cell.name: (PopulationCell if cell.arm.search else CellProgress)(
+                study, cell, journal, warm.get(cell.name, ())
+            )
+            for cell in study.cells
+        }
         self.running: dict[str, RunningTrial] = {}
         self.resumable: list[RunningTrial] = []
         self.skips: frozenset[str] = frozenset()
         """Ids of search trials that the user ends: each is pruned at its next epoch."""
         self.epoch_seconds: deque[float] = deque(maxlen=200)
         """Durations of the latest epochs, for the estimate of the time left."""
+        self.obsolete: deque[ObsoleteCheckpoint] = deque()
+        """Checkpoints of chains that no other link needs, for the executor to delete."""
         self._fingerprints, self._code = fingerprints, code
         self._resources: Mapping[str, Any] = {}
 
@@ -82,8 +109,9 @@ class Coordinator:
             run.continue_with(self._code)
             self.running[run.trial.id] = run
             self.writer.add_state(run, TrialState.RUNNING, "")
-        if run is not None and run.trial.phase == "prepare":
-            self.writer.flush()  # before its files are made: after a kill, they are known as this study's
+        if run is not None and (run.trial.phase == "prepare" or run.trial.link):
+            # before its files are made: after a kill they are known as this study's, and a copy is of the same parent
+            self.writer.flush()
         self.writer.flush_if_due()
         return run
 
@@ -94,7 +122,7 @@ class Coordinator:
         """
         run = self.running[trial_id]
         trial = run.trial
-        if row["epoch"] <= run.epochs_done:
+        if row["epoch"] <= run.epoch:
             return False  # a restarted worker repeats epochs that are on record
         if worker != run.worker:  # `show` reads the worker from the row
             run.worker = worker
@@ -108,8 +136,10 @@ class Coordinator:
         if trial.phase == "search" and not fault:
             stop_reason = self.cells[trial.cell].report_epoch(run)
             if trial_id in self.skips:
-                stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epochs_done}"
+                stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
         self._end_if_decided(run, fault, stop_reason)
+        if trial.link and trial_id in self.running:
+            self._release_checkpoints(self.cells[trial.cell])  # that of its parent: it has one of its own now
         self.writer.flush_if_due()
         return trial_id not in self.running
 
@@ -173,11 +203,11 @@ class Coordinator:
         """Return the next search trial, of the cell with most of them left: its confirm trials wait for its search."""
         while open_cells := [cell for cell in self.cells.values() if cell.can_propose and self._is_ready(cell)]:
             progress = max(open_cells, key=lambda cell: cell.proposals_left)
-            number, params = progress.propose()
+            proposal = progress.propose()
             try:
-                return make_trial(self.study, progress.cell, "search", number, params, self._fingerprints)
+                return make_search_trial(self.study, progress.cell, proposal, self._fingerprints)
             except InputError as error:  # values that the loss accepts one by one but not together
-                refused = make_refused_trial(self.study, progress.cell, number, params, str(error))
+                refused = make_refused_trial(self.study, progress.cell, proposal, str(error))
                 self.running[refused.id] = run = RunningTrial(refused, datetime.now(UTC), code=self._code)
                 self._end(run, TrialState.FAILED, str(error))
         return None
@@ -190,7 +220,7 @@ class Coordinator:
         number, progress = min(left, key=lambda pair: pair[0])
         progress.confirmed[number] = None
         assert progress.chosen_params is not None
-        return make_trial(self.study, progress.cell, "confirm", number, progress.chosen_params, self._fingerprints)
+        return make_confirm_trial(self.study, progress.cell, number, progress.chosen_params, self._fingerprints)
 
     def _is_ready(self, cell: CellProgress) -> bool:
         return not (self.problem or (cell.needs_teacher and self.preparations))
@@ -201,7 +231,7 @@ class Coordinator:
         """End a trial if its last epoch decides it."""
         if fault:
             self._end(run, TrialState.FAILED, fault, at)
-        elif run.epochs_done == run.trial.epochs:
+        elif run.epoch == run.trial.end_epoch:
             self._end(run, TrialState.COMPLETE, "", at)
         elif stop:
             self._end(run, TrialState.PRUNED, stop, at)
@@ -216,10 +246,18 @@ class Coordinator:
             cell.end_trial(run, state, reason)
             self.problem = self.problem or cell.fail_fast_reason
             self._reconcile_confirms(cell)
+            self._release_checkpoints(cell)
         elif state is TrialState.COMPLETE:
             self.preparations = [step for step in self.preparations if make_preparation_trial(step).id != trial.id]
         else:
             self.problem = f"{trial.arm} failed: {reason}"
+
+    def _release_checkpoints(self, cell: CellProgress) -> None:
+        now = time.monotonic()
+        self.obsolete += (
+            ObsoleteCheckpoint(trial_id, state is TrialState.FAILED, now)
+            for trial_id, state in cell.release_checkpoints()
+        )
 
     def _reconcile_confirms(self, cell: CellProgress) -> None:
         """Once a cell's search is done, decide which earlier confirm trials have the chosen configuration and count."""
@@ -255,5 +293,6 @@ class Coordinator:
         """For replay.py: decide what follows from all restored trials together, and write its rows."""
         for cell in self.cells.values():
             self._reconcile_confirms(cell)
+            self._release_checkpoints(cell)
             self.problem = self.problem or cell.fail_fast_reason
         self.writer.flush()

@@ -95,7 +95,7 @@ class LiveDisplay:
         coordinator, full = self._coordinator, self._coordinator.study.budget.epochs
         for cell in coordinator.cells.values():
             lengths = list(cell.search_epochs.values())
-            expected = mean(lengths) if lengths else full
+            expected = mean(lengths) if lengths else cell.search_runs * full / max(1, cell.trials)
             left = cell.trials - len(lengths)
             confirmed = sum(state is not None for state in cell.confirmed.values())
             done += sum(lengths) + confirmed * full

@@ -52,8 +52,11 @@ def replay_records(
     coordinator.usage.restore(wall_seconds, sum_gpu_seconds(trials, epochs))
     by_trial = _group_by_trial(epochs)
     rows = sorted(trials, key=lambda row: int(row["number"]))
-    read = [_read_trial(coordinator, row, by_trial.get(row["trial_id"], []), retry_failed) for row in rows]
-    recorded = [one for one in read if one is not None]
+    read = [
+        _read_trial(coordinator, row, by_trial.get(row["trial_id"], []), retry_failed and not _is_replaced(row, rows))
+        for row in rows
+    ]
+    recorded = _drop_orphans(coordinator, [one for one in read if one is not None])
     stop_reasons = _replay_epochs(coordinator, {one.run.trial.id: one.run for one in recorded}, epochs)
     steps = {make_preparation_trial(step).id for step in coordinator.preparations}
     for one in recorded:
@@ -81,7 +84,8 @@ def _read_trial(
     trial, state = to_trial(row), TrialState(row["state"])
     at = row["ended"] or (epochs[-1]["recorded"] if epochs else row["started"])
     resources, code = {name: row[name] for name in ("device", "cpus", "gpus")}, row["code"] or ""
-    if [epoch["epoch"] for epoch in epochs] != [*range(1, len(epochs) + 1)] or len(epochs) < row["epochs_done"]:
+    first = trial.start_epoch + 1
+    if [epoch["epoch"] for epoch in epochs] != [*range(first, first + len(epochs))] or len(epochs) < row["epochs_done"]:
         if state is not TrialState.SUPERSEDED:
             run = RunningTrial(trial, row["started"], resources=resources, code=code)
             coordinator.writer.add_state(run, TrialState.SUPERSEDED, "some of its rows are lost", at)
@@ -98,6 +102,33 @@ def _read_trial(
         if run.epochs_done and find_fault(coordinator.study, run):  # it failed by its last epoch
             run, epochs = RunningTrial(trial, row["started"], start_over=True), []
     return RecordedTrial(run, state, row["reason"], epochs, at)
+
+
+def _is_replaced(row: Mapping[str, Any], rows: Rows) -> bool:
+    """Return whether a link of a chain failed and its member has since copied another, or the search is over."""
+    if row["member"] is None:
+        return False
+    others = [other for other in rows if other["cell"] == row["cell"] and other["phase"] == "search"]
+    is_last = row["end_epoch"] == row["epochs"]
+    return any(
+        other["state"] == TrialState.COMPLETE and other["end_epoch"] == other["epochs"]
+        if is_last
+        else other["member"] == row["member"] and other["start_epoch"] > row["start_epoch"]
+        for other in others
+    )
+
+
+def _drop_orphans(coordinator: Coordinator, recorded: list[RecordedTrial]) -> list[RecordedTrial]:
+    """Supersede links of chains whose parent does not count, because some of its rows are lost."""
+    ids, kept = set[str](), list[RecordedTrial]()
+    for one in recorded:  # parents first, in order of their number
+        link = one.run.trial.link
+        if link is None or not link.parent or link.parent in ids:
+            ids.add(one.run.trial.id)
+            kept.append(one)
+        else:
+            coordinator.writer.add_state(one.run, TrialState.SUPERSEDED, "rows of its parent are lost", one.at)
+    return kept
 
 
 def _replay_epochs(coordinator: Coordinator, runs: Mapping[str, RunningTrial], epochs: Rows) -> dict[str, str | None]:

@@ -4,38 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
+from study.engine.cell import Proposal
 from study.identity import describe
 from study.records.rows import RunningTrial
-from study.space.domains import Value
 from study.study import Cell, Study
 from study.task import Preparation
-from study.trial import Phase, Trial
+from study.trial import Split, Trial
 
 
-def make_trial(
-    study: Study, cell: Cell, phase: Phase, number: int, params: Mapping[str, Value], fingerprints: Mapping[str, str]
-) -> Trial:
-    """Return a search or confirm trial; `fingerprints` identify the study's inputs.
+def make_search_trial(study: Study, cell: Cell, proposal: Proposal, fingerprints: Mapping[str, str]) -> Trial:
+    """Return a search trial; `fingerprints` identify the study's inputs.
 
     Raises InputError if loss, recipe or student refuse this combination of values.
     """
-    student, arm, configuration = cell.student, cell.arm, cell.configure(params)
-    config = {
+    link = proposal.link
+    config = _describe_configuration(study, cell, "train", proposal.params, fingerprints)
+    config |= {"link": {key: value for key, value in asdict(link).items() if key != "member"}} if link else {}
+    return _make_search_trial(study, cell, proposal, config)
+
+
+def make_confirm_trial(
+    study: Study, cell: Cell, number: int, params: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> Trial:
+    """Return a confirm trial of the chosen parameters.
+
+    Raises InputError if loss, recipe or student refuse this combination of values.
+    """
+    config = _describe_configuration(study, cell, study.confirm_on, params, fingerprints)
+    seed = study.derive_trial_seed("confirm", number)
+    return Trial("confirm", cell.student.name, cell.arm.name, number, seed, study.budget.epochs, params, config)
+
+
+def make_refused_trial(study: Study, cell: Cell, proposal: Proposal, reason: str) -> Trial:
+    """Return a search trial that cannot start, for its row."""
+    return _make_search_trial(study, cell, proposal, {"refused": reason})
+
+
+def _make_search_trial(study: Study, cell: Cell, proposal: Proposal, config: Mapping[str, Any]) -> Trial:
+    number, link = proposal.number, proposal.link
+    # all links of a member share its seed: a chain that copies none is one undisturbed run
+    seed = study.derive_trial_seed("search", link.member if link else number)
+    student, arm, epochs = cell.student.name, cell.arm.name, study.budget.epochs
+    return Trial("search", student, arm, number, seed, epochs, proposal.params, config, link)
+
+
+def _describe_configuration(
+    study: Study, cell: Cell, train_on: Split, params: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the description of what a trial trains, on what and from what."""
+    configuration = cell.configure(params)
+    return {
         "task": describe(study.task.with_recipe(configuration.recipe)),
         "student": describe(configuration.student),
         "loss": describe(configuration.loss),
-        "train_on": study.confirm_on if phase == "confirm" else "train",
+        "train_on": train_on,
         "inputs": dict(fingerprints),
     } | ({"workers": study.workers_per_trial} if study.workers_per_trial > 1 else {})
-    seed = study.derive_trial_seed(phase, number)
-    return Trial(phase, student.name, arm.name, number, seed, study.budget.epochs, params, config)
-
-
-def make_refused_trial(study: Study, cell: Cell, number: int, params: Mapping[str, Value], reason: str) -> Trial:
-    """Return a search trial that cannot start, for its row."""
-    seed, config = study.derive_trial_seed("search", number), {"refused": reason}
-    return Trial("search", cell.student.name, cell.arm.name, number, seed, study.budget.epochs, params, config)
 
 
 def make_preparation_trial(step: Preparation) -> Trial:
@@ -55,4 +82,4 @@ def find_fault(study: Study, run: RunningTrial) -> str:
         return ""
     values = {name: run.metrics.get(name, math.nan) for name in names}
     unusable = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-    return f"{', '.join(unusable)} in epoch {run.epochs_done}" if unusable else ""
+    return f"{', '.join(unusable)} in epoch {run.epoch}" if unusable else ""

@@ -82,7 +82,9 @@ def _select_best(
     complete = [
         row
         for row in rows
-        if (row["cell"], row["phase"], row["state"]) == (source, "search", "COMPLETE") and _is_usable(row.get(metric))
+        if (row["cell"], row["phase"], row["state"]) == (source, "search", "COMPLETE")
+        and _is_usable(row.get(metric))
+        and row["member"] is None  # the score of a chain is not one of its last settings
     ]
     best: list[Params] = []
     for row in sorted(complete, key=lambda row: (sign * row[metric], row["number"])):

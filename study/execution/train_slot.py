@@ -13,7 +13,6 @@ holds what is left of it until then, and tries so without a pause.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 from dataclasses import asdict
@@ -66,7 +65,7 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config, self._started = new_config, False
-        self._trial = Trial(**json.loads(new_config["trial"]))
+        self._trial = Trial.from_json(new_config["trial"])
         return True
 
     def step(self) -> dict[str, str]:

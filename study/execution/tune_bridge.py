@@ -99,8 +99,12 @@ class TuneBridge:
 
     def delete_checkpoints(self) -> None:
         """Delete the checkpoints of trials whose end is on disk; earlier, a kill would cost the whole trial."""
-        while self._ended and self._ended[0][1] < self.coordinator.writer.last_flush:
+        last_flush, obsolete = self.coordinator.writer.last_flush, self.coordinator.obsolete
+        while self._ended and self._ended[0][1] < last_flush:
             self._context.discard_checkpoint(self._ended.pop(0)[0])
+        while obsolete and obsolete[0].since < last_flush:
+            one = obsolete.popleft()
+            self._context.discard_checkpoint(one.trial_id, keep_traceback=one.failed)
 
     def next_trial(self, tune_id: str) -> RunningTrial | None:
         """Return the next trial to start; None if there is none, or no room for it."""
@@ -132,7 +136,7 @@ class TuneBridge:
                 raise RecordsError(report.halt)
             if report.failure and not ended:
                 self.coordinator.fail(trial_id, report.failure, report.worker)
-            elif ended and run.trial.phase != "confirm":
+            elif ended and run.trial.phase != "confirm" and run.trial.link is None:
                 self._ended.append((trial_id, time.monotonic()))  # only confirmed students' weights are worth keeping
             elif report.lost:
                 ended = self._fail_after_loss(trial_id, WorkerFailure(**report.lost))

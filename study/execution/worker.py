@@ -81,7 +81,7 @@ class Worker:
         """Prepare for a trial."""
         self.stop_trial()
         worker_sync.drop_local_copy(self._context.mirror, self._last_checkpoint)
-        self._trial = Trial(**json.loads(config["trial"]))
+        self._trial = Trial.from_json(config["trial"])
         self._recorded_epochs = int(config["epochs_done"])
 
     def stop_trial(self) -> None:
@@ -136,6 +136,7 @@ class Worker:
         job = self._trial_context()
         self._last_checkpoint = job.checkpoint
         self._context.fetch_files(job)
+        self._context.inherit_checkpoint(job)
         train = job.task.prepare if job.trial.phase == "prepare" else job.task.train
         if self._workers > 1:
             return train(job)
@@ -143,7 +144,7 @@ class Worker:
         return self._thread.start(job.trial.id, lambda: train(job))
 
     def _is_last(self, report: StepReport) -> bool:
-        return bool(report.rows) and report.rows[-1]["epoch"] == self._trial.epochs
+        return bool(report.rows) and report.rows[-1]["epoch"] == self._trial.end_epoch
 
     def _push_checkpoint(self, report: StepReport) -> None:
         """Copy the trial's files to S3 before its rows are reported."""

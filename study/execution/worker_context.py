@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from study.atomic import atomic_write
 from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_versions
 from study.cluster.storage_check import UNREADABLE, not_shared_message
 from study.records.paths import TRACEBACK, StudyPaths
@@ -15,6 +16,9 @@ from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
 from study.storage.mirror import NO_MIRROR, Mirror
 from study.trial import TrialContext
+
+INHERITED = "inherited.txt"
+"""File in the folder of a link of a chain, with its parent's id: its checkpoint is copied. Not hidden, to reach S3."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,38 @@ class WorkerContext:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         worker_sync.push_traceback(self.mirror, path)
 
-    def discard_checkpoint(self, trial_id: str) -> None:
+    def inherit_checkpoint(self, job: TrialContext) -> None:
+        """Copy the checkpoint of a link's parent into the link's own folder, unless an earlier attempt has.
+
+        Raises FileNotFoundError if the parent has left no checkpoint.
+        """
+        parent = job.trial.link.parent if job.trial.link else ""
+        if not parent or job.rank or (job.checkpoint / INHERITED).is_file():
+            return
+        source = self.checkpoint_folder(parent)
+        # no hidden file either: stacks of processes that hung
+        files = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."]
+        files = [path for path in files if path.name not in (TRACEBACK, INHERITED)]
+        if not files:
+            raise FileNotFoundError(f"the checkpoint of its parent {parent} is gone: {source}")
+        for path in files:
+            target = job.checkpoint / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(target) as temporary:
+                shutil.copyfile(path, temporary)
+        (job.checkpoint / INHERITED).write_text(parent)  # last: a copy that was cut short is made again
+        worker_sync.drop_local_copy(self.mirror, source)
+
+    def discard_checkpoint(self, trial_id: str, keep_traceback: bool = False) -> None:
         """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there."""
-        shutil.rmtree(self.checkpoint_folder(trial_id), ignore_errors=True)
-        worker_sync.mark_for_deletion(self.mirror, self.checkpoint_folder(trial_id))
+        folder = self.checkpoint_folder(trial_id)
+        traceback = folder / TRACEBACK
+        text = traceback.read_bytes() if keep_traceback and traceback.is_file() else b""
+        shutil.rmtree(folder, ignore_errors=True)
+        if text:
+            folder.mkdir(parents=True)
+            traceback.write_bytes(text)
+        worker_sync.mark_for_deletion(self.mirror, folder)
 
     def reset_checkpoint(self, trial_id: str) -> None:
         """Delete the checkpoint of a trial that starts over. Raises StorageError if the storage does not answer."""

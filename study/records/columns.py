@@ -34,6 +34,10 @@ TRIAL_COLUMNS = (
     ("cpus", pa.float64()),
     ("gpus", pa.float64()),
     ("code", pa.string()),
+    ("member", pa.int32()),
+    ("start_epoch", pa.int32()),
+    ("end_epoch", pa.int32()),
+    ("parent", pa.string()),
 )
 
 EPOCH_COLUMNS = (

@@ -146,8 +146,8 @@ class Records:
         self.epochs = ParquetTable(StudyPaths(folder).epochs, pa.schema([*EPOCH_COLUMNS, *values]))
 
     def add_trial(self, row: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        """Add a row of trials/, with its settings also in columns of their own."""
-        given = {SETTING_PREFIX + name: value for name, value in params.items()}
+        """Add a row of trials/, with its settings also in columns of their own, but for schedules."""
+        given = {SETTING_PREFIX + name: value for name, value in params.items() if not isinstance(value, list)}
         texts = {
             name: str(given[name]) for name, kind in self._settings.items() if name in given and kind == pa.string()
         }

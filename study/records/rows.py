@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from study.trial import EpochResult, Trial, TrialState
+from study.trial import EpochResult, Link, Trial, TrialState
 
 
 @dataclass
@@ -18,6 +18,7 @@ class RunningTrial:
     trial: Trial
     started: datetime
     epochs_done: int = 0
+    """Number of epochs that this trial has trained."""
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     worker: str = ""
@@ -28,9 +29,14 @@ class RunningTrial:
     start_over: bool = False
     """Discard the checkpoint before training: its last epoch is the one that failed."""
 
+    @property
+    def epoch(self) -> int:
+        """The last recorded epoch of the run, those before a link of a chain included."""
+        return self.trial.start_epoch + self.epochs_done
+
     def add_epoch(self, row: EpochResult, worker: str) -> None:
         """Add the result of the next epoch."""
-        self.epochs_done = row["epoch"]
+        self.epochs_done = row["epoch"] - self.trial.start_epoch
         self.seconds += row["seconds"]
         self.metrics, self.worker = row["metrics"], worker
 
@@ -75,6 +81,7 @@ def to_trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datet
         "ended": ended or datetime.now(UTC) if state is not TrialState.RUNNING else None,
         "worker": run.worker,
         "code": run.code,
+        **(asdict(trial.link) if trial.link else {}),
     }
     return row | dict(run.resources) | dict(run.metrics)
 
@@ -90,4 +97,5 @@ def to_trial(row: Mapping[str, Any]) -> Trial:
         epochs=row["epochs"],
         params=json.loads(row["params"]),
         config=json.loads(row["config"]),
+        link=None if row["member"] is None else Link(*(row[item.name] for item in fields(Link))),
     )

@@ -85,7 +85,7 @@ def read_same_study(folder: Path, study: Study, inputs: Mapping[str, Any]) -> di
     if not earlier.get("code"):
         raise RecordsError(f"{path} is damaged, it names no code: restore it from a copy")
     before = {"workers_per_trial": 1} | earlier["study"]  # the field is younger than the schema
-    changes = [change for change in find_differences(before, describe(study)) if not _is_allowed(change)]
+    changes = [change for change in find_differences(before, describe(study)) if not _is_allowed(change, study)]
     changes += find_differences(collect_fingerprints(earlier["inputs"]), collect_fingerprints(inputs))
     if changes:
         more = len(changes) - MAX_NAMED_CHANGES
@@ -107,12 +107,16 @@ def _format_old_schema(folder: Path, earlier: Mapping[str, Any]) -> str:
     )
 
 
-def _is_allowed(change: str) -> bool:
+def _is_allowed(change: str, study: Study) -> bool:
     """Return whether a difference only extends the study, or is one of code, which `check_code` judges."""
     if SOURCE_CHANGE.search(change):
         return True
     match = re.fullmatch(r"budget\.(trials|seeds): (\d+) → (\d+)", change)
-    return match is not None and int(match[3]) > int(match[2])
+    if match is None or int(match[3]) <= int(match[2]):
+        return False
+    searches = [arm.search for arm in study.arms if arm.search]
+    # more members would be compared with others whose checkpoints are gone
+    return match[1] == "seeds" or all(one.count_members(int(match[2])) == one.population for one in searches)
 
 
 def check_code(folder: Path, earlier: Mapping[str, Any], study: Study, space: Space, allowed: bool) -> str:
@@ -228,6 +232,7 @@ def _describe_cell(study: Study, cell: Cell) -> dict[str, Any]:
         "margin": arm.margin,
         "searched": cell.is_searched,
         "trials": study.count_trials(cell),
+        "population": study.count_search_runs(cell) if arm.search else None,
         "published": arm.published,
         "parameters": [name for name, _ in find_domains(cell.space)],
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -19,7 +20,7 @@ from study.search.cma import propose_by_cma, select_numeric_domains
 from study.search.samplers import CmaEs, Random, Sampler, Tpe, list_points_in_advance
 from study.space.domains import Choice, Domain, Integer, Value, visit_domains
 from study.space.params import Params
-from study.trial import Direction, TrialState
+from study.trial import Direction, Link, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -71,10 +72,18 @@ class CellSearcher:
         if len(self._directions) == 1:
             self._open[number].report(value, epoch)
 
-    def tell(self, number: int, trial_id: str, state: TrialState, values: Sequence[float] | None) -> None:
+    def tell(
+        self,
+        number: int,
+        trial_id: str,
+        state: TrialState,
+        values: Sequence[float] | None,
+        link: Link | None = None,
+    ) -> None:
         """Close a trial: COMPLETE with its values, PRUNED with the values reported so far, or FAILED."""
         trial = self._open.pop(number)
-        trial.set_user_attr("trial_id", trial_id)
+        for name, value in _list_attributes(trial_id, link).items():
+            trial.set_user_attr(name, value)
         self._study.tell(trial, values if state is TrialState.COMPLETE else None, _STATES[state])
 
     def add_trial(
@@ -84,6 +93,7 @@ class CellSearcher:
         state: TrialState,
         values: Sequence[float] | None,
         reported: Mapping[int, float],
+        link: Link | None = None,
     ) -> None:
         """Add a trial that finished in an earlier run, as `tell` left it; `reported` has its scores by epoch."""
         if len(self._directions) > 1:
@@ -94,13 +104,13 @@ class CellSearcher:
                 values=_optuna_values(state, values, reported),
                 params=dict(params),
                 distributions=self._make_distributions(params),
-                user_attrs={"trial_id": trial_id},
+                user_attrs=_list_attributes(trial_id, link),
                 intermediate_values=dict(reported),
             )
         )
 
-    def reopen_trial(self, number: int, params: Params, reported: Mapping[int, float]) -> None:
-        """Open a trial again that an earlier run left unfinished; `reported` has its scores by epoch."""
+    def open_trial(self, number: int, params: Params, reported: Mapping[int, float]) -> None:
+        """Open a trial of given parameters, or one that an earlier run left unfinished, with its scores by epoch."""
         self._open_trial(number, params)
         for epoch, value in reported.items():
             self.report(number, epoch, value)
@@ -142,6 +152,11 @@ class CellSearcher:
 
         visit_domains(self._space, pick)
         return distributions
+
+
+def _list_attributes(trial_id: str, link: Link | None) -> dict[str, Any]:
+    """Return the user attributes of a trial; those of a population name the parent and the epochs."""
+    return {"trial_id": trial_id, **(asdict(link) if link else {})}
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, domain: Domain) -> Value:

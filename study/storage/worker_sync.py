@@ -52,7 +52,9 @@ def fetch_trial_files(mirror: Mirror, job: TrialContext) -> None:
     if not mirror.uri:
         return
     artifacts = job.task.list_artifacts()
-    retry_with_backoff(lambda: mirror.pull(_path_below(mirror, job.checkpoint), delete=True))
+    parent = job.trial.link.parent if job.trial.link else ""
+    for folder in [job.checkpoint, *([job.checkpoint.with_name(parent)] if parent else [])]:
+        retry_with_backoff(partial(mirror.pull, _path_below(mirror, folder), delete=True))
     if job.trial.phase == "prepare":
         retry_with_backoff(lambda: mirror.pull(*artifacts))
         job.checkpoint.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
         checkpoint=folder / study.name / "checkpoints" / trial.id,
         storage=folder,
         device="cpu",
-        recorded_epochs=run.epochs_done,
+        recorded_epochs=run.epoch,
         train_on="train",
         validate=trial.phase != "confirm",
         test=trial.phase == "confirm",

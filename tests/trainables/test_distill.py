@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from study.errors import InputError
 from study.task import TrialNote
+from study.trial import Link
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
 from trainables.distill import evaluate
@@ -53,6 +55,31 @@ def test_trial_resumed_after_any_epoch_equals_one_never_stopped(storage, tmp_pat
         rows.close()
         tail = list(TASK.train(job(TASK, storage, folder, recorded=stop)))
         assert metrics(head + tail) == whole
+
+
+def train_link(storage, source, target, start, end, **changes):
+    """Train a part of a run from a copy of the checkpoint in `source`; return its rows."""
+    if source is not None:
+        shutil.copytree(source, target)
+    context = job(TASK, storage, target, recorded=start, **changes)
+    trial = dataclasses.replace(context.trial, link=Link(0, start, end, "parent"))
+    rows = TASK.train(dataclasses.replace(context, trial=trial))
+    return [next(rows) for _ in range(start, end)]
+
+
+def test_chain_of_copies_equals_one_undisturbed_run(storage, tmp_path):
+    whole = metrics(list(TASK.train(job(TASK, storage, tmp_path / "whole"))))
+    first = train_link(storage, None, tmp_path / "a", 0, 1)
+    second = train_link(storage, tmp_path / "a", tmp_path / "b", 1, 3)
+    assert metrics(first + second) == whole
+    other = train_link(storage, tmp_path / "a", tmp_path / "c", 1, 3, loss=DKD(beta=8.0))
+    assert metrics(first + other)[1:] != whole[1:]
+    assert checkpoint.load(tmp_path / "a")["epoch"] == 1
+
+
+def test_link_without_its_parents_checkpoint_does_not_start_over(storage, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds epoch 0; this trial continues from 1"):
+        train_link(storage, None, tmp_path / "a", 1, 3)
 
 
 def test_epochs_trained_but_not_recorded_are_told_again_not_trained_again(storage, tmp_path):

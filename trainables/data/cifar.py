@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the official files, in the binary or the Python version.
 
 The Python version is pickled, and unpickling runs code: its files are read only if they have the published checksum.
-Nothing is downloaded.
+With --download, a set that is missing is fetched into --data-dir.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from study.errors import InputError
 from study.identity import LOCATION
+from study.storage.downloads import are_downloads_permitted, download
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels
 from trainables.data.folders import make_root_absolute
 
@@ -37,10 +38,16 @@ MD5 = {
 """Checksums of the pickled files, as in torchvision.datasets.CIFAR10 and CIFAR100."""
 
 
+ADDRESS = "https://www.cs.toronto.edu/~kriz"
+"""Folder of the official archives."""
+
+
 class _Edition(NamedTuple):
     """One official download and the files in it."""
 
     archive: str
+    md5: str
+    """Published checksum of the archive."""
     folder: str
     train: tuple[str, ...]
     test: str
@@ -63,12 +70,14 @@ VARIANTS = {
         editions=(
             _Edition(
                 "cifar-10-binary.tar.gz",
+                "c32a1d4ab5d03f1284b67883e8d87530",
                 "cifar-10-batches-bin",
                 tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
                 "test_batch.bin",
             ),
             _Edition(
                 "cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a",
                 "cifar-10-batches-py",
                 tuple(f"data_batch_{number}" for number in range(1, 6)),
                 "test_batch",
@@ -81,8 +90,16 @@ VARIANTS = {
     ),
     100: _Variant(
         editions=(
-            _Edition("cifar-100-binary.tar.gz", "cifar-100-binary", ("train.bin",), "test.bin"),
-            _Edition("cifar-100-python.tar.gz", "cifar-100-python", ("train",), "test"),
+            _Edition(
+                "cifar-100-binary.tar.gz",
+                "03b5dce01913d631647c71ecec9e9cb8",
+                "cifar-100-binary",
+                ("train.bin",),
+                "test.bin",
+            ),
+            _Edition(
+                "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python", ("train",), "test"
+            ),
         ),
         label_limits=(20, 100),
         pickled_labels=b"fine_labels",
@@ -146,6 +163,9 @@ class Cifar:
                 if any((folder / name).is_file() for name in (*edition.train, edition.test)):
                     self._check_train_and_test(folder, edition)
                     return folder, edition
+        if are_downloads_permitted():
+            _download_archive(editions[0], root)
+            return root / editions[0].folder, editions[0]
         searched = ", ".join(str(path) for path in (root, *(root / edition.folder for edition in editions)))
         raise InputError(f"{self.name} is not in any of {searched}; {_download_hint(editions[0])}")
 
@@ -204,9 +224,17 @@ def _unpickle(path: Path, content: bytes, count: int, variant: _Variant) -> tupl
 
 def _download_hint(edition: _Edition) -> str:
     return (
-        f"download {edition.archive} from the CIFAR page (https://www.cs.toronto.edu/~kriz/cifar.html), "
-        f"unpack it and give the folder {edition.folder} with --data-dir"
+        f"download {edition.archive} from the CIFAR page ({ADDRESS}/cifar.html), "
+        f"unpack it and give the folder {edition.folder} with --data-dir, or give --data-dir FOLDER --download"
     )
+
+
+def _download_archive(edition: _Edition, root: Path) -> None:
+    """Fetch and unpack an official archive below `root`. Raises InputError if that fails."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    url, root_text = f"{ADDRESS}/{edition.archive}", str(root)
+    download(url, root, lambda: download_and_extract_archive(url, root_text, md5=edition.md5, remove_finished=True))
 
 
 def _note_missing(names: list[str], edition: _Edition) -> str:

@@ -46,6 +46,7 @@ from trainables.teacher import sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe, set_precision
+from trainables.training.schedules import Values
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,9 @@ class DistillationTask(ABC, Generic[LoadedT]):
         if not (isinstance(recipe, Recipe) or is_unresolved(recipe)):
             raise InputError(f"recipe is {recipe!r}; write Recipe(…)")
         return replace(self, recipe=recipe)
+
+    def make_schedule(self, values: Sequence[float]) -> Values:
+        return Values(*values)
 
     def with_shorter_preparations(self, share: float) -> Self:
         epochs = max(1, round(self.teacher.epochs * share))

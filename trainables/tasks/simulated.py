@@ -12,7 +12,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -21,7 +21,7 @@ from study.errors import InputError
 from study.space.domains import Choice, Domain, Value, resolve
 from study.task import SPLITS, Metric, Plan, Preparation, TrialNote, TrialProfile
 from study.trial import EpochResult, Progress, Split, Trial, TrialContext
-from trainables.training.schedules import FloatOrSchedule, value_at
+from trainables.training.schedules import FloatOrSchedule, Values, value_at
 
 BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}
 """The value of each field at which the score is highest; they are independent."""
@@ -149,6 +149,9 @@ class Simulated:
         if recipe is not None:
             raise InputError(f"recipe is {recipe!r}; a simulated task has no recipe: leave it out")
         return self
+
+    def make_schedule(self, values: Sequence[float]) -> Values:
+        return Values(*values)
 
     def check(
         self,

@@ -181,7 +181,7 @@ def _make_result(
 
     The distribution is symmetric, so the metric's direction makes no difference.
     """
-    epoch = run.epochs_done + 1
+    epoch = run.epoch + 1
     score = final_score * (1 - math.exp(-3 * epoch / run.trial.epochs)) + NOISE * rng.gauss(0, 1)
     metrics = dict.fromkeys([*study.objective_directions, study.test_metric], score)
     return EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=seconds)

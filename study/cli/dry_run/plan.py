@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from study.cli.dry_run.epoch_times import assume_epoch_seconds, read_epoch_times
@@ -12,8 +13,11 @@ from study.preflight import DriverOptions, find_resources, format_preparations
 from study.records.paths import StudyPaths
 from study.search.halving import SuccessiveHalving, searches_schedules
 from study.space.params import count_points
-from study.study import Study, arm_needs_teacher, arm_uses_store
+from study.study import Cell, Study, arm_needs_teacher, arm_uses_store
 from study.task import Preparation
+
+CHECKPOINT_BYTES = 12
+"""Bytes of a checkpoint for each parameter: the weight, and two moments of Adam; SGD has one."""
 
 
 def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation]) -> list[str]:
@@ -29,21 +33,28 @@ def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation
         *format_preparations(steps),
         "cells:",
     ]
-    for cell, trials in zip(study.cells, searches, strict=True):
-        search = f"search {trials} trials, then " if trials else ""
-        lines.append(f"  {cell.name}: {search}confirm {budget.seeds} seeds")
+    lines += [f"  {cell.name}: {_format_search(study, cell)}confirm {budget.seeds} seeds" for cell in study.cells]
     lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
     if warning := warn_of_few_seeds(budget.seeds, study.max_tests):
         lines.append(warning)
     lines += _warn_of_searches(study)
     confirms = len(study.cells) * budget.seeds
     total = sum(searches) + confirms
+    epochs = (sum(map(study.count_search_runs, study.cells)) + confirms) * budget.epochs
     at_most = "at most " if sum(searches) else ""  # the stopping rule ends search trials early
     lines.append(
         f"{len(study.cells)} cells, {total} trials ({sum(searches)} search, {confirms} confirm), "
-        f"{at_most}{total * budget.epochs} epochs"
+        f"{at_most}{epochs} epochs"
     )
     return lines
+
+
+def _format_search(study: Study, cell: Cell) -> str:
+    trials, search = study.count_trials(cell), cell.arm.search
+    if search is None:
+        return f"search {trials} trials, then " if trials else ""
+    members, epochs = study.count_search_runs(cell), study.budget.epochs
+    return f"search {members} members in {search.count_intervals(epochs)} intervals, {trials} trials, then "
 
 
 def _warn_of_duplicates(inputs: Mapping[str, Any]) -> list[str]:
@@ -69,14 +80,46 @@ def _warn_of_searches(study: Study) -> list[str]:
                 f"{arm.name} and {', '.join(apart)} have different recipes: their difference is one of recipe and "
                 "method together"
             )
+    lines += _warn_of_populations(study)
     if live := [arm.name for arm in study.arms if arm_needs_teacher(arm) and not arm_uses_store(arm)]:
         lines.append(f"features are not stored: the teacher of {', '.join(live)} is run at every step")
-    few = {cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched}
+    few = {
+        cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched and cell.arm.search is None
+    }
     lines += [
         f"{name} has {points} distinct points to search, fewer than {study.budget.trials} trials: each is tried once"
         for name, points in few.items()
         if points < study.budget.trials
     ]
+    return lines
+
+
+def _warn_of_populations(study: Study) -> list[str]:
+    """Return a line for each search by a population that may train fewer epochs than the other searches."""
+    trials, epochs = study.budget.trials, study.budget.epochs
+    return [
+        f"{cell.name}: its {members} members may train {members * epochs} epochs, other searches up to "
+        f"{trials * epochs}; leave out population= for as many"
+        for cell in study.cells
+        if cell.arm.search and (members := study.count_search_runs(cell)) < trials
+    ]
+
+
+def _format_disk(study: Study, storage: Path) -> list[str]:
+    """Return how many checkpoints each population keeps on disk at once, and their size where it is known."""
+    lines = []
+    for cell in study.cells:
+        if cell.arm.search is None:
+            continue
+        trials, size = study.budget.trials, ""
+        most, strong = cell.arm.search.count_most_checkpoints(trials), cell.arm.search.count_strong(trials)
+        described = study.task.describe_models({cell.name: cell.student}, storage)["students"].get(cell.name, {})
+        if parameters := described.get("parameters"):
+            size = f", about {most * parameters * CHECKPOINT_BYTES / 1e6:.3g} MB"
+        lines.append(
+            f"{cell.name}: up to {most} checkpoints on disk at once{size}; {strong} more for each further interval by "
+            "which the slowest member is behind"
+        )
     return lines
 
 
@@ -99,4 +142,4 @@ def format_estimate(
     times = assume_epoch_seconds(seconds_per_epoch) if seconds_per_epoch else measured
     concurrent, gpus = resources.concurrent, resources.trial_gpus
     forecast = forecast_study(study, inputs, storage, steps, times, concurrent, gpus, options.retry_failed)
-    return format_forecast(forecast, study.name)
+    return [*_format_disk(study, storage), *format_forecast(forecast, study.name)]

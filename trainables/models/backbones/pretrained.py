@@ -1,4 +1,4 @@
-"""Weights trained on ImageNet, from the files that torchvision would download. Nothing is downloaded or substituted."""
+"""Weights trained on ImageNet, from torchvision's files, which only --download fetches. None is substituted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from study.errors import InputError
+from study.storage.downloads import are_downloads_permitted, download
+
+ADDRESS = "https://download.pytorch.org/models"
+"""Folder of torchvision's weights."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1] over ImageNet's images, by which torchvision's nets normalise their inputs."""
@@ -23,10 +27,12 @@ def load_imagenet_weights(file: str, source: str, folder: Path | str | None = No
     Raises InputError if the file is missing or damaged.
     """
     path = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / file
+    if not path.is_file() and are_downloads_permitted():
+        _download_weights(file, path)
     if not path.is_file():
         raise InputError(
             f"ImageNet weights {file} are not in {path.parent}: put the file of torchvision's {source} there, "
-            "or take the net with imagenet=False"
+            "let --download fetch it, or take the net with imagenet=False"
         )
     with path.open("rb") as opened:
         checksum = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -36,6 +42,13 @@ def load_imagenet_weights(file: str, source: str, folder: Path | str | None = No
         )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def _download_weights(file: str, path: Path) -> None:
+    """Fetch a file of torchvision's weights, verified by the SHA-256 in its name. Raises InputError if that fails."""
+    url, prefix = f"{ADDRESS}/{file}", path.stem.split("-")[-1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    download(url, path, lambda: torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False))
 
 
 def make_weights_folder_absolute(model: Any) -> None:

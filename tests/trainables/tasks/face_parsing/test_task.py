@@ -18,7 +18,10 @@ from trainables.data.arrays.face_decoding import CLASSES
 from trainables.data.synthetic.faces import DrawnFaces
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.none import NoDistillation
+from trainables.losses.pixels.cwd import CWD
 from trainables.losses.pixels.ldt import LDT
+from trainables.losses.pixels.pixel_dist import PixelDIST
+from trainables.losses.pixels.pixel_dkd import PixelDKD
 from trainables.losses.pixels.pixel_kd import PixelKD
 from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
 from trainables.task import Batch, Outputs
@@ -169,6 +172,13 @@ def test_student_learns_and_a_weight_of_zero_is_no_distillation(storage, tmp_pat
     assert none[-1]["train/loss"] < none[0]["train/loss"]
     assert whole[-1].keys() <= TASK.metrics.keys()
     assert not any(name.startswith("train/class_") for name in whole[-1])
+
+
+@pytest.mark.parametrize("loss", [PixelDKD(transform="ldt"), CWD(), PixelDIST()], ids=["DKD + LDT", "CWD", "DIST"])
+def test_student_comes_closer_to_its_teacher_under_every_loss(storage, tmp_path, loss):
+    TASK.check((STUDENT,), (loss,), tmp_path)
+    rows = metrics(list(TASK.train(job(TASK, storage, tmp_path, loss=dataclasses.replace(loss, task_weight=0.0)))))
+    assert rows[-1]["train/distill_loss"] < rows[0]["train/distill_loss"]
 
 
 def test_search_reads_no_test_and_confirm_shows_faces_with_their_labels(storage, tmp_path):

@@ -1,0 +1,126 @@
+"""Figures of a population's search: who copied whom, and the schedule that the best chain has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from reports.analysis.population import find_best_chain, list_values
+from reports.figures.style import (
+    BEST,
+    GREY,
+    PALETTE,
+    ReportFigure,
+    escape_plotly,
+    make_integer_ticks,
+    new_figure,
+    round_values,
+    with_alpha,
+)
+from reports.format.values import format_value
+from reports.load import Cell, StudyRecords, parse_json_object
+
+ROW_PIXELS, LEAST_PIXELS = 22, 260
+"""Height of a member's row, and least height of the figure."""
+
+
+def draw_population(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
+    """Draw the chains of a cell, and the best one's schedules; empty if it has no trials."""
+    links = records.get_search_trials(cell)
+    if links.empty:
+        return []
+    chain = find_best_chain(records, cell)
+    return [draw_chains(records, cell, links, chain), *draw_found_schedules(records, cell, chain)]
+
+
+def draw_chains(records: StudyRecords, cell: Cell, links: pd.DataFrame, chain: pd.DataFrame) -> ReportFigure:
+    """Draw a row for each member and a slanted line for each copy; the best chain stands out."""
+    members = int(links["member"].max()) + 1
+    figure = new_figure("epoch", "member", max(LEAST_PIXELS, ROW_PIXELS * members + 120))
+    figure.update_xaxes(**make_integer_ticks(int(links["epochs"].max())))
+    figure.update_yaxes(**make_integer_ticks(members - 1), zeroline=False)
+    others = links[~links["trial_id"].isin(chain["trial_id"])]
+    _plot_links(figure, others, links, "other chains", {"color": with_alpha(GREY, 0.8), "width": 1.5})
+    _plot_links(figure, chain, links, "best chain", {"color": BEST, "width": 3})
+    _plot_ends(figure, records, links)
+    return ReportFigure(
+        "chains",
+        f"{cell.name}: who copied whom",
+        "A row is a member, a slanted line a copy of another member's weights with changed settings. A point is the "
+        "end of an interval; its details are settings and score.",
+        figure,
+    )
+
+
+def draw_found_schedules(records: StudyRecords, cell: Cell, chain: pd.DataFrame) -> list[ReportFigure]:
+    """Draw one small figure for each setting: the best chain's values, and the schedules of other arms by that name."""
+    drawn = []
+    for index, (name, values) in enumerate(list_values(chain).items()):
+        figure = new_figure("epoch", escape_plotly(name), 260)
+        figure.update_xaxes(**make_integer_ticks(int(chain["epochs"].max())))
+        spans = zip(chain["start_epoch"], chain["end_epoch"], values, strict=True)
+        steps = [(edge, value) for start, end, value in spans for edge in (start, end)]
+        _plot_steps(figure, steps, cell.arm, {"color": BEST, "width": 2.5})
+        others = collect_other_schedules(records, cell, name)
+        for colour, (arm, found) in zip(PALETTE, others.items(), strict=False):
+            steps = [(edge, value) for epoch, value in found for edge in (epoch - 1, epoch)]
+            _plot_steps(figure, steps, arm, {"color": colour, "width": 1.5, "dash": "dash"})
+        drawn.append(ReportFigure(f"schedule{index}", f"{cell.name}: {name}", "", figure, small=True))
+    return drawn
+
+
+def collect_other_schedules(records: StudyRecords, cell: Cell, name: str) -> dict[str, list[tuple[int, float]]]:
+    """Return epoch and value of the schedule `name` in the first confirm run of each other arm of the student."""
+    others = {other.name: other.arm for other in records.get_cells(cell.student) if other != cell}
+    first = records.confirmed[records.confirmed["cell"].isin(list(others))].drop_duplicates("cell")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for _, run in first.iterrows():
+        rows = records.epochs[records.epochs["trial_id"] == run["trial_id"]].sort_values("epoch")
+        values = [
+            (int(epoch), parse_json_object(text).get(name))
+            for epoch, text in rows[["epoch", "schedules"]].itertuples(index=False)
+        ]
+        known = [(epoch, float(value)) for epoch, value in values if isinstance(value, int | float)]
+        if known:
+            found[others[run["cell"]]] = known
+    return found
+
+
+def _plot_links(figure: go.Figure, links: pd.DataFrame, every: pd.DataFrame, name: str, line: dict[str, Any]) -> None:
+    """Draw links as one trace with gaps, each from its parent's row."""
+    rows = dict(zip(every["trial_id"], every["member"], strict=True))
+    x: list[Any] = []
+    y: list[Any] = []
+    for _, link in links.iterrows():
+        start, end = int(link["start_epoch"]), int(link["end_epoch"])
+        member, origin = int(link["member"]), int(rows.get(link["parent"], link["member"]))
+        turn = start + (end - start) / 4 if origin != member else start
+        x += [start, turn, end, None]
+        y += [origin, member, member, None]
+    if x:
+        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
+
+
+def _plot_ends(figure: go.Figure, records: StudyRecords, links: pd.DataFrame) -> None:
+    metric = records.get_metric(records.metric)
+    ended = links[links["state"].isin(["COMPLETE", "FAILED"])]
+    details = [
+        f"trial {number}: "
+        + ", ".join(f"{key} {format_value(value)}" for key, value in parse_json_object(text).items())
+        + (f"<br>{metric.words}: {metric.format(score)}" if state == "COMPLETE" else "<br>failed")
+        for number, text, score, state in ended[["number", "params", records.metric, "state"]].itertuples(index=False)
+    ]
+    scores = ended[records.metric].astype(float) * metric.factor
+    marker = {"color": round_values(scores), "colorscale": "Viridis", "size": 8, "showscale": True}
+    marker["colorbar"] = {"title": {"text": metric.label}, "thickness": 12}
+    figure.add_scatter(x=ended["end_epoch"].tolist(), y=ended["member"].tolist(), mode="markers", name="interval's end")
+    figure.data[-1].update(marker=marker, customdata=details, hovertemplate="%{customdata}<extra></extra>")
+    figure.update_layout(legend={"orientation": "h", "y": 1.08})
+
+
+def _plot_steps(figure: go.Figure, steps: list[tuple[Any, float]], name: str, line: dict[str, Any]) -> None:
+    x, y = [edge for edge, _ in steps], [value for _, value in steps]
+    figure.add_scatter(x=x, y=y, mode="lines", name=escape_plotly(name), line=line)
+    figure.data[-1].hovertemplate = "%{x}: %{y:.4g}<extra>" + escape_plotly(name) + "</extra>"

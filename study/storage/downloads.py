@@ -1,0 +1,34 @@
+"""Permission to download published files, which a command gives by --download and no one else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from study.errors import InputError
+
+VARIABLE = "KDSTUDY_DOWNLOAD"
+"""Set while a command may download; processes that it starts inherit it."""
+
+
+def permit_downloads() -> None:
+    """Let this process, and those that it starts, fetch data and weights that are missing."""
+    os.environ[VARIABLE] = "1"
+
+
+def are_downloads_permitted() -> bool:
+    return os.environ.get(VARIABLE) == "1"
+
+
+def download(url: str, target: Path, fetch: Callable[[], object]) -> None:
+    """Call `fetch`, which downloads `url` to `target` and verifies its checksum.
+
+    Raises InputError, in one line, if the server does not answer, the bytes differ or the disk refuses them.
+    """
+    print(f"downloading {url} to {target}", flush=True)
+    try:
+        fetch()
+    except (OSError, RuntimeError) as error:  # torch and torchvision raise RuntimeError for another checksum
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
+        raise InputError(f"{url} cannot be downloaded to {target}: {reason}; download it by hand") from None
