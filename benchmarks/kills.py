@@ -4,9 +4,9 @@ A simulated study, one trial at a time of one worker or of several, runs once un
 each run's driver is killed with SIGKILL at a moment drawn uniformly from the duration of a full run, start and report
 included, until `--kills` drivers were killed. A study that ends in between is compared with the undisturbed one, and
 the next study starts. The comparison covers, value by value: trials with their states, reasons, proposals and scores,
-epochs with their metrics, and Optuna's trials. A trial or epoch that is missing, duplicated or different is one
-difference. Preparations are not compared: their results are stored by content, so a study killed between storing and
-recording one does not need it.
+epochs with their metrics, Optuna's trials, and the checkpoints that members of a population leave, which are none. A
+trial or epoch that is missing, duplicated or different is one difference. Preparations are not compared: their results
+are stored by content, so a study killed between storing and recording one does not need it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from optuna.storages.journal import JournalFileBackend
 from benchmarks.reporting import describe_machine, format_result
 from study.records.columns import KEYS
 from study.records.parquet_table import Records, read_parquet_table
+from study.records.paths import StudyPaths
 from trainables.tasks.simulated import Simulated
 
 SPACE = """
-from study import Arm, Budget, Study, SuccessiveHalving, uniform
+from study import Arm, Budget, PopulationBased, Study, SuccessiveHalving, uniform
 from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
 study = Study(
@@ -46,6 +47,7 @@ study = Study(
         Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
         Arm("searched", SimulatedLoss(x=uniform(0, 1), y=uniform(0, 1), gain=0.05)),
         Arm("other", SimulatedLoss(x=uniform(0, 1), gain=0.02)),
+        Arm("population", SimulatedLoss(x=uniform(0, 1)), search=PopulationBased(interval_epochs=2, quantile=0.4)),
     ),
     budget=Budget(trials={trials}, epochs=8, seeds=2),
     stopping=SuccessiveHalving(min_epochs=1, reduction=2, brackets=2),
@@ -54,7 +56,8 @@ study = Study(
 
 TRIALS = 14
 
-TRIAL = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "config", "epochs_done")
+TRIAL = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "config", "epochs_done", "member",
+         "start_epoch", "end_epoch", "parent")  # fmt: skip
 EPOCH = ("trial_id", "epoch")
 
 Outcome = dict[tuple[Any, ...], tuple[Any, ...]]
@@ -103,6 +106,9 @@ def read_outcome(folder: Path) -> Outcome:
             key = (table.folder.name, *(row[name] for name in KEYS[table.folder.name]))
             values = tuple(row[name] for name in (*columns, *Simulated.metrics))
             seen[(*key, "again") if key in seen else key] = values
+    left = {path.name for path in StudyPaths(folder / "killed").folder.glob("checkpoints/*")}
+    members = {row["trial_id"] for row in records.trials.read_rows() if row["member"] is not None}
+    seen["checkpoints of members",] = tuple(sorted(left & members))
     journal = JournalStorage(JournalFileBackend(str(folder / "killed" / "optuna.journal")))
     for study in optuna.get_all_study_summaries(journal):
         for trial in optuna.load_study(study_name=study.study_name, storage=journal).trials:

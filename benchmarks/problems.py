@@ -8,7 +8,7 @@ take minutes; it draws no views and keeps no checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study import Arm, Budget, Study, choice, log_uniform, uniform
+from study import Arm, Budget, Study, choice, integer, log_uniform, uniform
 from study.task import Metric
 from study.trial import EpochResult, TrialContext
 from trainables.data.arrays.splits import stratified_split
 from trainables.data.digits import Digits
 from trainables.losses.logits.kd import KD
 from trainables.task import Outputs
+from trainables.tasks.moving import MovingLoss, MovingOptimum
 from trainables.tasks.simulated import ACCURACY, Extra, Simulated, SimulatedLoss, SimulatedStudent
 from trainables.training.schedules import Cosine, Progress, Staircase
 
@@ -103,6 +104,20 @@ def make_digits_study(seed: int) -> Study:
         weight=log_uniform(0.05, 10),
     )
     return _make_study("digits", SmallNet(), Student(), Settings(), loss, seed)
+
+
+def make_moving_study(seed: int) -> Study:
+    """Return a study whose best settings move: an arm searches staircases, another constants, for a population."""
+    fixed = Staircase(uniform(0, 1), uniform(0, 1), stages=integer(1, 9))
+    study = _make_study(
+        "moving", MovingOptimum(noise=0.003, seed_effect=0.003), SimulatedStudent(), MovingLoss(), MovingLoss(), seed
+    )
+    arms = (
+        study.arms[0],
+        Arm("fixed", MovingLoss(x=fixed, y=fixed)),
+        Arm("dynamic", MovingLoss(x=uniform(0, 1), y=uniform(0, 1))),
+    )
+    return replace(study, arms=arms)
 
 
 PROBLEMS = {"simulated": make_simulated_study, "late": make_late_study, "digits": make_digits_study}

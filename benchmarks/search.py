@@ -27,7 +27,9 @@ from benchmarks.problems import EPOCHS, PROBLEMS
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Budget, Never, Random, Study, SuccessiveHalving, Tpe
 from study.engine.coordinator import Coordinator
+from study.execution.worker_context import WorkerContext
 from study.records.parquet_table import Records
+from study.records.paths import StudyPaths
 from study.records.rows import RunningTrial
 from study.trial import TrialContext
 
@@ -56,12 +58,20 @@ def run_search(study: Study, most_epochs: int) -> Iterator[tuple[int, float]]:
         coordinator.writer.flush_seconds = math.inf  # no resume, so no need to write rows
         spent = 0
         while spent < most_epochs and (run := coordinator.next_trial()) is not None and run.trial.phase == "search":
-            for row in study.task.train(make_context(study, run, Path(folder))):
-                spent += 1
-                if coordinator.report(run.trial.id, row, ""):
-                    break
+            spent += train_trial(coordinator, run, Path(folder))
             if run.epochs_done == run.trial.epochs:
                 yield spent, run.metrics[study.metric]
+
+
+def train_trial(coordinator: Coordinator, run: RunningTrial, folder: Path) -> int:
+    """Train a trial, from a copy of its parent's checkpoint if it has one, until it ends; return its epochs."""
+    study = coordinator.study
+    context = make_context(study, run, folder)
+    WorkerContext(folder, folder).inherit_checkpoint(context)
+    for row in study.task.train(context):
+        if coordinator.report(run.trial.id, row, ""):
+            break
+    return run.epochs_done
 
 
 def make_context(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
@@ -73,10 +83,10 @@ def make_context(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
         student=configuration.student,
         loss=configuration.loss,
         recipe=configuration.recipe,
-        checkpoint=folder / trial.id,
+        checkpoint=StudyPaths(folder).checkpoint(trial.id),
         storage=folder,
         device="cpu",
-        recorded_epochs=0,
+        recorded_epochs=run.epoch,
         train_on="train",
         validate=True,
         test=False,

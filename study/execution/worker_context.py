@@ -17,8 +17,8 @@ from study.storage.dataset import RemoteDataset
 from study.storage.mirror import NO_MIRROR, Mirror
 from study.trial import TrialContext
 
-INHERITED = ".inherited"
-"""File in the folder of a link of a chain, with its parent's id: its checkpoint is copied."""
+INHERITED = "inherited.txt"
+"""File in the folder of a link of a chain, with its parent's id: its checkpoint is copied. Not hidden, to reach S3."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,9 @@ class WorkerContext:
         if not parent or job.rank or (job.checkpoint / INHERITED).is_file():
             return
         source = self.checkpoint_folder(parent)
-        # no traceback, and no hidden file: marks of this kind, and the stacks of processes that hung
-        files = [
-            path for path in source.rglob("*") if path.is_file() and path.name[0] != "." and path.name != TRACEBACK
-        ]
+        # no hidden file either: stacks of processes that hung
+        files = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."]
+        files = [path for path in files if path.name not in (TRACEBACK, INHERITED)]
         if not files:
             raise FileNotFoundError(f"the checkpoint of its parent {parent} is gone: {source}")
         for path in files:

@@ -125,7 +125,8 @@ class Population:
             return None, Link(member, start, end, "")
         rng = random.Random(derive_seed(self._seed, number))
         own, ranked = number - self.members, self._rank_parents(number)
-        count = int(len(ranked) * self._settings.quantile)
+        # of a small population the worst one, but only once all have got there: the second to arrive would often be it
+        count = max(int(len(ranked) * self._settings.quantile), len(ranked) == self.members > 1)
         is_strong = own in ranked and ranked.index(own) < len(ranked) - count
         parent = own if is_strong else rng.choice(ranked[: max(1, count)])
         params = self.links[parent].params

@@ -34,7 +34,9 @@ class PopulationBased:
     population: int | None = None
     """Number of members. By default, and at most, the budget's `trials`: as many epochs as other searches may take."""
     interval_epochs: int = 5
+    """Epochs between copies. Short intervals follow best settings that move fast, and score noisier comparisons."""
     quantile: float = 0.25
+    """Share of the members that count as weak, and as strong: at least one of those that completed an interval."""
     perturb: float = 0.2
     resample: float = 0.25
 

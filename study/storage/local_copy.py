@@ -10,8 +10,10 @@ from pathlib import Path
 
 from study.atomic import atomic_write
 from study.posix import fcntl
+from study.records.lock import BUSY
 from study.records.paths import EPOCHS, REPORT, STUDY_JSON, TRIALS
 from study.storage.mirror import Mirror
+from study.storage.s3 import make_lock_error
 
 LOCK_WAIT_SECONDS = 10.0
 """Time for which a driver waits for commands that are updating the copy."""
@@ -54,11 +56,16 @@ def wait_for_lock(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def try_lock(folder: Path) -> Iterator[bool]:
-    """Try to lock this machine's copy of a study against its other processes; yield whether that succeeded."""
+    """Try to lock this machine's copy of a study against its other processes; yield whether that succeeded.
+
+    Raises StorageError if its file system has no locks.
+    """
     with (folder / ".mirror.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in BUSY:
+                raise make_lock_error(folder, error) from None
             yield False
         else:
             yield True

@@ -25,7 +25,7 @@ from pyarrow import fs
 from study.atomic import atomic_write
 from study.posix import fcntl
 from study.storage import s3
-from study.storage.s3 import SCHEME, StorageError
+from study.storage.s3 import SCHEME, StorageError, make_lock_error
 
 CHUNK_BYTES = 8 * 2**20
 DOWNLOAD_THREADS = 16
@@ -214,7 +214,10 @@ class Mirror:
         """Exclude this node's other processes. The system releases the lock when a process ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".fetching").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                raise make_lock_error(self.folder, error) from None
             yield
 
 

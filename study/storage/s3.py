@@ -36,6 +36,14 @@ class StorageError(InputError):
     """A storage on S3 that does not answer or denies access, or a local copy of it that cannot be written."""
 
 
+def make_lock_error(folder: Path, error: OSError) -> StorageError:
+    """Return the error for a local copy on a file system without locks."""
+    return StorageError(
+        f"the local copy {folder} cannot be locked ({error.strerror}): give XDG_CACHE_HOME a folder on another file "
+        "system"
+    )
+
+
 @lru_cache
 def connect(endpoint: str, region: str) -> Any:
     """Return a pyarrow S3FileSystem; an empty endpoint is AWS's own."""

@@ -83,7 +83,9 @@ def _warn_of_searches(study: Study) -> list[str]:
     lines += _warn_of_populations(study)
     if live := [arm.name for arm in study.arms if arm_needs_teacher(arm) and not arm_uses_store(arm)]:
         lines.append(f"features are not stored: the teacher of {', '.join(live)} is run at every step")
-    few = {cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched}
+    few = {
+        cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched and cell.arm.search is None
+    }
     lines += [
         f"{name} has {points} distinct points to search, fewer than {study.budget.trials} trials: each is tried once"
         for name, points in few.items()

@@ -55,6 +55,18 @@ def test_weak_members_become_copies_of_strong_ones_and_all_others_go_on() -> Non
         assert (one.link.start_epoch, one.link.end_epoch) == (5, 10)
 
 
+def test_worst_of_a_small_population_becomes_a_copy_of_the_best_once_all_are_there() -> None:
+    population = make_population(members=3)
+    assert train_interval(population, [0.2, 0.1, 0.3]) == [""] * 3
+    assert train_interval(population, [0.5] * 3) == ["t0", "t2", "t2"]
+    early = make_population(members=3)
+    for number in range(3):
+        start(early, number)
+    for number, score in ((0, 0.2), (1, 0.1)):
+        early.end(number, f"t{number}", COMPLETE, score)
+    assert start(early, 4) == "t1"
+
+
 def test_lower_is_better_where_the_metric_says_so() -> None:
     population = Population(PopulationBased(), SPACE, "min", 4, 10, 7)
     train_interval(population, [0.1, 0.2, 0.3, 0.4])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import http.server
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +15,29 @@ import pytest
 
 from study.errors import InputError
 from study.records.lock import check_writable
+from study.storage.local_copy import try_lock
 from study.storage.locations import display_path, local_path, mirror_of
+from study.storage.mirror import Mirror
 from tests.study import s3
 from tests.study.s3 import Copy, put
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_copy_on_a_file_system_without_locks_is_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for lock in (try_lock(tmp_path), Mirror(tmp_path)._lock_node()):
+        with pytest.raises(InputError, match=r"cannot be locked \(.*give XDG_CACHE_HOME a folder"), lock:
+            pass
+
+
+def test_copy_that_another_process_holds_is_not_locked(tmp_path: Path) -> None:
+    with try_lock(tmp_path) as first, try_lock(tmp_path) as second:
+        assert (first, second) == (True, False)
 
 
 def test_local_path_of_a_folder_is_the_folder_and_its_mirror_moves_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from starlette.testclient import TestClient
 
 from reports.build import main as build
 from reports.compare import main as compare
@@ -16,6 +17,7 @@ from study.cli.resume import build_command_words
 from study.records.lock import is_stop_requested
 from study.storage.lease import acquire_lease
 from study.storage.locations import local_path, mirror_of
+from study.ui.app import LivePage
 from tests.study import s3
 from tests.study.s3 import Copy
 from tests.study.storage.test_lease import run
@@ -50,3 +52,19 @@ def test_commands_show_stop_and_report_a_study_from_another_machine(copy: Copy, 
     nothing = call(main, ["show", f"{address}/nothing"])
     assert nothing.exit_code == 2
     assert nothing.stderr.startswith(f"error: no study 'nothing' below {address} (there are: toy)")
+
+
+@pytest.mark.usefixtures("hurried")
+def test_live_page_shows_and_stops_a_study_that_another_machine_drives(copy: Copy, tmp_path: Path) -> None:
+    here = copy()
+    with acquire_lease(here / "toy"):
+        run(here)
+        s3.wait_until(lambda: mirror_of(here).read_text("toy/study.json") is not None)
+        copy("other")
+        page = LivePage(f"s3://{s3.BUCKET}/{tmp_path.name}", False).make_app("secret")
+        visitor = TestClient(page, "http://127.0.0.1", headers={"Authorization": "token secret"})
+        assert "/study/toy" in visitor.get("/").text
+        assert "student / searched" in (shown := visitor.get("/study/toy").text)
+        assert "running" in shown
+        assert visitor.post("/study/toy/stop", follow_redirects=False).status_code == 303
+        s3.wait_until(lambda: is_stop_requested(here / "toy"))

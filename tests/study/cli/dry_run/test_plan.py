@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from study import Arm, Budget, choice, integer, uniform
-from study.cli.dry_run.plan import format_plan
+from study import Arm, Budget, PopulationBased, choice, integer, uniform
+from study.cli.dry_run.plan import _format_disk, format_plan
 from study.engine.cell import CellProgress
 from study.study import Study
 from tests.study.toy import BASELINE, open_coordinator, toy
@@ -46,3 +46,22 @@ def test_arm_that_is_tuned_alone_and_one_that_is_judged_late_are_named(tmp_path:
     fair = dataclasses.replace(toy((tuned, Arm("constant", SimulatedLoss(x=uniform(0, 1))))))
     assert "tuning alone" not in plan(fair, tmp_path)
     assert "halving judges" not in plan(fair, tmp_path)
+
+
+def test_population_is_planned_by_members_with_its_disk_and_an_unequal_price(tmp_path: Path) -> None:
+    search = PopulationBased(population=8, interval_epochs=3)
+    study = with_trials(SimulatedLoss(x=integer(0, 1)), trials=12)
+    arms = (BASELINE, dataclasses.replace(study.arms[1], search=search))
+    study = dataclasses.replace(study, arms=arms, budget=Budget(trials=12, epochs=10, seeds=2))
+    said = plan(study, tmp_path)
+    assert "student / few: search 8 members in 4 intervals, 32 trials, then confirm 2 seeds" in said
+    assert "36 trials (32 search, 4 confirm), at most 120 epochs" in said
+    assert "its 8 members may train 80 epochs, other searches up to 120; leave out population= for as many" in said
+    assert "distinct points" not in said
+    (disk,) = _format_disk(study, tmp_path)
+    assert disk == (
+        "student / few: up to 18 checkpoints on disk at once; 2 more for each further interval by which the slowest "
+        "member is behind"
+    )
+    equal = dataclasses.replace(arms[1], search=PopulationBased(interval_epochs=3))
+    assert "for as many" not in plan(dataclasses.replace(study, arms=(BASELINE, equal)), tmp_path)
