@@ -162,12 +162,12 @@ SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_every_space_file_asks_its_question_first_and_loads_with_every_profile(path: Path) -> None:
-    module = load_space(path, None, None).module
-    for profile in module.study if isinstance(module.study, dict) else [None]:
+    space = load_space(path, None, Path("/nowhere"))
+    assert (space.module.__doc__ or "").splitlines()[0] == space.study.question
+    for profile in space.module.study if isinstance(space.module.study, dict) else [None]:
         study = load_space(path, profile, Path("/nowhere")).study
         assert isinstance(study, Study)
         assert study.question.endswith("?")
-        assert (module.__doc__ or "").splitlines()[0] == study.question
 
 
 def example_of_a_loss() -> str:
