@@ -127,9 +127,12 @@ def read_epoch_totals(folder: Path) -> tuple[list[dict[str, Any]], list[datetime
     rows = read_parquet_table(
         StudyPaths(folder).epochs, pa.schema([(name, dict(EPOCH_COLUMNS)[name]) for name in names])
     )
-    epochs = rows.group_by(["trial_id", "epoch"], use_threads=False)  # else "last" has no order
+    # with threads, "last" would have no order, and sums would differ in their last digit from call to call
+    epochs = rows.group_by(["trial_id", "epoch"], use_threads=False)
     last = epochs.aggregate([("seconds", "last"), ("recorded", "last")])
-    totals = last.group_by("trial_id").aggregate([("epoch", "count"), ("epoch", "max"), ("seconds_last", "sum")])
+    totals = last.group_by("trial_id", use_threads=False).aggregate(
+        [("epoch", "count"), ("epoch", "max"), ("seconds_last", "sum")]
+    )
     times = last["recorded_last"].cast(pa.timestamp("s", tz="UTC"), safe=False).unique()
     return totals.rename_columns(["trial_id", "epochs", "last_epoch", "seconds"]).to_pylist(), times.to_pylist()
 

@@ -41,7 +41,7 @@ from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.downloads import permit_downloads
 from study.storage.lease import acquire_lease
-from study.storage.locations import display_path, local_path
+from study.storage.locations import display_path, local_path, mirror_of
 from study.storage.remote import refresh_copy
 from study.storage.worker_sync import fetch_artifacts, fetch_study_names
 from study.study import Study
@@ -109,6 +109,8 @@ def _submit(options: RunOptions) -> int:
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             return code or 1
+    elif options.then and not options.dry_run:
+        click.echo("the cluster is left running: the study has not ended", err=True)
     return code
 
 
@@ -134,7 +136,7 @@ def _check_locally(options: RunOptions) -> str:
         if not options.space.is_file() or not (lacks_data or isinstance(error.__cause__, ImportError | OSError)):
             raise
         click.echo(f"not checked here, but on the cluster: {error}", err=True)
-        return ""
+        return options.name or ""
 
 
 def _run(options: RunOptions, sent: Study | None) -> int:
@@ -147,6 +149,11 @@ def _run(options: RunOptions, sent: Study | None) -> int:
     given = None if options.data_dir is None else Path(options.data_dir)
     space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)
     storage = local_path(options.storage_path)
+    if mirror_of(storage).uri and (populations := [arm.name for arm in study.arms if arm.search is not None]):
+        raise InputError(
+            f"arm {populations[0]!r} is searched by a population, whose trials copy each other's checkpoints: this "
+            f"needs a folder that all nodes share, not {options.storage_path}; give another --storage-path"
+        )
     fetch_artifacts(storage, study.task)
     inputs = _check_inputs(study, storage)
     if options.fresh:

@@ -6,12 +6,14 @@ Whatever is in doubt leaves the cluster running: another job, a copy that failed
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 import subprocess
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,13 +47,18 @@ def end_cluster(address: str, file: Path, storage: str, study: str) -> None:
     Raises InputError with the reason if the cluster is left running.
     """
     try:
-        if running := jobs.list_running(address):
-            raise InputError(f"jobs run there: {', '.join(running)}")
+        _check_jobs(address)
         if not storage.startswith("s3://"):
             _fetch(address, file, storage, study)
+            _check_jobs(address)  # submitted while files were copied
         _call_ray("down", "-y", str(file))
-    except (InputError, RecordsError, OSError) as error:
+    except (InputError, RecordsError, OSError, ValueError, KeyError) as error:
         raise InputError(f"the cluster is left running: {error}") from None
+
+
+def _check_jobs(address: str) -> None:
+    if running := jobs.list_running(address):
+        raise InputError(f"jobs run there: {', '.join(running)}")
 
 
 def _fetch(address: str, file: Path, storage: str, study: str) -> None:
@@ -62,10 +69,22 @@ def _fetch(address: str, file: Path, storage: str, study: str) -> None:
     output, code = jobs.run_on_head(address, words, study)
     if code:
         raise InputError(f"the study cannot be read on the head: {output}")
-    there, here = json.loads(output), json.loads(to_json(asdict(read_status(target / study))))
-    if differing := [part for part in COMPARED if there[part] != here[part]]:
+    there = json.loads(output[output.find("{") :])  # behind warnings, which are in a job's output, too
+    here = json.loads(to_json(asdict(read_status(target / study))))
+    if differing := [part for part in COMPARED if not _is_same(there[part], here[part])]:
         raise InputError(f"the copy in {target} differs from the head's in {', '.join(differing)}")
     click.echo(f"results: {target / study}", err=True)
+
+
+def _is_same(there: Any, here: Any) -> bool:
+    """Compare what two machines report; their sums of seconds may differ in the last digits."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return there.keys() == here.keys() and all(_is_same(there[name], here[name]) for name in there)
+    if isinstance(there, list) and isinstance(here, list):
+        return len(there) == len(here) and all(map(_is_same, there, here))
+    if isinstance(there, float) and isinstance(here, float):
+        return math.isclose(there, here)
+    return bool(there == here)
 
 
 def _call_ray(*words: str) -> None:

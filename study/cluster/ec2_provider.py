@@ -82,10 +82,12 @@ class Ec2Provider(AWSNodeProvider):  # type: ignore[misc]  # Ray has no types
 
     def terminate_nodes(self, node_ids: list[str]) -> None:
         """Stop the head, if `cache_stopped_nodes` is set; end workers together with their disks, on-demand ones too."""
-        heads = [node for node in node_ids if self.node_tags(node).get(TAG_RAY_NODE_KIND) == NODE_KIND_HEAD]
-        super().terminate_nodes(heads)
-        if workers := [node for node in node_ids if node not in heads]:
+        # of a node that is not listed yet, no tags are known: it has just been started, and is a worker
+        tags = {node: self.tag_cache.get(node, {}) for node in node_ids}
+        heads = [node for node in node_ids if tags[node].get(TAG_RAY_NODE_KIND) == NODE_KIND_HEAD]
+        if workers := [node for node in node_ids if node not in heads]:  # first: they cost most
             self.ec2.meta.client.terminate_instances(InstanceIds=workers)
+        super().terminate_nodes(heads)
 
 
 def apply_change(node_config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

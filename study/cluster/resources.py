@@ -35,6 +35,7 @@ from study.cluster.allocation import Node, Resources
 from study.cluster.software_check import check_software
 from study.errors import InputError
 from study.space_file import list_import_paths
+from study.storage.downloads import VARIABLE, are_downloads_permitted
 
 NODE_TYPE_LABEL = "ray.io/node-group"
 """Label with the node type in an autoscaling cluster."""
@@ -84,7 +85,7 @@ def connect(address: str | None) -> None:
     check_train_version()
     check_unconnected()
     environment = {
-        "env_vars": dict(WORKER_ENVIRONMENT),  # Ray adds the hook
+        "env_vars": WORKER_ENVIRONMENT | ({VARIABLE: "1"} if are_downloads_permitted() else {}),  # Ray adds the hook
         "worker_process_setup_hook": make_path_hook(is_local=address is None),
     }
     # what Ray logs while it starts follows in the error, in one line

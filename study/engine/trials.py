@@ -40,7 +40,9 @@ def make_confirm_trial(
 
 def make_refused_trial(study: Study, cell: Cell, proposal: Proposal, reason: str) -> Trial:
     """Return a search trial that cannot start, for its row."""
-    return _make_search_trial(study, cell, proposal, {"refused": reason})
+    # with its place: refused links of a member differ in nothing else, and equal trials share one row
+    place = {"link": asdict(proposal.link)} if proposal.link else {}
+    return _make_search_trial(study, cell, proposal, {"refused": reason} | place)
 
 
 def _make_search_trial(study: Study, cell: Cell, proposal: Proposal, config: Mapping[str, Any]) -> Trial:

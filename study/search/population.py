@@ -36,7 +36,8 @@ class LinkProgress:
 class Population:
     """All links of a cell's chains, by number; `seed` decides all draws, `epochs` is the length of a run.
 
-    With a `lag`, link n waits for the end of the links 0 … n − lag, and is decided from them alone.
+    With a `lag`, link n waits for the end of the links 0 … n − lag and of its whole previous interval, so that no
+    decision depends on which link ends first.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Population:
     # -- who trains next -------------------------------------------------------------------------------------------
 
     def find_next(self) -> int | None:
-        """Return the lowest number of a link that can start now; None until a running one ends, or at all."""
+        """Return the lowest number of a link that can start now; None if all wait for running ones, or have started."""
         numbers = (self._find_next_of(member) for member in range(self.members))
         return min((number for number in numbers if number is not None), default=None)
 
@@ -79,31 +80,22 @@ class Population:
         return number
 
     def _is_decidable(self, number: int) -> bool:
-        if self._lag is not None and self._count_ended_below() <= number - self._lag:
-            return False
+        if self._lag is not None:
+            first_of_interval = number - number % self.members
+            if self._count_ended_below() < max(first_of_interval, number - self._lag + 1):
+                return False
         if number < self.members:
             return True
         own = self.links.get(number - self.members)
         if own is None or own.state is None:
             return False
-        return own.state is TrialState.COMPLETE or bool(self._rank_parents(number))
+        return own.state is TrialState.COMPLETE or bool(self._rank_interval(number // self.members - 1))
 
     def _count_ended_below(self) -> int:
         """Return the number below which all links have ended."""
         while self._ended_below in self.links and self.links[self._ended_below].state:
             self._ended_below += 1
         return self._ended_below
-
-    def _rank_parents(self, number: int) -> list[int]:
-        """Return the links that link `number` may copy, the best first; with a lag, only those that it may see."""
-        interval, own = number // self.members - 1, number - self.members
-        ranked = self._rank_interval(interval)
-        if self._lag is None:
-            return ranked
-        if seen := [n for n in ranked if n <= number - self._lag or n == own]:
-            return seen
-        # all that it may see have failed: it waits for the whole interval
-        return ranked if self._count_ended_below() >= (interval + 1) * self.members else []
 
     def _rank_interval(self, interval: int) -> list[int]:
         """Return the complete links of an interval, the best first, the lowest number among equals."""
@@ -124,7 +116,7 @@ class Population:
         if interval == 0:
             return None, Link(member, start, end, "")
         rng = random.Random(derive_seed(self._seed, number))
-        own, ranked = number - self.members, self._rank_parents(number)
+        own, ranked = number - self.members, self._rank_interval(interval - 1)
         # of a small population the worst one, but only once all have got there: the second to arrive would often be it
         count = max(int(len(ranked) * self._settings.quantile), len(ranked) == self.members > 1)
         is_strong = own in ranked and ranked.index(own) < len(ranked) - count

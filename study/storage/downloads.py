@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
 
 from study.errors import InputError
 
@@ -29,6 +31,7 @@ def download(url: str, target: Path, fetch: Callable[[], object]) -> None:
     print(f"downloading {url} to {target}", flush=True)
     try:
         fetch()
-    except (OSError, RuntimeError) as error:  # torch and torchvision raise RuntimeError for another checksum
+    # torch and torchvision raise RuntimeError for another checksum
+    except (OSError, RuntimeError, EOFError, TarError, HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise InputError(f"{url} cannot be downloaded to {target}: {reason}; download it by hand") from None

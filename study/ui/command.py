@@ -58,7 +58,7 @@ def serve(listener: socket.socket, storage_path: str, read_only: bool) -> None:
     )
     # without an access log: it would hold the token
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, proxy_headers=False, server_header=False, lifespan="off",
+        app, log_level="warning", access_log=False, proxy_headers=False, server_header=False, lifespan="off", ws="none",
         timeout_graceful_shutdown=CLOSE_SECONDS,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])

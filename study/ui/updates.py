@@ -12,6 +12,7 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 
 from study.cli.show import MAX_READING_SHARE, WATCH_SECONDS
+from study.errors import InputError
 
 FIGURE_SECONDS = 10.0
 """Interval at which figures are sent: they are the largest part, and a curve changes with every epoch."""
@@ -67,7 +68,12 @@ async def stream_changes(read: Callable[[], Awaitable[PageState]]) -> AsyncItera
     figures: dict[str, str] = {}
     figures_at = sent_at = float("-inf")
     while True:
-        state, now = await read(), time.monotonic()
+        try:
+            state, now = await read(), time.monotonic()
+        except InputError:  # the storage cannot be read now: it may come back
+            yield ": the storage cannot be read now\n\n"
+            await anyio.sleep(WATCH_SECONDS)
+            continue
         changed = {name: html for name, html in state.parts.items() if parts.get(name) != html}
         redrawn: dict[str, str] = {}
         if now - figures_at >= FIGURE_SECONDS or set(state.figures) - set(figures):

@@ -90,7 +90,8 @@ def _convert_to_int8(graph: bytes, task: DistillationTask[Any], folder: Path) ->
 
 
 def _iterate_batches(task: DistillationTask[Any], split: Split, images: int, size: int) -> Iterator[Batch]:
-    """Yield a split's first images, untouched."""
+    """Yield this number of a split's images, untouched and evenly spread: they may be sorted by class."""
     examples = task.examples(split, "cpu")
-    for samples in torch.arange(min(images, len(examples))).split(size):
+    count = min(images, len(examples))
+    for samples in (torch.arange(count) * len(examples) // count).split(size):
         yield examples.batch(samples, torch.zeros_like(samples))

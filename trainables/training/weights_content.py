@@ -52,7 +52,8 @@ def read_content(path: Path) -> Any:
     """
     try:
         first = _read_first_bytes(path)
-        if first[8:9] == b"{" and not first.startswith((b"PK", b"\x80")):  # safetensors, whatever the suffix
+        header_bytes = int.from_bytes(first[:8], "little")
+        if first[8:9] == b"{" and header_bytes < path.stat().st_size:  # safetensors, whatever the suffix
             return safetensors.torch.load(path.read_bytes())
         with torch.serialization.safe_globals(_NUMPY_OBJECTS):
             content = load_tensors(path)

@@ -92,8 +92,9 @@ def test_results_are_copied_before_the_cluster_ends(cluster: Cluster, code: int)
 @pytest.mark.parametrize("code", [2, 130])
 def test_cluster_of_a_study_that_did_not_end_is_left_running(cluster: Cluster, code: int) -> None:
     cluster.code = code
-    assert run().exit_code == code
-    assert cluster.calls == []
+    result = run()
+    assert (result.exit_code, cluster.calls) == (code, [])
+    assert "the cluster is left running: the study has not ended" in result.stderr
 
 
 def test_cluster_with_another_job_is_left_running(cluster: Cluster) -> None:
@@ -101,6 +102,35 @@ def test_cluster_with_another_job_is_left_running(cluster: Cluster) -> None:
     result = run()
     assert (result.exit_code, cluster.calls) == (1, [])
     assert "left running: jobs run there: other-1234" in result.stderr
+
+
+def test_cluster_with_a_job_submitted_during_the_copy_is_left_running(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = then_down._call_ray
+    monkeypatch.setattr(then_down, "_call_ray", lambda *words: (original(*words), cluster.running.append("late-1")))
+    result = run()
+    assert (result.exit_code, cluster.calls) == (1, ["rsync-down"])
+    assert "left running: jobs run there: late-1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("printed", "code"), [("a warning of the head\n{json}", 0), ("no JSON at all", 1), ('{{"question": 1}}', 1)]
+)
+def test_output_of_the_head_is_read_behind_warnings(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, printed: str, code: int
+) -> None:
+    original = cluster._run
+    monkeypatch.setattr(jobs, "run_on_head", lambda *words: (printed.format(json=original(*words)[0]), 0))
+    result = run()
+    assert result.exit_code == code, result.output
+    assert ("left running" in result.stderr) == bool(code)
+
+
+def test_sums_of_two_machines_may_differ_in_the_last_digit() -> None:
+    assert then_down._is_same({"a": [1, 0.1 + 0.2]}, {"a": [1, 0.3]})
+    assert not then_down._is_same({"a": [1, 0.31]}, {"a": [1, 0.3]})
+    assert not then_down._is_same({"a": 1, "b": 2}, {"a": 1})
 
 
 def test_cluster_is_left_running_if_the_copy_fails(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

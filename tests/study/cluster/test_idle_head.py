@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +48,9 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
 
-END = [["sudo", "shutdown", "-h", "now"]]
+WORKERS = ["timeout", "600", str(Path(sys.executable).with_name("ray")), "down", "--yes", "--workers-only"]
+END = [[*WORKERS, str(Path("~/ray_bootstrap_config.yaml").expanduser())], ["sudo", "shutdown", "-h", "now"]]
+"""Workers first: nobody else ends them if Ray has ended on the head."""
 
 
 def test_head_ends_after_an_idle_hour(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +97,9 @@ ENDED = SimpleNamespace(status="SUCCEEDED")
         (b"", {"gcs_server"}, [ENDED, SimpleNamespace(status="RUNNING")], [NODE], True),
         (b"", {"gcs_server"}, [SimpleNamespace(status="PENDING")], [NODE], True),
         (b"", {"gcs_server"}, [], [NODE, SimpleNamespace(is_head_node=False)], True),
-        (b"ubuntu pts/0", {"gcs_server"}, [], [NODE], True),
+        (b"ubuntu used 2026-11-28 09:00 (10.0.0.7)", {"gcs_server"}, [], [NODE], True),
+        (b"ubuntu gone 2026-11-28 09:00", {"gcs_server"}, [], [NODE], True),  # in doubt
+        (b"ubuntu unused 2026-11-28 09:00\nubuntu unused 2026-11-28 09:01", {"gcs_server"}, [], [NODE], False),
         (b"", {"gcs_server", "rsync"}, [], [NODE], True),
         (b"", set(), None, None, False),  # no Ray, nothing that could run
         (b"", {"gcs_server"}, None, None, True),  # Ray runs and does not answer
@@ -108,13 +113,17 @@ def test_busy_is_what_uses_the_head(
     jobs: list[Any] | None,
     nodes: list[Any] | None,
     busy: bool,
+    tmp_path: Path,
 ) -> None:
     def answer(value: list[Any] | None) -> list[Any]:
         if value is None:
             raise ConnectionError
         return value
 
-    machine.who, machine.processes = who, processes
+    machine.who, machine.processes = who.replace(b"ubuntu ", f"ubuntu {tmp_path}/".encode()), processes
+    for name in ("used", "unused"):
+        (tmp_path / name).touch()
+    age(tmp_path / "unused", 700)
     monkeypatch.setattr(ray.util.state, "list_jobs", lambda *_, **__: answer(jobs))
     monkeypatch.setattr(ray.util.state, "list_nodes", lambda *_, **__: answer(nodes))
     assert idle_head.is_busy() is busy

@@ -8,18 +8,23 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
 from study import Arm, Budget, Never, PopulationBased, uniform
+from study.cli import run_study
+from study.cli.options import RunOptions
+from study.engine.cell import Proposal
 from study.engine.coordinator import Coordinator
+from study.engine.trials import make_refused_trial
 from study.errors import InputError
 from study.execution.worker_context import WorkerContext
 from study.records.rows import RunningTrial
 from study.study import Study
-from study.trial import EpochResult
+from study.trial import EpochResult, Link
 from tests.study import toy as toys
 from tests.study.toy import job_of, toy
 from trainables.tasks.moving import MovingLoss, MovingOptimum
@@ -265,3 +270,19 @@ def test_arms_that_a_population_cannot_search_are_refused() -> None:
         make_study(objectives=("val/cost",), stopping=Never())
     with pytest.raises(InputError, match="search is 'PBT'; allowed are PopulationBased"):
         make_study((Arm("dynamic", SPACE, search="PBT"),))  # type: ignore[arg-type]
+
+
+def test_refused_links_of_a_member_are_trials_of_their_own() -> None:
+    study = make_study()
+    cell = study.cells[1]
+    links = [Link(0, 0, 3, ""), Link(0, 3, 6, "a")]
+    trials = [make_refused_trial(study, cell, Proposal(number, {}, link), "no") for number, link in enumerate(links)]
+    assert len({trial.id for trial in trials}) == 2
+
+
+def test_storage_on_s3_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_study, "mirror_of", lambda _: SimpleNamespace(uri="s3://bucket/runs"))
+    monkeypatch.setattr(run_study, "fetch_artifacts", lambda *_: pytest.fail("it came to the storage"))
+    options = RunOptions(tmp_path / "x.py", storage_path=str(tmp_path))
+    with pytest.raises(InputError, match=r"'dynamic' is searched by a population, .* give another --storage-path"):
+        run_study._run(options, make_study())

@@ -144,14 +144,39 @@ def test_schedule_has_a_value_an_epoch_if_the_interval_does_not_divide_the_run()
     assert settings.spread_values([1.0, 2.0, 3.0], 9) == [1.0, 2.0, 3.0]
 
 
+def run_in_random_order(lag: int | None, rng: random.Random, failing: float = 0.2) -> dict[int, str]:
+    """Return the parent of each link, of links whose score is a function of their number and that end in any order."""
+    population, running = make_population(members=6, epochs=30, lag=lag), list[int]()
+    while True:
+        while len(running) < 4 and (number := population.find_next()) is not None:
+            start(population, number)
+            running.append(number)
+        if not running:
+            return {number: one.link.parent for number, one in population.links.items()}
+        number = running.pop(rng.randrange(len(running)))
+        drawn = random.Random(number)
+        failed = drawn.random() < failing
+        population.end(number, f"t{number}", FAILED if failed else COMPLETE, None if failed else drawn.random())
+        population.release_checkpoints()
+
+
+@pytest.mark.parametrize("lag", [1, 2, 8, 20])
+def test_with_a_lag_no_decision_depends_on_which_link_ends_first(lag: int) -> None:
+    (first, *others) = (run_in_random_order(lag, random.Random(seed)) for seed in range(20))
+    assert all(other == first for other in others)
+    assert any(parent not in ("", f"t{number - 6}") for number, parent in first.items()), "none was copied"
+    assert len(first) == 36
+    assert len({str(run_in_random_order(None, random.Random(seed))) for seed in range(20)}) > 1
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
 def simulate(
-    members: int, places: int, rng: random.Random, failing: float = 0.0
+    members: int, places: int, rng: random.Random, failing: float = 0.0, lag: int | None = None
 ) -> Iterator[tuple[Population, set[str]]]:
     """Run a population on some places; yield it after each event with the ids whose checkpoint is on disk."""
-    population, running, disk = make_population(members, epochs=30), list[int](), set[str]()
+    population, running, disk = make_population(members, epochs=30, lag=lag), list[int](), set[str]()
     while True:
         while len(running) < places and (number := population.find_next()) is not None:
             parent = start(population, number)
@@ -173,12 +198,13 @@ def simulate(
         yield population, disk
 
 
+@pytest.mark.parametrize("lag", [None, 3, 8])
 @pytest.mark.parametrize("failing", [0.0, 0.2])
 @pytest.mark.parametrize(("members", "places"), [(8, 1), (8, 2), (8, 8), (2, 2), (1, 1)])
-def test_no_checkpoint_is_missing_and_none_is_left(members: int, places: int, failing: float) -> None:
+def test_no_checkpoint_is_missing_and_none_is_left(members: int, places: int, failing: float, lag: int | None) -> None:
     for seed in range(20):
         most = 0
-        for population, disk in simulate(members, places, random.Random(seed), failing):
+        for population, disk in simulate(members, places, random.Random(seed), failing, lag):
             strong = max(1, members // 4)
             most = max(most, len(disk) - strong * (population.intervals - 1))
         assert most <= members + places

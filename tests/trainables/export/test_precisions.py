@@ -81,6 +81,17 @@ def test_calibration_reads_no_test_image(monkeypatch, exported):
     assert set(seen) == {"train"}
 
 
+def test_calibration_images_are_spread_over_the_split():
+    from trainables.export.precisions import _iterate_batches
+
+    samples = torch.cat([batch.samples for batch in _iterate_batches(small.TASK, "test", 128, 10)])
+    size = len(small.TASK.examples("test", "cpu"))
+    assert len(samples) == len(samples.unique()) == 128
+    assert samples.max() > 0.98 * size
+    whole = torch.cat([batch.samples for batch in _iterate_batches(small.TASK, "test", size, 64)])
+    assert torch.equal(whole, torch.arange(size))
+
+
 @pytest.mark.slow
 def test_net_for_images_of_any_size_is_quantised(tmp_path):
     torch.manual_seed(0)

@@ -158,4 +158,14 @@ def _list_maps(outputs: Outputs, name: str, channels: tuple[int, ...]) -> list[T
 def _make_layer(channels_in: int, channels: int, size: int) -> nn.Sequential:
     conv = nn.Conv2d(channels_in, channels, size, padding=size // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels, track_running_stats=False))
+    return nn.Sequential(conv, _BatchNorm(channels, track_running_stats=False))
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch norm that also takes one value a channel, of which it returns its bias, as the value equals its mean."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise maps (B, C, H, W)."""
+        if maps.numel() == self.num_features:
+            return self.bias[:, None, None].expand_as(maps)
+        return super().forward(maps)

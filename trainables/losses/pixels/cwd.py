@@ -19,8 +19,8 @@ class CWD:
     """weight · mean over images and classes of T²·KL(φ_t ‖ φ_s), φ = softmax(z/T) over all pixels of a class's map.
 
     z: logits (B, K, h, w) of teacher and student, of any two resolutions. A constant added to a class's map changes
-    nothing, so that the loss says where a class is, and not which class a pixel has. Memory grows with the resolution:
-    a dozen maps of all logits at "full".
+    nothing, so that the loss compares where a class is, and not which class a pixel has. Memory grows with the
+    resolution: a dozen maps of all logits at "full".
     Raises InputError for a setting, or an end of a schedule, out of range.
     Source: Shu et al. 2021, Channel-wise Knowledge Distillation for Dense Prediction, equation 7, on logits; T = 4
     and weight 3 are the authors'.

@@ -26,7 +26,7 @@ from trainables.models.hooks import TappedOutput, renormalise_inputs
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.classification.examples import ImageViews, MappedImages, ResidentImages
-from trainables.tasks.classification.metrics import ACCURACY, ClassifierScores, check_names, define_score
+from trainables.tasks.classification.metrics import ACCURACY, RECALL, ClassifierScores, check_names, define_score
 from trainables.training.recipe import Recipe
 from trainables.training.views import CropFlip
 
@@ -180,10 +180,21 @@ class Classification(DistillationTask[ImageSet]):
     def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         self.loaded.check()
         self.meters("cpu", "val")  # checks that scores fit the classes
+        self._check_recalls()
         images = torch.from_numpy(np.array(self.loaded.train_images[:2]))
         self.views.apply(images, torch.arange(1, 1 + len(images)) % self.views.count)  # checks a transform of one's own
         if self.class_weights is not None:
             self.weigh_classes()  # checks their number
+
+    def _check_recalls(self) -> None:
+        """Raise InputError if the recall of a class is to be measured that has no validation or test image."""
+        loaded = self.loaded
+        labels = {"val": loaded.train_labels[self.positions("val").numpy()], "test": loaded.test_labels}
+        for name in [name for name in self.metric_names or () if name.startswith(RECALL)]:
+            number = self._class_names.index(name.removeprefix(RECALL))
+            for split, found in labels.items():
+                if not (found == number).any():
+                    raise InputError(f"metric_names has {name!r}, but no {split} image is of that class; leave it out")
 
     def data_record(self) -> dict[str, Any]:
         names = self.loaded.class_names

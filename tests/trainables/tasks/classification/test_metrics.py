@@ -101,6 +101,15 @@ def test_recall_of_an_unknown_class_is_refused_by_the_check():
         scored("recall_cat").check_data((), ())
 
 
+def test_recall_of_a_class_without_images_is_refused_by_the_check(monkeypatch):
+    task = scored("recall_3")
+    task.check_data((), ())
+    labels = task.loaded.train_labels
+    monkeypatch.setattr(type(task), "positions", lambda *_: torch.from_numpy(np.flatnonzero(labels != 3)))
+    with pytest.raises(InputError, match="'recall_3', but no val image is of that class"):
+        task.check_data((), ())
+
+
 def test_top5_of_four_classes_is_refused():
     with pytest.raises(InputError, match="the data have 4 classes"):
         ClassifierScores(("top5",), "abcd", "cpu")
