@@ -203,7 +203,7 @@ class Study:
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(
-            Cell(student, arm, self._find_recipe(arm), self.task.make_schedule)
+            Cell(student, arm, self._find_recipe(arm), None if arm.search is None else self.task.make_schedule)
             for student in self.students
             for arm in self.arms
             if arm.students is None or student.name in arm.students
