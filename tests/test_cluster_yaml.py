@@ -32,10 +32,10 @@ FILES = pytest.mark.parametrize("config", [AWS, LOCAL, GCP], ids=["cluster.yaml"
 
 
 def commands(config: dict[str, Any]) -> list[str]:
-    return [command for name, told in config.items() if name.endswith("_commands") for command in told]
+    return [command for name, commands in config.items() if name.endswith("_commands") for command in commands]
 
 
-def told_wrong(node_config: dict[str, Any]) -> list[str]:
+def list_faults(node_config: dict[str, Any]) -> list[str]:
     """What EC2 would refuse of a machine type: names it does not know, wrong types, options it does not have."""
     pytest.importorskip("botocore")
     from botocore.session import get_session
@@ -71,7 +71,7 @@ def test_ray_refuses_a_misspelt_field() -> None:
 
 @pytest.mark.parametrize("name", AWS["available_node_types"])
 def test_ec2_accepts_each_machine_type(name: str) -> None:
-    assert told_wrong(AWS["available_node_types"][name]["node_config"]) == []
+    assert list_faults(AWS["available_node_types"][name]["node_config"]) == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_ec2_accepts_each_machine_type(name: str) -> None:
 def test_a_planted_slip_in_a_machine_type_is_found(change: Callable[[dict[str, Any]], None], message: str) -> None:
     node = copy.deepcopy(AWS["available_node_types"]["gpu"]["node_config"])
     change(node)
-    (wrong,) = [line for line in told_wrong(node) if not line.startswith("Parameter validation")]
+    (wrong,) = [line for line in list_faults(node) if not line.startswith("Parameter validation")]
     assert message in wrong
 
 
@@ -110,7 +110,7 @@ def test_ec2_accepts_the_machines_to_fall_back_to() -> None:
         node_config = AWS["available_node_types"][name]["node_config"]
         for change in changes:
             node_config = apply_change(node_config, change)
-            assert told_wrong(node_config) == []
+            assert list_faults(node_config) == []
         assert "InstanceMarketOptions" not in node_config  # at last, on demand
 
 

@@ -29,7 +29,7 @@ TIE = 1e-6
 """Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
 over up to a million samples differ by more, or not at all."""
 RESOLUTION = 1e-10
-"""Difference up to which two runs are tied unless their metric says otherwise: that of a metric of four digits."""
+"""Difference up to which two runs are tied unless their metric has other digits: that of a metric of four digits."""
 SKEWED = 0.05
 """p of D'Agostino's test of skewness up to which differences count as skewed."""
 MAX_EXACT_PAIRS = 20

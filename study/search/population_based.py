@@ -88,7 +88,7 @@ class PopulationBased:
 def check_population_based(settings: Any, arm: str, space: Any) -> None:
     """Check that every domain of an arm is a number that may change during training.
 
-    Raises InputError naming the first one that is not.
+    Raises InputError naming the first domain that is a choice, or whose field takes no schedule.
     """
     if not isinstance(settings, PopulationBased):
         raise InputError(f"arm {arm!r}: search is {settings!r}; allowed are PopulationBased(…) and None")

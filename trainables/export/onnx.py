@@ -1,7 +1,7 @@
 """Export of a trained student to safetensors and ONNX, with a check against torch and measurements.
 
-reports/export.py selects the student and writes the model card. Left out is normalisation in the graph: all files take
-normalised inputs, as in training.
+reports/export.py selects the student and writes the model card. The graphs do not normalise: inputs are
+normalised, as in training.
 """
 
 from __future__ import annotations

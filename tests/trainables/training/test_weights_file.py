@@ -219,6 +219,16 @@ def test_safetensors_file_has_any_suffix(net, tmp_path):
     assert torch.equal(outputs(load_weights(build(), tmp_path / "t.pth")), outputs(net))
 
 
+@pytest.mark.parametrize("length", [0x80, 0x4B50])
+def test_safetensors_file_is_known_whatever_the_length_of_its_header(net, tmp_path, length):
+    content = safetensors.torch.save(net.state_dict())
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:end]
+    padded = header.ljust(-(-(len(header) - length) // 2**16) * 2**16 + length)  # its first bytes: a pickle's, a zip's
+    (tmp_path / "t.pth").write_bytes(len(padded).to_bytes(8, "little") + padded + content[end:])
+    assert torch.equal(outputs(load_weights(build(), tmp_path / "t.pth")), outputs(net))
+
+
 def test_changed_byte_is_seen_where_the_file_has_checksums(net, tmp_path):
     path = tmp_path / "t.pth"
     torch.save(net.state_dict(), path)

@@ -112,6 +112,13 @@ def test_equal_maps_have_no_loss_and_small_maps_fewer_levels():
     assert context_loss(dot, other).item() == pytest.approx(((dot - other) ** 2).mean().item(), rel=1e-12)
 
 
+def test_one_sample_of_a_pooled_tap_has_a_loss():
+    state = exact(ReviewKD((2, 4), (3, 5), inner_channels=6))
+    student, teacher = [maps(1, 2, 4, 4), maps(1, 4, 1, 1)], [maps(1, 3, 4, 4), maps(1, 5, 1, 1)]
+    value = state(outputs(*student), outputs(*teacher), None, Progress(1, 10))
+    assert value.isfinite()
+
+
 def test_fusion_learns():
     (student, teacher), state = sides(), exact(ReviewKD((2, 3, 4), (3, 4, 5), inner_channels=6, learning_rate=0.1))
     values = []
