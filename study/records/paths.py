@@ -17,6 +17,8 @@ EXPORT = "export"
 EXPORT_JSON = "export.json"
 STOP_REQUEST = "stop"
 SKIP_REQUESTS = "skip"
+REMOTE_SKIPS = ".skip"
+"""Folder on S3 with an object for each trial to skip, so that no machine overwrites another's request."""
 
 DEFAULT_STORAGE = "runs"
 """The storage path of commands without --storage-path."""

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from study.errors import InputError
 from study.records.lock import read_skip_requests, request_skip, request_stop
-from study.records.paths import CHECKPOINTS, EPOCHS, SKIP_REQUESTS, STOP_REQUEST, STUDY_JSON, TRIALS
+from study.records.paths import CHECKPOINTS, EPOCHS, REMOTE_SKIPS, SKIP_REQUESTS, STOP_REQUEST, STUDY_JSON, TRIALS
 from study.storage.local_copy import pull_study, read_copy_id, wait_for_lock, write_copy_id
 from study.storage.locations import display_path, mirror_of
 from study.storage.mirror import Mirror
@@ -130,10 +130,11 @@ class SyncThread(threading.Thread):
         if self._mirror.read_text(f"{self._study}/{STOP_REQUEST}") is not None:
             self._mirror.delete_object(f"{self._study}/{STOP_REQUEST}")
             request_stop(self._folder)
-        if (skips := self._mirror.read_text(f"{self._study}/{SKIP_REQUESTS}")) is not None:
-            self._mirror.delete_object(f"{self._study}/{SKIP_REQUESTS}")
-            for trial_id in set(skips[0].split()) - read_skip_requests(self._folder):
+        for trial_id in self._mirror.list_object_names(f"{self._study}/{REMOTE_SKIPS}"):
+            if trial_id not in read_skip_requests(self._folder):
                 request_skip(self._folder, trial_id)
+            self._mirror.push(f"{self._study}/{SKIP_REQUESTS}")  # first, so that a killed driver loses no request
+            self._mirror.delete_object(f"{self._study}/{REMOTE_SKIPS}/{trial_id}")
 
     def _push_rows(self) -> None:
         """Push rows in the order in which they were written, then delete the checkpoints they make obsolete."""

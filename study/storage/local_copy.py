@@ -11,7 +11,7 @@ from pathlib import Path
 from study.atomic import atomic_write
 from study.posix import fcntl
 from study.records.lock import BUSY
-from study.records.paths import EPOCHS, REPORT, STUDY_JSON, TRIALS
+from study.records.paths import EPOCHS, REPORT, SKIP_REQUESTS, STUDY_JSON, TRIALS
 from study.storage.mirror import Mirror
 from study.storage.s3 import make_lock_error
 
@@ -28,7 +28,7 @@ def pull_study(mirror: Mirror, study: str) -> None:
     for name in (TRIALS, EPOCHS) if read_copy_id(folder) and not backup.exists() else ():
         shutil.copytree(folder / name, backup / name, dirs_exist_ok=True)
     # trials first: a trial that has ended there has all its epochs there
-    mirror.pull(*(f"{study}/{name}" for name in (STUDY_JSON, REPORT, TRIALS, EPOCHS)), delete=True)
+    mirror.pull(*(f"{study}/{name}" for name in (STUDY_JSON, SKIP_REQUESTS, REPORT, TRIALS, EPOCHS)), delete=True)
 
 
 def read_copy_id(folder: Path) -> str:

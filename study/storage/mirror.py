@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
@@ -27,11 +27,13 @@ from study.posix import fcntl
 from study.storage import s3
 from study.storage.s3 import SCHEME, StorageError, make_lock_error
 
+T = TypeVar("T")
+
 CHUNK_BYTES = 8 * 2**20
 DOWNLOAD_THREADS = 16
 """Files fetched in parallel: a data set may have many small ones, each of which costs a round trip."""
 MAX_ATTEMPTS = 20
-"""Times a folder is listed again if its files vanish during the transfer, as when a driver merges them."""
+"""Times a transfer is repeated whose objects vanish or are replaced meanwhile, as when a driver merges them."""
 
 VERIFIED = ".verified"
 """File in a copy that lists the files found intact."""
@@ -96,6 +98,12 @@ class Mirror:
             found = self._fs.get_file_info(fs.FileSelector(self._key(""), allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
+    def list_object_names(self, folder: str) -> list[str]:
+        """Return the names of the objects that lie directly in a folder on S3."""
+        with self.translate_errors():
+            found = self._fs.get_file_info(fs.FileSelector(self._key(folder), allow_not_found=True))
+        return sorted(info.base_name for info in found if info.is_file)
+
     def check_access(self) -> None:
         """Raise StorageError if the bucket does not exist, denies access or does not answer."""
         with self.translate_errors():
@@ -105,12 +113,18 @@ class Mirror:
 
     def read_text(self, path: str) -> tuple[str, float] | None:
         """Return a short text on S3 and when it was written, in seconds by the server's clock; None if absent."""
-        with self.translate_errors(), suppress(FileNotFoundError):
-            with self._fs.open_input_stream(self._key(path)) as source:
-                text = source.read().decode()
-            (info,) = self._fs.get_file_info([self._key(path)])
-            return text, info.mtime_ns / 1e9 if info.mtime_ns else 0.0
-        return None
+
+        def read() -> tuple[str, float] | None:
+            with suppress(FileNotFoundError):
+                with self._fs.open_input_stream(self._key(path)) as source:
+                    content = source.read()
+                (info,) = self._fs.get_file_info([self._key(path)])
+                if info.size != len(content):
+                    raise s3.ObjectChangedError(path)
+                return content.decode(), info.mtime_ns / 1e9 if info.mtime_ns else 0.0
+            return None
+
+        return self._retry_while_changing(read)
 
     def write_text(self, path: str, text: str) -> None:
         """Write a short text to S3, atomically."""
@@ -149,6 +163,10 @@ class Mirror:
         with atomic_write(file) as temporary:
             with self._fs.open_input_stream(info.path) as source, temporary.open("wb") as target:
                 shutil.copyfileobj(source, target, CHUNK_BYTES)
+                size = target.tell()
+            (now,) = self._fs.get_file_info([info.path])
+            if not size == now.size == info.size:  # Arrow asks for the size first and reads so much of whatever follows
+                raise s3.ObjectChangedError(info.path)
             os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
 
     def _push(self, paths: Sequence[str], delete: bool) -> None:
@@ -203,10 +221,16 @@ class Mirror:
     def translate_errors(self) -> Any:
         return s3.translate_errors(self.uri, self.endpoint, self.folder)
 
-    def _retry_while_changing(self, transfer: Callable[[], None]) -> None:
+    def _retry_while_changing(self, transfer: Callable[[], T]) -> T:
         for _ in range(MAX_ATTEMPTS):
-            with self.translate_errors(), suppress(FileNotFoundError):
-                return transfer()
+            with self.translate_errors():
+                try:
+                    return transfer()
+                except (FileNotFoundError, s3.ObjectChangedError):
+                    continue
+                except OSError as error:
+                    if not any(words in str(error) for words in s3.CHANGED):
+                        raise
         raise StorageError(f"{self.uri} changes faster than it can be copied: try again when its study does not run")
 
     @contextmanager

@@ -13,8 +13,8 @@ from study.records.lock import request_skip, request_stop
 from study.records.paths import (
     CHECKPOINTS,
     FIGURES,
+    REMOTE_SKIPS,
     REPORT,
-    SKIP_REQUESTS,
     STOP_REQUEST,
     TABLES,
     TRACEBACK,
@@ -101,9 +101,8 @@ def send_stop_request(folder: Path) -> None:
 
 def send_skip_request(folder: Path, trial_id: str) -> None:
     """Ask a study's driver, on whichever machine, to end a search trial."""
-    mirror, path = mirror_of(folder.parent), f"{folder.name}/{SKIP_REQUESTS}"
+    mirror = mirror_of(folder.parent)
     if mirror.uri:
-        earlier = mirror.read_text(path)
-        mirror.write_text(path, f"{earlier[0] if earlier else ''}{trial_id}\n")
+        mirror.write_text(f"{folder.name}/{REMOTE_SKIPS}/{trial_id}", "")
     else:
         request_skip(folder, trial_id)

@@ -31,9 +31,16 @@ CAUSES = {
 }
 """Cause and way out by the words in Arrow's error messages."""
 
+CHANGED = ("flush response stream", "InvalidRange", "HTTP status 416")
+"""Words in Arrow's errors when an object was replaced by a shorter one after Arrow had asked for its size."""
+
 
 class StorageError(InputError):
     """A storage on S3 that does not answer or denies access, or a local copy of it that cannot be written."""
+
+
+class ObjectChangedError(OSError):
+    """An object that was replaced while it was read: what was read may be a part of it."""
 
 
 def make_lock_error(folder: Path, error: OSError) -> StorageError:

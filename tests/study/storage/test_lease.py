@@ -147,8 +147,9 @@ def test_skip_requests_from_another_machine_reach_the_driver_once(copy: Copy) ->
         for trial_id in ("a1", "b2", "a1"):
             remote.send_skip_request(copy("other") / "toy", trial_id)
         s3.wait_until(lambda: read_skip_requests(here / "toy") == {"a1", "b2"})
-    with acquire_lease(here / "toy"):  # the list lies on S3 too, and is not added to itself
-        s3.wait_until(lambda: mirror_of(here).read_text("toy/skip") is None)
+        s3.wait_until(lambda: not mirror_of(here).list_object_names("toy/.skip"))
+    with acquire_lease(copy("third") / "toy"):  # the next driver knows them, wherever it is
+        assert read_skip_requests(copy("third") / "toy") == {"a1", "b2"}
         assert sorted((here / "toy" / "skip").read_text().split()) == ["a1", "b2"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -44,6 +46,33 @@ def test_only_changed_files_are_moved(copy: Copy, monkeypatch: pytest.MonkeyPatc
     moved.clear()
     mirror.push("toy")
     assert moved == [here / "toy" / "b"]
+
+
+def test_objects_replaced_while_they_are_read_are_read_again(copy: Copy) -> None:
+    writer, reader = mirror_of(copy()), mirror_of(copy("other"))
+    writer.write_text("toy/a", "0:")
+    done = threading.Event()
+
+    def replace() -> None:
+        for number in itertools.count(1):  # now longer, now shorter, and never of a size that it had before
+            if done.is_set():
+                return
+            length = number if number % 2 else 50_000 - number
+            writer.write_text("toy/a", f"{length}:{'x' * length}")
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(100):
+            reader.pull("toy")
+            text, _ = reader.read_text("toy/a") or ("", 0.0)
+            for content in (text, (reader.folder / "toy" / "a").read_text()):
+                length, _, rest = content.partition(":")
+                assert rest == "x" * int(length)
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_names_that_begin_with_a_dot_are_not_moved(copy: Copy, endpoint: str, tmp_path: Path) -> None:
