@@ -133,12 +133,12 @@ class Population:
 
     def _explore(self, params: Params, rng: random.Random) -> Params:
         """Return parameters near those of a copied member, or drawn again from their domains."""
-        shares = to_unit_cube(self._domains, params)
+        shares, step = to_unit_cube(self._domains, params), self._settings.find_step(self._epochs)
         for index in range(len(shares)):
             if rng.random() < self._settings.resample:
                 shares[index] = rng.random()
             else:
-                shares[index] += rng.choice((-1, 1)) * self._settings.perturb
+                shares[index] += rng.choice((-1, 1)) * step
         return from_unit_cube(self._domains, shares.clip(0.0, 1.0))
 
     # -- its progress ----------------------------------------------------------------------------------------------

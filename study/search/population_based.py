@@ -24,6 +24,7 @@ class PopulationBased:
     interval a member among the worst `quantile` of those that got there so far is replaced by a copy of one of the
     best `quantile`, weights and optimizer included. Each setting of the copy is then drawn again from its domain with
     probability `resample`; otherwise it moves up or down by `perturb` of its domain's width, on the domain's scale.
+    By default the steps of all n intervals in random directions cover half of the width, 0.5/√n each.
     The best member's settings, interval by interval, are what confirm trials train from scratch.
     Raises InputError for a setting out of range.
     Source: Jaderberg et al. 2017, "Population based training of neural networks", with truncation selection; members
@@ -35,10 +36,10 @@ class PopulationBased:
     """Number of members. By default, and at most, the budget's `trials`: as many epochs as other searches may take."""
     interval_epochs: int = 5
     """Epochs between copies. Short intervals follow best settings that move fast, and score noisier comparisons."""
-    quantile: float = 0.25
+    quantile: float = 0.5
     """Share of the members that count as weak, and as strong: at least one of those that completed an interval."""
-    perturb: float = 0.2
-    resample: float = 0.25
+    perturb: float | None = None
+    resample: float = 0.1
 
     def __post_init__(self) -> None:
         for name, least in (("population", SMALLEST_POPULATION), ("interval_epochs", 1)):
@@ -49,6 +50,8 @@ class PopulationBased:
                 raise InputError(f"PopulationBased: {name} is {value!r}; allowed is a whole number, at least {least}")
         for name, most, least_sign in (("quantile", 0.5, ">"), ("perturb", 1.0, ">"), ("resample", 1.0, "≥")):
             share = getattr(self, name)
+            if (name, share) == ("perturb", None):
+                continue
             is_number = isinstance(share, int | float) and not isinstance(share, bool)
             if not (is_number and 0 <= share <= most and (share > 0 or least_sign == "≥")):
                 raise InputError(
@@ -74,6 +77,10 @@ class PopulationBased:
     def count_intervals(self, epochs: int) -> int:
         """Return the number of intervals of a run; the last one is shorter if the interval does not divide the run."""
         return math.ceil(epochs / self.interval_epochs)
+
+    def find_step(self, epochs: int) -> float:
+        """Return the share of its domain's width by which a setting of a copy moves."""
+        return 0.5 / math.sqrt(self.count_intervals(epochs)) if self.perturb is None else self.perturb
 
     def spread_values(self, values: list[float], epochs: int) -> list[float]:
         """Return a schedule's values, each for an equal share of a run, given one value per interval.

@@ -32,7 +32,8 @@ SPACE = MovingLoss(x=uniform(0, 1), y=uniform(0, 1))
 
 
 def make_study(arms: tuple[Arm, ...] = (), trials: int = MEMBERS, **changes: Any) -> Study:
-    dynamic = Arm("dynamic", SPACE, search=PopulationBased(interval_epochs=3, quantile=0.4))
+    search = PopulationBased(interval_epochs=3, quantile=0.4, perturb=0.2, resample=0.25)
+    dynamic = Arm("dynamic", SPACE, search=search)
     return toy((PLAIN, *(arms or (dynamic,))), task=MovingOptimum(), budget=Budget(trials, EPOCHS, seeds=2), **changes)
 
 

@@ -21,7 +21,7 @@ COMPLETE, FAILED = TrialState.COMPLETE, TrialState.FAILED
 
 
 def make_population(members: int = 8, epochs: int = 20, lag: int | None = None, **settings: Any) -> Population:
-    return Population(PopulationBased(**settings), SPACE, "max", members, epochs, 7, lag)
+    return Population(PopulationBased(**{"quantile": 0.25, **settings}), SPACE, "max", members, epochs, 7, lag)
 
 
 def start(population: Population, number: int) -> str:
@@ -68,7 +68,7 @@ def test_worst_of_a_small_population_becomes_a_copy_of_the_best_once_all_are_the
 
 
 def test_lower_is_better_where_the_metric_says_so() -> None:
-    population = Population(PopulationBased(), SPACE, "min", 4, 10, 7)
+    population = Population(PopulationBased(quantile=0.25), SPACE, "min", 4, 10, 7)
     train_interval(population, [0.1, 0.2, 0.3, 0.4])
     assert start(population, 7) == "t0"
 
@@ -77,7 +77,7 @@ def test_explored_settings_stay_in_their_domains_and_are_drawn_again_as_often_as
     spaces = MovingLoss(x=log_uniform(0.01, 1), y=integer(0, 1))
     drawn = []
     for seed in range(400):
-        population = Population(PopulationBased(perturb=0.5, resample=0.3), spaces, "max", 4, 10, seed)
+        population = Population(PopulationBased(quantile=0.25, perturb=0.5, resample=0.3), spaces, "max", 4, 10, seed)
         for number in range(4):
             population.start(number, {"x": 0.1, "y": 1}, population.decide(number)[1])
             population.end(number, f"t{number}", COMPLETE, -number)
@@ -226,6 +226,12 @@ def test_release_does_not_look_at_all_links_again(monkeypatch: pytest.MonkeyPatc
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(5, 0.5), (20, 0.25), (45, 0.5 / 3), (125, 0.1)])
+def test_default_steps_are_shorter_where_there_are_more_of_them(epochs: int, step: float) -> None:
+    assert PopulationBased().find_step(epochs) == pytest.approx(step)
+    assert PopulationBased(perturb=0.3).find_step(epochs) == 0.3
 
 
 @pytest.mark.parametrize(

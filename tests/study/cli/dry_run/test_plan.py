@@ -60,7 +60,7 @@ def test_population_is_planned_by_members_with_its_disk_and_an_unequal_price(tmp
     assert "distinct points" not in said
     (disk,) = _format_disk(study, tmp_path)
     assert disk == (
-        "student / few: up to 18 checkpoints on disk at once; 2 more for each further interval by which the slowest "
+        "student / few: up to 20 checkpoints on disk at once; 4 more for each further interval by which the slowest "
         "member is behind"
     )
     equal = dataclasses.replace(arms[1], search=PopulationBased(interval_epochs=3))
