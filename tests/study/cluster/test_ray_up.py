@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,12 +56,31 @@ study = Study(
 """
 """Trials begin when two hosts train one."""
 
+CHECK = """
+import sys
+from pathlib import Path
+from study.cli import then_down
+from study.cluster import addresses
+
+if len(sys.argv) > 1:
+    addresses.read_session_name = lambda _: sys.argv[1]
+then_down.check_cluster("http://127.0.0.1:8265", Path("docs/on-premises.yaml"))
+"""
+"""What `--then down` checks before it ends a cluster; with a word, as if it were the session at that address."""
+
 
 @pytest.fixture
-def two(tmp_path: Path) -> Iterator[Hosts]:
+def folder() -> Iterator[Path]:
+    """A folder outside /dev/shm, where pytest keeps its own: each host has another /dev/shm."""
+    with tempfile.TemporaryDirectory(prefix="kdh-") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def two(folder: Path) -> Iterator[Hosts]:
     if lacking := missing():
         pytest.skip(lacking)
-    with hosts(tmp_path, "head", "worker") as made:
+    with hosts(folder, "head", "worker") as made:
         yield made
 
 
@@ -133,6 +153,13 @@ def test_a_study_runs_on_both_hosts_and_strangers_are_refused(two: Hosts, checko
     refused_without_the_token(two, follow)
     wait_for(lambda: "/2.0 CPU" in follow.run("ray exec"), 60, "second host")
 
+    (checkout / "check.py").write_text(CHECK)
+    code, output = follow.tried("python check.py")
+    assert code == 0, output
+    code, output = follow.tried("python check.py session_of_another_cluster")
+    assert code == 1
+    assert "the head of docs/on-premises.yaml does not run the Ray at" in output
+
     follow.run("python -m study.run")
     assert "toy" in follow.run("python -m study show")
     follow.run("ray rsync-down")
@@ -166,7 +193,7 @@ def refused_without_the_token(two: Hosts, follow: Followed) -> None:
     assert not (two.folder / "shared" / "strange").exists()
 
 
-def test_hosts_end_with_whoever_made_them(tmp_path: Path) -> None:
+def test_hosts_end_with_whoever_made_them(folder: Path) -> None:
     if lacking := missing():
         pytest.skip(lacking)
     code = """
@@ -177,7 +204,7 @@ with hosts(pathlib.Path(sys.argv[1]), "head") as made:
     time.sleep(60)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as maker:
         assert maker.stdout is not None
         first = Path(f"/proc/{int(maker.stdout.readline())}")
