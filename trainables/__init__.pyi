@@ -1,4 +1,7 @@
 from .data.arrays.density_maps import AdaptiveKernels as AdaptiveKernels
+from .data.arrays.label_maps import ClassTable as ClassTable
+from .data.arrays.label_maps import LabelMaps as LabelMaps
+from .data.arrays.label_maps import LabelMapSet as LabelMapSet
 from .data.arrays.splits import ImageSet as ImageSet
 from .data.celebamask import CelebAMaskHQ as CelebAMaskHQ
 from .data.cifar import Cifar as Cifar
@@ -6,6 +9,7 @@ from .data.digits import Digits as Digits
 from .data.image_folder import ImageFolder as ImageFolder
 from .data.image_folder import ImageTable as ImageTable
 from .data.photo_folder import PhotoFolder as PhotoFolder
+from .data.segmentation_folder import SegmentationFolder as SegmentationFolder
 from .data.shanghaitech import ShanghaiTech as ShanghaiTech
 from .data.synthetic.crowds import DrawnCrowds as DrawnCrowds
 from .data.synthetic.faces import DrawnFaces as DrawnFaces
@@ -61,10 +65,11 @@ from .task import Outputs as Outputs
 from .tasks.base import DistillationTask as DistillationTask
 from .tasks.classification.task import Classification as Classification
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
-from .tasks.face_parsing.task import FaceParsing as FaceParsing
 from .tasks.face_sr.task import FaceSR as FaceSR
 from .tasks.moving import MovingLoss as MovingLoss
 from .tasks.moving import MovingOptimum as MovingOptimum
+from .tasks.segmentation.face_parsing import FaceParsing as FaceParsing
+from .tasks.segmentation.task import Segmentation as Segmentation
 from .tasks.simulated import Extra as Extra
 from .tasks.simulated import Fault as Fault
 from .tasks.simulated import Simulated as Simulated
