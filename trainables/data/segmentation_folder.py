@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from study.errors import InputError
 from study.identity import LOCATION
@@ -66,7 +66,7 @@ class SegmentationFolder:
     @property
     def _pairs(self) -> list[tuple[int, str]]:
         """Value and name of each class."""
-        return [(int(value), name) for value, name in self.classes]  # type: ignore[union-attr]
+        return list(cast(tuple[tuple[int, str], ...], self.classes))
 
     @property
     def _shares(self) -> Shares:

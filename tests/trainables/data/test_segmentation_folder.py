@@ -138,7 +138,7 @@ def test_labels_in_colours_are_refused(root):
 def test_split_without_images_is_refused(tmp_path):
     write_pair(tmp_path / "boxes", "only", 0)
     assert_refused(
-        folder(tmp_path / "boxes"), r"boxes has 1 train, 0 val, 0 test images: train, val and test need some"
+        folder(tmp_path / "boxes"), r"boxes has 1 train, 0 val, 0 test images: training, validation and test need"
     )
 
 

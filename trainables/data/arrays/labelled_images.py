@@ -194,7 +194,8 @@ def check_split_sizes(name: str, sizes: Sequence[int], needed: Sequence[str]) ->
     """Raise InputError if a split that is `needed` has no images; `sizes` are those of SPLITS."""
     if not all(count for split, count in zip(SPLITS, sizes, strict=True) if split in needed):
         found = ", ".join(f"{count} {split}" for split, count in zip(SPLITS, sizes, strict=True))
-        wanted = f"{', '.join(needed[:-1])} and {needed[-1]}"
+        words = [{"train": "training", "val": "validation"}.get(split, split) for split in needed]
+        wanted = f"{', '.join(words[:-1])} and {words[-1]}"
         raise InputError(f"{name} has {found} images: {wanted} need some; add images, or change the shares")
 
 

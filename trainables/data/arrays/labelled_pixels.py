@@ -172,8 +172,8 @@ def _write_arrays(
     sizes = [splits.count(split) for split in SPLITS]
     check_split_sizes(name, sizes, SPLITS)
     hashed = hashlib.sha256(digest(sizes, decoding.table).encode())
-    shapes = {_IMAGES: (len(pairs), 3, decoding.height, decoding.width)}
-    shapes |= {_LABELS: (len(pairs), decoding.height, decoding.width)}
+    size = decoding.height, decoding.width
+    shapes: dict[str, tuple[int, ...]] = {_IMAGES: (len(pairs), 3, *size), _LABELS: (len(pairs), *size)}
     write_arrays(name, folder, shapes, [pairs[index] for index in order], lambda p: decoding.decode(root, p), hashed)
     _check_classes(name, np.load(folder / _LABELS, mmap_mode="r")[: sizes[0]], decoding.table)
     (folder / _ABOUT).write_text(json.dumps({"sizes": sizes, "fingerprint": hashed.hexdigest()[:16]}))

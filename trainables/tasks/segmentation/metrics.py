@@ -32,7 +32,7 @@ class SegmentationScores:
     `class_f1_…` is F1 = 2·TP / (2·TP + FP + FN) of a class; `f1` the mean without the background, as the field reports
     CelebAMask-HQ; `f1_all` the mean with it; `miou` the mean of TP / (TP + FP + FN) over all classes with it, as
     segmentation is usually scored; `accuracy` the share of correct pixels. A class without labels in the split has no
-    F1 and enters no mean. Scores that would be a mean over nothing are left out.
+    F1 and enters no mean; a mean over nothing is NaN.
     """
 
     def __init__(self, table: ClassTable, device: str, by_class: bool = True):
@@ -64,7 +64,7 @@ class SegmentationScores:
         if self._by_class:
             scores = enumerate(define_class_scores(self._table))
             means |= {metric.name: f1[index] for index, metric in scores if labelled[index]}
-        return {name: float(value) for name, value in means.items() if not value.isnan()}
+        return {name: float(value) for name, value in means.items()}
 
     @property
     def _foreground(self) -> Tensor:

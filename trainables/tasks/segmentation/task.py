@@ -142,7 +142,7 @@ class Segmentation(DistillationTask[LabelMapSet]):
 
     @property
     def output_bytes(self) -> int:
-        height, width = _find_head_size(self, self.teacher.model)
+        height, width = _find_head_size(self)
         return 2 * len(self.class_table) * height * width
 
     def data_record(self) -> dict[str, Any]:
@@ -156,9 +156,9 @@ class Segmentation(DistillationTask[LabelMapSet]):
 
 
 @lru_cache(maxsize=8)
-def _find_head_size(task: Segmentation, model: ModelSpec) -> tuple[int, int]:
-    """Return height and width of a net's logits: by its stride, or by trying it where the settings have none."""
-    size = task._image_size
+def _find_head_size(task: Segmentation) -> tuple[int, int]:
+    """Return height and width of the teacher's logits: by its stride, or by trying it where its settings have none."""
+    model, size = task.teacher.model, task._image_size
     if stride := getattr(model, "stride", None):
         return -(-size[0] // stride), -(-size[1] // stride)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

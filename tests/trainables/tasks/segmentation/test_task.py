@@ -141,11 +141,11 @@ def test_scores_leave_ignored_pixels_out():
     assert "f1_all" not in scores
 
 
-def test_scores_without_any_label_are_left_out():
+def test_means_over_no_label_are_nan():
     meter = SegmentationScores(ClassTable(("a", "b")), "cpu")
     labels = torch.full((1, 4, 4), IGNORED)
     meter.update(Outputs(torch.zeros(1, 2, 4, 4)), Batch(torch.empty(0), labels, NOTHING, NOTHING))
-    assert meter.compute() == {}
+    assert meter.compute() == pytest.approx(dict.fromkeys(("f1", "miou", "accuracy"), np.nan), nan_ok=True)
 
 
 def test_cropped_labels_move_with_their_images_and_are_ignored_outside():
