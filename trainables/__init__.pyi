@@ -1,4 +1,6 @@
 from .data.arrays.density_maps import AdaptiveKernels as AdaptiveKernels
+from .data.arrays.image_targets import TargetSet as TargetSet
+from .data.arrays.image_targets import TargetTable as TargetTable
 from .data.arrays.label_maps import ClassTable as ClassTable
 from .data.arrays.label_maps import LabelMaps as LabelMaps
 from .data.arrays.label_maps import LabelMapSet as LabelMapSet
@@ -8,6 +10,8 @@ from .data.cifar import Cifar as Cifar
 from .data.digits import Digits as Digits
 from .data.image_folder import ImageFolder as ImageFolder
 from .data.image_folder import ImageTable as ImageTable
+from .data.image_targets import ImageNumbers as ImageNumbers
+from .data.image_targets import ImagePoints as ImagePoints
 from .data.photo_folder import PhotoFolder as PhotoFolder
 from .data.segmentation_folder import SegmentationFolder as SegmentationFolder
 from .data.shanghaitech import ShanghaiTech as ShanghaiTech
@@ -39,6 +43,7 @@ from .losses.pixels.pixel_dist import PixelDIST as PixelDIST
 from .losses.pixels.pixel_dkd import PixelDKD as PixelDKD
 from .losses.pixels.pixel_kd import PixelKD as PixelKD
 from .losses.pixels.pixel_kd_std import PixelKDStd as PixelKDStd
+from .losses.prediction_matching import PredictionMatching as PredictionMatching
 from .losses.reconstruction import Reconstruction as Reconstruction
 from .losses.reconstruction import ReconstructionAlone as ReconstructionAlone
 from .models.mcnn import MCNN as MCNN
@@ -56,6 +61,7 @@ from .models.sr.dictionary_sr import VggSR as VggSR
 from .models.sr.rcan import RCAN as RCAN
 from .models.sr.small_sr import SmallSR as SmallSR
 from .models.sr.srfbn import SRFBN as SRFBN
+from .models.timm_nets import Timm as Timm
 from .models.torchvision_nets import Torchvision as Torchvision
 from .models.vgg_cifar import VGG as VGG
 from .models.wide_resnet_cifar import WideResNet as WideResNet
@@ -68,6 +74,7 @@ from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_sr.task import FaceSR as FaceSR
 from .tasks.moving import MovingLoss as MovingLoss
 from .tasks.moving import MovingOptimum as MovingOptimum
+from .tasks.regression.task import Regression as Regression
 from .tasks.segmentation.face_parsing import FaceParsing as FaceParsing
 from .tasks.segmentation.task import Segmentation as Segmentation
 from .tasks.simulated import Extra as Extra
@@ -76,6 +83,7 @@ from .tasks.simulated import Simulated as Simulated
 from .tasks.simulated import SimulatedLoss as SimulatedLoss
 from .tasks.simulated import SimulatedStudent as SimulatedStudent
 from .teacher.weights import Teacher as Teacher
+from .training.mixing import Mixed as Mixed
 from .training.random_views import ResizedCrops as ResizedCrops
 from .training.random_views import SeededViews as SeededViews
 from .training.recipe import Adam as Adam
