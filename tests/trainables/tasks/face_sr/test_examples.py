@@ -37,8 +37,8 @@ def test_batch_has_large_images_small_ones_and_boxes():
     assert batch.inputs.shape == (2, 3, 6, 6)
     assert batch.targets.image.shape == (2, 3, SIZE, SIZE)
     assert batch.inputs.dtype == batch.targets.image.dtype == batch.targets.boxes.dtype == torch.float32
-    assert torch.equal((batch.targets.image * 255).round(), torch.from_numpy(faces.samples.images[[4, 1]]).float())
-    assert np.array_equal(batch.targets.boxes, faces.samples.boxes[[4, 1]])
+    assert torch.equal((batch.targets.image * 255).round(), torch.from_numpy(faces.faces.images[[4, 1]]).float())
+    assert np.array_equal(batch.targets.boxes, faces.faces.boxes[[4, 1]])
     assert (batch.samples.tolist(), batch.views.tolist()) == ([4, 1], [0, 0])
     assert len(faces) == COUNT
 
@@ -142,9 +142,9 @@ def test_flipped_box_shows_the_same_pixels_mirrored():
 
 def test_mapped_arrays_are_not_changed(tmp_path):
     faces = examples()
-    np.save(tmp_path / "images.npy", faces.samples.images)
+    np.save(tmp_path / "images.npy", faces.faces.images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    again = SrExamples(SrFaces(mapped, faces.samples.boxes), Flips(), 8, "cpu")
+    again = SrExamples(SrFaces(mapped, faces.faces.boxes), Flips(), 8, "cpu")
     batch = again.batch(numbers(0), numbers(0))
     batch.targets.image.zero_()
     batch.targets.boxes.zero_()
