@@ -68,16 +68,16 @@ def draw_found_schedules(records: StudyRecords, cell: Cell, chain: pd.DataFrame)
     """Draw one small figure for each setting: the best chain's values, the published ones, and those of other arms."""
     drawn = []
     for index, (name, values) in enumerate(list_values(chain).items()):
-        figure = new_figure("epoch", escape_plotly(name), 260)
+        figure = new_figure("epoch", escape_plotly(name).replace(".", ".<br>"), 280)  # long names in two lines
         figure.update_xaxes(**make_integer_ticks(int(chain["epochs"].max())))
         spans = zip(chain["start_epoch"], chain["end_epoch"], values, strict=True)
         steps = [(edge, value) for start, end, value in spans for edge in (start, end)]
-        others = collect_other_schedules(records, cell, name)
-        for colour, (arm, found) in zip(PALETTE[2:], others.items(), strict=False):
-            _plot_epochs(figure, found, arm, {"color": colour, "width": 1.5, "dash": "2px,3px"})
+        _plot_steps(figure, steps, "best chain", {"color": BEST, "width": 2.5})
         published = [*enumerate(find_published_values(records, cell, name), start=1)]
         _plot_epochs(figure, published, "published", {"color": PALETTE[0], "width": 2, "dash": "7px,3px"})
-        _plot_steps(figure, steps, "best chain", {"color": BEST, "width": 2.5})
+        others = collect_other_schedules(records, cell, name)
+        for colour, (arm, found) in zip(PALETTE[2:], others.items(), strict=False):  # on top: they may be the published
+            _plot_epochs(figure, found, arm, {"color": colour, "width": 2, "dash": "2px,3px"})
         drawn.append(ReportFigure(f"schedule{index}", f"{cell.name}: {name}", "", figure, small=True))
     return drawn
 

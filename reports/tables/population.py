@@ -25,11 +25,11 @@ def make_chain_table(records: StudyRecords, cell: Cell) -> Table:
         member = int(link["member"])
         epochs = f"{link['start_epoch'] + 1:.0f}–{link['end_epoch']:.0f}"
         settings = (format_value(of[position]) for of in values.values())
-        rows.append((epochs, str(link["number"]), f"{member}", copied, *settings, metric.format(link[records.metric])))
+        rows.append((epochs, str(link["number"]), f"{member}", copied, metric.format(link[records.metric]), *settings))
     return Table(
         name=f"search-{cell.name}",
         caption=f"{cell.name}: the chain that won among {cell.population} members",
-        columns=("epochs", "trial", "member", "", *values, metric.label),
+        columns=("epochs", "trial", "member", "", metric.label, *values),  # settings may be many
         align="lrrl" + "r" * (len(values) + 1),
         rows=tuple(rows),
         notes=(*_format_schedules(chain), _compare_epochs(records, cell)),

@@ -59,7 +59,7 @@ def test_chain_is_that_of_the_schedule_that_confirm_trained(records: StudyRecord
 
 def test_table_names_copies_and_the_price(records: StudyRecords) -> None:
     table = make_chain_table(records, records.cells[1])
-    assert table.columns == ("epochs", "trial", "member", "", "x", "y", "validation accuracy, %")
+    assert table.columns == ("epochs", "trial", "member", "", "validation accuracy, %", "x", "y")
     assert [row[0] for row in table.rows] == ["1–3", "4–6", "7–8"]
     copies = [row[3] for row in table.rows if row[3]]
     assert copies
