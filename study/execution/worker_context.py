@@ -85,7 +85,10 @@ class WorkerContext:
         worker_sync.drop_local_copy(self.mirror, source)
 
     def discard_checkpoint(self, trial_id: str, keep_traceback: bool = False) -> None:
-        """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there."""
+        """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there.
+
+        A traceback to keep may be on S3 alone, if another node wrote it.
+        """
         folder = self.checkpoint_folder(trial_id)
         traceback = folder / TRACEBACK
         text = traceback.read_bytes() if keep_traceback and traceback.is_file() else b""
@@ -93,7 +96,7 @@ class WorkerContext:
         if text:
             folder.mkdir(parents=True)
             traceback.write_bytes(text)
-        worker_sync.mark_for_deletion(self.mirror, folder)
+        worker_sync.mark_for_deletion(self.mirror, folder, TRACEBACK if keep_traceback else "")
 
     def reset_checkpoint(self, trial_id: str) -> None:
         """Delete the checkpoint of a trial that starts over. Raises StorageError if the storage does not answer."""

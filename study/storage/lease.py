@@ -141,7 +141,8 @@ class SyncThread(threading.Thread):
         obsolete = list((self._folder / FORGOTTEN).glob("*"))
         self._mirror.push(*(f"{self._study}/{name}" for name in (EPOCHS, TRIALS, STUDY_JSON)), delete=True)
         for mark in obsolete:
-            self._mirror.delete_folder(f"{self._study}/{CHECKPOINTS}/{mark.name}")
+            kept = mark.read_text(encoding="utf-8").split()
+            self._mirror.delete_folder(f"{self._study}/{CHECKPOINTS}/{mark.name}", kept)
             mark.unlink()
 
     def _renew(self) -> None:

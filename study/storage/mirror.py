@@ -136,11 +136,17 @@ class Mirror:
         with self.translate_errors(), suppress(FileNotFoundError):
             self._fs.delete_file(self._key(path))
 
-    def delete_folder(self, path: str) -> None:
-        """Delete a folder on S3 with all its objects, if it exists."""
-        if self.uri:
-            with self.translate_errors(), suppress(FileNotFoundError):
+    def delete_folder(self, path: str, keep: Sequence[str] = ()) -> None:
+        """Delete a folder on S3, if it exists, with all its objects but those of these names."""
+        if not self.uri:
+            return
+        with self.translate_errors(), suppress(FileNotFoundError):
+            if not keep:
                 self._fs.delete_dir(self._key(path))
+                return
+            for name, info in self._list_objects(path).items():
+                if info.base_name not in keep:
+                    self.delete_object(name)
 
     def list_files(self, path: str) -> list[Path]:
         """Return the local files at a path that a push would move."""

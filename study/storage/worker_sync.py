@@ -103,12 +103,12 @@ def push_traceback(mirror: Mirror, traceback: Path) -> None:
         mirror.push(_path_below(mirror, traceback))
 
 
-def mark_for_deletion(mirror: Mirror, checkpoint: Path) -> None:
-    """Let the driver's SyncThread delete a checkpoint on S3 once the trial's end is on record there."""
+def mark_for_deletion(mirror: Mirror, checkpoint: Path, keep: str = "") -> None:
+    """Let the driver's SyncThread delete a checkpoint on S3, but not `keep`, once the trial's end is on record."""
     if mirror.uri:
         mark = checkpoint.parent.parent / FORGOTTEN / checkpoint.name
         mark.parent.mkdir(exist_ok=True)
-        mark.touch()
+        mark.write_text(keep, encoding="utf-8")
 
 
 def delete_checkpoint(mirror: Mirror, checkpoint: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from study.engine.trials import make_preparation_trial
+from study.execution.worker_context import WorkerContext
 from study.storage import worker_sync
 from study.storage.lease import acquire_lease
 from study.storage.locations import mirror_of
@@ -99,15 +101,19 @@ def test_checkpoint_of_an_ended_trial_is_deleted_once_its_end_is_on_s3(
     copy: Copy, endpoint: str, tmp_path: Path
 ) -> None:
     here = copy()
-    put(here, toy__checkpoints__over__state="1", toy__checkpoints__on__state="2")
+    put(here, toy__checkpoints__over__state="1", toy__checkpoints__on__state="2", toy__checkpoints__failed__state="3")
+    (here / "toy/checkpoints/failed/traceback.txt").write_text("Error")
     mirror = mirror_of(here)
     mirror.push("toy/checkpoints")
+    shutil.rmtree(here / "toy/checkpoints/failed")  # it was trained by another node
     worker_sync.mark_for_deletion(
         mirror, here / "toy" / "checkpoints" / "on"
     )  # before this machine drove: it may go on elsewhere
     with acquire_lease(here / "toy"):
         worker_sync.mark_for_deletion(mirror, here / "toy" / "checkpoints" / "over")
-        assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 2
-    assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state"}
+        assert len(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == 4
+        WorkerContext(here / "toy", here, mirror).discard_checkpoint("failed", keep_traceback=True)
+    assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state", "failed/traceback.txt"}
+    worker_sync.delete_checkpoint(mirror, here / "toy" / "checkpoints" / "failed")
     worker_sync.delete_checkpoint(mirror, here / "toy" / "checkpoints" / "on")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")
