@@ -60,6 +60,8 @@ def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
             _check_then(options)
             if options.address is not None:
                 addresses.check_address(options.address)
+            if options.then is not None and not options.dry_run:
+                then_down.check_cluster(str(options.address), Path(options.cluster_file))
             sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
