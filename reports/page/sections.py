@@ -181,7 +181,8 @@ def _show_population(records: StudyRecords, cell: Cell) -> Iterator[Block]:
     yield from (figure for figure in figures if not figure.small)
     yield from _grid(
         "Schedules found",
-        "In colour: the best chain's values. Dashed: schedules of the same name in other arms' confirm runs.",
+        "Solid: the best chain's values. Dashed: the published settings, by the first points of the space file's arms. "
+        "Dotted: schedules of the same name in other arms' confirm runs.",
         [figure for figure in figures if figure.small],
     )
 

@@ -138,8 +138,8 @@ class Coordinator:
             if trial_id in self.skips:
                 stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
         self._end_if_decided(run, fault, stop_reason)
-        if trial.link and trial_id in self.running:
-            self._release_checkpoints(self.cells[trial.cell])  # that of its parent: it has one of its own now
+        if trial.link:
+            self._release_checkpoints(self.cells[trial.cell])  # after its first epoch that of its parent, for one
         self.writer.flush_if_due()
         return trial_id not in self.running
 
@@ -148,6 +148,8 @@ class Coordinator:
         run = self.running[trial_id]
         run.worker = worker or run.worker
         self._end(run, TrialState.FAILED, reason)
+        if run.trial.link:
+            self._release_checkpoints(self.cells[run.trial.cell])
         self.writer.flush_if_due()
 
     def requeue(self, trial_id: str) -> None:
@@ -210,6 +212,7 @@ class Coordinator:
                 refused = make_refused_trial(self.study, progress.cell, proposal, str(error))
                 self.running[refused.id] = run = RunningTrial(refused, datetime.now(UTC), code=self._code)
                 self._end(run, TrialState.FAILED, str(error))
+                self._release_checkpoints(progress)
         return None
 
     def _next_confirm(self) -> Trial | None:
@@ -246,13 +249,13 @@ class Coordinator:
             cell.end_trial(run, state, reason)
             self.problem = self.problem or cell.fail_fast_reason
             self._reconcile_confirms(cell)
-            self._release_checkpoints(cell)
         elif state is TrialState.COMPLETE:
             self.preparations = [step for step in self.preparations if make_preparation_trial(step).id != trial.id]
         else:
             self.problem = f"{trial.arm} failed: {reason}"
 
     def _release_checkpoints(self, cell: CellProgress) -> None:
+        """Note which checkpoints no link needs any more; not during a replay, before all links are known."""
         now = time.monotonic()
         self.obsolete += (
             ObsoleteCheckpoint(trial_id, state is TrialState.FAILED, now)

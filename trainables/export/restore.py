@@ -75,6 +75,8 @@ class RestoredStudent:
     """Whether the task's images differ in size."""
     class_names: tuple[str, ...] = ()
     """The name of each class of the prediction; empty if they have none."""
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    """Name, scale and offset of each number of the prediction, where these are numbers with units; else empty."""
 
 
 def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStudent:
@@ -95,6 +97,7 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
     except RuntimeError:  # without torch's message, which lists every tensor
         raise InputError(f"{trained.checkpoint} does not fit {model.name}: export with the study's commit") from None
     examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
+    record = task.data_record()
     return RestoredStudent(
         task=task,
         net=PredictionModel(task, net).eval(),
@@ -103,7 +106,8 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
         mean=tuple(round(float(value), 6) for value in examples.mean),
         std=tuple(round(float(value), 6) for value in examples.std),
         any_size=task.evaluation_batch("cpu") == 1,
-        class_names=tuple(task.data_record().get("class_names", ())),
+        class_names=tuple(record.get("class_names", ())),
+        outputs=tuple(record.get("outputs", ())),
     )
 
 

@@ -27,7 +27,7 @@ from trainables.data.image_folder import ImageFolder, ImageTable
 from trainables.export.onnx import export_student
 from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
-from trainables.tasks.classification import task as classification
+from trainables.tasks.classification import examples
 from trainables.tasks.classification.examples import MappedImages, ResidentImages
 from trainables.tasks.classification.task import Classification
 from trainables.training.views import CropFlip
@@ -319,7 +319,7 @@ def test_missing_table_and_unknown_split_are_refused(root):
 def test_mapped_images_give_the_batches_of_resident_ones(root, monkeypatch):
     task = Classification(ImageFolder(root, size=8), small.TASK.teacher, views=CropFlip(1, flip=True))
     resident = {split: task.load_examples(split, "cpu") for split in ("train", "val", "test")}
-    monkeypatch.setattr(classification, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(examples, "RESIDENT_BYTES", 0)
     assert not task.capturable
     for split, one in resident.items():
         mapped = task.load_examples(split, "cpu")
@@ -333,7 +333,7 @@ def test_mapped_images_give_the_batches_of_resident_ones(root, monkeypatch):
 
 
 def test_students_train_on_mapped_images(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(classification, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(examples, "RESIDENT_BYTES", 0)
     task = Classification(ImageFolder(root, size=8), small.TASK.teacher, small.RECIPE, CropFlip(1, flip=True))
     small.prepared(task, tmp_path)
     (row,) = task.train(small.job(task, tmp_path, tmp_path / "c", epochs=1))

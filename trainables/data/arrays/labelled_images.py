@@ -166,12 +166,13 @@ def _write_arrays(
     decoding: Decoding,
 ) -> None:
     """Decode all files to one array in the order of the splits, and write labels and metadata."""
-    contents = _hash_files(root, files)
+    contents = hash_files(root, [one.file for one in files])
     splits = [one.split or shares.choose_split(content) for one, content in zip(files, contents, strict=True)]
     order = sorted(range(len(files)), key=lambda index: (SPLITS.index(splits[index]), files[index].file))
     labels = np.array([files[index].label for index in order], dtype=np.int64)
     sizes = [splits.count(split) for split in SPLITS]
-    _check_sizes(name, sizes, labels, class_names)
+    check_split_sizes(name, sizes, ("train", "test"))
+    _check_classes(name, sizes, labels, class_names)
     hashed = hashlib.sha256(repr((sizes, list(class_names))).encode())
     shape = (len(files), decoding.channels, decoding.size, decoding.size)
     paths = [root / files[index].file for index in order]
@@ -179,22 +180,28 @@ def _write_arrays(
     hashed.update(labels.data)
     np.save(folder / _LABELS, labels)
     images = np.load(folder / _IMAGES, mmap_mode="r")
-    mean, std = _measure_pixels(images[: sizes[0]])
+    mean, std = measure_pixels(images[: sizes[0]])
     about = {"sizes": sizes, "mean": mean, "std": std, "fingerprint": hashed.hexdigest()[:16]}
     about["note"] = _describe_contradictions([files[index] for index in order], images, class_names)
     (folder / _ABOUT).write_text(json.dumps(about))
 
 
-def _hash_files(root: Path, files: Sequence[LabelledFile]) -> list[str]:
-    """Return the digest of each file's bytes."""
+def hash_files(root: Path, files: Sequence[str]) -> list[str]:
+    """Return the digest of the bytes of each file below `root`."""
     with ThreadPoolExecutor() as threads:  # hashlib releases the GIL
-        return list(threads.map(lambda one: hashlib.sha256((root / one.file).read_bytes()).hexdigest(), files))
+        return list(threads.map(lambda file: hashlib.sha256((root / file).read_bytes()).hexdigest(), files))
 
 
-def _check_sizes(name: str, sizes: Sequence[int], labels: Labels, class_names: Sequence[str]) -> None:
-    if not (sizes[0] and sizes[2]):
+def check_split_sizes(name: str, sizes: Sequence[int], needed: Sequence[str]) -> None:
+    """Raise InputError if a split that is `needed` has no images; `sizes` are those of SPLITS."""
+    if not all(count for split, count in zip(SPLITS, sizes, strict=True) if split in needed):
         found = ", ".join(f"{count} {split}" for split, count in zip(SPLITS, sizes, strict=True))
-        raise InputError(f"{name} has {found} images: training and test need some; add images, or change the shares")
+        words = [{"train": "training", "val": "validation"}.get(split, split) for split in needed]
+        wanted = f"{', '.join(words[:-1])} and {words[-1]}"
+        raise InputError(f"{name} has {found} images: {wanted} need some; add images, or change the shares")
+
+
+def _check_classes(name: str, sizes: Sequence[int], labels: Labels, class_names: Sequence[str]) -> None:
     pool = set(labels[: sizes[0]].tolist())
     if lacking := [named for label, named in enumerate(class_names) if label not in pool]:
         raise InputError(
@@ -202,7 +209,7 @@ def _check_sizes(name: str, sizes: Sequence[int], labels: Labels, class_names: S
         )
 
 
-def _measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
+def measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of each channel of (N, C, S, S), of pixels in [0, 1]."""
     sums, squares, count = np.zeros(images.shape[1]), np.zeros(images.shape[1]), 0
     for start in range(0, len(images), _CHUNK):

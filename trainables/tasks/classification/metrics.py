@@ -44,8 +44,10 @@ class Accuracy:
         """Correct predictions, and samples."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        correct = outputs.prediction.detach().argmax(1) == batch.targets
-        counted = torch.ones_like(correct) if self._class is None else batch.targets == self._class
+        # of a mixed image, the class of the larger share
+        targets = batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(1)
+        correct = outputs.prediction.detach().argmax(1) == targets
+        counted = torch.ones_like(correct) if self._class is None else targets == self._class
         self._counts.add_(torch.stack([(correct & counted).sum(), counted.sum()]))
 
     def compute(self) -> dict[str, float]:
