@@ -103,7 +103,7 @@ def restore_coordinator(
     folder = options.storage / study.name
     coordinator = Coordinator(
         study,
-        Records(folder, study.task.metrics, find_setting_columns(cell.space for cell in study.cells)),
+        Records(folder, study.metrics, find_setting_columns(cell.space for cell in study.cells)),
         create_journal(StudyPaths(folder).journal),
         study.task.list_preparations(options.storage, study.plan),
         collect_fingerprints(inputs),

@@ -15,7 +15,7 @@ from study.search.population_based import PopulationBased
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
 from study.space.configuration import Configuration
 from study.space.domains import Value, is_unresolved, resolve_corners, resolve_params
-from study.task import DistillationMethod, Plan, Task, reads_features
+from study.task import COSTS, DistillationMethod, Metric, Plan, Task, reads_features
 from study.trial import Direction, Phase, Split, format_cell_name
 from study.validation import check_study
 
@@ -171,7 +171,11 @@ class Study:
     """The validation metric that the search optimises; its value at the last epoch alone selects the configuration to
     confirm."""
     objectives: tuple[str, ...] = ()
-    """Further validation metrics that the search trades off against `metric`; they require stopping=Never()."""
+    """What the search trades off against `metric`: further validation metrics, and costs of a searched student, such as
+    "student/latency_ms" (study.task.COSTS). They require stopping=Never()."""
+    constraints: Mapping[str, float] | None = field(default=None, metadata=IF_SET)
+    """The highest allowed costs of a student, by name: {"student/macs": 5e6}. A search trial above one of them is not
+    trained, or, where the cost is a measured one, ends after its first epoch; it counts among the trials."""
     seed: int = 0
     sampler: Sampler = field(default_factory=Tpe)
     stopping: SuccessiveHalving | Never = field(default_factory=SuccessiveHalving)
@@ -214,9 +218,19 @@ class Study:
         return self.task.metrics[self.metric].direction
 
     @property
+    def costs(self) -> tuple[str, ...]:
+        """The costs of students that the search minimises or keeps below a limit."""
+        return tuple(name for name in COSTS if name in self.objectives or name in (self.constraints or {}))
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric that a row may contain: the task's, and the costs that this study asks for."""
+        return {**self.task.metrics, **{name: COSTS[name] for name in self.costs}}
+
+    @property
     def objective_directions(self) -> dict[str, Direction]:
         """The direction of each metric that the search optimises: `metric` first, then `objectives`."""
-        return {name: self.task.metrics[name].direction for name in (self.metric, *self.objectives)}
+        return {name: self.metrics[name].direction for name in (self.metric, *self.objectives)}
 
     @property
     def test_metric(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 
+from study.engine.student_costs import compute_excess
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
 from study.search.halving import Rungs, find_first_judged_epoch
@@ -67,6 +68,8 @@ class CellProgress:
         """Confirm trials of earlier runs, until the search is done."""
         self.first_failure = ""
         """Reason of the first failed trial, for messages."""
+        self.first_stop = ""
+        """Reason of the first trial that was stopped, for messages."""
         self.has_epochs = False
         """Whether any trial has completed an epoch."""
         self._failed_at_once = 0
@@ -95,8 +98,9 @@ class CellProgress:
     def end_trial(self, run: RunningTrial, state: TrialState, reason: str) -> None:
         trial = run.trial
         if trial.phase == "search":
-            self._search.tell(trial.number, trial.id, state, self._collect_objectives(run, state), trial.link)
-            self._note_search(run, state)
+            excess = compute_excess(self._study, run.metrics)
+            self._search.tell(trial.number, trial.id, state, self._collect_objectives(run, state), trial.link, excess)
+            self._note_search(run, state, reason)
         else:
             self.confirmed[trial.number] = state
         self.note_failure(run, state, reason)
@@ -105,9 +109,10 @@ class CellProgress:
         """Restore a search trial that ended in an earlier run; `scores` holds the selection metric by epoch."""
         trial = run.trial
         values = self._collect_objectives(run, state)
-        self._search.add_trial(trial.id, trial.params, state, values, scores, trial.link)
+        excess = compute_excess(self._study, run.metrics)
+        self._search.add_trial(trial.id, trial.params, state, values, scores, trial.link, excess)
         self.params[trial.number] = trial.params
-        self._note_search(run, state)
+        self._note_search(run, state, reason)
         self.note_failure(run, state, reason)
 
     def reopen_search(self, trial: Trial, scores: Mapping[int, float]) -> None:
@@ -123,7 +128,9 @@ class CellProgress:
         if run.epochs_done == 0:
             self._failed_at_once += "refused" not in run.trial.config
 
-    def _note_search(self, run: RunningTrial, state: TrialState) -> None:
+    def _note_search(self, run: RunningTrial, state: TrialState, reason: str) -> None:
+        if state is TrialState.PRUNED:
+            self.first_stop = self.first_stop or reason
         score = run.metrics.get(self._study.metric) if state is TrialState.COMPLETE else None
         self.searched[run.trial.number] = (state, score)
         self.search_epochs[run.trial.number] = run.epochs_done
@@ -220,7 +227,8 @@ class CellProgress:
     def problem(self) -> str:
         """Reason why this cell cannot become complete; empty if it is or still can."""
         if self.trials and self.search_done and self.best_number is None:
-            return f"none of its {self.trials} search trials completed; the first failed with {self.first_failure}"
+            why = f"failed with {self.first_failure}" if self.first_failure else f"was stopped: {self.first_stop}"
+            return f"none of its {self.trials} search trials completed; the first {why}"
         failed = sum(state is TrialState.FAILED for state in self.confirmed.values())
         if not failed:
             return ""

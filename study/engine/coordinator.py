@@ -19,6 +19,7 @@ import optuna
 from study.engine.cell import CellProgress
 from study.engine.population_cell import PopulationCell
 from study.engine.record_writer import FLUSH_SECONDS, RecordWriter
+from study.engine.student_costs import StudentCosts, explain_violation
 from study.engine.trials import (
     find_fault,
     make_confirm_trial,
@@ -68,7 +69,7 @@ class Coordinator:
         code: str = "",
         flush_seconds: float = FLUSH_SECONDS,
     ):
-        self.study, self.usage = study, Usage()
+        self.study, self.usage, self.costs = study, Usage(), StudentCosts(study)
         self.writer = RecordWriter(records, trackers, flush_seconds)
         self.preparations = list(preparations)
         self.problem = ""
@@ -105,7 +106,7 @@ class Coordinator:
         if run is None and (trial := self._next_preparation() or self._next_search() or self._next_confirm()):
             run = RunningTrial(trial, datetime.now(UTC))
         if run is not None:
-            run.resources = self._resources
+            run.resources, run.costs = self._resources, self.costs.find(run.trial)
             run.continue_with(self._code)
             self.running[run.trial.id] = run
             self.writer.add_state(run, TrialState.RUNNING, "")
@@ -124,6 +125,7 @@ class Coordinator:
         trial = run.trial
         if row["epoch"] <= run.epoch:
             return False  # a restarted worker repeats epochs that are on record
+        row = {**row, "metrics": row["metrics"] | self.costs.add(trial, row["metrics"])}
         if worker != run.worker:  # `show` reads the worker from the row
             run.worker = worker
             self.writer.add_state(run, TrialState.RUNNING, "")
@@ -133,7 +135,7 @@ class Coordinator:
             self.cells[trial.cell].has_epochs = True
             self.epoch_seconds.append(row["seconds"])
         fault, stop_reason = find_fault(self.study, run), None
-        if trial.phase == "search" and not fault:
+        if trial.phase == "search" and not fault and not explain_violation(self.study, run.metrics):
             stop_reason = self.cells[trial.cell].report_epoch(run)
             if trial_id in self.skips:
                 stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
@@ -205,12 +207,29 @@ class Coordinator:
             progress = max(open_cells, key=lambda cell: cell.proposals_left)
             proposal = progress.propose()
             try:
-                return make_search_trial(self.study, progress.cell, proposal, self._fingerprints)
+                trial = make_search_trial(self.study, progress.cell, proposal, self._fingerprints)
             except InputError as error:  # values that the loss accepts one by one but not together
-                refused = make_refused_trial(self.study, progress.cell, proposal, str(error))
-                self.running[refused.id] = run = RunningTrial(refused, datetime.now(UTC), code=self._code)
-                self._end(run, TrialState.FAILED, str(error))
+                trial = make_refused_trial(self.study, progress.cell, proposal, str(error))
+                self._end_untrained(trial, TrialState.FAILED, str(error))
+                continue
+            if not (violation := self._find_violation(progress, trial)):
+                return trial
+            # known before any epoch: training it would only measure a student that may not be chosen
+            self._end_untrained(trial, TrialState.PRUNED, violation)
         return None
+
+    def _find_violation(self, progress: CellProgress, trial: Trial) -> str:
+        """Return which limits the student of a new search trial exceeds, as far as that is known without training."""
+        if not self.study.constraints:
+            return ""
+        student = progress.cell.configure(trial.params).student
+        return explain_violation(self.study, self.costs.count_exact(trial, student))
+
+    def _end_untrained(self, trial: Trial, state: TrialState, reason: str) -> None:
+        """End a search trial before its first epoch."""
+        run = RunningTrial(trial, datetime.now(UTC), code=self._code, metrics=self.costs.find(trial))
+        self.running[trial.id] = run
+        self._end(run, state, reason)
 
     def _next_confirm(self) -> Trial | None:
         """Return the next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
@@ -229,8 +248,11 @@ class Coordinator:
 
     def _end_if_decided(self, run: RunningTrial, fault: str, stop: str | None, at: datetime | None = None) -> None:
         """End a trial if its last epoch decides it."""
+        violation = explain_violation(self.study, run.metrics) if run.trial.phase == "search" else ""
         if fault:
             self._end(run, TrialState.FAILED, fault, at)
+        elif violation:  # of a measured limit, also in the last epoch: a complete search trial can be chosen
+            self._end(run, TrialState.PRUNED, violation, at)
         elif run.epoch == run.trial.end_epoch:
             self._end(run, TrialState.COMPLETE, "", at)
         elif stop:

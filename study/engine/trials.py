@@ -74,10 +74,11 @@ def make_preparation_trial(step: Preparation) -> Trial:
 def find_fault(study: Study, run: RunningTrial) -> str:
     """Return which metrics of a trial's last epoch are not finite; empty if the study can use them.
 
-    A search needs its objectives after every epoch, a confirm trial its test metric after the last one.
+    A search needs its objectives and the costs under a limit after every epoch, a confirm trial its test metric after
+    the last one.
     """
     if run.trial.phase == "search":
-        names = tuple(study.objective_directions)
+        names = tuple(dict.fromkeys([*study.objective_directions, *(study.constraints or {})]))
     elif run.trial.phase == "confirm" and run.epochs_done == run.trial.epochs:
         names = (study.test_metric,)
     else:

@@ -24,6 +24,8 @@ class RunningTrial:
     worker: str = ""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """The columns device, cpus and gpus."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Costs of its student that are known as it starts, which its worker need not measure."""
     code: str = ""
     """The digest of the code that trains it; several digests, if it was resumed with other code, are joined by "+"."""
     start_over: bool = False
