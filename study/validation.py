@@ -42,6 +42,7 @@ def check_study(study: Study) -> None:
     _check_net_comparisons(study)
     _check_metric(study)
     _check_objectives(study)
+    _check_confirm_front(study)
     _check_constraints(study)
     _check_warm_start(study)
     if not (isinstance(study.hang_seconds, int | float) and 0 < study.hang_seconds < math.inf):
@@ -208,6 +209,18 @@ def _check_objectives(study: Study) -> None:
         )
     if study.objectives and isinstance(study.sampler, CmaEs):
         raise InputError("with objectives, sampler is CmaEs, which optimises a single metric; use Tpe, Random or Grid")
+
+
+def _check_confirm_front(study: Study) -> None:
+    size = study.confirm_front
+    if size is None:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InputError(f"confirm_front is {size!r}; allowed is a whole number, at least 1, or None")
+    if not study.objectives:
+        raise InputError(
+            f"confirm_front is {size} and there are no objectives, whose front it is of: name them, or leave it out"
+        )
 
 
 def _list_costs(study: Study) -> list[str]:

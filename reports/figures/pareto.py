@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.pareto import find_pareto_front
-from reports.analysis.search import find_best_trial
+from reports.analysis.search import find_best_trial, list_objectives
 from reports.figures.style import BEST, GREY, PALETTE, ReportFigure, escape_plotly, new_figure, round_values, with_alpha
 from reports.format.values import format_params
 from reports.load import Cell, StudyRecords, parse_json_object
@@ -23,14 +23,16 @@ def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     if data.empty or len(objectives) < 2:
         return []
     best = find_best_trial(records, cell)
-    chosen = int(best["number"]) if best is not None else -1
+    chosen = {int(best["number"])} if best is not None else set()
+    if cell.front > 1:
+        runs = records.confirmed_points[records.confirmed_points["cell"] == cell.name]
+        chosen |= set(data.loc[data["front"] & data["params"].isin(runs["params"]), "number"].astype(int))
     return [plot_front(records, data, objectives, further, cell, chosen) for further in objectives[1:]]
 
 
 def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
     """Return number, params, each objective (in display units) and `front` per complete trial, and the objectives."""
-    further = records.study.get("objectives")
-    objectives = [records.metric, *further] if isinstance(further, list) and further else [records.metric]
+    objectives = list_objectives(records)
     trials = records.get_search_trials(cell)
     present = all(name in trials for name in objectives)
     trials = trials[trials["state"] == "COMPLETE"].dropna(subset=objectives if present else None)
@@ -46,7 +48,7 @@ def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list
 
 
 def plot_front(
-    records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int
+    records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: set[int]
 ) -> ReportFigure:
     """Draw all complete trials; those on the front are joined, the confirmed one is marked."""
     across, up = records.get_metric(further), records.get_metric(objectives[0])
@@ -63,10 +65,11 @@ def plot_front(
     shape = (
         "hv" if records.get_direction(further) == "min" else "vh"
     )  # between two trials only the worse value of both is attained
+    confirmed = "confirmed: best by the first objective" if cell.front == 1 else "confirmed"
     parts = (
         (shown, "others", "markers", open_circle),
         (front, "Pareto front", joined, {"color": PALETTE[0], "size": 9}),
-        (data[data["number"] == chosen], "confirmed: best by the first objective", "markers", star),
+        (data[data["number"].isin(chosen)], confirmed, "markers", star),
     )
     for rows, name, mode, marker in parts:
         if len(rows):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 
-from study.engine.cell import CellProgress
+from study.engine.cell import CellProgress, select_student
 from study.engine.population_cell import PopulationCell
 from study.engine.record_writer import FLUSH_SECONDS, RecordWriter
 from study.engine.student_costs import StudentCosts, explain_violation
@@ -233,13 +233,47 @@ class Coordinator:
 
     def _next_confirm(self) -> Trial | None:
         """Return the next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
-        left = [(cell.seeds_left[0], cell) for cell in self.cells.values() if cell.seeds_left and self._is_ready(cell)]
+        for cell in self.cells.values():
+            self._decide_points(cell)
+        ready = [cell for cell in self.cells.values() if self._is_ready(cell)]
+        left = [(pairs[0], cell) for cell in ready if (pairs := cell.confirms_left)]
         if not left:
             return None
-        number, progress = min(left, key=lambda pair: pair[0])
-        progress.confirmed[number] = None
-        assert progress.chosen_params is not None
-        return make_confirm_trial(self.study, progress.cell, number, progress.chosen_params, self._fingerprints)
+        (number, point), progress = min(left, key=lambda pair: pair[0])
+        progress.confirmed[number, point] = None
+        assert progress.points is not None
+        params = progress.points[point]
+        return make_confirm_trial(self.study, progress.cell, number, params, self._fingerprints, point)
+
+    def _decide_points(self, progress: CellProgress) -> None:
+        """Decide what a cell confirms, once its search is done.
+
+        Where points have students of their own, all cells of the student are decided together: a cell also confirms
+        the students of points that are compared with it.
+        """
+        group = [progress]
+        if self.study.compares_equal_students(progress.cell):
+            student = progress.cell.student
+            group = [other for other in self.cells.values() if other.cell.student is student]
+        if progress.points is not None or not all(cell.search_done for cell in group):
+            return
+        for cell in group:
+            cell.points = cell.select_points()
+            if cell.points and len(group) > 1:
+                cell.points += self._list_counterparts(cell, group)
+
+    def _list_counterparts(self, base: CellProgress, group: Sequence[CellProgress]) -> list[Params]:
+        """Return the parameters by which a cell trains those students of points compared with it that it lacks."""
+        students, found = [select_student(params) for params in base.select_points()], list[Params]()
+        for cell in group:
+            if base.cell.arm not in self.study.find_comparisons(cell.cell.arm):
+                continue
+            for number in cell.select_numbers():
+                params = cell.params[number]
+                if select_student(params) not in students:
+                    students.append(select_student(params))
+                    found.append(base.match_student(params, cell.values[number][1]))
+        return found
 
     def _is_ready(self, cell: CellProgress) -> bool:
         return not (self.problem or (cell.needs_teacher and self.preparations))
@@ -267,7 +301,8 @@ class Coordinator:
             cell = self.cells[trial.cell]
             cell.end_trial(run, state, reason)
             self.problem = self.problem or cell.fail_fast_reason
-            self._reconcile_confirms(cell)
+            if trial.phase == "search":
+                self._reconcile_confirms()
             self._release_checkpoints(cell)
         elif state is TrialState.COMPLETE:
             self.preparations = [step for step in self.preparations if make_preparation_trial(step).id != trial.id]
@@ -281,25 +316,36 @@ class Coordinator:
             for trial_id, state in cell.release_checkpoints()
         )
 
-    def _reconcile_confirms(self, cell: CellProgress) -> None:
-        """Once a cell's search is done, decide which earlier confirm trials have the chosen configuration and count."""
-        if not cell.search_done:
-            return
+    def _reconcile_confirms(self) -> None:
+        """Decide what cells confirm whose search is done, and which earlier confirm trials count for it."""
+        for cell in self.cells.values():
+            self._decide_points(cell)
+            if cell.points is not None and cell.earlier_confirms:
+                self._reconcile_cell(cell, [dict(params) for params in cell.points])
+
+    def _reconcile_cell(self, cell: CellProgress, points: Sequence[Params]) -> None:
         for earlier in cell.earlier_confirms:
-            run, number = earlier.run, earlier.run.trial.number
-            if cell.chosen_params is None or dict(run.trial.params) != dict(cell.chosen_params):
+            run, params = earlier.run, dict(earlier.run.trial.params)
+            point = points.index(params) if params in points else None
+            place = run.trial.number, point or 0
+            has_moved = point not in (None, run.trial.point)
+            if has_moved:
+                run.trial = replace(run.trial, point=place[1])
+            if point is None:
                 if earlier.state is not TrialState.SUPERSEDED:
                     reason = "its cell's search continued and chose another configuration"
                     self.writer.add_state(run, TrialState.SUPERSEDED, reason, earlier.at)
             elif earlier.state in (TrialState.COMPLETE, TrialState.FAILED):
-                cell.confirmed[number] = earlier.state
+                cell.confirmed[place] = earlier.state
                 cell.note_failure(run, earlier.state, earlier.reason)
+                if has_moved:
+                    self.writer.add_state(run, earlier.state, earlier.reason, earlier.at)
             elif run.epochs_done == run.trial.epochs:  # superseded once, and chosen again
                 fault = find_fault(self.study, run)
-                cell.confirmed[number] = state = TrialState.FAILED if fault else TrialState.COMPLETE
+                cell.confirmed[place] = state = TrialState.FAILED if fault else TrialState.COMPLETE
                 self.writer.add_state(run, state, fault, earlier.at)
             else:
-                cell.confirmed[number] = None
+                cell.confirmed[place] = None
                 self.resumable.append(run)
         cell.earlier_confirms = []
 
@@ -313,8 +359,8 @@ class Coordinator:
 
     def finish_restore(self) -> None:
         """For replay.py: decide what follows from all restored trials together, and write its rows."""
+        self._reconcile_confirms()
         for cell in self.cells.values():
-            self._reconcile_confirms(cell)
             self._release_checkpoints(cell)
             self.problem = self.problem or cell.fail_fast_reason
         self.writer.flush()

@@ -1,7 +1,7 @@
 """Costs of students, such as MACs and latency, as objectives and limits of a search.
 
-A student's cost is what the first row on record says, whatever later trials measure: a latency that is measured again
-differs, and a resumed study would choose differently. Rows of all later trials of that student hold the same value.
+The first value on record counts as a student's cost: a latency that is measured again differs, and a resumed study
+would choose differently. Rows of all later trials of that student hold the same value.
 """
 
 from __future__ import annotations
@@ -147,9 +147,11 @@ def _check_limits(study: Study, student: Any) -> None:
 
 def _list_students(student: Any) -> Iterator[Any]:
     """Yield students of a domain: its corners, then all of a few, or a random sample."""
-    yield from resolve_corners(student)
+    corners = list(resolve_corners(student))
+    yield from corners
     if count_points(student) <= STUDENTS_TRIED:
-        yield from (resolve_params(student, params) for params in build_grid(student, STUDENTS_TRIED))
+        every = (resolve_params(student, params) for params in build_grid(student, STUDENTS_TRIED))
+        yield from (one for one in every if one not in corners)
         return
     rng = random.Random(0)
     for _ in range(STUDENTS_TRIED):

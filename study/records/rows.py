@@ -84,6 +84,7 @@ def to_trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datet
         "worker": run.worker,
         "code": run.code,
         **(asdict(trial.link) if trial.link else {}),
+        "point": trial.point if trial.phase == "confirm" else None,
     }
     return row | dict(run.resources) | dict(run.metrics)
 
@@ -100,4 +101,5 @@ def to_trial(row: Mapping[str, Any]) -> Trial:
         params=json.loads(row["params"]),
         config=json.loads(row["config"]),
         link=None if row["member"] is None else Link(*(row[item.name] for item in fields(Link))),
+        point=row["point"] or 0,
     )

@@ -234,6 +234,7 @@ def _describe_cell(study: Study, cell: Cell) -> dict[str, Any]:
         "searched": cell.is_searched,
         "trials": study.count_trials(cell),
         "population": study.count_search_runs(cell) if arm.search else None,
+        "front": study.front_size if cell.is_searched else 1,
         "published": arm.published,
         "parameters": [name for name, _ in find_domains(cell.space)],
     }

@@ -99,7 +99,8 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
 
 def prepare_net(task: DistillationTask[Any], net: nn.Module) -> RestoredStudent:
     """Return a net in evaluation mode, with the properties of the task's images."""
-    examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
+    examples: Any = task.examples("val", "cpu")
+    first = torch.zeros(1, dtype=torch.int64)
     return RestoredStudent(
         task=task,
         net=PredictionModel(task, net).eval(),
