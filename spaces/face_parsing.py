@@ -10,7 +10,7 @@ is compared with plain distillation (KD) on the same seeds, as is standardising 
 teacher's confidence. The search covers temperature and weight, neither of which the paper gives, for LDT and for KD
 alike: LDT searched is compared with KD searched.
 
-`embedded` needs no download: drawn faces with exact masks, 48 × 48 pixels, written once in CelebAMask-HQ's layout. This
+`embedded` needs no download: drawn faces with exact masks, 40 × 40 pixels, written once in CelebAMask-HQ's layout. This
 profile tests the machinery and shows what verdicts look like, but is no evidence about photographs. Eight seeds are the
 fewest that can decide six comparisons (2/2⁸ · 6 < 0.05), nine for the eight of `paper`.
 `dkd` asks the same of DKD per pixel on the same drawn faces, with LDT and without, both searched alike.
@@ -111,9 +111,9 @@ def embedded(data_dir: Path | None) -> Study:
         name="face_parsing",
         question=QUESTION,
         task=FaceParsing(
-            data=DrawnFaces(train=192, val=60, test=128, size=48),
-            teacher=Teacher(SmallFCN(24), Recipe(3, Cosine(5e-3), Adam()), epochs=16),
-            recipe=Recipe(3, Cosine(1e-2), Adam()),  # the better rate of 1e-2 and 2e-2 on validation, for all arms
+            data=DrawnFaces(train=192, val=60, test=128, size=40),
+            teacher=Teacher(SmallFCN(24), Recipe(4, Cosine(5e-3), Adam()), epochs=16),
+            recipe=Recipe(4, Cosine(1e-2), Adam()),  # the better rate of 1e-2 and 2e-2 on validation, for all arms
         ),
         students=(SmallFCN(12),),
         arms=ARMS,

@@ -1,6 +1,6 @@
 """Does an adversarial loss on features transfer a dictionary teacher's faces to a student without the dictionary?
 
-    python -m study.run spaces/face_sr.py                                               5 minutes on 2 cores
+    python -m study.run spaces/face_sr.py                                               4 minutes on 2 cores
     python -m study.run spaces/face_sr.py --profile paper --data-dir PATH               GPUs and weeks
 
 Faces are restored at 8 times their size. The teacher matches eyes, nose and mouth with a dictionary; the student is the
@@ -155,7 +155,7 @@ def embedded(data_dir: Path | None) -> Study:
         name="face_sr",
         question=QUESTION,
         task=FaceSR(
-            data=DrawnSrFaces(train=80, val=20, test=40),
+            data=DrawnSrFaces(train=48, val=16, test=32),
             teacher=Teacher(SmallSR(16, atoms=8), recipe, epochs=12),
             recipe=recipe,
         ),

@@ -70,19 +70,23 @@ def escape_plotly(text: str, length: int = 40) -> str:
 
 def new_figure(x_title: str, y_title: str, height: int = 380, **layout: Any) -> go.Figure:
     """Return an empty figure in the report's style; `height` is in pixels."""
-    figure = go.Figure(layout={"template": "none", "height": height, **layout})
-    figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13},
-        margin={"l": 8, "r": 12, "t": 8, "b": 8},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
-        hoverlabel={"align": "left"},
+    axis = {"automargin": True, "zeroline": False, "ticks": "", "fixedrange": True}
+    # all at once: Plotly checks each update anew, which took a third of a report's time
+    return go.Figure(
+        layout={
+            "template": "none",
+            "height": height,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13},
+            "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "hoverlabel": {"align": "left"},
+            "xaxis": {**axis, "showgrid": False, "showline": True, "title": {"standoff": 8, "text": x_title}},
+            "yaxis": {**axis, "showgrid": True, "title": {"standoff": 8, "text": y_title}},
+            **layout,
+        }
     )
-    axis = {"automargin": True, "zeroline": False, "ticks": "", "title": {"standoff": 8}, "fixedrange": True}
-    figure.update_xaxes(**axis, showgrid=False, showline=True).update_yaxes(**axis, showgrid=True)
-    figure.update_xaxes(title_text=x_title).update_yaxes(title_text=y_title)
-    return figure
 
 
 def make_integer_ticks(last: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,7 @@ def render_report(content: Mapping[str, Any]) -> str:
 
 def render_template(name: str, content: Mapping[str, Any], scripts: tuple[str, ...] = ()) -> str:
     """Return the template `name` as HTML, under a policy that allows `scripts` alone."""
-    environment = jinja2.Environment(
-        autoescape=True, loader=jinja2.FileSystemLoader(FOLDER), undefined=jinja2.StrictUndefined
-    )
-    environment.filters["class_name"] = lambda block: type(block).__name__
-    return environment.get_template(name).render({**content, "policy": _make_policy(scripts)})
+    return _load_environment().get_template(name).render({**content, "policy": _make_policy(scripts)})
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -40,6 +37,16 @@ def replace_file(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+@lru_cache
+def _load_environment() -> jinja2.Environment:
+    """Return the environment of the templates; it keeps those that it has compiled."""
+    environment = jinja2.Environment(
+        autoescape=True, loader=jinja2.FileSystemLoader(FOLDER), undefined=jinja2.StrictUndefined
+    )
+    environment.filters["class_name"] = lambda block: type(block).__name__
+    return environment
 
 
 def _make_policy(scripts: tuple[str, ...]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Tpe:
     """Tree-structured Parzen estimator, with every argument that Optuna 5 keeps: its defaults may change.
 
-    It looks back on the last 500 trials and the best 25 before them, so that the cost of a proposal is bounded; see
+    It looks back on the last 400 trials and the best 25 before them, so that the cost of a proposal is bounded; see
     study/search/tpe.py.
     Source: Bergstra et al. 2011; multivariate and grouped form by Falkner et al. 2018 as in Optuna.
     """

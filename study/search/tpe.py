@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
-LOOK_BACK = 500
+LOOK_BACK = 400
 """Latest trials that TPE sees. A proposal among twice as many would cost a third more."""
 
 BEST = 25
