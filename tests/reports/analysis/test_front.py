@@ -86,7 +86,7 @@ def test_points_are_those_that_the_engine_chose(
 def test_each_point_is_compared_with_its_own_student_by_seed(records: StudyRecords, comparison: Comparison) -> None:
     runs = records.confirmed_points.assign(width=records.confirmed_points["params"].map(width_of))
     compared = [point for point in comparison.points if point.contrasts]
-    assert len(compared) == 3
+    assert len(compared) == 2, "of a front of two points"
     assert {point.cell.arm for point in compared} == {"better"}
     for point in compared:
         of_width = runs[runs["width"] == point.student["student.width"]]
@@ -101,7 +101,7 @@ def test_each_point_is_compared_with_its_own_student_by_seed(records: StudyRecor
 
 def test_arms_and_points_share_one_correction(comparison: Comparison) -> None:
     contrasts = [*comparison.contrasts, *comparison.point_contrasts]
-    assert comparison.tests == len(contrasts) == 4
+    assert comparison.tests == len(contrasts) == 1 + 2
     raw = [contrast.paired.p for contrast in contrasts if contrast.paired]
     assert [contrast.p for contrast in contrasts] == adjust_by_holm(raw)
     assert min(raw) == pytest.approx(2 / 2**8)
@@ -111,7 +111,7 @@ def test_unfinished_front_is_corrected_for_the_points_to_come(records: StudyReco
     trials = records.trials[~((records.trials["point"] > 0) & (records.trials["arm"] == "better"))]
     half = replace(records, study={**records.study, "finished": False}, trials=trials)
     (comparison,) = compare_arms(half)
-    assert len(comparison.point_contrasts) < 3
+    assert len(comparison.point_contrasts) < 2
     assert comparison.tests == 4
     known = [one for one in (*comparison.contrasts, *comparison.point_contrasts) if one.paired]
     assert max(one.p for one in known if one.p is not None) >= 4 / 2**8
@@ -135,7 +135,7 @@ def test_table_lists_every_point_with_cost_mean_and_std(records: StudyRecords, c
     runs = records.confirmed_points
     best = runs[(runs["arm"] == "better") & (runs["point"] == 0)]["test/accuracy"]
     assert f"{100 * best.std():.2f}" in {row[5] for row in table.rows}
-    assert "over the 4 comparisons of both tables" in table.notes[0]
+    assert "over the 3 comparisons of both tables" in table.notes[0]
 
 
 def test_figure_has_the_points_on_test_next_to_the_front_of_each_search(
@@ -159,7 +159,7 @@ def test_search_figure_marks_all_confirmed_points(records: StudyRecords, compari
 def test_answers_name_the_points(comparison: Comparison) -> None:
     (line,) = summarize_points((comparison,))
     assert line.startswith("net, points of fronts at equal student: better (student.width ")
-    assert line.count(" is better than plain (") == 3
+    assert line.count(" is better than plain (") == 2
 
 
 def test_page_and_files_have_the_fronts(records: StudyRecords, tmp_path: Path) -> None:
