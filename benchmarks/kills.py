@@ -1,4 +1,4 @@
-"""Compare killed studies with an undisturbed one: python -m benchmarks.kills [--kills 100] [--workers 2] [--quick].
+"""Compare killed studies with an undisturbed one: python -m benchmarks.kills [--population] [--workers 2] [--quick].
 
 A simulated study, one trial at a time of one worker or of several, runs once undisturbed. Then it runs repeatedly, and
 each run's driver is killed with SIGKILL at a moment drawn uniformly from the duration of a full run, start and report
@@ -7,6 +7,9 @@ the next study starts. The comparison covers, value by value: trials with their 
 epochs with their metrics, Optuna's trials, and the checkpoints that members of a population leave, which are none. A
 trial or epoch that is missing, duplicated or different is one difference. Preparations are not compared: their results
 are stored by content, so a study killed between storing and recording one does not need it.
+
+With `--population` the study is one search by a population, two trials at a time, of a task whose scores depend on all
+settings since the first epoch: a copy of another checkpoint than the first time changes them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,7 +57,30 @@ study = Study(
 )
 """
 
-TRIALS = 14
+POPULATION_SPACE = """
+from study import Arm, Budget, PopulationBased, Study, uniform
+from trainables import MovingLoss, MovingOptimum, SimulatedStudent
+
+study = Study(
+    name="killed",
+    question="Does a killed population end as one never killed?",
+    task=MovingOptimum(seconds_per_epoch=0.04),
+    students=(SimulatedStudent(),),
+    arms=(
+        Arm("plain", MovingLoss(), baseline=True),
+        Arm(
+            "population",
+            MovingLoss(x=uniform(0, 1), y=uniform(0, 1)),
+            search=PopulationBased(interval_epochs=2, quantile=0.4),
+        ),
+    ),
+    budget=Budget(trials={trials}, epochs=12, seeds=2),
+    reproducible_search=2,  # no decision depends on which of two trials ends first
+)
+"""
+
+TRIALS, MEMBERS = 14, 8
+"""Trials of each search, and members of the population with `--population`."""
 
 TRIAL = ("trial_id", "cell", "phase", "number", "seed", "state", "reason", "params", "config", "epochs_done", "member",
          "start_epoch", "end_epoch", "parent")  # fmt: skip
@@ -65,10 +91,9 @@ Outcome = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 @contextmanager
-def start_driver(folder: Path, workers: int) -> Iterator[subprocess.Popen[bytes]]:
+def start_driver(folder: Path, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start the study's command in its own session; kill what is left of its processes on exit."""
-    words = ["-m", "study.run", str(folder / "killed.py"), "--storage-path", str(folder), "--max-concurrent", "1"]
-    words += ["--workers-per-trial", str(workers)]
+    words = ["-m", "study.run", str(folder / "killed.py"), "--storage-path", str(folder), *options]
     with (folder / "output.txt").open("ab") as output:
         process = subprocess.Popen([sys.executable, *words], stdout=output, stderr=output, start_new_session=True)
     try:
@@ -79,9 +104,9 @@ def start_driver(folder: Path, workers: int) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
-def run_study(folder: Path, workers: int, kill_after: float | None) -> bool:
+def run_study(folder: Path, options: Sequence[str], kill_after: float | None) -> bool:
     """Start or continue the study and kill its driver after `kill_after` seconds; return whether it ended before."""
-    with start_driver(folder, workers) as process:
+    with start_driver(folder, options) as process:
         try:
             code = process.wait(kill_after)
         except subprocess.TimeoutExpired:
@@ -124,10 +149,10 @@ def list_differences(undisturbed: Outcome, other: Outcome) -> list[str]:
     ]
 
 
-def make_folder(trials: int) -> Path:
+def make_folder(space: str, trials: int) -> Path:
     """Create a temporary folder with the space file, and return it."""
     folder = Path(tempfile.mkdtemp(prefix="kdstudy-kills-"))
-    (folder / "killed.py").write_text(SPACE.format(trials=trials))
+    (folder / "killed.py").write_text(space.format(trials=trials))
     return folder
 
 
@@ -135,30 +160,34 @@ def make_folder(trials: int) -> Path:
 @click.option("--kills", type=click.IntRange(min=1), default=100, show_default=True, help="Number of drivers to kill.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the moments.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers of each trial.")
+@click.option("--population", is_flag=True, help="A search by a population alone, two trials at a time.")
 @click.option("--quick", is_flag=True, help="One kill of a smaller study.")
-def main(kills: int, seed: int, workers: int, quick: bool) -> None:
+def main(kills: int, seed: int, workers: int, population: bool, quick: bool) -> None:
     """Kill a study's driver at random moments, and compare the resumed study with an undisturbed one."""
     print("\n".join(describe_machine()), flush=True)
     moments = random.Random(seed)
-    kills, trials = (1, 4) if quick else (kills, TRIALS)
-    folder = make_folder(trials)
+    space, trials = (POPULATION_SPACE, MEMBERS) if population else (SPACE, TRIALS)
+    kills, trials = (1, 4) if quick else (kills, trials)
+    options = ["--max-concurrent", "2" if population else "1", "--workers-per-trial", str(workers)]
+    folder = make_folder(space, trials)
     start = time.monotonic()
-    run_study(folder, workers, None)
+    run_study(folder, options, None)
     length = time.monotonic() - start
     undisturbed, found, studies, left = read_outcome(folder), 0, 0, kills
     print(f"undisturbed: {len(undisturbed)} items to compare, {length:.1f} s", flush=True)
     while left:
-        folder, spent = make_folder(trials), 0
-        while not run_study(folder, workers, moments.uniform(0, length) if left else None):
+        folder, spent = make_folder(space, trials), 0
+        while not run_study(folder, options, moments.uniform(0, length) if left else None):
             left, spent = left - 1, spent + 1
         differing = list_differences(undisturbed, read_outcome(folder))
         found, studies = found + len(differing), studies + 1
         print("\n".join([f"study {studies}: {spent} kills, {len(differing)} differences", *differing]), flush=True)
     print()
-    print(format_result("kills", [kills], "kills"))
-    print(format_result("studies", [studies], "studies"))
-    print(format_result("compared", [len(undisturbed)], "values"))
-    print(format_result("differences", [found], "differences"))
+    prefix = "population_" if population else ""
+    print(format_result(f"{prefix}kills", [kills], "kills"))
+    print(format_result(f"{prefix}studies", [studies], "studies"))
+    print(format_result(f"{prefix}compared", [len(undisturbed)], "values"))
+    print(format_result(f"{prefix}differences", [found], "differences"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from trainables import DKD, KD, Cifar, Classification, Cosine, CropFlip, Digits,
 TEMPERATURE, BETA = log_uniform(1.0, 8.0), log_uniform(0.5, 8.0)
 """Settings of DKD that the searched arm of a study shares with its tuned baseline, so that both are tuned alike."""
 
+EMBEDDED_BUDGET = Budget(trials=12, epochs=25, seeds=10)
+
 BASELINES = (
     Arm("no distillation", NoDistillation(), baseline=True),
     Arm("KD", KD(), baseline=True),
@@ -28,6 +30,7 @@ def make_profiles(
     arms: tuple[Arm, ...],
     assumptions: tuple[str, ...],
     paper_arms: tuple[Arm, ...] | None = None,
+    embedded_budget: Budget = EMBEDDED_BUDGET,
 ) -> dict[str, Callable[[Path | None], Study]]:
     """Return the profiles of one study, each a function from --data-dir; `paper_arms` replace `arms` in `paper`."""
 
@@ -38,7 +41,7 @@ def make_profiles(
             task=digits_task(),
             students=(ResNet(8, width=4),),
             arms=arms,
-            budget=Budget(trials=12, epochs=25, seeds=10),
+            budget=embedded_budget,
             stopping=SuccessiveHalving(min_epochs=8),
             reproducible_search=2,  # the same table each time, however fast the machine
             assumptions=(*assumptions, DIGITS_ASSUMPTION),

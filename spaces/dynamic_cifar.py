@@ -1,6 +1,6 @@
 """Do temperature and pruning ratio that are chosen during training beat schedules that are fixed before it?
 
-    python -m study.run spaces/dynamic_cifar.py                                         5 minutes on 2 cores
+    python -m study.run spaces/dynamic_cifar.py                                         3 minutes on 2 cores
     python -m study.run spaces/dynamic_cifar.py --profile cifar10 --data-dir PATH       a night on 2 cores
     python -m study.run spaces/dynamic_cifar.py --profile paper --data-dir PATH         a GPU and a night
 
@@ -10,13 +10,14 @@ searched; all three add-ons with searched schedules, each fixed for a whole run;
 by a population whose weak members become copies of strong ones. A chain of copies may win by luck: confirm trains its
 schedule from scratch. All three searches may train the same number of epochs; halving stops trials of the first two.
 
-The profiles are those of lp_cifar.py.
+The profiles are those of lp_cifar.py; `embedded` has a smaller budget, whose eight seeds are the fewest that can
+decide four comparisons (2/2⁸ · 4 < 0.05).
 """
 
 import cifar_profiles
 from cifar_profiles import BETA, TEMPERATURE
 
-from study import Arm, PopulationBased, choice, integer, log_uniform, uniform
+from study import Arm, Budget, PopulationBased, choice, integer, log_uniform, uniform
 from trainables import DKD, DataAdaptiveTemperature, Staircase
 
 SHAPE = choice("linear", "cosine", "step")
@@ -61,4 +62,5 @@ study = cifar_profiles.make_profiles(
         cifar_profiles.LP_ASSUMPTION,
         cifar_profiles.DKD_ASSUMPTION,
     ),
+    embedded_budget=Budget(trials=10, epochs=20, seeds=8),  # a second for each trial of the population
 )

@@ -1,4 +1,4 @@
-"""The chains of a population's search: the best one, its schedule, and the epochs that searches took."""
+"""The chains of a population's search: the best one, its schedule next to the published one, and epochs trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from reports.analysis.search import find_best_trial
+from reports.analysis.search import find_best_trial, find_published_trial
 from reports.load import Cell, StudyRecords, parse_json_object
 
 
@@ -26,6 +26,35 @@ def list_values(chain: pd.DataFrame) -> dict[str, list[float]]:
     """Return each setting's values along a chain, one per interval."""
     params = [parse_json_object(text) for text in chain["params"]]
     return {name: [float(one[name]) for one in params] for name in (params[0] if params else {})}
+
+
+def find_last_epochs(records: StudyRecords, links: pd.DataFrame) -> pd.Series:
+    """Return the last epoch on record of each link's run, or the one that it starts from while it has none."""
+    last = records.epochs.groupby("trial_id")["epoch"].max()
+    return links["trial_id"].map(last).fillna(links["start_epoch"]).astype(int)
+
+
+def find_published_values(records: StudyRecords, cell: Cell, name: str) -> list[float]:
+    """Return a setting's published value in each epoch, by the first points of the student's arms; empty without one.
+
+    The first point of another arm counts before the cell's own one if it changes the setting during training: of
+    a population's own arm it has one value, which is no schedule.
+    """
+    others = [other for other in records.get_cells(cell.student) if other != cell]
+    found = [values for one in (cell, *others) if (values := _list_published(records, one, name))]
+    return next((values for values in found if len(set(values)) > 1), next(iter(found), []))
+
+
+def _list_published(records: StudyRecords, cell: Cell, name: str) -> list[float]:
+    trial = find_published_trial(records, cell)
+    if trial is None:
+        return []
+    rows = records.epochs[records.epochs["trial_id"] == trial["trial_id"]].sort_values("epoch")
+    values = [parse_json_object(text).get(name) for text in rows["schedules"]]
+    constant = parse_json_object(trial["params"]).get(name)
+    if not any(isinstance(value, int | float) for value in values):
+        values = [constant] * int(trial["epochs"])
+    return [float(value) for value in values if isinstance(value, int | float)]
 
 
 def count_search_epochs(records: StudyRecords, student: str) -> Mapping[str, int]:

@@ -7,7 +7,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.analysis.population import find_best_chain, list_values
+from reports.analysis.population import (
+    find_best_chain,
+    find_last_epochs,
+    find_published_values,
+    list_values,
+)
 from reports.figures.style import (
     BEST,
     GREY,
@@ -25,14 +30,19 @@ from reports.load import Cell, StudyRecords, parse_json_object
 ROW_PIXELS, LEAST_PIXELS = 22, 260
 """Height of a member's row, and least height of the figure."""
 
+ENDS = {"COMPLETE": "", "FAILED": "failed, ", "PRUNED": "skipped by hand, "}
+"""States in which a link has ended, with the words before its score."""
+
 
 def draw_population(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     """Draw the chains of a cell, and the best one's schedules; empty if it has no trials."""
     links = records.get_search_trials(cell)
     if links.empty:
         return []
+    links = links.assign(last_epoch=find_last_epochs(records, links))
     chain = find_best_chain(records, cell)
-    return [draw_chains(records, cell, links, chain), *draw_found_schedules(records, cell, chain)]
+    drawn = draw_chains(records, cell, links, links[links["trial_id"].isin(chain["trial_id"])])
+    return [drawn, *draw_found_schedules(records, cell, chain)]
 
 
 def draw_chains(records: StudyRecords, cell: Cell, links: pd.DataFrame, chain: pd.DataFrame) -> ReportFigure:
@@ -49,24 +59,25 @@ def draw_chains(records: StudyRecords, cell: Cell, links: pd.DataFrame, chain: p
         "chains",
         f"{cell.name}: who copied whom",
         "A row is a member, a slanted line a copy of another member's weights with changed settings. A point is the "
-        "end of an interval; its details are settings and score.",
+        "end of a trial, most often of an interval; its details are settings and score.",
         figure,
     )
 
 
 def draw_found_schedules(records: StudyRecords, cell: Cell, chain: pd.DataFrame) -> list[ReportFigure]:
-    """Draw one small figure for each setting: the best chain's values, and the schedules of other arms by that name."""
+    """Draw one small figure for each setting: the best chain's values, the published ones, and those of other arms."""
     drawn = []
     for index, (name, values) in enumerate(list_values(chain).items()):
         figure = new_figure("epoch", escape_plotly(name), 260)
         figure.update_xaxes(**make_integer_ticks(int(chain["epochs"].max())))
         spans = zip(chain["start_epoch"], chain["end_epoch"], values, strict=True)
         steps = [(edge, value) for start, end, value in spans for edge in (start, end)]
-        _plot_steps(figure, steps, cell.arm, {"color": BEST, "width": 2.5})
         others = collect_other_schedules(records, cell, name)
-        for colour, (arm, found) in zip(PALETTE, others.items(), strict=False):
-            steps = [(edge, value) for epoch, value in found for edge in (epoch - 1, epoch)]
-            _plot_steps(figure, steps, arm, {"color": colour, "width": 1.5, "dash": "dash"})
+        for colour, (arm, found) in zip(PALETTE[2:], others.items(), strict=False):
+            _plot_epochs(figure, found, arm, {"color": colour, "width": 1.5, "dash": "2px,3px"})
+        published = [*enumerate(find_published_values(records, cell, name), start=1)]
+        _plot_epochs(figure, published, "published", {"color": PALETTE[0], "width": 2, "dash": "7px,3px"})
+        _plot_steps(figure, steps, "best chain", {"color": BEST, "width": 2.5})
         drawn.append(ReportFigure(f"schedule{index}", f"{cell.name}: {name}", "", figure, small=True))
     return drawn
 
@@ -94,7 +105,7 @@ def _plot_links(figure: go.Figure, links: pd.DataFrame, every: pd.DataFrame, nam
     x: list[Any] = []
     y: list[Any] = []
     for _, link in links.iterrows():
-        start, end = int(link["start_epoch"]), int(link["end_epoch"])
+        start, end = int(link["start_epoch"]), int(link["last_epoch"])
         member, origin = int(link["member"]), int(rows.get(link["parent"], link["member"]))
         turn = start + (end - start) / 4 if origin != member else start
         x += [start, turn, end, None]
@@ -105,19 +116,26 @@ def _plot_links(figure: go.Figure, links: pd.DataFrame, every: pd.DataFrame, nam
 
 def _plot_ends(figure: go.Figure, records: StudyRecords, links: pd.DataFrame) -> None:
     metric = records.get_metric(records.metric)
-    ended = links[links["state"].isin(["COMPLETE", "FAILED"])]
+    ended = links[links["state"].isin(list(ENDS))]
     details = [
         f"trial {number}: "
         + ", ".join(f"{key} {format_value(value)}" for key, value in parse_json_object(text).items())
-        + (f"<br>{metric.words}: {metric.format(score)}" if state == "COMPLETE" else "<br>failed")
+        + f"<br>{ENDS[state]}{metric.words}: {metric.format(score)}"
         for number, text, score, state in ended[["number", "params", records.metric, "state"]].itertuples(index=False)
     ]
     scores = ended[records.metric].astype(float) * metric.factor
     marker = {"color": round_values(scores), "colorscale": "Viridis", "size": 8, "showscale": True}
     marker["colorbar"] = {"title": {"text": metric.label}, "thickness": 12}
-    figure.add_scatter(x=ended["end_epoch"].tolist(), y=ended["member"].tolist(), mode="markers", name="interval's end")
+    x, y = ended["last_epoch"].tolist(), ended["member"].tolist()
+    figure.add_scatter(x=x, y=y, mode="markers", name="end of a trial")
     figure.data[-1].update(marker=marker, customdata=details, hovertemplate="%{customdata}<extra></extra>")
     figure.update_layout(legend={"orientation": "h", "y": 1.08})
+
+
+def _plot_epochs(figure: go.Figure, values: list[tuple[int, float]], name: str, line: dict[str, Any]) -> None:
+    """Draw one value for each epoch, where there are any."""
+    if values:
+        _plot_steps(figure, [(edge, value) for epoch, value in values for edge in (epoch - 1, epoch)], name, line)
 
 
 def _plot_steps(figure: go.Figure, steps: list[tuple[Any, float]], name: str, line: dict[str, Any]) -> None:

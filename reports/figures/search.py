@@ -18,6 +18,7 @@ from reports.figures.contours import draw_contours
 from reports.figures.importance import draw_importance, find_importance
 from reports.figures.parallel_coordinates import draw_parallel_coordinates
 from reports.figures.pareto import draw_fronts
+from reports.figures.population import draw_population
 from reports.figures.schedules import draw_schedules
 from reports.figures.style import (
     BEST,
@@ -77,7 +78,12 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
 
 
 def draw_search_so_far(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
-    """Draw history and validation curves of a search, those of running trials too; empty if it has no epochs."""
+    """Draw history and validation curves of a search, those of running trials too; empty if it has no epochs.
+
+    Of a population, its chains and the schedules of the best one: trials of different intervals do not compare.
+    """
+    if cell.population:
+        return draw_population(records, cell)
     ended, trials = collect_scores(records, cell), records.get_search_trials(cell)
     metric, best = records.get_metric(records.metric), find_best_trial(records, cell)
     curves = collect_curves(records, cell, trials)

@@ -71,7 +71,7 @@ def escape_plotly(text: str, length: int = 40) -> str:
 def new_figure(x_title: str, y_title: str, height: int = 380, **layout: Any) -> go.Figure:
     """Return an empty figure in the report's style; `height` is in pixels."""
     axis = {"automargin": True, "zeroline": False, "ticks": "", "fixedrange": True}
-    # all at once: Plotly checks each update anew, which took a third of a report's time
+    # all at once: Plotly checks each update again, which took a third of a report's time
     return go.Figure(
         layout={
             "template": "none",

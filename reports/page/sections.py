@@ -14,8 +14,8 @@ from reports.examples.panels import load_exhibitions
 from reports.figures.ablation import draw_path
 from reports.figures.comparison import draw_curves, draw_differences, draw_distances
 from reports.figures.costs import draw_costs
-from reports.figures.front import draw_tested_fronts
 from reports.figures.importance import explain_missing_importance
+from reports.figures.pareto import draw_tested_fronts
 from reports.figures.population import draw_population
 from reports.figures.search import draw_search
 from reports.figures.sweep import draw_sweep
@@ -192,7 +192,8 @@ def _show_population(records: StudyRecords, cell: Cell) -> Iterator[Block]:
     yield from (figure for figure in figures if not figure.small)
     yield from _grid(
         "Schedules found",
-        "In colour: the best chain's values. Dashed: schedules of the same name in other arms' confirm runs.",
+        "Solid: the best chain's values. Dashed: the published settings, by the first points of the space file's arms. "
+        "Dotted: schedules of the same name in other arms' confirm runs.",
         [figure for figure in figures if figure.small],
     )
 

@@ -57,4 +57,5 @@ def _compare_epochs(records: StudyRecords, cell: Cell) -> str:
     if (cell.population or 0) < records.get_budget("trials"):
         allowed = records.get_budget("trials") * records.get_budget("epochs")
         return f"{price}. Not equal: the other searches may train {allowed:,}."
-    return f"{price}. Every search may train as many."
+    fewer = "; trials that were stopped or failed trained fewer" if {own, *epochs.values()} != {most} else ""
+    return f"{price}. Every search may train as many{fewer}."

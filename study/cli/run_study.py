@@ -41,7 +41,7 @@ from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.downloads import permit_downloads
 from study.storage.lease import acquire_lease
-from study.storage.locations import display_path, local_path, mirror_of
+from study.storage.locations import display_path, local_path
 from study.storage.remote import refresh_copy
 from study.storage.worker_sync import fetch_artifacts, fetch_study_names
 from study.study import Study
@@ -60,6 +60,8 @@ def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
             _check_then(options)
             if options.address is not None:
                 addresses.check_address(options.address)
+            if options.then is not None and not options.dry_run:
+                then_down.check_cluster(str(options.address), Path(options.cluster_file))
             sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
@@ -149,11 +151,6 @@ def _run(options: RunOptions, sent: Study | None) -> int:
     given = None if options.data_dir is None else Path(options.data_dir)
     space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)
     storage = local_path(options.storage_path)
-    if mirror_of(storage).uri and (populations := [arm.name for arm in study.arms if arm.search is not None]):
-        raise InputError(
-            f"arm {populations[0]!r} is searched by a population, whose trials copy each other's checkpoints: this "
-            f"needs a folder that all nodes share, not {options.storage_path}; give another --storage-path"
-        )
     fetch_artifacts(storage, study.task)
     inputs = _check_inputs(study, storage)
     if options.fresh:

@@ -1,6 +1,7 @@
 """--then down: once a study has ended on a cluster, copy the storage to this machine and end the cluster.
 
-Whatever is in doubt leaves the cluster running: another job, a copy that failed, a copy that differs from the head's.
+Whatever is in doubt leaves the cluster running: a file of another cluster, another job, a copy that failed, a copy that
+differs from the head's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import click
 
 from study.cli.output import to_json
 from study.cli.status import read_status
-from study.cluster import jobs
+from study.cluster import addresses, jobs
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
 
@@ -41,12 +42,26 @@ def check_cluster_file(file: Path) -> None:
         raise InputError("--then down: there is no command `ray`; activate the environment in which it is installed")
 
 
+def check_cluster(address: str, file: Path) -> None:
+    """Raise InputError unless the head of a cluster file runs the Ray at an address: `ray down` ends the file's."""
+    session = addresses.read_session_name(address)
+    # the processes of Ray name their session; [s] does not match itself, so not the shell that runs pgrep
+    words = ("exec", str(file), shlex.join(["pgrep", "-f", f"[{session[0]}]{session[1:]}"]))
+    done = subprocess.run(["ray", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        raise InputError(
+            f"--then down: the head of {file} does not run the Ray at {address} (`ray {shlex.join(words)}` ended with "
+            f"exit code {done.returncode}); give the file of its `ray up` as --cluster-file"
+        )
+
+
 def end_cluster(address: str, file: Path, storage: str, study: str) -> None:
     """Copy the results of a study that has ended, unless they are on S3, and end its cluster.
 
     Raises InputError with the reason if the cluster is left running.
     """
     try:
+        check_cluster(address, file)
         _check_jobs(address)
         if not storage.startswith("s3://"):
             _fetch(address, file, storage, study)

@@ -80,13 +80,26 @@ def check_dashboard(address: str) -> str:
 
     Raises InputError if there is none, or if it refuses this shell's token.
     """
+    return _read_version(address, "ray_version")
+
+
+def read_session_name(address: str) -> str:
+    """Return the name of the session of Ray whose dashboard is at http://HOST:PORT; no other start of Ray has it.
+
+    Raises InputError if there is none, or if it refuses this shell's token.
+    """
+    return _read_version(address, "session_name")
+
+
+def _read_version(address: str, field: str) -> str:
+    """Return one field of what a dashboard answers about its version. Raises InputError as check_dashboard does."""
     bypass_proxy(address)
     try:
         needs_token = _get_json(address, "/api/authentication_mode")["authentication_mode"] == "token"
         token = read_token() if needs_token and os.environ.get("RAY_AUTH_MODE") == "token" else ""
         if needs_token and not token:
             raise InputError(_token_message(address, False))
-        return str(_get_json(address, "/api/version", token)["ray_version"])
+        return str(_get_json(address, "/api/version", token)[field])
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise InputError(_token_message(address, True)) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
@@ -282,13 +282,25 @@ class CellProgress:
     def problem(self) -> str:
         """Reason why this cell cannot become complete; empty if it is or still can."""
         if self.trials and self.search_done and self.best_number is None:
-            why = f"failed with {self.first_failure}" if self.first_failure else f"was stopped: {self.first_stop}"
-            return f"none of its {self.trials} search trials completed; the first {why}"
+            return self.explain_failed_search()
         failed = sum(state is TrialState.FAILED for state in self.confirmed.values())
         if not failed:
             return ""
         runs = "seeds" if self.planned_confirms == self._study.budget.seeds else "confirm runs"
         return f"{failed} of {self.planned_confirms} {runs} failed, the first with {self.first_failure}"
+
+    def explain_failed_search(self) -> str:
+        """Return why the search has chosen nothing: what became of its trials."""
+        return f"none of its {self.trials} search trials completed: {self.count_incomplete(self.searched)}"
+
+    def count_incomplete(self, numbers: Iterable[int]) -> str:
+        """Return how many of these ended search trials failed, with a reason, and how many were stopped."""
+        states = [self.searched[number][0] for number in numbers]
+        failed, stopped = states.count(TrialState.FAILED), states.count(TrialState.PRUNED)
+        parts = [f"{failed} failed, the first with {self.first_failure}"] if failed else []
+        why = f", the first as {self.first_stop}" if self._study.constraints else ""
+        parts += [f"{stopped} stopped early or skipped by hand{why}"] if stopped else []
+        return ", ".join(parts)
 
     def release_checkpoints(self) -> list[tuple[str, TrialState]]:
         """Return id and state of links of chains whose checkpoint is no longer needed; none without a population."""

@@ -140,8 +140,8 @@ class Coordinator:
             if trial_id in self.skips:
                 stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
         self._end_if_decided(run, fault, stop_reason)
-        if trial.link and trial_id in self.running:
-            self._release_checkpoints(self.cells[trial.cell])  # that of its parent: it has one of its own now
+        if trial.link:
+            self._release_checkpoints(self.cells[trial.cell])  # after its first epoch that of its parent, for one
         self.writer.flush_if_due()
         return trial_id not in self.running
 
@@ -150,6 +150,8 @@ class Coordinator:
         run = self.running[trial_id]
         run.worker = worker or run.worker
         self._end(run, TrialState.FAILED, reason)
+        if run.trial.link:
+            self._release_checkpoints(self.cells[run.trial.cell])
         self.writer.flush_if_due()
 
     def requeue(self, trial_id: str) -> None:
@@ -210,12 +212,12 @@ class Coordinator:
                 trial = make_search_trial(self.study, progress.cell, proposal, self._fingerprints)
             except InputError as error:  # values that the loss accepts one by one but not together
                 trial = make_refused_trial(self.study, progress.cell, proposal, str(error))
-                self._end_untrained(trial, TrialState.FAILED, str(error))
+                self._end_untrained(progress, trial, TrialState.FAILED, str(error))
                 continue
             if not (violation := self._find_violation(progress, trial)):
                 return trial
             # known before any epoch: training it would only measure a student that may not be chosen
-            self._end_untrained(trial, TrialState.PRUNED, violation)
+            self._end_untrained(progress, trial, TrialState.PRUNED, violation)
         return None
 
     def _find_violation(self, progress: CellProgress, trial: Trial) -> str:
@@ -225,11 +227,12 @@ class Coordinator:
         student = progress.cell.configure(trial.params).student
         return explain_violation(self.study, self.costs.count_exact(trial, student))
 
-    def _end_untrained(self, trial: Trial, state: TrialState, reason: str) -> None:
+    def _end_untrained(self, cell: CellProgress, trial: Trial, state: TrialState, reason: str) -> None:
         """End a search trial before its first epoch."""
         run = RunningTrial(trial, datetime.now(UTC), code=self._code, metrics=self.costs.find(trial))
         self.running[trial.id] = run
         self._end(run, state, reason)
+        self._release_checkpoints(cell)
 
     def _next_confirm(self) -> Trial | None:
         """Return the next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
@@ -303,13 +306,13 @@ class Coordinator:
             self.problem = self.problem or cell.fail_fast_reason
             if trial.phase == "search":
                 self._reconcile_confirms()
-            self._release_checkpoints(cell)
         elif state is TrialState.COMPLETE:
             self.preparations = [step for step in self.preparations if make_preparation_trial(step).id != trial.id]
         else:
             self.problem = f"{trial.arm} failed: {reason}"
 
     def _release_checkpoints(self, cell: CellProgress) -> None:
+        """Note which checkpoints no link needs any more; not during a replay, before all links are known."""
         now = time.monotonic()
         self.obsolete += (
             ObsoleteCheckpoint(trial_id, state is TrialState.FAILED, now)

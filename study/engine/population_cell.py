@@ -91,6 +91,13 @@ class PopulationCell(CellProgress):
     def release_checkpoints(self) -> list[tuple[str, TrialState]]:
         return [(one.trial_id, one.state) for one in self._population.release_checkpoints() if one.state]
 
+    def explain_failed_search(self) -> str:
+        """Return in which interval the last members ended, and how: the search needs one at its end."""
+        interval = self._population.find_last_interval()
+        ended = self.count_incomplete(self._population.list_started(interval))
+        which = f"interval {interval + 1} of {self._population.intervals}"
+        return f"no member of its population completed {which}: {ended}"
+
     # -- confirm ---------------------------------------------------------------------------------------------------
 
     @property

@@ -65,12 +65,14 @@ class WorkerContext:
     def inherit_checkpoint(self, job: TrialContext) -> None:
         """Copy the checkpoint of a link's parent into the link's own folder, unless an earlier attempt has.
 
-        Raises FileNotFoundError if the parent has left no checkpoint.
+        Raises FileNotFoundError if the parent has left no checkpoint, and StorageError if the storage does not answer.
         """
         parent = job.trial.link.parent if job.trial.link else ""
-        if not parent or job.rank or (job.checkpoint / INHERITED).is_file():
+        # each rank for itself where they may have no folder in common
+        waits, marker = job.rank > 0 and not self.mirror.uri, job.checkpoint / INHERITED
+        if not parent or waits or marker.is_file():
             return
-        source = self.checkpoint_folder(parent)
+        source = worker_sync.fetch_parent_checkpoint(self.mirror, job, parent)
         # no hidden file either: stacks of processes that hung
         files = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."]
         files = [path for path in files if path.name not in (TRACEBACK, INHERITED)]
@@ -81,8 +83,8 @@ class WorkerContext:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as temporary:
                 shutil.copyfile(path, temporary)
-        (job.checkpoint / INHERITED).write_text(parent)  # last: a copy that was cut short is made again
-        worker_sync.drop_local_copy(self.mirror, source)
+        marker.write_text(parent)  # last: a copy that was cut short is made again
+        worker_sync.push_inherited(self.mirror, job, marker)
 
     def discard_checkpoint(self, trial_id: str, keep_traceback: bool = False) -> None:
         """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there."""
@@ -93,7 +95,7 @@ class WorkerContext:
         if text:
             folder.mkdir(parents=True)
             traceback.write_bytes(text)
-        worker_sync.mark_for_deletion(self.mirror, folder)
+        worker_sync.mark_for_deletion(self.mirror, folder, TRACEBACK if keep_traceback else "")
 
     def reset_checkpoint(self, trial_id: str) -> None:
         """Delete the checkpoint of a trial that starts over. Raises StorageError if the storage does not answer."""

@@ -56,8 +56,13 @@ class Population:
         self.links: dict[int, LinkProgress] = {}
         self._numbers: dict[str, int] = {}
         """Numbers of ended links by trial id."""
-        self._released: set[int] = set()
-        """Links whose checkpoint is no longer needed."""
+        self._children: dict[str, list[int]] = {}
+        """Numbers of the links that continue a link, by its trial id."""
+        self._next = list(range(self.members))
+        """No link of a member with a lower number is left to start."""
+        self._running: set[int] = set()
+        self._kept: set[int] = set()
+        """Ended links whose checkpoint was still needed at the last look."""
         self._ended_below = 0
 
     # -- who trains next -------------------------------------------------------------------------------------------
@@ -70,14 +75,13 @@ class Population:
     @property
     def done(self) -> bool:
         """No link is running, and none can start."""
-        return all(one.state for one in self.links.values()) and self.find_next() is None
+        return not self._running and self.find_next() is None
 
     def _find_next_of(self, member: int) -> int | None:
-        numbers = range(member, self.members * self.intervals, self.members)
-        number = next((number for number in numbers if number not in self.links), None)
-        if number is None or not self._is_decidable(number):
-            return None
-        return number
+        while self._next[member] in self.links:
+            self._next[member] += self.members
+        number = self._next[member]
+        return number if number < self.members * self.intervals and self._is_decidable(number) else None
 
     def _is_decidable(self, number: int) -> bool:
         if self._lag is not None:
@@ -141,6 +145,9 @@ class Population:
 
     def start(self, number: int, params: Params, link: Link) -> None:
         self.links[number] = LinkProgress(link, params)
+        self._running.add(number)
+        if link.parent:
+            self._children.setdefault(link.parent, []).append(number)
 
     def note_epoch(self, number: int) -> None:
         self.links[number].has_epoch = True
@@ -149,11 +156,21 @@ class Population:
         one = self.links[number]
         one.trial_id, one.state, one.score = trial_id, state, score
         self._numbers[trial_id] = number
+        self._running.discard(number)
+        self._kept.add(number)
 
     @property
     def best_number(self) -> int | None:
         """The number of the complete link of the last interval with the best score, the lowest among equals."""
         return next(iter(self._rank_interval(self.intervals - 1)), None)
+
+    def find_last_interval(self) -> int:
+        """Return the last interval, from 0, in which a link has started."""
+        return max(self.links, default=0) // self.members
+
+    def list_started(self, interval: int) -> list[int]:
+        """Return the numbers of an interval's links that have started."""
+        return [number for number in self._list_interval(interval) if number in self.links]
 
     def list_chain(self, number: int) -> list[int]:
         """Return the numbers of a link and of those it descends from, the first link first."""
@@ -176,30 +193,29 @@ class Population:
 
     def release_checkpoints(self) -> Sequence[LinkProgress]:
         """Return the ended links whose checkpoint has become dispensable since the last call."""
-        if self.done and self.best_number is not None:
-            needed = set[int]()
-        else:
-            needed = {number for number in self.links if self._is_needed(number)}
-        ended = {number for number, one in self.links.items() if one.state is not None}
-        free = sorted(ended - needed - self._released)
-        self._released.update(free)
+        free = sorted(self._kept)
+        if not self.done or self.best_number is None:
+            copyable = self._list_copyable()
+            free = [number for number in free if number not in copyable and not self._is_needed(number)]
+        self._kept.difference_update(free)
         return [self.links[number] for number in free]
 
-    def _is_needed(self, number: int) -> bool:
-        one, interval = self.links[number], number // self.members
-        has_successor = number + self.members in self.links
-        if one.state is TrialState.FAILED:
-            return not has_successor  # it may be tried again
-        if interval == self.intervals - 1:
-            return False
-        if not has_successor or any(self._needs_parent(n) for n in self._list_children(number)):
-            return True
-        undecided = any(n not in self.links for n in self._list_interval(interval + 1))
-        return undecided and number in self._rank_interval(interval)[: self._settings.count_strong(self.members)]
+    def _list_copyable(self) -> set[int]:
+        """Return the best links of each interval that some member has not passed yet, and so may copy one of them."""
+        found = set[int]()
+        for interval in {number // self.members for number in self._kept} - {self.intervals - 1}:
+            if any(number not in self.links for number in self._list_interval(interval + 1)):
+                found.update(self._rank_interval(interval)[: self._settings.count_strong(self.members)])
+        return found
 
-    def _list_children(self, number: int) -> list[int]:
-        next_links = self._list_interval(number // self.members + 1)
-        return [n for n in next_links if n in self.links and self.links[n].link.parent == self.links[number].trial_id]
+    def _is_needed(self, number: int) -> bool:
+        """Return whether a link's own member continues it, its children copy it, or it may be tried again."""
+        one, has_successor = self.links[number], number + self.members in self.links
+        if one.state is TrialState.FAILED:
+            return not has_successor
+        if number // self.members == self.intervals - 1:
+            return False
+        return not has_successor or any(map(self._needs_parent, self._children.get(one.trial_id, ())))
 
     def _needs_parent(self, number: int) -> bool:
         """Return whether a link may have to be copied from its parent still, or again."""

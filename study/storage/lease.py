@@ -31,7 +31,7 @@ from study.storage.local_copy import pull_study, read_copy_id, wait_for_lock, wr
 from study.storage.locations import display_path, mirror_of
 from study.storage.mirror import Mirror
 from study.storage.s3 import StorageError
-from study.storage.worker_sync import FORGOTTEN
+from study.storage.worker_sync import FORGOTTEN, KEEPING
 
 RENEW_SECONDS = 30.0
 STALE_SECONDS = 120.0
@@ -141,7 +141,8 @@ class SyncThread(threading.Thread):
         obsolete = list((self._folder / FORGOTTEN).glob("*"))
         self._mirror.push(*(f"{self._study}/{name}" for name in (EPOCHS, TRIALS, STUDY_JSON)), delete=True)
         for mark in obsolete:
-            self._mirror.delete_folder(f"{self._study}/{CHECKPOINTS}/{mark.name}")
+            trial_id, _, keep = mark.name.partition(KEEPING)
+            self._mirror.delete_folder(f"{self._study}/{CHECKPOINTS}/{trial_id}", keep)
             mark.unlink()
 
     def _renew(self) -> None:

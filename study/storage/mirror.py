@@ -136,11 +136,18 @@ class Mirror:
         with self.translate_errors(), suppress(FileNotFoundError):
             self._fs.delete_file(self._key(path))
 
-    def delete_folder(self, path: str) -> None:
-        """Delete a folder on S3 with all its objects, if it exists."""
-        if self.uri:
-            with self.translate_errors(), suppress(FileNotFoundError):
+    def delete_folder(self, path: str, keep: str = "") -> None:
+        """Delete a folder on S3, if it exists, with all its objects but the one at `keep` in it."""
+        if not self.uri:
+            return
+        with self.translate_errors(), suppress(FileNotFoundError):
+            if not keep:
                 self._fs.delete_dir(self._key(path))
+                return
+            found = self._fs.get_file_info(fs.FileSelector(self._key(path), recursive=True, allow_not_found=True))
+            for info in found:
+                if info.is_file and info.path != self._key(f"{path}/{keep}"):
+                    self._fs.delete_file(info.path)
 
     def list_files(self, path: str) -> list[Path]:
         """Return the local files at a path that a push would move."""

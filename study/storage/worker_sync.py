@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,12 @@ FETCHED = ".fetched"
 """File in a preparation's checkpoint: the artifacts that existed before it, and when they were written."""
 
 FORGOTTEN = ".forgotten"
-"""Folder in a study's folder: one file per trial whose checkpoint on S3 is to be deleted."""
+"""Folder in a study's folder: one file per trial whose checkpoint on S3 is to be deleted. Its name is the trial's id
+and, after KEEPING, that of a file of the checkpoint that stays."""
+KEEPING = "+"
+
+PARENT = ".parent-{rank}"
+"""Folder in a link's checkpoint: a worker's copy of the parent's. Hidden, so that it does not reach S3."""
 
 
 def fetch_artifacts(storage: Path, task: Task) -> None:
@@ -52,15 +58,46 @@ def fetch_trial_files(mirror: Mirror, job: TrialContext) -> None:
     if not mirror.uri:
         return
     artifacts = job.task.list_artifacts()
-    parent = job.trial.link.parent if job.trial.link else ""
-    for folder in [job.checkpoint, *([job.checkpoint.with_name(parent)] if parent else [])]:
-        retry_with_backoff(partial(mirror.pull, _path_below(mirror, folder), delete=True))
+    retry_with_backoff(partial(mirror.pull, _path_below(mirror, job.checkpoint), delete=True))
     if job.trial.phase == "prepare":
         retry_with_backoff(lambda: mirror.pull(*artifacts))
         job.checkpoint.mkdir(parents=True, exist_ok=True)
         (job.checkpoint / FETCHED).write_text(json.dumps(_write_times(mirror, artifacts)))
     elif job.loss.needs_teacher:
         retry_with_backoff(lambda: mirror.pull_verified(artifacts, job.task.is_intact))
+
+
+def fetch_parent_checkpoint(mirror: Mirror, job: TrialContext, parent: str) -> Path:
+    """Return the folder of a parent's checkpoint: the study's own or, of a storage on S3, a copy for this worker alone.
+
+    A copy that several links of a node shared would be deleted by the first of them that is done with it, or by the
+    worker that trained the parent. Raises StorageError if the storage does not answer within RETRY_SECONDS.
+    """
+    source = job.checkpoint.with_name(parent)
+    if not mirror.uri:
+        return source
+    own = replace(mirror, folder=_own_copy(job))
+    retry_with_backoff(partial(own.pull, _path_below(mirror, source), delete=True))
+    return own.folder / source.relative_to(mirror.folder)
+
+
+def push_inherited(mirror: Mirror, job: TrialContext, marker: Path) -> None:
+    """Copy to S3 what a link has inherited, and delete this worker's copy of the parent's checkpoint.
+
+    The file that marks the copy as complete arrives last, and before any epoch. Of several workers only rank 0 writes.
+    Raises StorageError if the storage does not answer within RETRY_SECONDS.
+    """
+    if not mirror.uri:
+        return
+    if job.rank == 0:
+        files = mirror.list_files(_path_below(mirror, job.checkpoint))
+        paths = [_path_below(mirror, path) for path in (*(path for path in files if path != marker), marker)]
+        retry_with_backoff(lambda: mirror.push(*paths))
+    shutil.rmtree(_own_copy(job), ignore_errors=True)
+
+
+def _own_copy(job: TrialContext) -> Path:
+    return job.checkpoint / PARENT.format(rank=job.rank)
 
 
 def push_checkpoint(mirror: Mirror, job: TrialContext, complete: bool) -> None:
@@ -103,10 +140,14 @@ def push_traceback(mirror: Mirror, traceback: Path) -> None:
         mirror.push(_path_below(mirror, traceback))
 
 
-def mark_for_deletion(mirror: Mirror, checkpoint: Path) -> None:
-    """Let the driver's SyncThread delete a checkpoint on S3 once the trial's end is on record there."""
+def mark_for_deletion(mirror: Mirror, checkpoint: Path, keep: str = "") -> None:
+    """Let the driver's SyncThread delete a checkpoint on S3, but for the file `keep`.
+
+    It does so once the trial's end is on record there.
+    """
     if mirror.uri:
-        mark = checkpoint.parent.parent / FORGOTTEN / checkpoint.name
+        name = f"{checkpoint.name}{KEEPING}{keep}" if keep else checkpoint.name
+        mark = checkpoint.parent.parent / FORGOTTEN / name
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
 

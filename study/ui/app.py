@@ -79,22 +79,23 @@ class LivePage:
         return _send_events(stream_changes(partial(self._lists.read, "")))
 
     async def show_study(self, request: Request) -> Response:
-        name = self._find_name(request)
+        name = await self._find_name(request)
         state = await self._studies.read(name)
         return HTMLResponse(pages.render_page("study.html", state, name=name))
 
     async def send_study_events(self, request: Request) -> Response:
-        return _send_events(stream_changes(partial(self._studies.read, self._find_name(request))))
+        name = await self._find_name(request)
+        return _send_events(stream_changes(partial(self._studies.read, name)))
 
     async def send_report(self, request: Request) -> Response:
-        report = StudyPaths(self._storage / self._find_name(request)).report
+        report = StudyPaths(self._storage / await self._find_name(request)).report
         if not report.is_file():
             raise HTTPException(404, "This study has no report yet.\n")
         return FileResponse(report, headers={"Content-Security-Policy": REPORT_POLICY}, media_type="text/html")
 
     async def send_figure_data(self, request: Request) -> Response:
         """Send the CSV that a figure of the report links to."""
-        data = StudyPaths(self._storage / self._find_name(request)).figures / request.path_params["file"]
+        data = StudyPaths(self._storage / await self._find_name(request)).figures / request.path_params["file"]
         if data.suffix != ".csv" or not data.is_file():
             raise HTTPException(404, "This study's report has no such data.\n")
         return FileResponse(data, filename=data.name, media_type="text/csv")
@@ -107,7 +108,7 @@ class LivePage:
 
     async def _press(self, request: Request, act: Callable[[Path], object]) -> Response:
         """Return a redirection to the study after a button has acted. Raises HTTPException if it cannot act."""
-        name = self._find_name(request)
+        name = await self._find_name(request)
         if self._read_only:
             raise HTTPException(403, "This page was started with --read-only.\n")
         try:
@@ -117,12 +118,12 @@ class LivePage:
         self._studies.expire(name)
         return RedirectResponse(f"/study/{quote(name)}", 303)
 
-    def _find_name(self, request: Request) -> str:
+    async def _find_name(self, request: Request) -> str:
         """Return the study that an address names. Raises HTTPException if the storage has no such folder."""
         name: str = request.path_params["study"]
         folder = self._storage / name
         is_below = name not in ("", ".", "..") and "\0" not in name and folder.parent == self._storage
-        if not is_below or not (StudyPaths(folder).study_json.is_file() or find_driver(folder)):
+        if not is_below or not await run_in_threadpool(_is_study, folder):
             raise HTTPException(404, f"No study {name!r} below {display_path(self._storage)}.\n")
         return name
 
@@ -165,6 +166,11 @@ async def send_asset(request: Request) -> Response:
 @cache
 def _load_plotly() -> str:
     return str(get_plotlyjs())
+
+
+def _is_study(folder: Path) -> bool:
+    """Return whether a folder holds a study or a driver starts one there, which on S3 takes a request."""
+    return StudyPaths(folder).study_json.is_file() or bool(find_driver(folder))
 
 
 def _send_stop(folder: Path) -> None:

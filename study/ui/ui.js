@@ -62,8 +62,17 @@ document.addEventListener("submit", async (event) => {
   if (!confirm(event.target.dataset.ask)) return;
   const button = event.target.querySelector("button");
   button.disabled = true;
-  const answer = await fetch(event.target.action, { method: "POST", redirect: "manual" });
-  if (answer.type === "opaqueredirect" || answer.ok) return;
+  const problem = await press(event.target.action);
+  if (!problem) return; // the page's next update replaces the button
   button.disabled = false;
-  alert(await answer.text());
+  alert(problem);
 });
+
+async function press(address) {
+  try {
+    const answer = await fetch(address, { method: "POST", redirect: "manual" });
+    return answer.type === "opaqueredirect" || answer.ok ? "" : await answer.text();
+  } catch {
+    return "`kdstudy ui` does not answer: this button may have had no effect.";
+  }
+}

@@ -24,7 +24,10 @@ def test_all_of_the_papers_grid_is_compared_with_a_control(study: Study) -> None
     (control,) = (arm for arm in study.arms if arm.baseline)
     assert isinstance(control.loss, NoDistillation)
     assert [getattr(arm.loss, "alpha", None) for arm in study.arms[1:5]] == [0.1, 0.3, 0.5, 0.7]
-    assert [arm.name for arm in study.arms if study.is_searched(arm)] == ["alpha searched"]
+    assert [arm.name for arm in study.arms if study.is_searched(arm)] == [
+        "alpha searched",
+        "alpha during training",
+    ]
     assert all(study.find_comparisons(arm)[0] == control for arm in study.arms[1:])
     # P4's claim that 0.1 is the best of its grid
     assert [arm.name for arm in study.find_comparisons(study.arms[1])[1:]] == ["alpha 0.3", "alpha 0.5", "alpha 0.7"]

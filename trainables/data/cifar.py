@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -231,10 +232,18 @@ def _download_hint(edition: _Edition) -> str:
 
 def _download_archive(edition: _Edition, root: Path) -> None:
     """Fetch and unpack an official archive below `root`. Raises InputError if that fails."""
+    url = f"{ADDRESS}/{edition.archive}"
+    download(url, root, lambda: _fetch_and_unpack(url, edition, root))
+
+
+def _fetch_and_unpack(url: str, edition: _Edition, root: Path) -> None:
+    """Unpack into a folder of another name first: CIFAR-10 may lack batches, so a part would count as the data set."""
     from torchvision.datasets.utils import download_and_extract_archive
 
-    url, root_text = f"{ADDRESS}/{edition.archive}", str(root)
-    download(url, root, lambda: download_and_extract_archive(url, root_text, md5=edition.md5, remove_finished=True))
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{edition.folder}-", dir=root) as unpacked:
+        download_and_extract_archive(url, str(root), unpacked, md5=edition.md5, remove_finished=True)
+        (Path(unpacked) / edition.folder).rename(root / edition.folder)
 
 
 def _note_missing(names: list[str], edition: _Edition) -> str:

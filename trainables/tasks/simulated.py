@@ -78,7 +78,7 @@ class SimulatedStudent:
 
     @property
     def shortfall(self) -> float:
-        """What its width takes from the limit of accuracy: of width alone, every student is on the Pareto front."""
+        """The accuracy that its width costs: where nothing else is searched, all widths are on the Pareto front."""
         return 0.0 if self.width is None else 0.2 / self.width
 
 

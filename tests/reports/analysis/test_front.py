@@ -13,8 +13,7 @@ import pytest
 from reports.analysis.comparison import Comparison, compare_arms
 from reports.analysis.statistics import adjust_by_holm
 from reports.build import build
-from reports.figures.front import draw_tested_fronts
-from reports.figures.pareto import draw_fronts
+from reports.figures.pareto import draw_fronts, draw_tested_fronts
 from reports.load import StudyRecords, load_study
 from reports.tables.budget import make_tables as make_budget_tables
 from reports.tables.front import make_front_table

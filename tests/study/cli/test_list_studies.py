@@ -5,6 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from study.cli import list_studies
 from study.cli.list_studies import read_epoch_totals
 from study.records.parquet_table import Records
 
@@ -22,3 +27,22 @@ def test_epochs_recorded_twice_count_once_with_their_last_row(tmp_path: Path) ->
         {"trial_id": "b", "epochs": 1, "last_epoch": 1, "seconds": 4.0},
     ]
     assert sorted(times) == [datetime(2026, 1, 1, 0, minute, tzinfo=UTC) for minute in (1, 2, 5)]
+
+
+def test_sums_are_the_same_from_call_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow's threads add up in the order in which they end: `show --json` would differ without any change."""
+    count, random = 200_000, np.random.default_rng(0)  # several batches of Arrow's, one for each thread
+    rows = pa.table({
+        "trial_id": ["a"] * count,
+        "epoch": np.arange(count, dtype=np.int32),
+        "seconds": random.lognormal(0, 8, count),
+        "recorded": pa.array(np.arange(count), pa.timestamp("us", tz="UTC")),
+    })  # fmt: skip
+    monkeypatch.setattr(list_studies, "read_parquet_table", lambda *_: rows)
+    threads = pa.cpu_count()
+    pa.set_cpu_count(4)
+    try:
+        sums = {read_epoch_totals(tmp_path)[0][0]["seconds"] for _ in range(5)}
+    finally:
+        pa.set_cpu_count(threads)
+    assert len(sums) == 1

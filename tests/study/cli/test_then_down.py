@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +23,10 @@ from tests.study.cli.test_main import SPACE, written
 from tests.study.toy import toy
 
 ADDRESS = "http://127.0.0.1:8265"
+SESSION = "session_2026-11-28_22-00-00_123456_789"
 
 RAY = """#!/bin/sh
+if [ "$1" = exec ]; then echo "$2 $3" >> {calls}.exec; test -z "$FOREIGN"; exit; fi
 echo "$@" >> {calls}
 if [ "$1" = "$FAILS" ]; then exit 7; fi
 if [ "$1" = rsync-down ]; then cp -r {head}/. "$4"; fi
@@ -45,6 +48,7 @@ class Cluster:
         monkeypatch.setattr(jobs, "run_on_head", self._run)
         monkeypatch.setattr(jobs, "submit_study", self._submit)
         monkeypatch.setattr(addresses, "check_address", lambda _: None)
+        monkeypatch.setattr(addresses, "read_session_name", lambda _: SESSION)
         self.submitted: list[str] = []
 
     def _run(self, address: str, words: list[str], study: str) -> tuple[str, int]:
@@ -58,8 +62,17 @@ class Cluster:
 
     @property
     def calls(self) -> list[str]:
-        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
-        return [line.split()[0] for line in lines]
+        """The commands of `ray` but `exec`."""
+        return [line.split()[0] for line in read_lines(self._calls)]
+
+    @property
+    def executed(self) -> list[str]:
+        """The cluster's file and the command of each `ray exec`."""
+        return read_lines(self._calls.with_suffix(".exec"))
+
+
+def read_lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
 
 
 @pytest.fixture
@@ -161,7 +174,43 @@ def test_cluster_is_left_running_if_the_copy_lacks_rows(cluster: Cluster, monkey
     assert "differs from the head's in cells" in result.stderr
 
 
-def test_cluster_is_left_running_if_the_file_is_another_clusters(cluster: Cluster) -> None:
+@pytest.mark.parametrize("storage", ["/shared/runs", "s3://bucket/runs"])
+def test_file_of_another_cluster_is_refused_before_the_study(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    monkeypatch.setenv("FOREIGN", "1")
+    result = run("--storage-path", storage)
+    assert (result.exit_code, cluster.submitted, cluster.calls) == (2, [], [])
+    assert f"the head of cluster.yaml does not run the Ray at {ADDRESS}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert cluster.executed == [f"cluster.yaml pgrep -f '[s]{SESSION[1:]}'"]
+
+
+def test_cluster_is_left_running_if_the_address_leads_to_another_one_by_then(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = cluster._submit
+    monkeypatch.setattr(jobs, "submit_study", lambda *words: (monkeypatch.setenv("FOREIGN", "1"), original(*words))[1])
+    result = run("--storage-path", "s3://bucket/runs")
+    assert (result.exit_code, cluster.calls, len(cluster.executed)) == (1, [], 2)
+    assert "left running: --then down: the head of cluster.yaml does not run the Ray at" in result.stderr
+
+
+def test_session_is_found_by_its_processes_and_not_by_the_shell_that_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray").write_text('#!/bin/sh\nsh -c "$3 && :"\n')  # as with `ray exec`, a shell has the whole text
+    (tmp_path / "ray").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    session = f"session_2026-11-28_22-00-00_123456_{os.getpid()}"
+    monkeypatch.setattr(addresses, "read_session_name", lambda _: session)
+    with pytest.raises(InputError, match="does not run the Ray"):
+        then_down.check_cluster(ADDRESS, Path("cluster.yaml"))
+    with subprocess.Popen(["sh", "-c", "read _", f"--session-name={session}"], stdin=subprocess.PIPE):
+        then_down.check_cluster(ADDRESS, Path("cluster.yaml"))
+
+
+def test_cluster_is_left_running_if_the_copy_is_another_storages(cluster: Cluster) -> None:
     shutil.rmtree(cluster.storage / "toy" / "trials")
     (cluster.storage / "toy").rename(cluster.storage / "other")
     result = run()

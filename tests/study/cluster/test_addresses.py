@@ -107,6 +107,7 @@ def test_something_else_that_answers_is_no_ray(form: str, answers: dict[str, str
 def test_dashboard_without_token_returns_its_version() -> None:
     with server(dashboard("disabled")) as port:
         assert addresses.check_dashboard(f"http://127.0.0.1:{port}/") == "2.60.0"
+        assert addresses.read_session_name(f"http://127.0.0.1:{port}") == "session"
 
 
 @pytest.mark.parametrize(

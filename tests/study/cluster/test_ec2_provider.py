@@ -50,6 +50,8 @@ class Ec2:
     """Machines requested of EC2, and which kinds of machine it refuses."""
 
     def __init__(self) -> None:
+        self.operations: list[str] = []
+        """All requests to AWS by name, in their order."""
         self.requests: list[dict[str, Any]] = []
         self.refusals: dict[tuple[str, str], str] = {}
 
@@ -90,6 +92,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2]:
     call = BaseClient._make_api_call
 
     def make_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        made.operations.append(operation)
         return call(client, operation, made.answer(client, parameters) if operation == "RunInstances" else parameters)
 
     def list_instance_types(region: str, _: Any) -> Any:  # moto's whole list takes half a minute
@@ -277,7 +280,12 @@ def test_ray_down_stops_the_head_and_ends_workers_on_demand_too(
     ec2.refusals = dict.fromkeys([SPOT, LARGER_SPOT], "InsufficientInstanceCapacity")
     _, (worker,) = start(head_config, "gpu")
     provider = _get_node_provider(config["provider"], config["cluster_name"], use_cache=False)
-    provider.terminate_nodes(provider.non_terminated_nodes({}))
+    nodes = provider.non_terminated_nodes({})
+    assert set(nodes) == {head.id, worker.id}
+    ec2.operations.clear()
+    provider.terminate_nodes(sorted(nodes, key=lambda node: node != head.id))  # the head is named first
+    ends = [operation for operation in ec2.operations if operation in ("TerminateInstances", "StopInstances")]
+    assert ends == ["TerminateInstances", "StopInstances"]  # workers first: if the second fails, they no longer cost
     for machine in (head, worker):
         machine.reload()
     assert (head.state["Name"], worker.state["Name"]) == ("stopped", "terminated")

@@ -385,7 +385,10 @@ def test_cluster_is_used_while_a_study_runs_and_then_copied_and_ended(head: Head
     laptop = head.folder / "laptop"
     (laptop / "bin").mkdir()
     ray = laptop / "bin" / "ray"  # copies the head's storage; there is no cluster to end
-    ray.write_text(f'#!/bin/sh\necho $1 >> {laptop}/calls\n[ $1 = down ] || cp -r {head.folder}/home/runs/. "$4"\n')
+    ray.write_text(
+        f'#!/bin/sh\n[ $1 = exec ] && exec sh -c "$3"\necho $1 >> {laptop}/calls\n'
+        f'[ $1 = down ] || cp -r {head.folder}/home/runs/. "$4"\n'
+    )
     ray.chmod(0o755)
     (laptop / "cluster.yaml").touch()
     assert head.run("-c", USED, head.dashboard).stdout == "False\n"

@@ -70,6 +70,7 @@ def checkout(two: Hosts) -> Path:
     folder = two.laptop / "kdstudy"
     for package in ("study", "trainables", "reports", "spaces", "docs"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".rayignore", folder)
     (folder / "toy.py").write_text(SPACE)
     config = yaml.safe_load((ROOT / "docs" / "on-premises.yaml").read_text(encoding="utf-8"))
     head, *workers = two.addresses.values()

@@ -119,7 +119,22 @@ def test_search_without_a_completed_trial_is_a_problem_not_a_hang(tmp_path: Path
     bad = Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=2)))
     coordinator = open_coordinator(toy((BASELINE, bad)), tmp_path)
     assert drive(coordinator, tmp_path)
-    assert "none of its 9 search trials completed" in coordinator.problems[0]
+    assert coordinator.problems == [
+        "student / bad: none of its 9 search trials completed: 7 failed, the first with planted failure in epoch 2, "
+        "2 stopped early or skipped by hand"
+    ]
+
+
+def test_search_whose_trials_were_all_skipped_says_so(tmp_path: Path) -> None:
+    coordinator = open_coordinator(toy(), tmp_path)
+
+    def skip(run, row) -> None:  # type: ignore[no-untyped-def]
+        coordinator.skips = frozenset({run.trial.id} if run.trial.phase == "search" else ())
+
+    assert drive(coordinator, tmp_path, each=skip)
+    assert coordinator.problems == [
+        "student / searched: none of its 9 search trials completed: 9 stopped early or skipped by hand"
+    ]
 
 
 def test_score_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:

@@ -8,15 +8,12 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
 from study import Arm, Budget, Never, PopulationBased, uniform
-from study.cli import run_study
-from study.cli.options import RunOptions
 from study.engine.cell import Proposal
 from study.engine.coordinator import Coordinator
 from study.engine.trials import make_refused_trial
@@ -257,6 +254,66 @@ def test_failed_member_is_replaced_and_not_tried_again(tmp_path: Path) -> None:
     assert open_coordinator(make_study(), tmp_path, retry_failed=True).done
 
 
+def report_epochs(coordinator: Coordinator, run: RunningTrial, score: float) -> None:
+    """Report a link's epochs with this score."""
+    trial, metrics = run.trial, {"train/loss": 0.0, "val/accuracy": score, "val/cost": 1 - score}
+    for epoch in range(trial.start_epoch + 1, trial.end_epoch + 1):
+        coordinator.report(trial.id, EpochResult(epoch=epoch, metrics=metrics, schedules={}, seconds=0.0), "")
+
+
+def start_link(coordinator: Coordinator) -> RunningTrial:
+    run = coordinator.next_trial()
+    assert run is not None
+    assert run.trial.link is not None
+    return run
+
+
+def test_replay_releases_no_checkpoint_before_all_links_are_known(tmp_path: Path) -> None:
+    arm = Arm("dynamic", SPACE, search=PopulationBased(interval_epochs=4, quantile=0.5))
+    study = make_study((arm,), trials=3)
+    coordinator = open_coordinator(study, tmp_path)
+    first, weak, late = (start_link(coordinator) for _ in range(3))
+    report_epochs(coordinator, first, 0.5)
+    report_epochs(coordinator, weak, 0.1)
+    own, copy = start_link(coordinator), start_link(coordinator)
+    assert (own.trial.number, copy.trial.number) == (3, 4)
+    assert own.trial.link.parent == copy.trial.link.parent == first.trial.id  # type: ignore[union-attr]
+    report_epochs(coordinator, late, 0.9)  # the best, so that only the copy still needs the first
+    report_epochs(coordinator, own, 0.5)
+    (ended,) = (row for row in read_rows(coordinator) if row["number"] == 3)
+    records = coordinator.writer.records
+    records.trials.append({**ended, "state": "RUNNING", "ended": None})  # cut off before the row of its end
+    records.flush()
+    resumed = open_coordinator(study, tmp_path)
+    assert resumed.cells["student / dynamic"].searched.keys() == {0, 1, 2, 3}
+    assert first.trial.id not in {one.trial_id for one in resumed.obsolete}
+    assert weak.trial.id in {one.trial_id for one in resumed.obsolete}
+
+
+def end_search(coordinator: Coordinator, folder: Path, last: str) -> str:
+    """Run a search whose last interval fails or is skipped; return the problem of its cell."""
+    while (run := coordinator.next_trial()) is not None:
+        in_last = run.trial.phase == "search" and run.trial.end_epoch == EPOCHS
+        if in_last and last == "failed":
+            coordinator.fail(run.trial.id, "planted")
+            continue
+        coordinator.skips = frozenset({run.trial.id} if in_last else ())
+        for row in train(coordinator, run, folder):
+            if coordinator.report(run.trial.id, row, ""):
+                break
+    (problem,) = coordinator.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [("failed", "5 failed, the first with planted"), ("skipped", "5 stopped early or skipped by hand")],
+)
+def test_problem_names_the_interval_that_no_member_completed(tmp_path: Path, last: str, words: str) -> None:
+    problem = end_search(open_coordinator(make_study(), tmp_path), tmp_path, last)
+    assert problem == f"student / dynamic: no member of its population completed interval 3 of 3: {words}"
+
+
 def test_equal_epochs_are_the_default_and_the_most(tmp_path: Path) -> None:
     study = make_study(trials=7)
     (cell,) = (cell for cell in study.cells if cell.is_searched)
@@ -278,11 +335,3 @@ def test_refused_links_of_a_member_are_trials_of_their_own() -> None:
     links = [Link(0, 0, 3, ""), Link(0, 3, 6, "a")]
     trials = [make_refused_trial(study, cell, Proposal(number, {}, link), "no") for number, link in enumerate(links)]
     assert len({trial.id for trial in trials}) == 2
-
-
-def test_storage_on_s3_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_study, "mirror_of", lambda _: SimpleNamespace(uri="s3://bucket/runs"))
-    monkeypatch.setattr(run_study, "fetch_artifacts", lambda *_: pytest.fail("it came to the storage"))
-    options = RunOptions(tmp_path / "x.py", storage_path=str(tmp_path))
-    with pytest.raises(InputError, match=r"'dynamic' is searched by a population, .* give another --storage-path"):
-        run_study._run(options, make_study())

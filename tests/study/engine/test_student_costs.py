@@ -188,7 +188,7 @@ def test_tpe_learns_the_limit(tmp_path: Path) -> None:
 
 def test_cell_in_which_every_trial_exceeds_a_limit_names_it(tmp_path: Path) -> None:
     coordinator = run(study_of(task=STEADY, constraints={LATENCY: 0.5}), tmp_path)
-    assert coordinator.problems[0].startswith("net / plain: none of its 6 search trials completed; the first was ")
+    assert coordinator.problems[0].startswith("net / plain: none of its 6 search trials completed: 6 stopped")
     assert "student/latency_ms is " in coordinator.problems[0]
 
 

@@ -215,6 +215,16 @@ def test_checkpoints_on_few_places_are_little_more_than_one_a_member() -> None:
     assert max(len(disk) for seed in range(20) for _, disk in simulate(8, 2, random.Random(seed))) <= 8 + 2 + 2
 
 
+def test_release_does_not_look_at_all_links_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, whole = list[int](), Population._is_needed
+    monkeypatch.setattr(Population, "_is_needed", lambda self, number: looks.append(number) or whole(self, number))
+    most, before, links = 0, 0, 0
+    for population, _ in simulate(40, 40, random.Random(0)):
+        most, before, links = max(most, len(looks) - before), len(looks), len(population.links)
+    assert links == 40 * 6
+    assert most <= 3 * 40
+
+
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,27 @@ def test_cifar_is_fetched_unpacked_and_read(archive: Path, tmp_path: Path, capsy
     assert len(cifar.Cifar(10, tmp_path / "data").load().test_images) == 10_000
 
 
+def test_what_an_interrupted_download_unpacked_does_not_count(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpack_a_part(path: str, folder: str, *_: object) -> None:
+        with tarfile.open(path) as files:
+            members = {Path(member.name).name: member for member in files}
+            for name in ("data_batch_1.bin", "test_batch.bin"):  # which is a valid part of CIFAR-10
+                files.extract(members[name], folder, filter="data")
+        raise KeyboardInterrupt
+
+    permit_downloads()
+    data = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr("torchvision.datasets.utils.extract_archive", unpack_a_part)
+        with pytest.raises(KeyboardInterrupt):
+            cifar.Cifar(10, data).load()
+    assert {path.name for path in data.iterdir()} == {archive.name}  # it is verified when it is read
+    assert cifar.Cifar(10, data).load().complete
+    assert {path.name for path in data.iterdir()} == {"cifar-10-batches-bin"}
+
+
 def test_another_archive_than_the_published_one_is_refused(archive: Path, tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes() + b"more")
     permit_downloads()

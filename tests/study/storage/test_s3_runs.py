@@ -32,6 +32,28 @@ study = Study(
 """
 
 
+POPULATION = """
+from study import Arm, Budget, PopulationBased, Study, uniform
+from trainables import MovingLoss, MovingOptimum, SimulatedStudent
+
+study = Study(
+    name="toy",
+    question="Do checkpoints that are copied go by way of S3?",
+    task=MovingOptimum(seconds_per_epoch=0.1),
+    students=(SimulatedStudent(),),
+    arms=(
+        Arm("plain", MovingLoss(), baseline=True),
+        Arm(
+            "dynamic",
+            MovingLoss(x=uniform(0, 1), y=uniform(0, 1)),
+            search=PopulationBased(interval_epochs=2, quantile=0.4),
+        ),
+    ),
+    budget=Budget(trials=5, epochs=6, seeds=2),
+)
+"""
+
+
 class Elsewhere(Folder):
     """A space file, run by machines that keep their studies on S3."""
 
@@ -161,6 +183,34 @@ def test_teacher_and_its_outputs_serve_a_study_on_another_machine(there: Elsewhe
     )
     assert done.returncode == 0, done.stderr
     assert {"MODEL_CARD.md", "model.safetensors"} <= {path.name for path in out.iterdir()}
+
+
+@pytest.mark.slow
+def test_population_on_s3_continues_elsewhere_and_equals_one_in_a_folder(there: Elsewhere) -> None:
+    there.space.write_text(POPULATION)
+    local = Folder(there.path)
+    local.runs, local.study = there.path / "local", there.path / "local" / "toy"
+    whole = subprocess.run(
+        [*local.command(), "--max-concurrent", "1"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert whole.returncode == 0, whole.stderr
+
+    process = there.start()
+    wait_for(lambda: there.epochs_recorded() > 14, process, 240)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there.at("other")
+    there.stale = 0.0
+    resumed = there.run()
+    assert resumed.returncode == 0, resumed.stderr
+    there.land()
+    for table in ("trials", "epochs"):
+        pd.testing.assert_frame_equal(
+            lasting(getattr(there, table)()), lasting(getattr(local, table)()), check_like=True
+        )
+    kept = {name.split("/")[0] for name in s3.objects(there.endpoint, f"{there.path.name}/toy/checkpoints")}
+    trials = there.trials()
+    assert kept == set(trials[trials.phase == "confirm"].trial_id), "a checkpoint of a chain is left, or one is missing"
 
 
 def test_missing_bucket_ends_a_run_before_anything_is_read(there: Elsewhere) -> None:

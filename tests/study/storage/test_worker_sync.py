@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from study.engine.trials import make_preparation_trial
+from study.execution.worker_context import INHERITED, WorkerContext
+from study.records.paths import TRACEBACK
 from study.storage import worker_sync
 from study.storage.lease import acquire_lease
 from study.storage.locations import mirror_of
 from study.task import Preparation
-from study.trial import TrialContext
+from study.trial import Link, Trial, TrialContext
 from tests.study import s3
 from tests.study.s3 import Copy, put
 from tests.study.toy import job_of, open_coordinator, toy
@@ -111,3 +115,105 @@ def test_checkpoint_of_an_ended_trial_is_deleted_once_its_end_is_on_s3(
     assert set(s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")) == {"on/state"}
     worker_sync.delete_checkpoint(mirror, here / "toy" / "checkpoints" / "on")
     assert not s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints")
+
+
+# -- checkpoints that links of chains inherit --------------------------------------------------------------------------
+
+
+def context_at(here: Path) -> WorkerContext:
+    return WorkerContext(here / "toy", here, mirror_of(here))
+
+
+def make_link(context: WorkerContext, member: int, rank: int = 0) -> Any:
+    trial = Trial("search", "student", "arm", 5 + member, 0, 10, {}, {}, Link(member, 5, 10, "parent"))
+    task = SimpleNamespace(list_artifacts=lambda: ())
+    return SimpleNamespace(
+        trial=trial,
+        checkpoint=context.checkpoint_folder(trial.id),
+        rank=rank,
+        task=task,
+        loss=SimpleNamespace(needs_teacher=False),
+    )
+
+
+def start_link(context: WorkerContext, job: Any) -> None:
+    context.fetch_files(job)
+    context.inherit_checkpoint(job)
+
+
+def push_parent(here: Path) -> None:
+    put(here, toy__checkpoints__parent__state="epoch 5", toy__checkpoints__parent__nets__student="of epoch 5")
+    mirror_of(here).push("toy/checkpoints/parent")
+    worker_sync.drop_local_copy(mirror_of(here), here / "toy" / "checkpoints" / "parent")
+
+
+def test_links_inherit_on_any_node_and_leave_no_other_copy(copy: Copy, endpoint: str, tmp_path: Path) -> None:
+    push_parent(copy("first"))
+    node = context_at(copy("second"))
+    inherited = {"state": b"epoch 5", "nets/student": b"of epoch 5", INHERITED: b"parent"}
+    for job in (make_link(node, member) for member in (0, 1)):
+        start_link(node, job)
+        assert s3.local_files(job.checkpoint) == inherited
+        assert s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints/{job.trial.id}") == inherited
+        assert {path.name for path in job.checkpoint.iterdir()} == {"state", "nets", INHERITED}
+    assert not node.checkpoint_folder("parent").exists()
+    assert (s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints/parent")).keys() == {"state", "nets/student"}
+
+
+def test_next_worker_of_a_link_continues_it_though_its_parent_is_gone(copy: Copy) -> None:
+    push_parent(copy("first"))
+    node = context_at(copy("second"))
+    job = make_link(node, 0)
+    start_link(node, job)
+    (job.checkpoint / "state").write_text("epoch 6")
+    worker_sync.push_checkpoint(node.mirror, job, complete=False)
+    worker_sync.delete_checkpoint(node.mirror, node.checkpoint_folder("parent"))
+    other = context_at(copy("third"))
+    again = make_link(other, 0)
+    start_link(other, again)
+    assert (again.checkpoint / "state").read_text() == "epoch 6"
+
+
+def test_copy_whose_mark_has_not_reached_s3_is_made_again(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark arrives last, also where all files have the same time."""
+    push_parent(copy("first"))
+    node = context_at(copy("second"))
+    job, pushed = make_link(node, 0), list[str]()
+    upload = type(node.mirror)._upload
+    monkeypatch.setattr(type(node.mirror), "_upload", lambda self, path: pushed.append(path.name) or upload(self, path))
+    start_link(node, job)
+    assert pushed == ["student", "state", INHERITED]
+    node.mirror.delete_object(f"toy/checkpoints/{job.trial.id}/{INHERITED}")
+    node.mirror.write_text(f"toy/checkpoints/{job.trial.id}/state", "half")
+    other = context_at(copy("third"))
+    again = make_link(other, 0)
+    start_link(other, again)
+    assert (again.checkpoint / "state").read_text() == "epoch 5"
+
+
+def test_each_worker_of_a_link_inherits_on_its_own_node_and_one_writes(
+    copy: Copy, endpoint: str, tmp_path: Path
+) -> None:
+    push_parent(copy("first"))
+    node = context_at(copy("second"))
+    job = make_link(node, 0, rank=1)
+    start_link(node, job)
+    assert (job.checkpoint / "state").read_text() == "epoch 5"
+    assert s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints/{job.trial.id}") == {}
+
+
+def test_link_whose_parent_is_gone_from_s3_fails(copy: Copy) -> None:
+    context = context_at(copy())
+    with pytest.raises(FileNotFoundError, match="the checkpoint of its parent parent is gone"):
+        start_link(context, make_link(context, 0))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_traceback_of_a_failed_link_stays_on_s3(copy: Copy, endpoint: str, tmp_path: Path) -> None:
+    here = copy()
+    put(here, toy__checkpoints__failed__state="1", toy__checkpoints__failed__nets__student="2")
+    (here / "toy" / "checkpoints" / "failed" / TRACEBACK).write_text("Error")
+    mirror_of(here).push("toy/checkpoints")
+    with acquire_lease(here / "toy"):
+        context_at(here).discard_checkpoint("failed", keep_traceback=True)
+    assert s3.objects(endpoint, f"{tmp_path.name}/toy/checkpoints") == {f"failed/{TRACEBACK}": b"Error"}

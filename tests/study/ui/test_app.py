@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -169,6 +170,25 @@ def test_starting_study_is_shown_before_it_has_a_study_json(storage: Path) -> No
         client = visit(storage)
         assert "starting" in client.get("/").text
         assert "just being started" in client.get("/study/next").text
+
+
+@pytest.mark.parametrize("end", ["", "/report", "/figures/a.csv", "/events"])
+def test_driver_is_looked_for_in_a_thread(storage: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """On S3 that is a request, during which all other pages would wait."""
+    in_loop = []
+
+    def find_driver(_: Path) -> str:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            in_loop.append(False)
+        else:
+            in_loop.append(True)
+        return ""
+
+    monkeypatch.setattr("study.ui.app.find_driver", find_driver)
+    assert visit(storage).get(f"/study/starting{end}").status_code == 404
+    assert in_loop == [False]
 
 
 def test_reading_changes_nothing(storage: Path) -> None:

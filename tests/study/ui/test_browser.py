@@ -70,6 +70,26 @@ def test_study_is_drawn_and_follows_its_buttons_without_other_requests(
     assert location == f"{address}/study/fake"  # updated in place, without the token
 
 
+FAIL = """(() => {
+  window.alert = (problem) => (window.problem = problem);
+  window.fetch = () => Promise.reject(new TypeError("Failed to fetch"));
+})()"""
+PROBLEM = """(async () => {
+  for (let wait = 0; wait < 300 && !window.problem; wait++) await new Promise((go) => setTimeout(go, 100));
+  return [window.problem, document.querySelector('[data-key="stop"]').disabled];
+})()"""
+
+
+def test_button_can_be_pressed_again_if_no_answer_comes(storage: Path, address: str, tmp_path: Path) -> None:
+    with lock_study(storage / "fake"):
+        steps = [LOADED, FAIL, PRESS % '[data-key="stop"]', PROBLEM]
+        seen = visit(f"{address}/study/fake?token={TOKEN}", tmp_path / "profile", steps)
+    problem, is_disabled = seen.results[-1]
+    assert "`kdstudy ui` does not answer" in problem
+    assert not is_disabled
+    assert seen.errors == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_on_a_phone(storage: Path, address: str, tmp_path: Path, scheme: str) -> None:
     build(storage / "fake")
