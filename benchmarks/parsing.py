@@ -26,10 +26,10 @@ from benchmarks.untrained import save_untrained_teacher
 from study.task import Plan, Preparation
 from study.trial import Trial, TrialContext
 from trainables.data.arrays.face_decoding import CLASSES
-from trainables.data.arrays.face_parsing import Faces, FaceSet
+from trainables.data.arrays.label_maps import LabelMaps, LabelMapSet
 from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet
-from trainables.tasks.face_parsing.task import FaceParsing
+from trainables.tasks.segmentation.face_parsing import FaceParsing
 from trainables.teacher import preparation as preparing
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe, Sgd
@@ -51,11 +51,11 @@ class RandomFaces:
     count: int
     size: int
 
-    def load(self) -> FaceSet:
+    def load(self) -> LabelMapSet:
         rng = np.random.default_rng(SEED)
         images = rng.integers(0, 256, (self.count + 2, 3, self.size, self.size), dtype=np.uint8)
         labels = rng.integers(0, len(CLASSES), (self.count + 2, self.size, self.size), dtype=np.uint8)
-        return FaceSet("noise", Faces(images, labels), (self.count, 1, 1), f"noise-{self.count}-{self.size}")
+        return LabelMapSet("noise", LabelMaps(images, labels), (self.count, 1, 1), f"noise-{self.count}-{self.size}")
 
 
 def make_task(count: int, size: int, batch: int, folder: Path) -> FaceParsing:

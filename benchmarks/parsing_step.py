@@ -30,7 +30,8 @@ from trainables.losses.logits.kd import kd
 from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet
 from trainables.task import Batch, Outputs
-from trainables.tasks.face_parsing.metrics import ParsingScores
+from trainables.tasks.segmentation.face_parsing import PARTS as CLASS_TABLE
+from trainables.tasks.segmentation.metrics import SegmentationScores
 from trainables.training.schedules import Progress
 
 BATCH = 5
@@ -56,7 +57,7 @@ class Step:
         self._batch = Batch(images, torch.randint(len(CLASSES), (BATCH, size, size)), nothing, nothing)
         side = -(-size // TEACHER_STRIDE)
         self._teacher = 3 * torch.randn(BATCH, len(CLASSES), side, side)
-        self._meters = ParsingScores("cpu", by_class=False)
+        self._meters = SegmentationScores(CLASS_TABLE, "cpu", by_class=False)
 
     def run(self) -> list[float]:
         """Take one step; return the processor seconds of each of `PARTS`."""

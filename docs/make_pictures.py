@@ -26,8 +26,11 @@ from study.records.paths import StudyPaths
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
 
-SIZE = "1100,1000"
-"""Pixels: the answer and the comparison table; of the live page the cells and what runs."""
+WIDTH = 1100
+REPORT_HEIGHT = 1040
+"""Pixels: the answer and the comparison table."""
+LIVE_HEIGHT = 1240
+"""The cells, what runs, and that verdicts are not final."""
 
 SCHEMES = (("light", "1"), ("dark", "0"))
 """Names of the two pictures of a page, with Chromium's number of the preferred colours."""
@@ -43,11 +46,11 @@ def main(study: Path) -> None:
     """Write docs/pictures/ and docs/sample-report.html."""
     PICTURES.mkdir(exist_ok=True)
     (HERE / "sample-report.html").write_text(embed_data(study / "report.html"), encoding="utf-8")
-    take_pictures((study / "report.html").resolve().as_uri(), "report")
+    take_pictures((study / "report.html").resolve().as_uri(), "report", REPORT_HEIGHT)
     with tempfile.TemporaryDirectory() as storage, run_module(*STUDY, storage) as running:
         status = wait_for_confirm_runs(Path(storage) / "lp_cifar", running)
         with run_module("study", "ui", storage, "--port", "0") as server:
-            take_pictures(read_address(server).replace("/?", "/study/lp_cifar?"), "live")
+            take_pictures(read_address(server).replace("/?", "/study/lp_cifar?"), "live", LIVE_HEIGHT)
     write_terminal(status)
 
 
@@ -97,12 +100,12 @@ def read_address(server: subprocess.Popen[str]) -> str:
     raise SystemExit("kdstudy ui printed no address")
 
 
-def take_pictures(address: str, name: str) -> None:
+def take_pictures(address: str, name: str, height: int) -> None:
     """Write the top of a page as PNG in both colours."""
     for scheme, setting in SCHEMES:
         with tempfile.TemporaryDirectory() as profile:
             options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={profile}"]
-            options += [f"--blink-settings=preferredColorScheme={setting}", f"--window-size={SIZE}"]
+            options += [f"--blink-settings=preferredColorScheme={setting}", f"--window-size={WIDTH},{height}"]
             options += [f"--screenshot={PICTURES / f'{name}-{scheme}.png'}"]
             subprocess.run(["chromium", *options, address], check=True, capture_output=True)
 

@@ -146,24 +146,26 @@ def _import_space(records: StudyRecords, given: str, code: str) -> ModuleType:
 
 
 def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
-    """Choose by the confirm runs if they held validation out, else by the searches if all cells had one."""
+    """Choose by the confirm runs if they held validation out, else by the searches.
+
+    Where some cells have no search, as baselines without settings have, the others are compared, and this is said.
+    """
     name = records.get_metric(records.metric).words
     ways = (
-        (
-            f"the best mean {name} of confirm runs among {len(cells)} cells",
-            [_mean_confirm_score(records, c) for c in cells],
-        ),
-        (f"the best {name} of a search among {len(cells)} cells", [_best_search_score(records, c) for c in cells]),
+        (f"the best mean {name} of confirm runs", [_mean_confirm_score(records, cell) for cell in cells]),
+        (f"the best {name} of a search", [_best_search_score(records, cell) for cell in cells]),
     )
-    for because, scores in ways:
-        known = [score for score in scores if score is not None]
-        if len(known) == len(cells):
-            best = max(known) if records.get_direction(records.metric) == "max" else min(known)
-            return Choice(cells[known.index(best)], because)
-    raise InputError(
-        f"not all confirmed cells have a {name}, and test scores must not choose: name a cell with --cell; "
-        f"{_list_cells(cells)}"
-    )
+    because, scores = min(ways, key=lambda way: way[1].count(None))
+    known = [score for score in scores if score is not None]
+    if not known:
+        raise InputError(
+            f"no confirmed cell has a {name}, and test scores must not choose: name a cell with --cell; "
+            f"{_list_cells(cells)}"
+        )
+    best = max(known) if records.get_direction(records.metric) == "max" else min(known)
+    lacking = [cell.name for cell, score in zip(cells, scores, strict=True) if score is None]
+    without = f"; without one are {', '.join(lacking)}" if lacking else ""
+    return Choice(cells[scores.index(best)], f"{because} among {len(known)} cells{without}")
 
 
 def _mean_confirm_score(records: StudyRecords, cell: Cell) -> float | None:

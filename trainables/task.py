@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from study.task import COSTS, PARAMETERS, Metric
 from trainables.training.schedules import FloatOrSchedule, Progress
 
+IGNORED = 255
+"""The label of pixels without a class: they count in no loss on labels, and in no score."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -142,7 +145,9 @@ class ModelSpec(Protocol):
 class DistillationLoss(Protocol):
     """The loss of an arm: total = task_weight · task_loss + self(student, teacher, targets, progress).
 
-    A frozen dataclass whose fields are numbers, domains or schedules, so that any of them can be searched.
+    A frozen dataclass whose fields are numbers, domains or schedules, so that any of them can be searched. One that
+    compares classes has `compares_classes: ClassVar[bool] = True`, for tasks without classes to refuse it; one
+    that reads the class of each sample has `reads_labels`, for mixed images.
     """
 
     @property

@@ -102,6 +102,7 @@ def _describe_inputs(records: StudyRecords, exported: ExportedModel) -> list[tup
         ("output", f"`prediction`: batch × {' × '.join(map(str, output))}, float32"
                    + (f": {prediction}" if prediction else "")),
         *_list_classes(records),
+        *_list_outputs(records),
     ]  # fmt: skip
 
 
@@ -109,6 +110,13 @@ def _list_classes(records: StudyRecords) -> Iterable[tuple[str, str]]:
     names = records.section("inputs", "data").get("class_names")
     if isinstance(names, list):
         yield "classes", ", ".join(f"{number} {_escape_text(str(name))}" for number, name in enumerate(names))
+
+
+def _list_outputs(records: StudyRecords) -> Iterable[tuple[str, str]]:
+    """Yield how each number of the prediction is converted to its own unit."""
+    outputs = records.section("inputs", "data").get("outputs")
+    for one in outputs if isinstance(outputs, list) else ():
+        yield _escape_text(str(one["name"])), f"output × {one['scale']:.6g} + {one['offset']:.6g}"
 
 
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:

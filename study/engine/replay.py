@@ -103,7 +103,8 @@ def _read_trial(
     coordinator.costs.add(trial, run.metrics)
     if state is TrialState.FAILED and retry_failed:
         state = TrialState.INTERRUPTED
-        if run.epochs_done and find_fault(coordinator.study, run):  # it failed by its last epoch
+        is_copied = trial.link is not None and trial.link.parent and not epochs  # its copy may be what it failed by
+        if is_copied or (run.epochs_done and find_fault(coordinator.study, run)):  # it failed by its last epoch
             run, epochs = RunningTrial(trial, row["started"], start_over=True), []
     return RecordedTrial(run, state, row["reason"], epochs, at)
 

@@ -82,8 +82,8 @@ class StudyReading:
 
     @staticmethod
     def format_settings(settings: Mapping[str, Any]) -> str:
-        """Return settings in one line."""
-        return ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())
+        """Return settings as text that breaks between them alone."""
+        return ", ".join(f"{name}\N{NO-BREAK SPACE}{format_value(value)}" for name, value in settings.items())
 
 
 def sign_study(folder: Path) -> tuple[object, ...]:

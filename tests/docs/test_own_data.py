@@ -38,7 +38,30 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = generator.integers(shade, shade + 60, (20 + number % 5, 24, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(path)
+    write_roads(tmp_path / "roads", generator)
+    write_faces(tmp_path, generator)
     return tmp_path
+
+
+def write_roads(folder: Path, generator: np.random.Generator) -> None:
+    """Write images with three classes, and a value that stands for none."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(30):
+        label = generator.choice([0, 1, 2, 255], (20, 24), p=[0.5, 0.3, 0.15, 0.05]).astype(np.uint8)
+        Image.fromarray(label).save(folder / "labels" / f"{number}.png")
+        Image.fromarray(np.stack([label * 40] * 3, axis=2)).save(folder / "images" / f"{number}.jpg")
+
+
+def write_faces(folder: Path, generator: np.random.Generator) -> None:
+    """Write images, and points.csv with three points of each."""
+    (folder / "faces").mkdir()
+    rows = ["path,nose_x,nose_y,left_x,left_y,right_x,right_y"]
+    for number in range(40):
+        pixels = generator.integers(0, 256, (20, 20 + number % 3, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "faces" / f"{number}.jpg")
+        rows.append(",".join([f"faces/{number}.jpg", *map(str, generator.integers(0, 20, 6))]))
+    (folder / "points.csv").write_text("\n".join(rows))
 
 
 def train_shortly(study: Study, folder: Path) -> None:
@@ -58,8 +81,9 @@ def test_example_passes_every_check_and_trains(name: str, photos: Path) -> None:
     train_shortly(load_space(photos / "example.py", None, None).study, photos)
 
 
-def test_first_example_is_short() -> None:
-    lines = [line for line in EXAMPLES["photos"].splitlines() if line.strip()]
+@pytest.mark.parametrize("name", ["photos", "roads", "points"])
+def test_examples_are_short(name: str) -> None:
+    lines = [line for line in EXAMPLES[name].splitlines() if line.strip()]
     assert len(lines) <= 25
 
 

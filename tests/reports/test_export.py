@@ -98,11 +98,20 @@ def test_searches_decide_where_every_cell_had_one(writer: Writer) -> None:
     assert choose_cell(load_study(writer.write())).cell.arm == "DKD + LP searched"
 
 
-def test_without_validation_of_all_cells_nothing_is_chosen(study: Path) -> None:
+def test_searched_cells_alone_are_compared_where_others_have_no_search(study: Path) -> None:
+    choice = choose_cell(load_study(study))
+    assert choice.cell.arm == "DKD + LP searched"
+    assert choice.because == (
+        "the best validation accuracy of a search among 1 cells; without one are resnet8 / none, resnet8 / DKD"
+    )
+
+
+def test_without_any_validation_nothing_is_chosen(writer: Writer) -> None:
+    writer.searched = set()
     with pytest.raises(
         InputError, match="test scores must not choose: name a cell with --cell; the cells are 'resnet8 / none'"
     ):
-        choose_cell(load_study(study))
+        choose_cell(load_study(writer.fill().write()))
 
 
 def test_the_choice_is_the_same_for_any_test_scores(writer: Writer) -> None:
@@ -285,7 +294,8 @@ def test_command_finds_the_data_where_the_study_did_unless_told(
 def test_command_ends_with_one_line_on_bad_input(study: Path, words: list[str]) -> None:
     result = CliRunner().invoke(main, ["best", *words, "--storage-path", str(study.parent)])
     assert result.exit_code == 2
-    (line,) = [line for line in result.output.splitlines() if not line.endswith("named by --cell")]
+    *choice, line = result.output.splitlines()
+    assert len(choice) <= 1
     assert line.startswith("error: ")
     assert not (study / "export").exists()
 

@@ -196,7 +196,7 @@ def test_function_that_cannot_be_used_is_refused(arguments, message):
 
 def test_function_that_returns_no_net_is_refused():
     with pytest.raises(InputError, match=r"no_net\(\) returns int; allowed is an nn\.Module"):
-        Net(no_net).build(1, 3)
+        Net(no_net).build(1, classes=3)
 
 
 def test_plan_of_stored_runs_fills_the_store_with_them_alone(tmp_path):

@@ -103,6 +103,13 @@ def test_loss_that_fails_on_a_last_batch_of_one_sample_is_refused(tmp_path: Path
         check(tmp_path / "other", LOSS=loss, **{"Recipe(32)": "Recipe(33)"})
 
 
+@pytest.mark.parametrize("size", [4, 26, 32])  # 90 and 100 training samples in batches of 32
+def test_losses_are_tried_on_whole_and_on_last_batches(tmp_path: Path, size: int) -> None:
+    loss = f"student.prediction.view(*((0,) if len(student.prediction) == {size} else (-1,))).mean()"
+    with pytest.raises(InputError, match=f"Loss raises RuntimeError on {size} samples, which a batch of an epoch has"):
+        check(tmp_path, LOSS=loss)
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

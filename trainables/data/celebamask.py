@@ -16,7 +16,8 @@ from pathlib import Path
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution
-from trainables.data.arrays.face_parsing import FaceSet, load_faces
+from trainables.data.arrays.face_parsing import load_faces
+from trainables.data.arrays.label_maps import LabelMapSet
 from trainables.data.arrays.source_files import SourceFile
 from trainables.data.folders import find_folder, make_root_absolute
 
@@ -56,7 +57,7 @@ class CelebAMaskHQ:
     def name(self) -> str:
         return "CelebAMask-HQ"
 
-    def load(self) -> FaceSet:
+    def load(self) -> LabelMapSet:
         """List all files, and decode them on first use: 25 minutes on one core for the full dataset.
 
         Raises InputError for a folder that is missing, an image without a row in the mapping or without a mask, a mask
@@ -66,7 +67,7 @@ class CelebAMaskHQ:
         return read_dataset(folder, self.name, SIZES, Resolution(self.size, MASK_SIZE))
 
 
-def read_dataset(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resolution) -> FaceSet:
+def read_dataset(folder: Path, name: str, sizes: tuple[int, int, int], resolution: Resolution) -> LabelMapSet:
     """Read a dataset in the layout of CelebAMask-HQ, with `sizes` images in its complete train, val and test splits.
 
     Raises InputError as `CelebAMaskHQ.load` does.
@@ -83,7 +84,7 @@ def read_dataset(folder: Path, name: str, sizes: tuple[int, int, int], resolutio
         for split, count, full in zip(SPLITS, found, sizes, strict=True)
         if count != full
     ]
-    return FaceSet(name, faces, found, fingerprint, "; ".join(notes), complete=not notes)
+    return LabelMapSet(name, faces, found, fingerprint, "; ".join(notes), complete=not notes)
 
 
 def _find_images(folder: Path) -> dict[int, SourceFile]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from trainables.data.arrays.labelled_images import SPLITS, Decoding, LabelledFil
 from trainables.data.arrays.source_files import find_spelling
 from trainables.data.arrays.splits import ImageSet
 from trainables.data.folders import make_root_absolute
+from trainables.data.table_rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -166,40 +166,17 @@ class ImageTable:
         path that occurs twice, and files that cannot be decoded.
         """
         root = Path(self.root or ".")
-        rows = list(self._read_rows(root / self.table))
-        class_names = sorted({label for _, label, _ in rows}, key=_natural_key)
+        rows = list(read_rows(root / self.table, self.path, (self.label,), self.split))
+        labels = [unicodedata.normalize("NFC", row.values[0]) for row in rows]
+        class_names = sorted(set(labels), key=_natural_key)
         if len(class_names) < 2:
             raise InputError(f"{root / self.table} has {len(class_names)} labels; needed are two or more")
         numbers = {named: number for number, named in enumerate(class_names)}
-        files = [LabelledFile(find_spelling(root, file), numbers[label], split) for file, label, split in rows]
+        files = [
+            LabelledFile(find_spelling(root, row.path), numbers[label], row.split)
+            for row, label in zip(rows, labels, strict=True)
+        ]
         return load_labelled_images(root.name, root, files, class_names, self._shares, self._decoding)
-
-    def _read_rows(self, table: Path) -> Iterator[tuple[str, str, str]]:
-        """Yield path, label and split of each row; the split is "" where content decides."""
-        columns = [self.path, self.label, *([self.split] if self.split else [])]
-        seen = set[str]()
-        try:
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                if lacking := [column for column in columns if column not in (reader.fieldnames or ())]:
-                    found = ", ".join(reader.fieldnames or ()) or "none"
-                    raise InputError(f"{table} has no column {lacking[0]!r}; its columns are: {found}")
-                for number, row in enumerate(reader, 2):
-                    path, label, *split = (str(row[column] or "").strip() for column in columns)
-                    self._check_row(f"{table}, line {number}", path, label, split, seen)
-                    yield path, unicodedata.normalize("NFC", label), split[0] if split else ""
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{table} cannot be read ({error}): give a CSV file in UTF-8, with a header") from None
-
-    def _check_row(self, where: str, path: str, label: str, split: Sequence[str], seen: set[str]) -> None:
-        """Check a row, and add its path to those `seen`."""
-        if not path or not label:
-            raise InputError(f"{where} has no {self.label if path else self.path}: fill it in, or remove the row")
-        if path in seen:
-            raise InputError(f"{where}: {path} occurs twice; an image has one label")
-        seen.add(path)
-        if split and split[0] not in SPLITS:
-            raise InputError(f"{where}: {self.split} is {split[0]!r}; allowed are {', '.join(SPLITS)}")
 
 
 def _split_path(file: str) -> tuple[str, str]:

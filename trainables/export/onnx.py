@@ -73,6 +73,7 @@ def export_student(
     about = about | {"mean": str(list(student.mean)), "std": str(list(student.std))}
     about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
     about |= {"classes": json.dumps(student.class_names, ensure_ascii=False)} if student.class_names else {}
+    about |= {"outputs": json.dumps(student.outputs, ensure_ascii=False)} if student.outputs else {}
     graph = build_graph(student, about)
     run = start_runtime(graph)
     worst = _compare_with_torch(student, run)

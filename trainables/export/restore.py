@@ -75,6 +75,8 @@ class RestoredStudent:
     """Whether the task's images differ in size."""
     class_names: tuple[str, ...] = ()
     """The name of each class of the prediction; empty if they have none."""
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    """Name, scale and offset of each number of the prediction, where these are numbers with units; else empty."""
 
 
 def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStudent:
@@ -101,6 +103,7 @@ def prepare_net(task: DistillationTask[Any], net: nn.Module) -> RestoredStudent:
     """Return a net in evaluation mode, with the properties of the task's images."""
     examples: Any = task.examples("val", "cpu")
     first = torch.zeros(1, dtype=torch.int64)
+    record = task.data_record()
     return RestoredStudent(
         task=task,
         net=PredictionModel(task, net).eval(),
@@ -109,7 +112,8 @@ def prepare_net(task: DistillationTask[Any], net: nn.Module) -> RestoredStudent:
         mean=tuple(round(float(value), 6) for value in examples.mean),
         std=tuple(round(float(value), 6) for value in examples.std),
         any_size=task.evaluation_batch("cpu") == 1,
-        class_names=tuple(task.data_record().get("class_names", ())),
+        class_names=tuple(record.get("class_names", ())),
+        outputs=tuple(record.get("outputs", ())),
     )
 
 

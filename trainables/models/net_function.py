@@ -26,7 +26,8 @@ class Net:
     """The net that a function returns: Net(make_net), or Net(make_net, {"width": 8}) with arguments of it.
 
     The function lies in the space file or in a module, and has a parameter `classes`, and `channels` if it needs them;
-    it returns a net from images (B, C, H, W) to logits (B, K). Arguments may be domains, which are then searched.
+    it returns a net from images (B, C, H, W) to logits (B, K), or (B, K, h, w) for segmentation. Arguments may be
+    domains, which are then searched.
     Raises InputError for a lambda or an inner function, whose code does not say all that it does, and for arguments
     that it does not have.
     """
@@ -63,7 +64,7 @@ class Net:
         """Mean and deviation by which the net's inputs are normalised; None for those of the data."""
         return (IMAGENET_MEAN, IMAGENET_STD) if self.normalisation == "imagenet" else None
 
-    def build(self, channels: int, classes: int) -> nn.Module:
+    def build(self, channels: int = 3, *, classes: int) -> nn.Module:
         """Return the net, whose fresh weights are drawn from torch's default generator, which the caller seeds.
 
         Raises InputError for anything but a net, and for taps that are no layers.

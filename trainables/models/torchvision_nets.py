@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from study.identity import LOCATION
 from study.space.domains import is_unresolved
 from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_imagenet_weights
 from trainables.models.hooks import Normalisation, expand_grey, tap_features
-from trainables.training.weights_file import read_net
+from trainables.models.initial_weights import digest_weights, fill_but_head, read_weights
 
 AUXILIARY = {
     "googlenet": {"aux_logits": False, "init_weights": False},
@@ -75,8 +74,7 @@ class Torchvision:
                 f"weights {self.weights} of {self.architecture} are neither a file nor torchvision's; it has {names}"
             )
         object.__setattr__(self, "weights", path)
-        with path.open("rb") as file:
-            object.__setattr__(self, "source", f"file {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}")
+        object.__setattr__(self, "source", digest_weights(path))
 
     @property
     def _weights_file(self) -> Any:
@@ -109,7 +107,7 @@ class Torchvision:
             raise InputError(f"{self.name} takes images of 1 or 3 channels, not {channels}")
         net = self._make_net(classes)
         if self.weights is not None:
-            self._load_weights(net, classes)
+            self._load_weights(net)
         if channels == 1:
             expand_grey(net)
         if self.taps:
@@ -126,32 +124,14 @@ class Torchvision:
             raise InputError(f"{self.name} cannot be built with image_size={self.image_size}: {error}") from None
         return net
 
-    def _load_weights(self, net: nn.Module, classes: int) -> None:
+    def _load_weights(self, net: nn.Module) -> None:
         """Load the weights into a net, all but the last layer if they have another number of classes."""
-        entry, expected = self._weights_file, net.state_dict()
+        entry = self._weights_file
         if entry is not None:
             state: Mapping[str, Tensor] = load_imagenet_weights(Path(entry.url).name, str(entry))
         else:
-            state = self._read_file(expected)
-        head = _find_head(net)
-        kept = {
-            name: tensor
-            for name, tensor in state.items()
-            if name in expected and not (name in head and tensor.shape != expected[name].shape)
-        }
-        if unfit := [name for name, tensor in kept.items() if tensor.shape != expected[name].shape]:
-            raise InputError(
-                f"weights of {self.name} do not fit: {unfit[0]} is {tuple(kept[unfit[0]].shape)}, the net needs "
-                f"{tuple(expected[unfit[0]].shape)}"
-            )
-        net.load_state_dict(kept, strict=False)
-
-    def _read_file(self, expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the tensors of the file under the names of the net, whatever its number of classes."""
-        try:
-            return read_net(Path(str(self.weights)), expected, any_shape=True)
-        except InputError as error:
-            raise InputError(str(error).replace("teacher file", "weights file")) from None
+            state = read_weights(Path(str(self.weights)), net)
+        fill_but_head(net, state, _find_head(net), self.name)
 
 
 def _list_architectures() -> list[str]:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
 
 
+MAX_TRIED = 256
+"""Samples of a batch on which a loss is tried, at most: some compare all samples of a batch with each other, and the
+machine that checks may be smaller than the one that trains."""
+
+
 def check_students(
     task: DistillationTask[Any],
     students: Sequence[ModelSpec],
@@ -42,13 +47,13 @@ def check_students(
         student = _try_net(task, task.build_for_checks(model), sample)
         for split, recipe in product(trained_on, recipes):
             _check_last_batch(task, model, recipe, split, sample)
-        ends_with_one = any(_ends_with_one(task, recipe, split) for split, recipe in product(trained_on, recipes))
+        sizes = _list_batch_sizes(task, trained_on, recipes)
         shapes = [tuple(outputs.prediction.shape) for outputs in (student, teacher)]
         for loss in losses:
             tried_on = f"outputs of the student {shapes[0]} and teacher {shapes[1]}"
             check_loss(loss, student, stored, sample.targets, tried_on)
-            if ends_with_one and isinstance(sample.targets, Tensor):
-                _check_loss_of_one(loss, student, stored, sample.targets)
+            for size in sizes if isinstance(sample.targets, Tensor) else ():
+                _check_loss_of_batch(loss, student, stored, sample.targets, size)
 
 
 def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, tried_on: str) -> None:
@@ -74,17 +79,36 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
         )
 
 
-def _check_loss_of_one(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Tensor) -> None:
-    """Try a loss on one sample, the last batch of an epoch. Raises InputError if it raises or is not finite."""
-    one_student, one_teacher = (
-        Outputs(outputs.prediction[:1], {name: each[:1] for name, each in outputs.features.items()})
+def _check_loss_of_batch(
+    loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Tensor, size: int
+) -> None:
+    """Try a loss on a batch of this size, of the samples again and again; that of one sample must be finite.
+
+    Raises InputError if it raises or is not.
+    """
+    rows = torch.arange(size, device=targets.device) % len(targets)
+    of_student, of_teacher = (
+        Outputs(outputs.prediction[rows], {name: each[rows] for name, each in outputs.features.items()})
         for outputs in (student, teacher)
     )
-    tried_on = "one sample, which the last batch of an epoch is: give another batch size"
-    check_loss(loss, one_student, one_teacher, targets[:1], tried_on)
-    value = loss(one_student, one_teacher, targets[:1], Progress(0, 1))
-    if not value.isfinite():
-        raise InputError(f"{type(loss).__name__} is {value.item()} on {tried_on}")
+    tried_on = f"{size:,} samples, which a batch of an epoch has"
+    if size == 1:
+        tried_on = "one sample, which the last batch of an epoch is: give another batch size"
+    check_loss(loss, of_student, of_teacher, targets[rows], tried_on)
+    if size == 1:
+        value = loss(of_student, of_teacher, targets[rows], Progress(0, 1))
+        if not value.isfinite():
+            raise InputError(f"{type(loss).__name__} is {value.item()} on {tried_on}")
+
+
+def _list_batch_sizes(task: DistillationTask[Any], splits: Sequence[Split], recipes: Sequence[Recipe]) -> list[int]:
+    """Return the sizes of whole and of last batches of an epoch, those that are tried."""
+    sizes = set[int]()
+    for split, recipe in product(splits, recipes):
+        samples = len(task.positions(split))
+        whole = min(samples, recipe.batch_size)
+        sizes |= {whole, samples % whole or whole}
+    return sorted({min(size, MAX_TRIED) for size in sizes})
 
 
 def _ends_with_one(task: DistillationTask[Any], recipe: Recipe, split: Split) -> bool:

@@ -2,7 +2,7 @@
 
 Since views can be enumerated, a teacher's outputs can be stored once for each; since a draw depends on nothing but
 these three numbers, every trial sees the same views on any machine and in any batch order. random_views.py has those of
-continuous settings. Mixing of images is left out.
+continuous settings, mixing.py those that mix images.
 """
 
 from __future__ import annotations
@@ -52,16 +52,29 @@ class CropFlip:
         padded = F.pad(images, [self.padding] * 4).flatten(2)
         return padded.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)
 
+    def is_mirrored(self, views: Tensor) -> Tensor:
+        """Return which views are mirrored: (B,) → (B,) bool."""
+        return views >= self._crops
+
+    def measure_shifts(self, views: Tensor) -> Tensor:
+        """Return how far right and down of the image's corner each crop begins, in pixels: (B,) → (B, 2) int64."""
+        crop, shifts = self._number_crops(views), 2 * self.padding + 1
+        return torch.stack([crop % shifts, crop // shifts], dim=1) - self.padding
+
     @property
     def _crops(self) -> int:
         return (2 * self.padding + 1) ** 2
 
+    def _number_crops(self, views: Tensor) -> Tensor:
+        """Return the number of each view's crop, from the padded image's upper left corner on."""
+        # the middle crop leaves the image where it is: numbering of views starts there
+        return (views + self._crops // 2) % self._crops
+
     def _source_pixels(self, views: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return the padded image's row of each row (B, H) and its column of each column (B, W) of the views (B,)."""
         shifts = 2 * self.padding + 1
-        # the middle crop leaves the image where it is: numbering starts there
-        crop = (views + self._crops // 2) % self._crops
-        mirrored = (views >= self._crops)[:, None]
+        crop = self._number_crops(views)
+        mirrored = self.is_mirrored(views)[:, None]
         column = torch.arange(width, device=views.device)
         rows = (crop // shifts)[:, None] + torch.arange(height, device=views.device)
         columns = (crop % shifts)[:, None] + torch.where(mirrored, width - 1 - column, column)
@@ -138,16 +151,13 @@ class Flips:
         """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
         return draw_uniform(seed, epoch, samples, self.count)
 
-    def apply(self, images: Tensor, views: Tensor, mirrored: Tensor | None = None) -> Tensor:
-        """Apply a view to each image (B, C, H, W), or each map of labels (B, H, W): the same shape and dtype.
+    def apply(self, images: Tensor, views: Tensor) -> Tensor:
+        """Apply a view to each image: (B, C, H, W), views (B,) → the same shape and dtype."""
+        return torch.where(self.is_mirrored(views)[:, None, None, None], images.flip(-1), images)
 
-        `mirrored` (K,), of the dtype of the maps, holds the label of each label's mirror image, such as the left eye's
-        at the right eye's.
-        """
-        flipped = images.flip(-1)
-        if mirrored is not None:
-            flipped = mirrored[flipped.long()]
-        return torch.where(views.view(-1, *[1] * (images.dim() - 1)) == 1, flipped, images)
+    def is_mirrored(self, views: Tensor) -> Tensor:
+        """Return which views are mirrored: (B,) → (B,) bool."""
+        return views == 1
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -57,10 +58,17 @@ study = Study(
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Iterator[Hosts]:
+def folder() -> Iterator[Path]:
+    """A folder outside /dev/shm, where pytest keeps its own: each host has another /dev/shm."""
+    with tempfile.TemporaryDirectory(prefix="kdh-") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def two(folder: Path) -> Iterator[Hosts]:
     if lacking := missing():
         pytest.skip(lacking)
-    with hosts(tmp_path, "head", "worker") as made:
+    with hosts(folder, "head", "worker") as made:
         yield made
 
 
@@ -166,7 +174,7 @@ def refused_without_the_token(two: Hosts, follow: Followed) -> None:
     assert not (two.folder / "shared" / "strange").exists()
 
 
-def test_hosts_end_with_whoever_made_them(tmp_path: Path) -> None:
+def test_hosts_end_with_whoever_made_them(folder: Path) -> None:
     if lacking := missing():
         pytest.skip(lacking)
     code = """
@@ -177,7 +185,7 @@ with hosts(pathlib.Path(sys.argv[1]), "head") as made:
     time.sleep(60)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as maker:
         assert maker.stdout is not None
         first = Path(f"/proc/{int(maker.stdout.readline())}")

@@ -90,6 +90,19 @@ def test_button_can_be_pressed_again_if_no_answer_comes(storage: Path, address: 
     assert seen.errors == []
 
 
+HIDDEN = """(() => {
+  const box = document.querySelector("#cells .scroll");
+  return [document.querySelector("#cells small").textContent, box.scrollWidth - box.clientWidth];
+})()"""
+
+
+def test_settings_of_a_cell_hide_no_column(storage: Path, address: str, tmp_path: Path) -> None:
+    seen = visit(f"{address}/study/fake?token={TOKEN}", tmp_path / "profile", [HIDDEN], 1000)
+    settings, hidden = seen.results[0]
+    assert len(settings) > 80
+    assert hidden <= 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_on_a_phone(storage: Path, address: str, tmp_path: Path, scheme: str) -> None:
     build(storage / "fake")

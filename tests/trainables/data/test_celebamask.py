@@ -34,7 +34,7 @@ def test_splits_follow_the_second_column_of_the_mapping(root):
     assert loaded.sizes == (2, 2, 2)
     numbers = [3, 7, 0, 12, 2000, 2001]
     expected = np.stack([labels(number)[8::16, 8::16] for number in numbers])
-    assert np.array_equal(loaded.faces.labels, expected)
+    assert np.array_equal(loaded.samples.labels, expected)
     assert np.array_equal(loaded.train.labels, expected[:2])
     assert np.array_equal(loaded.val.labels, expected[2:4])
     assert np.array_equal(loaded.test.labels, expected[4:])

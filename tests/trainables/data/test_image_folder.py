@@ -27,7 +27,7 @@ from trainables.data.image_folder import ImageFolder, ImageTable
 from trainables.export.onnx import export_student
 from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
-from trainables.tasks.classification import task as classification
+from trainables.tasks.classification import examples
 from trainables.tasks.classification.examples import MappedImages, ResidentImages
 from trainables.tasks.classification.task import Classification
 from trainables.training.views import CropFlip
@@ -170,6 +170,22 @@ def test_file_in_two_classes_is_named(root):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("other.png", {"compress_level": 0}), ("other.PNG", {"optimize": True}), ("other.jpg", {})]
+)
+def test_picture_in_two_classes_is_named_however_it_is_stored(root, name, options):
+    plain = Image.new("RGB", (16, 16), (40, 90, 200))
+    plain.save(root / "ant" / "plain.png")
+    plain.save(root / "bee" / name, quality=100, **options)
+    with_alpha = plain.convert("RGBA")
+    with_alpha.save(root / "bee" / "alpha.png")
+    note = ImageFolder(root, size=8).load().note
+    if name.endswith("jpg"):  # of other pixels
+        assert "1 image in two classes, such as ant/plain.png (ant) and bee/alpha.png (bee)" in note
+    else:
+        assert "2 images in two classes, such as ant/plain.png (ant) and bee/alpha.png (bee)" in note
+
+
 def test_equal_files_share_a_split_and_images_in_two_splits_are_named(split, tmp_path):
     shutil.copy(split / "train" / "ant" / "0.png", split / "test" / "ant" / "same.png")
     task = dataclasses.replace(small.TASK, data=ImageFolder(split, "train", "val", "test", size=8))
@@ -303,7 +319,7 @@ def test_missing_table_and_unknown_split_are_refused(root):
 def test_mapped_images_give_the_batches_of_resident_ones(root, monkeypatch):
     task = Classification(ImageFolder(root, size=8), small.TASK.teacher, views=CropFlip(1, flip=True))
     resident = {split: task.load_examples(split, "cpu") for split in ("train", "val", "test")}
-    monkeypatch.setattr(classification, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(examples, "RESIDENT_BYTES", 0)
     assert not task.capturable
     for split, one in resident.items():
         mapped = task.load_examples(split, "cpu")
@@ -317,7 +333,7 @@ def test_mapped_images_give_the_batches_of_resident_ones(root, monkeypatch):
 
 
 def test_students_train_on_mapped_images(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(classification, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(examples, "RESIDENT_BYTES", 0)
     task = Classification(ImageFolder(root, size=8), small.TASK.teacher, small.RECIPE, CropFlip(1, flip=True))
     small.prepared(task, tmp_path)
     (row,) = task.train(small.job(task, tmp_path, tmp_path / "c", epochs=1))

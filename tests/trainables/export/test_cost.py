@@ -12,8 +12,8 @@ from torch import nn
 from study.engine.model_costs import add_model_costs
 from tests.study import toy
 from tests.trainables import small, small_crowds
-from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
+from tests.trainables.tasks.segmentation import test_face_parsing
 from trainables.export import cost as costing
 from trainables.export.cost import (
     MAX_RUNS,

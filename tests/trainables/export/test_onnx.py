@@ -18,8 +18,8 @@ from study.errors import InputError
 from study.identity import describe
 from tests.trainables import small, small_crowds
 from tests.trainables.export.test_cost import macs_by_hand
-from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
+from tests.trainables.tasks.segmentation import test_face_parsing
 from trainables.data.cifar import Cifar
 from trainables.distill import NO_TEACHER, distill, evaluate
 from trainables.export import onnx as exporting

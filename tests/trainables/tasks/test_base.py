@@ -18,8 +18,8 @@ from study.records.study_json import describe_metric
 from study.task import Metric
 from tests.trainables import small, small_crowds
 from tests.trainables.small import metrics, prepared
-from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
+from tests.trainables.tasks.segmentation import test_face_parsing
 from trainables import (
     Batch,
     Classification,

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables import small, small_crowds
-from tests.trainables.tasks.face_parsing import test_task as test_face_parsing
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
+from tests.trainables.tasks.segmentation import test_face_parsing
 from trainables.losses.none import NoDistillation
 from trainables.task import count_parameters
 from trainables.tasks import profiling

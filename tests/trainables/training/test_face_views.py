@@ -13,38 +13,40 @@ from torchvision import transforms
 
 from tests.trainables.small_faces import dataset, load
 from trainables.data.arrays.face_decoding import CLASSES
-from trainables.data.arrays.face_parsing import Faces, FaceSet
-from trainables.tasks.face_parsing.examples import MIRRORED, FaceExamples
+from trainables.data.arrays.label_maps import LabelMaps, LabelMapSet
+from trainables.tasks.segmentation.examples import LabelledPixels, view_labels
+from trainables.tasks.segmentation.face_parsing import PARTS
 from trainables.training.views import CropFlip, Flips
 
 VIEWS = Flips()
+MIRRORED = PARTS.mirror()
 MIRRORED_LABELS = torch.tensor(MIRRORED)
 
 
-def face_set(count: int = 6, height: int = 8, width: int = 10) -> FaceSet:
+def face_set(count: int = 6, height: int = 8, width: int = 10) -> LabelMapSet:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, height, width), dtype=np.uint8)
     labels = rng.integers(0, 19, (count, height, width), dtype=np.uint8)
-    return FaceSet("random", Faces(images, labels), (count - 2, 1, 1), "0" * 16)
+    return LabelMapSet("random", LabelMaps(images, labels), (count - 2, 1, 1), "0" * 16)
 
 
-def examples(faces: FaceSet, part: Faces | None = None, device: str = "cpu") -> FaceExamples:
+def examples(faces: LabelMapSet, part: LabelMaps | None = None, device: str = "cpu") -> LabelledPixels:
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (faces.mean, faces.std))
-    return FaceExamples(faces.faces if part is None else part, VIEWS, mean, std, MIRRORED_LABELS.to(device))
+    return LabelledPixels(faces.samples if part is None else part, VIEWS, mean, std, MIRRORED_LABELS.to(device))
 
 
 # -- views
 
 
 def test_flips_are_torchvisions():
-    images = torch.from_numpy(face_set().faces.images)
+    images = torch.from_numpy(face_set().samples.images)
     flipped = VIEWS.apply(images, torch.ones(6, dtype=torch.int64))
     assert flipped.dtype == torch.uint8
     assert torch.equal(flipped, TF.horizontal_flip(images))
 
 
 def test_view_zero_is_the_untouched_image_and_each_has_its_own():
-    images = torch.from_numpy(face_set().faces.images)
+    images = torch.from_numpy(face_set().samples.images)
     views = torch.tensor([0, 1, 1, 0, 0, 1])
     shown = VIEWS.apply(images, views)
     for image, view, result in zip(images, views, shown, strict=True):
@@ -56,10 +58,11 @@ def test_view_zero_is_the_untouched_image_and_each_has_its_own():
 def test_flipping_twice_is_the_identity(batch, height, width, seed):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 19, (batch, height, width), generator=generator)
+    labels = torch.randint(0, 19, (batch, height, width), generator=generator).to(torch.uint8)
     views = torch.randint(0, 2, (batch,), generator=generator)
     assert torch.equal(VIEWS.apply(VIEWS.apply(images, views), views), images)
-    assert torch.equal(VIEWS.apply(VIEWS.apply(labels, views, MIRRORED_LABELS), views, MIRRORED_LABELS), labels)
+    once = view_labels(VIEWS, labels, views, MIRRORED_LABELS)
+    assert torch.equal(view_labels(VIEWS, once.to(torch.uint8), views, MIRRORED_LABELS), labels.long())
 
 
 @settings(max_examples=30, deadline=None)
@@ -94,9 +97,9 @@ def test_mirrored_labels_swap_left_and_right_parts_alone():
 
 
 def test_flipped_labels_are_torchvisions_flip_with_sides_exchanged():
-    labels = torch.from_numpy(face_set().faces.labels).long()
-    flipped = VIEWS.apply(labels, torch.ones(6, dtype=torch.int64), MIRRORED_LABELS)
-    expected = TF.horizontal_flip(labels)
+    labels = torch.from_numpy(face_set().samples.labels)
+    flipped = view_labels(VIEWS, labels, torch.ones(6, dtype=torch.int64), MIRRORED_LABELS)
+    expected = TF.horizontal_flip(labels.long())
     for left, right in ((4, 5), (6, 7), (8, 9)):
         at_left, at_right = expected == left, expected == right
         expected = expected.masked_fill(at_left, right).masked_fill(at_right, left)
@@ -117,9 +120,9 @@ def test_batch_is_normalised_and_flipped_with_its_targets():
     assert batch.views is views
     standardise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's
     for row, (sample, view) in enumerate(zip(samples, views, strict=True)):
-        image = standardise(torch.from_numpy(faces.faces.images[sample]).float() / 255)
+        image = standardise(torch.from_numpy(faces.samples.images[sample]).float() / 255)
         torch.testing.assert_close(batch.inputs[row], TF.horizontal_flip(image) if view else image, atol=1e-5, rtol=0)
-        labels = torch.from_numpy(faces.faces.labels[sample]).long()
+        labels = torch.from_numpy(faces.samples.labels[sample]).long()
         mirrored = MIRRORED_LABELS[TF.horizontal_flip(labels)]
         assert torch.equal(batch.targets[row], mirrored if view else labels)
 
@@ -128,7 +131,7 @@ def test_mapped_faces_give_the_batches_of_faces_in_memory(tmp_path, monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     loaded = load(dataset(tmp_path / "CelebAMask-HQ"))
     mapped = loaded.pool
-    in_memory = Faces(np.array(mapped.images), np.array(mapped.labels))
+    in_memory = LabelMaps(np.array(mapped.images), np.array(mapped.labels))
     samples, views = torch.tensor([3, 0, 3, 2]), torch.tensor([0, 1, 1, 1])
     batches = [examples(loaded, faces).batch(samples, views) for faces in (mapped, in_memory)]
     assert torch.equal(batches[0].inputs, batches[1].inputs)
@@ -137,12 +140,12 @@ def test_mapped_faces_give_the_batches_of_faces_in_memory(tmp_path, monkeypatch)
 
 def test_batch_leaves_the_faces_as_they_are():
     faces = face_set()
-    kept = faces.faces.images.copy(), faces.faces.labels.copy()
+    kept = faces.samples.images.copy(), faces.samples.labels.copy()
     batch = examples(faces).batch(torch.arange(6), torch.ones(6, dtype=torch.int64))
     batch.inputs.zero_()
     batch.targets.zero_()
-    assert np.array_equal(faces.faces.images, kept[0])
-    assert np.array_equal(faces.faces.labels, kept[1])
+    assert np.array_equal(faces.samples.images, kept[0])
+    assert np.array_equal(faces.samples.labels, kept[1])
 
 
 @pytest.mark.gpu

@@ -9,8 +9,8 @@ import torch
 
 from tests.trainables import small, small_crowds
 from tests.trainables.small import prepared
-from tests.trainables.tasks.face_parsing import test_task as faces
 from tests.trainables.tasks.face_sr import test_task as sr
+from tests.trainables.tasks.segmentation import test_face_parsing as faces
 from tests.trainables.waits import DEVICE, WaitCounter
 from trainables.losses.density import DensityDistillation
 from trainables.losses.logits.dkd import DKD

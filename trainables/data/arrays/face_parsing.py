@@ -9,18 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
-from trainables.data.arrays.duplicates import ImageHashes, load_hashes
 from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution, decode_portrait
+from trainables.data.arrays.label_maps import LabelMaps
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.splits import OrderedSplits, Pixels
-from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 _METHOD = "bilinear images, nearest labels"
 """Part of the cache key: change it with the decoding."""
@@ -28,48 +24,7 @@ _METHOD = "bilinear images, nearest labels"
 _IMAGES, _LABELS, _FINGERPRINT = "images.npy", "labels.npy", "fingerprint"
 
 
-@dataclass(frozen=True, eq=False)
-class Faces:
-    """Images and the class of each pixel, in memory or memory-mapped."""
-
-    images: Pixels
-    """(N, 3, H, W)."""
-    labels: Pixels
-    """(N, H, W), indices into CLASSES."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def slice(self, start: int, stop: int) -> Faces:
-        return Faces(self.images[start:stop], self.labels[start:stop])
-
-
-@dataclass(frozen=True, eq=False)
-class FaceSet(OrderedSplits[Faces]):
-    """Faces in the dataset's own splits."""
-
-    name: str
-    faces: Faces
-    """Those of train, then val, then test."""
-    sizes: tuple[int, int, int]
-    """Number of faces in train, val and test."""
-    fingerprint: str
-    """16 hexadecimal digits of the SHA-256 of sizes, images and labels, independent of the files' names."""
-    note: str = ""
-    """Remark for the record, such as missing images; else empty."""
-    complete: bool = True
-    """False if images of the dataset are missing; published figures are shown for complete sets only."""
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    """Per channel, of pixels in [0, 1], for normalisation; ImageNet's, since nets may start from its weights."""
-    std: tuple[float, ...] = IMAGENET_STD
-
-    @cached_property
-    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
-        """The hashes of the faces of train and val, and of test."""
-        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.faces.images))
-
-
-def load_faces(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[Faces, str]:
+def load_faces(name: str, splits: Sequence[Sequence[Portrait]], resolution: Resolution) -> tuple[LabelMaps, str]:
     """Return the faces of all splits in order, and their fingerprint; decode them on first use.
 
     The cache key is made of names, sizes and times of change of the files, since hashing all bytes would take minutes
@@ -95,7 +50,7 @@ def _cache_key(portraits: Sequence[Portrait], sizes: Sequence[int], resolution: 
     return digest.hexdigest()[:16]
 
 
-def _load_arrays(folder: Path, count: int, size: int) -> tuple[Faces, str] | None:
+def _load_arrays(folder: Path, count: int, size: int) -> tuple[LabelMaps, str] | None:
     """Map cached arrays and return them with their fingerprint; None if they are invalid: they are then decoded again.
 
     Inside the arrays only labels are checked: one outside CLASSES would fail in a loss.
@@ -109,7 +64,7 @@ def _load_arrays(folder: Path, count: int, size: int) -> tuple[Faces, str] | Non
     if shapes != [(np.uint8, (count, 3, size, size)), (np.uint8, (count, size, size))]:
         return None
     valid = re.fullmatch("[0-9a-f]{16}", fingerprint) and labels.max() < len(CLASSES)
-    return (Faces(images, labels), fingerprint) if valid else None
+    return (LabelMaps(images, labels), fingerprint) if valid else None
 
 
 def _write_arrays(

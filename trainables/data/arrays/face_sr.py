@@ -54,7 +54,7 @@ class SrSet(OrderedSplits[SrFaces]):
     """Faces in the splits train, val and test."""
 
     name: str
-    faces: SrFaces
+    samples: SrFaces
     """Those of train, then val, then test."""
     sizes: tuple[int, int, int]
     """Number of faces in train, val and test."""
@@ -75,11 +75,11 @@ class SrSet(OrderedSplits[SrFaces]):
 
     @property
     def images(self) -> Pixels:
-        return self.faces.images
+        return self.samples.images
 
     @property
     def boxes(self) -> Boxes | None:
-        return self.faces.boxes
+        return self.samples.boxes
 
 
 class Photo(NamedTuple):

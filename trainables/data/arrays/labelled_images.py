@@ -20,12 +20,13 @@ from PIL import Image, ImageOps
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.duplicates import hash_content
 from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.source_files import check_colours, open_image, stat_file
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels
 
-_METHOD = 1
-"""Part of the cache key: change it with the splits, the resizing or the order."""
+_METHOD = 2
+"""Part of the cache key: change it with the splits, the resizing, the order or the note."""
 
 _IMAGES, _LABELS, _ABOUT = "images.npy", "labels.npy", "about.json"
 
@@ -165,34 +166,42 @@ def _write_arrays(
     decoding: Decoding,
 ) -> None:
     """Decode all files to one array in the order of the splits, and write labels and metadata."""
-    contents = _hash_files(root, files)
+    contents = hash_files(root, [one.file for one in files])
     splits = [one.split or shares.choose_split(content) for one, content in zip(files, contents, strict=True)]
     order = sorted(range(len(files)), key=lambda index: (SPLITS.index(splits[index]), files[index].file))
     labels = np.array([files[index].label for index in order], dtype=np.int64)
     sizes = [splits.count(split) for split in SPLITS]
-    _check_sizes(name, sizes, labels, class_names)
+    check_split_sizes(name, sizes, ("train", "test"))
+    _check_classes(name, sizes, labels, class_names)
     hashed = hashlib.sha256(repr((sizes, list(class_names))).encode())
     shape = (len(files), decoding.channels, decoding.size, decoding.size)
     paths = [root / files[index].file for index in order]
     write_arrays(name, folder, {_IMAGES: shape}, paths, lambda path: [decoding.decode(path)], hashed)
     hashed.update(labels.data)
     np.save(folder / _LABELS, labels)
-    mean, std = _measure_pixels(np.load(folder / _IMAGES, mmap_mode="r")[: sizes[0]])
+    images = np.load(folder / _IMAGES, mmap_mode="r")
+    mean, std = measure_pixels(images[: sizes[0]])
     about = {"sizes": sizes, "mean": mean, "std": std, "fingerprint": hashed.hexdigest()[:16]}
-    about["note"] = _describe_contradictions(files, contents, class_names)
+    about["note"] = _describe_contradictions([files[index] for index in order], images, class_names)
     (folder / _ABOUT).write_text(json.dumps(about))
 
 
-def _hash_files(root: Path, files: Sequence[LabelledFile]) -> list[str]:
-    """Return the digest of each file's bytes."""
+def hash_files(root: Path, files: Sequence[str]) -> list[str]:
+    """Return the digest of the bytes of each file below `root`."""
     with ThreadPoolExecutor() as threads:  # hashlib releases the GIL
-        return list(threads.map(lambda one: hashlib.sha256((root / one.file).read_bytes()).hexdigest(), files))
+        return list(threads.map(lambda file: hashlib.sha256((root / file).read_bytes()).hexdigest(), files))
 
 
-def _check_sizes(name: str, sizes: Sequence[int], labels: Labels, class_names: Sequence[str]) -> None:
-    if not (sizes[0] and sizes[2]):
+def check_split_sizes(name: str, sizes: Sequence[int], needed: Sequence[str]) -> None:
+    """Raise InputError if a split that is `needed` has no images; `sizes` are those of SPLITS."""
+    if not all(count for split, count in zip(SPLITS, sizes, strict=True) if split in needed):
         found = ", ".join(f"{count} {split}" for split, count in zip(SPLITS, sizes, strict=True))
-        raise InputError(f"{name} has {found} images: training and test need some; add images, or change the shares")
+        words = [{"train": "training", "val": "validation"}.get(split, split) for split in needed]
+        wanted = f"{', '.join(words[:-1])} and {words[-1]}"
+        raise InputError(f"{name} has {found} images: {wanted} need some; add images, or change the shares")
+
+
+def _check_classes(name: str, sizes: Sequence[int], labels: Labels, class_names: Sequence[str]) -> None:
     pool = set(labels[: sizes[0]].tolist())
     if lacking := [named for label, named in enumerate(class_names) if label not in pool]:
         raise InputError(
@@ -200,7 +209,7 @@ def _check_sizes(name: str, sizes: Sequence[int], labels: Labels, class_names: S
         )
 
 
-def _measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
+def measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of each channel of (N, C, S, S), of pixels in [0, 1]."""
     sums, squares, count = np.zeros(images.shape[1]), np.zeros(images.shape[1]), 0
     for start in range(0, len(images), _CHUNK):
@@ -212,9 +221,9 @@ def _measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
     return mean.tolist(), std.tolist()
 
 
-def _describe_contradictions(files: Sequence[LabelledFile], contents: Sequence[str], names: Sequence[str]) -> str:
-    """Return how many files have the same bytes as one of another class, with an example; empty if none have."""
-    pairs = list(_find_contradictions(files, contents))
+def _describe_contradictions(files: Sequence[LabelledFile], images: Pixels, names: Sequence[str]) -> str:
+    """Return how many images have the same pixels as one of another class, with an example; empty if none have."""
+    pairs = sorted(_find_contradictions(files, images))
     if not pairs:
         return ""
     one, other = pairs[0]
@@ -224,11 +233,11 @@ def _describe_contradictions(files: Sequence[LabelledFile], contents: Sequence[s
     )
 
 
-def _find_contradictions(
-    files: Sequence[LabelledFile], contents: Sequence[str]
-) -> Iterator[tuple[LabelledFile, LabelledFile]]:
-    first: dict[str, LabelledFile] = {}
-    for one, content in zip(files, contents, strict=True):
+def _find_contradictions(files: Sequence[LabelledFile], images: Pixels) -> Iterator[tuple[LabelledFile, LabelledFile]]:
+    """Yield pairs of files (N,) of two classes with equal images (N, C, S, S), by name, one for each further file."""
+    digests = [hash_content(image).tobytes() for image in images]
+    first: dict[bytes, LabelledFile] = {}
+    for one, content in sorted(zip(files, digests, strict=True)):
         known = first.setdefault(content, one)
         if known.label != one.label:
             yield known, one

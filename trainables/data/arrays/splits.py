@@ -108,11 +108,11 @@ Samples = TypeVar("Samples", bound=Sliceable)
 class OrderedSplits(Generic[Samples]):
     """Base class of sets whose samples are stored in the order train, val, test."""
 
-    faces: Samples
+    samples: Samples
     sizes: tuple[int, int, int]
 
     def bounds(self, split: Split) -> tuple[int, int]:
-        """Return start and stop of a split in `faces`; "train+val" is the pool."""
+        """Return start and stop of a split in `samples`; "train+val" is the pool."""
         train, val, test = self.sizes
         pool = train + val
         return {"train": (0, train), "val": (train, pool), "train+val": (0, pool), "test": (pool, pool + test)}[split]
@@ -123,7 +123,7 @@ class OrderedSplits(Generic[Samples]):
         return hashes.select(np.arange(*pool)), hashes.select(np.arange(*test))
 
     def split(self, split: Split) -> Samples:
-        return self.faces.slice(*self.bounds(split))
+        return self.samples.slice(*self.bounds(split))
 
     @property
     def train(self) -> Samples:

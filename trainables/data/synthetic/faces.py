@@ -17,7 +17,7 @@ from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
 from trainables.data.arrays.face_decoding import CLASSES, Resolution
-from trainables.data.arrays.face_parsing import FaceSet
+from trainables.data.arrays.label_maps import LabelMapSet
 from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read_dataset
 from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Looks, draw_face
 from trainables.models.sr.common import COMPONENTS
@@ -55,7 +55,7 @@ class DrawnFaces:
     def sizes(self) -> tuple[int, int, int]:
         return self.train, self.val, self.test
 
-    def load(self) -> FaceSet:
+    def load(self) -> LabelMapSet:
         """Read the faces, which are drawn on first use. Raises InputError if they cannot be written."""
         return read_dataset(self.ensure_drawn(), self.name, self.sizes, Resolution(self.size, mask_size=self.size))
 

@@ -82,9 +82,12 @@ def autocast_disabled(outputs: Outputs) -> torch.autocast:
 def gather_kept_logits(student: Outputs, teacher: Outputs, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Return both nets' logits over the classes that logits pruning keeps, the target in column 0.
 
-    Logits (B, K), targets (B,) → (B, 1 + M) twice, float32 or wider; the teacher's are detached.
+    Logits (B, K), targets (B,) → (B, 1 + M) twice, float32 or wider; the teacher's are detached. With the shares of
+    classes in mixed images as targets (B, K), all logits in their order.
     Raises InputError for fewer than 2 classes.
     """
+    if targets.dim() == 2:
+        return get_logits(student, teacher)
     kept = torch.cat((targets[:, None], select_kept_classes(teacher.prediction, targets, share)), dim=1)
     return as_float32(student.prediction).gather(1, kept), as_float32(teacher.prediction.detach()).gather(1, kept)
 

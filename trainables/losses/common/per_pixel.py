@@ -15,7 +15,7 @@ from torch import Tensor
 from study.errors import InputError
 from study.space.domains import is_unresolved
 from trainables.losses.common.logits import as_float32
-from trainables.losses.common.row_blocks import PixelValues, RowUpsampler, Size, mean_over_pixels
+from trainables.losses.common.row_blocks import LabelRows, PixelValues, RowUpsampler, Size, mean_over_pixels
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, check_range
 
@@ -72,14 +72,20 @@ def mean_labelled_divergence(
     """Return the mean of `divergence(z_s, z_t, y)` over all pixels, (): as `mean_divergence`, with labels y.
 
     y is (N, 1, …) int64. At the student's resolution it is the label at the centre of each of the student's pixels.
+    IGNORED pixels count as 0, as in the task loss.
     """
     size = find_size(loss, student, labels)
     rows_of_teacher = RowUpsampler(_centre(teacher.prediction.detach()), size).upsample
-    by_row = sample_labels(labels, size).transpose(0, 1)[:, None]  # (H, 1, B, W)
+    by_row = LabelRows(sample_labels(labels, size))
+
+    def divergence_where_labelled(z_s: Tensor, others: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        z_t, y, is_counted = others
+        return divergence(z_s, z_t, y) * is_counted
+
     return mean_over_pixels(
-        lambda z_s, others: divergence(z_s, *others),
+        divergence_where_labelled,
         _centre(student.prediction),
-        lambda rows: (rows_of_teacher(rows), by_row[rows]),
+        lambda rows: (rows_of_teacher(rows), *by_row(rows)),
         size,
     )
 

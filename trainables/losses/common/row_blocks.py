@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainables.losses.common.fused import fused_cross_entropy
 from trainables.losses.common.logits import as_float32
+from trainables.task import IGNORED
 
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 """Logits of a block. On a CPU a few tensors of a megabyte stay in the caches, while the cost of calling an
@@ -113,9 +114,27 @@ class _MeanOverPixels(torch.autograd.Function):
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of upsampled logits (B, K, h, w) with labels (B, H, W) int64, mean over all pixels."""
-    by_row = labels.transpose(0, 1)[:, None]  # (H, 1, B, W)
-    return mean_over_pixels(fused_cross_entropy, logits, lambda rows: by_row[rows], (labels.shape[1], labels.shape[2]))
+    """Return the cross-entropy of upsampled logits (B, K, h, w) with labels (B, H, W) int64, mean over all pixels.
+
+    IGNORED pixels count as 0. They count among all pixels, so that the mean of several workers' shards is that of the
+    batch.
+    """
+    by_row = LabelRows(labels)
+    size = labels.shape[1], labels.shape[2]
+    return mean_over_pixels(lambda z, others: fused_cross_entropy(z, others[0]) * others[1], logits, by_row, size)
+
+
+class LabelRows:
+    """Labels (B, H, W) int64 by rows of the image, with 0 where they are IGNORED."""
+
+    def __init__(self, labels: Tensor):
+        by_row = labels.transpose(0, 1)[:, None]  # (H, 1, B, W)
+        self._counted = by_row != IGNORED
+        self._labels = by_row.masked_fill(~self._counted, 0)
+
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return labels (rows, 1, B, W) int64, and True where they count, of the same shape."""
+        return self._labels[rows], self._counted[rows]
 
 
 def argmax_over_classes(logits: Tensor, size: Size) -> Tensor:

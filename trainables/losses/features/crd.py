@@ -50,6 +50,8 @@ class CRD:
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
+    reads_labels: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ class CTKD:
     task_weight: FloatOrSchedule = 0.1
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("weight", "span", "learning_rate", "task_weight"):

@@ -32,6 +32,7 @@ class DIST:
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -32,11 +32,17 @@ class KD:
     adaptive: DataAdaptiveTemperature | None = None
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_logit_loss(self)
         check_range("weight", self.weight, low=0)
+
+    @property
+    def reads_labels(self) -> bool:
+        """True with pruning, which keeps the class of each sample."""
+        return self.pruning != 0
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K) and targets (B,) int64."""

@@ -37,6 +37,7 @@ class MLKD:
     task_weight: FloatOrSchedule = 0.1
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

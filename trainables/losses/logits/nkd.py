@@ -31,6 +31,8 @@ class NKD:
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
+    reads_labels: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

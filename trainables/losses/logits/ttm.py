@@ -30,6 +30,7 @@ class TTM:
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ class CWD:
     task_weight: FloatOrSchedule = 1.0
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_pixel_loss(self)

@@ -35,6 +35,7 @@ class PixelKD:
     """Transformation of the logits before the comparison, "ldt" or "standardise": see common/pixel_transform.py."""
 
     needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_pixel_loss(self)

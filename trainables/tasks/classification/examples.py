@@ -8,18 +8,21 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.task import Batch
-from trainables.training.random_views import ResizedCrops, SeededViews
-from trainables.training.views import CropFlip, normalise
+from trainables.task import Batch, index_device
+from trainables.training.mixing import ImageViews, Mixed
+from trainables.training.views import normalise
 
-ImageViews = CropFlip | ResizedCrops | SeededViews
+RESIDENT_BYTES = 2**30
+"""Size from which memory-mapped images are read batch by batch instead of being kept on the device. Well below a GPU's
+memory, of which trials take a share each, and large enough for 80,000 images of 64 pixels."""
 
 
 @dataclass(frozen=True)
 class ResidentImages:
-    """A split as one uint8 tensor (N, C, H, W) on the device, with labels (N,) int64."""
+    """A split as one uint8 tensor (N, C, H, W) on the device, with labels (N,) int64 or targets (N, M) float32."""
 
     images: Tensor
     labels: Tensor
@@ -30,6 +33,11 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def side(self) -> int:
+        """Width of the images in pixels."""
+        return int(self.images.shape[-1])
+
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         inputs = _to_inputs(self.views.apply(self.images[samples], views), self.mean, self.std)
         return Batch(inputs, self.labels[samples], samples, views)
@@ -37,11 +45,11 @@ class ResidentImages:
 
 @dataclass(frozen=True, eq=False)
 class MappedImages:
-    """A split of images (N, C, H, W) that stay on disk, read batch by batch; `labels` (M,) int64 are on the host."""
+    """A split of images (N, C, H, W) that stay on disk, read batch by batch; `labels` of the split are on the host."""
 
     images: npt.NDArray[np.uint8]
     positions: npt.NDArray[np.int64]
-    """(M,): those of the split."""
+    """Those of the split."""
     labels: Tensor
     views: ImageViews
     mean: Tensor
@@ -52,6 +60,11 @@ class MappedImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def side(self) -> int:
+        """Width of the images in pixels."""
+        return int(self.images.shape[-1])
+
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         device = self.mean.device
         pixels = torch.from_numpy(self.images[self.positions[samples.numpy()]])
@@ -59,6 +72,66 @@ class MappedImages:
             part.to(device, non_blocking=True) for part in (pixels, self.labels[samples], samples, views)
         )
         return Batch(_to_inputs(self.views.apply(pixels, views), self.mean, self.std), labels, samples, views)
+
+
+@dataclass(frozen=True, eq=False)
+class MixedImages:
+    """A split whose images are mixed with each other; targets are the shares of the classes, (B, K) float32."""
+
+    images: ResidentImages | MappedImages
+    """The split with the views that are mixed."""
+    views: Mixed
+    classes: int
+
+    @property
+    def index_device(self) -> str | None:
+        return index_device(self.images, "") or None
+
+    @property
+    def mean(self) -> Tensor:
+        return self.images.mean
+
+    @property
+    def std(self) -> Tensor:
+        return self.images.std
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, samples: Tensor, views: Tensor) -> Batch:
+        own, other, other_view = self.views.draw_pairs(views, len(self))
+        one, two = self.images.batch(samples, own), self.images.batch(other, other_view)
+        views = views.to(one.inputs.device, non_blocking=True)
+        shares = self.views.compute_shares(views, *one.inputs.shape[2:])  # (B, H, W)
+        inputs = torch.lerp(two.inputs, one.inputs, shares[:, None])
+        share = shares.mean(dim=(1, 2))[:, None]
+        labels = (F.one_hot(batch.targets, self.classes).float() for batch in (one, two))
+        targets = share * next(labels) + (1 - share) * next(labels)
+        return Batch(inputs, targets, one.samples, views)
+
+
+def are_mapped(images: npt.NDArray[np.uint8]) -> bool:
+    """Return whether batches are read from memory-mapped images, too many to be kept on the device."""
+    return isinstance(images, np.memmap) and images.nbytes > RESIDENT_BYTES
+
+
+def make_examples(
+    pool: npt.NDArray[np.uint8],
+    images: npt.NDArray[np.uint8],
+    positions: npt.NDArray[np.int64],
+    labels: Tensor,
+    views: ImageViews,
+    normalisation: tuple[Tensor, Tensor],
+) -> ResidentImages | MappedImages:
+    """Return the examples at these positions of `images`, on the device of mean and deviation unless `pool` is mapped.
+
+    `labels` are those of the positions.
+    """
+    mean, std = normalisation
+    if are_mapped(pool):
+        return MappedImages(images, positions, labels, views, mean, std)
+    resident, labels = torch.from_numpy(images[positions]).to(mean.device), labels.to(mean.device)
+    return ResidentImages(resident, labels, views, mean, std)
 
 
 def _to_inputs(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -44,8 +44,10 @@ class Accuracy:
         """Correct predictions, and samples."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        correct = outputs.prediction.detach().argmax(1) == batch.targets
-        counted = torch.ones_like(correct) if self._class is None else batch.targets == self._class
+        # of a mixed image, the class of the larger share
+        targets = batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(1)
+        correct = outputs.prediction.detach().argmax(1) == targets
+        counted = torch.ones_like(correct) if self._class is None else targets == self._class
         self._counts.add_(torch.stack([(correct & counted).sum(), counted.sum()]))
 
     def compute(self) -> dict[str, float]:
@@ -84,6 +86,8 @@ def check_names(names: Sequence[str]) -> None:
     """Raise InputError unless these are the names of scores, at least one and each once."""
     if isinstance(names, str):
         raise InputError(f'metric_names is "{names}"; write ("{names}",)')
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'metric_names is {names!r}; write names of scores, such as ("accuracy", "top5")')
     if not names:
         raise InputError('metric_names is empty; write at least one, ("accuracy",)')
     for number, name in enumerate(names):

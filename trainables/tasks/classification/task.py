@@ -6,10 +6,11 @@ DataLoader.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -25,14 +26,18 @@ from trainables.losses.common.logits import kl_divergence
 from trainables.models.hooks import TappedOutput, renormalise_inputs
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
-from trainables.tasks.classification.examples import ImageViews, MappedImages, ResidentImages
+from trainables.tasks.classification.examples import (
+    MappedImages,
+    MixedImages,
+    ResidentImages,
+    are_mapped,
+    make_examples,
+)
 from trainables.tasks.classification.metrics import ACCURACY, RECALL, ClassifierScores, check_names, define_score
+from trainables.training.mixing import ImageViews, Mixed
 from trainables.training.recipe import Recipe
+from trainables.training.schedules import is_number
 from trainables.training.views import CropFlip
-
-RESIDENT_BYTES = 2**30
-"""Size from which memory-mapped images are read batch by batch instead of being kept on the device. Well below a GPU's
-memory, of which trials take a share each, and large enough for 80,000 images of 64 pixels."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Classification(DistillationTask[ImageSet]):
     """
 
     recipe: Recipe = field(default_factory=Recipe)
-    views: ImageViews = field(default_factory=lambda: CropFlip(padding=4, flip=True))
+    views: ImageViews | Mixed = field(default_factory=lambda: CropFlip(padding=4, flip=True))
     validation: float = 0.1
     """The share of the training images held out, stratified by class, where the data have no validation split."""
     split_seed: int = 0
@@ -63,14 +68,14 @@ class Classification(DistillationTask[ImageSet]):
     further_distances = (Metric("teacher_l2", "min", label="L2 distance to the teacher"),)
 
     def __post_init__(self) -> None:
-        weights = self.class_weights
-        if weights not in (None, "balanced") and not (isinstance(weights, tuple) and min(weights, default=0) > 0):
-            raise InputError(f'class_weights is {weights!r}; allowed are "balanced" and a tuple of numbers above 0')
-        if not 0 < self.validation < 1:
+        if not _are_weights(weights := self.class_weights):
             raise InputError(
-                f"validation is {self.validation}; allowed is a share of the training images between 0 and 1"
+                f'class_weights is {weights!r}; allowed are "balanced" and a tuple of finite numbers above 0'
             )
-
+        if not (is_number(self.validation) and 0 < self.validation < 1):
+            raise InputError(
+                f"validation is {self.validation!r}; allowed is a share of the training images between 0 and 1"
+            )
         if self.metric_names is not None:
             check_names(self.metric_names)
 
@@ -94,22 +99,18 @@ class Classification(DistillationTask[ImageSet]):
         output = net(batch.inputs)
         return Outputs(*output) if isinstance(output, TappedOutput) else Outputs(output)
 
-    def load_examples(self, split: Split, device: str) -> ResidentImages | MappedImages:
+    def load_examples(self, split: Split, device: str) -> ResidentImages | MappedImages | MixedImages:
         images, positions = self.loaded, self.positions(split).numpy()
         pixels, labels = images.train_images, images.train_labels
         if split == "test":
             pixels, labels = images.test_images, images.test_labels
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (images.mean, images.std))
         held = torch.from_numpy(labels[positions])
-        if self._is_mapped:
-            return MappedImages(pixels, positions, held, self.views, mean, std)
-        return ResidentImages(torch.from_numpy(pixels[positions]).to(device), held.to(device), self.views, mean, std)
-
-    @property
-    def _is_mapped(self) -> bool:
-        """True if batches are read from memory-mapped images, too many to be kept on the device."""
-        images = self.loaded.train_images
-        return isinstance(images, np.memmap) and images.nbytes > RESIDENT_BYTES
+        unmixed = self.views.views if isinstance(self.views, Mixed) else self.views
+        examples = make_examples(images.train_images, pixels, positions, held, unmixed, (mean, std))
+        if isinstance(self.views, Mixed) and split in ("train", "train+val"):
+            return MixedImages(examples, self.views, images.classes)
+        return examples
 
     def positions(self, split: Split) -> Tensor:
         loaded = self.loaded
@@ -121,12 +122,16 @@ class Classification(DistillationTask[ImageSet]):
         return torch.from_numpy(splits[split])
 
     def task_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Cross-entropy of the untempered, unpruned logits (B, K), mean over the batch, weighted by class if asked."""
+        """Cross-entropy of the untempered, unpruned logits (B, K), mean over the batch, weighted by class if asked.
+
+        Targets are classes (B,), or of mixed images the shares of the classes (B, K).
+        """
+        logits = outputs.prediction.float()
         if self.class_weights is None:
-            return F.cross_entropy(outputs.prediction.float(), batch.targets)
-        losses = F.cross_entropy(outputs.prediction.float(), batch.targets, reduction="none")  # (B,)
+            return F.cross_entropy(logits, batch.targets)
         # divided by the images and not by their weights: the mean of several workers' shards is that of the batch
-        return (losses * _load_class_weights(self, str(losses.device))[batch.targets]).mean()
+        weights = _load_class_weights(self, str(logits.device))
+        return F.cross_entropy(logits, batch.targets, weight=weights, reduction="none").mean()
 
     def weigh_classes(self) -> Tensor:
         """Return the weight of each class in the task loss, (K,) float32.
@@ -171,18 +176,33 @@ class Classification(DistillationTask[ImageSet]):
 
         Of views, only crops and flips have been tried in a graph.
         """
-        return not self._is_mapped and isinstance(self.views, CropFlip)
+        return not are_mapped(self.loaded.train_images) and isinstance(self.views, CropFlip)
 
     @property
-    def output_bytes(self) -> int:
-        return 2 * self.loaded.classes
+    def output_bytes(self) -> int | None:
+        return None if isinstance(self.views, Mixed) else 2 * self.loaded.classes
+
+    def adapt_to(self, loss: DistillationLoss) -> Self:
+        if isinstance(self.views, Mixed) and getattr(loss, "reads_labels", False):
+            raise InputError(
+                f"{type(loss).__name__} reads the class of each image, and a mixed image has several; allowed with "
+                "Mixed views are KD without pruning, DIST, MLKD, TTM, CTKD, and losses on features but CRD"
+            )
+        return super().adapt_to(loss)
+
+    def sample_batch(self) -> Batch:
+        if not isinstance(self.views, Mixed):
+            return super().sample_batch()
+        two = torch.arange(2)  # mixed, so that a loss of one's own that needs a class for each image shows
+        return self.examples("train", "cpu").batch(two, self.views.draw(0, 0, two))
 
     def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         self.loaded.check()
         self.meters("cpu", "val")  # checks that scores fit the classes
         self._check_recalls()
         images = torch.from_numpy(np.array(self.loaded.train_images[:2]))
-        self.views.apply(images, torch.arange(1, 1 + len(images)) % self.views.count)  # checks a transform of one's own
+        views = self.views.views if isinstance(self.views, Mixed) else self.views
+        views.apply(images, torch.arange(1, 1 + len(images)) % views.count)  # checks a transform of one's own
         if self.class_weights is not None:
             self.weigh_classes()  # checks their number
 
@@ -198,7 +218,15 @@ class Classification(DistillationTask[ImageSet]):
 
     def data_record(self) -> dict[str, Any]:
         names = self.loaded.class_names
-        return {"classes": self.loaded.classes} | ({"class_names": list(names)} if names else {})
+        record = {"classes": self.loaded.classes} | ({"class_names": list(names)} if names else {})
+        mixed = isinstance(self.views, Mixed)
+        return record | ({"note": "training images are mixed: the teacher is run at every step"} if mixed else {})
+
+
+def _are_weights(weights: Any) -> bool:
+    if not isinstance(weights, tuple):
+        return weights is None or (isinstance(weights, str) and weights == "balanced")
+    return bool(weights) and all(is_number(one) and 0 < one < math.inf for one in weights)
 
 
 @lru_cache(maxsize=2)

@@ -29,12 +29,12 @@ def root(tmp_path, monkeypatch) -> Path:
 
 def test_arrays_are_mapped_and_decoded_once(root, monkeypatch):
     first = load(root)
-    assert isinstance(first.faces.images, np.memmap)
+    assert isinstance(first.samples.images, np.memmap)
     assert not first.test.labels.flags.writeable
     monkeypatch.setattr(face_arrays, "decode_portrait", None)
     again = load(root)
     assert again.fingerprint == first.fingerprint
-    assert np.array_equal(again.faces.images, first.faces.images)
+    assert np.array_equal(again.samples.images, first.samples.images)
     assert len(list_cached()) == 1
 
 
@@ -70,7 +70,7 @@ def test_other_sizes_and_splits_have_other_fingerprints(root):
 )
 def test_kept_arrays_that_are_damaged_are_made_again(root, damage):
     first = load(root)
-    expected = first.faces.images.copy(), first.faces.labels.copy()
+    expected = first.samples.images.copy(), first.samples.labels.copy()
     (folder,) = list_cached()
     images, classes = folder / "images.npy", folder / "labels.npy"
     if damage == "label":  # the last one of 19, which is no class
@@ -88,8 +88,8 @@ def test_kept_arrays_that_are_damaged_are_made_again(root, damage):
         np.save(images, expected[0][:, :1] if damage == "shape" else expected[0].astype(np.int16))
     again = load(root)
     assert again.fingerprint == first.fingerprint
-    assert np.array_equal(again.faces.images, expected[0])
-    assert np.array_equal(again.faces.labels, expected[1])
+    assert np.array_equal(again.samples.images, expected[0])
+    assert np.array_equal(again.samples.labels, expected[1])
     assert list_cached() == [folder]
 
 

@@ -224,7 +224,7 @@ def test_discriminator_of_another_width_is_refused(tmp_path):
 
 def test_dictionary_without_landmarks_is_refused(tmp_path, monkeypatch):
     faces = TASK.loaded
-    bare = dataclasses.replace(faces, faces=SrFaces(faces.images, None))
+    bare = dataclasses.replace(faces, samples=SrFaces(faces.images, None))
     monkeypatch.setattr(base, "load_dataset", lambda data: bare)
     with pytest.raises(
         InputError, match="small_sr-2-3atoms needs boxes of eyes, nose and mouth, and drawn faces has no"

@@ -25,8 +25,8 @@ from trainables.losses.pixels.pixel_dkd import PixelDKD
 from trainables.losses.pixels.pixel_kd import PixelKD
 from trainables.models.segmentation import DeepLabV3MobileNet, FCNResNet, SmallFCN
 from trainables.task import Batch, Outputs
-from trainables.tasks.face_parsing.metrics import F1_BY_CLASS, MEANS, ParsingScores
-from trainables.tasks.face_parsing.task import FaceParsing
+from trainables.tasks.segmentation.face_parsing import PARTS, FaceParsing
+from trainables.tasks.segmentation.metrics import SegmentationScores, define_class_scores, define_means
 from trainables.teacher import weights as teachers
 from trainables.teacher.output_store import StoredTeacher
 from trainables.teacher.weights import Teacher
@@ -58,7 +58,7 @@ def storage(tmp_path_factory):
 
 
 def scored(logits, labels, parts=1):
-    meter = ParsingScores("cpu")
+    meter = SegmentationScores(PARTS, "cpu")
     for some, true in zip(logits.chunk(parts), labels.chunk(parts), strict=True):
         meter.update(Outputs(some), Batch(torch.empty(0), true, NOTHING, NOTHING))
     return meter.compute()
@@ -85,7 +85,7 @@ def test_scores_are_those_of_a_count_by_hand():
     assert scores["miou"] == pytest.approx(np.mean(iou), abs=1e-12)
     assert scores["accuracy"] == pytest.approx((said == true).mean(), abs=1e-12)
     assert [scores[f"class_f1_{name}"] for name in CLASSES] == pytest.approx(f1, abs=1e-12)
-    assert scores.keys() == {metric.name for metric in (*MEANS, *F1_BY_CLASS)}
+    assert scores.keys() == {metric.name for metric in (*define_means(PARTS), *define_class_scores(PARTS))}
 
 
 def test_scores_are_torchmetrics_own():

@@ -1,0 +1,48 @@
+"""Images with points as batches: where a view moves the image, its points move with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trainables.task import Batch, index_device
+from trainables.tasks.classification.examples import MappedImages, ResidentImages
+from trainables.training.views import CropFlip
+
+
+@dataclass(frozen=True, eq=False)
+class ImagesWithPoints:
+    """A split of images with points (N, 2·P), x and y from −1 to 1, as `labels`."""
+
+    images: ResidentImages | MappedImages
+    views: CropFlip
+    order: Tensor
+    """(P,) int64 on the device: for each point the one that takes its place in the mirror image."""
+
+    @property
+    def index_device(self) -> str | None:
+        return index_device(self.images, "") or None
+
+    @property
+    def mean(self) -> Tensor:
+        return self.images.mean
+
+    @property
+    def std(self) -> Tensor:
+        return self.images.std
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, samples: Tensor, views: Tensor) -> Batch:
+        batch = self.images.batch(samples, views)
+        return replace(batch, targets=view_points(self.views, batch.targets, batch.views, self.order, self.images.side))
+
+
+def view_points(how: CropFlip, points: Tensor, views: Tensor, order: Tensor, side: int) -> Tensor:
+    """Apply a view to the points of each image of `side` pixels: (B, 2·P), views (B,), order (P,) → (B, 2·P)."""
+    moved = points.view(len(points), -1, 2) - 2 * how.measure_shifts(views)[:, None] / side
+    mirrored = (moved * moved.new_tensor([-1, 1]))[:, order]
+    return torch.where(how.is_mirrored(views)[:, None, None], mirrored, moved).flatten(1)
