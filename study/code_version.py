@@ -5,10 +5,10 @@ messages, but without docstrings, comments and formatting. The arguments of `Stu
 are left out: they are settings, which study/identity.py compares.
 
 The files are the space file, the modules that it imports from its own folder or another one on Python's path, such as
-the working directory or the sources of an editable installation, files of Python that it names in full, as for exec or
-runpy, and the installed packages `study` and `trainables`. Not covered are modules imported under a computed name,
-other installed packages (their versions are in study.json) and data files. Files are read when the space file is
-loaded: an edit while a study runs is detected by the next run.
+the working directory or the sources of an editable installation, files of Python that it or they name in full, if any
+of them runs or reads files, as by exec or runpy, and the installed packages `study` and `trainables`. Not covered are
+modules imported under a computed name, other installed packages (their versions are in study.json) and data files.
+Files are read when the space file is loaded: an edit while a study runs is detected by the next run.
 
 This module imports nothing of the project and is sent to cluster nodes by value, so that a node without the project can
 answer.
@@ -35,6 +35,12 @@ SPACE_FILE = "space file"
 
 SETTINGS = ("Study", "Budget")
 """Calls whose arguments are settings, not code: the study's description contains them and is compared separately."""
+
+RUNNERS = (
+    *("exec", "eval", "compile", "open", "read_text", "read_bytes", "run_path", "run_module", "load_source", "system"),
+    *("spec_from_file_location", "SourceFileLoader", "run", "call", "check_call", "check_output", "Popen"),
+)
+"""Functions that run or read a file of Python; without them a file's name is a text like any other."""
 
 DIGITS = 16
 """Hexadecimal digits of a digest: among a million versions, two share one with a probability below 10^-7."""
@@ -127,14 +133,20 @@ def read_package(package: str) -> dict[str, bytes]:
 def find_user_modules(space: Path) -> dict[str, Path]:
     """Return the modules outside installed packages that a space file imports, by path from their root.
 
-    Also those that it imports through others, in functions, or by a literal name, and files ….py that it names.
+    Also those that it imports through others, in functions, or by a literal name, and files ….py that it or they name,
+    if any of them runs files.
     """
     space = space.resolve()  # a link's modules are next to the file that it leads to
     roots = [root for entry in sys.path if (root := Path(entry).resolve()).is_dir() and not _is_installed(root)]
     found: dict[str, Path] = {}
-    pending = [(space, space.parent)]
+    named, runs_files, pending = list[tuple[Path, Path]](), False, [(space, space.parent)]
     while pending:
-        for path, root in _find_imports(*pending.pop(), [*roots, space.parent]):
+        path, root = pending.pop()
+        nodes = _parse(path)
+        runs_files = runs_files or any(map(_is_runner, nodes))
+        named += [file for node in nodes for file in _find_named_file(node, path.parent)]
+        imported = _find_imports(nodes, path.relative_to(root).parent.parts, [*roots, space.parent])
+        for path, root in [*imported, *(named if runs_files else ())]:
             name = path.relative_to(root).as_posix()
             if name not in found and path != space:
                 found[name] = path
@@ -188,15 +200,25 @@ def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and _is_text(node.value)
 
 
-def _find_imports(path: Path, root: Path, roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield the files that a file below `root` imports from one of `roots`, each with its own root."""
+def _parse(path: Path) -> list[ast.AST]:
+    """Return the nodes of a file's syntax tree; none if it is not valid Python."""
     try:
-        tree = ast.parse(path.read_bytes())
+        return list(ast.walk(ast.parse(path.read_bytes())))
     except (SyntaxError, ValueError):
-        return
-    package = path.relative_to(root).parent.parts
-    for node in ast.walk(tree):
-        yield from _find_named_file(node, path.parent)
+        return []
+
+
+def _is_runner(node: ast.AST) -> bool:
+    """Return whether a node names a function that runs or reads files."""
+    names = (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
+    return any(isinstance(name, str) and name in RUNNERS for name in names)
+
+
+def _find_imports(
+    nodes: Iterable[ast.AST], package: tuple[str, ...], roots: Sequence[Path]
+) -> Iterator[tuple[Path, Path]]:
+    """Yield the files that the code of a module in `package` imports from one of `roots`, each with its root."""
+    for node in nodes:
         for name in _list_imported_names(node, package):
             if name and name[0] not in (*PACKAGES, "reports"):
                 yield from _find_files(name, roots)

@@ -6,7 +6,6 @@ Ray is imported inside the functions that need it: its import takes seconds, whi
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,9 +178,7 @@ def _train(
             coordinator.interrupt(stopped)
             return stopped
     finally:
-        interrupted = isinstance(sys.exception(), KeyboardInterrupt)
         cluster.disconnect()
-        coordinator.writer.records.delete_copied(wait=not interrupted)
 
 
 @contextmanager

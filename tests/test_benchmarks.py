@@ -39,6 +39,8 @@ def test_quick_run_ends_with_results_that_parse(name):
     assert len({match[1] for match in parsed if match}) == len(results)
     if name == "kills":
         assert "RESULT differences 0 differences" in done.stdout
+    if name == "readers":
+        assert "RESULT readings_wrong 0 readings" in done.stdout
 
 
 def test_peer_has_the_loss_of_our_loop():

@@ -203,7 +203,7 @@ def _find_last_write(folder: Path) -> datetime | None:
     """Return the time of the newest file of a table; the times within a trial's row may be as old as its start."""
     times = []
     for name in KEYS:
-        for path in list_parquet_files(folder / name)[-1:]:
+        for path in list_parquet_files(folder / name):
             try:
                 times.append(path.stat().st_mtime)
             except FileNotFoundError:

@@ -99,7 +99,8 @@ def _read_trial(
         run.metrics = {name: epochs[-1][name] for name in names if epochs[-1].get(name) is not None}
     if state is TrialState.FAILED and retry_failed:
         state = TrialState.INTERRUPTED
-        if run.epochs_done and find_fault(coordinator.study, run):  # it failed by its last epoch
+        is_copied = trial.link is not None and trial.link.parent and not epochs  # its copy may be what it failed by
+        if is_copied or (run.epochs_done and find_fault(coordinator.study, run)):  # it failed by its last epoch
             run, epochs = RunningTrial(trial, row["started"], start_over=True), []
     return RecordedTrial(run, state, row["reason"], epochs, at)
 

@@ -87,7 +87,10 @@ class WorkerContext:
         worker_sync.push_inherited(self.mirror, job, marker)
 
     def discard_checkpoint(self, trial_id: str, keep_traceback: bool = False) -> None:
-        """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there."""
+        """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there.
+
+        A traceback to keep may be on S3 alone, if another node wrote it.
+        """
         folder = self.checkpoint_folder(trial_id)
         traceback = folder / TRACEBACK
         text = traceback.read_bytes() if keep_traceback and traceback.is_file() else b""

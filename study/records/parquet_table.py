@@ -1,19 +1,18 @@
 """The rows of trials and epochs, a study's only state apart from study.json. docs/records.md explains each column.
 
-A table is a folder of two Parquet files, which always exist and are replaced by atomic renames. Each flush adds a row
-group to `latest`; its other bytes before the footer stay the same, so that a program that has read the footer finds the
-rows even in the next file. Some flushes later rows are copied to `earlier`, and stay in `latest` for a while: pandas,
-DuckDB and others find each row in one file or in both, in whichever order and at whatever moment they open them. Of
-several rows for one trial, or for one trial and epoch, the last written counts. Numbered files are of versions that
-wrote a segment each second; their rows come first.
+A table is a folder of Parquet files, `part-00001.parquet` and so on, each of which can be read at any moment
+(part_file.py). A row is added to the last file, which becomes the last but one when it is large, and stays where it is;
+a later row of the same trial, or of the same trial and epoch, takes its place. So a program that reads the files one
+after the other finds each row once. Other files, in which rows may be repeated, are of earlier versions; their rows
+come first, and of several rows of one key the last one counts.
 """
 
 from __future__ import annotations
 
 import errno
-import math
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.atomic import atomic_write
 from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
+from study.records.part_file import ROWS_PER_PART, PartFile
 from study.records.paths import StudyPaths
 
-EARLIER, LATEST = "earlier.parquet", "latest.parquet"
-"""The files of a table, in the order of writing and by name."""
+PART = "part-"
+"""Start of the names of a table's files, before a number of five digits."""
 
-FLUSHES_PER_COPY = 16
-"""Flushes whose rows `earlier` does not have: more make `latest` slower to write, fewer write `earlier` more often."""
+OLD_NAMES = ("earlier", "latest")
+"""Names of files of earlier versions; others are numbers."""
 
-RETENTION_SECONDS = 60.0
-"""Time for which copied rows stay in `latest`: longer than a reader takes from opening one file to opening the other.
-"""
-
-LAST_RETENTION_SECONDS = 4.0
-"""The same at the end of a run, which waits for it; Ray, which ends meanwhile, takes most of it."""
+OPEN_PARTS = 4
+"""Files whose content is kept in memory: rows that are written again are mostly in the last ones."""
 
 READING_ATTEMPTS = 20
 """A file that a file server replaces while it is read costs one attempt."""
@@ -50,35 +45,33 @@ class ParquetTable:
     """A table in one folder. Rows are kept in memory until `flush`, which writes them with an fsync."""
 
     def __init__(self, folder: Path, schema: pa.Schema):
-        self.folder, self.schema = folder, schema
-        self._earlier, self._latest = folder / EARLIER, folder / LATEST
+        self.folder, self.schema, self.key = folder, schema, KEYS[folder.name]
         self._pending: list[dict[str, Any]] = []
+        self._open: dict[Path, PartFile] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (self._earlier, self._latest):
-            if not path.exists():
-                _write(path, [_make_empty_table(schema)])
-        rows = _read(self._latest, schema)
-        self._groups = [rows] if rows.num_rows else []
-        """The row groups of `latest`: first those copied to `earlier`, then one for each flush."""
-        self._copied: list[tuple[float, float]] = []
-        """When the first and the last rows of each of the copied groups were copied."""
+        self._paths = [path for path in list_parquet_files(folder) if path.stem.startswith(PART)]
+        if not list_parquet_files(folder):
+            self._add_part(_make_empty_table(schema))
+        self._converted = False
+        self._last_epochs = self._read_last_epochs()
 
     def append(self, row: Mapping[str, Any]) -> None:
         self._pending.append(dict(row))
 
     def flush(self) -> None:
-        """Write the pending rows.
+        """Write the pending rows, in the order in which they were appended.
 
         Raises RecordsError if they cannot be written; they stay pending.
         """
-        if self._pending:
-            self._drop_copied(RETENTION_SECONDS)
-            groups = [*self._groups, pa.Table.from_pylist(self._pending, schema=self.schema)]
-            _write(self._latest, groups)
-            self._groups = groups
-            self._pending.clear()
-            if len(groups) - len(self._copied) >= FLUSHES_PER_COPY:
-                self._copy(pa.concat_tables([_read(self._earlier, self.schema), *groups[len(self._copied) :]]))
+        if not self._pending:
+            return
+        with self._translate_errors():
+            self._convert()
+            if self._open_part(self._paths[-1]).is_full:
+                self._add_part(_make_empty_table(self.schema))
+            for path, rows in groupby(self._pending, self._find_part):
+                self._write(path, list(rows))
+        self._pending.clear()
 
     def read_rows(self) -> list[dict[str, Any]]:
         """Return the last written row of each key, in the order in which the keys were first written."""
@@ -86,52 +79,93 @@ class ParquetTable:
         return rows
 
     def compact(self) -> None:
-        """Copy all rows to `earlier`, without those that were written again later."""
+        """Write the pending rows, and all rows of each file that is open as one row group."""
         self.flush()
-        rows = read_parquet_table(self.folder, self.schema)
-        last = self._select_last(rows)
-        if self._groups or last.num_rows < rows.num_rows or self._list_numbered():
-            self._copy(last)
+        with self._translate_errors():
+            self._convert()
+            for part in self._open.values():
+                part.merge()
 
-    def delete_copied(self) -> None:
-        """Delete the rows and files of which `earlier` has a copy."""
-        if self._copied:
-            self._drop_copied(0)
-            _write(self._latest, self._groups or [_make_empty_table(self.schema)])
-            for path in self._list_numbered():
+    def replace_rows(self, rows: pa.Table) -> None:
+        """Write the last one of `rows` for each key into new files, then delete the other files."""
+        others, last = list_parquet_files(self.folder), self._select_last(rows)
+        with self._translate_errors():
+            for start in range(0, max(1, last.num_rows), ROWS_PER_PART):
+                self._add_part(last.slice(start, ROWS_PER_PART))
+            for path in others:
+                self._open.pop(path, None)
                 path.unlink(missing_ok=True)
+            self._paths = [path for path in self._paths if path not in others]
+        self._last_epochs = self._read_last_epochs()
 
-    def count_seconds_since_copy(self) -> float:
-        """Return the seconds since rows were last copied to `earlier`; infinity if none of them is left in `latest`."""
-        return time.monotonic() - self._copied[-1][1] if self._copied else math.inf
+    def _convert(self) -> None:
+        """Give files of earlier versions, or without some of the columns, the form of this version."""
+        if not self._converted:
+            if any(not path.stem.startswith(PART) for path in list_parquet_files(self.folder)):
+                self.replace_rows(read_parquet_table(self.folder, self.schema))
+            for path in self._paths:
+                if not pq.read_schema(path).equals(self.schema):
+                    self._open_part(path).merge()
+        self._converted = True
 
-    def _copy(self, rows: pa.Table) -> None:
-        """Write `rows`, which are all that `earlier` is to have; the groups copied within a while become one."""
-        _write(self._earlier, [rows])
-        start = now = time.monotonic()
-        new = self._groups[len(self._copied) :]
-        del self._groups[len(self._copied) :]
-        if self._copied and now - self._copied[-1][0] < RETENTION_SECONDS / 4:
-            start, _ = self._copied.pop()
-            new.insert(0, self._groups.pop())
-        self._groups.append(pa.concat_tables([_make_empty_table(self.schema), *new]).combine_chunks())
-        self._copied.append((start, now))
+    def _add_part(self, rows: pa.Table) -> None:
+        number = int(self._paths[-1].stem.removeprefix(PART)) + 1 if self._paths else 1
+        path = self.folder / f"{PART}{number:05}.parquet"
+        self._keep_open(PartFile(path, self.schema, self.key, rows.combine_chunks()))
+        self._paths.append(path)
 
-    def _drop_copied(self, seconds: float) -> None:
-        """Drop the groups that were copied at least this many seconds ago; the next write deletes their rows."""
-        while self._copied and time.monotonic() - self._copied[0][1] >= seconds:
-            del self._copied[0], self._groups[0]
+    def _open_part(self, path: Path) -> PartFile:
+        part = self._open.pop(path, None) or PartFile(path, self.schema, self.key, _read(path, self.schema))
+        return self._keep_open(part)
 
-    def _list_numbered(self) -> list[Path]:
-        return [path for path in list_parquet_files(self.folder) if path.stem.isdigit()]
+    def _keep_open(self, part: PartFile) -> PartFile:
+        self._open[part.path] = part
+        if len(self._open) > OPEN_PARTS:
+            del self._open[next(iter(self._open))]
+        return part
+
+    def _find_part(self, row: Mapping[str, Any]) -> Path:
+        """Return the file that has a row of the same key, else the last file."""
+        if row.get("epoch", 0) <= self._last_epochs.get(row["trial_id"], -1):
+            key = tuple(row[name] for name in self.key)
+            for path in reversed(self._paths):
+                if self._open_part(path).contains(key):
+                    return path
+        return self._paths[-1]
+
+    def _write(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._open_part(path).write(rows)
+        for row in rows:
+            last = self._last_epochs.get(row["trial_id"], 0)
+            self._last_epochs[row["trial_id"]] = max(last, row.get("epoch", 0))
+
+    def _read_last_epochs(self) -> dict[str, int]:
+        """Return the last epoch of each trial that has rows; 0 in a table without epochs."""
+        names = [field for field in self.schema if field.name in self.key]
+        rows = read_parquet_table(self.folder, pa.schema(names))
+        if not rows.num_rows:
+            return {}
+        last = rows.group_by("trial_id").aggregate([(self.key[-1], "max")])
+        epochs = last.column(f"{self.key[-1]}_max").to_pylist() if "epoch" in self.key else [0] * last.num_rows
+        return dict(zip(last.column("trial_id").to_pylist(), epochs, strict=True))
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordsError(
+                f"{self.folder} cannot be written ({error.strerror or error}): free disk space, then run the same "
+                "command again; all rows on disk are intact"
+            ) from None
 
     def _select_last(self, rows: pa.Table) -> pa.Table:
         """Return the last row of each key, sorted by the position of the key's first row."""
         if not rows.num_rows:
             return rows  # also spares the first run of a study the import of pandas, by pa.array
-        key, position = KEYS[self.folder.name], pa.array(np.arange(rows.num_rows))
-        positions = rows.select(key).append_column("position", position)
-        spans = positions.group_by(key).aggregate([("position", "min"), ("position", "max")])
+        position = pa.array(np.arange(rows.num_rows))
+        positions = rows.select(self.key).append_column("position", position)
+        spans = positions.group_by(self.key).aggregate([("position", "min"), ("position", "max")])
         return rows.take(spans.sort_by("position_min")["position_max"])
 
 
@@ -161,17 +195,11 @@ class Records:
         self.epochs.compact()
         self.trials.compact()
 
-    def delete_copied(self, wait: bool = True) -> None:
-        """Leave each row once; with `wait`, when readers had the time to open the second file."""
-        age = min(self.epochs.count_seconds_since_copy(), self.trials.count_seconds_since_copy())
-        time.sleep(max(0.0, LAST_RETENTION_SECONDS - age) if wait else 0.0)
-        self.epochs.delete_copied()
-        self.trials.delete_copied()
-
 
 def list_parquet_files(folder: Path) -> list[Path]:
     """Return a table's files in the order of writing."""
-    return sorted(path for path in folder.glob("*.parquet") if path.stem.isdigit() or path.name in (EARLIER, LATEST))
+    paths = folder.glob("*.parquet")
+    return sorted(one for one in paths if one.stem.isdigit() or one.stem in OLD_NAMES or one.stem.startswith(PART))
 
 
 def read_parquet_table(folder: Path, schema: pa.Schema) -> pa.Table:
@@ -211,23 +239,4 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         raise RecordsError(
             f"{path} cannot be read ({str(error).splitlines()[0]}): restore it from a copy, or delete it; "
             "its trials are then run again"
-        ) from None
-
-
-def _write(path: Path, groups: Sequence[pa.Table]) -> None:
-    large = path.name == EARLIER
-    try:
-        with (
-            atomic_write(path) as temporary,
-            # without dictionaries and statistics groups of few rows are a third of the size
-            pq.ParquetWriter(
-                temporary, groups[0].schema, compression="zstd", use_dictionary=large, write_statistics=large
-            ) as file,
-        ):
-            for group in groups:
-                file.write_table(group)
-    except OSError as error:
-        raise RecordsError(
-            f"{path.parent} cannot be written ({error.strerror or error}): free disk space, then run the same "
-            "command again; all rows on disk are intact"
         ) from None

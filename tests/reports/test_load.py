@@ -36,7 +36,7 @@ def test_load_takes_the_last_of_doubled_rows(writer: Writer) -> None:
 def test_load_names_a_truncated_segment_and_shows_the_rest(writer: Writer) -> None:
     folder = writer.fill().write()
     damaged = folder / "trials" / "00000002.parquet"
-    damaged.write_bytes((folder / "trials" / "latest.parquet").read_bytes()[:200])
+    damaged.write_bytes((folder / "trials" / "part-00001.parquet").read_bytes()[:200])
     records = load_study(folder)
     assert len(records.trials) == len(writer.trials)
     (warning,) = records.warnings
@@ -54,7 +54,7 @@ def test_load_names_a_segment_that_is_no_table_of_trials(study: Path) -> None:
 
 def test_load_joins_segments_with_different_metrics(writer: Writer, tmp_path: Path) -> None:
     folder = writer.fill().write()
-    table = pq.read_table(folder / "trials" / "latest.parquet").slice(0, 1)
+    table = pq.read_table(folder / "trials" / "part-00001.parquet").slice(0, 1)
     renamed = table.set_column(0, "trial_id", pa.array(["later"])).append_column("val/f1", pa.array([0.5]))
     pq.write_table(renamed, folder / "trials" / "00000002.parquet")
     trials = load_study(folder).trials.set_index("trial_id")

@@ -172,6 +172,16 @@ def test_file_that_is_named_in_full_is_followed(text: str, tmp_path: Path) -> No
     assert list(find_user_modules(tmp_path / "space.py")) == ["deeper.py", "helper.py"]
 
 
+@pytest.mark.parametrize("helper", ["", "def load(name):\n    exec(open(name).read())", "from runpy import run_path"])
+def test_file_that_is_merely_named_counts_only_if_a_module_runs_files(helper: str, tmp_path: Path) -> None:
+    (tmp_path / "space.py").write_text("import helper\nnote = 'helper.py and', 'train.py'\nprint('other.py')")
+    (tmp_path / "helper.py").write_text(helper)
+    for name in ("train.py", "other.py"):
+        (tmp_path / name).touch()
+    found = list(find_user_modules(tmp_path / "space.py"))
+    assert found == (["helper.py", "other.py", "train.py"] if helper else ["helper.py"])
+
+
 def test_modules_of_an_editable_installation_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine" / "src" / "mylib").mkdir(parents=True)
     (tmp_path / "space.py").write_text("import json, torch\nfrom mylib.losses import Mine")

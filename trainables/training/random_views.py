@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError, format_place
+from trainables.training.schedules import is_number
 from trainables.training.views import draw_uniform, hash_to_uniform
 
 
@@ -108,13 +111,12 @@ class ResizedCrops:
     def __post_init__(self) -> None:
         _check_number(self.number)
         for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high or (name == "scale" and high > 1):
-                allowed = "0 < low ≤ high" + (" ≤ 1" if name == "scale" else "")
-                raise InputError(f"{name} is {getattr(self, name)}; allowed is (low, high) with {allowed}")
+            if not _is_range(getattr(self, name), 1.0 if name == "scale" else sys.float_info.max):
+                allowed = "0 < low ≤ high" + (" ≤ 1" if name == "scale" else ", both finite")
+                raise InputError(f"{name} is {getattr(self, name)!r}; allowed is (low, high) with {allowed}")
         for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; allowed is a number from 0, no change, to 1")
+            if not (is_number(value := getattr(self, name)) and 0 <= value <= 1):
+                raise InputError(f"{name} is {value!r}; allowed is a number from 0, no change, to 1")
 
     @property
     def count(self) -> int:
@@ -159,8 +161,14 @@ class ResizedCrops:
         return pixels
 
 
+def _is_range(value: Any, highest: float) -> bool:
+    """Return whether `value` is a pair of numbers (low, high) with 0 < low ≤ high ≤ highest."""
+    is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
+    return is_pair and 0 < value[0] <= value[1] <= highest
+
+
 def _check_number(number: int) -> None:
-    if not isinstance(number, int) or number < 1:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise InputError(f"number is {number!r}; allowed is a whole number of views, at least 1")
 
 

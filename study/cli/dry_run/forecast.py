@@ -19,14 +19,13 @@ from statistics import mean
 from typing import Any
 
 import optuna
-import pyarrow.parquet as pq
 
 from study.cli.dry_run.epoch_times import EpochTimes, assume_epoch_seconds
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
 from study.engine.usage import HOUR, find_exhausted_cap, format_cost
 from study.errors import InputError
-from study.records.parquet_table import EARLIER, Records, read_parquet_table
+from study.records.parquet_table import Records, read_parquet_table
 from study.records.rows import RunningTrial
 from study.records.study_json import collect_fingerprints, list_runs, read_same_study
 from study.search.samplers import Grid, Random
@@ -121,7 +120,7 @@ def _copy_rows(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: P
         return []
     records = Records(scratch, study.task.metrics)
     for table in (records.trials, records.epochs):
-        pq.write_table(read_parquet_table(folder / table.folder.name, table.schema), table.folder / EARLIER)
+        table.replace_rows(read_parquet_table(folder / table.folder.name, table.schema))
     return list_runs(earlier)
 
 

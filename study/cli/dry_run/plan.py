@@ -28,8 +28,7 @@ def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation
     searches = [study.count_trials(cell) for cell in study.cells]
     lines = [
         f"{study.name}: {study.question}",
-        f"data: {inputs.get('data', {}).get('name', 'none')}",
-        *_warn_of_duplicates(inputs),
+        *_describe_data(inputs.get("data", {})),
         *format_preparations(steps),
         "cells:",
     ]
@@ -57,9 +56,13 @@ def _format_search(study: Study, cell: Cell) -> str:
     return f"search {members} members in {search.count_intervals(epochs)} intervals, {trials} trials, then "
 
 
-def _warn_of_duplicates(inputs: Mapping[str, Any]) -> list[str]:
-    found = inputs.get("data", {}).get("duplicates")
-    return [f"images occur in more than one split: {found}"] if found else []
+def _describe_data(data: Mapping[str, Any]) -> list[str]:
+    """Return the name of the data set, and a line each for what was found in it and for images in several splits."""
+    duplicates = data.get("duplicates") or ""
+    note = "; ".join(part for part in str(data.get("note") or "").split("; ") if part not in duplicates)
+    found = [f"in these data: {note}"] if note else []
+    found += [f"images occur in more than one split: {duplicates}"] if duplicates else []
+    return [f"data: {data.get('name', 'none')}", *found]
 
 
 def _warn_of_searches(study: Study) -> list[str]:

@@ -54,7 +54,7 @@ def written(writer: Writer, **further: str) -> StudyRecords:
     rows = pd.read_parquet(folder / "trials").rename(columns={"test/accuracy": writer.study["test_metric"]})
     for column, shift in further.items():
         rows[column.replace("__", "/")] = rows[writer.study["test_metric"]] + float(shift)
-    rows.to_parquet(folder / "trials" / "latest.parquet")
+    rows.to_parquet(folder / "trials" / "part-00001.parquet")
     return load_study(folder)
 
 

@@ -84,7 +84,7 @@ def test_best_validation_epoch_is_shown_next_to_the_last_one(writer: Writer) -> 
     folder = writer.fill().write()
     rows = pd.read_parquet(folder / "trials")
     rows["test_at_best_val/accuracy"] = rows["test/accuracy"] + 0.01
-    rows.to_parquet(folder / "trials" / "latest.parquet")
+    rows.to_parquet(folder / "trials" / "part-00001.parquet")
     comparison = only(folder)
     table = make_comparison_table(comparison)
     assert table.rows[2][table.columns.index("at best validation epoch")].startswith("95.21")

@@ -132,7 +132,6 @@ def expected(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> tuple[pd.DataFr
     assert drive(coordinator, folder.path / "peace")
     monkeypatch.undo()
     coordinator.writer.records.compact()
-    coordinator.writer.records.delete_copied()
     peace = folder.path / "peace" / "toy"
     return pd.read_parquet(peace / "trials"), pd.read_parquet(peace / "epochs")
 

@@ -278,8 +278,7 @@ def test_lost_rows_are_run_again(tmp_path: Path, table: str) -> None:
     drive(coordinator, tmp_path)
     before = outcome(coordinator)
     coordinator.writer.records.compact()
-    coordinator.writer.records.delete_copied(wait=False)
-    path = tmp_path / "toy" / table / "earlier.parquet"
+    path = tmp_path / "toy" / table / "part-00001.parquet"
     rows = pq.read_table(path, partitioning=None)
     half = rows.num_rows // 2
     pq.write_table(pa.concat_tables([rows[:half], rows[half + 3 :]]), path)
@@ -292,17 +291,20 @@ def test_lost_rows_are_run_again(tmp_path: Path, table: str) -> None:
     ]
 
 
-def test_kill_within_compaction_leaves_a_study_that_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows_per_file", [10, 10_000])
+def test_kill_within_compaction_leaves_a_study_that_resumes(
+    tmp_path: Path, rows_per_file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.records.part_file.ROWS_PER_PART", rows_per_file)
     whole = open_coordinator(toy(), tmp_path / "whole")
     drive(whole, tmp_path / "whole")
-    for deleted in (False, True):
-        folder = tmp_path / str(deleted)
+    for both in (False, True):
+        folder = tmp_path / str(both)
         cut = open_coordinator(toy(), folder)
         drive(cut, folder, rows=30)
-        for table in (cut.writer.records.trials, cut.writer.records.epochs):
-            table.compact()
-            if deleted:
-                table.delete_copied()
+        cut.writer.records.epochs.compact()
+        if both:
+            cut.writer.records.trials.compact()
         resumed = open_coordinator(toy(), folder)
         drive(resumed, folder)
         assert outcome(resumed) == outcome(whole)

@@ -193,8 +193,7 @@ def test_study_mended_after_lost_rows_is_read_back_as_it_ended(
     tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after deleting a damaged segment, whichever it was: what is trained again is recorded out of order."""
-    monkeypatch.setattr("study.records.parquet_table.RETENTION_SECONDS", 0.0)
-    monkeypatch.setattr("study.records.parquet_table.FLUSHES_PER_COPY", 20)
+    monkeypatch.setattr("study.records.part_file.ROWS_PER_PART", 10)
     drive(open_coordinator(toy(), tmp_path / "whole"), tmp_path / "whole")
     for path in sorted((tmp_path / "whole" / "toy" / table).glob("*.parquet")):
         folder = tmp_path / path.name

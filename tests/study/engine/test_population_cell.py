@@ -254,6 +254,33 @@ def test_failed_member_is_replaced_and_not_tried_again(tmp_path: Path) -> None:
     assert open_coordinator(make_study(), tmp_path, retry_failed=True).done
 
 
+def test_failed_link_that_is_tried_again_copies_its_parent_again(tmp_path: Path) -> None:
+    coordinator = open_coordinator(make_study(), tmp_path)
+    run = coordinator.next_trial()
+    while run is not None and not (run.trial.link and run.trial.link.parent):
+        for row in train(coordinator, run, tmp_path):
+            if coordinator.report(run.trial.id, row, ""):
+                break
+        run = coordinator.next_trial()
+    assert run is not None
+    job = job_of(coordinator.study, run, tmp_path)
+    context = WorkerContext(tmp_path / "toy", tmp_path)
+    context.inherit_checkpoint(job)
+    whole = {path.name: path.read_bytes() for path in job.checkpoint.iterdir()}
+    for path in job.checkpoint.glob("*[!t]"):  # but for the mark that the copy is whole
+        path.write_bytes(b"damaged")
+    coordinator.fail(run.trial.id, "it holds epoch 0")
+    coordinator.writer.flush()
+    reopened = open_coordinator(make_study(), tmp_path, retry_failed=True)
+    (again,) = reopened.resumable
+    assert (again.trial, again.start_over) == (run.trial, True)
+    context.reset_checkpoint(again.trial.id)
+    context.inherit_checkpoint(job)
+    assert {path.name: path.read_bytes() for path in job.checkpoint.iterdir()} == whole
+    drive(reopened, tmp_path)
+    assert reopened.done
+
+
 def report_epochs(coordinator: Coordinator, run: RunningTrial, score: float) -> None:
     """Report a link's epochs with this score."""
     trial, metrics = run.trial, {"train/loss": 0.0, "val/accuracy": score, "val/cost": 1 - score}

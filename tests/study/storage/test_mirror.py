@@ -125,13 +125,12 @@ def is_consistent(storage: Path, trials: int) -> None:
 ROWS = ("toy/epochs", "toy/trials")
 
 
-@pytest.mark.parametrize("steps", range(5))
+@pytest.mark.parametrize("steps", range(4))
 def test_interrupted_push_keeps_all_rows_that_were_on_s3(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    """Of each table, rows that had arrived move from the latest file to the earlier one, which is sent first."""
-    monkeypatch.setattr("study.records.parquet_table.RETENTION_SECONDS", 0.0)
-    monkeypatch.setattr("study.records.parquet_table.FLUSHES_PER_COPY", 7)
+    """Of two files with epochs, the second of which is new, and one with trials."""
+    monkeypatch.setattr("study.records.part_file.ROWS_PER_PART", 7)
     here = copy()
     records, left = Records(here / "toy", ["val/accuracy"]), iter(range(steps))
     for number in range(3):
@@ -150,13 +149,13 @@ def test_interrupted_push_keeps_all_rows_that_were_on_s3(
     with monkeypatch.context() as cut:
         for name in ("_upload", "delete_object"):
             cut.setattr(Mirror, name, counted(getattr(Mirror, name)))
-        with suppress(KeyboardInterrupt) if steps < 4 else nullcontext():
+        with suppress(KeyboardInterrupt) if steps < 3 else nullcontext():
             mirror_of(here).push(*ROWS, delete=True)
     assert next(left, None) is None, "these are all steps"
-    is_consistent(copy("other"), 4 if steps == 4 else 3)
+    is_consistent(copy("other"), 4 if steps == 3 else 3)
     mirror_of(here).push(*ROWS, delete=True)
     is_consistent(copy("third"), 4)
-    assert {file.name for file in (here / "toy" / "epochs").iterdir()} == {"earlier.parquet", "latest.parquet"}
+    assert {file.name for file in (here / "toy" / "epochs").iterdir()} == {"part-00001.parquet", "part-00002.parquet"}
 
 
 def test_rows_written_during_a_push_never_end_a_trial_before_its_epochs(

@@ -104,7 +104,6 @@ def test_study_on_s3_equals_one_in_a_folder_and_is_only_reported_from_another_ma
     coordinator.writer.flush_seconds = 60.0
     assert drive(coordinator, local.runs)
     coordinator.writer.records.compact()
-    coordinator.writer.records.delete_copied()
     done = there.run()
     assert done.returncode == 0, done.stderr
     assert f"report: s3://{s3.BUCKET}/{there.path.name}/toy/report.html" in done.stdout

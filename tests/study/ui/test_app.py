@@ -141,9 +141,9 @@ def test_report_is_served_in_a_sandbox(storage: Path) -> None:
 
 
 def test_damaged_study_is_shown_with_its_problem(storage: Path) -> None:
-    (storage / "fake" / "trials" / "earlier.parquet").write_bytes(b"no parquet")
+    (storage / "fake" / "trials" / "part-00001.parquet").write_bytes(b"no parquet")
     client = visit(storage)
-    assert "earlier.parquet" in client.get("/study/fake").text
+    assert "part-00001.parquet" in client.get("/study/fake").text
     assert "damaged" in client.get("/").text
 
 

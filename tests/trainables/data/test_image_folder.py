@@ -170,6 +170,22 @@ def test_file_in_two_classes_is_named(root):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("other.png", {"compress_level": 0}), ("other.PNG", {"optimize": True}), ("other.jpg", {})]
+)
+def test_picture_in_two_classes_is_named_however_it_is_stored(root, name, options):
+    plain = Image.new("RGB", (16, 16), (40, 90, 200))
+    plain.save(root / "ant" / "plain.png")
+    plain.save(root / "bee" / name, quality=100, **options)
+    with_alpha = plain.convert("RGBA")
+    with_alpha.save(root / "bee" / "alpha.png")
+    note = ImageFolder(root, size=8).load().note
+    if name.endswith("jpg"):  # of other pixels
+        assert "1 image in two classes, such as ant/plain.png (ant) and bee/alpha.png (bee)" in note
+    else:
+        assert "2 images in two classes, such as ant/plain.png (ant) and bee/alpha.png (bee)" in note
+
+
 def test_equal_files_share_a_split_and_images_in_two_splits_are_named(split, tmp_path):
     shutil.copy(split / "train" / "ant" / "0.png", split / "test" / "ant" / "same.png")
     task = dataclasses.replace(small.TASK, data=ImageFolder(split, "train", "val", "test", size=8))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -157,6 +158,18 @@ def test_transforms_of_a_space_file_identify_the_study():
         ({"scale": (0.5, 2.0)}, r"scale is \(0.5, 2.0\)"),
         ({"ratio": (2.0, 1.0)}, r"ratio is \(2.0, 1.0\)"),
         ({"contrast": 1.5}, "contrast is 1.5"),
+        ({"number": True}, "number is True"),
+        ({"ratio": (0.5, math.inf)}, r"ratio is \(0.5, inf\); allowed is .* both finite"),
+        ({"ratio": (math.nan, 1.0)}, r"ratio is \(nan, 1.0\)"),
+        ({"scale": (0.1, math.nan)}, r"scale is \(0.1, nan\)"),
+        ({"scale": 0.5}, "scale is 0.5; allowed is"),
+        ({"scale": (0.5,)}, r"scale is \(0.5,\)"),
+        ({"scale": "ab"}, "scale is 'ab'"),
+        ({"ratio": ("a", "b")}, r"ratio is \('a', 'b'\)"),
+        ({"ratio": None}, "ratio is None"),
+        ({"saturation": math.nan}, "saturation is nan"),
+        ({"brightness": "much"}, "brightness is 'much'"),
+        ({"brightness": None}, "brightness is None"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -20,12 +20,13 @@ from PIL import Image, ImageOps
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.duplicates import hash_content
 from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.source_files import check_colours, open_image, stat_file
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels
 
-_METHOD = 1
-"""Part of the cache key: change it with the splits, the resizing or the order."""
+_METHOD = 2
+"""Part of the cache key: change it with the splits, the resizing, the order or the note."""
 
 _IMAGES, _LABELS, _ABOUT = "images.npy", "labels.npy", "about.json"
 
@@ -178,9 +179,10 @@ def _write_arrays(
     write_arrays(name, folder, {_IMAGES: shape}, paths, lambda path: [decoding.decode(path)], hashed)
     hashed.update(labels.data)
     np.save(folder / _LABELS, labels)
-    mean, std = measure_pixels(np.load(folder / _IMAGES, mmap_mode="r")[: sizes[0]])
+    images = np.load(folder / _IMAGES, mmap_mode="r")
+    mean, std = measure_pixels(images[: sizes[0]])
     about = {"sizes": sizes, "mean": mean, "std": std, "fingerprint": hashed.hexdigest()[:16]}
-    about["note"] = _describe_contradictions(files, contents, class_names)
+    about["note"] = _describe_contradictions([files[index] for index in order], images, class_names)
     (folder / _ABOUT).write_text(json.dumps(about))
 
 
@@ -219,9 +221,9 @@ def measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
     return mean.tolist(), std.tolist()
 
 
-def _describe_contradictions(files: Sequence[LabelledFile], contents: Sequence[str], names: Sequence[str]) -> str:
-    """Return how many files have the same bytes as one of another class, with an example; empty if none have."""
-    pairs = list(_find_contradictions(files, contents))
+def _describe_contradictions(files: Sequence[LabelledFile], images: Pixels, names: Sequence[str]) -> str:
+    """Return how many images have the same pixels as one of another class, with an example; empty if none have."""
+    pairs = sorted(_find_contradictions(files, images))
     if not pairs:
         return ""
     one, other = pairs[0]
@@ -231,11 +233,11 @@ def _describe_contradictions(files: Sequence[LabelledFile], contents: Sequence[s
     )
 
 
-def _find_contradictions(
-    files: Sequence[LabelledFile], contents: Sequence[str]
-) -> Iterator[tuple[LabelledFile, LabelledFile]]:
-    first: dict[str, LabelledFile] = {}
-    for one, content in zip(files, contents, strict=True):
+def _find_contradictions(files: Sequence[LabelledFile], images: Pixels) -> Iterator[tuple[LabelledFile, LabelledFile]]:
+    """Yield pairs of files (N,) of two classes with equal images (N, C, S, S), by name, one for each further file."""
+    digests = [hash_content(image).tobytes() for image in images]
+    first: dict[bytes, LabelledFile] = {}
+    for one, content in sorted(zip(files, digests, strict=True)):
         known = first.setdefault(content, one)
         if known.label != one.label:
             yield known, one

@@ -86,6 +86,8 @@ def check_names(names: Sequence[str]) -> None:
     """Raise InputError unless these are the names of scores, at least one and each once."""
     if isinstance(names, str):
         raise InputError(f'metric_names is "{names}"; write ("{names}",)')
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'metric_names is {names!r}; write names of scores, such as ("accuracy", "top5")')
     if not names:
         raise InputError('metric_names is empty; write at least one, ("accuracy",)')
     for number, name in enumerate(names):

@@ -6,6 +6,7 @@ DataLoader.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,6 +36,7 @@ from trainables.tasks.classification.examples import (
 from trainables.tasks.classification.metrics import ACCURACY, RECALL, ClassifierScores, check_names, define_score
 from trainables.training.mixing import ImageViews, Mixed
 from trainables.training.recipe import Recipe
+from trainables.training.schedules import is_number
 from trainables.training.views import CropFlip
 
 
@@ -66,14 +68,14 @@ class Classification(DistillationTask[ImageSet]):
     further_distances = (Metric("teacher_l2", "min", label="L2 distance to the teacher"),)
 
     def __post_init__(self) -> None:
-        weights = self.class_weights
-        if weights not in (None, "balanced") and not (isinstance(weights, tuple) and min(weights, default=0) > 0):
-            raise InputError(f'class_weights is {weights!r}; allowed are "balanced" and a tuple of numbers above 0')
-        if not 0 < self.validation < 1:
+        if not _are_weights(weights := self.class_weights):
             raise InputError(
-                f"validation is {self.validation}; allowed is a share of the training images between 0 and 1"
+                f'class_weights is {weights!r}; allowed are "balanced" and a tuple of finite numbers above 0'
             )
-
+        if not (is_number(self.validation) and 0 < self.validation < 1):
+            raise InputError(
+                f"validation is {self.validation!r}; allowed is a share of the training images between 0 and 1"
+            )
         if self.metric_names is not None:
             check_names(self.metric_names)
 
@@ -219,6 +221,12 @@ class Classification(DistillationTask[ImageSet]):
         record = {"classes": self.loaded.classes} | ({"class_names": list(names)} if names else {})
         mixed = isinstance(self.views, Mixed)
         return record | ({"note": "training images are mixed: the teacher is run at every step"} if mixed else {})
+
+
+def _are_weights(weights: Any) -> bool:
+    if not isinstance(weights, tuple):
+        return weights is None or (isinstance(weights, str) and weights == "balanced")
+    return bool(weights) and all(is_number(one) and 0 < one < math.inf for one in weights)
 
 
 @lru_cache(maxsize=2)

@@ -65,3 +65,16 @@ def test_population_is_planned_by_members_with_its_disk_and_an_unequal_price(tmp
     )
     equal = dataclasses.replace(arms[1], search=PopulationBased(interval_epochs=3))
     assert "for as many" not in plan(dataclasses.replace(study, arms=(BASELINE, equal)), tmp_path)
+
+
+def test_what_was_found_in_the_data_is_named_once(tmp_path: Path) -> None:
+    equal = "1 image in two classes, such as ant/0.png (ant) and bee/0.png (bee), 3 links that lead nowhere left out"
+    shared = "2 of 9 test images occur in training; 1 of 9 test images look like one in training"
+    data = {"name": "insects", "note": f"{equal}; {shared}", "duplicates": shared}
+    lines = format_plan(with_trials(FEW, trials=2), {"data": data}, [])
+    assert lines[1:4] == [
+        "data: insects",
+        f"in these data: {equal}",
+        f"images occur in more than one split: {shared}",
+    ]
+    assert format_plan(with_trials(FEW, trials=2), {"data": {"name": "insects", "note": ""}}, [])[2] == "cells:"

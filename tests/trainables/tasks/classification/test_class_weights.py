@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -60,9 +61,11 @@ def test_weights_are_part_of_the_identity_only_where_they_are_given():
     assert len(keys) == 3
 
 
-@pytest.mark.parametrize("weights", ["even", (), (1.0, 0.0), 3])
+@pytest.mark.parametrize(
+    "weights", ["even", (), (1.0, 0.0), 3, (1.0, math.nan), (1.0, math.inf), ("1", 2), (None,), (True, 1.0), [1.0, 2.0]]
+)
 def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(InputError, match='allowed are "balanced" and a tuple of numbers above 0'):
+    with pytest.raises(InputError, match='allowed are "balanced" and a tuple of finite numbers above 0'):
         weighted(weights)
 
 

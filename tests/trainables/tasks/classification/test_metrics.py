@@ -87,6 +87,12 @@ def test_names_that_are_no_score_are_refused(name):
         scored("accuracy", name)
 
 
+@pytest.mark.parametrize("names", [(1,), ("accuracy", None), 5, {"accuracy"}, (("accuracy",),)])
+def test_values_that_are_no_names_are_refused(names):
+    with pytest.raises(InputError, match=r"metric_names is .*; write names of scores, such as \(\"accuracy\""):
+        dataclasses.replace(small.TASK, metric_names=names)
+
+
 def test_names_in_no_tuple_are_refused():
     with pytest.raises(InputError, match=r'metric_names is "accuracy"; write \("accuracy",\)'):
         dataclasses.replace(small.TASK, metric_names="accuracy")
