@@ -24,6 +24,7 @@ from reports.tables import (
     costs,
     exports,
     failures,
+    front,
     per_class,
     population,
     search,
@@ -53,6 +54,7 @@ class Section:
 
 TABLES = (
     ReportTable(comparison.make_tables, section="comparison", file="comparison"),
+    ReportTable(front.make_tables, section="comparison"),
     ReportTable(ablation.make_tables, section="comparison"),
     ReportTable(across_students.make_tables, section="comparison"),
     ReportTable(costs.make_tables, section="nets"),

@@ -45,6 +45,8 @@ class Cell:
     parameters: tuple[str, ...] = ()
     population: int | None = None
     """Number of members, if a population searches the cell."""
+    front: int = 1
+    """The largest number of points of its own search that the cell confirms."""
 
     @property
     def searches_student(self) -> bool:
@@ -60,8 +62,8 @@ class Cell:
         return self.name if self.searches_student else self.student
 
 
-YOUNGER_COLUMNS = {"code": "", "member": None, "start_epoch": None, "end_epoch": None, "parent": None}
-"""Columns that files of earlier versions lack: those of schema 1 `code`, and all older than populations the others."""
+YOUNGER_COLUMNS = {"code": "", "member": None, "start_epoch": None, "end_epoch": None, "parent": None, "point": None}
+"""Columns that files of earlier versions lack: those of schema 1 `code`, and all of before 0.2 the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,7 @@ class StudyRecords:
     @cached_property
     def code_versions(self) -> Mapping[str, frozenset[str]]:
         """Versions of the code that trained the counted confirm runs of each cell; "" for a version not recorded."""
-        rows = self.confirmed.groupby("cell", sort=False)["code"]
+        rows = self.confirmed_points.groupby("cell", sort=False)["code"]
         return {str(cell): frozenset(v for code in codes for v in code.split("+")) for cell, codes in rows}
 
     def explain_mixed_code(self, *cells: Cell) -> str:
@@ -159,12 +161,22 @@ class StudyRecords:
         return f"trials of {spell_number(len(versions))} code versions" if len(versions) > 1 else ""
 
     @cached_property
-    def confirmed(self) -> pd.DataFrame:
-        """The confirm runs that count: complete, with a finite test value; of repeated seed numbers the last one."""
+    def confirmed_points(self) -> pd.DataFrame:
+        """The confirm runs that count: complete, with a finite test value; of repeated seed numbers the last one.
+
+        `point` is the position among what the cell confirms, of which there are several for a front.
+        """
         rows = self.trials[(self.trials["phase"] == "confirm") & (self.trials["state"] == "COMPLETE")]
         rows = rows.loc[np.isfinite(rows[self.test_metric].to_numpy(dtype=float))]
-        last: pd.DataFrame = rows.drop_duplicates(["cell", "number"], keep="last")
+        rows = rows.assign(point=rows["point"].fillna(0).astype(int))
+        last: pd.DataFrame = rows.drop_duplicates(["cell", "number", "point"], keep="last")
         return last.sort_values("number", kind="stable")
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        """Those of each cell's best configuration by validation."""
+        rows: pd.DataFrame = self.confirmed_points[self.confirmed_points["point"] == 0]
+        return rows
 
     def get_search_trials(self, cell: Cell) -> pd.DataFrame:
         """Return a cell's search trials in any state but SUPERSEDED, by number."""
@@ -285,4 +297,5 @@ def _parse_cell(listed: Mapping[str, Any]) -> Cell:
         published=listed.get("published"),
         parameters=tuple(listed.get("parameters") or ()),
         population=listed.get("population"),
+        front=listed.get("front") or 1,
     )

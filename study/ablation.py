@@ -45,6 +45,8 @@ def make_ablation(study: Study, cell: str, params: Params, seeds: int | None = N
         budget=replace(study.budget, trials=1, seeds=seeds or study.budget.seeds),
         confirm_on="train",
         objectives=(),
+        confirm_front=None,
+        constraints=None,
         warm_start=None,
         net_comparisons=(),
         protocol="",

@@ -102,7 +102,7 @@ def restore_coordinator(
     folder = options.storage / study.name
     coordinator = Coordinator(
         study,
-        Records(folder, study.task.metrics, find_setting_columns(cell.space for cell in study.cells)),
+        Records(folder, study.metrics, find_setting_columns(cell.space for cell in study.cells)),
         create_journal(StudyPaths(folder).journal),
         study.task.list_preparations(options.storage, study.plan),
         collect_fingerprints(inputs),
@@ -123,7 +123,7 @@ def pin_warm_start(study: Study, earlier: Mapping[str, Any] | None) -> dict[str,
 def format_opening_line(coordinator: Coordinator, folder: Path) -> str:
     """Return the first line of a run: the size of the study, its progress and its folder."""
     study, cells = coordinator.study, coordinator.cells.values()
-    trials = sum(cell.trials for cell in cells) + len(cells) * study.budget.seeds
+    trials = sum(cell.trials + cell.planned_confirms for cell in cells)
     ended = sum(len(cell.searched) + sum(bool(state) for state in cell.confirmed.values()) for cell in cells)
     progress = f", continues with {ended} trials done" if ended or coordinator.resumable else ""
     return f"{study.name}: {len(cells)} cells, {trials} trials{progress} → {display_path(folder)}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from study.cluster import this_machine
 from study.cluster.allocation import Node, Resources, allocate
+from study.engine.student_costs import check_costs
 from study.errors import InputError, explain_user_errors
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
@@ -61,6 +62,7 @@ def check_inputs(study: Study, storage: Path) -> dict[str, Any]:
         )
         with explain_user_errors():
             inputs |= study.task.check(students, losses, storage, splits, recipes)
+    check_costs(study)
     return inputs
 
 

@@ -15,7 +15,7 @@ from study.search.population_based import PopulationBased
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
 from study.space.configuration import Configuration
 from study.space.domains import Value, is_unresolved, resolve_corners, resolve_params
-from study.task import DistillationMethod, Plan, Task, reads_features
+from study.task import COSTS, DistillationMethod, Metric, Plan, Task, reads_features
 from study.trial import Direction, Phase, Split, format_cell_name
 from study.validation import check_study
 
@@ -151,6 +151,10 @@ class NetComparison:
     """Test metrics, such as "test/psnr"."""
 
 
+DEFAULT_FRONT = 3
+"""Points of a front that are confirmed by default: its two ends and one between. Each costs as many runs as an arm."""
+
+
 @dataclass(frozen=True)
 class Study:
     """A question, and everything needed to answer it.
@@ -171,7 +175,14 @@ class Study:
     """The validation metric that the search optimises; its value at the last epoch alone selects the configuration to
     confirm."""
     objectives: tuple[str, ...] = ()
-    """Further validation metrics that the search trades off against `metric`; they require stopping=Never()."""
+    """What the search trades off against `metric`: further validation metrics, and costs of a searched student, such as
+    "student/latency_ms" (study.task.COSTS). They require stopping=Never()."""
+    confirm_front: int | None = field(default=None, metadata=IF_SET)
+    """With `objectives`, how many points of a cell's Pareto front are confirmed at most, by default DEFAULT_FRONT: the
+    best one by `metric`, then in turn the one farthest from these in the first of `objectives`."""
+    constraints: Mapping[str, float] | None = field(default=None, metadata=IF_SET)
+    """The highest allowed costs of a student, by name: {"student/macs": 5e6}. A search trial above one of them is not
+    trained, or ends after its first epoch if that has measured the cost; it counts among the trials."""
     seed: int = 0
     sampler: Sampler = field(default_factory=Tpe)
     stopping: SuccessiveHalving | Never = field(default_factory=SuccessiveHalving)
@@ -214,9 +225,19 @@ class Study:
         return self.task.metrics[self.metric].direction
 
     @property
+    def costs(self) -> tuple[str, ...]:
+        """The costs of students that the search minimises or keeps below a limit."""
+        return tuple(name for name in COSTS if name in self.objectives or name in (self.constraints or {}))
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric that a row may contain: the task's, and the costs that this study asks for."""
+        return {**self.task.metrics, **{name: COSTS[name] for name in self.costs}}
+
+    @property
     def objective_directions(self) -> dict[str, Direction]:
         """The direction of each metric that the search optimises: `metric` first, then `objectives`."""
-        return {name: self.task.metrics[name].direction for name in (self.metric, *self.objectives)}
+        return {name: self.metrics[name].direction for name in (self.metric, *self.objectives)}
 
     @property
     def test_metric(self) -> str:
@@ -253,6 +274,30 @@ class Study:
             return cell.arm.search.count_members(self.budget.trials)
         return count_search_trials(self.sampler, cell.space, cell.first_points, self.budget.trials)
 
+    @property
+    def front_size(self) -> int:
+        """The largest number of points that a searched cell confirms of its own search: 1 without objectives."""
+        if not self.objectives:
+            return 1
+        return DEFAULT_FRONT if self.confirm_front is None else self.confirm_front
+
+    def compares_equal_students(self, cell: Cell) -> bool:
+        """Return whether a cell's points have students of their own, which comparison arms are trained with too."""
+        return self.front_size > 1 and is_unresolved(cell.student)
+
+    def count_confirm_points(self, cell: Cell) -> int:
+        """Return the largest number of configurations that a cell confirms, each with all seeds."""
+        if not cell.is_searched:
+            return 1
+        if not self.compares_equal_students(cell):
+            return self.front_size
+        compared = [
+            other
+            for other in self.cells
+            if other.student is cell.student and cell.arm in self.find_comparisons(other.arm)
+        ]
+        return self.front_size * (1 + len(compared))
+
     def derive_trial_seed(self, phase: Phase, number: int) -> int:
         """Return a trial's seed; trials of equal number share it in all cells, which pairs them across arms."""
         return derive_seed(self.seed, phase, number)
@@ -266,10 +311,13 @@ class Study:
 
     @property
     def max_tests(self) -> int:
-        """The largest number of tests that share a correction: a student's comparisons, and a margin of each."""
+        """The largest number of tests that share a correction: a student's comparisons, with the margin and the points
+        of the front of each."""
         tests = Counter[str]()
         for cell in self.cells:
-            tests[cell.student.name] += len(self.find_comparisons(cell.arm)) * (1 if cell.arm.margin is None else 2)
+            further = self.front_size if cell.is_searched and self.front_size > 1 else 0
+            each = (1 if cell.arm.margin is None else 2) + further
+            tests[cell.student.name] += len(self.find_comparisons(cell.arm)) * each
         return max(tests.values())
 
     def is_searched(self, arm: Arm) -> bool:

@@ -6,7 +6,7 @@ Nothing here imports torch or ray. trainables/tasks/base.py holds the base class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,9 +16,6 @@ from study.trial import Direction, EpochResult, Split, TrialContext
 
 SPLITS: tuple[Split, ...] = ("train", "train+val")
 """The splits students train on: "train" in the search, "train+val" in confirm unless `confirm_on` is "train"."""
-
-PARAMETERS = "student/parameters"
-"""The metric that holds the number of parameters of a trial's student, which a search may decide."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,21 @@ class Metric:
     """Decimal places of a written value."""
     label: str = ""
     """The noun to write where it is not the name, such as "MAE" for "mae"."""
+
+
+PARAMETERS, MACS = "student/parameters", "student/macs"
+LATENCY, INT8_LATENCY = "student/latency_ms", "student/int8_latency_ms"
+
+COSTS: Mapping[str, Metric] = {
+    PARAMETERS: Metric("parameters", "min", digits=0),
+    MACS: Metric("macs", "min", digits=0, label="MACs"),
+    LATENCY: Metric("latency_ms", "min", "ms", 3, "latency"),
+    INT8_LATENCY: Metric("int8_latency_ms", "min", "ms", 3, "int8 latency"),
+}
+"""Costs of a trial's student, which a search may decide: it can minimise them or keep them below a limit."""
+
+EXACT_COSTS = (PARAMETERS, MACS)
+"""The costs that follow from the student alone; the others are measured, and differ from measurement to measurement."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,16 @@ class Task(Protocol):
 
     def describe_models(self, students: Mapping[str, Any], storage: Path) -> dict[str, Any]:
         """Return the record's description of the models: `teacher` (None before it is trained), `students` by key."""
+
+    @property
+    def costs(self) -> Collection[str]:
+        """The names among COSTS that `measure_student` knows; none where students are no networks."""
+
+    def measure_student(self, student: Any, names: Collection[str]) -> dict[str, float]:
+        """Return these costs of a student, measured on this machine within seconds.
+
+        Raises InputError for a package that is missing.
+        """
 
     def measure_cost(self, student: Any, storage: Path) -> dict[str, Any]:
         """Return the inference cost of a student, or of the teacher for None: `macs`, `latency_seconds` and so on.

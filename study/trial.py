@@ -78,6 +78,8 @@ class Trial:
     """The description of everything that determines the outcome: task with its recipe, student, loss, splits."""
     link: Link | None = None
     """The part of the run to train, for a member of a population; None for the whole run."""
+    point: int = 0
+    """Position of a confirm trial's parameters among those that its cell confirms: 0 is the best by validation."""
 
     @classmethod
     def from_json(cls, text: str) -> Trial:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from study.errors import InputError
 from study.search.halving import Never, SuccessiveHalving
 from study.search.population_based import check_population_based
 from study.search.samplers import CmaEs, Grid, Random, Tpe, WarmStart, check_sampler
-from study.space.domains import find_domains, is_domain, list_children, resolve_corners
+from study.space.domains import find_domains, is_domain, is_unresolved, list_children, resolve_corners
 from study.space.params import is_same_point
-from study.task import SingleWorkerMethod, StatefulMethod
+from study.task import COSTS, SingleWorkerMethod, StatefulMethod
 
 if TYPE_CHECKING:
     from study.study import Cell, Study
@@ -42,6 +42,8 @@ def check_study(study: Study) -> None:
     _check_net_comparisons(study)
     _check_metric(study)
     _check_objectives(study)
+    _check_confirm_front(study)
+    _check_constraints(study)
     _check_warm_start(study)
     if not (isinstance(study.hang_seconds, int | float) and 0 < study.hang_seconds < math.inf):
         raise InputError(f"hang_seconds is {study.hang_seconds!r}; allowed is a number of seconds above 0")
@@ -186,12 +188,19 @@ def _check_metric(study: Study) -> None:
 def _check_objectives(study: Study) -> None:
     if isinstance(study.objectives, str):
         raise InputError(f"objectives is {study.objectives!r}; write a tuple: objectives=({study.objectives!r},)")
+    costs = _list_costs(study)
     allowed = [name for name in study.task.metrics if name.startswith("val/") and name != study.metric]
     for name in study.objectives:
-        if name not in allowed or study.objectives.count(name) > 1:
+        if name not in (*allowed, *costs) or study.objectives.count(name) > 1:
+            known = f", and costs: {', '.join(costs)}" if costs else ""
             raise InputError(
                 f"objective {name!r}: allowed are validation metrics other than {study.metric!r}, each once: "
-                f"{', '.join(allowed) or 'none'}"
+                f"{', '.join(allowed) or 'none'}{known}"
+            )
+        if name in costs and not any(map(is_unresolved, study.students)):
+            raise InputError(
+                f"objective {name!r} is a cost of the student, and no student is searched: make a field of a student a "
+                "domain, or leave it out"
             )
     if study.objectives and not isinstance(study.stopping, Never):
         raise InputError(
@@ -200,6 +209,52 @@ def _check_objectives(study: Study) -> None:
         )
     if study.objectives and isinstance(study.sampler, CmaEs):
         raise InputError("with objectives, sampler is CmaEs, which optimises a single metric; use Tpe, Random or Grid")
+
+
+def _check_confirm_front(study: Study) -> None:
+    size = study.confirm_front
+    if size is None:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InputError(f"confirm_front is {size!r}; allowed is a whole number, at least 1, or None")
+    if not study.objectives:
+        raise InputError(
+            f"confirm_front is {size} and there are no objectives, whose front it is of: name them, or leave it out"
+        )
+
+
+def _list_costs(study: Study) -> list[str]:
+    """Return the costs that the study's task knows, in the order of COSTS."""
+    return [name for name in COSTS if name in study.task.costs]
+
+
+def _check_constraints(study: Study) -> None:
+    limits = study.constraints
+    if limits is None:
+        return
+    costs = _list_costs(study)
+    if not isinstance(limits, Mapping) or not limits:
+        raise InputError(f'constraints is {limits!r}; write limits by cost: constraints={{"student/macs": 5e6}}')
+    for name, limit in limits.items():
+        if name not in costs:
+            raise InputError(
+                f"constraint on {name!r}: allowed are costs of the student: "
+                f"{', '.join(costs) or 'none, as students of this task are no networks'}"
+            )
+        if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 < limit < math.inf:
+            raise InputError(f"constraint on {name!r} is {limit!r}; allowed is a number above 0, the highest cost")
+    if not any(map(is_unresolved, study.students)):
+        raise InputError(
+            "constraints limit which students a search may choose, and no student is searched: make a field of a "
+            "student a domain, or leave constraints out"
+        )
+    if isinstance(study.sampler, CmaEs):
+        raise InputError("with constraints, sampler is CmaEs, which takes none; use Tpe, Random or Grid")
+    if populations := [arm.name for arm in study.arms if arm.search is not None]:
+        raise InputError(
+            f"arm {populations[0]!r}: PopulationBased changes settings during training, and a student stays as it is: "
+            "leave out constraints="
+        )
 
 
 def _check_warm_start(study: Study) -> None:

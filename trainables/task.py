@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from study.task import PARAMETERS, Metric
+from study.task import COSTS, PARAMETERS, Metric
 from trainables.training.schedules import FloatOrSchedule, Progress
 
 IGNORED = 255
@@ -216,5 +216,5 @@ def name_metrics(
     by_split = {"train": (*LOSS_METRICS, *further_distances, *train_scores)}
     by_split |= dict.fromkeys(("val", "test", "test_at_best_val"), tuple(scores))
     names = {f"{split}/{metric.name}": metric for split, metrics in by_split.items() for metric in metrics}
-    names[PARAMETERS] = Metric("parameters", "min", digits=0)
+    names[PARAMETERS] = COSTS[PARAMETERS]
     return names | {"best_val_epoch": Metric("best_val_epoch", "min")}

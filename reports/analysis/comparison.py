@@ -11,6 +11,7 @@ import pandas as pd
 
 from reports.analysis import published, statistics
 from reports.analysis.contrasts import Contrast, compare_cells, count_tests, format_verdict, judge
+from reports.analysis.front import FrontPoint, count_planned, list_front_points
 from reports.analysis.published import Published
 from reports.analysis.statistics import Direction, Mean
 from reports.format.metrics import Metric
@@ -60,6 +61,10 @@ class Comparison:
     rows: tuple[ArmResult, ...]
     seeds: int
     """Planned per arm; 0 if not recorded."""
+    points: tuple[FrontPoint, ...] = ()
+    """The confirmed points of fronts, if there are several of an arm; each is compared at its own student."""
+    tests_to_come: int = 0
+    """Comparisons of points that are not known yet, in an unfinished study."""
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
@@ -68,7 +73,11 @@ class Comparison:
     @property
     def tests(self) -> int:
         """The number of tests that share Holm's correction."""
-        return count_tests(self.contrasts)
+        return count_tests(self.contrasts) + len(self.point_contrasts) + self.tests_to_come
+
+    @property
+    def point_contrasts(self) -> tuple[Contrast, ...]:
+        return tuple(contrast for point in self.points for contrast in point.contrasts)
 
     @property
     def claims(self) -> tuple[Contrast, ...]:
@@ -100,7 +109,12 @@ def to_dataframe(comparisons: tuple[Comparison, ...]) -> pd.DataFrame:
 def _compare_student(records: StudyRecords, student: str) -> Comparison:
     tested = group_by_seed(records, records.test_metric)
     rows = [_measure_arm(records, cell, tested) for cell in records.get_cells(student)]
-    judged = iter(judge([contrast for row in rows for contrast in row.contrasts]))
+    points = list_front_points(records, student)
+    known = [contrast for row in rows for contrast in row.contrasts]
+    known += [contrast for point in points for contrast in point.contrasts]
+    on_points = sum(len(point.contrasts) for point in points)
+    to_come = 0 if records.finished else max(0, count_planned(records, student) - on_points)
+    judged = iter(judge(known, to_come))
     parameters = records.section("students", student).get("parameters")
     return Comparison(
         student=student,
@@ -110,6 +124,8 @@ def _compare_student(records: StudyRecords, student: str) -> Comparison:
         teacher=_describe_teacher(records),
         rows=tuple(replace(row, contrasts=tuple(next(judged) for _ in row.contrasts)) for row in rows),
         seeds=records.get_budget("seeds"),
+        points=tuple(replace(one, contrasts=tuple(next(judged) for _ in one.contrasts)) for one in points),
+        tests_to_come=to_come,
     )
 
 

@@ -101,12 +101,13 @@ def count_tests(contrasts: Sequence[Contrast]) -> int:
     return len(contrasts) + sum(contrast.margin is not None for contrast in contrasts)
 
 
-def judge(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """Return all comparisons of one student with corrected p values and verdicts."""
+def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
+    """Return all comparisons of one student with corrected p values and verdicts; `to_come` more are planned."""
     margins = [contrast for contrast in contrasts if contrast.margin is not None]
     adjusted = statistics.adjust_by_holm(
         [contrast.paired.p if contrast.paired else 1.0 for contrast in contrasts]
         + [_compute_margin_p(contrast) for contrast in margins]
+        + [1.0] * to_come
     )
     margin_p = iter(adjusted[len(contrasts) :])
     return [

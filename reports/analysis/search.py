@@ -18,16 +18,24 @@ def rank_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     """Return a cell's search trials, best first.
 
     Completed trials come first, since the score of a stopped one is of fewer epochs; the others follow by epochs done.
-    Trials of a population that end before the last epoch count as stopped.
+    Trials of a population that end before the last epoch count as stopped. Of complete trials with equal scores the
+    best in further objectives comes first, as it is the one that is confirmed.
     """
     trials = records.get_search_trials(cell)
-    sign = -1.0 if records.get_direction(records.metric) == "max" else 1.0
     complete = _select_whole(trials)
-    order = trials.assign(
-        incomplete=~complete,
-        cost=np.where(complete, sign * trials[records.metric], -trials["epochs_done"]),
-    )
-    return trials.loc[order.sort_values(["incomplete", "cost"], na_position="last").index]
+    order = trials.assign(incomplete=~complete)
+    names = [name for name in list_objectives(records) if name in trials]
+    for name in names:
+        sign = -1.0 if records.get_direction(name) == "max" else 1.0
+        order[name] = np.where(complete, sign * trials[name], 0.0)
+    order[records.metric] = np.where(complete, order[records.metric], -trials["epochs_done"])
+    return trials.loc[order.sort_values(["incomplete", *names], na_position="last", kind="stable").index]
+
+
+def list_objectives(records: StudyRecords) -> list[str]:
+    """Return the metrics that the search optimises, the one that selects first."""
+    further = records.study.get("objectives")
+    return [records.metric, *further] if isinstance(further, list) else [records.metric]
 
 
 def find_best_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:

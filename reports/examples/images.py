@@ -177,5 +177,6 @@ def _to_data_uri(image: Image.Image) -> str:
 
 def _make_legend(exhibition: Exhibition) -> tuple[tuple[str, str], ...]:
     panels = (*exhibition.given, *(panel for net in exhibition.nets for panel in net.panels))
-    classes = next((panel.classes for panel in panels if panel.classes), ())
+    # the longest: an example in which pixels have no class has a colour for them, too
+    classes = max((panel.classes for panel in panels), key=len, default=())
     return tuple((name, get_label_colour(index)) for index, name in enumerate(classes))

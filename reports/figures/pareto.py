@@ -1,15 +1,29 @@
-"""Pareto fronts of a search with several objectives."""
+"""Pareto fronts of a search with several objectives, and their confirmed points on test."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
+from reports.analysis.comparison import Comparison
+from reports.analysis.front import FrontPoint
 from reports.analysis.pareto import find_pareto_front
-from reports.analysis.search import find_best_trial
-from reports.figures.style import BEST, GREY, PALETTE, ReportFigure, escape_plotly, new_figure, round_values, with_alpha
+from reports.analysis.search import find_best_trial, list_objectives
+from reports.figures.style import (
+    BEST,
+    GREY,
+    PALETTE,
+    ReportFigure,
+    escape_plotly,
+    line_style,
+    new_figure,
+    round_values,
+    with_alpha,
+)
 from reports.format.values import format_params
 from reports.load import Cell, StudyRecords, parse_json_object
 
@@ -23,14 +37,16 @@ def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     if data.empty or len(objectives) < 2:
         return []
     best = find_best_trial(records, cell)
-    chosen = int(best["number"]) if best is not None else -1
+    chosen = {int(best["number"])} if best is not None else set()
+    if cell.front > 1:
+        runs = records.confirmed_points[records.confirmed_points["cell"] == cell.name]
+        chosen |= set(data.loc[data["front"] & data["params"].isin(runs["params"]), "number"].astype(int))
     return [plot_front(records, data, objectives, further, cell, chosen) for further in objectives[1:]]
 
 
 def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
     """Return number, params, each objective (in display units) and `front` per complete trial, and the objectives."""
-    further = records.study.get("objectives")
-    objectives = [records.metric, *further] if isinstance(further, list) and further else [records.metric]
+    objectives = list_objectives(records)
     trials = records.get_search_trials(cell)
     present = all(name in trials for name in objectives)
     trials = trials[trials["state"] == "COMPLETE"].dropna(subset=objectives if present else None)
@@ -46,7 +62,7 @@ def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list
 
 
 def plot_front(
-    records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: int
+    records: StudyRecords, data: pd.DataFrame, objectives: list[str], further: str, cell: Cell, chosen: set[int]
 ) -> ReportFigure:
     """Draw all complete trials; those on the front are joined, the confirmed one is marked."""
     across, up = records.get_metric(further), records.get_metric(objectives[0])
@@ -63,10 +79,11 @@ def plot_front(
     shape = (
         "hv" if records.get_direction(further) == "min" else "vh"
     )  # between two trials only the worse value of both is attained
+    confirmed = "confirmed: best by the first objective" if cell.front == 1 else "confirmed"
     parts = (
         (shown, "others", "markers", open_circle),
         (front, "Pareto front", joined, {"color": PALETTE[0], "size": 9}),
-        (data[data["number"] == chosen], "confirmed: best by the first objective", "markers", star),
+        (data[data["number"].isin(chosen)], confirmed, "markers", star),
     )
     for rows, name, mode, marker in parts:
         if len(rows):
@@ -91,3 +108,86 @@ def _describe_trial(row: object) -> str:
     params = parse_json_object(getattr(row, "params", ""))
     listed = format_params(params)
     return escape_plotly(f"trial {getattr(row, 'number', '')} ({listed})", 200)
+
+
+# -- on test -----------------------------------------------------------------------------------------------------------
+
+
+def draw_tested_fronts(records: StudyRecords, comparison: Comparison) -> Iterator[ReportFigure]:
+    """Yield a figure for each further objective: every arm's confirmed points on test, and its validation front."""
+    for name in list_objectives(records)[1:]:
+        known = [point for point in comparison.points if name in point.costs]
+        if known:
+            yield _draw_tested(records, comparison, name, known)
+
+
+def _draw_tested(
+    records: StudyRecords, comparison: Comparison, name: str, points: Sequence[FrontPoint]
+) -> ReportFigure:
+    cost, metric = records.get_metric(name), comparison.metric
+    figure = new_figure(cost.label.removeprefix("validation "), metric.label.removeprefix("test "), 380)
+    figure.update_xaxes(showgrid=True)
+    for position in dict.fromkeys(point.position for point in points):
+        of_arm = [point for point in points if point.position == position]
+        _draw_search(figure, records, of_arm[0], name)
+        _draw_points(figure, of_arm, name, records)
+    short = "several objectives" if len(list_objectives(records)) > 2 else "both objectives"
+    return ReportFigure(
+        f"tested-front-{cost.bare}",
+        f"{comparison.student}: fronts on test and on validation",
+        "Filled: confirmed points on test, means over seeds with 95 % intervals. Small and dotted: the front that each "
+        f"arm's search found on validation, the best of its trials in {short}; its scores are too good, as they were "
+        "chosen among many. Open: students of other arms' points, trained for the comparison.",
+        figure,
+    )
+
+
+def _draw_search(figure: go.Figure, records: StudyRecords, point: FrontPoint, name: str) -> None:
+    """Draw the validation front of an arm's search."""
+    data, objectives = collect_front(records, point.cell)
+    if data.empty or name not in data:
+        return
+    front = data[data["front"]].sort_values(name)
+    colour = line_style(point.position).colour
+    figure.add_scatter(x=round_values(front[name]), y=round_values(front[objectives[0]]), mode="lines+markers")
+    figure.data[-1].update(
+        name=f"{escape_plotly(point.cell.arm)}, search",
+        line={"color": with_alpha(colour, 0.6), "width": 1, "dash": "2px,3px"},
+        marker={"color": with_alpha(colour, 0.6), "size": 4},
+        hovertemplate="trial %{customdata}<extra></extra>",
+        customdata=[str(number) for number in front["number"]],
+        legendgroup=point.cell.arm,
+        showlegend=False,
+    )
+
+
+def _draw_points(figure: go.Figure, points: Sequence[FrontPoint], name: str, records: StudyRecords) -> None:
+    """Draw an arm's points on test: its own front joined, the students of other arms open."""
+    metric, cost = records.get_metric(records.test_metric), records.get_metric(name)
+    style, arm = line_style(points[0].position), points[0].cell.arm
+    for is_own in (True, False):
+        shown = sorted((one for one in points if one.is_own == is_own), key=lambda one: one.costs[name])
+        if not shown:
+            continue
+        halves = [one.mean.interval.high - one.mean.mean if one.mean.interval else 0.0 for one in shown]
+        figure.add_scatter(
+            x=round_values(one.costs[name] * cost.factor for one in shown),
+            y=round_values(one.mean.mean * metric.factor for one in shown),
+            mode="lines+markers" if is_own else "markers",
+        )
+        figure.data[-1].update(
+            name=escape_plotly(arm) if is_own else f"{escape_plotly(arm)}, for comparison",
+            line={"color": style.colour, "width": 1.5},
+            marker={"color": style.colour, "size": 9, "symbol": "circle" if is_own else "circle-open"},
+            error_y={
+                "type": "data",
+                "array": round_values(half * metric.factor for half in halves),
+                "thickness": 1,
+                "width": 3,
+            },
+            customdata=[escape_plotly(f"{arm}: {format_params(one.params)}", 200) for one in shown],
+            hovertemplate=f"%{{customdata}}<br>{cost.words}: %{{x:.4g}}<br>{metric.words}: %{{y:.{metric.digits}f}}"
+            "<extra></extra>",
+            legendgroup=arm,
+            showlegend=is_own,
+        )

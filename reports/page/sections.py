@@ -15,6 +15,7 @@ from reports.figures.ablation import draw_path
 from reports.figures.comparison import draw_curves, draw_differences, draw_distances
 from reports.figures.costs import draw_costs
 from reports.figures.importance import explain_missing_importance
+from reports.figures.pareto import draw_tested_fronts
 from reports.figures.population import draw_population
 from reports.figures.search import draw_search
 from reports.figures.sweep import draw_sweep
@@ -34,6 +35,7 @@ from reports.page.blocks import (
 )
 from reports.tables import budget, costs, failures, provenance
 from reports.tables.comparison import make_comparison_table
+from reports.tables.front import make_front_table
 from reports.tables.population import make_chain_table
 from reports.tables.search import make_pareto_table, make_search_table
 from reports.tables.trials import make_trial_table
@@ -51,7 +53,11 @@ def make_header(records: StudyRecords) -> dict[str, Any]:
         "finished": records.finished,
         "question": records.study.get("question"),
         "data_line": summary.describe_data(records),
-        "answers": [*summary.summarize_comparisons(comparisons), *summary.summarize_across_students(records)],
+        "answers": [
+            *summary.summarize_comparisons(comparisons),
+            *summary.summarize_points(comparisons),
+            *summary.summarize_across_students(records),
+        ],
         "checks": [line for comparison in comparisons if (line := summary.summarize_baselines(comparison))],
         "warnings": list_warnings(records),
         "notices": list(dict.fromkeys([*seeds, *summary.list_problems(records)])),
@@ -68,6 +74,11 @@ def show_comparison(records: StudyRecords) -> Iterator[Block]:
         yield table
         if figure := draw_differences(comparison):
             yield figure
+        if comparison.points:
+            front = make_front_table(records, comparison)
+            yield Heading(front.caption)
+            yield front
+            yield from draw_tested_fronts(records, comparison)
         if path := draw_path(records, comparison.student):
             yield path
         yield from draw_sweep(records, comparison.student)

@@ -94,7 +94,7 @@ def _group_cells(by_cell: Mapping[str, Any], words: Callable[[Any], str]) -> str
 def _make_row(name: str, trials: pd.DataFrame, records: StudyRecords) -> tuple[str, ...]:
     search, confirm = trials[trials["phase"] == "search"], trials[trials["phase"] == "confirm"]
     states = [str((search["state"] == state).sum()) for state in ("COMPLETE", "PRUNED", "FAILED")]
-    counted = str(confirm["trial_id"].isin(records.confirmed["trial_id"]).sum())
+    counted = str(confirm["trial_id"].isin(records.confirmed_points["trial_id"]).sum())
     searched = (str(len(search)), *states, _format_epochs(search)) if len(search) else ("–",) * len(SEARCH_COLUMNS)
     return (name, *searched, counted, _format_epochs(confirm), *_format_usage(trials))
 

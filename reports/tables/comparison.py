@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from reports.analysis import power, statistics
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
-from reports.analysis.contrasts import Contrast, format_verdict
+from reports.analysis.contrasts import Contrast, count_tests, format_verdict
 from reports.analysis.published import Published
 from reports.format.metrics import Metric
 from reports.format.table import Table
@@ -124,8 +124,8 @@ def _describe_test(comparison: Comparison) -> str:
     return (
         "[ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is too narrow (it covers 84 % "
         f"at 5, 88 % at 8, 92 % at 20), and no verdict rests on it. p is the two-sided {test}, Holm-corrected over "
-        f"this table's {m} comparison{'s' * (m != 1)}{_describe_margins(comparison)}; better and worse mean p ≤ 0.05. "
-        "Seeds needed: for 80 % power if the true difference is the one seen."
+        f"this table's {m} comparison{'s' * (m != 1)}{_describe_margins(comparison)}{_describe_points(comparison)}; "
+        "better and worse mean p ≤ 0.05. Seeds needed: for 80 % power if the true difference is the one seen."
     )
 
 
@@ -156,11 +156,17 @@ def _describe_margins(comparison: Comparison) -> str:
     if not margins:
         return ""
     named = join_words([f"{arm} by less than {margin}{unit}" for arm, margin in margins.items()])
-    tests = comparison.tests - len(comparison.contrasts)
+    tests = count_tests(comparison.contrasts) - len(comparison.contrasts)
     return (
         f" and {tests} margin{'s' * (tests != 1)}; not worse ({named}) means that the one-sided test of the same "
         "correction has p ≤ 0.05"
     )
+
+
+def _describe_points(comparison: Comparison) -> str:
+    """Return how many comparisons of points of fronts share the correction; "" without any."""
+    number = comparison.tests - count_tests(comparison.contrasts)
+    return f" and {number} of points of fronts, in their own table" if number else ""
 
 
 def _describe_source(name: str, figure: Published) -> str:

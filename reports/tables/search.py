@@ -93,7 +93,17 @@ def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
         align="r" + ("r" * len(names) if few else "l") + "r" * len(metrics),
         rows=tuple(rows),
         kinds=("best",) + ("",) * (len(rows) - 1),
-        notes=(f"Of {len(complete)} completed trials. {metrics[0].words} alone decides what is confirmed.",),
+        notes=(_describe_choice(cell, len(complete), metrics[0]),),
+    )
+
+
+def _describe_choice(cell: Cell, complete: int, metric: Metric) -> str:
+    """Return which of the trials are confirmed."""
+    if cell.front == 1:
+        return f"Of {complete} completed trials. {metric.words} alone decides what is confirmed."
+    return (
+        f"Of {complete} completed trials. At most {cell.front} are confirmed: the first one here, and in turn the one "
+        "farthest from those in the second objective."
     )
 
 

@@ -6,6 +6,7 @@ All sentences are derived from the records, and claim no more than the verdicts.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from reports.analysis import published
@@ -13,7 +14,7 @@ from reports.analysis.across_students import compare_nets, pool_students
 from reports.analysis.comparison import Comparison
 from reports.analysis.contrasts import Contrast
 from reports.format.metrics import Metric
-from reports.format.values import join_words, pluralize
+from reports.format.values import format_params, join_words, pluralize
 from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
 from study.trial import SKIPPED
@@ -64,6 +65,23 @@ def summarize_across_students(records: StudyRecords) -> list[str]:
     lines = [summarize_comparison(pooled)] if pooled else []
     judged = [_describe_verdict(one.contrast, one.metric) for one in nets if one.contrast.paired]
     return lines + ([f"Nets against nets, not methods: {'; '.join(judged)}."] if judged else [])
+
+
+def summarize_points(comparisons: tuple[Comparison, ...]) -> list[str]:
+    """Return a sentence per student on the points of its fronts, each compared at its own student."""
+    return [_summarize_points(comparison) for comparison in comparisons if comparison.point_contrasts]
+
+
+def _summarize_points(comparison: Comparison) -> str:
+    named = [
+        replace(contrast, arm=f"{contrast.arm} ({format_params(point.student or point.params)})")
+        for point in comparison.points
+        for contrast in point.contrasts
+    ]
+    decided = [one for one in named if one.verdict not in (None, "undecided")]
+    left = f"{len(named) - len(decided)} of {len(named)} comparisons undecided" if len(decided) < len(named) else ""
+    parts = [*(_describe_verdict(one, comparison.metric) for one in decided), *([left] if left else [])]
+    return f"{comparison.student}, points of fronts at equal student: {'; '.join(parts)}."
 
 
 def summarize_comparison(comparison: Comparison) -> str:

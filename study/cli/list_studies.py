@@ -138,8 +138,12 @@ def read_epoch_totals(folder: Path) -> tuple[list[dict[str, Any]], list[datetime
 
 
 def group_by_slot(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
-    """Return search and confirm trials by cell, phase and number; a seed confirmed twice counts as its last trial."""
-    return {(row["cell"], row["phase"], row["number"]): row for row in trials if row["phase"] != "prepare"}
+    """Return search and confirm trials by cell, phase and number; a seed confirmed twice counts as its last trial.
+
+    Of the points of a front that are confirmed only the best one counts: how many there are depends on the search.
+    """
+    counted = (row for row in trials if row["phase"] != "prepare" and not row.get("point"))
+    return {(row["cell"], row["phase"], row["number"]): row for row in counted}
 
 
 def count_planned_trials(study: Mapping[str, Any]) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import optuna
 
+from study.engine.student_costs import compute_excess
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
+from study.search.front import find_front, measure_distance, spread_front
 from study.search.halving import Rungs, find_first_judged_epoch
 from study.search.samplers import Random
 from study.search.searcher import CellSearcher
@@ -22,6 +25,10 @@ from study.trial import Link, Trial, TrialState
 FAIL_FAST_TRIALS = 4
 """Failures before the first epoch, with no trial of the cell having reached one, at which the study stops: a cause that
 all trials share would otherwise use up the whole search."""
+
+
+STUDENT_PREFIX = "student."
+"""Start of the names of parameters that decide the student."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,11 @@ class EarlierConfirm:
     """The time at which it ended, or of its last row."""
 
 
+def select_student(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that decide the student."""
+    return {name: value for name, value in params.items() if name.startswith(STUDENT_PREFIX)}
+
+
 class CellProgress:
     """Progress of one cell: finished trials, and the trials that are left."""
 
@@ -59,14 +71,20 @@ class CellProgress:
         """Parameters of each started search trial, by number."""
         self.searched: dict[int, tuple[TrialState, float | None]] = {}
         """State of each ended search trial, with its score if it completed."""
+        self.values: dict[int, list[float]] = {}
+        """The metric and further objectives of each complete search trial, by number."""
         self.search_epochs: dict[int, int] = {}
         """Number of epochs of each ended search trial."""
-        self.confirmed: dict[int, TrialState | None] = {}
-        """State of each started confirm trial; None until it has ended."""
+        self.points: list[Mapping[str, Any]] | None = None
+        """The parameters to confirm; None until the coordinator has decided them, none if no search trial completed."""
+        self.confirmed: dict[tuple[int, int], TrialState | None] = {}
+        """State of each started confirm trial, by its number and point; None until it has ended."""
         self.earlier_confirms: list[EarlierConfirm] = []
         """Confirm trials of earlier runs, until the search is done."""
         self.first_failure = ""
         """Reason of the first failed trial, for messages."""
+        self.first_stop = ""
+        """Reason of the first trial that was stopped, for messages."""
         self.has_epochs = False
         """Whether any trial has completed an epoch."""
         self._failed_at_once = 0
@@ -95,19 +113,21 @@ class CellProgress:
     def end_trial(self, run: RunningTrial, state: TrialState, reason: str) -> None:
         trial = run.trial
         if trial.phase == "search":
-            self._search.tell(trial.number, trial.id, state, self._collect_objectives(run, state), trial.link)
-            self._note_search(run, state)
+            excess = compute_excess(self._study, run.metrics)
+            self._search.tell(trial.number, trial.id, state, self._collect_objectives(run, state), trial.link, excess)
+            self._note_search(run, state, reason)
         else:
-            self.confirmed[trial.number] = state
+            self.confirmed[trial.number, trial.point] = state
         self.note_failure(run, state, reason)
 
     def restore_search(self, run: RunningTrial, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
         """Restore a search trial that ended in an earlier run; `scores` holds the selection metric by epoch."""
         trial = run.trial
         values = self._collect_objectives(run, state)
-        self._search.add_trial(trial.id, trial.params, state, values, scores, trial.link)
+        excess = compute_excess(self._study, run.metrics)
+        self._search.add_trial(trial.id, trial.params, state, values, scores, trial.link, excess)
         self.params[trial.number] = trial.params
-        self._note_search(run, state)
+        self._note_search(run, state, reason)
         self.note_failure(run, state, reason)
 
     def reopen_search(self, trial: Trial, scores: Mapping[int, float]) -> None:
@@ -123,9 +143,13 @@ class CellProgress:
         if run.epochs_done == 0:
             self._failed_at_once += "refused" not in run.trial.config
 
-    def _note_search(self, run: RunningTrial, state: TrialState) -> None:
+    def _note_search(self, run: RunningTrial, state: TrialState, reason: str) -> None:
+        if state is TrialState.PRUNED:
+            self.first_stop = self.first_stop or reason
         score = run.metrics.get(self._study.metric) if state is TrialState.COMPLETE else None
         self.searched[run.trial.number] = (state, score)
+        if values := self._collect_objectives(run, state):
+            self.values[run.trial.number] = values
         self.search_epochs[run.trial.number] = run.epochs_done
 
     def _collect_objectives(self, run: RunningTrial, state: TrialState) -> list[float] | None:
@@ -180,10 +204,16 @@ class CellProgress:
 
     @property
     def best_number(self) -> int | None:
-        """The number of the completed search trial with the best score, the lowest among equals."""
-        scores = {n: value for n, (_, value) in self.searched.items() if value is not None}
-        sign = -1 if self._study.direction == "max" else 1
-        return min(sorted(scores), key=lambda n: sign * scores[n], default=None)
+        """The number of the completed search trial with the best score: the first point of its front.
+
+        Of equals the best in further objectives, then the lowest number.
+        """
+        signs = [-1 if direction == "max" else 1 for direction in self._study.objective_directions.values()]
+
+        def rank(number: int) -> tuple[list[float], int]:
+            return [sign * value for sign, value in zip(signs, self.values[number], strict=True)], number
+
+        return min(self.values, key=rank, default=None)
 
     @property
     def chosen_params(self) -> Mapping[str, Any] | None:
@@ -192,19 +222,51 @@ class CellProgress:
             return {}
         return self.params[self.best_number] if self.search_done and self.best_number is not None else None
 
+    def select_numbers(self) -> list[int]:
+        """Return the search trials to confirm, at most `front_size` points of the front; none if no trial completed."""
+        front = find_front(self.values, [*self._study.objective_directions.values()])
+        return spread_front(front, self.values, self._study.front_size)
+
+    def select_points(self) -> list[Mapping[str, Any]]:
+        """Return the parameters to confirm from this cell's own search."""
+        if self._study.front_size > 1 and self.trials:
+            return [self.params[number] for number in self.select_numbers()]
+        return [] if self.chosen_params is None else [self.chosen_params]
+
+    def match_student(self, params: Mapping[str, Any], cost: float) -> Mapping[str, Any]:
+        """Return parameters that train the student of another cell's point, of this `cost`, under this cell's arm.
+
+        They are those of the best trial of that student; if none trained it, the other settings are those of the
+        point of this cell's front that is nearest in cost.
+        """
+        student = select_student(params)
+        same = [number for number in self.values if select_student(self.params[number]) == student]
+        directions = [*self._study.objective_directions.values()]
+        if same:
+            return self.params[find_front({number: self.values[number] for number in same}, directions)[0]]
+        front = find_front(self.values, directions)
+        nearest = min(front, key=lambda number: (measure_distance(self.values[number][1], cost), number))
+        others = {name: value for name, value in self.params[nearest].items() if name not in student}
+        return {**others, **student}
+
     @property
-    def seeds_left(self) -> list[int]:
-        """The numbers of confirm trials that can start now."""
-        if not self.search_done or self.chosen_params is None:
-            return []
-        return [n for n in range(self._study.budget.seeds) if n not in self.confirmed]
+    def planned_confirms(self) -> int:
+        """The number of confirm trials; the largest possible one until it is decided."""
+        points = self._study.count_confirm_points(self.cell) if self.points is None else len(self.points)
+        return points * self._study.budget.seeds
+
+    @property
+    def confirms_left(self) -> list[tuple[int, int]]:
+        """Number and point of the confirm trials that can start now, low numbers of all points first."""
+        pairs = product(range(self._study.budget.seeds), range(len(self.points or ())))
+        return [pair for pair in pairs if pair not in self.confirmed]
 
     @property
     def done(self) -> bool:
         """Every search trial has ended and every confirm trial is complete."""
         states = list(self.confirmed.values())
         complete = all(state is TrialState.COMPLETE for state in states)
-        return self.search_done and len(states) == self._study.budget.seeds and complete
+        return bool(self.points) and len(states) == self.planned_confirms and complete
 
     @property
     def fail_fast_reason(self) -> str:
@@ -224,7 +286,8 @@ class CellProgress:
         failed = sum(state is TrialState.FAILED for state in self.confirmed.values())
         if not failed:
             return ""
-        return f"{failed} of {self._study.budget.seeds} seeds failed, the first with {self.first_failure}"
+        runs = "seeds" if self.planned_confirms == self._study.budget.seeds else "confirm runs"
+        return f"{failed} of {self.planned_confirms} {runs} failed, the first with {self.first_failure}"
 
     def explain_failed_search(self) -> str:
         """Return why the search has chosen nothing: what became of its trials."""
@@ -235,7 +298,8 @@ class CellProgress:
         states = [self.searched[number][0] for number in numbers]
         failed, stopped = states.count(TrialState.FAILED), states.count(TrialState.PRUNED)
         parts = [f"{failed} failed, the first with {self.first_failure}"] if failed else []
-        parts += [f"{stopped} stopped early or skipped by hand"] if stopped else []
+        why = f", the first as {self.first_stop}" if self._study.constraints else ""
+        parts += [f"{stopped} stopped early or skipped by hand{why}"] if stopped else []
         return ", ".join(parts)
 
     def release_checkpoints(self) -> list[tuple[str, TrialState]]:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 
-from study.engine.cell import CellProgress
+from study.engine.cell import CellProgress, select_student
 from study.engine.population_cell import PopulationCell
 from study.engine.record_writer import FLUSH_SECONDS, RecordWriter
+from study.engine.student_costs import StudentCosts, explain_violation
 from study.engine.trials import (
     find_fault,
     make_confirm_trial,
@@ -68,7 +69,7 @@ class Coordinator:
         code: str = "",
         flush_seconds: float = FLUSH_SECONDS,
     ):
-        self.study, self.usage = study, Usage()
+        self.study, self.usage, self.costs = study, Usage(), StudentCosts(study)
         self.writer = RecordWriter(records, trackers, flush_seconds)
         self.preparations = list(preparations)
         self.problem = ""
@@ -105,7 +106,7 @@ class Coordinator:
         if run is None and (trial := self._next_preparation() or self._next_search() or self._next_confirm()):
             run = RunningTrial(trial, datetime.now(UTC))
         if run is not None:
-            run.resources = self._resources
+            run.resources, run.costs = self._resources, self.costs.find(run.trial)
             run.continue_with(self._code)
             self.running[run.trial.id] = run
             self.writer.add_state(run, TrialState.RUNNING, "")
@@ -124,6 +125,7 @@ class Coordinator:
         trial = run.trial
         if row["epoch"] <= run.epoch:
             return False  # a restarted worker repeats epochs that are on record
+        row = {**row, "metrics": row["metrics"] | self.costs.add(trial, row["metrics"])}
         if worker != run.worker:  # `show` reads the worker from the row
             run.worker = worker
             self.writer.add_state(run, TrialState.RUNNING, "")
@@ -133,7 +135,7 @@ class Coordinator:
             self.cells[trial.cell].has_epochs = True
             self.epoch_seconds.append(row["seconds"])
         fault, stop_reason = find_fault(self.study, run), None
-        if trial.phase == "search" and not fault:
+        if trial.phase == "search" and not fault and not explain_violation(self.study, run.metrics):
             stop_reason = self.cells[trial.cell].report_epoch(run)
             if trial_id in self.skips:
                 stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
@@ -207,23 +209,74 @@ class Coordinator:
             progress = max(open_cells, key=lambda cell: cell.proposals_left)
             proposal = progress.propose()
             try:
-                return make_search_trial(self.study, progress.cell, proposal, self._fingerprints)
+                trial = make_search_trial(self.study, progress.cell, proposal, self._fingerprints)
             except InputError as error:  # values that the loss accepts one by one but not together
-                refused = make_refused_trial(self.study, progress.cell, proposal, str(error))
-                self.running[refused.id] = run = RunningTrial(refused, datetime.now(UTC), code=self._code)
-                self._end(run, TrialState.FAILED, str(error))
-                self._release_checkpoints(progress)
+                trial = make_refused_trial(self.study, progress.cell, proposal, str(error))
+                self._end_untrained(progress, trial, TrialState.FAILED, str(error))
+                continue
+            if not (violation := self._find_violation(progress, trial)):
+                return trial
+            # known before any epoch: training it would only measure a student that may not be chosen
+            self._end_untrained(progress, trial, TrialState.PRUNED, violation)
         return None
+
+    def _find_violation(self, progress: CellProgress, trial: Trial) -> str:
+        """Return which limits the student of a new search trial exceeds, as far as that is known without training."""
+        if not self.study.constraints:
+            return ""
+        student = progress.cell.configure(trial.params).student
+        return explain_violation(self.study, self.costs.count_exact(trial, student))
+
+    def _end_untrained(self, cell: CellProgress, trial: Trial, state: TrialState, reason: str) -> None:
+        """End a search trial before its first epoch."""
+        run = RunningTrial(trial, datetime.now(UTC), code=self._code, metrics=self.costs.find(trial))
+        self.running[trial.id] = run
+        self._end(run, state, reason)
+        self._release_checkpoints(cell)
 
     def _next_confirm(self) -> Trial | None:
         """Return the next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
-        left = [(cell.seeds_left[0], cell) for cell in self.cells.values() if cell.seeds_left and self._is_ready(cell)]
+        for cell in self.cells.values():
+            self._decide_points(cell)
+        ready = [cell for cell in self.cells.values() if self._is_ready(cell)]
+        left = [(pairs[0], cell) for cell in ready if (pairs := cell.confirms_left)]
         if not left:
             return None
-        number, progress = min(left, key=lambda pair: pair[0])
-        progress.confirmed[number] = None
-        assert progress.chosen_params is not None
-        return make_confirm_trial(self.study, progress.cell, number, progress.chosen_params, self._fingerprints)
+        (number, point), progress = min(left, key=lambda pair: pair[0])
+        progress.confirmed[number, point] = None
+        assert progress.points is not None
+        params = progress.points[point]
+        return make_confirm_trial(self.study, progress.cell, number, params, self._fingerprints, point)
+
+    def _decide_points(self, progress: CellProgress) -> None:
+        """Decide what a cell confirms, once its search is done.
+
+        Where points have students of their own, all cells of the student are decided together: a cell also confirms
+        the students of points that are compared with it.
+        """
+        group = [progress]
+        if self.study.compares_equal_students(progress.cell):
+            student = progress.cell.student
+            group = [other for other in self.cells.values() if other.cell.student is student]
+        if progress.points is not None or not all(cell.search_done for cell in group):
+            return
+        for cell in group:
+            cell.points = cell.select_points()
+            if cell.points and len(group) > 1:
+                cell.points += self._list_counterparts(cell, group)
+
+    def _list_counterparts(self, base: CellProgress, group: Sequence[CellProgress]) -> list[Params]:
+        """Return the parameters by which a cell trains those students of points compared with it that it lacks."""
+        students, found = [select_student(params) for params in base.select_points()], list[Params]()
+        for cell in group:
+            if base.cell.arm not in self.study.find_comparisons(cell.cell.arm):
+                continue
+            for number in cell.select_numbers():
+                params = cell.params[number]
+                if select_student(params) not in students:
+                    students.append(select_student(params))
+                    found.append(base.match_student(params, cell.values[number][1]))
+        return found
 
     def _is_ready(self, cell: CellProgress) -> bool:
         return not (self.problem or (cell.needs_teacher and self.preparations))
@@ -232,8 +285,11 @@ class Coordinator:
 
     def _end_if_decided(self, run: RunningTrial, fault: str, stop: str | None, at: datetime | None = None) -> None:
         """End a trial if its last epoch decides it."""
+        violation = explain_violation(self.study, run.metrics) if run.trial.phase == "search" else ""
         if fault:
             self._end(run, TrialState.FAILED, fault, at)
+        elif violation:  # of a measured limit, also in the last epoch: a complete search trial can be chosen
+            self._end(run, TrialState.PRUNED, violation, at)
         elif run.epoch == run.trial.end_epoch:
             self._end(run, TrialState.COMPLETE, "", at)
         elif stop:
@@ -248,7 +304,8 @@ class Coordinator:
             cell = self.cells[trial.cell]
             cell.end_trial(run, state, reason)
             self.problem = self.problem or cell.fail_fast_reason
-            self._reconcile_confirms(cell)
+            if trial.phase == "search":
+                self._reconcile_confirms()
         elif state is TrialState.COMPLETE:
             self.preparations = [step for step in self.preparations if make_preparation_trial(step).id != trial.id]
         else:
@@ -262,25 +319,36 @@ class Coordinator:
             for trial_id, state in cell.release_checkpoints()
         )
 
-    def _reconcile_confirms(self, cell: CellProgress) -> None:
-        """Once a cell's search is done, decide which earlier confirm trials have the chosen configuration and count."""
-        if not cell.search_done:
-            return
+    def _reconcile_confirms(self) -> None:
+        """Decide what cells confirm whose search is done, and which earlier confirm trials count for it."""
+        for cell in self.cells.values():
+            self._decide_points(cell)
+            if cell.points is not None and cell.earlier_confirms:
+                self._reconcile_cell(cell, [dict(params) for params in cell.points])
+
+    def _reconcile_cell(self, cell: CellProgress, points: Sequence[Params]) -> None:
         for earlier in cell.earlier_confirms:
-            run, number = earlier.run, earlier.run.trial.number
-            if cell.chosen_params is None or dict(run.trial.params) != dict(cell.chosen_params):
+            run, params = earlier.run, dict(earlier.run.trial.params)
+            point = points.index(params) if params in points else None
+            place = run.trial.number, point or 0
+            has_moved = point not in (None, run.trial.point)
+            if has_moved:
+                run.trial = replace(run.trial, point=place[1])
+            if point is None:
                 if earlier.state is not TrialState.SUPERSEDED:
                     reason = "its cell's search continued and chose another configuration"
                     self.writer.add_state(run, TrialState.SUPERSEDED, reason, earlier.at)
             elif earlier.state in (TrialState.COMPLETE, TrialState.FAILED):
-                cell.confirmed[number] = earlier.state
+                cell.confirmed[place] = earlier.state
                 cell.note_failure(run, earlier.state, earlier.reason)
+                if has_moved:
+                    self.writer.add_state(run, earlier.state, earlier.reason, earlier.at)
             elif run.epochs_done == run.trial.epochs:  # superseded once, and chosen again
                 fault = find_fault(self.study, run)
-                cell.confirmed[number] = state = TrialState.FAILED if fault else TrialState.COMPLETE
+                cell.confirmed[place] = state = TrialState.FAILED if fault else TrialState.COMPLETE
                 self.writer.add_state(run, state, fault, earlier.at)
             else:
-                cell.confirmed[number] = None
+                cell.confirmed[place] = None
                 self.resumable.append(run)
         cell.earlier_confirms = []
 
@@ -294,8 +362,8 @@ class Coordinator:
 
     def finish_restore(self) -> None:
         """For replay.py: decide what follows from all restored trials together, and write its rows."""
+        self._reconcile_confirms()
         for cell in self.cells.values():
-            self._reconcile_confirms(cell)
             self._release_checkpoints(cell)
             self.problem = self.problem or cell.fail_fast_reason
         self.writer.flush()

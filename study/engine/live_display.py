@@ -69,7 +69,7 @@ class LiveDisplay:
         for column in ("cell", "phase", "search", "stopped", "failed", "best val", "confirm"):
             table.add_column(column, justify="left" if column in ("cell", "phase") else "right")
         for cell in self._coordinator.cells.values():
-            table.add_row(*_make_table_row(cell, self._coordinator))
+            table.add_row(*_make_table_row(cell))
         done, planned = self._count_epochs()
         bar = Padding(ProgressBar(total=max(planned, 1), completed=done, width=60), (1, 0, 0, 0))
         return Group(table, bar, Text(self._format_progress(), style="dim"))
@@ -99,7 +99,7 @@ class LiveDisplay:
             left = cell.trials - len(lengths)
             confirmed = sum(state is not None for state in cell.confirmed.values())
             done += sum(lengths) + confirmed * full
-            planned += round(sum(lengths) + left * expected) + coordinator.study.budget.seeds * full
+            planned += round(sum(lengths) + left * expected) + cell.planned_confirms * full
         running = sum(run.epochs_done for run in coordinator.running.values() if run.trial.phase != "prepare")
         return done + running, max(planned, done + running)
 
@@ -120,7 +120,7 @@ def _name_phase(cell: CellProgress) -> str:
     return "confirming" if cell.confirmed else "waiting"
 
 
-def _make_table_row(cell: CellProgress, coordinator: Coordinator) -> list[Text | str]:
+def _make_table_row(cell: CellProgress) -> list[Text | str]:
     states = [state for state, _ in cell.searched.values()]
     best = cell.searched[cell.best_number][1] if cell.best_number is not None else None
     failed = states.count(TrialState.FAILED) + list(cell.confirmed.values()).count(TrialState.FAILED)
@@ -132,7 +132,7 @@ def _make_table_row(cell: CellProgress, coordinator: Coordinator) -> list[Text |
         str(states.count(TrialState.PRUNED) or "–"),
         str(failed or "–"),
         f"{best:.4g}" if best is not None else "–",
-        f"{confirmed}/{coordinator.study.budget.seeds}",
+        f"{confirmed}/{cell.planned_confirms}",
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from study.engine.cell import CellProgress, EarlierConfirm
 from study.engine.coordinator import Coordinator
+from study.engine.student_costs import explain_violation
 from study.engine.trials import find_fault, make_preparation_trial
 from study.engine.usage import list_timestamps, sum_gpu_seconds, sum_wall_seconds
 from study.errors import InputError
@@ -95,8 +96,11 @@ def _read_trial(
     run = RunningTrial(trial, row["started"], worker=row["worker"], resources=resources, code=code)
     if epochs:
         run.epochs_done, run.seconds = len(epochs), sum(epoch["seconds"] for epoch in epochs)
-        names = coordinator.study.task.metrics
+        names = coordinator.study.metrics
         run.metrics = {name: epochs[-1][name] for name in names if epochs[-1].get(name) is not None}
+    else:  # of a student above a limit, which was not trained
+        run.metrics = {name: row[name] for name in coordinator.study.costs if row.get(name) is not None}
+    coordinator.costs.add(trial, run.metrics)
     if state is TrialState.FAILED and retry_failed:
         state = TrialState.INTERRUPTED
         is_copied = trial.link is not None and trial.link.parent and not epochs  # its copy may be what it failed by
@@ -142,7 +146,8 @@ def _replay_epochs(coordinator: Coordinator, runs: Mapping[str, RunningTrial], e
             continue
         cell = _find_cell(coordinator, run.trial)
         cell.has_epochs = True
-        if run.trial.phase == "search" and not run.start_over and _is_usable(row[metric]):
+        is_judged = _is_usable(row[metric]) and not explain_violation(coordinator.study, row)
+        if run.trial.phase == "search" and not run.start_over and is_judged:
             stop_reasons[run.trial.id] = cell.check_stopping_rule(run.trial, row["epoch"], row[metric])
     return stop_reasons
 
@@ -170,8 +175,9 @@ def _list_all_steps(coordinator: Coordinator) -> set[str]:
 
 def _restore_search(coordinator: Coordinator, one: RecordedTrial, stop_reason: str | None) -> None:
     cell, metric = _find_cell(coordinator, one.run.trial), coordinator.study.metric
-    # epochs without a finite score were not reported to the search when they were trained either
-    scores = {row["epoch"]: row[metric] for row in one.epochs if _is_usable(row[metric])}
+    # epochs without a finite score, or above a limit, were not reported to the search when they were trained either
+    is_allowed = not explain_violation(coordinator.study, one.run.metrics)
+    scores = {row["epoch"]: row[metric] for row in one.epochs if is_allowed and _is_usable(row[metric])}
     if one.state.is_finished:
         cell.restore_search(one.run, one.state, one.reason, scores)
     else:

@@ -27,15 +27,16 @@ def make_search_trial(study: Study, cell: Cell, proposal: Proposal, fingerprints
 
 
 def make_confirm_trial(
-    study: Study, cell: Cell, number: int, params: Mapping[str, Any], fingerprints: Mapping[str, str]
+    study: Study, cell: Cell, number: int, params: Mapping[str, Any], fingerprints: Mapping[str, str], point: int = 0
 ) -> Trial:
-    """Return a confirm trial of the chosen parameters.
+    """Return a confirm trial of chosen parameters, `point` of those of its cell.
 
     Raises InputError if loss, recipe or student refuse this combination of values.
     """
     config = _describe_configuration(study, cell, study.confirm_on, params, fingerprints)
     seed = study.derive_trial_seed("confirm", number)
-    return Trial("confirm", cell.student.name, cell.arm.name, number, seed, study.budget.epochs, params, config)
+    student, arm, epochs = cell.student.name, cell.arm.name, study.budget.epochs
+    return Trial("confirm", student, arm, number, seed, epochs, params, config, point=point)
 
 
 def make_refused_trial(study: Study, cell: Cell, proposal: Proposal, reason: str) -> Trial:
@@ -74,10 +75,11 @@ def make_preparation_trial(step: Preparation) -> Trial:
 def find_fault(study: Study, run: RunningTrial) -> str:
     """Return which metrics of a trial's last epoch are not finite; empty if the study can use them.
 
-    A search needs its objectives after every epoch, a confirm trial its test metric after the last one.
+    A search needs its objectives and the costs under a limit after every epoch, a confirm trial its test metric after
+    the last one.
     """
     if run.trial.phase == "search":
-        names = tuple(study.objective_directions)
+        names = tuple(dict.fromkeys([*study.objective_directions, *(study.constraints or {})]))
     elif run.trial.phase == "confirm" and run.epochs_done == run.trial.epochs:
         names = (study.test_metric,)
     else:

@@ -216,4 +216,4 @@ def _read_error(trial: Any) -> Exception | None:
 
 def to_config(run: RunningTrial) -> dict[str, Any]:
     """Return a trial as Tune's config: a single text, so that Tune neither flattens nor prints its settings."""
-    return {"trial": json.dumps(asdict(run.trial)), "epochs_done": run.epoch}
+    return {"trial": json.dumps(asdict(run.trial)), "epochs_done": run.epoch, "costs": json.dumps(dict(run.costs))}

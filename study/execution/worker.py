@@ -25,6 +25,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from study.engine.student_costs import train_with_costs
 from study.errors import find_user_frame
 from study.execution.train_run import TRAIN_FN, TrainRun, TrainThread
 from study.execution.worker_context import WorkerContext
@@ -83,6 +84,7 @@ class Worker:
         worker_sync.drop_local_copy(self._context.mirror, self._last_checkpoint)
         self._trial = Trial.from_json(config["trial"])
         self._recorded_epochs = int(config["epochs_done"])
+        self._known_costs: dict[str, float] = json.loads(config.get("costs", "{}"))
 
     def stop_trial(self) -> None:
         """End the current trial's training after the last epoch that it reported."""
@@ -137,11 +139,14 @@ class Worker:
         self._last_checkpoint = job.checkpoint
         self._context.fetch_files(job)
         self._context.inherit_checkpoint(job)
-        train = job.task.prepare if job.trial.phase == "prepare" else job.task.train
+        train = job.task.prepare if job.trial.phase == "prepare" else self._train_student
         if self._workers > 1:
             return train(job)
         self._thread = self._thread or TrainThread()
         return self._thread.start(job.trial.id, lambda: train(job))
+
+    def _train_student(self, job: TrialContext) -> Iterator[EpochResult]:
+        return train_with_costs(job, self._study.costs, self._known_costs)
 
     def _is_last(self, report: StepReport) -> bool:
         return bool(report.rows) and report.rows[-1]["epoch"] == self._trial.end_epoch

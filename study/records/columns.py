@@ -38,6 +38,7 @@ TRIAL_COLUMNS = (
     ("start_epoch", pa.int32()),
     ("end_epoch", pa.int32()),
     ("parent", pa.string()),
+    ("point", pa.int32()),
 )
 
 EPOCH_COLUMNS = (

@@ -24,6 +24,8 @@ class RunningTrial:
     worker: str = ""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """The columns device, cpus and gpus."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Costs of its student that are known as it starts, which its worker need not measure."""
     code: str = ""
     """The digest of the code that trains it; several digests, if it was resumed with other code, are joined by "+"."""
     start_over: bool = False
@@ -82,6 +84,7 @@ def to_trial_row(run: RunningTrial, state: TrialState, reason: str, ended: datet
         "worker": run.worker,
         "code": run.code,
         **(asdict(trial.link) if trial.link else {}),
+        "point": trial.point if trial.phase == "confirm" else None,
     }
     return row | dict(run.resources) | dict(run.metrics)
 
@@ -98,4 +101,5 @@ def to_trial(row: Mapping[str, Any]) -> Trial:
         params=json.loads(row["params"]),
         config=json.loads(row["config"]),
         link=None if row["member"] is None else Link(*(row[item.name] for item in fields(Link))),
+        point=row["point"] or 0,
     )

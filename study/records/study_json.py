@@ -177,7 +177,8 @@ def build_study_json(
         "test_metric": study.test_metric,
         "direction": study.direction,
         "objectives": list(study.objectives),
-        "metrics": {name: describe_metric(metric) for name, metric in study.task.metrics.items()},
+        "constraints": dict(study.constraints or {}),
+        "metrics": {name: describe_metric(metric) for name, metric in study.metrics.items()},
         "prediction": study.task.prediction,
         "confirm_on": study.confirm_on,
         "test": study.test,
@@ -233,6 +234,7 @@ def _describe_cell(study: Study, cell: Cell) -> dict[str, Any]:
         "searched": cell.is_searched,
         "trials": study.count_trials(cell),
         "population": study.count_search_runs(cell) if arm.search else None,
+        "front": study.front_size if cell.is_searched else 1,
         "published": arm.published,
         "parameters": [name for name, _ in find_domains(cell.space)],
     }

@@ -43,7 +43,7 @@ class SuccessiveHalving:
     starters. Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning", the asynchronous form.
     """
 
-    min_epochs: int = 1
+    min_epochs: int = 2
     reduction: int = 3
     brackets: int = 1
 

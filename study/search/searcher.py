@@ -79,9 +79,16 @@ class CellSearcher:
         state: TrialState,
         values: Sequence[float] | None,
         link: Link | None = None,
+        excess: Mapping[str, float] | None = None,
     ) -> None:
-        """Close a trial: COMPLETE with its values, PRUNED with the values reported so far, or FAILED."""
+        """Close a trial: COMPLETE with its values, PRUNED with the values reported so far, or FAILED.
+
+        `excess` has by how much it exceeds each limit, above 0 where it violates it: TPE then ranks it behind all
+        others, by the sum of what is above 0.
+        """
         trial = self._open.pop(number)
+        for name, value in (excess or {}).items():
+            trial.set_constraint(name, value)
         for name, value in _list_attributes(trial_id, link).items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, values if state is TrialState.COMPLETE else None, _STATES[state])
@@ -94,6 +101,7 @@ class CellSearcher:
         values: Sequence[float] | None,
         reported: Mapping[int, float],
         link: Link | None = None,
+        excess: Mapping[str, float] | None = None,
     ) -> None:
         """Add a trial that finished in an earlier run, as `tell` left it; `reported` has its scores by epoch."""
         if len(self._directions) > 1:
@@ -106,6 +114,7 @@ class CellSearcher:
                 distributions=self._make_distributions(params),
                 user_attrs=_list_attributes(trial_id, link),
                 intermediate_values=dict(reported),
+                constraints=dict(excess or {}),
             )
         )
 

@@ -152,4 +152,5 @@ def describe_trial(trial: Trial) -> dict[str, str | int]:
 
 
 def format_title(trial: Trial) -> str:
-    return f"{trial.cell} {trial.phase}-{trial.number}"
+    point = f" of point {trial.point}" if trial.point else ""
+    return f"{trial.cell} {trial.phase}-{trial.number}{point}"

@@ -73,7 +73,8 @@ class StudyReading:
         """Number of search and confirm trials that have ended, in whatever state."""
         rows = self.records.trials[self.records.trials["phase"] != "prepare"]
         ended = rows[~rows["state"].isin(["RUNNING", "INTERRUPTED", "SUPERSEDED"])]
-        return len(ended.drop_duplicates(["cell", "phase", "number"]))
+        best = ended[ended["point"].fillna(0) == 0]  # of the points of a front, as the totals count
+        return len(best.drop_duplicates(["cell", "phase", "number"]))
 
     @property
     def planned(self) -> int:

@@ -152,6 +152,7 @@ STUDY: dict[str, Any] = {
     "test_metric": "test/accuracy",
     "direction": "max",
     "objectives": [],
+    "constraints": {},
     "warm_start": {},
     "metrics": METRICS,
     "prediction": "class logits (B, K)",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study import Arm, CmaEs, Grid, NetComparison, Never, WarmStart, choice, uniform
+from study import Arm, CmaEs, Grid, NetComparison, Never, PopulationBased, WarmStart, choice, integer, uniform
 from study.errors import InputError
 from tests.study.toy import BASELINE, SEARCHED, toy
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
@@ -46,6 +46,9 @@ DAT = DataAdaptiveTemperature()
 
 
 TEN = tuple(SimulatedLoss(x=number / 10, gain=0.05) for number in range(10))
+
+
+WIDE = SimulatedStudent("wide", integer(1, 6))
 
 
 CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Extra())))
@@ -94,6 +97,41 @@ CHOOSING = Arm("choosing", SimulatedLoss(x=uniform(0, 1), extra=choice(None, Ext
         (
             {"objectives": ("val/cost",), "stopping": Never(), "sampler": CmaEs()},
             "CmaEs, which optimises a single metric",
+        ),
+        ({"objectives": ("student/latency",)}, "objective 'student/latency': .*: val/cost, and costs: student/param"),
+        (
+            {"objectives": ("student/latency_ms",), "stopping": Never()},
+            "objective 'student/latency_ms' is a cost of the student, and no student is searched",
+        ),
+        (
+            {"objectives": ("student/macs",), "students": (WIDE,)},
+            "it would prune by 'val/accuracy' alone, .* use stopping=Never",
+        ),
+        ({"constraints": {"student/macs": 5e6}}, "no student is searched: make a field of a student a domain"),
+        (
+            {"constraints": {"student/int8_latency_ms": 5}, "students": (WIDE,)},
+            "constraint on 'student/int8_latency_ms'",
+        ),
+        ({"constraints": {"val/cost": 5}, "students": (WIDE,)}, "on 'val/cost': allowed are costs of the student: stu"),
+        *(
+            ({"constraints": {"student/macs": limit}, "students": (WIDE,)}, "is .*; allowed is a number above 0")
+            for limit in (float("nan"), -1, 0, float("inf"), "5e6", True)
+        ),
+        *(
+            ({"constraints": limits, "students": (WIDE,)}, "constraints is .*; write limits by cost")
+            for limits in ({}, ("student/macs", 5), "student/macs")
+        ),
+        (
+            {"constraints": {"student/macs": 5e6}, "students": (WIDE,), "sampler": CmaEs()},
+            "with constraints, sampler is CmaEs, which takes none",
+        ),
+        (
+            {
+                "constraints": {"student/macs": 5e6},
+                "students": (WIDE, SimulatedStudent("fixed")),
+                "arms": (BASELINE, dataclasses.replace(SEARCHED, search=PopulationBased(), students=("fixed",))),
+            },
+            "arm 'searched': PopulationBased changes settings during training, and a student stays as it is",
         ),
         ({"warm_start": "runs/earlier"}, "warm_start is 'runs/earlier'; write WarmStart"),
         ({"warm_start": WarmStart("runs/earlier"), "sampler": Grid()}, "a grid tries all its points anyway"),

@@ -11,6 +11,7 @@ import optuna
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
+from study.engine.student_costs import train_with_costs
 from study.records.columns import find_setting_columns
 from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
@@ -44,7 +45,7 @@ def open_coordinator(
     """Return a Coordinator over the rows in the folder."""
     coordinator = Coordinator(
         study,
-        Records(folder / study.name, study.task.metrics, find_setting_columns(cell.space for cell in study.cells)),
+        Records(folder / study.name, study.metrics, find_setting_columns(cell.space for cell in study.cells)),
         journal or optuna.storages.InMemoryStorage(),
         study.task.list_preparations(folder, study.plan),
         {"data": "simulated"},
@@ -83,7 +84,10 @@ def drive(
     while (run := coordinator.next_trial()) is not None:
         job = job_of(coordinator.study, run, folder)
         try:
-            told = job.task.prepare(job) if run.trial.phase == "prepare" else job.task.train(job)
+            is_preparation = run.trial.phase == "prepare"
+            told = (
+                job.task.prepare(job) if is_preparation else train_with_costs(job, coordinator.study.costs, run.costs)
+            )
             for row in told:
                 if rows is not None:
                     if rows == 0:

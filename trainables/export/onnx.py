@@ -74,8 +74,8 @@ def export_student(
     about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
     about |= {"classes": json.dumps(student.class_names, ensure_ascii=False)} if student.class_names else {}
     about |= {"outputs": json.dumps(student.outputs, ensure_ascii=False)} if student.outputs else {}
-    graph = _build_graph(student, about)
-    run = _start_runtime(graph)
+    graph = build_graph(student, about)
+    run = start_runtime(graph)
     worst = _compare_with_torch(student, run)
     tensors = {name: tensor.contiguous() for name, tensor in student.net.net.state_dict().items()}
     files = {"model.safetensors": safetensors.torch.save(tensors, about), "model.onnx": graph}
@@ -106,11 +106,11 @@ def export_student(
 
 
 def _measure_graph(graph: bytes, student: RestoredStudent) -> GraphMeasures:
-    run = _start_runtime(graph)
+    run = start_runtime(graph)
     return GraphMeasures(len(graph), score_graph(run, student.task), measure_latency(lambda: run(student.image)))
 
 
-def _build_graph(student: RestoredStudent, about: dict[str, str]) -> bytes:
+def build_graph(student: RestoredStudent, about: dict[str, str]) -> bytes:
     """Return the serialised graph, of any batch size, without paths of the machine that made it."""
     import onnx
 
@@ -137,7 +137,7 @@ def _build_graph(student: RestoredStudent, about: dict[str, str]) -> bytes:
     return content
 
 
-def _start_runtime(graph: bytes) -> Callable[[Tensor], Tensor]:
+def start_runtime(graph: bytes) -> Callable[[Tensor], Tensor]:
     """Return the graph as a function in ONNX Runtime on one CPU thread: images (B, C, H, W) → prediction (B, …)."""
     import onnxruntime
 

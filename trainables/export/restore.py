@@ -96,7 +96,13 @@ def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStu
         net.load_state_dict(_load_weights(trained))
     except RuntimeError:  # without torch's message, which lists every tensor
         raise InputError(f"{trained.checkpoint} does not fit {model.name}: export with the study's commit") from None
-    examples, first = task.examples("val", "cpu"), torch.zeros(1, dtype=torch.int64)
+    return prepare_net(task, net)
+
+
+def prepare_net(task: DistillationTask[Any], net: nn.Module) -> RestoredStudent:
+    """Return a net in evaluation mode, with the properties of the task's images."""
+    examples: Any = task.examples("val", "cpu")
+    first = torch.zeros(1, dtype=torch.int64)
     record = task.data_record()
     return RestoredStudent(
         task=task,

@@ -6,7 +6,7 @@ It lies above distill.py, teacher/ and export/, which it calls; these import the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.identity import describe, digest, is_described
 from study.space.domains import is_unresolved
-from study.task import SPLITS, Metric, Plan, Preparation, TrialProfile
+from study.task import COSTS, SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.duplicates import describe_duplicates
 from trainables.distill import distill
 from trainables.export.cost import measure_cost
+from trainables.export.student_costs import measure_student_costs
 from trainables.losses.reconstruction import get_reconstruction
 from trainables.task import (
     Batch,
@@ -334,6 +335,13 @@ class DistillationTask(ABC, Generic[LoadedT]):
                 for key, student in students.items()
             },
         }
+
+    @property
+    def costs(self) -> Collection[str]:
+        return tuple(COSTS)
+
+    def measure_student(self, student: ModelSpec, names: Collection[str]) -> dict[str, float]:
+        return measure_student_costs(self, self.build_for_checks(without_pretrained(student)), names)
 
     def measure_cost(self, student: ModelSpec | None, storage: Path) -> dict[str, Any]:
         if student is None and teachers.read_record(storage, self.teacher_key) is None:

@@ -12,14 +12,15 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from study.errors import InputError
+from study.identity import IF_SET
 from study.space.domains import Choice, Domain, Value, resolve
-from study.task import SPLITS, Metric, Plan, Preparation, TrialNote, TrialProfile
+from study.task import LATENCY, MACS, PARAMETERS, SPLITS, Metric, Plan, Preparation, TrialNote, TrialProfile
 from study.trial import EpochResult, Progress, Split, Trial, TrialContext
 from trainables.training.schedules import FloatOrSchedule, Values, value_at
 
@@ -27,6 +28,8 @@ BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}
 """The value of each field at which the score is highest; they are independent."""
 LAST = Progress(999, 1000)
 """The last epoch of a run, for schedules of up to 1,000 stages."""
+LATENCY_NOISE = 0.3
+"""Share by which a latency that is measured again may differ: neighbouring widths can change places."""
 ACCURACY, COST = Metric("accuracy", "max", "%", 2), Metric("cost", "min")
 FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
 
@@ -68,7 +71,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class SimulatedStudent:
+    """A student; with a width, its accuracy falls short by 0.2/width, and its costs grow with the width."""
+
     name: str = "student"
+    width: int | None = field(default=None, metadata=IF_SET)
+
+    @property
+    def shortfall(self) -> float:
+        """The accuracy that its width costs: where nothing else is searched, all widths are on the Pareto front."""
+        return 0.0 if self.width is None else 0.2 / self.width
 
 
 @dataclass(frozen=True)
@@ -195,7 +206,9 @@ class Simulated:
             yield result
 
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
-        return self._simulate(context, context.loss)
+        student = context.student  # of any class, as a space file may have its own
+        shortfall = student.shortfall if isinstance(student, SimulatedStudent) else 0.0
+        return self._simulate(context, context.loss, shortfall)
 
     def profile(self, context: TrialContext, batches: int) -> TrialProfile:
         """Simulate an epoch; each batch takes 1 MiB of 1 GiB."""
@@ -207,10 +220,21 @@ class Simulated:
     def describe_models(self, students: Mapping[str, Any], storage: Path) -> dict[str, Any]:
         return {"teacher": None, "students": {}}
 
+    @property
+    def costs(self) -> Collection[str]:
+        return (PARAMETERS, MACS, LATENCY)
+
+    def measure_student(self, student: SimulatedStudent, names: Collection[str]) -> dict[str, float]:
+        """Return 100·width² parameters, 10,000·width² MACs, and a latency of width ms with noise that is not seeded."""
+        width = student.width or 1
+        noise = random.SystemRandom().uniform(1.0, 1.0 + LATENCY_NOISE)
+        costs = {PARAMETERS: 100.0 * width**2, MACS: 10_000.0 * width**2, LATENCY: width * noise}
+        return {name: costs[name] for name in names}
+
     def measure_cost(self, student: Any, storage: Path) -> dict[str, Any]:
         return {}
 
-    def _simulate(self, context: TrialContext, loss: SimulatedLoss) -> Iterator[EpochResult]:
+    def _simulate(self, context: TrialContext, loss: SimulatedLoss, shortfall: float = 0.0) -> Iterator[EpochResult]:
         """Yield the results of epochs not yet recorded; the checkpoint holds an epoch before its result is yielded."""
         fault = loss.fault if loss.fault is not None and loss.fault.hits(context.trial) else None
         drift = self.seed_effect * random.Random(f"{context.trial.seed} seed").gauss(0, 1)
@@ -226,7 +250,8 @@ class Simulated:
             if epoch > context.recorded_epochs:
                 diverged = fault is not None and fault.kind == "nan" and epoch >= fault.epoch
                 now = loss.at(Progress(epoch - 1, context.trial.epochs))
-                yield self._make_result(context, epoch, math.nan if diverged else now.score, now.cost, drift)
+                score = math.nan if diverged else now.score - shortfall
+                yield self._make_result(context, epoch, score, now.cost, drift)
 
     def _make_result(self, context: TrialContext, epoch: int, score: float, cost: float, drift: float) -> EpochResult:
         rng = random.Random(f"{context.trial.seed} {context.trial.cell} {epoch}")

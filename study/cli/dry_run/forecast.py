@@ -88,13 +88,14 @@ def forecast_study(
     """
     budget = replace(study.budget, wall_hours=None, gpu_hours=None)
     sampler = study.sampler if isinstance(study.sampler, Grid) else Random()  # a grid decides the number of trials
-    simulated = replace(study, budget=budget, sampler=sampler)
+    # without constraints: to know who meets them takes a pass of each student, and the forecast is of the most work
+    simulated = replace(study, budget=budget, sampler=sampler, constraints=None)
     fingerprints = collect_fingerprints(inputs)
     forecasts: list[Forecast] = []
     with tempfile.TemporaryDirectory(prefix="kdstudy-forecast-") as scratch:
         runs = _copy_rows(study, inputs, storage / study.name, Path(scratch))
         while not forecasts or _should_repeat(forecasts):
-            records, journal = Records(Path(scratch), study.task.metrics), optuna.storages.InMemoryStorage()
+            records, journal = Records(Path(scratch), study.metrics), optuna.storages.InMemoryStorage()
             coordinator = Coordinator(
                 simulated, records, journal, [*preparations], fingerprints, flush_seconds=math.inf
             )
@@ -118,7 +119,7 @@ def _copy_rows(study: Study, inputs: Mapping[str, Any], folder: Path, scratch: P
         return []
     if earlier is None:
         return []
-    records = Records(scratch, study.task.metrics)
+    records = Records(scratch, study.metrics)
     for table in (records.trials, records.epochs):
         table.replace_rows(read_parquet_table(folder / table.folder.name, table.schema))
     return list_runs(earlier)

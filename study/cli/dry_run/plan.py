@@ -32,18 +32,19 @@ def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation
         *format_preparations(steps),
         "cells:",
     ]
-    lines += [f"  {cell.name}: {_format_search(study, cell)}confirm {budget.seeds} seeds" for cell in study.cells]
+    lines += [f"  {cell.name}: {_format_search(study, cell)}{_format_confirm(study, cell)}" for cell in study.cells]
     lines.append(f"seeds: study {study.seed}; {budget.seeds} confirm seeds, the same for all arms")
     if warning := warn_of_few_seeds(budget.seeds, study.max_tests):
         lines.append(warning)
     lines += _warn_of_searches(study)
-    confirms = len(study.cells) * budget.seeds
+    confirms = sum(map(study.count_confirm_points, study.cells)) * budget.seeds
     total = sum(searches) + confirms
     epochs = (sum(map(study.count_search_runs, study.cells)) + confirms) * budget.epochs
     at_most = "at most " if sum(searches) else ""  # the stopping rule ends search trials early
+    has_fronts = study.front_size > 1 and any(searches)  # a front may have fewer points
     lines.append(
-        f"{len(study.cells)} cells, {total} trials ({sum(searches)} search, {confirms} confirm), "
-        f"{at_most}{epochs} epochs"
+        f"{len(study.cells)} cells, {'at most ' if has_fronts else ''}{total} trials ({sum(searches)} search, "
+        f"{'at most ' if has_fronts else ''}{confirms} confirm), {at_most}{epochs} epochs"
     )
     return lines
 
@@ -54,6 +55,15 @@ def _format_search(study: Study, cell: Cell) -> str:
         return f"search {trials} trials, then " if trials else ""
     members, epochs = study.count_search_runs(cell), study.budget.epochs
     return f"search {members} members in {search.count_intervals(epochs)} intervals, {trials} trials, then "
+
+
+def _format_confirm(study: Study, cell: Cell) -> str:
+    """Return how many seeds a cell confirms, of how many points of its front, and of its students under other arms."""
+    seeds, points, most = study.budget.seeds, study.front_size, study.count_confirm_points(cell)
+    if most == 1:
+        return f"confirm {seeds} seeds"
+    further = f", and of at most {most - points} students that are compared with it" if most > points else ""
+    return f"confirm {seeds} seeds of at most {points} points of its front{further}"
 
 
 def _describe_data(data: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from reports.build import build
 from reports.examples.images import LOSSLESS_SIDE, MAX_PAGE_PIXELS, get_label_colour, make_galleries
-from reports.examples.panels import PANELS_FILE, load_exhibitions
+from reports.examples.panels import PANELS_FILE, Exhibition, NetPanels, Panel, load_exhibitions
 from reports.load import load_study
 from tests.reports.fake_study import Writer
 
@@ -81,6 +81,15 @@ def test_examples_are_in_a_row_with_the_teacher_first_then_arms_in_study_order(s
     assert [one.of for one in lines["density"]] == ["teacher: resnet20", "none", "DKD", "DKD + LP searched"]
     assert [one.caption for one in lines["density"]] == ["7.0 people", "none <i>", "DKD <i>", "DKD + LP searched <i>"]
     assert [name for name, _ in gallery.legend] == list(CLASSES)
+
+
+def test_legend_has_the_classes_of_all_examples():
+    both = [
+        Panel(example, "labels", "labels", "", False, "", classes, labels(24))
+        for example, classes in enumerate((CLASSES, (*CLASSES, "ignored")))
+    ]
+    (gallery,) = make_galleries([Exhibition("resnet8", (), (NetPanels("teacher", tuple(both)),), ())])
+    assert [name for name, _ in gallery.legend] == [*CLASSES, "ignored"]
 
 
 def test_equal_numbers_have_equal_colours_in_all_maps_of_a_scale(shown):

@@ -173,8 +173,8 @@ def test_all_objectives_are_reported_and_restored(tmp_path: Path, name: str, sto
         assert trial.values == [rows[trial.number]["val/accuracy"], rows[trial.number]["val/cost"]]
 
 
-def test_metric_alone_decides_what_is_confirmed(tmp_path: Path) -> None:
-    coordinator = run_study(make_trade_off_study("tpe"), tmp_path)
+def test_metric_alone_decides_the_only_point_that_is_confirmed(tmp_path: Path) -> None:
+    coordinator = run_study(dataclasses.replace(make_trade_off_study("tpe"), confirm_front=1), tmp_path)
     rows = coordinator.writer.records.trials.read_rows()
     complete = [row for row in rows if row["phase"] == "search" and row["state"] == "COMPLETE"]
     best = max(complete, key=lambda row: row["val/accuracy"])

@@ -218,8 +218,8 @@ def test_students_of_faces_are_exported(task: Any, tmp_path: Path) -> None:
 def test_a_graph_that_says_something_else_is_not_written(
     trained: TrainedTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = exporting._start_runtime
-    monkeypatch.setattr(exporting, "_start_runtime", lambda graph: lambda images: right(graph)(images) * 1.01)
+    right = exporting.start_runtime
+    monkeypatch.setattr(exporting, "start_runtime", lambda graph: lambda images: right(graph)(images) * 1.01)
     with pytest.raises(RuntimeError, match="differs from torch"):
         export_student(trained, None, tmp_path, {})
     assert not list(tmp_path.iterdir())

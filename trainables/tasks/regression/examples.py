@@ -44,5 +44,6 @@ class ImagesWithPoints:
 def view_points(how: CropFlip, points: Tensor, views: Tensor, order: Tensor, side: int) -> Tensor:
     """Apply a view to the points of each image of `side` pixels: (B, 2·P), views (B,), order (P,) → (B, 2·P)."""
     moved = points.view(len(points), -1, 2) - 2 * how.measure_shifts(views)[:, None] / side
-    mirrored = (moved * moved.new_tensor([-1, 1]))[:, order]
+    x, y = moved.unbind(dim=2)
+    mirrored = torch.stack([-x, y], dim=2)[:, order]
     return torch.where(how.is_mirrored(views)[:, None, None], mirrored, moved).flatten(1)

@@ -1,0 +1,70 @@
+"""The table of fronts as measured on test: each confirmed point with its cost, and its comparison at equal student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.analysis.comparison import Comparison, compare_arms
+from reports.analysis.front import FrontPoint, list_cost_columns
+from reports.analysis.search import list_objectives
+from reports.format.metrics import Metric
+from reports.format.table import Table
+from reports.format.values import format_params
+from reports.load import StudyRecords
+from reports.tables.comparison import make_contrast_cells
+from reports.text.results import format_mean
+
+NOTHING = ["–"] * 5
+
+
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return the table of each student of which an arm confirms several points."""
+    return [make_front_table(records, one) for one in compare_arms(records) if one.points]
+
+
+def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
+    """Return the points of each arm by increasing cost, with a row for each arm that a point is compared with."""
+    metric = comparison.metric
+    costs = [records.get_metric(name) for name in list_objectives(records)[1:] if name in list_cost_columns(records)]
+    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
+    points = sort_points(comparison.points, [cost.name for cost in costs])
+    rows, kinds = [], []
+    for point in points:
+        head = (*_describe(point), *_format_costs(point, costs), str(point.mean.n), format_mean(metric, point.mean))
+        compared = [make_contrast_cells(metric, contrast) for contrast in point.contrasts] or [NOTHING]
+        rows.append((*head, metric.format(point.std), *compared[0]))
+        rows += [("",) * (len(head) + 1) + tuple(cells) for cells in compared[1:]]
+        kinds += ["" if point.is_own else "reference"] * len(compared)
+    tests = comparison.tests
+    return Table(
+        name=f"front-{comparison.student}",
+        caption=f"{comparison.student}: the fronts on test",
+        columns=(
+            *("arm", "settings", *(cost.label for cost in costs), "n", metric.label, f"std{unit}"),
+            *("compared with", f"difference{unit}", "p", "verdict", "seeds needed"),
+        ),
+        align="ll" + "r" * len(costs) + "rrr" + "lrrlr",
+        rows=tuple(rows),
+        kinds=tuple(kinds),
+        notes=(
+            "Of each search, the best point by validation and those of its front that are farthest from it in cost, at "
+            f"most {max(point.cell.front for point in points)}, trained again with the seeds of all arms. Grey: the "
+            "student of another arm's point, trained for the comparison by the settings of this arm's trial of that "
+            "student or, if there is none, of its point nearest in cost. A point is compared with the same student "
+            "under the other arm, by seed; the best points of two arms that have the same student, in the table of "
+            f"arms. ± and p as there, Holm-corrected over the {tests} comparison{'s' * (tests != 1)} of both tables.",
+        ),
+    )
+
+
+def sort_points(points: Sequence[FrontPoint], costs: Sequence[str]) -> list[FrontPoint]:
+    """Return points in the order of arms, those of each by increasing cost."""
+    return sorted(points, key=lambda one: (one.position, *(one.costs.get(name, 0.0) for name in costs), one.point))
+
+
+def _describe(point: FrontPoint) -> tuple[str, str]:
+    return point.cell.arm, format_params(point.params)
+
+
+def _format_costs(point: FrontPoint, costs: Sequence[Metric]) -> tuple[str, ...]:
+    return tuple(cost.format(point.costs.get(cost.name)) for cost in costs)
