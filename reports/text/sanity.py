@@ -58,7 +58,7 @@ def _name_class(records: StudyRecords, number: int) -> str:
 
 
 def _describe_weak_teacher(records: StudyRecords) -> Iterator[str]:
-    """Yield that the teacher scores near chance, or worse than a student that learned without it."""
+    """Yield that the teacher scores near chance, nothing finite, or worse than a student that learned without it."""
     teacher, data = records.section("teacher"), records.section("inputs", "data")
     metrics, name = records.section("teacher", "metrics"), records.test_metric
     if _is_near_chance(metrics.get("test/accuracy"), data):
@@ -66,6 +66,9 @@ def _describe_weak_teacher(records: StudyRecords) -> Iterator[str]:
         yield f"The teacher scores near chance: {score} test accuracy, of {data['classes']} classes. {_advise(teacher)}"
     value = metrics.get(name)
     if not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        yield f"The teacher's {records.get_metric(name).words} is {value}, no finite number. {_advise(teacher)}"
         return
     for student in records.students:
         alone = _find_lone_arm(records, student)

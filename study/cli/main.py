@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, ShellComplete
 from rich.text import Text
 
 from study.cli import run
@@ -102,14 +102,20 @@ REPORTING = {
 def add_reporting_command(name: str, module: str, summary: str) -> None:
     """Add a command that hands all its arguments, --help included, to the command `main` of a module."""
 
+    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        command = importlib.import_module(module).main
+        words = list(ctx.params.get("arguments") or ())
+        return ShellComplete(command, {}, f"kdstudy {name}", "").get_completions(words, incomplete)
+
     @main.command(name, help=summary, add_help_option=False, context_settings={"ignore_unknown_options": True})
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    @click.argument(
+        "arguments",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        shell_complete=lambda ctx, _, incomplete: complete(ctx, incomplete),
+    )
     def forward(arguments: tuple[str, ...]) -> None:
         importlib.import_module(module).main.main(list(arguments), prog_name=f"kdstudy {name}")
-
-    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        options: list[CompletionItem] = importlib.import_module(module).main.shell_complete(ctx, incomplete)
-        return options
 
     forward.shell_complete = complete  # type: ignore[method-assign]
 

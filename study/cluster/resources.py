@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import sys
@@ -83,6 +84,7 @@ def connect(address: str | None) -> None:
     software, and in a process that is connected already.
     """
     check_train_version()
+    check_job_config()
     check_unconnected()
     environment = {
         "env_vars": WORKER_ENVIRONMENT | ({VARIABLE: "1"} if are_downloads_permitted() else {}),  # Ray adds the hook
@@ -102,6 +104,20 @@ def check_train_version() -> None:
     given = os.environ.get("RAY_TRAIN_V2_ENABLED", "1")
     if given.lower() not in ("1", "true"):
         raise InputError(f"RAY_TRAIN_V2_ENABLED={given}: trials run in Ray Train V2; unset the variable or set it to 1")
+
+
+def check_job_config() -> None:
+    """Raise InputError if what Ray reads as the configuration of a job in this shell is no JSON object."""
+    given = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "")
+    try:
+        config = json.loads(given or "{}")
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(
+            f"RAY_JOB_CONFIG_JSON_ENV_VAR={given[:60]}: Ray reads the configuration of a job there, a JSON object; "
+            "unset the variable"
+        )
 
 
 def make_path_hook(is_local: bool) -> Callable[[], None]:

@@ -51,6 +51,21 @@ def test_of_errors_the_larger_is_worse(weak: Writer) -> None:
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_teacher_without_a_finite_score_is_named(weak: Writer, value: float) -> None:
+    weak.study["inputs"]["data"] |= {"classes": 10, "test": 899}
+    weak.study["teacher"]["metrics"] = {"test/accuracy": value}
+    assert f"The teacher's test accuracy is {value}, no finite number. {ADVICE}" in warnings(weak)
+
+
+def test_a_teacher_is_compared_with_each_student_that_learned_alone(weak: Writer) -> None:
+    weak.study["teacher"]["metrics"] = {"test/accuracy": float(np.mean(NONE))}
+    assert warnings(weak) == [], "as good as the student, and not worse"
+    weak.trials.clear(), weak.epochs.clear()
+    weak.study["teacher"]["metrics"] = {}
+    assert warnings(weak) == [], "a teacher whose score is unknown is not judged"
+
+
 @pytest.mark.parametrize(("accuracy", "near"), [(0.08, True), (0.13, True), (0.14, False)])
 def test_a_teacher_near_chance_is_named(weak: Writer, accuracy: float, near: bool) -> None:
     # of 10 classes on 899 samples: 0.1 + 3·√(0.1·0.9/899) = 0.130

@@ -53,6 +53,9 @@ def test_shells_complete_commands_options_and_names_of_studies(tmp_path: Path) -
     assert complete("sh") == ["show"]
     assert complete("show", "--wa") == ["--watch"]
     assert complete("ui", "--r") == ["--read-only"]  # the options of a command that is imported late
+    assert complete("export", "") == ["best"]  # a group
+    assert complete("export", "--h") == ["--help"]
+    assert complete("export", "best", "--cell", "a", "--sp") == ["--space"]
     assert complete("show", "--storage-path", str(tmp_path), "to") == ["toy", "toy-2"]
     assert complete("stop", "--storage-path", str(tmp_path), "*") == []
 

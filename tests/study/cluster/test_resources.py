@@ -23,6 +23,19 @@ def test_auto_without_a_cluster_names_the_alternatives(monkeypatch: pytest.Monke
         cluster.connect("auto")
 
 
+@pytest.mark.parametrize("given", ["{bad", "[]", "7", "null", "'{}'", "runtime_env"])
+def test_configuration_of_a_job_that_ray_cannot_read_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", given)
+    with pytest.raises(InputError, match=r"^RAY_JOB_CONFIG_JSON_ENV_VAR=.*, a JSON object; unset the variable$"):
+        cluster.connect(None)
+
+
+@pytest.mark.parametrize("given", ["", "{}", '{"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}}}'])
+def test_configuration_of_a_job_is_left_to_ray(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", given)
+    cluster.check_job_config()
+
+
 @pytest.mark.parametrize(
     ("exported", "message"),
     [

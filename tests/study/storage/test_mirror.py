@@ -59,7 +59,7 @@ def test_objects_replaced_while_they_are_read_are_read_again(copy: Copy) -> None
                 return
             length = number if number % 2 else 50_000 - number
             writer.write_text("toy/a", f"{length}:{'x' * length}")
-            time.sleep(0.01)
+            time.sleep(0.03)  # a reading takes several requests, and longer on a busy machine
 
     thread = threading.Thread(target=replace)
     thread.start()
