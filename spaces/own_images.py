@@ -63,7 +63,7 @@ def write_digits() -> Path:
 
 
 def own_images(data_dir: Path | None) -> Study:
-    searched = Recipe(batch_size=32, learning_rate=Cosine(log_uniform(3e-3, 5e-2)), optimizer=AdamW())
+    searched = Recipe(batch_size=32, learning_rate=Cosine(log_uniform(1e-2, 5e-2)), optimizer=AdamW())
     return Study(
         name="own_images",
         question="Which small net, and which distillation loss, for images of one's own?",
@@ -74,7 +74,7 @@ def own_images(data_dir: Path | None) -> Study:
             views=CropFlip(padding=1, flip=False),
             validation=0.2,
         ),
-        students=(Net(small_net, {"width": choice(4, 16, 64)}, taps=("8",)),),
+        students=(Net(small_net, {"width": choice(16, 64)}, taps=("8",)),),
         arms=(
             Arm("no distillation", NoDistillation(), baseline=True),
             Arm("KD", KD(temperature=log_uniform(1, 8))),
@@ -83,7 +83,7 @@ def own_images(data_dir: Path | None) -> Study:
         ),
         objectives=("student/latency_ms",),
         confirm_front=2,
-        budget=Budget(trials=5, epochs=5, seeds=9),
+        budget=Budget(trials=5, epochs=8, seeds=9),
         stopping=Never(),  # after an epoch or two all these trials are near chance
     )
 
