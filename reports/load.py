@@ -7,7 +7,7 @@ Missing and damaged parts are handled here and nowhere else: a file that cannot 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -150,14 +150,21 @@ class StudyRecords:
         return tuple(cell for cell in self.cells if cell.student == student)
 
     @cached_property
-    def code_versions(self) -> Mapping[str, frozenset[str]]:
-        """Versions of the code that trained the counted confirm runs of each cell; "" for a version not recorded."""
-        rows = self.confirmed_points.groupby("cell", sort=False)["code"]
-        return {str(cell): frozenset(v for code in codes for v in code.split("+")) for cell, codes in rows}
+    def code_versions(self) -> Mapping[tuple[str, int], frozenset[str]]:
+        """Versions of the code that trained the counted confirm runs by cell and point; "" for one not recorded."""
+        rows = self.confirmed_points.groupby(["cell", "point"], sort=False)["code"]
+        return {
+            (str(cell), int(str(point))): frozenset(v for code in codes for v in code.split("+"))
+            for (cell, point), codes in rows
+        }
 
-    def explain_mixed_code(self, *cells: Cell) -> str:
-        """Return why these cells' confirm runs may not be averaged or compared; "" if one version trained them all."""
-        versions = frozenset[str]().union(*(self.code_versions.get(cell.name, frozenset()) for cell in cells))
+    def explain_mixed_code(self, *cells: Cell, points: Sequence[int] = ()) -> str:
+        """Return why these cells' confirm runs may not be averaged or compared; "" if one version trained them all.
+
+        The runs are those of a point of each cell, by default of the best.
+        """
+        pairs = zip(cells, points or [0] * len(cells), strict=True)
+        versions = frozenset[str]().union(*(self.code_versions.get((cell.name, at), frozenset()) for cell, at in pairs))
         return f"trials of {spell_number(len(versions))} code versions" if len(versions) > 1 else ""
 
     @cached_property

@@ -75,11 +75,16 @@ def compare_cells(
 
 
 def compare_pair(
-    records: StudyRecords, cell: Cell, base: Cell, metric: str, tested: dict[str, dict[int, float]]
+    records: StudyRecords,
+    cell: Cell,
+    base: Cell,
+    metric: str,
+    tested: dict[str, dict[int, float]],
+    points: tuple[int, int] = (0, 0),
 ) -> Contrast:
-    """Compare two cells over the seeds they share, given a metric by cell and seed."""
+    """Compare two cells over the seeds they share, given a metric by cell and seed, of these points of their fronts."""
     values, others = tested.get(cell.name, {}), tested.get(base.name, {})
-    mixed = records.explain_mixed_code(cell, base) if values and others else ""
+    mixed = records.explain_mixed_code(cell, base, points=points) if values and others else ""
     shared = [] if mixed else sorted(values.keys() & others.keys())
     pairs = [values[seed] for seed in shared], [others[seed] for seed in shared]
     test: Test = "sign" if records.study.get("test") == "sign" else "sign-flip"

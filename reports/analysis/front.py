@@ -98,14 +98,15 @@ def _list_points(records: StudyRecords, cell: Cell, position: int) -> list[Front
 
 
 def _count_front(records: StudyRecords, cell: Cell) -> int:
-    """Return the number of points of a cell's front by validation; equal ones count once."""
+    """Return the number of points of a cell's front by validation; equal values or settings count once."""
     names, trials = list_objectives(records), records.get_search_trials(cell)
     complete = trials[trials["state"] == "COMPLETE"]
     if not set(names) <= set(complete.columns):
         return 1
-    rows: list[Any] = complete[names].to_dict("records")
+    rows: list[Any] = complete[[*names, "params"]].to_dict("records")
     front = find_pareto_front(rows, names, [records.get_direction(name) for name in names])
-    return len({tuple(np.round([rows[at][name] for name in names], 12)) for at in front})
+    settings = {tuple(np.round([rows[at][name] for name in names], 12)): rows[at]["params"] for at in reversed(front)}
+    return len(set(settings.values()))
 
 
 def _compare(records: StudyRecords, point: FrontPoint, points: Sequence[FrontPoint]) -> tuple[Contrast, ...]:
@@ -122,5 +123,6 @@ def _compare(records: StudyRecords, point: FrontPoint, points: Sequence[FrontPoi
             continue
         base = same[0].cell if same else next(one for one in records.get_cells(point.cell.student) if one.arm == name)
         values = {point.cell.name: dict(point.values), base.name: dict(same[0].values) if same else {}}
-        found.append(compare_pair(records, point.cell, base, records.test_metric, values))
+        compared = point.point, same[0].point if same else 0
+        found.append(compare_pair(records, point.cell, base, records.test_metric, values, compared))
     return tuple(found)

@@ -111,7 +111,8 @@ def read_trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, An
     Raises RecordsError naming a file that cannot be read.
     """
     columns = [(name, kind) for name, kind in TRIAL_COLUMNS if name not in UNSHOWN_COLUMNS]
-    scores = dict.fromkeys((study["metric"], study["test_metric"]), pa.float64())
+    names = (study["metric"], study["test_metric"], *(study.get("objectives") or ()))
+    scores = dict.fromkeys(names, pa.float64())
     schema = pa.schema([*columns, *scores.items()])
     rows = {row["trial_id"]: row for row in read_parquet_table(StudyPaths(folder).trials, schema).to_pylist()}
     return [row for row in rows.values() if row["state"] != TrialState.SUPERSEDED]
@@ -144,6 +145,12 @@ def group_by_slot(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, i
     """
     counted = (row for row in trials if row["phase"] != "prepare" and not row.get("point"))
     return {(row["cell"], row["phase"], row["number"]): row for row in counted}
+
+
+def count_failed(trials: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many search and confirm trials failed, those of all points of a front among them."""
+    points = {(row["cell"], row["phase"], row["number"], row.get("point") or 0): row["state"] for row in trials}
+    return sum(state == TrialState.FAILED for (_, phase, *_), state in points.items() if phase != "prepare")
 
 
 def count_planned_trials(study: Mapping[str, Any]) -> int:
@@ -181,7 +188,8 @@ def _read_overview(folder: Path) -> Overview:
         return Overview(folder.name, folder, "starting", driver)
     try:
         study = read_shown_study(folder)
-        trials = group_by_slot(read_trial_rows(folder, study)).values()
+        rows = read_trial_rows(folder, study)
+        trials = group_by_slot(rows).values()
         ended = [row for row in trials if TrialState(row["state"]).is_finished]
         return Overview(
             name=folder.name,
@@ -191,7 +199,7 @@ def _read_overview(folder: Path) -> Overview:
             cells=len(study["cells"]),
             done=len(ended),
             planned=count_planned_trials(study),
-            failed=sum(row["state"] == TrialState.FAILED for row in ended),
+            failed=count_failed(rows),
             started=datetime.fromisoformat(study["provenance"]["created"]),
             last_row=_find_last_write(folder),
             size_bytes=measure_size(folder),

@@ -17,6 +17,7 @@ from typing import Any
 from study.cli.list_studies import (
     State,
     count_cell_searches,
+    count_failed,
     derive_state,
     find_driver,
     group_by_slot,
@@ -112,7 +113,7 @@ def read_status(folder: Path) -> StudyStatus:
     trials = read_trial_rows(folder, study)
     # after the trials: epochs are written first, so none of a trial's is missing
     totals, recorded = read_epoch_totals(folder)
-    by_slot, state = group_by_slot(trials).values(), derive_state(study, driver)
+    state = derive_state(study, driver)
     last_epochs = {row["trial_id"]: row["last_epoch"] for row in totals}
     listed = [(row["state"], _to_trial_status(row, last_epochs, folder)) for row in trials]
     return StudyStatus(
@@ -124,7 +125,7 @@ def read_status(folder: Path) -> StudyStatus:
         metric=study["metric"],
         test_metric=study["test_metric"],
         cells=tuple(
-            _to_cell_status(cell, study, [row for row in by_slot if row["cell"] == cell["cell"]])
+            _to_cell_status(cell, study, [row for row in trials if row["cell"] == cell["cell"]])
             for cell in study["cells"]
         ),
         running=tuple(trial for name, trial in listed if not TrialState(name).is_finished),
@@ -138,9 +139,10 @@ def read_status(folder: Path) -> StudyStatus:
 def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: Rows) -> CellStatus:
     metric, test_metric = study["metric"], study["test_metric"]
     planned, seeds = count_cell_searches(study, cell), study["budget"]["seeds"]
-    search = [row for row in trials if row["phase"] == "search"]
-    confirm = [row for row in trials if row["phase"] == "confirm"]
-    sign = -1 if study.get("direction") == "min" else 1
+    by_slot = group_by_slot(trials).values()
+    search = [row for row in by_slot if row["phase"] == "search"]
+    confirm = [row for row in by_slot if row["phase"] == "confirm"]
+    has_failed_point = any(row.get("point") and row["state"] == TrialState.FAILED for row in trials)
     complete = [
         row
         for row in search
@@ -148,18 +150,18 @@ def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: R
         and _is_finite(row.get(metric))
         and row["end_epoch"] in (None, row["epochs"])  # links of a chain that end earlier cannot be chosen
     ]
-    best = max(sorted(complete, key=lambda row: row["number"]), key=lambda row: sign * row[metric], default=None)
+    best = min(complete, key=lambda row: (_rank(row, study), row["number"]), default=None)
     tests = [
         row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])
     ]
     is_confirmed = len(tests) == seeds
     return CellStatus(
         cell=cell["cell"],
-        phase=_derive_phase(search, planned, best is not None, confirm, seeds),
+        phase="failed" if has_failed_point else _derive_phase(search, planned, best is not None, confirm, seeds),
         searched=sum(TrialState(row["state"]).is_finished for row in search),
         to_search=planned,
         stopped=sum(row["state"] == TrialState.PRUNED for row in search),
-        failed=sum(row["state"] == TrialState.FAILED for row in trials),
+        failed=count_failed(trials),
         best=best[metric] if best else None,
         best_params=json.loads(best["params"]) if best else {},
         confirmed=len(tests),
@@ -167,6 +169,17 @@ def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: R
         test_mean=mean(tests) if is_confirmed else None,
         test_std=stdev(tests) if is_confirmed and len(tests) > 1 else None,
     )
+
+
+def _rank(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[float]:
+    """Return what ranks a completed trial, lowest first: its metric, then further objectives, as the engine does."""
+    ranks = []
+    for name in (study["metric"], *(study.get("objectives") or ())):
+        declared = study["metrics"].get(name) or study.get("direction")
+        direction = declared.get("direction") if isinstance(declared, dict) else declared  # schema 1: the direction
+        sign, value = 1.0 if direction == "min" else -1.0, row.get(name)
+        ranks.append(sign * value if value is not None and math.isfinite(value) else math.inf)
+    return ranks
 
 
 def _derive_phase(search: Rows, to_search: int, has_best: bool, confirm: Rows, seeds: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from study.engine.student_costs import compute_excess
-from study.identity import derive_seed
+from study.identity import derive_seed, digest
 from study.records.rows import RunningTrial
 from study.search.front import find_front, measure_distance, spread_front
 from study.search.halving import Rungs, find_first_judged_epoch
@@ -223,9 +223,14 @@ class CellProgress:
         return self.params[self.best_number] if self.search_done and self.best_number is not None else None
 
     def select_numbers(self) -> list[int]:
-        """Return the search trials to confirm, at most `front_size` points of the front; none if no trial completed."""
-        front = find_front(self.values, [*self._study.objective_directions.values()])
-        return spread_front(front, self.values, self._study.front_size)
+        """Return the search trials to confirm, at most `front_size` points of the front; none if no trial completed.
+
+        Of trials with equal parameters, whose values may differ by noise, the first of the front counts.
+        """
+        first: dict[str, int] = {}
+        for number in find_front(self.values, [*self._study.objective_directions.values()]):
+            first.setdefault(digest(self.params[number]), number)
+        return spread_front([*first.values()], self.values, self._study.front_size)
 
     def select_points(self) -> list[Mapping[str, Any]]:
         """Return the parameters to confirm from this cell's own search."""
@@ -246,8 +251,8 @@ class CellProgress:
             return self.params[find_front({number: self.values[number] for number in same}, directions)[0]]
         front = find_front(self.values, directions)
         nearest = min(front, key=lambda number: (measure_distance(self.values[number][1], cost), number))
-        others = {name: value for name, value in self.params[nearest].items() if name not in student}
-        return {**others, **student}
+        others = self.params[nearest].items()
+        return {name: value for name, value in others if not name.startswith(STUDENT_PREFIX)} | student
 
     @property
     def planned_confirms(self) -> int:

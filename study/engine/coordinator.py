@@ -214,7 +214,12 @@ class Coordinator:
                 trial = make_refused_trial(self.study, progress.cell, proposal, str(error))
                 self._end_untrained(progress, trial, TrialState.FAILED, str(error))
                 continue
-            if not (violation := self._find_violation(progress, trial)):
+            try:
+                violation = self._find_violation(progress, trial)
+            except Exception as error:  # of the net's own code: a combination that it cannot be built with
+                self._end_untrained(progress, trial, TrialState.FAILED, f"{type(error).__name__}: {error}")
+                continue
+            if not violation:
                 return trial
             # known before any epoch: training it would only measure a student that may not be chosen
             self._end_untrained(progress, trial, TrialState.PRUNED, violation)

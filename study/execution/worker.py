@@ -137,8 +137,9 @@ class Worker:
         """Return the trial's rows. Raises StorageError if its files cannot be fetched."""
         job = self._trial_context()
         self._last_checkpoint = job.checkpoint
-        self._context.fetch_files(job)
-        self._context.inherit_checkpoint(job)
+        with self._context.exclude_other_ranks(job):
+            self._context.fetch_files(job)
+            self._context.inherit_checkpoint(job)
         train = job.task.prepare if job.trial.phase == "prepare" else self._train_student
         if self._workers > 1:
             return train(job)

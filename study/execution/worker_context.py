@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.atomic import atomic_write
 from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_versions
 from study.cluster.storage_check import UNREADABLE, not_shared_message
+from study.posix import fcntl
 from study.records.paths import TRACEBACK, StudyPaths
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset
@@ -61,6 +63,17 @@ class WorkerContext:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         worker_sync.push_traceback(self.mirror, path)
+
+    @contextmanager
+    def exclude_other_ranks(self, job: TrialContext) -> Iterator[None]:
+        """Let the ranks of one node fetch and inherit a link's checkpoint on S3 in turn: they share its local copy."""
+        if not (self.mirror.uri and job.trial.link):
+            yield
+            return
+        job.checkpoint.mkdir(parents=True, exist_ok=True)
+        with (job.checkpoint / ".ranks").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+            yield
 
     def inherit_checkpoint(self, job: TrialContext) -> None:
         """Copy the checkpoint of a link's parent into the link's own folder, unless an earlier attempt has.

@@ -27,8 +27,10 @@ MAGIC = b"PAR1"
 RETENTION_SECONDS = 60.0
 """Time for which outdated bytes stay: longer than a program takes from its first to its last look at a file."""
 
-MAX_OLD_FOOTERS = 2**20
-"""Bytes behind the last row group at which the file is cut; programs that know only its size then fail."""
+MIN_OLD_FOOTERS = 2**20
+FOOTERS_KEPT = 70
+"""Bytes, and footers of the present size, behind the last row group at which the file is cut: more than the writes of
+the retention time leave there, one a second. A program that knows only the size of a file that was cut fails."""
 
 ROWS_PER_PART = 8192
 MAX_BYTES = 2**23
@@ -39,6 +41,9 @@ SLACK_BYTES = 1024
 
 MANY_ROWS = 512
 """Rows in a group that dictionaries and statistics make smaller and faster to read; fewer they make larger."""
+
+MAX_GROUP_ROWS = 1024
+"""Rows at which a group no longer grows: larger ones cost more to write again, smaller ones make longer footers."""
 
 Range = tuple[int, int]
 """Start and end of bytes in a file."""
@@ -64,16 +69,17 @@ class PartFile:
         self._old_groups: list[tuple[float, Range]] = []
         self._old_footers: list[tuple[float, Range]] = []
         """Outdated bytes, with the time at which they may be overwritten."""
-        group = RowGroup(rows)
+        self._is_merged = True
+        """Whether the file has at most one row group, or is as it was opened, with the columns of `schema`."""
         if path.exists():
             self._image = bytearray(path.read_bytes())
             self._footer = 0, len(self._image)
-            footer = pq.read_metadata(pa.BufferReader(bytes(self._image)))
-            if footer.schema.equals(_make_footer(schema).schema):  # else the next write writes its rows again
-                group = RowGroup(rows, self._footer, footer)
-            self._groups = [group] if rows.num_rows else []
+            self._is_merged = pq.read_metadata(pa.BufferReader(bytes(self._image))).schema.equals(
+                _make_footer(schema).schema
+            )
+            self._groups = _split(rows)  # which the next write places anew, so that later ones rewrite few rows
         else:
-            self._write([group] if rows.num_rows else [])
+            self._write([RowGroup(rows)] if rows.num_rows else [])
 
     @property
     def is_full(self) -> bool:
@@ -98,7 +104,7 @@ class PartFile:
 
     def merge(self) -> None:
         """Write all rows as one row group with the columns of `schema`, unless they are one. Raises OSError."""
-        if len(self._groups) != 1 or not self._groups[0].footer:
+        if not self._is_merged:
             self._write([RowGroup(_concat(self._groups))] if self._groups else [])
 
     @cached_property
@@ -136,24 +142,36 @@ class PartFile:
                 kept.append(group.place)
             placed.append(group)
         end = max((end for _, end in kept), default=len(MAGIC))
-        if len(image) - end > MAX_OLD_FOOTERS:
+        content = _format_footer(self.schema, placed)
+        if len(image) - end > max(MIN_OLD_FOOTERS, FOOTERS_KEPT * len(content)):
             del image[end:]
             old_footers = []
-        footer = len(image), len(image) + len(content := _format_footer(self.schema, placed))
+        footer = len(image), len(image) + len(content)
         image += content
         with atomic_write(self.path) as temporary:
             temporary.write_bytes(image)
         self._image, self._groups, self._footer = image, placed, footer
         self._old_groups, self._old_footers = old_groups, old_footers
+        self._is_merged = len(placed) <= 1
 
 
 def _concat(groups: Iterable[RowGroup]) -> pa.Table:
     return pa.concat_tables([group.rows for group in groups]).combine_chunks()
 
 
+def _split(rows: pa.Table) -> list[RowGroup]:
+    return [RowGroup(rows.slice(start, MAX_GROUP_ROWS)) for start in range(0, rows.num_rows, MAX_GROUP_ROWS)]
+
+
 def _merge_small(groups: list[RowGroup]) -> list[RowGroup]:
-    """Merge the last groups so that each has more than twice the rows of the next: footers stay short."""
-    while len(groups) > 1 and groups[-2].rows.num_rows <= 2 * groups[-1].rows.num_rows:
+    """Merge the last groups so that each has more than twice the rows of the next: footers stay short.
+
+    Groups of MAX_GROUP_ROWS stay as they are: a row that is written again costs the rewriting of its group.
+    """
+    while len(groups) > 1:
+        count, last = groups[-2].rows.num_rows, groups[-1].rows.num_rows
+        if count > 2 * last or count >= MAX_GROUP_ROWS:
+            break
         groups = [*groups[:-2], RowGroup(_concat(groups[-2:]))]
     return groups
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
+
+from study.errors import InputError
 
 
 def create_journal(path: Path) -> JournalStorage:
@@ -24,6 +28,8 @@ def create_journal(path: Path) -> JournalStorage:
 class _OwnFile(BaseJournalBackend):
     """Optuna's file of a journal, a line of JSON for each log, written by one process that never reads it.
 
+    Raises InputError if it cannot be written.
+
     Optuna's own backend locks, syncs and reads the file for each log, some 20 times a trial.
     """
 
@@ -33,8 +39,16 @@ class _OwnFile(BaseJournalBackend):
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
         lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            with self._path.open("ab") as file:
+                file.write("".join(lines).encode())
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self._path, size)  # half a line would make all others unreadable
+            raise InputError(
+                f"{self._path} cannot be written ({error.strerror}): free disk space, then run the same command again"
+            ) from None
         self._unread.extend(lines)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:

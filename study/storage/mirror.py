@@ -172,7 +172,8 @@ class Mirror:
                 shutil.copyfileobj(source, target, CHUNK_BYTES)
                 size = target.tell()
             (now,) = self._fs.get_file_info([info.path])
-            if not size == now.size == info.size:  # Arrow asks for the size first and reads so much of whatever follows
+            # Arrow asks for the size first, and reads so much of whatever follows
+            if (size, now.size, now.mtime_ns) != (info.size, info.size, info.mtime_ns):
                 raise s3.ObjectChangedError(info.path)
             os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
 

@@ -68,7 +68,7 @@ class Timm:
             self._find_origin()
         if self.normalisation is None:
             object.__setattr__(self, "normalisation", "weights" if self._is_published else "data")
-        if self.normalisation not in NORMALISATIONS or (self.normalisation == "weights" and not self.origin):
+        if self.normalisation not in NORMALISATIONS or (self.normalisation == "weights" and not self._is_published):
             raise InputError(
                 f"normalisation is {self.normalisation!r}; allowed are 'data', 'imagenet', and with weights of timm "
                 "'weights'"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from study.cli import list_studies
-from study.cli.list_studies import read_epoch_totals
+from study.cli.list_studies import count_failed, read_epoch_totals
 from study.records.parquet_table import Records
 
 
@@ -46,3 +46,11 @@ def test_sums_are_the_same_from_call_to_call(tmp_path: Path, monkeypatch: pytest
     finally:
         pa.set_cpu_count(threads)
     assert len(sums) == 1
+
+
+def test_failures_of_all_points_of_a_front_count() -> None:
+    row = {"cell": "net / KD", "phase": "confirm", "number": 0, "state": "COMPLETE", "point": 0}
+    failed = row | {"point": 1, "state": "FAILED"}
+    assert count_failed([row, failed, failed | {"number": 1}, failed | {"phase": "prepare"}]) == 2
+    assert count_failed([row, failed, failed | {"state": "COMPLETE"}]) == 0, "its last trial counts"
+    assert count_failed([row | {"point": None, "state": "FAILED"}]) == 1

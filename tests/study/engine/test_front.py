@@ -168,6 +168,22 @@ def test_student_that_the_other_arm_has_searched_is_compared_by_its_own_trial(tm
         assert all(dict(params) in tried for params in cell.points or [])
 
 
+def test_point_that_was_tried_twice_is_confirmed_once(tmp_path: Path) -> None:
+    """Noise may put both trials of equal settings on the front."""
+    cell = run(study_of(integer(1, 3), PLAIN), tmp_path).cells["net / plain"]
+    cell.params = {0: {"student.width": 1}, 1: {"student.width": 1}, 2: {"student.width": 2}}
+    cell.values = {0: (0.8, 3.0), 1: (0.7, 1.0), 2: (0.75, 2.0)}
+    assert cell.select_points() == [{"student.width": 1}, {"student.width": 2}]
+
+
+def test_student_of_another_branch_takes_no_settings_of_the_branch_left(tmp_path: Path) -> None:
+    cell = run(study_of(integer(1, 3), PLAIN), tmp_path).cells["net / plain"]
+    cell.params = {0: {"x": 0.3, "student.body": "b", "student.body.b.depth": 5}}
+    cell.values = {0: (0.8, 3.0)}
+    other = {"student.body": "a", "student.body.a.depth": 2}
+    assert cell.match_student(other, 3.0) == {"x": 0.3, **other}
+
+
 # -- resumed and extended ----------------------------------------------------------------------------------------------
 
 

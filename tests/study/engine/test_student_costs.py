@@ -146,6 +146,25 @@ def test_student_above_an_exact_limit_is_not_trained(tmp_path: Path) -> None:
     assert coordinator.done
 
 
+@dataclasses.dataclass(frozen=True)
+class PickyTask(Simulated):
+    """A task with a net that cannot be built with a width of 3."""
+
+    def measure_student(self, student: SimulatedStudent, names: Collection[str]) -> dict[str, float]:
+        if student.width == 3:
+            raise ValueError("width must divide 4")
+        return super().measure_student(student, names)
+
+
+def test_student_that_cannot_be_built_fails_its_trial_alone(tmp_path: Path) -> None:
+    limits = {"task": PickyTask(noise=0, seed_effect=0, teacher_epochs=0), "constraints": {MACS: 1e12}}
+    coordinator = run(study_of(integer(1, 4), objectives=(), **limits), tmp_path)
+    rows = read_rows(coordinator)
+    assert {width_of(row) for row in rows if row["state"] == "FAILED"} == {3}
+    assert {row["reason"] for row in rows if row["state"] == "FAILED"} == {"ValueError: width must divide 4"}
+    assert any(row["state"] == "COMPLETE" for row in rows)
+
+
 @pytest.mark.parametrize("epochs", [1, 6])
 def test_student_above_a_measured_limit_ends_after_its_first_epoch(epochs: int, tmp_path: Path) -> None:
     """The second arm's trials of it are not trained, as its latency is known."""

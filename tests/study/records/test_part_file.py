@@ -66,7 +66,8 @@ def test_rows_of_each_version_stay_for_a_minute(
     tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For programs that have its size only, until the file is cut, and for those that have read its footer, always."""
-    monkeypatch.setattr(part_file, "MAX_OLD_FOOTERS", 2**16)
+    monkeypatch.setattr(part_file, "MIN_OLD_FOOTERS", 2**16)
+    monkeypatch.setattr(part_file, "FOOTERS_KEPT", 0)
     file, recent, cuts, largest = create(tmp_path), list[tuple[int, Any, Any]](), 0, 0
     for content in write_for_long(file, clock, 400):
         for size, footer, rows in (recent[0], recent[len(recent) // 2], recent[-1]) if recent else ():
@@ -149,3 +150,16 @@ def test_many_rows_are_smaller_with_dictionaries(tmp_path: Path) -> None:
     group = pq.read_metadata(file.path).row_group(0)
     assert "RLE_DICTIONARY" in group.column(3).encodings
     assert group.column(1).statistics.max == 1999
+
+
+def test_rows_written_again_in_a_file_that_was_opened_leave_it_small(tmp_path: Path, clock: list[float]) -> None:
+    """As of a resumed study, whose running trials stand in the middle of many that have ended."""
+    rows = [make_row(number) for number in range(4 * part_file.MAX_GROUP_ROWS)]
+    create(tmp_path).write(rows)
+    path = tmp_path / "part-00001.parquet"
+    size, file = path.stat().st_size, PartFile(path, SCHEMA, KEY, pq.read_table(path))
+    for number in range(50):
+        clock[0] += 1
+        file.write([make_row(10, number)])
+    assert path.stat().st_size < 20 * size, "not a copy of all rows for each version"
+    assert read(path.read_bytes()) == [*rows[:10], make_row(10, 49), *rows[11:]]

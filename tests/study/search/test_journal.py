@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from pathlib import Path
+from typing import Any
 
 import optuna
+import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from study.errors import InputError
 from study.search.journal import create_journal
 
 
@@ -34,6 +40,23 @@ def test_another_process_reads_what_was_written(tmp_path: Path) -> None:
     read = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     (stored,) = optuna.load_study(study_name="a", storage=read).trials
     assert (stored.params, stored.value) == ({"x": 0.5}, 0.5)
+
+
+def test_full_disk_is_one_line_and_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.log"
+    search = optuna.create_study(study_name="a", storage=create_journal(path))
+    before = path.read_bytes()
+
+    class FullFile(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "open", lambda self, *_, **__: FullFile(self, "a"))
+        with pytest.raises(InputError, match=r"journal\.log cannot be written \(No space left .*free disk space"):
+            search.ask()
+    assert path.read_bytes() == before
 
 
 def test_journal_is_empty_at_each_start(tmp_path: Path) -> None:

@@ -87,6 +87,28 @@ def test_point_marks_its_pixel_in_the_decoded_image(root):
     assert loaded.samples.images[0, :, y, x].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_points_are_those_of_the_image_as_it_is_shown(root, orientation):
+    """In PNG files, too, whose orientation may stand behind their pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rows = list_rows()
+    for row in rows:
+        row |= {"left_x": 4, "left_y": 9, "right_x": 7, "right_y": 5}  # within 24 × 12 and 12 × 24 pixels
+    write_table(root / "table.csv", rows)
+    found = []
+    for suffix in ("png", "jpg"):
+        for row in rows:
+            with Image.open(root / f"{str(row['path'])[:2]}.png") as image:
+                image.convert("RGB").save(root / f"{str(row['path'])[:2]}_turned.{suffix}", exif=exif)
+        write_table(root / "table.csv", [row | {"path": f"{str(row['path'])[:2]}_turned.{suffix}"} for row in rows])
+        found.append(points(root).load().samples.targets)
+    np.testing.assert_array_equal(*found)
+    corner = (0, 6) if orientation > 4 else (6, 0)
+    expected = [2 * (value + 0.5 - corner[at % 2]) / 12 - 1 for at, value in enumerate((4, 9, 7, 5))]
+    np.testing.assert_allclose(found[0][0], expected, rtol=1e-5)
+
+
 def test_points_that_the_cut_removes_are_counted(root):
     rows = list_rows()
     rows[3]["left_x"] = 1

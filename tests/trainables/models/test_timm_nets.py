@@ -170,6 +170,12 @@ def test_missing_package_is_one_line(monkeypatch):
         Timm("resnet18")
 
 
+def test_weights_of_a_file_have_no_published_normalisation(tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "own.pth")
+    with pytest.raises(InputError, match=r"normalisation is 'weights'; allowed are .* with weights of timm"):
+        Timm("resnet18", weights=tmp_path / "own.pth", normalisation="weights")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

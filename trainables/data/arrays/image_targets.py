@@ -28,12 +28,12 @@ from trainables.data.arrays.labelled_images import (
     measure_pixels,
 )
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import read_image_header, stat_file
+from trainables.data.arrays.source_files import measure_shown_image, stat_file
 from trainables.data.arrays.splits import OrderedSplits, Pixels
 
 Targets = npt.NDArray[np.float32]
 
-_METHOD = 1
+_METHOD = 2
 """Part of the cache key: change it with the splits, the resizing, the order or the targets."""
 
 _IMAGES, _TARGETS, _ABOUT = "images.npy", "targets.npy", "about.json"
@@ -216,7 +216,7 @@ def _read_targets(root: Path, files: Sequence[TargetFile], table: TargetTable) -
 
 def _locate_points(root: Path, one: TargetFile, table: TargetTable) -> npt.NDArray[np.float64]:
     """Return an image's points (2·P,) in its largest middle square, from −1 to 1: that is what `Decoding` keeps."""
-    width, height, _ = read_image_header(root / one.file)
+    width, height = measure_shown_image(root / one.file)
     points = np.array(one.values).reshape(-1, 2)
     sides = np.array([width, height])
     for name, (x, y) in zip(table.names, points, strict=True):

@@ -88,6 +88,17 @@ def read_image_header(path: Path) -> tuple[int, int, bool]:
     return width, height, file.mode in GREY
 
 
+def measure_shown_image(path: Path) -> tuple[int, int]:
+    """Return width and height of an image in pixels, as a viewer shows it.
+
+    A PNG file is decoded, as its orientation may stand behind its pixels. Raises InputError if it cannot be opened.
+    """
+    if open_image(path, header_only=True).format == "PNG":
+        return open_image(path).size
+    width, height, _ = read_image_header(path)
+    return width, height
+
+
 def check_colours(file: Image.Image, path: Path | str) -> None:
     """Raise InputError for an image without one colour of 8 bits for each pixel; a palette and opaque alpha are well.
 
