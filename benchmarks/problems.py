@@ -56,6 +56,7 @@ class SmallNet:
     """A task that trains on half of the digits' training pool and validates on the other half."""
 
     metrics: ClassVar[Mapping[str, Metric]] = {"val/accuracy": ACCURACY, "test/accuracy": ACCURACY}
+    costs: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar[None] = None  # the loss holds its settings
 
     def with_recipe(self, recipe: None) -> Self:

@@ -129,6 +129,7 @@ def _make_records(arms: list[str], values: NDArray[np.float64], design: Design) 
             "cell": np.repeat(arms, values.shape[1]),
             "phase": "confirm",
             "state": "COMPLETE",
+            "point": 0,
             "code": "one version",
             "number": np.tile(np.arange(values.shape[1]), len(arms)),
             "seed": np.tile(np.arange(values.shape[1]), len(arms)),

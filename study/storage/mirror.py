@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -178,26 +178,32 @@ class Mirror:
             os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
 
     def _push(self, paths: Sequence[str], delete: bool) -> None:
-        files = {path: self.list_files(path) for path in reversed(paths)}
-        for path in paths:
-            objects = self._list_objects(path)
-            for file in sorted(files[path], key=lambda file: file.stat().st_mtime_ns):
-                info = objects.pop(str(file.relative_to(self.folder)), None)
-                if info is None or not _is_same(file, info):
-                    self._upload(file)
-            for name in sorted(objects, reverse=True) if delete else ():  # newest first, the order of merging
-                self.delete_object(name)
+        with ExitStack() as stack:
+            listed: dict[str, tuple[dict[str, Any], list[Any]]] = {}
+            for path in reversed(paths):  # opened in this order: a file of a later path is older than those before
+                objects, opened = self._list_objects(path), []
+                for file in sorted(self.list_files(path), key=lambda file: file.stat().st_mtime_ns):
+                    info = objects.pop(str(file.relative_to(self.folder)), None)
+                    if info is None or not _is_same(file, info):
+                        opened.append(stack.enter_context(file.open("rb")))
+                listed[path] = objects, opened
+            for path in paths:
+                objects, opened = listed[path]
+                for source in opened:
+                    self._upload(source)
+                for name in sorted(objects, reverse=True) if delete else ():  # newest first, the order of merging
+                    self.delete_object(name)
 
-    def _upload(self, path: Path) -> None:
+    def _upload(self, source: Any) -> None:
+        """Upload an open file: as it was when it was opened, even if its path has been replaced meanwhile."""
+        path = Path(source.name)
         key = self._key(str(path.relative_to(self.folder)))
-        with path.open("rb") as file:
-            with self._fs.open_output_stream(key) as target:
-                shutil.copyfileobj(file, target, CHUNK_BYTES)
-            (info,) = self._fs.get_file_info([key])
-            if info.size != os.fstat(file.fileno()).st_size:
-                raise OSError(f"{path.name} arrived in part")
-            # by descriptor: the uploaded file, even if `path` has been replaced meanwhile
-            os.utime(file.fileno(), ns=(info.mtime_ns, info.mtime_ns))
+        with self._fs.open_output_stream(key) as target:
+            shutil.copyfileobj(source, target, CHUNK_BYTES)
+        (info,) = self._fs.get_file_info([key])
+        if info.size != os.fstat(source.fileno()).st_size:
+            raise OSError(f"{path.name} arrived in part")
+        os.utime(source.fileno(), ns=(info.mtime_ns, info.mtime_ns))  # by descriptor, for the same reason
 
     def _list_objects(self, path: str) -> dict[str, Any]:
         """Return the objects at a path by their names below the storage."""

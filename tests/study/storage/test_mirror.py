@@ -35,17 +35,19 @@ def test_only_changed_files_are_moved(copy: Copy, monkeypatch: pytest.MonkeyPatc
     here, moved = copy(), []
     for step in ("_upload", "_download"):
         original = getattr(Mirror, step)
-        monkeypatch.setattr(Mirror, step, lambda self, *what, of=original: (moved.append(what[-1]), of(self, *what)))
+        monkeypatch.setattr(
+            Mirror, step, lambda self, *what, of=original: (moved.append(Path(what[-1].name).name), of(self, *what))
+        )
     put(here, toy__a="1", toy__b="22")
     mirror = mirror_of(here)
     mirror.push("toy")
     mirror.push("toy")
     mirror.pull("toy")
-    assert sorted(moved) == [here / "toy" / "a", here / "toy" / "b"]
+    assert sorted(moved) == ["a", "b"]
     put(here, toy__b="33")  # of the same size
     moved.clear()
     mirror.push("toy")
-    assert moved == [here / "toy" / "b"]
+    assert moved == ["b"]
 
 
 def test_objects_replaced_while_they_are_read_are_read_again(copy: Copy) -> None:
@@ -178,6 +180,24 @@ def test_rows_written_during_a_push_never_end_a_trial_before_its_epochs(
     pushed = next(numbers)
     assert pushed >= 12
     is_consistent(copy("other"), pushed - 2)
+
+
+def test_rows_written_between_two_uploads_never_end_a_trial_before_its_epochs(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = copy()
+    records, numbers, upload = Records(here / "toy", ["val/accuracy"]), iter(range(100)), Mirror._upload
+
+    def write_and_upload(self: Mirror, file: Any) -> None:
+        told(records, next(numbers))
+        upload(self, file)
+
+    told(records, next(numbers))
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Mirror, "_upload", write_and_upload)
+        for number in range(4):
+            mirror_of(here).push(*ROWS, delete=True)
+            is_consistent(copy(f"other-{number}"), 2 * number + 1)
 
 
 # -- shared files --------------------------------------------------------------------------------------------------

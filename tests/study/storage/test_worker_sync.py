@@ -180,7 +180,9 @@ def test_copy_whose_mark_has_not_reached_s3_is_made_again(copy: Copy, monkeypatc
     node = context_at(copy("second"))
     job, pushed = make_link(node, 0), list[str]()
     upload = type(node.mirror)._upload
-    monkeypatch.setattr(type(node.mirror), "_upload", lambda self, path: pushed.append(path.name) or upload(self, path))
+    monkeypatch.setattr(
+        type(node.mirror), "_upload", lambda self, file: pushed.append(Path(file.name).name) or upload(self, file)
+    )
     start_link(node, job)
     assert pushed == ["student", "state", INHERITED]
     node.mirror.delete_object(f"toy/checkpoints/{job.trial.id}/{INHERITED}")
