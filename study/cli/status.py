@@ -175,8 +175,10 @@ def _rank(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[float]:
     """Return what ranks a completed trial, lowest first: its metric, then further objectives, as the engine does."""
     ranks = []
     for name in (study["metric"], *(study.get("objectives") or ())):
-        declared = study["metrics"].get(name) or study.get("direction")
+        declared = study["metrics"].get(name)
         direction = declared.get("direction") if isinstance(declared, dict) else declared  # schema 1: the direction
+        if name == study["metric"]:
+            direction = study.get("direction", direction)
         sign, value = 1.0 if direction == "min" else -1.0, row.get(name)
         ranks.append(sign * value if value is not None and math.isfinite(value) else math.inf)
     return ranks

@@ -77,7 +77,7 @@ class PartFile:
             self._is_merged = pq.read_metadata(pa.BufferReader(bytes(self._image))).schema.equals(
                 _make_footer(schema).schema
             )
-            self._groups = _split(rows)  # which the next write places anew, so that later ones rewrite few rows
+            self._groups = _split(rows)  # which the next write places again, so that later ones rewrite few rows
         else:
             self._write([RowGroup(rows)] if rows.num_rows else [])
 
