@@ -144,11 +144,8 @@ class Timm:
         size = {} if self.image_size is None else {"img_size": self.image_size}
         if self.weights is not None and self._is_published:
             # timm adapts its own weights: to the number of classes, and positions to the size of the images
-            overlay = {"state_dict": self._load_published()}
-            name, pretrained = (
-                f"{self.architecture}.{self.origin}",
-                {"pretrained": True, "pretrained_cfg_overlay": overlay},
-            )
+            name = f"{self.architecture}.{self.origin}"
+            pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": self._load_published()}}
         else:
             name, pretrained = self.architecture, {}
         try:

@@ -75,13 +75,10 @@ class MappedImages:
 
 
 @dataclass(frozen=True, eq=False)
-class MixedImages:
-    """A split whose images are mixed with each other; targets are the shares of the classes, (B, K) float32."""
+class DerivedImages:
+    """A split whose batches are made from another's, whose length, statistics and device are its own."""
 
     images: ResidentImages | MappedImages
-    """The split with the views that are mixed."""
-    views: Mixed
-    classes: int
 
     @property
     def index_device(self) -> str | None:
@@ -97,6 +94,14 @@ class MixedImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class MixedImages(DerivedImages):
+    """A split whose images are mixed with each other; targets are the shares of the classes, (B, K) float32."""
+
+    views: Mixed
+    classes: int
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         own, other, other_view = self.views.draw_pairs(views, len(self))

@@ -7,34 +7,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainables.task import Batch, index_device
-from trainables.tasks.classification.examples import MappedImages, ResidentImages
+from trainables.task import Batch
+from trainables.tasks.classification.examples import DerivedImages
 from trainables.training.views import CropFlip
 
 
 @dataclass(frozen=True, eq=False)
-class ImagesWithPoints:
+class ImagesWithPoints(DerivedImages):
     """A split of images with points (N, 2·P), x and y from −1 to 1, as `labels`."""
 
-    images: ResidentImages | MappedImages
     views: CropFlip
     order: Tensor
     """(P,) int64 on the device: for each point the one that takes its place in the mirror image."""
-
-    @property
-    def index_device(self) -> str | None:
-        return index_device(self.images, "") or None
-
-    @property
-    def mean(self) -> Tensor:
-        return self.images.mean
-
-    @property
-    def std(self) -> Tensor:
-        return self.images.std
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         batch = self.images.batch(samples, views)
