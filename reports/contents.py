@@ -27,6 +27,7 @@ from reports.tables import (
     front,
     per_class,
     population,
+    scores,
     search,
 )
 
@@ -57,6 +58,7 @@ TABLES = (
     ReportTable(front.make_tables, section="comparison"),
     ReportTable(ablation.make_tables, section="comparison"),
     ReportTable(across_students.make_tables, section="comparison"),
+    ReportTable(scores.make_tables, section="comparison"),
     ReportTable(costs.make_tables, section="nets"),
     ReportTable(exports.make_tables, section="nets"),
     ReportTable(papers.make_tables, section="papers"),

@@ -17,6 +17,9 @@ from trainables.data.arrays.splits import ImageSet
 from trainables.data.folders import make_root_absolute
 from trainables.data.table_rows import read_rows
 
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+"""Folders of these names alone are splits: read as classes, they would train a net to tell one from the other."""
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -77,6 +80,11 @@ class ImageFolder:
             raise InputError(
                 f"{self._locate(self.train)} has images of {len(class_names)} classes; needed is a folder for each "
                 "class, two or more"
+            )
+        if set(class_names) <= SPLIT_FOLDERS:
+            raise InputError(
+                f"the folders of {self._locate(self.train)} are named like splits, not classes: "
+                f'{_join_names(class_names)}; give each, as in ImageFolder(train="photos/train", test="photos/test")'
             )
         files = [
             LabelledFile(file, label, split)

@@ -358,3 +358,10 @@ def test_class_names_are_recorded(root):
     task = dataclasses.replace(small.TASK, data=ImageFolder(root, size=8))
     assert task.data_record() == {"classes": 3, "class_names": list(CLASSES)}
     assert small.TASK.data_record() == {"classes": 10}
+
+
+def test_splits_are_not_taken_for_classes(tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / "photos" / split, 2)
+    with pytest.raises(InputError, match="named like splits, not classes: test, train; give each"):
+        ImageFolder(tmp_path / "photos").load()
