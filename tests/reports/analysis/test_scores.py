@@ -10,7 +10,7 @@ import pytest
 
 from reports.build import write_tables
 from reports.load import load_study
-from reports.tables.scores import make_tables
+from reports.tables.per_class import make_metric_tables
 from tests.reports.fake_study import DKD, METRICS, Writer
 
 MAE = {"direction": "min", "unit": "", "digits": 1, "label": "MAE"}
@@ -29,7 +29,7 @@ def several(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_table_has_all_metrics_and_the_teacher_first(several: Path) -> None:
-    (table,) = make_tables(load_study(several))
+    (table,) = make_metric_tables(load_study(several))
     assert table.columns == ("arm", "test accuracy, %", "test MAE")
     assert table.rows[0] == ("teacher: resnet20", "96.99", "8.0")
     assert table.rows[2] == ("DKD", "94.21 ± 0.18", "13.5 ± 2.0")
@@ -37,7 +37,7 @@ def test_table_has_all_metrics_and_the_teacher_first(several: Path) -> None:
 
 
 def test_a_single_metric_needs_no_table(study: Path) -> None:
-    assert make_tables(load_study(study)) == []
+    assert make_metric_tables(load_study(study)) == []
 
 
 def test_metrics_csv_holds_unrounded_numbers(several: Path) -> None:
