@@ -146,10 +146,10 @@ def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
 def _describe_verdicts(records: StudyRecords, cell: Cell, point: int) -> str:
     """Return the differences and verdicts of a point against the arms it is compared with; "" if there are none."""
     comparison = next(one for one in compare_arms(records) if one.student == cell.student)
-    results = [row for row in comparison.rows if row.arm == cell.arm and not point]
-    results += [one for one in comparison.points if (one.cell.arm, one.point) == (cell.arm, point)]
+    contrasts = [contrast for row in comparison.rows if row.arm == cell.arm and not point for contrast in row.contrasts]
+    for one in comparison.points:
+        contrasts += one.contrasts if (one.cell.arm, one.point) == (cell.arm, point) else ()
     metric = records.get_metric(records.test_metric)
-    contrasts = (contrast for result in results for contrast in result.contrasts)
     return " ".join(filter(None, (_describe_verdict(contrast, metric) for contrast in contrasts)))
 
 

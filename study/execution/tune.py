@@ -193,6 +193,14 @@ class CoordinatorScheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._bridge = bridge
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Leave the order to Tune, which starts its pending trials in turn.
+
+        FIFOScheduler returns the first pending trial, often one whose actor is still starting. Tune would move it to
+        the next actor that becomes free and discard its own: where trials are shorter than the start of an actor, some
+        slots would never start. It would also look through all trials of the study each time.
+        """
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         ended, progressed = self._bridge.handle_report(trial.trial_id, result["message"])
         if progressed:

@@ -11,7 +11,6 @@ alone, and a rule that stopped some of them would choose the later values blind.
 from __future__ import annotations
 
 import bisect
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,14 +84,15 @@ class Rungs:
             return None
         reported = self._values.setdefault(epoch, [])
         bisect.insort(reported, (value, number))
-        last = math.inf if self._lag is None else number - self._lag
-        values = [value for value, other in reported if other <= last or other == number]
-        place = max(1, len(values) // self._reduction)
-        cutoff = values[-place] if self._direction == "max" else values[place - 1]
+        if self._lag is not None:
+            last = number - self._lag
+            reported = [(value, other) for value, other in reported if other <= last or other == number]
+        place = max(1, len(reported) // self._reduction)
+        cutoff, _ = reported[-place] if self._direction == "max" else reported[place - 1]
         passed = value >= cutoff if self._direction == "max" else value <= cutoff
         if passed:
             return None
-        return f"halving at epoch {epoch}: {value:.6g}, needed {cutoff:.6g} among {len(values)} trials"
+        return f"halving at epoch {epoch}: {value:.6g}, needed {cutoff:.6g} among {len(reported)} trials"
 
     @property
     def _reduction(self) -> int:

@@ -55,6 +55,31 @@ study = Study(
 )
 """
 
+SLOW_STARTS = """
+import dataclasses, os, time
+from pathlib import Path
+import ray
+from study import Arm, Budget, Never, Study, uniform
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
+
+STARTS = Path({starts!r})
+
+@dataclasses.dataclass(frozen=True)
+class SlowStarts(Simulated):
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            (STARTS / str(os.getpid())).touch()
+            time.sleep(4 * (len(list(STARTS.iterdir())) - 1))
+
+study = Study(
+    name="toy", question="?", task=SlowStarts(seconds_per_epoch=0.15, teacher_epochs=0), students=(SimulatedStudent(),),
+    arms=(Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
+          Arm("searched", SimulatedLoss(x=uniform(0, 1), needs_teacher=False))),
+    budget=Budget(trials=60, epochs=1, seeds=1), stopping=Never(),
+)
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
@@ -77,6 +102,17 @@ def test_each_fault_writes_one_failed_row_with_its_reason_and_the_study_continue
         assert f"student / {kind}, confirm 0: FAILED ({trials.reason[kind]})" in done.stdout
     hung = folder.study / "checkpoints" / trials.trial_id.hang / "traceback.txt"
     assert "in trigger" in hung.read_text()
+
+
+@pytest.mark.slow
+def test_each_slot_starts_one_worker_even_if_a_start_takes_longer_than_a_trial(folder: Folder, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    folder.space.write_text(SLOW_STARTS.format(starts=str(starts)))
+    done = folder.run("--max-concurrent", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(list(starts.iterdir())) == 2
+    assert folder.trials().worker.nunique() == 2
 
 
 @pytest.mark.slow
