@@ -78,16 +78,6 @@ class ImageFolder:
         listings = {name: self._list_images(folder) for name, folder in given.items()}
         class_names = sorted({_split_path(file)[0] for file in listings["train"].files})
         self._check_class_folders(class_names, listings["train"])
-        if not self.train and set(class_names) <= SPLIT_FOLDERS:
-            raise InputError(
-                f"{self.root} has the folders {_join_names(class_names)}, which are splits and no classes: write "
-                f'ImageFolder("{Path(self.root or ".").name}", train="train", test="test")'
-            )
-        if len(class_names) < 2:
-            raise InputError(
-                f"{self._locate(self.train)} has images of {len(class_names)} classes; needed is a folder for each "
-                "class, two or more"
-            )
         files = [
             LabelledFile(file, label, split)
             for name, listing in listings.items()
@@ -98,14 +88,27 @@ class ImageFolder:
         return load_labelled_images(root.name, ImageFiles(root), files, class_names, self._shares, self._decoding, note)
 
     def _check_class_folders(self, class_names: Sequence[str], listing: ImageListing) -> None:
-        """Raise InputError for a class's folder without an image for training."""
-        others = {self._locate(given).resolve() for given in (self.val, self.test) if isinstance(given, str)}
-        for path in sorted(path for path in self._locate(self.train).iterdir() if path.is_dir()):
-            is_class = not path.name.startswith(".") and path.name not in THUMBNAILS and path.resolve() not in others
+        """Raise InputError for other folders than those of classes, one without images, and fewer than two classes."""
+        train, others = self._locate(self.train), [one for one in (self.val, self.test) if isinstance(one, str)]
+        if inner := [folder for folder in map(self._locate, others) if train in folder.parents]:
+            raise InputError(
+                f"{inner[0]} lies in {train}, whose folders are classes: give training images their own folder, train="
+            )
+        if not self.train and set(class_names) <= SPLIT_FOLDERS:
+            raise InputError(
+                f"{train} has the folders {_join_names(class_names)}, which are splits and no classes: write "
+                f'ImageFolder("{train.name}", train="train", test="test")'
+            )
+        for path in sorted(path for path in train.iterdir() if path.is_dir()):
+            is_class = not path.name.startswith(".") and path.name not in THUMBNAILS
             if is_class and unicodedata.normalize("NFC", path.name) not in class_names:
                 raise InputError(
                     f"{path} has no {ALLOWED}{listing.describe_left_out()}: add images of this class, or remove it"
                 )
+        if len(class_names) < 2:
+            raise InputError(
+                f"{train} has images of {len(class_names)} classes; needed is a folder for each class, two or more"
+            )
 
     def _label_files(
         self, name: str, files: Sequence[str], class_names: Sequence[str]

@@ -123,4 +123,4 @@ def _read_class_names(parquet: pq.ParquetFile, label: str) -> list[str]:
         names: Any = json.loads(text)["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):
         return []
-    return [str(name) for name in names] if isinstance(names, list) else ()
+    return [str(name) for name in names] if isinstance(names, list) else []

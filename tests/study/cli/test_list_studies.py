@@ -57,8 +57,11 @@ def test_failures_of_all_points_of_a_front_count() -> None:
 
 
 def test_confirm_trials_of_a_front_are_all_points_as_soon_as_these_are_known() -> None:
-    cell = {"cell": "net / KD", "trials": 4, "points": 6}
-    study = {"budget": {"seeds": 3, "trials": 4}, "cells": [cell, {"cell": "net / none", "searched": False}]}
+    cell = {"cell": "net / KD", "trials": 4, "points": 6, "searched": True}
+    study = {
+        "budget": {"seeds": 3, "trials": 4},
+        "cells": [cell, {"cell": "net / none", "trials": 0, "searched": False}],
+    }
     started = [{"cell": "net / KD", "phase": "confirm", "number": 0, "point": point} for point in (0, 1)]
     assert count_cell_confirms(study, cell, []) == count_cell_confirms(study, cell, started) == 6 * 3
     started += [started[0] | {"number": 1}]

@@ -229,14 +229,16 @@ def test_folders_of_splits_are_not_taken_for_classes(split):
     assert_refused(ImageFolder(split, size=8), message)
 
 
-def test_folders_of_the_system_and_of_other_splits_are_no_classes(root, split):
+def test_folders_of_the_system_are_no_classes(root):
     for name in (".cache", "@eaDir"):
         (root / name).mkdir()
     assert ImageFolder(root, size=8).load().class_names == CLASSES
-    (split / "train" / "held out" / "ant").mkdir(parents=True)
-    for name in CLASSES:
-        picture(split / "train" / "held out" / name / "0.png", 9, 9)
-    assert_refused(ImageFolder(split, "train", test="train/held out", size=8), "which .*train does not have")
+
+
+def test_test_images_among_the_classes_are_refused(split):
+    assert_refused(
+        ImageFolder(split, test="test", size=8), r"test lies in .*split, whose folders are classes: give training im"
+    )
 
 
 def test_class_without_training_images_is_refused(split):
