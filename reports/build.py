@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from reports.analysis.comparison import compare_arms, to_dataframe
+from reports.analysis import comparison, scores
 from reports.contents import Tables, list_figures, make_sections, make_tables
 from reports.figures.data import write_data
 from reports.figures.files import IMAGE_FORMATS, write_images
@@ -46,13 +46,14 @@ def build(folder: Path, images: str | None = None) -> Path:
 
 
 def write_tables(records: StudyRecords) -> Tables:
-    """Write tables/comparison.csv with unrounded numbers, and each table as CSV, Markdown and LaTeX; return the tables.
+    """Write comparison.csv and metrics.csv, which are unrounded, and each table as CSV, Markdown and LaTeX.
 
-    Tables that share a file have no CSV there: their columns differ.
+    Returns the tables. Tables that share a file have no CSV there: their columns differ.
     """
     folder, tables = StudyPaths(records.folder).tables, make_tables(records)
     folder.mkdir(exist_ok=True)
-    to_dataframe(compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
+    comparison.to_dataframe(comparison.compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
+    scores.to_dataframe(scores.list_scores(records)).to_csv(folder / "metrics.csv", index=False)
     stems = make_file_stems([table.name for entry, made in tables if not entry.file for table in made])
     for entry, made in tables:
         if entry.file:

@@ -57,6 +57,7 @@ TABLES = (
     ReportTable(front.make_tables, section="comparison"),
     ReportTable(ablation.make_tables, section="comparison"),
     ReportTable(across_students.make_tables, section="comparison"),
+    ReportTable(per_class.make_metric_tables, section="comparison"),
     ReportTable(costs.make_tables, section="nets"),
     ReportTable(exports.make_tables, section="nets"),
     ReportTable(papers.make_tables, section="papers"),

@@ -1,6 +1,6 @@
 """Do temperature and pruning ratio that are chosen during training beat schedules that are fixed before it?
 
-    python -m study.run spaces/dynamic_cifar.py                                         3 minutes on 2 cores
+    python -m study.run spaces/dynamic_cifar.py                                         2 minutes on 2 cores
     python -m study.run spaces/dynamic_cifar.py --profile cifar10 --data-dir PATH       a night on 2 cores
     python -m study.run spaces/dynamic_cifar.py --profile paper --data-dir PATH         a GPU and a night
 

@@ -15,8 +15,8 @@ study = Study(
     name="first_study",
     question="Does DKD help a small net more than KD, each with its temperature tuned?",
     task=Classification(
-        # Your own images: ImageFolder("photos", "train", test="test", size=64), with photos/train/<class>/*.jpg and
-        # photos/test/<class>/*.jpg.
+        # Your own images, in photos/train/<class>/ and photos/test/<class>/: import ImageFolder, and write
+        # ImageFolder(train="photos/train", test="photos/test", size=64).
         data=Digits(train=400),
         # The teacher is trained once and kept. One of your own: kdstudy run … --teacher weights.pth, for a net such as
         # Torchvision("resnet50"), or Net(function) for any function that returns an nn.Module.

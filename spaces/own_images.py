@@ -1,6 +1,6 @@
 """Which small net, and which distillation loss, for images of one's own?
 
-    python -m study.run spaces/own_images.py                        3 minutes on 2 cores
+    python -m study.run spaces/own_images.py                        2 minutes on 2 cores
     python -m study.run spaces/own_images.py --data-dir FOLDER      your images: FOLDER/train/<class>/, FOLDER/test/
 
 Four arms search the same learning rates and widths of one student, each for itself: none, KD, DKD, and FitNet, which

@@ -110,8 +110,8 @@ def run_study(
 ) -> StudyResults:
     """Train what is not on record yet in `storage`, write the report, and return the results.
 
-    The arguments are options of `study run` (docs/cli.md). If this process is connected to Ray, the study runs on that
-    cluster, unless `address` names another. An interruption leaves a study that the same call continues.
+    The arguments are options of `kdstudy run` (docs/cli.md). If this process is connected to Ray, the study runs on
+    that cluster, unless `address` names another. An interruption leaves a study that the same call continues.
     Raises InputError for what the command would refuse. A cell that cannot become complete is printed, and leaves the
     results unfinished.
     """

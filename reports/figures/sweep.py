@@ -34,6 +34,10 @@ from reports.load import Cell, StudyRecords
 
 MIN_ARMS = 3
 """Minimum arms with different numbers; for fewer, the table shows the same."""
+
+CONTROL = LineStyle(GREY, "7px,3px")
+"""The level of a control. Levels of scheduled settings have the styles of arms."""
+
 Path = tuple[str, ...]
 
 
@@ -116,8 +120,10 @@ def plot_sweep(points: list[Point], found: Sweep, metric: Metric, student: str, 
     low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widen(min(placed), max(placed))
     levels = [point for point in points if point.x is None]
     shift_left = partial(_shift_left, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
+    scheduled = [point.arm for point in levels if point.arm in found.others]
     for point in levels:
-        _plot_level(figure, point, metric, (low, high), controls=point.arm not in found.others)
+        style = line_style(2 + scheduled.index(point.arm)) if point.arm in scheduled else CONTROL
+        _plot_level(figure, point, metric, (low, high), style)
     _plot_points(
         figure, fixed, metric, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", shift_left
     )
@@ -188,14 +194,13 @@ def _count_seeds(points: list[Point]) -> str:
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _plot_level(figure: go.Figure, point: Point, metric: Metric, ends: tuple[float, float], *, controls: bool) -> None:
-    colour, dash = (GREY, "7px,3px") if controls else (line_style(2).colour, "2px,3px")
-    kind = "control" if controls else "scheduled"
+def _plot_level(figure: go.Figure, point: Point, metric: Metric, ends: tuple[float, float], style: LineStyle) -> None:
+    kind = "control" if style is CONTROL else "scheduled"
     mean, interval = point.mean.mean, point.mean.interval
-    if interval and controls:
+    if interval and style is CONTROL:
         band = [*round_values([interval.low] * 2), *round_values([interval.high] * 2)]
         figure.add_scatter(
-            x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=with_alpha(colour, 0.15), mode="none"
+            x=[*ends, *reversed(ends)], y=band, fill="toself", fillcolor=with_alpha(style.colour, 0.15), mode="none"
         )
         figure.data[-1].update(name=f"{escape_plotly(point.arm, 30)}, interval", showlegend=False, hoverinfo="skip")
     figure.add_scatter(
@@ -203,7 +208,7 @@ def _plot_level(figure: go.Figure, point: Point, metric: Metric, ends: tuple[flo
         y=round_values([mean] * 3),
         mode="lines",
         name=f"{escape_plotly(point.arm, 30)} ({kind})",
-        line={"color": colour, "dash": dash, "width": 2},
+        line={"color": style.colour, "dash": style.dash, "width": 2},
         hovertemplate=f"{escape_plotly(point.arm)}: %{{y:.{metric.digits}f}}<extra></extra>",
     )
 

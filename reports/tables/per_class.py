@@ -1,10 +1,11 @@
-"""The tables of test scores per class, for tasks that record them; a mean over classes can hide a bad class."""
+"""The tables of further test scores: all metrics of a task, and those per class, of which a mean can hide a bad one."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from reports.analysis import statistics
+from reports.analysis.scores import Score, list_scores
 from reports.format.metrics import CLASS_PREFIX
 from reports.format.table import Table
 from reports.load import StudyRecords
@@ -15,6 +16,19 @@ def make_tables(records: StudyRecords) -> list[Table]:
     """Return a table per student; none where no score of a class is recorded."""
     names = _list_class_metrics(records)
     return [_make_table(records, student, names) for student in records.students] if names else []
+
+
+def make_metric_tables(records: StudyRecords) -> list[Table]:
+    """Return a table per student, the teacher first; none where a single metric is measured.
+
+    Scores of single classes are in tables of their own.
+    """
+    scores = [score for score in list_scores(records) if not score.metric.bare.startswith(CLASS_PREFIX)]
+    tables = [
+        _make_metric_table(student, [one for one in scores if one.student in ("", student)])
+        for student in records.students
+    ]
+    return [table for table in tables if len(table.columns) > 2]
 
 
 def _list_class_metrics(records: StudyRecords) -> list[str]:
@@ -53,3 +67,18 @@ def _format_mean(records: StudyRecords, cell: str, name: str) -> str:
     values = records.confirmed.loc[records.confirmed["cell"] == cell, name].to_numpy(dtype=float)
     values = values[np.isfinite(values)].tolist()
     return format_mean(records.get_metric(name), statistics.compute_mean(values) if values else None)
+
+
+def _make_metric_table(student: str, scores: list[Score]) -> Table:
+    metrics = dict.fromkeys(score.metric for score in scores if score.student)
+    means = {(score.arm, score.metric): score.mean for score in scores}
+    arms = dict.fromkeys(score.arm for score in scores)
+    return Table(
+        name=f"metrics-{student}",
+        caption=f"{student}: all test metrics",
+        columns=("arm", *(metric.label for metric in metrics)),
+        align="l" + "r" * len(metrics),
+        rows=tuple((arm, *(format_mean(metric, means.get((arm, metric))) for metric in metrics)) for arm in arms),
+        kinds=tuple("reference" if arm.startswith("teacher: ") else "" for arm in arms),
+        notes=("± is a 95 % t interval over the confirm seeds. Only the metric of the comparison is tested.",),
+    )

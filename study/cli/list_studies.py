@@ -189,7 +189,7 @@ def list_studies(storage: Path) -> list[Overview]:
     Raises InputError if there is no such folder.
     """
     if not storage.is_dir():
-        raise InputError(f"no folder {storage}: give the one that holds your studies with --storage-path")
+        raise InputError(f"no folder {storage}: run a study first, or give the folder that holds your studies")
     return [_read_overview(folder) for folder in _list_folders(storage)]
 
 

@@ -31,7 +31,7 @@ ENDED = (0, 1, 3)
 """Exit codes of a study that will not continue by itself: done, a cell failed, stopped by a cap or on request."""
 
 COMPARED = ("question", "cells", "used")
-"""Parts of `study show --json` that are the same in a complete copy: scores, and epochs and hours used."""
+"""Parts of `kdstudy show --json` that are the same in a complete copy: scores, and epochs and hours used."""
 
 
 def check_cluster_file(file: Path) -> None:

@@ -61,7 +61,7 @@ def test_every_column_that_is_named_exists(found: dict[str, Any]) -> None:
         re.findall(r'\["([a-z_]+(?:/[a-z_]+)?)"\]', "\n".join(re.findall(r"```python\n(.*?)```", DOC, flags=re.S)))
     )
     there = {*found["trials"], *found["epochs"], *found["study"], *found["study"]["cells"][0]}
-    assert named - there <= {"metrics", "gpu_seconds", "seconds_max", "gpus_max", "lost", "best", "last"}
+    assert named - there <= {"metrics", "gpu_seconds", "lost", "best", "last"}
 
 
 def test_1_which_arm_is_ahead(found: dict[str, Any]) -> None:

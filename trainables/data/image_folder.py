@@ -19,7 +19,7 @@ from trainables.data.folders import make_root_absolute
 from trainables.data.table_rows import read_rows
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-"""Names of folders that hold the classes' folders of a split, and are no classes."""
+"""Folders of these names alone are splits: read as classes, they would train a net to tell one from the other."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,14 @@ class ImageFolder:
             raise InputError(
                 f"{inner[0]} lies in {train}, whose folders are classes: give training images their own folder, train="
             )
-        if not self.train and set(class_names) <= SPLIT_FOLDERS:
+        if len(class_names) < 2:
             raise InputError(
-                f"{train} has the folders {_join_names(class_names)}, which are splits and no classes: write "
-                f'ImageFolder("{train.name}", train="train", test="test")'
+                f"{train} has images of {len(class_names)} classes; needed is a folder for each class, two or more"
+            )
+        if set(class_names) <= SPLIT_FOLDERS:
+            raise InputError(
+                f"the folders of {train} are named like splits, not classes: {_join_names(class_names)}; give each, as "
+                'in ImageFolder(train="photos/train", test="photos/test")'
             )
         for path in sorted(path for path in train.iterdir() if path.is_dir()):
             is_class = not path.name.startswith(".") and path.name not in THUMBNAILS
@@ -105,10 +109,6 @@ class ImageFolder:
                 raise InputError(
                     f"{path} has no {ALLOWED}{listing.describe_left_out()}: add images of this class, or remove it"
                 )
-        if len(class_names) < 2:
-            raise InputError(
-                f"{train} has images of {len(class_names)} classes; needed is a folder for each class, two or more"
-            )
 
     def _label_files(
         self, name: str, files: Sequence[str], class_names: Sequence[str]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from reports.figures.sweep import collect_points, draw_sweep, find_sweep
+from reports.figures.sweep import collect_points, draw_sweep, find_sweep, plot_sweep
 from reports.load import load_study
 from tests.reports.fake_study import Writer
 
@@ -97,6 +98,19 @@ def test_setting_figures_show_each_test_metric_the_deciding_one_first(swept: Wri
     assert set(traces) == {"none (control)", "moving (scheduled)", "fixed alpha", "searched, chosen 0.42"}
     assert list(traces["fixed alpha"].x) == list(ALPHAS)
     assert list(traces["searched, chosen 0.42"].x) == [0.42]
+
+
+def test_levels_of_several_schedules_look_different(swept: Writer) -> None:
+    records = load_study(swept.write())
+    found = find_sweep(records)
+    assert found is not None
+    found = replace(found, others=("searched", "moving", "falling"))
+    points = collect_points(records, "resnet8", found, "test/accuracy")
+    points.append(replace(next(point for point in points if point.arm == "moving"), arm="falling"))
+    figure = plot_sweep(points, found, records.get_metric("test/accuracy"), "resnet8", "max").figure
+    lines = {trace.name: trace.line for trace in figure.data if "(scheduled)" in trace.name}
+    assert lines["moving (scheduled)"].color != lines["falling (scheduled)"].color
+    assert lines["moving (scheduled)"].dash != lines["falling (scheduled)"].dash
 
 
 def test_setting_figures_of_an_unfinished_study_wait_for_three_points(swept: Writer) -> None:

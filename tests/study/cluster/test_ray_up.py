@@ -1,4 +1,4 @@
-"""docs/cluster.md's section on machines of one's own, followed for real: `ray up` to `ray down` on two hosts.
+"""docs/cluster.md's section on machines of one's own, followed for real: `ray up` to `--then down` on two hosts.
 
 The hosts are namespaces on this machine (hosts.py); the commands are those of the document, with another space file
 and another shared folder.
@@ -113,8 +113,8 @@ class Followed:
     def start(self, start: str) -> None:
         self.asked(self.line(start).removesuffix("&"))
 
-    def tried(self, command: str) -> tuple[int, str]:
-        return self._hosts.run(command, self._checkout, **self.environment)
+    def tried(self, command: str, timeout: float = 120) -> tuple[int, str]:
+        return self._hosts.run(command, self._checkout, timeout, **self.environment)
 
     def run(self, start: str) -> str:
         code, output = self.tried(self.line(start))
@@ -149,9 +149,28 @@ def test_a_study_runs_on_both_hosts_and_strangers_are_refused(two: Hosts, checko
     assert {worker.split(":")[0] for worker in trials.worker} == {"head", "worker"}
     assert (checkout / "runs" / "toy" / "report.html").is_file()
 
-    follow.run("ray down")
+    ended_with_the_study(checkout, follow, trials)
     code, _ = follow.tried(f": > /dev/tcp/{two.addresses['head']}/6379")
     assert code != 0, "the head still answers"
+
+
+def ended_with_the_study(checkout: Path, follow: Followed, trials: pd.DataFrame) -> None:
+    """The study is complete: the same command with --then down only copies it and ends its cluster, and no other."""
+    command = follow.line("python -m study.run") + " --then down --cluster-file "
+    file = checkout / "docs" / "on-premises.yaml"
+    (checkout / "other.yaml").write_text(file.read_text().replace("cluster_name: kdstudy", "cluster_name: other"))
+    code, output = follow.tried(command + "other.yaml", 300)
+    assert code == 2, output
+    assert "the head of other.yaml does not run the Ray at" in output
+
+    code, output = follow.tried(command + "docs/on-premises.yaml", 300)
+    assert code == 0, output
+    assert follow.line("ray down") in output
+    (copy,) = (checkout / "fetched").iterdir()
+    assert f"results: fetched/{copy.name}/toy" in output
+    fetched = pd.read_parquet(copy / "toy" / "trials")
+    assert set(fetched.trial_id) == set(trials.trial_id)
+    assert (copy / "toy" / "report.html").is_file()
 
 
 def refused_without_the_token(two: Hosts, follow: Followed) -> None:

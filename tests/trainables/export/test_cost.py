@@ -106,6 +106,20 @@ def test_a_net_is_passed_as_often_as_its_time_allows(
     assert clock[0] <= most_seconds
 
 
+def test_time_to_count_macs_is_no_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead, now = [0.0], costing.time.perf_counter
+
+    def count(run: object) -> int:
+        ahead[0] += 20.0  # seconds in which a busy machine imports what counts
+        return 7
+
+    monkeypatch.setattr(costing, "count_macs", count)
+    monkeypatch.setattr(costing.time, "perf_counter", lambda: now() + ahead[0])
+    found = measure_cost(small.TASK, ResNet(8, width=4).build(1, 10))
+    assert found["latency_runs"] > 1
+    assert found["latency_seconds"] < 20.0
+
+
 # -- in a study's record -------------------------------------------------------------------------------------------
 
 
