@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 FOLDER = Path(__file__).parent
+DOT_IN_NAME = re.compile(r"(?<=[a-z_])\.(?=[a-z_])")
 
 
 def render_report(content: Mapping[str, Any]) -> str:
@@ -46,7 +49,13 @@ def _load_environment() -> jinja2.Environment:
         autoescape=True, loader=jinja2.FileSystemLoader(FOLDER), undefined=jinja2.StrictUndefined
     )
     environment.filters["class_name"] = lambda block: type(block).__name__
+    environment.filters["allow_breaks"] = allow_breaks
     return environment
+
+
+def allow_breaks(text: str) -> Markup:
+    """Return `text` as HTML whose lines may break behind the dots of names such as recipe.learning_rate.start."""
+    return Markup(DOT_IN_NAME.sub(".<wbr>", str(escape(text))))
 
 
 def _make_policy(scripts: tuple[str, ...]) -> str:
