@@ -72,9 +72,16 @@ def choose_cell(records: StudyRecords, name: str | None = None) -> Choice:
     return _choose_on_validation(records, confirmed)
 
 
-def get_confirm_run(records: StudyRecords, cell: Cell, number: int) -> Any:
-    """Return a cell's confirm run by the number of its seed. Raises InputError if there is none."""
-    runs = _get_confirm_runs(records, cell)
+def get_confirm_run(records: StudyRecords, cell: Cell, number: int, point: int = 0) -> Any:
+    """Return a cell's confirm run by the number of its seed and the point of its front.
+
+    Raises InputError if there is none.
+    """
+    runs = records.confirmed_points[records.confirmed_points["cell"] == cell.name]
+    points = sorted(set(runs["point"]))
+    if point not in points:
+        raise InputError(f"{cell.name!r} has no point {point}: its points are {', '.join(map(str, points))}")
+    runs = runs[runs["point"] == point]
     found = runs[runs["number"] == number]
     if found.empty:
         numbers = ", ".join(str(n) for n in runs["number"])
@@ -90,22 +97,25 @@ def export_cell(
     out: Path | None = None,
     space: str | None = None,
     precisions: Sequence[Precision] = (),
+    point: int = 0,
 ) -> Path:
     """Write a cell's student, MODEL_CARD.md and export.json, and return their folder.
 
-    `space` is the study's space file, or RECORDED for the text that the study recorded of it: it is run.
+    `point` is that of the cell's front, 0 the best by validation. `space` is the study's space file, or RECORDED for
+    the text that the study recorded of it: it is run.
     Raises InputError if data, code or weights differ from the study's.
     """
     from trainables.export.onnx import export_student
     from trainables.export.restore import TrainedTrial
 
-    run = get_confirm_run(records, choice.cell, number)
+    run = get_confirm_run(records, choice.cell, number, point)
     config = parse_json_object(run["config"])
     if lacking := [name for name in ("task", "student", "inputs") if not isinstance(config.get(name), dict)]:
         raise InputError(f"the record of trial {run['trial_id']} lacks {', '.join(lacking)}: its net cannot be rebuilt")
     own = Path(EXPORT) / records.name if mirror_of(records.folder.parent).uri else StudyPaths(records.folder).export
-    stems = make_file_stems([f"{cell.name}-seed{number}" for cell in records.cells])
-    folder = out or own / stems[f"{choice.cell.name}-seed{number}"]
+    which = f"-point{point}-seed{number}" if point else f"-seed{number}"
+    stems = make_file_stems([f"{cell.name}{which}" for cell in records.cells])
+    folder = out or own / stems[f"{choice.cell.name}{which}"]
     about = {"study": records.name, "cell": choice.cell.name, "trial": str(run["trial_id"]), "seed": str(run["seed"])}
     checkpoint = fetch_checkpoint(records.folder, str(run["trial_id"]))
     code = None if space is None else _import_space(records, space, str(run["code"]))
@@ -204,17 +214,20 @@ def _list_cells(cells: tuple[Cell, ...]) -> str:
 
 
 def _find_recorded_data_dir(records: StudyRecords) -> str | None:
-    """Return the --data-dir of the study's last command, relative paths resolved against that command's folder."""
+    """Return the --data-dir of the study's last command, relative paths resolved against that command's folder.
+
+    Without one it is the folder of the data that the study recorded, if any.
+    """
     provenance = records.section("provenance")
     try:
         words = shlex.split(str(provenance.get("command") or ""))
     except ValueError:
-        return None
+        words = []
     for word, following in zip(words, [*words[1:], ""], strict=True):
         given = following if word == "--data-dir" else word.removeprefix("--data-dir=")
         if given not in (word, ""):
             return given if "://" in given else str(Path(str(provenance.get("cwd") or ".")) / Path(given).expanduser())
-    return None
+    return records.section("inputs", "data").get("folder")
 
 
 @click.group()
@@ -227,6 +240,9 @@ def main() -> None:
 @click.option("--cell", help='"student / arm"; without it, the confirmed cell that is best on validation.')
 @click.option("--seed-number", type=click.IntRange(min=0), default=0, show_default=True,
               help="Number of the confirm run within the cell; none is preferred.")  # fmt: skip
+@click.option("--point", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Number of the point of the cell's front, as in the report's table of fronts; 0 is the best by "
+              "validation.")  # fmt: skip
 @click.option("--data-dir", type=click.Path(), help="The data, if it has moved since the study: a folder or s3://….")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="The folder to write to; default: the study's export/, or export/STUDY for one on S3.")  # fmt: skip
@@ -236,8 +252,8 @@ def main() -> None:
               help="Also write the graph in this precision, and measure all graphs on test; repeatable.")  # fmt: skip
 @click.option("--storage-path", type=click.Path(), default="runs", show_default=True,
               help="The storage of studies given by name: a folder, or s3://BUCKET/PREFIX.")  # fmt: skip
-def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, out: Path | None, space: str | None,
-         precisions: tuple[Precision, ...], storage_path: str) -> None:  # fmt: skip
+def best(study: str, cell: str | None, seed_number: int, point: int, data_dir: str | None, out: Path | None,
+         space: str | None, precisions: tuple[Precision, ...], storage_path: str) -> None:  # fmt: skip
     """Write a confirmed student as safetensors and ONNX, with a model card.
 
     Test scores select neither the cell nor the seed.
@@ -246,7 +262,9 @@ def best(study: str, cell: str | None, seed_number: int, data_dir: str | None, o
         records = load_study(find_study(*locate_study(study, storage_path)))
         choice = choose_cell(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
-        print(export_cell(records, choice, seed_number, data_dir, out, space, precisions))
+        print(export_cell(records, choice, seed_number, data_dir, out, space, precisions, point))
+        if precisions and out is None:
+            print(f"the report shows all graphs once it is built again: python -m reports.build {records.folder}")
     except (InputError, RecordsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -69,7 +69,7 @@ def own_images(data_dir: Path | None) -> Study:
         question="Which small net, and which distillation loss, for images of one's own?",
         task=Classification(
             ImageFolder(data_dir or write_digits(), train="train", test="test", size=16, grey=data_dir is None),
-            Teacher(Torchvision("resnet18", taps=("layer1",)), Recipe(32, Cosine(1e-3), AdamW()), epochs=8),
+            Teacher(Torchvision("resnet18", taps=("layer1",)), Recipe(32, Cosine(1e-3), AdamW()), epochs=24),
             recipe=searched,
             views=CropFlip(padding=1, flip=False),
             validation=0.2,

@@ -70,6 +70,8 @@ def _pool(group: list[Contrast]) -> Contrast:
         tuning_alone=first.tuning_alone,
         not_judged=why,
         test=first.test,
+        recipes_differ=first.recipes_differ,
+        students_differ=any(one.students_differ for one in group),
     )
 
 

@@ -6,13 +6,14 @@ that a verdict is never easier to reach in an unfinished study. A margin adds a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reports.analysis import power, statistics
 from reports.analysis.search import describe_recipe
 from reports.analysis.statistics import Paired, Test, Verdict
-from reports.load import Cell, StudyRecords
+from reports.load import Cell, StudyRecords, parse_json_object
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Contrast:
     test: Test = "sign-flip"
     recipes_differ: bool = False
     """Whether the two arms train by different recipes."""
+    students_differ: bool = False
+    """Whether the two arms chose different settings of one student, such as its width."""
 
     @property
     def relies_on_symmetry(self) -> bool:
@@ -70,8 +73,27 @@ def compare_cells(
     alone = cell.searched and not any(base.searched for base in bases)
     alone |= cell.searches_recipe and not any(base.searches_recipe for base in bases)
     margin = cell.margin / records.get_metric(records.test_metric).factor if cell.margin is not None else None
-    found = [compare_pair(records, cell, base, records.test_metric, tested) for base in bases]
-    return tuple(replace(contrast, tuning_alone=alone, margin=margin) for contrast in found)
+    student = _find_student(records, cell)
+    return tuple(
+        replace(
+            compare_pair(records, cell, base, records.test_metric, tested),
+            tuning_alone=alone,
+            margin=margin,
+            students_differ=None not in (student, other := _find_student(records, base)) and student != other,
+        )
+        for base in bases
+    )
+
+
+def select_student(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the searched settings that are the student's."""
+    return {name: value for name, value in params.items() if name.startswith("student.")}
+
+
+def _find_student(records: StudyRecords, cell: Cell) -> dict[str, Any] | None:
+    """Return the settings of the student that a cell's runs on test are of; None without such runs."""
+    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    return select_student(parse_json_object(runs["params"].iloc[-1])) if len(runs) else None
 
 
 def compare_pair(

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 
 from reports.analysis import statistics
-from reports.analysis.contrasts import Contrast, compare_pair
+from reports.analysis.contrasts import Contrast, compare_pair, select_student
 from reports.analysis.pareto import find_pareto_front
 from reports.analysis.search import list_objectives
 from reports.analysis.statistics import Mean
 from reports.load import Cell, StudyRecords, parse_json_object
-
-STUDENT_PREFIX = "student."
-"""Start of the names of searched settings of the student."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class FrontPoint:
 
     @property
     def student(self) -> dict[str, Any]:
-        return {name: value for name, value in self.params.items() if name.startswith(STUDENT_PREFIX)}
+        return select_student(self.params)
 
     @property
     def std(self) -> float | None:

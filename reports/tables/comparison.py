@@ -114,7 +114,12 @@ def _make_notes(comparison: Comparison) -> list[str]:
     sources += [(row.arm, row.published) for row in comparison.rows] if compared else []
     published = [_describe_source(name, figure) for name, figure in sources if figure]
     test = f" {_describe_test(comparison)}" if compared else ""
-    return [f"± is a 95 % t interval.{test}", *_list_caveats(compared), *list_code_notes(comparison), *published]
+    return [
+        f"± is a 95 % t interval.{test}",
+        *_list_caveats(compared, bool(comparison.points)),
+        *list_code_notes(comparison),
+        *published,
+    ]
 
 
 def _describe_test(comparison: Comparison) -> str:
@@ -129,7 +134,7 @@ def _describe_test(comparison: Comparison) -> str:
     )
 
 
-def _list_caveats(contrasts: tuple[Contrast, ...]) -> Iterator[str]:
+def _list_caveats(contrasts: tuple[Contrast, ...], has_fronts: bool) -> Iterator[str]:
     """Yield what stands against taking some verdicts at face value."""
     if alone := dict.fromkeys(contrast.arm for contrast in contrasts if contrast.tuning_alone):
         yield (
@@ -139,6 +144,11 @@ def _list_caveats(contrasts: tuple[Contrast, ...]) -> Iterator[str]:
     if apart := [f"{one.arm} and {one.versus}" for one in contrasts if one.recipes_differ]:
         yield (
             f"Trained by different recipes: {join_words(apart)}. Their differences are of recipe and method together."
+        )
+    if unlike := [f"{one.arm} and {one.versus}" for one in contrasts if one.students_differ]:
+        yield (
+            f"Chose different students: {join_words(unlike)}. Their differences are of student and method together"
+            f"{'; the table of the fronts compares equal students' * has_fronts}."
         )
     if skewed := [f"{one.arm} against {one.versus}" for one in contrasts if one.relies_on_symmetry]:
         yield (

@@ -12,7 +12,7 @@ from study.records.paths import EXPORT_JSON, StudyPaths
 
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return the table of the graphs in the study's export/ that were measured in several precisions; none if none."""
-    trials, measured = set(records.confirmed["trial_id"]), {}
+    trials, measured = set(records.confirmed_points["trial_id"]), {}
     for path in sorted(StudyPaths(records.folder).export.glob(f"*/{EXPORT_JSON}")):
         try:
             export = json.loads(path.read_text(encoding="utf-8"))

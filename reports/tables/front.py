@@ -40,10 +40,10 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
         name=f"front-{comparison.student}",
         caption=f"{comparison.student}: the fronts on test",
         columns=(
-            *("arm", "settings", *(cost.label for cost in costs), "n", metric.label, f"std{unit}"),
+            *("arm", "point", "settings", *(cost.label for cost in costs), "n", metric.label, f"std{unit}"),
             *("compared with", f"difference{unit}", "p", "verdict", "seeds needed"),
         ),
-        align="ll" + "r" * len(costs) + "rrr" + "lrrlr",
+        align="lrl" + "r" * len(costs) + "rrr" + "lrrlr",
         rows=tuple(rows),
         kinds=tuple(kinds),
         notes=(
@@ -62,8 +62,8 @@ def sort_points(points: Sequence[FrontPoint], costs: Sequence[str]) -> list[Fron
     return sorted(points, key=lambda one: (one.position, *(one.costs.get(name, 0.0) for name in costs), one.point))
 
 
-def _describe(point: FrontPoint) -> tuple[str, str]:
-    return point.cell.arm, format_params(point.params)
+def _describe(point: FrontPoint) -> tuple[str, str, str]:
+    return point.cell.arm, str(point.point), format_params(point.params)
 
 
 def _format_costs(point: FrontPoint, costs: Sequence[Metric]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def make_model_card(
         _make_facts_table("The net", _describe_net(exported)),
         _make_facts_table("Inputs and outputs", _describe_inputs(records, exported)),
         to_markdown(_make_score_table(records, cell, run)),
-        _describe_verdicts(records, cell),
+        _describe_verdicts(records, cell, int(run["point"])),
         _make_facts_table("Latency of one image, one CPU thread", _describe_latencies(exported)),
         to_markdown(make_graph_table(records, _collect_graphs(exported))) if exported.graphs else "",
         _make_facts_table("Origin", _describe_origin(records, cell, reason, run, config)),
@@ -121,7 +121,8 @@ def _list_outputs(records: StudyRecords) -> Iterable[tuple[str, str]]:
 
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     """Return the table of all metrics of the cell's confirm runs except those of training, test metrics first."""
-    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    points = records.confirmed_points
+    runs = points[(points["cell"] == cell.name) & (points["point"] == run["point"])]
     names = [name for name in records.section("metrics") if "/" in name and not name.startswith(("train/", "student/"))]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
@@ -142,11 +143,14 @@ def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     )
 
 
-def _describe_verdicts(records: StudyRecords, cell: Cell) -> str:
-    """Return the arm's differences and verdicts against the arms it is compared with; "" if there are none."""
-    row = next(row for c in compare_arms(records) if c.student == cell.student for row in c.rows if row.arm == cell.arm)
+def _describe_verdicts(records: StudyRecords, cell: Cell, point: int) -> str:
+    """Return the differences and verdicts of a point against the arms it is compared with; "" if there are none."""
+    comparison = next(one for one in compare_arms(records) if one.student == cell.student)
+    contrasts = [contrast for row in comparison.rows if row.arm == cell.arm and not point for contrast in row.contrasts]
+    for one in comparison.points:
+        contrasts += one.contrasts if (one.cell.arm, one.point) == (cell.arm, point) else ()
     metric = records.get_metric(records.test_metric)
-    return " ".join(filter(None, (_describe_verdict(contrast, metric) for contrast in row.contrasts)))
+    return " ".join(filter(None, (_describe_verdict(contrast, metric) for contrast in contrasts)))
 
 
 def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
@@ -196,6 +200,7 @@ def _describe_origin(
         "student": describe(config.get("student")),
         "loss": describe(config.get("loss")),
         "searched values": format_params(params),
+        "point of the front": run["point"] or None,
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",
         "trained on": f"{config.get('train_on')} of {records.data_name}",
         "note on the data": data.get("note"),

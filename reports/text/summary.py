@@ -205,6 +205,7 @@ def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
     by = f"{metric.format_signed(contrast.paired.difference)}{unit} {metric.noun}"
     margin = f" by {metric.format(contrast.margin)}{unit} or more" if contrast.margin is not None else ""
     alone = f"; {TUNING_ALONE}" if contrast.tuning_alone else ""
+    alone += "; their students differ" if contrast.students_differ else ""
     if contrast.verdict == "not worse":
         return f"{arm} is not worse than {versus}{margin} ({by}{alone})"
     if contrast.verdict != "undecided":

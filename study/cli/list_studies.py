@@ -6,7 +6,7 @@ Only reads, also while a driver writes; study/cli/status.py reads one study in d
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,9 @@ REQUIRED_KEYS = {"name": str, "question": str, "metric": str, "test_metric": str
 UNSHOWN_COLUMNS = {"student", "arm", "seed", "config", "seconds", "device", "cpus", "code", "member", "start_epoch",
                    "parent"}  # fmt: skip
 """Columns of trials that neither `list` nor `show` reads: fewer are faster."""
+
+Slot = tuple[str, str, int, int]
+"""Cell, phase, number and point of a trial."""
 
 STATE_STYLES = {"running": "green", "starting": "green", "unfinished": "yellow", "damaged": "red"}
 
@@ -138,24 +141,38 @@ def read_epoch_totals(folder: Path) -> tuple[list[dict[str, Any]], list[datetime
     return totals.rename_columns(["trial_id", "epochs", "last_epoch", "seconds"]).to_pylist(), times.to_pylist()
 
 
-def group_by_slot(trials: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int], Mapping[str, Any]]:
-    """Return search and confirm trials by cell, phase and number; a seed confirmed twice counts as its last trial.
-
-    Of the points of a front that are confirmed only the best one counts: how many there are depends on the search.
-    """
-    counted = (row for row in trials if row["phase"] != "prepare" and not row.get("point"))
-    return {(row["cell"], row["phase"], row["number"]): row for row in counted}
+def group_by_slot(trials: Iterable[Mapping[str, Any]]) -> dict[Slot, Mapping[str, Any]]:
+    """Return search and confirm trials by cell, phase, number and point; one repeated counts as its last trial."""
+    counted = (row for row in trials if row["phase"] != "prepare")
+    return {(row["cell"], row["phase"], row["number"], row.get("point") or 0): row for row in counted}
 
 
 def count_failed(trials: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many search and confirm trials failed, those of all points of a front among them."""
-    points = {(row["cell"], row["phase"], row["number"], row.get("point") or 0): row["state"] for row in trials}
-    return sum(state == TrialState.FAILED for (_, phase, *_), state in points.items() if phase != "prepare")
+    """Return how many search and confirm trials failed."""
+    return sum(row["state"] == TrialState.FAILED for row in group_by_slot(trials).values())
 
 
-def count_planned_trials(study: Mapping[str, Any]) -> int:
-    """Return the number of search and confirm trials of a study."""
-    return sum(count_cell_searches(study, cell) + study["budget"]["seeds"] for cell in study["cells"])
+def count_planned_trials(study: Mapping[str, Any], trials: Sequence[Mapping[str, Any]] = ()) -> int:
+    """Return the number of search and confirm trials of a study, given those that have started."""
+    confirms: dict[str, list[Mapping[str, Any]]] = {cell["cell"]: [] for cell in study["cells"]}
+    for row in trials:
+        if row["phase"] == "confirm" and row["cell"] in confirms:
+            confirms[row["cell"]].append(row)
+    return sum(
+        count_cell_searches(study, cell) + count_cell_confirms(study, cell, confirms[cell["cell"]])
+        for cell in study["cells"]
+    )
+
+
+def count_cell_confirms(study: Mapping[str, Any], cell: Mapping[str, Any], started: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of confirm trials of a cell, all seeds of each point, given those that have started.
+
+    How many points a front has is known once a second seed starts, after the first of every point; until then the
+    largest possible number counts.
+    """
+    is_known = study.get("finished") or any(row["number"] for row in started)
+    points = 1 + max((row.get("point") or 0 for row in started), default=0) if is_known else cell.get("points", 1)
+    return int(points * study["budget"]["seeds"])
 
 
 def count_cell_searches(study: Mapping[str, Any], cell: Mapping[str, Any]) -> int:
@@ -189,8 +206,7 @@ def _read_overview(folder: Path) -> Overview:
     try:
         study = read_shown_study(folder)
         rows = read_trial_rows(folder, study)
-        trials = group_by_slot(rows).values()
-        ended = [row for row in trials if TrialState(row["state"]).is_finished]
+        ended = [row for row in group_by_slot(rows).values() if TrialState(row["state"]).is_finished]
         return Overview(
             name=folder.name,
             folder=folder,
@@ -198,7 +214,7 @@ def _read_overview(folder: Path) -> Overview:
             by=driver,
             cells=len(study["cells"]),
             done=len(ended),
-            planned=count_planned_trials(study),
+            planned=count_planned_trials(study, rows),
             failed=count_failed(rows),
             started=datetime.fromisoformat(study["provenance"]["created"]),
             last_row=_find_last_write(folder),

@@ -16,6 +16,7 @@ from typing import Any
 
 from study.cli.list_studies import (
     State,
+    count_cell_confirms,
     count_cell_searches,
     count_failed,
     derive_state,
@@ -49,8 +50,9 @@ class CellStatus:
     best_params: Mapping[str, Any]
     confirmed: int
     to_confirm: int
+    """Seeds of all points, if a front is confirmed."""
     test_mean: float | None
-    """None until every seed is confirmed."""
+    """Of the best point by validation; None until its every seed is confirmed."""
     test_std: float | None
 
 
@@ -138,11 +140,10 @@ def read_status(folder: Path) -> StudyStatus:
 
 def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: Rows) -> CellStatus:
     metric, test_metric = study["metric"], study["test_metric"]
-    planned, seeds = count_cell_searches(study, cell), study["budget"]["seeds"]
     by_slot = group_by_slot(trials).values()
     search = [row for row in by_slot if row["phase"] == "search"]
     confirm = [row for row in by_slot if row["phase"] == "confirm"]
-    has_failed_point = any(row.get("point") and row["state"] == TrialState.FAILED for row in trials)
+    planned, seeds = count_cell_searches(study, cell), count_cell_confirms(study, cell, confirm)
     complete = [
         row
         for row in search
@@ -151,20 +152,19 @@ def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: R
         and row["end_epoch"] in (None, row["epochs"])  # links of a chain that end earlier cannot be chosen
     ]
     best = min(complete, key=lambda row: (_rank(row, study), row["number"]), default=None)
-    tests = [
-        row[test_metric] for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])
-    ]
-    is_confirmed = len(tests) == seeds
+    confirmed = [row for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])]
+    tests = [row[test_metric] for row in confirmed if not row.get("point")]
+    is_confirmed = len(tests) == study["budget"]["seeds"]
     return CellStatus(
         cell=cell["cell"],
-        phase="failed" if has_failed_point else _derive_phase(search, planned, best is not None, confirm, seeds),
+        phase=_derive_phase(search, planned, best is not None, confirm, seeds),
         searched=sum(TrialState(row["state"]).is_finished for row in search),
         to_search=planned,
         stopped=sum(row["state"] == TrialState.PRUNED for row in search),
         failed=count_failed(trials),
         best=best[metric] if best else None,
         best_params=json.loads(best["params"]) if best else {},
-        confirmed=len(tests),
+        confirmed=len(confirmed),
         to_confirm=seeds,
         test_mean=mean(tests) if is_confirmed else None,
         test_std=stdev(tests) if is_confirmed and len(tests) > 1 else None,

@@ -235,6 +235,7 @@ def _describe_cell(study: Study, cell: Cell) -> dict[str, Any]:
         "trials": study.count_trials(cell),
         "population": study.count_search_runs(cell) if arm.search else None,
         "front": study.front_size if cell.is_searched else 1,
+        "points": study.count_confirm_points(cell),
         "published": arm.published,
         "parameters": [name for name, _ in find_domains(cell.space)],
     }

@@ -73,8 +73,7 @@ class StudyReading:
         """Number of search and confirm trials that have ended, in whatever state."""
         rows = self.records.trials[self.records.trials["phase"] != "prepare"]
         ended = rows[~rows["state"].isin(["RUNNING", "INTERRUPTED", "SUPERSEDED"])]
-        best = ended[ended["point"].fillna(0) == 0]  # of the points of a front, as the totals count
-        return len(best.drop_duplicates(["cell", "phase", "number"]))
+        return len(ended.fillna({"point": 0}).drop_duplicates(["cell", "phase", "number", "point"]))
 
     @property
     def planned(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from study.records.study_json import build_study_json, write_study
 from study.space_file import make_space
 from tests.study.toy import drive, open_coordinator
 
-PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 
 
 def run_without_ray(study: Study, storage: str) -> StudyResults:
@@ -45,6 +47,21 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert re.findall(r'results\.figures\["(.+?)"\]', PAGE)[0] in results.figures
     temperature = results.best["resnet8w4 / KD"]["temperature"]
     assert str(temperature) in capsys.readouterr().out
+
+
+def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(package, "run_study", run_without_ray, raising=False)
+    found: dict[str, Any] = {"__name__": __name__}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), found)
+    assert found["results"].finished
+    assert len(found["search"]) == 2 * 2
+    assert found["results"].best.keys() == {"small_net-width{8..32} / no distillation", "small_net-width{8..32} / KD"}
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
 
 
 def test_page_names_every_option_and_attribute() -> None:

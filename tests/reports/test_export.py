@@ -252,9 +252,17 @@ def test_command_exports_a_real_student(writer: Writer, tmp_path: Path) -> None:
     assert "| parameters | 5,142 |" in text
 
 
-@pytest.mark.parametrize("given_dir", [None, "/given"])
+@pytest.mark.parametrize(
+    ("given_dir", "options", "expected"),
+    [
+        (None, "--data-dir 'my data' --trials 2", "/there/my data"),
+        ("/given", "--data-dir 'my data' --trials 2", "/given"),
+        (None, "--trials 2", "/photos"),
+        ("/given", "", "/given"),
+    ],
+)
 def test_command_finds_the_data_where_the_study_did_unless_told(
-    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_dir: str | None
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_dir: str | None, options: str, expected: str
 ) -> None:
     seen: list[tuple[TrainedTrial, Path | None, Path, dict[str, str], tuple[str, ...]]] = []
 
@@ -265,9 +273,10 @@ def test_command_finds_the_data_where_the_study_did_unless_told(
 
     monkeypatch.setattr(exporting, "export_student", noted)
     writer.study["provenance"] |= {
-        "command": "python -m study.run x.py --data-dir 'my data' --trials 2",
+        "command": f"python -m study.run x.py {options}",
         "cwd": "/there",
     }
+    writer.study["inputs"]["data"]["folder"] = "/photos"
     for row in writer.fill().trials:
         row["config"] = json.dumps({"task": {"is": "X"}, "student": {}, "inputs": {}, "train_on": "train+val"})
     words = ["best", "--study", str(writer.write()), "--cell", CELL, "--seed-number", "5", "--out", str(tmp_path / "o")]
@@ -275,7 +284,7 @@ def test_command_finds_the_data_where_the_study_did_unless_told(
     assert result.exit_code == 0, result.output
     ((trained, data_dir, out, about, precisions),) = seen
     assert precisions == ()
-    assert (data_dir, out) == (Path(given_dir or "/there/my data"), tmp_path / "o")
+    assert (data_dir, out) == (Path(expected), tmp_path / "o")
     assert trained.scores == {"test/accuracy": DKD[5]}
     assert trained.checkpoint == writer.folder / "checkpoints" / about["trial"]
     assert (about["cell"], about["seed"]) == (CELL, "1005")
@@ -288,6 +297,7 @@ def test_command_finds_the_data_where_the_study_did_unless_told(
         ["--study", "fake"],
         ["--study", "fake", "--cell", "resnet8 / KD"],
         ["--study", "fake", "--cell", CELL, "--seed-number", "99"],
+        ["--study", "fake", "--cell", CELL, "--point", "1"],
         ["--study", "fake", "--cell", CELL],
     ],
 )
@@ -298,6 +308,23 @@ def test_command_ends_with_one_line_on_bad_input(study: Path, words: list[str]) 
     assert len(choice) <= 1
     assert line.startswith("error: ")
     assert not (study / "export").exists()
+
+
+def test_point_of_a_front_is_exported_with_its_own_scores(writer: Writer) -> None:
+    for row in [row for row in writer.fill().trials if row["arm"] == "DKD"]:
+        fast = {"trial_id": f"fast{row['number']}", "point": 1, "test/accuracy": row["test/accuracy"] - 0.1}
+        row["point"] = 0
+        writer.trials.append(row | fast)
+    records = load_study(writer.write())
+    choice = choose_cell(records, CELL)
+    assert get_confirm_run(records, choice.cell, 3)["test/accuracy"] == DKD[3]
+    run = get_confirm_run(records, choice.cell, 3, point=1)
+    assert run["trial_id"] == "fast3"
+    card = make_model_card(records, choice.cell, choice.because, run, {}, WRITTEN)
+    assert f"{100 * (sum(DKD) / len(DKD) - 0.1):.2f}" in card
+    assert "| point of the front | 1 |" in card
+    with pytest.raises(InputError, match="'resnet8 / DKD' has no point 2: its points are 0, 1"):
+        get_confirm_run(records, choice.cell, 3, point=2)
 
 
 def test_command_imports_no_torch_until_it_exports(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from reports.tables.comparison import make_comparison_table
 from reports.tables.costs import make_tables as make_cost_tables
 from reports.tables.search import make_search_table
 from reports.text.sanity import list_warnings
+from reports.text.summary import summarize_comparison
 from study.engine.model_costs import add_model_costs, list_students
 from study.preflight import check_inputs
 from study.records.paths import StudyPaths
@@ -121,6 +123,26 @@ def test_recipe_tuned_alone_and_recipes_that_differ_are_named(records: StudyReco
     notes = " ".join(make_comparison_table(comparison).notes)
     assert "Trained by different recipes: KD, own recipe and KD." in notes
     assert "Compared only with arms that were not searched alike: KD, own recipe." in notes
+
+
+def test_arms_that_chose_different_students_are_named(records: StudyRecords) -> None:
+    widths = {"none": 4, "KD": 4, "KD, own recipe": 8}
+    trials = records.trials.copy()
+    for arm, width in widths.items():
+        runs = (trials["arm"] == arm) & (trials["phase"] == "confirm")
+        trials.loc[runs, "params"] = json.dumps({"student.width": width, "temperature": float(width)})
+    (comparison,) = compare_arms(replace(records, trials=trials))
+    assert {one.arm: one.students_differ for one in comparison.contrasts} == {"KD": False, "KD, own recipe": True}
+    (note,) = [note for note in make_comparison_table(comparison).notes if note.startswith("Chose different students")]
+    assert note.startswith("Chose different students: KD, own recipe and KD. Their differences are of student and")
+    assert summarize_comparison(comparison).count("their students differ") == 1
+
+
+def test_arms_without_runs_on_test_are_not_said_to_differ_in_their_student(records: StudyRecords) -> None:
+    none, kd, _ = records.cells
+    searched = records.trials[~((records.trials["arm"] == "none") & (records.trials["phase"] == "confirm"))]
+    (contrast,) = compare_cells(replace(records, trials=searched), kd, [none], {})
+    assert not contrast.students_differ
 
 
 def test_arms_alike_in_their_recipe_are_not_named(records: StudyRecords) -> None:

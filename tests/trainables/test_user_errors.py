@@ -82,6 +82,7 @@ def test_space_without_errors_passes(tmp_path: Path) -> None:
         ("LOSS", "student.prediction - teacher.features['x']", r"Loss raises KeyError on .*\(space\.py, line {}\)"),
         ("LOSS", "student.prediction.mean().item()", "Loss returns float; allowed is a tensor, a scalar"),
         ("LOSS", "student.prediction", r"Loss returns a tensor of shape \(2, 10\); allowed is a scalar"),
+        ("LOSS", "student.prediction.argmax()", r"Loss returns a tensor of torch\.int64; allowed is one of floats"),
     ],
 )
 def test_error_names_the_users_file_and_line(tmp_path: Path, name: str, code: str, message: str) -> None:

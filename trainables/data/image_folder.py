@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.image_listing import ALLOWED, ImageListing
+from trainables.data.arrays.image_listing import ALLOWED, THUMBNAILS, ImageListing
+from trainables.data.arrays.image_sources import ImageFiles
 from trainables.data.arrays.labelled_images import SPLITS, Decoding, LabelledFile, Shares, load_labelled_images
 from trainables.data.arrays.source_files import find_spelling
 from trainables.data.arrays.splits import ImageSet
@@ -76,16 +77,7 @@ class ImageFolder:
                  if isinstance(folder, str)}  # fmt: skip
         listings = {name: self._list_images(folder) for name, folder in given.items()}
         class_names = sorted({_split_path(file)[0] for file in listings["train"].files})
-        if len(class_names) < 2:
-            raise InputError(
-                f"{self._locate(self.train)} has images of {len(class_names)} classes; needed is a folder for each "
-                "class, two or more"
-            )
-        if set(class_names) <= SPLIT_FOLDERS:
-            raise InputError(
-                f"the folders of {self._locate(self.train)} are named like splits, not classes: "
-                f'{_join_names(class_names)}; give each, as in ImageFolder(train="photos/train", test="photos/test")'
-            )
+        self._check_class_folders(class_names, listings["train"])
         files = [
             LabelledFile(file, label, split)
             for name, listing in listings.items()
@@ -93,7 +85,30 @@ class ImageFolder:
         ]
         note = "".join(listing.describe_left_out() for listing in listings.values()).removeprefix(", ")
         root = Path(self.root or ".")
-        return load_labelled_images(root.name, root, files, class_names, self._shares, self._decoding, note)
+        return load_labelled_images(root.name, ImageFiles(root), files, class_names, self._shares, self._decoding, note)
+
+    def _check_class_folders(self, class_names: Sequence[str], listing: ImageListing) -> None:
+        """Raise InputError for other folders than those of classes, one without images, and fewer than two classes."""
+        train, others = self._locate(self.train), [one for one in (self.val, self.test) if isinstance(one, str)]
+        if inner := [folder for folder in map(self._locate, others) if train in folder.parents]:
+            raise InputError(
+                f"{inner[0]} lies in {train}, whose folders are classes: give training images their own folder, train="
+            )
+        if len(class_names) < 2:
+            raise InputError(
+                f"{train} has images of {len(class_names)} classes; needed is a folder for each class, two or more"
+            )
+        if set(class_names) <= SPLIT_FOLDERS:
+            raise InputError(
+                f"the folders of {train} are named like splits, not classes: {_join_names(class_names)}; give each, as "
+                'in ImageFolder(train="photos/train", test="photos/test")'
+            )
+        for path in sorted(path for path in train.iterdir() if path.is_dir()):
+            is_class = not path.name.startswith(".") and path.name not in THUMBNAILS
+            if is_class and unicodedata.normalize("NFC", path.name) not in class_names:
+                raise InputError(
+                    f"{path} has no {ALLOWED}{listing.describe_left_out()}: add images of this class, or remove it"
+                )
 
     def _label_files(
         self, name: str, files: Sequence[str], class_names: Sequence[str]
@@ -176,7 +191,7 @@ class ImageTable:
         root = Path(self.root or ".")
         rows = list(read_rows(root / self.table, self.path, (self.label,), self.split))
         labels = [unicodedata.normalize("NFC", row.values[0]) for row in rows]
-        class_names = sorted(set(labels), key=_natural_key)
+        class_names = sort_labels(set(labels))
         if len(class_names) < 2:
             raise InputError(f"{root / self.table} has {len(class_names)} labels; needed are two or more")
         numbers = {named: number for number, named in enumerate(class_names)}
@@ -184,7 +199,7 @@ class ImageTable:
             LabelledFile(find_spelling(root, row.path), numbers[label], row.split)
             for row, label in zip(rows, labels, strict=True)
         ]
-        return load_labelled_images(root.name, root, files, class_names, self._shares, self._decoding)
+        return load_labelled_images(root.name, ImageFiles(root), files, class_names, self._shares, self._decoding)
 
 
 def _split_path(file: str) -> tuple[str, str]:
@@ -193,9 +208,9 @@ def _split_path(file: str) -> tuple[str, str]:
     return unicodedata.normalize("NFC", first), rest
 
 
-def _natural_key(label: str) -> tuple[bool, float, str]:
-    """Return a key that sorts numbers by value, before words."""
-    return (False, float(label), "") if label.isdecimal() else (True, 0.0, label)
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Return labels in order: numbers by their value, then words."""
+    return sorted(labels, key=lambda label: (False, float(label), "") if label.isdecimal() else (True, 0.0, label))
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -134,12 +134,10 @@ def instantiate(description: Any, data_dir: Path | None, space: ModuleType | Non
     kind = _find_class(name) if origin.split(".")[0] == "trainables" else _find_in_space(name, origin, space)
     if inspect.isfunction(kind):
         return kind
-    fields = {
-        key: instantiate(item, data_dir, space)
-        for key, item in description.items()
-        if key not in ("is", "from", "source")
-    }
-    if any(field.name == "root" for field in dataclasses.fields(kind)):  # a description omits the location of data
+    declared = {field.name for field in dataclasses.fields(kind)}
+    about_class = {"is", "from", "source"} - declared  # a net's source is that of its weights, a class's its code
+    fields = {key: instantiate(item, data_dir, space) for key, item in description.items() if key not in about_class}
+    if "root" in declared:  # a description omits the location of data
         fields["root"] = data_dir
     try:
         return kind(**fields)

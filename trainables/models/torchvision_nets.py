@@ -94,8 +94,11 @@ class Torchvision:
         return (IMAGENET_MEAN, IMAGENET_STD) if self.normalisation == "imagenet" else None
 
     def without_weights(self) -> Torchvision:
-        """Return the same net with fresh weights, for one whose weights are loaded or do not matter."""
-        return replace(self, weights=None, source="")
+        """Return the same net with fresh weights, for one whose weights are loaded or do not matter.
+
+        It keeps the normalisation, and so the name, of its weights.
+        """
+        return replace(self, weights=None)
 
     def build(self, channels: int, classes: int) -> nn.Module:
         """Return a net: images (B, 1 or 3, H, W) to logits (B, K).

@@ -266,6 +266,8 @@ class DistillationTask(ABC, Generic[LoadedT]):
         duplicates, further = self._describe_duplicates(), self.data_record()
         note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
         about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
+        root = getattr(self.data, "root", None)
+        about |= {} if root is None else {"folder": str(root)}  # where an export finds the data again
         data = about | {"fingerprint": loaded.fingerprint} | sizes | further
         return {"data": data, "teacher": {"fingerprint": key}}
 

@@ -59,7 +59,7 @@ def check_students(
 def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targets: Any, tried_on: str) -> None:
     """Try a loss on outputs and targets of a few samples, described for messages by `tried_on`.
 
-    Raises InputError if the loss has no `task_weight`, raises, or returns anything but a scalar.
+    Raises InputError if the loss has no `task_weight`, raises, or returns anything but a scalar of floats.
     """
     name = type(loss).__name__
     if not hasattr(loss, "task_weight"):
@@ -73,6 +73,8 @@ def check_loss(loss: DistillationLoss, student: Outputs, teacher: Outputs, targe
         raise InputError(f"{name} raises {type(error).__name__} on {tried_on}: {error}{place}") from error
     if not isinstance(value, Tensor):
         raise InputError(f"{name} returns {type(value).__name__}; allowed is a tensor, a scalar")
+    if not value.is_floating_point():
+        raise InputError(f"{name} returns a tensor of {value.dtype}; allowed is one of floats, with a gradient")
     if value.dim():
         raise InputError(
             f"{name} returns a tensor of shape {tuple(value.shape)}; allowed is a scalar: take the mean over the batch"

@@ -18,10 +18,13 @@ from reports.load import StudyRecords, load_study
 from reports.tables.budget import make_tables as make_budget_tables
 from reports.tables.front import make_front_table
 from reports.text.summary import summarize_points
+from study.cli.list_studies import list_studies
+from study.cli.status import read_status
 from study.engine.coordinator import Coordinator
 from study.preflight import check_inputs
 from study.records.study_json import build_study_json, write_study
 from study.space_file import load_space
+from study.ui.reading import read_study
 from tests.study.toy import drive, open_coordinator
 
 SPACE = """
@@ -126,14 +129,22 @@ def test_best_point_alone_counts_for_the_arms(records: StudyRecords, comparison:
 
 def test_table_lists_every_point_with_cost_mean_and_std(records: StudyRecords, comparison: Comparison) -> None:
     table = make_front_table(records, comparison)
-    assert table.columns[:6] == ("arm", "settings", "student latency, ms", "n", "test accuracy, %", "std, points")
+    assert table.columns[:7] == (
+        "arm",
+        "point",
+        "settings",
+        "student latency, ms",
+        "n",
+        "test accuracy, %",
+        "std, points",
+    )
     assert len(table.rows) == len(comparison.points) == len(table.kinds)
-    latencies = [float(row[2]) for row in table.rows if row[0] == "better"]
+    latencies = [float(row[3]) for row in table.rows if row[0] == "better"]
     assert latencies == sorted(latencies)
     assert table.kinds.count("reference") == sum(not point.is_own for point in comparison.points)
     runs = records.confirmed_points
     best = runs[(runs["arm"] == "better") & (runs["point"] == 0)]["test/accuracy"]
-    assert f"{100 * best.std():.2f}" in {row[5] for row in table.rows}
+    assert f"{100 * best.std():.2f}" in {row[6] for row in table.rows}
     assert "over the 3 comparisons of both tables" in table.notes[0]
 
 
@@ -167,6 +178,18 @@ def test_page_and_files_have_the_fronts(records: StudyRecords, tmp_path: Path) -
     assert "net: the fronts on test" in page.read_text(encoding="utf-8")
     table = pd.read_csv(tmp_path / "fronts" / "tables" / "front-net.csv")
     assert set(table["arm"].dropna()) == {"plain", "better"}
+
+
+def test_progress_counts_the_runs_of_all_points(records: StudyRecords) -> None:
+    confirmed, searched = len(records.confirmed_points), 2 * 6
+    status = read_status(records.folder)
+    assert sum(cell.confirmed for cell in status.cells) == sum(cell.to_confirm for cell in status.cells) == confirmed
+    for cell in status.cells:
+        best = records.confirmed[records.confirmed["cell"] == cell.cell]["test/accuracy"]
+        assert (cell.phase, cell.test_mean) == ("confirmed", pytest.approx(best.mean()))
+    (listed,) = list_studies(records.folder.parent)
+    page = read_study(records.folder)
+    assert (listed.done, listed.planned) == (page.ended, page.planned) == (searched + confirmed,) * 2
 
 
 def test_budget_counts_the_runs_of_all_points(records: StudyRecords) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from study.cli import list_studies
-from study.cli.list_studies import count_failed, read_epoch_totals
+from study.cli.list_studies import count_cell_confirms, count_failed, count_planned_trials, read_epoch_totals
 from study.records.parquet_table import Records
 
 
@@ -54,3 +54,19 @@ def test_failures_of_all_points_of_a_front_count() -> None:
     assert count_failed([row, failed, failed | {"number": 1}, failed | {"phase": "prepare"}]) == 2
     assert count_failed([row, failed, failed | {"state": "COMPLETE"}]) == 0, "its last trial counts"
     assert count_failed([row | {"point": None, "state": "FAILED"}]) == 1
+
+
+def test_confirm_trials_of_a_front_are_all_points_as_soon_as_these_are_known() -> None:
+    cell = {"cell": "net / KD", "trials": 4, "points": 6, "searched": True}
+    study = {
+        "budget": {"seeds": 3, "trials": 4},
+        "cells": [cell, {"cell": "net / none", "trials": 0, "searched": False}],
+    }
+    started = [{"cell": "net / KD", "phase": "confirm", "number": 0, "point": point} for point in (0, 1)]
+    assert count_cell_confirms(study, cell, []) == count_cell_confirms(study, cell, started) == 6 * 3
+    started += [started[0] | {"number": 1}]
+    assert count_cell_confirms(study, cell, started) == 2 * 3
+    assert count_cell_confirms(study | {"finished": True}, cell, started[:2]) == 2 * 3
+    search = started[0] | {"phase": "search", "number": 3}
+    assert count_planned_trials(study, [search]) == 4 + 6 * 3 + 3
+    assert count_planned_trials(study, [search, *started]) == 4 + 2 * 3 + 3

@@ -22,7 +22,7 @@ from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStuden
 
 PLAIN = Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)
 TUNED = Arm("tuned", SimulatedLoss(x=uniform(0, 1)))
-LATENCY, MACS = "student/latency_ms", "student/macs"
+LATENCY, INT8_LATENCY, MACS = "student/latency_ms", "student/int8_latency_ms", "student/macs"
 EXACT = Simulated(noise=0, seed_effect=0, teacher_epochs=0)
 
 
@@ -31,7 +31,13 @@ class SteadyTask(Simulated):
     """A task whose latencies have no noise."""
 
     def measure_student(self, student: SimulatedStudent, names: Collection[str]) -> dict[str, float]:
-        return super().measure_student(student, names) | ({LATENCY: float(student.width)} if LATENCY in names else {})
+        steady = {LATENCY: float(student.width), INT8_LATENCY: student.width / 2}
+        others = super().measure_student(student, set(names) - steady.keys())
+        return others | {name: steady[name] for name in steady if name in names}
+
+    @property
+    def costs(self) -> Collection[str]:
+        return (*super().costs, INT8_LATENCY)
 
 
 STEADY = SteadyTask(noise=0, seed_effect=0, teacher_epochs=0)
@@ -165,17 +171,20 @@ def test_student_that_cannot_be_built_fails_its_trial_alone(tmp_path: Path) -> N
     assert any(row["state"] == "COMPLETE" for row in rows)
 
 
+@pytest.mark.parametrize(("cost", "scale"), [(LATENCY, 1.0), (INT8_LATENCY, 0.5)])
 @pytest.mark.parametrize("epochs", [1, 6])
-def test_student_above_a_measured_limit_ends_after_its_first_epoch(epochs: int, tmp_path: Path) -> None:
+def test_student_above_a_measured_limit_ends_after_its_first_epoch(
+    cost: str, scale: float, epochs: int, tmp_path: Path
+) -> None:
     """The second arm's trials of it are not trained, as its latency is known."""
-    budget = Budget(trials=9, epochs=epochs, seeds=1)
-    rows = read_rows(run(study_of(task=STEADY, budget=budget, constraints={LATENCY: 3.5}), tmp_path))
+    budget, limit = Budget(trials=9, epochs=epochs, seeds=1), 3.5 * scale
+    rows = read_rows(run(study_of(task=STEADY, budget=budget, constraints={cost: limit}), tmp_path))
     for row in rows:
         slow = width_of(row) > 3
         assert row["state"] == ("PRUNED" if slow else "COMPLETE")
         assert row["epochs_done"] in ((0, 1) if slow else (epochs,))
-        assert (row["reason"] == f"student/latency_ms is {width_of(row)}, its limit 3.5") == slow
-        assert row[LATENCY] == width_of(row)
+        assert (row["reason"] == f"{cost} is {scale * width_of(row):.4g}, its limit {limit:.4g}") == slow
+        assert row[cost] == scale * width_of(row)
     trained = [width_of(row) for row in rows if row["epochs_done"] == 1 and width_of(row) > 3]
     assert sorted(trained) == [4, 5, 6]
 

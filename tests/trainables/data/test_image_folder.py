@@ -142,7 +142,7 @@ def test_images_are_decoded_once_until_a_file_changes(root, monkeypatch):
     first = ImageFolder(root, size=8).load()
     assert isinstance(first.train_images, np.memmap)
     with monkeypatch.context() as patched:
-        patched.setattr(labelled_images, "open_image", lambda path: pytest.fail("decoded again"))
+        patched.setattr(labelled_images, "open_image", lambda *_, **__: pytest.fail("decoded again"))
         assert ImageFolder(root, size=8).load().fingerprint == first.fingerprint
     picture(root / "ant" / "0.png", 9, 9, seed=999)
     assert ImageFolder(root, size=8).load().fingerprint != first.fingerprint
@@ -208,6 +208,10 @@ def test_large_images_that_look_alike_are_named(tmp_path):
         (lambda root: shutil.rmtree(root), "is not a folder; give the folder of the images with root= or --data-dir"),
         (lambda root: [shutil.rmtree(root / name) for name in CLASSES], r"has no \.jpg, \.jpeg, \.png"),
         (lambda root: [shutil.rmtree(root / name) for name in CLASSES[1:]], "has images of 1 classes"),
+        (
+            lambda root: (root / "dog").mkdir(),
+            r"dog has no \.jpg, \.jpeg, \.png: add images of this class, or remove it",
+        ),
         (lambda root: picture(root / "loose.png", 9, 9), "loose.png lies in no class's folder"),
         (lambda root: (root / "ant" / "bad.png").write_bytes(b"no image"), "bad.png cannot be decoded"),
         (lambda root: Image.new("CMYK", (9, 9)).save(root / "ant" / "x.jpg"), "x.jpg is of Pillow's mode CMYK"),
@@ -216,6 +220,18 @@ def test_large_images_that_look_alike_are_named(tmp_path):
 def test_folder_that_cannot_be_used_is_refused(root, spoil, message):
     spoil(root)
     assert_refused(ImageFolder(root, size=8), message)
+
+
+def test_folders_of_the_system_are_no_classes(root):
+    for name in (".cache", "@eaDir"):
+        (root / name).mkdir()
+    assert ImageFolder(root, size=8).load().class_names == CLASSES
+
+
+def test_test_images_among_the_classes_are_refused(split):
+    assert_refused(
+        ImageFolder(split, test="test", size=8), r"test lies in .*split, whose folders are classes: give training im"
+    )
 
 
 def test_class_without_training_images_is_refused(split):

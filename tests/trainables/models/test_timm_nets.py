@@ -15,8 +15,10 @@ from safetensors.torch import save
 from study.errors import InputError
 from study.identity import describe
 from study.storage.downloads import VARIABLE
+from tests.trainables import small
 from trainables.export.restore import instantiate
 from trainables.models import timm_nets
+from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from trainables.models.hooks import TappedOutput
 from trainables.models.timm_nets import Timm
 from trainables.task import without_pretrained
@@ -129,7 +131,23 @@ def test_published_weights_are_fetched_once_where_this_is_permitted(hub, monkeyp
     assert before
     assert torch.equal(net.build(3, 5).state_dict()["conv1.weight"], loaded["conv1.weight"])
     assert len(hub.requests) == before
-    assert net.input_normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert net.input_normalisation == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_inputs_are_normalised_as_timms_weights_expect():
+    half = (0.5, 0.5, 0.5)
+    published = Timm("vit_tiny_patch16_224", "augreg_in21k_ft_in1k", image_size=32)
+    assert published.input_normalisation == (half, half)
+    own = Timm("resnet18", normalisation="imagenet")
+    assert own.input_normalisation == (IMAGENET_MEAN, IMAGENET_STD)
+    assert Timm("vit_tiny_patch16_224", "augreg_in21k_ft_in1k", normalisation="data").input_normalisation is None
+    # a task gives the net inputs that are normalised by its data
+    net = small.TASK.build(without_pretrained(published)).eval()
+    bare = without_pretrained(published).build(channels=1, classes=10).eval()
+    bare.load_state_dict(net.state_dict())
+    pixels, data = torch.rand(2, 1, 32, 32), small.TASK.loaded
+    expected = bare((pixels.expand(-1, 3, -1, -1) - 0.5) / 0.5)
+    assert torch.allclose(net((pixels - data.mean[0]) / data.std[0]), expected, atol=1e-5)
 
 
 def test_file_with_another_checksum_than_the_servers_is_refused(hub, monkeypatch):

@@ -10,6 +10,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from study.errors import InputError
 from study.identity import describe
+from trainables.export.restore import instantiate
 from trainables.models.backbones import pretrained
 from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from trainables.models.hooks import TappedOutput, renormalise_inputs, tap_features
@@ -121,6 +122,15 @@ def test_identity_is_of_the_weights_and_not_of_their_place(tmp_path):
     torch.save(seeded(7).state_dict(), tmp_path / "there" / "w.pth")
     assert describe(one) != describe(Torchvision("resnet18", tmp_path / "there" / "w.pth"))
     assert describe(one) != describe(Torchvision("resnet18"))
+
+
+def test_record_of_a_net_rebuilds_it_without_the_place_of_its_weights(tmp_path):
+    torch.save(seeded(6).state_dict(), tmp_path / "w.pth")
+    for weights in (tmp_path / "w.pth", "IMAGENET1K_V1", None):
+        net = Torchvision("resnet18", weights, taps=("layer1",))
+        rebuilt = instantiate(describe(net), None)
+        assert rebuilt == without_pretrained(net)
+        assert (rebuilt.weights, rebuilt.name, describe(rebuilt)) == (None, net.name, describe(net))
 
 
 def test_net_without_its_weights_keeps_their_normalisation(tmp_path):

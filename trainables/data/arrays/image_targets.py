@@ -18,6 +18,7 @@ from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
 from trainables.data.arrays.duplicates import ImageHashes, hash_images, load_hashes
+from trainables.data.arrays.image_sources import ImageFiles
 from trainables.data.arrays.labelled_images import (
     PHOTOGRAPH,
     SPLITS,
@@ -186,7 +187,7 @@ def _write_arrays(
     decoding: Decoding,
 ) -> None:
     """Decode all files to one array in the order of the splits, and write targets and metadata."""
-    contents = hash_files(root, [one.file for one in files])
+    contents = hash_files(ImageFiles(root), [one.file for one in files])
     splits = [one.split or shares.choose_split(content) for one, content in zip(files, contents, strict=True)]
     order = sorted(range(len(files)), key=lambda index: (SPLITS.index(splits[index]), files[index].file))
     sizes = [splits.count(split) for split in SPLITS]

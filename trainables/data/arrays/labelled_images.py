@@ -21,8 +21,9 @@ from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
 from trainables.data.arrays.duplicates import hash_content
+from trainables.data.arrays.image_sources import ImageSource
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import check_colours, open_image, stat_file
+from trainables.data.arrays.source_files import check_colours, open_image
 from trainables.data.arrays.splits import ImageSet, Labels, Pixels
 
 _METHOD = 2
@@ -43,7 +44,7 @@ class LabelledFile(NamedTuple):
     """An image file with its class."""
 
     file: str
-    """Path below the data set's folder."""
+    """Its name in the data set's source."""
     label: int
     split: str
     """One of SPLITS, or "" if the file's content decides."""
@@ -90,12 +91,13 @@ class Decoding:
     def channels(self) -> int:
         return 1 if self.grey else 3
 
-    def decode(self, path: Path) -> Pixels:
+    def decode(self, path: Path | str, content: bytes | None = None) -> Pixels:
         """Return an image as (C, S, S): the largest square in its middle, resized by Pillow's bicubic filter.
 
+        With the `content` of its file, `path` only names it.
         Raises InputError for a file that cannot be decoded, or without one colour for each pixel.
         """
-        image = open_image(path)
+        image = open_image(path, content=content)
         check_colours(image, path)
         image = image.convert("L" if self.grey else "RGB")
         square = np.asarray(ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC))
@@ -104,26 +106,26 @@ class Decoding:
 
 def load_labelled_images(
     name: str,
-    root: Path,
+    source: ImageSource,
     files: Sequence[LabelledFile],
     class_names: Sequence[str],
     shares: Shares,
     decoding: Decoding,
     note: str = "",
 ) -> ImageSet:
-    """Return the images of these files below `root`; read and decode them on first use.
+    """Return the images of these files of a source; read and decode them on first use.
 
     Arrays are cached, and are valid until a file's name, size, time of change, label or split changes.
     Raises InputError for files that cannot be used, a split or a class without an image for training, and a full disk.
     """
     key = [_METHOD, shares, decoding, list(class_names)]
-    key += [[*stat_file(root, one.file), one.label, one.split] for one in files]
+    key += [[*source.stat(one.file), one.label, one.split] for one in files]
     folder = get_cache_folder("labelled-images") / digest(key)
     images, labels, about = load_or_make(
         folder,
         f"decoded {name}",
         load=lambda folder: _load_arrays(folder, decoding),
-        make=lambda folder: _write_arrays(name, folder, root, files, class_names, shares, decoding),
+        make=lambda folder: _write_arrays(name, folder, source, files, class_names, shares, decoding),
     )
     pool, own_validation = sum(about["sizes"][:2]), about["sizes"][1]
     return ImageSet(
@@ -159,14 +161,14 @@ def _load_arrays(folder: Path, decoding: Decoding) -> tuple[Pixels, Labels, dict
 def _write_arrays(
     name: str,
     folder: Path,
-    root: Path,
+    source: ImageSource,
     files: Sequence[LabelledFile],
     class_names: Sequence[str],
     shares: Shares,
     decoding: Decoding,
 ) -> None:
     """Decode all files to one array in the order of the splits, and write labels and metadata."""
-    contents = hash_files(root, [one.file for one in files])
+    contents = hash_files(source, [one.file for one in files])
     splits = [one.split or shares.choose_split(content) for one, content in zip(files, contents, strict=True)]
     order = sorted(range(len(files)), key=lambda index: (SPLITS.index(splits[index]), files[index].file))
     labels = np.array([files[index].label for index in order], dtype=np.int64)
@@ -175,8 +177,12 @@ def _write_arrays(
     _check_classes(name, sizes, labels, class_names)
     hashed = hashlib.sha256(repr((sizes, list(class_names))).encode())
     shape = (len(files), decoding.channels, decoding.size, decoding.size)
-    paths = [root / files[index].file for index in order]
-    write_arrays(name, folder, {_IMAGES: shape}, paths, lambda path: [decoding.decode(path)], hashed)
+    ordered = [files[index].file for index in order]
+
+    def decode(file: str) -> list[Pixels]:
+        return [decoding.decode(source.locate(file), source.read(file))]
+
+    write_arrays(name, folder, {_IMAGES: shape}, ordered, decode, hashed)
     hashed.update(labels.data)
     np.save(folder / _LABELS, labels)
     images = np.load(folder / _IMAGES, mmap_mode="r")
@@ -186,10 +192,10 @@ def _write_arrays(
     (folder / _ABOUT).write_text(json.dumps(about))
 
 
-def hash_files(root: Path, files: Sequence[str]) -> list[str]:
-    """Return the digest of the bytes of each file below `root`."""
+def hash_files(source: ImageSource, files: Sequence[str]) -> list[str]:
+    """Return the digest of the bytes of each file of a source."""
     with ThreadPoolExecutor() as threads:  # hashlib releases the GIL
-        return list(threads.map(lambda file: hashlib.sha256((root / file).read_bytes()).hexdigest(), files))
+        return list(threads.map(lambda file: hashlib.sha256(source.read(file)).hexdigest(), files))
 
 
 def check_split_sizes(name: str, sizes: Sequence[int], needed: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.image_sources import ImageFiles
 from trainables.data.arrays.label_maps import ClassTable, LabelMaps, LabelMapSet
 from trainables.data.arrays.labelled_images import SPLITS, Shares, check_split_sizes, hash_files
 from trainables.data.arrays.memmap import write_arrays
@@ -166,7 +167,7 @@ def _write_arrays(
     name: str, folder: Path, root: Path, pairs: Sequence[LabelledPair], shares: Shares, decoding: PairDecoding
 ) -> None:
     """Decode all files to two arrays in the order of the splits, and write metadata."""
-    contents = hash_files(root, [pair.image for pair in pairs])
+    contents = hash_files(ImageFiles(root), [pair.image for pair in pairs])
     splits = [pair.split or shares.choose_split(content) for pair, content in zip(pairs, contents, strict=True)]
     order = sorted(range(len(pairs)), key=lambda index: (SPLITS.index(splits[index]), pairs[index].image))
     sizes = [splits.count(split) for split in SPLITS]

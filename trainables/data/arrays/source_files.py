@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import unicodedata
 from pathlib import Path
@@ -51,15 +52,16 @@ def find_spelling(root: Path, file: str) -> str:
     return next((spelling for spelling in spellings if (root / spelling).exists()), file)
 
 
-def open_image(path: Path | str, header_only: bool = False) -> Image.Image:
+def open_image(path: Path | str, header_only: bool = False, content: bytes | None = None) -> Image.Image:
     """Open an image file and decode it, turned as its EXIF orientation says; or its header only.
 
+    With the `content` of the file, `path` only names it.
     Raises InputError if that fails. Changed bytes in the scan of a JPEG, which has no checksum, decode to other pixels
     without an error.
     """
     _refuse_pipe(Path(path))
     try:
-        file = Image.open(path)
+        file = Image.open(path if content is None else io.BytesIO(content))
         if not header_only:
             file.load()
             ImageOps.exif_transpose(file, in_place=True)

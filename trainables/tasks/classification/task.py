@@ -63,7 +63,7 @@ class Classification(DistillationTask[ImageSet]):
 
     prediction = "class logits (B, K); their softmax gives probabilities"
     dataset_type: ClassVar = ImageSet
-    allowed_data: ClassVar = "Cifar, Digits, ImageFolder, ImageTable"
+    allowed_data: ClassVar = "Cifar, Digits, ImageFolder, ImageParquet, ImageTable"
     evaluation_batch_sizes: ClassVar = {"cpu": 64, "cuda": 1024}  # small for a core's cache, large to fill a GPU
     further_distances = (Metric("teacher_l2", "min", label="L2 distance to the teacher"),)
 
