@@ -84,11 +84,15 @@ def plot_differences(data: list[Difference], comparison: Comparison) -> ReportFi
         _plot_difference(figure, difference, line)
     figure.update_layout(showlegend=False)
     side = "right" if comparison.direction == "max" else "left"
+    differ = any(contrast.students_differ for contrast in comparison.contrasts)
+    shared = (
+        "data order, and from the same weights where their students are equal" if differ else "weights and data order"
+    )
     return ReportFigure(
         "differences",
         f"{comparison.student}: paired differences",
-        "Each dot is one seed, with which both arms start from the same weights and data order. The bar is the 95 % "
-        f"interval of the mean. Values {side} of zero are better.",
+        f"Each dot is one seed, with which both arms start from the same {shared}. The bar is the 95 % interval of the "
+        f"mean. Values {side} of zero are better.",
         figure,
     )
 
