@@ -80,5 +80,5 @@ def _make_metric_table(student: str, scores: list[Score]) -> Table:
         align="l" + "r" * len(metrics),
         rows=tuple((arm, *(format_mean(metric, means.get((arm, metric))) for metric in metrics)) for arm in arms),
         kinds=tuple("reference" if arm.startswith("teacher: ") else "" for arm in arms),
-        notes=("± is a 95 % t interval over the confirm seeds. Only the metric of the comparison is tested.",),
+        notes=("± is a 95 % t interval over the confirm seeds. Arms are judged by the metric of the comparison.",),
     )

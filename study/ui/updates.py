@@ -40,6 +40,7 @@ class SharedReader:
         self._read_page, self._sign_page = read, sign
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._due: dict[str, float] = {}
+        self._expired: set[str] = set()
         self._kept: dict[str, tuple[object, PageState]] = {}
 
     async def read(self, name: str) -> PageState:
@@ -47,14 +48,17 @@ class SharedReader:
         async with self._locks[name]:
             if name not in self._kept or time.monotonic() >= self._due[name]:
                 began = time.monotonic()
+                self._expired.discard(name)
                 self._kept[name] = await run_in_threadpool(self._read_if_changed, name)
                 now = time.monotonic()
-                self._due[name] = now + max(WATCH_SECONDS, (now - began) / MAX_READING_SHARE)
+                pause = max(WATCH_SECONDS, (now - began) / MAX_READING_SHARE)
+                self._due[name] = now if name in self._expired else now + pause
             return self._kept[name][1]
 
     def expire(self, name: str) -> None:
-        """Let the next reading be a new one."""
+        """Let the next reading be a new one; one that has begun may be older than what the caller has changed."""
         self._due[name] = 0.0
+        self._expired.add(name)
 
     def _read_if_changed(self, name: str) -> tuple[object, PageState]:
         signature = self._sign_page(name)

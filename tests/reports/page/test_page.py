@@ -215,3 +215,13 @@ def test_command_ends_with_one_line_on_bad_input(writer: Writer, tmp_path: Path,
 def test_command_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "reports.build", "--help"], capture_output=True, text=True, check=True)
     assert "report.html" in done.stdout
+
+
+def test_column_of_long_text_stays_wide_on_a_phone(writer: Writer) -> None:
+    writer.fill()
+    for row in writer.trials:
+        if row["state"] == "FAILED":
+            row["reason"] = "a reason of more than forty letters, " * 3
+    cells = [attributes["class"] for tag, attributes in page_of(writer.write()).elements if tag == "td"]
+    assert "l long" in cells
+    assert "r long" not in cells

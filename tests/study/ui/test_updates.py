@@ -46,6 +46,26 @@ def test_visitors_share_a_reading_and_unchanged_studies_are_not_read(monkeypatch
     anyio.run(visit_often)
 
 
+def test_a_button_pressed_during_a_reading_is_seen_by_the_next() -> None:
+    asked: list[str] = []
+
+    def read_page(name: str) -> PageState:
+        found = list(asked)
+        time.sleep(0.3)
+        return PageState({"asked": str(found)}, {})
+
+    async def press() -> None:
+        reader = SharedReader(read_page, lambda _: len(asked))
+        async with anyio.create_task_group() as group:
+            group.start_soon(reader.read, "a")
+            await anyio.sleep(0.1)
+            asked.append("stop")
+            reader.expire("a")
+        assert (await reader.read("a")).parts == {"asked": "['stop']"}  # and not after the pause that a reading earns
+
+    anyio.run(press)
+
+
 def test_stream_sends_all_once_and_then_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "WATCH_SECONDS", 0.0)
     states = iter(
