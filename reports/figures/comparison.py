@@ -74,10 +74,8 @@ def collect_differences(comparison: Comparison) -> list[Difference]:
 
 def plot_differences(data: list[Difference], comparison: Comparison) -> ReportFigure:
     """Draw one row per arm, the first on top: a dot per seed, and the mean with its interval."""
-    unit = comparison.metric.difference_unit
-    figure = new_figure(
-        f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data)
-    )
+    title = comparison.metric.title_difference(f"difference in {comparison.metric.words}")
+    figure = new_figure(title, "", 90 + 64 * len(data))
     figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
     figure.update_xaxes(showgrid=True, rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5)
     for line, difference in enumerate(reversed(data)):
