@@ -19,9 +19,10 @@ import click
 import torch
 
 from benchmarks.reporting import describe_machine, format_result, format_table
+from study.arm import Arm
 from study.space.domains import is_unresolved
 from study.space_file import load_space
-from study.study import Arm, Study
+from study.study import Study
 from study.task import Plan
 from study.trial import EpochResult, Trial, TrialContext
 

@@ -30,8 +30,7 @@ from reports.tables.cross_study import (
 from reports.text.summary import list_problems
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
-from study.records.paths import StudyPaths
-from study.storage.remote import locate_study
+from study.storage.remote import find_study
 
 TEST_IS_READ_ONCE = (
     "These are test results. To choose a setting by them is selection on test data: its result would then look better "
@@ -105,14 +104,6 @@ def render_text(found: StudiesReport, width: int = 110) -> str:
     return "\n\n".join([*blocks, "\n".join(textwrap.fill(line, width) for line in lines)]) + "\n"
 
 
-def find_study(study: str, storage: Path) -> Path:
-    """Return the folder of `study`, a name below `storage` or a path. Raises InputError if there is no such study."""
-    for folder in (storage / study, Path(study)):
-        if StudyPaths(folder).study_json.is_file():
-            return folder
-    raise InputError(f"no study {study!r} below {storage}: give a name, a path, or another --storage-path")
-
-
 def _make_sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[DifferenceSection, ...]:
     described = all(records.section("study") for records in studies)
     none = "No setting differs." if described else "Not every study.json describes its study."
@@ -155,7 +146,7 @@ def _list_unshared_cells(studies: Sequence[StudyRecords], labels: Sequence[str])
 
 
 def _load_studies(names: Sequence[str], storage: str) -> list[StudyRecords]:
-    folders = [find_study(*locate_study(name, storage)) for name in names]
+    folders = [find_study(name, storage) for name in names]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"{', '.join(names)}: the same study is given twice; name two or more different studies")
     return [load_study(folder) for folder in folders]

@@ -1,8 +1,7 @@
 """The command `python -m reports.export best --study runs/x`: export a confirmed student with a model card.
 
-The student is chosen without test data: by validation where all cells have it, else the user names the cell. Within a
-cell no seed is preferred, and number 0 is the default. trainables/export/onnx.py writes the net. It is imported late,
-since no other report needs torch.
+The student is chosen without test data (analysis/export_choice.py). trainables/export/onnx.py writes the net; it is
+imported late, since no other report needs torch.
 """
 
 from __future__ import annotations
@@ -12,19 +11,17 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
-import pandas as pd
 
-from reports.compare import find_study
+from reports.analysis.export_choice import Choice, choose_cell, get_confirm_run
 from reports.format.table import make_file_stems
-from reports.format.values import shorten
-from reports.load import Cell, StudyRecords, load_study, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import StudyRecords, load_study
 from reports.text.model_card import make_model_card
 from study.atomic import atomic_write
 from study.code_version import PACKAGES, read_code_version
@@ -34,59 +31,13 @@ from study.records.paths import EXPORT, EXPORT_JSON, StudyPaths
 from study.space_file import import_space_file
 from study.storage.dataset import resolve_data_dir
 from study.storage.locations import mirror_of
-from study.storage.remote import fetch_checkpoint, locate_study
+from study.storage.remote import fetch_checkpoint, find_study
 
 if TYPE_CHECKING:
     from trainables.export.precisions import Precision
 
 RECORDED = "recorded"
 """In place of a space file: its text in study.json."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A cell, and the reason for choosing it."""
-
-    cell: Cell
-    because: str
-
-
-def choose_cell(records: StudyRecords, name: str | None = None) -> Choice:
-    """Return the cell called `name`; without a name, the confirmed cell that is best on validation.
-
-    Raises InputError if there is no such cell, if it is not confirmed, or if not all cells have a validation score.
-    """
-    if name is not None:
-        cell = next((cell for cell in records.cells if cell.name == name), None)
-        if cell is None:
-            raise InputError(f"no cell {shorten(name, 80)!r} in this study: {_list_cells(records.cells)}")
-        _check_confirmed(records, cell)
-        return Choice(cell, "named by --cell")
-    confirmed = tuple(
-        cell for cell in records.cells if len(_get_confirm_runs(records, cell)) >= _count_planned_seeds(records)
-    )
-    if not confirmed:
-        raise InputError(f"no cell of {records.name!r} is confirmed yet: resume the study")
-    if len(confirmed) == 1:
-        return Choice(confirmed[0], "the only confirmed cell")
-    return _choose_on_validation(records, confirmed)
-
-
-def get_confirm_run(records: StudyRecords, cell: Cell, number: int, point: int = 0) -> Any:
-    """Return a cell's confirm run by the number of its seed and the point of its front.
-
-    Raises InputError if there is none.
-    """
-    runs = records.confirmed_points[records.confirmed_points["cell"] == cell.name]
-    points = sorted(set(runs["point"]))
-    if point not in points:
-        raise InputError(f"{cell.name!r} has no point {point}: its points are {', '.join(map(str, points))}")
-    runs = runs[runs["point"] == point]
-    found = runs[runs["number"] == number]
-    if found.empty:
-        numbers = ", ".join(str(n) for n in runs["number"])
-        raise InputError(f"no confirm run of seed number {number} in {cell.name!r}: the numbers are {numbers}")
-    return found.iloc[0]
 
 
 def export_cell(
@@ -155,64 +106,6 @@ def _import_space(records: StudyRecords, given: str, code: str) -> ModuleType:
         return import_space_file(path)
 
 
-def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Choice:
-    """Choose by the confirm runs if they held validation out, else by the searches.
-
-    Where some cells have no search, as baselines without settings have, the others are compared, and this is said.
-    """
-    name = records.get_metric(records.metric).words
-    ways = (
-        (f"the best mean {name} of confirm runs", [_mean_confirm_score(records, cell) for cell in cells]),
-        (f"the best {name} of a search", [_best_search_score(records, cell) for cell in cells]),
-    )
-    because, scores = min(ways, key=lambda way: way[1].count(None))
-    known = [score for score in scores if score is not None]
-    if not known:
-        raise InputError(
-            f"no confirmed cell has a {name}, and test scores must not choose: name a cell with --cell; "
-            f"{_list_cells(cells)}"
-        )
-    best = max(known) if records.get_direction(records.metric) == "max" else min(known)
-    lacking = [cell.name for cell, score in zip(cells, scores, strict=True) if score is None]
-    without = f"; without one are {', '.join(lacking)}" if lacking else ""
-    return Choice(cells[scores.index(best)], f"{because} among {len(known)} cells{without}")
-
-
-def _mean_confirm_score(records: StudyRecords, cell: Cell) -> float | None:
-    measured = _get_confirm_runs(records, cell)[records.metric]
-    return float(measured.mean()) if np.isfinite(measured.to_numpy(dtype=float)).all() else None
-
-
-def _best_search_score(records: StudyRecords, cell: Cell) -> float | None:
-    """Return the score of the best complete trial, which is the one that was confirmed."""
-    trials = records.get_search_trials(cell)
-    scores = trials.loc[trials["state"] == "COMPLETE", records.metric].dropna()
-    if scores.empty:
-        return None
-    return float(scores.max() if records.get_direction(records.metric) == "max" else scores.min())
-
-
-def _check_confirmed(records: StudyRecords, cell: Cell) -> None:
-    done, planned = len(_get_confirm_runs(records, cell)), _count_planned_seeds(records)
-    if done < planned:
-        raise InputError(
-            f"{cell.name!r} is not confirmed: {done} of {planned} seeds; resume the study, or name another cell"
-        )
-
-
-def _get_confirm_runs(records: StudyRecords, cell: Cell) -> pd.DataFrame:
-    runs: pd.DataFrame = records.confirmed[records.confirmed["cell"] == cell.name]
-    return runs
-
-
-def _count_planned_seeds(records: StudyRecords) -> int:
-    return max(1, records.get_budget("seeds"))
-
-
-def _list_cells(cells: tuple[Cell, ...]) -> str:
-    return "the cells are " + ", ".join(repr(shorten(cell.name, 80)) for cell in cells)
-
-
 def _find_recorded_data_dir(records: StudyRecords) -> str | None:
     """Return the --data-dir of the study's last command, relative paths resolved against that command's folder.
 
@@ -259,7 +152,7 @@ def best(study: str, cell: str | None, seed_number: int, point: int, data_dir: s
     Test scores select neither the cell nor the seed.
     """
     try:
-        records = load_study(find_study(*locate_study(study, storage_path)))
+        records = load_study(find_study(study, storage_path))
         choice = choose_cell(records, cell)
         print(f"{choice.cell.name}: {choice.because}")
         print(export_cell(records, choice, seed_number, data_dir, out, space, precisions, point))

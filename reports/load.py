@@ -1,12 +1,11 @@
 """A study in memory: study.json, a frame with one row per trial and one with one row per trial and epoch.
 
-Missing and damaged parts are handled here and nowhere else: a file that cannot be read is left out and named in
+Missing and damaged parts are handled here and in frames.py alone: a file that cannot be read is left out and named in
 `warnings`; a value that study.json lacks gets a default.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reports.format.metrics import Metric, make_metric
 from reports.format.values import spell_number
-from study.records.columns import EPOCH_COLUMNS, KEYS, SETTING_PREFIX, TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, list_parquet_files, open_once
-from study.records.paths import StudyPaths
+from reports.frames import read_epochs, read_trials
 from study.records.study_json import read_study
 from study.trial import Direction
 
@@ -60,10 +55,6 @@ class Cell:
     def net(self) -> str:
         """Key of the cell's net in study.json: its student's name, or its own if each cell chooses its student."""
         return self.name if self.searches_student else self.student
-
-
-YOUNGER_COLUMNS = {"code": "", "member": None, "start_epoch": None, "end_epoch": None, "parent": None, "point": None}
-"""Columns that files of earlier versions lack: those of schema 1 `code`, and all of before 0.2 the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +189,8 @@ def load_study(folder: Path) -> StudyRecords:
     Raises RecordsError if `folder` is no study, or if a newer version of kdstudy wrote it.
     """
     study = read_study(folder)
-    trials, trial_warnings = _read_parquet_table(StudyPaths(folder).trials, TRIAL_COLUMNS)
-    _fill_settings(trials)
-    epochs, epoch_warnings = _read_parquet_table(StudyPaths(folder).epochs, EPOCH_COLUMNS)
+    trials, trial_warnings = read_trials(folder)
+    epochs, epoch_warnings = read_epochs(folder)
     records = StudyRecords(folder, study, trials, epochs)
     for name in (records.metric, records.test_metric):
         for frame in (trials, epochs):
@@ -208,57 +198,6 @@ def load_study(folder: Path) -> StudyRecords:
                 frame[name] = np.nan
     warnings = (*trial_warnings, *epoch_warnings, *_warn_of_mixed_configurations(records), *_warn_of_extensions(study))
     return StudyRecords(folder, study, trials, epochs, warnings)
-
-
-def parse_json_object(text: Any) -> dict[str, Any]:
-    """Return the object in a cell of a JSON column such as `params`; empty if there is none."""
-    try:
-        found = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read_parquet_table(folder: Path, columns: tuple[tuple[str, pa.DataType], ...]) -> tuple[pd.DataFrame, list[str]]:
-    tables, warnings = [pa.schema(columns).empty_table()], []
-    for path in list_parquet_files(folder):
-        try:
-            tables.append(_cast_columns(pq.read_table(open_once(path), partitioning=None), columns))
-        except (OSError, pa.ArrowException, RecordsError) as error:
-            reason = str(error).splitlines()[0]
-            warnings.append(f"{folder.name}/{path.name} cannot be read and is left out: {reason}")
-    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    if "code" in frame:
-        frame["code"] = frame["code"].fillna("")
-    return frame.drop_duplicates(list(KEYS[folder.name]), keep="last", ignore_index=True), warnings
-
-
-def _cast_columns(table: pa.Table, columns: tuple[tuple[str, pa.DataType], ...]) -> pa.Table:
-    """Return a file's rows with typed columns; further columns are settings and metrics.
-
-    Columns that are younger than the file are filled. Raises RecordsError if another one is missing.
-    """
-    for name, value in YOUNGER_COLUMNS.items():
-        if name in dict(columns) and name not in table.column_names:
-            table = table.append_column(name, pa.array([value] * table.num_rows, dict(columns)[name]))
-    missing = [name for name, _ in columns if name not in table.column_names]
-    if missing:
-        raise RecordsError(f"it lacks the columns {', '.join(missing)}")
-    further = [name for name in table.column_names if name not in dict(columns)]
-    kinds = (table.schema.field(name).type if name.startswith(SETTING_PREFIX) else pa.float64() for name in further)
-    schema = pa.schema([*columns, *zip(further, kinds, strict=True)])
-    return table.select(schema.names).cast(schema)
-
-
-def _fill_settings(trials: pd.DataFrame) -> None:
-    """Fill the columns of searched settings in rows that were written without them, before version 0.2."""
-    given = trials["params"].map(parse_json_object)
-    for name in dict.fromkeys(name for params in given for name in params):
-        values, column = given.map(lambda params, name=name: params.get(name)), SETTING_PREFIX + name
-        texts = column in trials and not pd.api.types.is_numeric_dtype(trials[column])
-        texts = texts or any(isinstance(value, str | bool) for value in values)
-        values = values.mask(values.map(lambda value: isinstance(value, list)), None)  # a schedule of several values
-        trials[column] = values.map(str, na_action="ignore") if texts else pd.to_numeric(values)
 
 
 def _warn_of_mixed_configurations(records: StudyRecords) -> list[str]:

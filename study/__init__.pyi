@@ -1,4 +1,5 @@
 from .ablation import make_ablation as make_ablation
+from .arm import Arm as Arm
 from .identity import LOCATION as LOCATION
 from .results import StudyResults as StudyResults
 from .results import load_study as load_study
@@ -16,7 +17,6 @@ from .space.domains import choice as choice
 from .space.domains import integer as integer
 from .space.domains import log_uniform as log_uniform
 from .space.domains import uniform as uniform
-from .study import Arm as Arm
 from .study import Budget as Budget
 from .study import NetComparison as NetComparison
 from .study import Study as Study

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from study.arm import Arm, Cell
 from study.errors import InputError
-from study.space.domains import Value
-from study.space.params import Params
-from study.study import Arm, Cell, Study
+from study.space.params import Params, format_setting
+from study.study import Study
 
 
 def make_ablation(study: Study, cell: str, params: Params, seeds: int | None = None) -> Study:
@@ -33,7 +33,7 @@ def make_ablation(study: Study, cell: str, params: Params, seeds: int | None = N
     arms = [_make_arm(searched, "published", start)]
     for number, name in enumerate(changed, 1):
         step = start | {done: params[done] for done in changed[:number]}
-        label = f"{name} {_format(start[name])} → {_format(params[name])}"
+        label = f"{name} {format_setting(start[name])} → {format_setting(params[name])}"
         arms.append(replace(_make_arm(searched, label, step), baseline=False, versus=arms[-1].name))
     return replace(
         study,
@@ -66,7 +66,3 @@ def _find_cell(study: Study, name: str) -> Cell:
 def _make_arm(cell: Cell, name: str, params: Params) -> Arm:
     configuration = cell.configure(params)
     return Arm(name, configuration.loss, baseline=True, recipe=configuration.recipe)
-
-
-def _format(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

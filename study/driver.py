@@ -139,46 +139,54 @@ def _train(
 ) -> str:
     """Run the coordinator's trials on Ray; return why the run stopped early, or ""."""
     from study.cluster import resources as cluster
-    from study.cluster.software_check import read_versions
     from study.cluster.storage_check import check_shared_storage
-    from study.execution import tune
-    from study.execution.worker_context import WorkerContext
 
-    study, storage, is_cluster = coordinator.study, options.storage, options.address is not None
-    folder = storage / study.name
     for line in format_preparations(coordinator.preparations):
         print_line(line)
     cluster.connect(options.address)
     try:  # rows are written before Ray is shut down, which takes seconds
-        check_shared_storage(storage)
-        write_study(folder, document)  # only once there is a cluster that can run the study
+        check_shared_storage(options.storage)
+        write_study(coordinator.writer.records.folder, document)  # only once there is a cluster that can run the study
         with _writing_at_exit(coordinator, document):
-            nodes = cluster.list_nodes() + (cluster.list_pending_nodes() if is_cluster else [])
-            resources = allocate_resources(nodes, options, study)
-            coordinator.set_resources(resources.to_row())
-            display = LiveDisplay(coordinator, console, resources.concurrent)
-
-            def check_stop() -> str:
-                display.update()
-                coordinator.skips = read_skip_requests(folder)
-                requested = "stopped on request" if is_stop_requested(folder) else ""
-                return requested or coordinator.problem or coordinator.over_budget
-
-            def count_max_trials() -> int:
-                return cluster.max_trials(resources, options.max_concurrent) if is_cluster else resources.concurrent
-
-            with display.live():
-                software = read_versions() if is_cluster else {}
-                context = WorkerContext(folder, storage, mirror_of(storage), options.data, software)
-                stopped = tune.execute(
-                    coordinator, context, resources, space.module, check_stop, print_line, count_max_trials
-                )
-            display.update()
-            stopped = stopped or coordinator.over_budget
+            stopped = _run_trials(coordinator, space, options, console, print_line) or coordinator.over_budget
             coordinator.interrupt(stopped)
             return stopped
     finally:
         cluster.disconnect()
+
+
+def _run_trials(
+    coordinator: Coordinator, space: Space, options: DriverOptions, console: Console, print_line: PrintLine
+) -> str:
+    """Run the coordinator's trials on the connected cluster, under a display; return why they were stopped, or ""."""
+    from study.cluster import resources as cluster
+    from study.cluster.software_check import read_versions
+    from study.execution import tune
+    from study.execution.worker_context import WorkerContext
+
+    storage, folder = options.storage, coordinator.writer.records.folder
+    is_cluster = options.address is not None
+    nodes = cluster.list_nodes() + (cluster.list_pending_nodes() if is_cluster else [])
+    resources = allocate_resources(nodes, options, coordinator.study)
+    coordinator.set_resources(resources.to_row())
+    display = LiveDisplay(coordinator, console, resources.concurrent)
+
+    def check_stop() -> str:
+        display.update()
+        coordinator.skips = read_skip_requests(folder)
+        requested = "stopped on request" if is_stop_requested(folder) else ""
+        return requested or coordinator.problem or coordinator.over_budget
+
+    def count_max_trials() -> int:
+        return cluster.max_trials(resources, options.max_concurrent) if is_cluster else resources.concurrent
+
+    with display.live():
+        context = WorkerContext(
+            folder, storage, mirror_of(storage), options.data, read_versions() if is_cluster else {}
+        )
+        stopped = tune.execute(coordinator, context, resources, space.module, check_stop, print_line, count_max_trials)
+    display.update()
+    return stopped
 
 
 @contextmanager

@@ -27,6 +27,17 @@ class InputError(Exception):
         return "; ".join(line for line in lines if line)
 
 
+def check_whole_number(
+    name: str, value: object, least: int = 1, most: int | None = None, *, or_none: bool = False
+) -> None:
+    """Raise InputError unless `value` is a whole number within these limits, or None where that is allowed."""
+    if or_none and value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= (value if most is None else most):
+        limits = f"at least {least}" + (f" and at most {most:,}" if most is not None else "")
+        raise InputError(f"{name} is {value!r}; allowed is a whole number, {limits}{', or None' if or_none else ''}")
+
+
 def find_user_frame(error: BaseException) -> traceback.FrameSummary | None:
     """Return the innermost frame of an exception that lies in a user's file; None if there is none."""
     frames = traceback.extract_tb(error.__traceback__)

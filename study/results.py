@@ -78,7 +78,7 @@ class StudyResults:
     def best(self) -> dict[str, dict[str, Any]]:
         """The settings of the best complete search trial of each searched cell, on validation, by the cell's name."""
         from reports.analysis.search import find_best_trial
-        from reports.load import parse_json_object
+        from reports.frames import parse_json_object
 
         found = {cell.name: find_best_trial(self._records, cell) for cell in self._records.cells if cell.searched}
         return {name: parse_json_object(trial["params"]) for name, trial in found.items() if trial is not None}

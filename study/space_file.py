@@ -1,4 +1,4 @@
-"""Space files: loading the Study that one defines, and changing it by options.
+"""Space files: finding one, and loading the Study that it defines.
 
 A space file is Python that defines `study`: a Study, or a dictionary of profiles, each a function from `--data-dir` (a
 Path or None) to a Study. The first profile is the default.
@@ -6,7 +6,6 @@ Path or None) to a Study. The first profile is the default.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import sys
 import traceback
@@ -130,70 +129,6 @@ def make_space(study: Study) -> Space:
     """Return a study that was made in Python as a space without a file; its code is that of its classes' modules."""
     code = read_modules_version(sorted(find_origins(describe(study))))
     return Space(study, sys.modules["__main__"], Path("Python"), "", "", code)
-
-
-def with_overrides(
-    study: Study,
-    *,
-    name: str | None,
-    seed: int | None,
-    trials: int | None,
-    epochs: int | None,
-    seeds: int | None,
-) -> Study:
-    """Return the study with the given values in place of the space file's; None changes nothing.
-
-    Fewer epochs shorten preparations in proportion; another number of epochs leaves a paper's protocol.
-    """
-    budget = study.budget
-    changed = dataclasses.replace(
-        budget,
-        trials=budget.trials if trials is None else trials,
-        epochs=budget.epochs if epochs is None else epochs,
-        seeds=budget.seeds if seeds is None else seeds,
-    )
-    return dataclasses.replace(
-        study,
-        name=name or study.name,
-        seed=study.seed if seed is None else seed,
-        budget=changed,
-        task=study.task.with_shorter_preparations(changed.epochs / budget.epochs)
-        if changed.epochs < budget.epochs
-        else study.task,
-        protocol=study.protocol if changed.epochs == budget.epochs else "",
-    )
-
-
-def with_precision(study: Study, precision: str) -> Study:
-    """Return the study in this precision; one other than the space file's leaves a paper's protocol."""
-    task = study.task.with_precision(precision)
-    arms = tuple(
-        arm
-        if arm.recipe is None
-        else dataclasses.replace(arm, recipe=study.task.with_recipe(arm.recipe).with_precision(precision).recipe)
-        for arm in study.arms
-    )
-    same = task == study.task and arms == study.arms
-    return dataclasses.replace(study, task=task, arms=arms, protocol=study.protocol if same else "")
-
-
-def with_teacher_file(study: Study, path: Path) -> Study:
-    """Return the study with its teacher read from a file, which its assumptions then state."""
-    assumption = (
-        f"The teacher was read from {path.name}, given with --teacher, whatever is said above of its training. If it "
-        "was trained on validation images too, as published ones are, the search looks better than it is."
-    )
-    task = study.task.with_teacher_file(path)
-    return dataclasses.replace(study, task=task, assumptions=(*study.assumptions, assumption))
-
-
-def with_caps(
-    study: Study, wall_hours: float | None, gpu_hours: float | None, usd_per_hour: float | None = None
-) -> Study:
-    """Return the study with the given caps and price in place of the space file's; None changes nothing."""
-    given = {"wall_hours": wall_hours, "gpu_hours": gpu_hours, "usd_per_hour": usd_per_hour}
-    caps = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(study, budget=dataclasses.replace(study.budget, **caps))  # type: ignore[arg-type]
 
 
 @contextmanager

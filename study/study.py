@@ -1,59 +1,22 @@
-"""Study, Arm, Budget and Cell: the contents of a space file, validated before anything starts."""
+"""Study and Budget: the contents of a space file, validated before anything starts. arm.py has its arms and cells."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from study.errors import InputError
+from study.arm import Arm, Cell
+from study.errors import InputError, check_whole_number
 from study.identity import IF_SET, LIMIT, derive_seed, describe
 from study.search.halving import Never, SuccessiveHalving
-from study.search.population_based import PopulationBased
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
-from study.space.configuration import Configuration
-from study.space.domains import Value, is_unresolved, resolve_corners, resolve_params
-from study.task import COSTS, DistillationMethod, Metric, Plan, Task, reads_features
-from study.trial import Direction, Phase, Split, format_cell_name
-from study.validation import check_study
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One row of a comparison table: a method, with or without a search space.
-
-    A cell whose loss, recipe or student contains domains is searched before it is confirmed; any other cell is only
-    confirmed. A baseline is an arm like any other, trained in the same study with the same seeds.
-    """
-
-    name: str
-    loss: DistillationMethod
-    baseline: bool = False
-    versus: str | tuple[str, ...] | None = None
-    """The arm, or the arms, this one is compared with; by default the study's first baseline."""
-    margin: float | None = None
-    """How much worse on test still counts as not worse, in the unit in which reports write the metric: 0.5 is half a
-    percentage point of accuracy. Each comparison of the arm then also tests whether it is worse by less than that."""
-    published: str | None = None
-    """The name of this method in reports/analysis/published.csv, if a paper reports it."""
-    students: tuple[str, ...] | None = None
-    """The names of the students to train under this arm; by default all. A reference network may need one arm only."""
-    first: tuple[DistillationMethod | Configuration, ...] = ()
-    """Points to try before the search proposes its own, such as the published settings: losses without domains that
-    lie in this arm's search space, or Configuration(loss, recipe=…, student=…). They count among its trials. What the
-    recipe or the student searches and a point leaves out is proposed by the sampler."""
-    recipe: Any = None
-    """The recipe of this arm's students, which may contain domains; by default the task's, the same for all arms."""
-    search: PopulationBased | None = field(default=None, metadata=IF_SET)
-    """How to search this arm's domains during training, for a schedule of each; by default the study's `sampler`
-    searches values that a trial keeps."""
-
-    @property
-    def versus_names(self) -> tuple[str, ...]:
-        return (self.versus,) if isinstance(self.versus, str) else self.versus or ()
-
+from study.space.domains import is_unresolved
+from study.task import COSTS, Metric, Plan, Task
+from study.trial import Direction, Phase, Split
+from study.validation.study import check_study
 
 LARGEST = {"trials": 10_000, "epochs": 100_000, "seeds": 10_000}
 """Largest numbers of a budget: more is a typing error, for which a dry run would take minutes."""
@@ -79,63 +42,14 @@ class Budget:
     """Price of one GPU for an hour, its share of the machine included, to give the cost with GPU hours."""
 
     def __post_init__(self) -> None:
-        limits = {"wall_hours": "hours above 0, or None for no cap", "gpu_hours": "hours above 0, or None for no cap"}
-        for name, allowed in (limits | {"usd_per_hour": "US dollars above 0, or None"}).items():
+        hours = "hours above 0, or None for no cap"
+        caps = {"wall_hours": hours, "gpu_hours": hours, "usd_per_hour": "US dollars above 0, or None"}
+        for name, allowed in caps.items():
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise InputError(f"budget: {name} is {value!r}; allowed is a number of {allowed}")
         for name, largest in LARGEST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-                raise InputError(
-                    f"budget: {name} is {value!r}; allowed is a whole number, at least 1 and at most {largest:,}"
-                )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A student under an arm: the unit that is searched and confirmed."""
-
-    student: Any
-    arm: Arm
-    recipe: Any = None
-    """The arm's own recipe, or else the task's."""
-    make_schedule: Callable[[Sequence[float]], Any] | None = None
-    """The task's function from values, each for an equal share of a run, to a schedule."""
-
-    @property
-    def name(self) -> str:
-        return format_cell_name(self.student.name, self.arm.name)
-
-    @property
-    def space(self) -> Configuration:
-        """The search space: loss, recipe and student with their domains."""
-        return Configuration(self.arm.loss, self.recipe, self.student)
-
-    @property
-    def is_searched(self) -> bool:
-        return self.space.is_searched
-
-    @property
-    def first_points(self) -> list[dict[str, Value]]:
-        """The parameters of the points in the arm's `first`.
-
-        Raises InputError naming the value that lies outside the search space.
-        """
-        return [self.space.read_first_point(first) for first in self.arm.first]
-
-    def configure(self, params: Mapping[str, Any]) -> Configuration:
-        """Return what a trial with these parameters trains: the only place where domains are replaced.
-
-        A list of values becomes a schedule.
-        Raises InputError if loss, recipe or student refuse this combination of values.
-        """
-        resolved = {
-            name: self.make_schedule(value) if self.make_schedule and isinstance(value, list) else value
-            for name, value in params.items()
-        }
-        configuration: Configuration = resolve_params(self.space, resolved)
-        return configuration
+            check_whole_number(f"budget: {name}", getattr(self, name), most=largest)
 
 
 @dataclass(frozen=True)
@@ -247,8 +161,8 @@ class Study:
     @property
     def plan(self) -> Plan:
         """The trainings of arms that need the teacher."""
-        cells = [cell for cell in self.cells if arm_needs_teacher(cell.arm)]
-        runs, stored = self._list_runs(cells), self._list_runs([cell for cell in cells if arm_uses_store(cell.arm)])
+        cells = [cell for cell in self.cells if cell.arm.needs_teacher]
+        runs, stored = self._list_runs(cells), self._list_runs([cell for cell in cells if cell.arm.uses_store])
         return Plan(runs, self.budget.epochs, None if stored == runs else stored)
 
     def _list_runs(self, cells: Sequence[Cell]) -> tuple[tuple[int, Split], ...]:
@@ -347,13 +261,3 @@ class Study:
 
     def find_cell(self, name: str) -> Cell:
         return next(cell for cell in self.cells if cell.name == name)
-
-
-def arm_needs_teacher(arm: Arm) -> bool:
-    """Return whether any loss in this arm's search space reads the teacher's outputs."""
-    return any(loss.needs_teacher for loss in resolve_corners(arm.loss))
-
-
-def arm_uses_store(arm: Arm) -> bool:
-    """Return whether any loss in this arm's search space reads the teacher's predictions and no features."""
-    return any(loss.needs_teacher and not reads_features(loss) for loss in resolve_corners(arm.loss))

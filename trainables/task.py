@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from study.task import COSTS, PARAMETERS, Metric
@@ -158,6 +159,23 @@ class DistillationLoss(Protocol):
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss of a batch, a scalar ()."""
+
+
+class FrozenTeacher(Protocol):
+    """A source of teacher outputs: the net itself, or a store of its outputs."""
+
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+        """Return the function from an epoch's batches to teacher outputs; `views` (N,) are its samples' views."""
+
+
+class _NoTeacher:
+    """The teacher of losses that do not need one: its outputs are empty."""
+
+    def begin_epoch(self, views: Tensor) -> Callable[[Batch], Outputs]:
+        return lambda batch: Outputs(torch.empty(0, device=batch.inputs.device))
+
+
+NO_TEACHER = _NoTeacher()
 
 
 class Views(Protocol):

@@ -13,7 +13,8 @@ from typing import Any
 from reports.analysis import power, statistics
 from reports.analysis.search import describe_recipe
 from reports.analysis.statistics import Paired, Test, Verdict
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 
 @dataclass(frozen=True)

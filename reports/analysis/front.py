@@ -18,7 +18,8 @@ from reports.analysis.contrasts import Contrast, compare_pair, select_student
 from reports.analysis.pareto import find_pareto_front
 from reports.analysis.search import list_objectives
 from reports.analysis.statistics import Mean
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 
 @dataclass(frozen=True)

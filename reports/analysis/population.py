@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from reports.analysis.search import find_best_trial, find_published_trial
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 
 def find_best_chain(records: StudyRecords, cell: Cell) -> pd.DataFrame:

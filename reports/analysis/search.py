@@ -8,10 +8,16 @@ import numpy as np
 import pandas as pd
 
 from reports.format.settings import find_domains
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 WHOLE_LOSS = "method"
 """Name that study.space gives to a choice between whole losses."""
+
+
+def sample_evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return at most this many rows, evenly spaced from the first to the last."""
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
 
 
 def rank_trials(records: StudyRecords, cell: Cell) -> pd.DataFrame:

@@ -74,21 +74,23 @@ def collect_differences(comparison: Comparison) -> list[Difference]:
 
 def plot_differences(data: list[Difference], comparison: Comparison) -> ReportFigure:
     """Draw one row per arm, the first on top: a dot per seed, and the mean with its interval."""
-    unit = comparison.metric.difference_unit
-    figure = new_figure(
-        f"difference in {comparison.metric.words}{f', {unit}' if unit else ''}", "", 90 + 64 * len(data)
-    )
+    title = comparison.metric.title_difference(f"difference in {comparison.metric.words}")
+    figure = new_figure(title, "", 90 + 64 * len(data))
     figure.update_yaxes(range=[-0.5, len(data) - 0.3], showgrid=False, showticklabels=False)
     figure.update_xaxes(showgrid=True, rangemode="tozero", zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5)
     for line, difference in enumerate(reversed(data)):
         _plot_difference(figure, difference, line)
     figure.update_layout(showlegend=False)
     side = "right" if comparison.direction == "max" else "left"
+    differ = any(contrast.students_differ for contrast in comparison.contrasts)
+    shared = (
+        "data order, and from the same weights where their students are equal" if differ else "weights and data order"
+    )
     return ReportFigure(
         "differences",
         f"{comparison.student}: paired differences",
-        "Each dot is one seed, with which both arms start from the same weights and data order. The bar is the 95 % "
-        f"interval of the mean. Values {side} of zero are better.",
+        f"Each dot is one seed, with which both arms start from the same {shared}. The bar is the 95 % interval of the "
+        f"mean. Values {side} of zero are better.",
         figure,
     )
 

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from reports.figures.style import BEST, GREY, ReportFigure, escape_plotly, make_setting_axis, new_figure, round_values
 from reports.format.metrics import Metric
-from reports.load import parse_json_object
+from reports.frames import parse_json_object
 
 Array = npt.NDArray[np.float64]
 

@@ -24,7 +24,8 @@ from optuna.distributions import (
 
 from reports.analysis.search import find_search_domains, rank_trials
 from reports.figures.style import PALETTE, ReportFigure, escape_plotly, new_figure, round_values
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 MIN_TRIALS = 30
 """Minimum complete or stopped trials; fewer are too few to rank settings."""

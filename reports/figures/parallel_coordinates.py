@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from reports.analysis.search import sample_evenly
 from reports.figures.style import (
     BEST,
     GREY,
@@ -29,7 +30,7 @@ from reports.figures.style import (
 )
 from reports.format.metrics import Metric
 from reports.format.values import format_number, format_value, shorten
-from reports.load import parse_json_object
+from reports.frames import parse_json_object
 
 MAX_PATHS = 100
 """Maximum trials drawn: a third are the best ones, the others an even sample."""
@@ -75,8 +76,7 @@ def sample_trials(trials: pd.DataFrame, lower: bool) -> pd.DataFrame:
     every = pd.concat([others, ranked])
     best = every.tail(MAX_PATHS // 3)
     rest = every.head(len(every) - len(best))
-    even = np.unique(np.linspace(0, len(rest) - 1, min(len(rest), MAX_PATHS - len(best))).astype(int))
-    return pd.concat([rest.iloc[even], best]).reset_index(drop=True)
+    return pd.concat([sample_evenly(rest, MAX_PATHS - len(best)), best]).reset_index(drop=True)
 
 
 def make_setting_scale(trials: pd.DataFrame, name: str, logarithmic: bool) -> Scale | None:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from reports.analysis.comparison import Comparison
 from reports.analysis.front import FrontPoint
 from reports.analysis.pareto import find_pareto_front
-from reports.analysis.search import find_best_trial, list_objectives
+from reports.analysis.search import find_best_trial, list_objectives, sample_evenly
 from reports.figures.style import (
     BEST,
     GREY,
@@ -25,7 +25,8 @@ from reports.figures.style import (
     with_alpha,
 )
 from reports.format.values import format_params
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 MAX_DOMINATED = 1000
 """Maximum points off the front; of more, an even sample is drawn to keep the page small."""
@@ -70,7 +71,7 @@ def plot_front(
     figure.update_xaxes(showgrid=True)
     front = data[data["front"]].sort_values([further, objectives[0]])
     beaten = data[~data["front"]]
-    shown = beaten.iloc[np.unique(np.linspace(0, len(beaten) - 1, min(MAX_DOMINATED, len(beaten))).astype(int))]
+    shown = sample_evenly(beaten, MAX_DOMINATED)
     open_circle = {"color": with_alpha(GREY, 0.8), "size": 7, "symbol": "circle-open"}
     joined = (
         "lines+markers" if len(objectives) == 2 else "markers"

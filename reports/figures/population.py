@@ -24,8 +24,9 @@ from reports.figures.style import (
     round_values,
     with_alpha,
 )
-from reports.format.values import format_value
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.format.values import format_params
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 ROW_PIXELS, LEAST_PIXELS = 22, 260
 """Height of a member's row, and least height of the figure."""
@@ -118,9 +119,8 @@ def _plot_ends(figure: go.Figure, records: StudyRecords, links: pd.DataFrame) ->
     metric = records.get_metric(records.metric)
     ended = links[links["state"].isin(list(ENDS))]
     details = [
-        f"trial {number}: "
-        + ", ".join(f"{key} {format_value(value)}" for key, value in parse_json_object(text).items())
-        + f"<br>{ENDS[state]}{metric.words}: {metric.format(score)}"
+        f"trial {number}: {format_params(parse_json_object(text))}"
+        f"<br>{ENDS[state]}{metric.words}: {metric.format(score)}"
         for number, text, score, state in ended[["number", "params", records.metric, "state"]].itertuples(index=False)
     ]
     scores = ended[records.metric].astype(float) * metric.factor

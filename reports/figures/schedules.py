@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from reports.analysis.search import find_published_trial
+from reports.analysis.search import find_published_trial, sample_evenly
 from reports.figures.style import (
     BEST,
     GREY,
@@ -19,7 +18,8 @@ from reports.figures.style import (
     round_values,
     with_alpha,
 )
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 MAX_OTHERS = 40
 """Maximum other trials drawn, an even sample over the search."""
@@ -62,7 +62,7 @@ def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.Dat
     """Return schedule, number, epoch, value and best per schedule, trial and epoch, for the best trial and a sample."""
     trials = records.get_search_trials(cell)[["trial_id", "number"]]
     others = trials[trials["trial_id"] != best_id]
-    sample = others.iloc[np.unique(np.linspace(0, len(others) - 1, min(MAX_OTHERS, len(others))).astype(int))]
+    sample = sample_evenly(others, MAX_OTHERS)
     chosen = pd.concat([trials[trials["trial_id"] == best_id], sample])
     rows = records.epochs[["trial_id", "epoch", "schedules"]].merge(chosen, on="trial_id")
     rows = rows.sort_values(["number", "epoch"])

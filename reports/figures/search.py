@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from reports.analysis.search import find_best_trial, find_search_domains, list_parameters
+from reports.analysis.search import find_best_trial, find_search_domains, list_parameters, sample_evenly
 from reports.figures.contours import draw_contours
 from reports.figures.importance import draw_importance, find_importance
 from reports.figures.parallel_coordinates import draw_parallel_coordinates
@@ -34,7 +33,8 @@ from reports.figures.style import (
 )
 from reports.format.metrics import Metric
 from reports.format.values import format_params, format_value
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 MAX_POINTS = 2000
 """Maximum trials in the history, which keeps the page small: each new best, and an even sample of the rest."""
@@ -110,8 +110,7 @@ def subsample(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     if len(data) <= most:
         return data
     improved = data.index[data["best"].diff().fillna(1.0) != 0]
-    even = data.index[np.linspace(0, len(data) - 1, most).astype(int)]
-    return data.loc[sorted({*improved, *even})]
+    return data.loc[sorted({*improved, *sample_evenly(data, most).index})]
 
 
 def plot_history(data: pd.DataFrame, metric: Metric, cell: Cell, total: int, lower_is_better: bool) -> ReportFigure:
@@ -143,7 +142,7 @@ def plot_history(data: pd.DataFrame, metric: Metric, cell: Cell, total: int, low
 
 def collect_curves(records: StudyRecords, cell: Cell, trials: pd.DataFrame) -> pd.DataFrame:
     """Return number, state, epoch and value (in display units) per trial and epoch, of at most MAX_CURVES trials."""
-    chosen = trials.iloc[np.unique(np.linspace(0, len(trials) - 1, min(MAX_CURVES, len(trials))).astype(int))]
+    chosen = sample_evenly(trials, MAX_CURVES)
     best = find_best_trial(records, cell)
     if best is not None:
         chosen = pd.concat([chosen, trials[trials["trial_id"] == best["trial_id"]]]).drop_duplicates("trial_id")

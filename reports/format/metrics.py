@@ -53,6 +53,15 @@ class Metric:
         return self.words + (f", {self.unit}" if self.unit else "")
 
     @property
+    def after_difference(self) -> str:
+        """The unit of a difference, to follow it: " points"; empty without one."""
+        return f" {self.difference_unit}" if self.difference_unit else ""
+
+    def title_difference(self, title: str = "difference") -> str:
+        """Return the title of a column or an axis of differences: "difference, points"."""
+        return f"{title}, {self.difference_unit}" if self.difference_unit else title
+
+    @property
     def resolution(self) -> float:
         """The largest difference, in the recorded unit, that is rounding alone: a millionth of the last written digit.
 

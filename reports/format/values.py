@@ -19,6 +19,11 @@ def format_significant(value: float) -> str:
     return f"{value:.{digits}f}" if value >= 1 else f"{value:.3g}"
 
 
+def format_whole(value: float | None) -> str:
+    """Return a number without decimals, its thousands apart: "7,213,056"; "–" for None and NaN."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
 def format_count(value: float | None) -> str:
     """Return a count with three significant digits and a decimal prefix: "1.23 M"; "–" for None."""
     if value is None:

@@ -16,11 +16,11 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 def _make_table(records: StudyRecords, student: str, steps: tuple[Step, ...]) -> Table:
     metric = records.get_metric(records.metric)
-    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
+    change = metric.title_difference("change")
     return Table(
         name=f"ablation-{student}",
         caption=f"{student}: from {steps[0].arm} to searched settings, step by step",
-        columns=("setting changed", "seeds", metric.label, f"change{unit}", "95 % interval", "change so far"),
+        columns=("setting changed", "seeds", metric.label, change, "95 % interval", "change so far"),
         align="lrrrrr",
         rows=tuple(_make_row(step, steps[0], metric) for step in steps),
         kinds=("reference",) + ("",) * (len(steps) - 1),

@@ -18,11 +18,10 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 
 def _make_pooled_table(pooled: Comparison) -> Table:
-    unit = f", {pooled.metric.difference_unit}" if pooled.metric.difference_unit else ""
     return Table(
         name="all-students",
         caption=f"All students together: differences in {pooled.metric.words}",
-        columns=("arm", "pairs", "compared with", f"difference{unit}", "p", "verdict", "seeds needed"),
+        columns=("arm", "pairs", "compared with", pooled.metric.title_difference(), "p", "verdict", "seeds needed"),
         align="lrlrrlr",
         rows=tuple(_make_row(contrast.arm, contrast, pooled.metric) for contrast in pooled.contrasts),
         kinds=tuple("baseline" if contrast.baseline else "" for contrast in pooled.contrasts),
@@ -56,5 +55,4 @@ def _make_row(label: str, contrast: Contrast, metric: Metric) -> tuple[str, ...]
 
 def _make_net_row(one: NetContrast) -> tuple[str, ...]:
     label, pairs, *cells = _make_row(one.contrast.arm, one.contrast, one.metric)
-    unit = f", {one.metric.difference_unit}" if one.metric.difference_unit else ""
-    return (label, pairs, f"{one.metric.noun}{unit}", *cells)
+    return (label, pairs, one.metric.title_difference(one.metric.noun), *cells)

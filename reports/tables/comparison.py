@@ -13,7 +13,7 @@ from reports.analysis.contrasts import Contrast, count_tests, format_verdict
 from reports.analysis.published import Published
 from reports.format.metrics import Metric
 from reports.format.table import Table
-from reports.format.values import join_words
+from reports.format.values import format_whole, join_words
 from reports.load import StudyRecords
 from reports.text.results import format_difference, format_mean, format_p
 from reports.text.summary import list_code_notes
@@ -32,12 +32,11 @@ def make_comparison_table(comparison: Comparison) -> Table:
     metric, rows, teacher = comparison.metric, comparison.rows, comparison.teacher
     at_best = any(row.at_best_val for row in rows)
     published = bool(teacher and teacher.published) or any(row.published for row in rows)
-    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
     sizes = any(row.parameters for row in rows)
     columns = [("arm", "l"), *[("parameters", "r")] * sizes, ("n", "r"), (metric.label, "r")]
     columns += [("at best validation epoch", "r")] if at_best else []
-    columns += [("compared with", "l"), (f"difference{unit}", "r"), ("p", "r"), ("verdict", "l"), ("seeds needed", "r")]
-    columns += [("published", "r")] if published else []
+    columns += [("compared with", "l"), (metric.title_difference(), "r"), ("p", "r"), ("verdict", "l")]
+    columns += [("seeds needed", "r"), *[("published", "r")] * published]
     body = [_teacher_cells(comparison, teacher, sizes, at_best, published)] if teacher else []
     kinds = ["reference"] * bool(teacher)
     for row in rows:
@@ -62,21 +61,17 @@ def _teacher_cells(
 ) -> tuple[str, ...]:
     extra = (_format_published(comparison, teacher.published),) if published else ()
     measured = comparison.metric.format(teacher.value)
-    size = [_format_parameters(teacher.parameters)] * sizes
+    size = [format_whole(teacher.parameters)] * sizes
     return (f"teacher: {teacher.name}", *size, "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
 
 
 def _arm_cells(
     comparison: Comparison, row: ArmResult, contrast: list[str], sizes: bool, at_best: bool, published: bool
 ) -> tuple[str, ...]:
-    size = [_format_parameters(row.parameters)] * sizes
+    size = [format_whole(row.parameters)] * sizes
     cells = [row.arm, *size, str(row.mean.n if row.mean else 0), format_mean(comparison.metric, row.mean)]
     cells += [_format_at_best(comparison, row)] if at_best else []
     return (*cells, *contrast, *([_format_published(comparison, row.published)] if published else []))
-
-
-def _format_parameters(parameters: int | None) -> str:
-    return "–" if parameters is None else f"{parameters:,}"
 
 
 def make_contrast_cells(metric: Metric, contrast: Contrast) -> list[str]:
@@ -161,11 +156,10 @@ def _list_caveats(contrasts: tuple[Contrast, ...], has_fronts: bool) -> Iterator
 def _describe_margins(comparison: Comparison) -> str:
     """Return which arms may be worse by how much, to be appended to the number of comparisons; "" without margins."""
     metric = comparison.metric
-    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     margins = {one.arm: metric.format(one.margin) for one in comparison.contrasts if one.margin is not None}
     if not margins:
         return ""
-    named = join_words([f"{arm} by less than {margin}{unit}" for arm, margin in margins.items()])
+    named = join_words([f"{arm} by less than {margin}{metric.after_difference}" for arm, margin in margins.items()])
     tests = count_tests(comparison.contrasts) - len(comparison.contrasts)
     return (
         f" and {tests} margin{'s' * (tests != 1)}; not worse ({named}) means that the one-sided test of the same "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reports.analysis.costs import Net, list_nets
 from reports.format.table import Table
-from reports.format.values import format_count, format_milliseconds
+from reports.format.values import format_count, format_milliseconds, format_whole
 from reports.load import StudyRecords
 
 
@@ -29,7 +29,6 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 
 def _make_row(net: Net) -> tuple[str, ...]:
-    parameters = net.get_cost("parameters")
     spread = net.entry.get("latency_range_seconds")
     runs = net.entry.get("latency_runs")
     between = (
@@ -37,7 +36,7 @@ def _make_row(net: Net) -> tuple[str, ...]:
     )
     return (
         f"teacher: {net.name}" if net.is_teacher else _name_student(net),
-        "–" if parameters is None else f"{parameters:,.0f}",
+        format_whole(net.get_cost("parameters")),
         format_count(net.get_cost("macs")),
         format_milliseconds(net.get_cost("latency_seconds")),
         between + (f" in {runs} pass{'es' * (runs != 1)}" if isinstance(runs, int) else ""),

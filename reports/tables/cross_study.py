@@ -29,7 +29,7 @@ def make_labels(names: Sequence[str]) -> tuple[str, ...]:
 def make_cells_table(student: StudentComparison, labels: Sequence[str]) -> Table:
     """Return each arm in each study that has it, with its difference to the first of them."""
     metric = student.rows[0].metric
-    difference = f"difference, {metric.difference_unit}" if metric.difference_unit else "difference"
+    difference = metric.title_difference()
     return Table(
         name=f"compare-{student.name}",
         caption=f"{student.name}: {metric.label}",

@@ -26,7 +26,6 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
     """Return the points of each arm by increasing cost, with a row for each arm that a point is compared with."""
     metric = comparison.metric
     costs = [records.get_metric(name) for name in list_objectives(records)[1:] if name in list_cost_columns(records)]
-    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
     points = sort_points(comparison.points, [cost.name for cost in costs])
     rows, kinds = [], []
     for point in points:
@@ -40,8 +39,9 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
         name=f"front-{comparison.student}",
         caption=f"{comparison.student}: the fronts on test",
         columns=(
-            *("arm", "point", "settings", *(cost.label for cost in costs), "n", metric.label, f"std{unit}"),
-            *("compared with", f"difference{unit}", "p", "verdict", "seeds needed"),
+            *("arm", "point", "settings", *(cost.label for cost in costs), "n", metric.label),
+            *(metric.title_difference("std"), "compared with", metric.title_difference()),
+            *("p", "verdict", "seeds needed"),
         ),
         align="lrl" + "r" * len(costs) + "rrr" + "lrrlr",
         rows=tuple(rows),

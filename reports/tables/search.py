@@ -5,7 +5,6 @@ All scores are of validation: a search never reads test data.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,9 @@ from reports.analysis.pareto import find_pareto_front
 from reports.analysis.search import list_parameters, rank_trials
 from reports.format.metrics import Metric
 from reports.format.table import Table
-from reports.format.values import format_value
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.format.values import format_value, format_whole
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 from reports.tables.trials import name_state
 from study.task import PARAMETERS
 
@@ -41,7 +41,7 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
         complete = trial["state"] == "COMPLETE"
         proposed = _format_settings(parse_json_object(trial["params"]), names)
         score = metric.format(trial[records.metric]), f"{trial['epochs_done']:.0f} of {trial['epochs']:.0f}"
-        size = [_format_count(trial[PARAMETERS])] if sizes else []
+        size = [format_whole(trial[PARAMETERS])] if sizes else []
         rows.append((str(trial["number"]), name_state(trial["state"]), *proposed, *size, *score))
         kinds.append("best" if position == 0 and complete else "" if complete else "reference")
     hidden = len(ranked) - len(rows)
@@ -105,10 +105,6 @@ def _describe_choice(cell: Cell, complete: int, metric: Metric) -> str:
         f"Of {complete} completed trials. At most {cell.front} are confirmed: the first one here, and in turn the one "
         "farthest from those in the second objective."
     )
-
-
-def _format_count(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else "–"
 
 
 def _format_scores(trial: pd.Series, metrics: list[Metric]) -> tuple[str, ...]:

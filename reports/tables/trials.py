@@ -8,7 +8,8 @@ import pandas as pd
 
 from reports.format.table import Table
 from reports.format.values import format_duration, format_params
-from reports.load import StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import StudyRecords
 
 STATE_WORDS = {"PRUNED": "stopped"}
 """States renamed for readers, to whom "pruned" would suggest pruned logits."""

@@ -18,7 +18,8 @@ from reports.format.metrics import Metric
 from reports.format.settings import describe
 from reports.format.table import Table, to_markdown
 from reports.format.values import format_milliseconds, format_params
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 from reports.text.results import format_mean, format_p
 
 if TYPE_CHECKING:
@@ -160,10 +161,9 @@ def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
     p = contrast.margin_p if contrast.verdict == "not worse" else contrast.p
     if not contrast.paired or p is None:
         return ""
-    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     difference = metric.format_signed(contrast.paired.difference)
     return (
-        f"{against}, over {contrast.paired.n} shared seeds: {difference}{unit} {metric.noun}, "
+        f"{against}, over {contrast.paired.n} shared seeds: {difference}{metric.after_difference} {metric.noun}, "
         f"p {format_p(p) if p < 0.001 else f'= {format_p(p)}'} (Holm-corrected), {format_verdict(contrast)}."
     )
 

@@ -14,7 +14,8 @@ from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
 from reports.analysis.search import find_best_trial, find_search_domains
 from reports.format.values import format_value, join_words
-from reports.load import Cell, StudyRecords, parse_json_object
+from reports.frames import parse_json_object
+from reports.load import Cell, StudyRecords
 
 EDGE = 0.02
 """Share of a domain's width, on its scale, that counts as its edge."""

@@ -201,7 +201,7 @@ def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
     arm, versus = contrast.arm, contrast.versus
     if contrast.paired.alike:
         return f"{arm} and {versus} gave the same with every seed"
-    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    unit = metric.after_difference
     by = f"{metric.format_signed(contrast.paired.difference)}{unit} {metric.noun}"
     margin = f" by {metric.format(contrast.margin)}{unit} or more" if contrast.margin is not None else ""
     alone = f"; {TUNING_ALONE}" if contrast.tuning_alone else ""
@@ -219,9 +219,8 @@ def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
 def _format_range(rows: list[Contrast], comparison: Comparison) -> str:
     """Return the range of the differences: "between −0.15 and +0.01 MAE"."""
     differences = sorted(row.paired.difference for row in rows if row.paired is not None)
-    unit = f" {comparison.metric.difference_unit}" if comparison.metric.difference_unit else ""
     low, high = comparison.metric.format_signed(differences[0]), comparison.metric.format_signed(differences[-1])
-    return f"between {low} and {high}{unit} {comparison.metric.noun}"
+    return f"between {low} and {high}{comparison.metric.after_difference} {comparison.metric.noun}"
 
 
 def _name_pairs(rows: list[Contrast]) -> str:

@@ -10,23 +10,22 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete
-from rich.text import Text
 
 from study.cli import run
-from study.cli.list_studies import find_driver, find_study, list_studies, read_shown_study, render_list
+from study.cli.list_studies import list_studies, render_list
+from study.cli.on_head import answer_from_cluster
 from study.cli.options import complete_study, gpus_per_worker_option
 from study.cli.output import exit_on_errors, format_examples, make_console, to_json
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
 from study.cli.stop import stop_study
 from study.cli.streams import EnduringGroup
-from study.cluster import jobs
 from study.errors import InputError
 from study.records.paths import DEFAULT_STORAGE
+from study.records.progress import read_shown_study
 from study.storage import remote
 from study.storage.dataset import resolve_data_dir
 from study.storage.locations import local_path
@@ -56,30 +55,6 @@ storage_path_option = click.option(
 study_argument = click.argument("study", shell_complete=complete_study)
 address_option = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask its head.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
-def answer_from_cluster(address: str, study: str = "", watch: bool = False) -> NoReturn:
-    """Run this command on the head of the cluster, print its output, and exit with its code."""
-    context = click.get_current_context()
-    words = [str(context.info_name), *jobs.collect_command_words(context, "watch")]
-    is_for_machines = bool({"--json", "--space"} & set(words))
-
-    def adapt(answer: str) -> str:
-        return answer if is_for_machines else jobs.adapt_next_steps(answer, address)
-
-    def draw() -> Text:
-        answer, code = jobs.run_on_head(address, words, study)
-        if code:
-            raise InputError(answer.strip().removeprefix("error: "))
-        return Text(adapt(answer))
-
-    with exit_on_errors():
-        if watch:
-            watch_status(draw, make_console())
-            sys.exit(0)
-        answer, code = jobs.run_on_head(address, words, study)
-    click.echo(adapt(answer), nl=False, err=code != 0)
-    sys.exit(code)
 
 
 @click.group(cls=EnduringGroup, epilog=EXAMPLES, context_settings=HELP)
@@ -193,7 +168,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
             raise InputError("--watch needs a terminal: repeat the command with --json instead")
         if address is not None:
             answer_from_cluster(address, study, watch)
-        folder = find_study(*remote.locate_study(study, storage_path))
+        folder = remote.find_study(study, storage_path)
         if space:
             from study.cli.resume import encode_source, read_source
 
@@ -222,7 +197,7 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     from study.cli.resume import resume_study
 
     with exit_on_errors():
-        resume_study(find_study(*remote.locate_study(study, storage_path)), options)
+        resume_study(remote.find_study(study, storage_path), options)
 
 
 @main.command(
@@ -244,8 +219,8 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
     if address is not None:
         answer_from_cluster(address, study)
     with exit_on_errors():
-        folder = find_study(*remote.locate_study(study, storage_path))
-        was_running, began = bool(find_driver(folder)), time.monotonic()
+        folder = remote.find_study(study, storage_path)
+        was_running, began = bool(remote.find_driver(folder)), time.monotonic()
         driver = stop_study(folder, wait)
         finished = read_shown_study(remote.refresh_copy(folder))["finished"]
     next_step = f"continue with: python -m study resume {format_study_argument(folder)}"

@@ -1,4 +1,4 @@
-"""RunOptions: the options of `python -m study.run`, as click parses them and as words of a command line again."""
+"""RunOptions: the options of `python -m study.run`, as words of a command line again, and applied to a study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import glob
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,10 @@ SECRET = ("notify",)
 """Options that are in no recorded or printed command."""
 
 RUN_COMMAND = "python -m study.run"
+
+STUDY_FIELDS = ("name", "seed", "workers_per_trial", "reproducible_search")
+BUDGET_FIELDS = ("trials", "epochs", "seeds", "wall_hours", "gpu_hours", "usd_per_hour")
+"""Options that replace a field of the study, or of its budget."""
 
 
 @dataclass(frozen=True)
@@ -117,29 +121,56 @@ def format_option(name: str) -> str:
 
 def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study]:
     """Return the space file and its study with the changes that the options ask for."""
-    from study.space_file import load_space, with_caps, with_overrides, with_precision, with_teacher_file
+    from study.space_file import load_space
 
     space = load_space(options.space, options.profile, data_dir)
-    study = with_overrides(
-        space.study,
-        name=options.name,
-        seed=options.seed,
-        trials=options.trials,
-        epochs=options.epochs,
-        seeds=options.seeds,
-    )
-    study = with_caps(study, options.wall_hours, options.gpu_hours, options.usd_per_hour)
-    if options.workers_per_trial is not None:
-        study = dataclasses.replace(study, workers_per_trial=options.workers_per_trial)
-    if options.reproducible_search is not None:
-        study = dataclasses.replace(study, reproducible_search=options.reproducible_search)
+    return space, apply_options(space.study, options)
+
+
+def apply_options(study: Study, options: RunOptions) -> Study:
+    """Return the study with the options' values in place of the space file's.
+
+    Fewer epochs shorten preparations in proportion. Another number of epochs or another precision leaves a paper's
+    protocol.
+    """
+    budget = dataclasses.replace(study.budget, **_select_given(options, BUDGET_FIELDS))
+    changed = dataclasses.replace(study, budget=budget, **_select_given(options, STUDY_FIELDS))
+    if (share := budget.epochs / study.budget.epochs) != 1:
+        task = study.task.with_shorter_preparations(share) if share < 1 else study.task
+        changed = dataclasses.replace(changed, task=task, protocol="")
     if options.precision is not None:
-        study = with_precision(study, options.precision)
+        changed = _with_precision(changed, options.precision)
     if options.teacher is not None:
-        study = with_teacher_file(study, Path(options.teacher))
+        changed = _with_teacher_file(changed, Path(options.teacher))
     if options.teacher_store == "off":
-        study = dataclasses.replace(study, task=study.task.with_live_teacher())
-    return space, study
+        changed = dataclasses.replace(changed, task=changed.task.with_live_teacher())
+    return changed
+
+
+def _select_given(options: RunOptions, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name)) not in (None, "")}
+
+
+def _with_precision(study: Study, precision: str) -> Study:
+    task = study.task.with_precision(precision)
+    arms = tuple(
+        arm
+        if arm.recipe is None
+        else dataclasses.replace(arm, recipe=study.task.with_recipe(arm.recipe).with_precision(precision).recipe)
+        for arm in study.arms
+    )
+    same = task == study.task and arms == study.arms
+    return dataclasses.replace(study, task=task, arms=arms, protocol=study.protocol if same else "")
+
+
+def _with_teacher_file(study: Study, path: Path) -> Study:
+    """Return the study with its teacher read from a file, which its assumptions then state."""
+    assumption = (
+        f"The teacher was read from {path.name}, given with --teacher, whatever is said above of its training. If it "
+        "was trained on validation images too, as published ones are, the search looks better than it is."
+    )
+    task = study.task.with_teacher_file(path)
+    return dataclasses.replace(study, task=task, assumptions=(*study.assumptions, assumption))
 
 
 class _GpuShare(click.FloatRange):

@@ -15,14 +15,15 @@ from typing import Any
 import click
 
 from study.cli import run
-from study.cli.list_studies import find_driver, read_shown_study
 from study.cli.options import RUN_COMMAND, format_option, format_words
 from study.cli.status import format_study_argument
 from study.code_version import digest_code
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
 from study.records.paths import DEFAULT_STORAGE, StudyPaths
+from study.records.progress import read_shown_study
 from study.storage.locations import display_path, mirror_of
+from study.storage.remote import find_driver
 
 RUN_COMMANDS = (RUN_COMMAND.split(), ["python", "-m", "study", "run"], ["kdstudy", "run"])
 """First words of recorded commands."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from study.cli.list_studies import format_time
 from study.cli.status import StudyStatus, StudyUsage, TrialStatus
+from study.space.params import format_setting
 
 WATCH_SECONDS = 2.0
 MAX_READING_SHARE = 0.2
@@ -65,7 +65,7 @@ def _format_best(study: StudyStatus) -> list[Text]:
     """Return a line with the best parameters so far for each searched cell."""
     lines = []
     for cell in study.cells:
-        settings = ", ".join(f"{name} {_format_value(value)}" for name, value in cell.best_params.items())
+        settings = ", ".join(f"{name} {format_setting(value)}" for name, value in cell.best_params.items())
         lines += [Text(f"best of {cell.cell}: {settings}")] if settings else []
     return lines
 
@@ -94,7 +94,3 @@ def _format_usage(used: StudyUsage) -> str:
     gpu = f" of {used.most_gpu_hours:g}" if used.most_gpu_hours is not None else ""
     hours = f"{used.wall_hours:.2f}{wall} hours, {used.gpu_hours:.2f}{gpu} GPU hours"
     return f"used: {used.epochs:,} epochs, {hours}" + (f", {used.usd:,.2f} USD" if used.usd is not None else "")
-
-
-def _format_value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,22 +14,22 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study.cli.list_studies import (
-    State,
+from study.cli.list_studies import State, derive_state
+from study.engine.usage import HOUR, sum_gpu_seconds, sum_wall_seconds
+from study.records.paths import DEFAULT_STORAGE, StudyPaths
+from study.records.progress import (
     count_cell_confirms,
     count_cell_searches,
     count_failed,
-    derive_state,
-    find_driver,
     group_by_slot,
     read_epoch_totals,
     read_shown_study,
     read_trial_rows,
 )
-from study.engine.usage import HOUR, sum_gpu_seconds, sum_wall_seconds
-from study.records.paths import DEFAULT_STORAGE, StudyPaths
+from study.records.rows import is_finite
 from study.records.study_json import list_runs
 from study.storage.locations import display_path
+from study.storage.remote import find_driver
 from study.trial import TrialState
 
 Rows = list[Mapping[str, Any]]
@@ -148,11 +148,11 @@ def _to_cell_status(cell: Mapping[str, Any], study: Mapping[str, Any], trials: R
         row
         for row in search
         if row["state"] == TrialState.COMPLETE
-        and _is_finite(row.get(metric))
+        and is_finite(row.get(metric))
         and row["end_epoch"] in (None, row["epochs"])  # links of a chain that end earlier cannot be chosen
     ]
     best = min(complete, key=lambda row: (_rank(row, study), row["number"]), default=None)
-    confirmed = [row for row in confirm if row["state"] == TrialState.COMPLETE and _is_finite(row[test_metric])]
+    confirmed = [row for row in confirm if row["state"] == TrialState.COMPLETE and is_finite(row[test_metric])]
     tests = [row[test_metric] for row in confirmed if not row.get("point")]
     is_confirmed = len(tests) == study["budget"]["seeds"]
     return CellStatus(
@@ -180,7 +180,7 @@ def _rank(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[float]:
         if name == study["metric"]:
             direction = study.get("direction", direction)
         sign, value = 1.0 if direction == "min" else -1.0, row.get(name)
-        ranks.append(sign * value if value is not None and math.isfinite(value) else math.inf)
+        ranks.append(sign * value if is_finite(value) else math.inf)
     return ranks
 
 
@@ -243,7 +243,3 @@ def format_study_argument(folder: Path) -> str:
     """Return the STUDY argument for a command typed here: the name if the study lies in the default storage."""
     is_default = folder.parent.resolve() == Path(DEFAULT_STORAGE).resolve()
     return folder.name if is_default else display_path(folder)
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from study.cli.list_studies import find_driver, read_shown_study, read_trial_rows
 from study.errors import InputError
-from study.storage.remote import send_skip_request, send_stop_request
+from study.records.progress import read_shown_study, read_trial_rows
+from study.storage.remote import find_driver, send_skip_request, send_stop_request
 from study.trial import TrialState
 
 POLL_SECONDS = 0.2

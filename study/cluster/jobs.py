@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from study.cluster.addresses import check_dashboard, uses_job_api
 from study.errors import InputError
@@ -98,31 +97,6 @@ def run_on_head(address: str, words: Sequence[str], study: str = "") -> tuple[st
     if info.driver_exit_code is None:
         raise InputError(f"the cluster at {address} could not run its command: {_join_lines(info.message)}")
     return output, info.driver_exit_code
-
-
-def adapt_next_steps(output: str, address: str) -> str:
-    """Return the head's output with its suggested commands as they are typed on this machine."""
-    output = re.sub(r"python -m study stop \S+", rf"\g<0> --address {address}", output)
-    return re.sub(r"python -m study resume \S+", "the command that it was submitted with", output)
-
-
-def collect_command_words(context: click.Context, *without: str) -> list[str]:
-    """Return the typed command line as words for another one, except --address and the parameters in `without`."""
-    words: list[str] = []
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not typed or name in ("address", *without):
-            continue
-        value = context.params[name]
-        values = [str(item) for item in (value if isinstance(value, tuple) else (value,))]
-        if isinstance(parameter, click.Argument):
-            words += values
-        elif isinstance(parameter, click.Option) and parameter.is_flag:
-            words.append(parameter.opts[-1])
-        else:
-            words += [word for item in values for word in (parameter.opts[-1], item)]
-    return words
 
 
 def _connect(address: str) -> Any:

@@ -10,25 +10,22 @@ from typing import Any
 
 import optuna
 
+from study.arm import Cell
 from study.engine.student_costs import compute_excess
 from study.identity import derive_seed, digest
 from study.records.rows import RunningTrial
-from study.search.front import find_front, measure_distance, spread_front
+from study.search.front import find_front, spread_front
 from study.search.halving import Rungs, find_first_judged_epoch
 from study.search.samplers import Random
 from study.search.searcher import CellSearcher
 from study.space.domains import Value
 from study.space.params import Params, merge_first_points
-from study.study import Cell, Study, arm_needs_teacher
+from study.study import Study
 from study.trial import Link, Trial, TrialState
 
 FAIL_FAST_TRIALS = 4
 """Failures before the first epoch, with no trial of the cell having reached one, at which the study stops: a cause that
 all trials share would otherwise use up the whole search."""
-
-
-STUDENT_PREFIX = "student."
-"""Start of the names of parameters that decide the student."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,12 @@ class EarlierConfirm:
     """The time at which it ended, or of its last row."""
 
 
-def select_student(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that decide the student."""
-    return {name: value for name, value in params.items() if name.startswith(STUDENT_PREFIX)}
-
-
 class CellProgress:
     """Progress of one cell: finished trials, and the trials that are left."""
 
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
         self.name, self.cell, self._study = cell.name, cell, study
-        self.needs_teacher = arm_needs_teacher(cell.arm)
+        self.needs_teacher = cell.arm.needs_teacher
         self.trials = study.count_trials(cell)
         """Number of search trials."""
         self.search_runs = study.count_search_runs(cell)
@@ -237,22 +229,6 @@ class CellProgress:
         if self._study.front_size > 1 and self.trials:
             return [self.params[number] for number in self.select_numbers()]
         return [] if self.chosen_params is None else [self.chosen_params]
-
-    def match_student(self, params: Mapping[str, Any], cost: float) -> Mapping[str, Any]:
-        """Return parameters that train the student of another cell's point, of this `cost`, under this cell's arm.
-
-        They are those of the best trial of that student; if none trained it, the other settings are those of the
-        point of this cell's front that is nearest in cost.
-        """
-        student = select_student(params)
-        same = [number for number in self.values if select_student(self.params[number]) == student]
-        directions = [*self._study.objective_directions.values()]
-        if same:
-            return self.params[find_front({number: self.values[number] for number in same}, directions)[0]]
-        front = find_front(self.values, directions)
-        nearest = min(front, key=lambda number: (measure_distance(self.values[number][1], cost), number))
-        others = self.params[nearest].items()
-        return {name: value for name, value in others if not name.startswith(STUDENT_PREFIX)} | student
 
     @property
     def planned_confirms(self) -> int:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 
-from study.engine.cell import CellProgress, select_student
+from study.engine.cell import CellProgress
+from study.engine.confirm_points import decide_points, reconcile_confirms
 from study.engine.population_cell import PopulationCell
 from study.engine.record_writer import FLUSH_SECONDS, RecordWriter
 from study.engine.student_costs import StudentCosts, explain_violation
@@ -102,17 +103,9 @@ class Coordinator:
         """Return the trial to start now; None if there is none until a running one ends, or at all."""
         if self.over_budget:
             return None
-        run = self._pop_resumable()
-        if run is None and (trial := self._next_preparation() or self._next_search() or self._next_confirm()):
-            run = RunningTrial(trial, datetime.now(UTC))
+        run = self._pop_resumable() or self._make_next_run()
         if run is not None:
-            run.resources, run.costs = self._resources, self.costs.find(run.trial)
-            run.continue_with(self._code)
-            self.running[run.trial.id] = run
-            self.writer.add_state(run, TrialState.RUNNING, "")
-        if run is not None and (run.trial.phase == "prepare" or run.trial.link):
-            # before its files are made: after a kill they are known as this study's, and a copy is of the same parent
-            self.writer.flush()
+            self._start(run)
         self.writer.flush_if_due()
         return run
 
@@ -122,26 +115,13 @@ class Coordinator:
         A skipped trial waits for its epoch, so that its last score stands in the rows, from which resuming replays it.
         """
         run = self.running[trial_id]
-        trial = run.trial
         if row["epoch"] <= run.epoch:
             return False  # a restarted worker repeats epochs that are on record
-        row = {**row, "metrics": row["metrics"] | self.costs.add(trial, row["metrics"])}
-        if worker != run.worker:  # `show` reads the worker from the row
-            run.worker = worker
-            self.writer.add_state(run, TrialState.RUNNING, "")
-        self.writer.add_epoch(run, row, worker)
-        self.usage.gpu_seconds += row["seconds"] * float(run.resources.get("gpus") or 0.0)
-        if trial.phase != "prepare":
-            self.cells[trial.cell].has_epochs = True
-            self.epoch_seconds.append(row["seconds"])
-        fault, stop_reason = find_fault(self.study, run), None
-        if trial.phase == "search" and not fault and not explain_violation(self.study, run.metrics):
-            stop_reason = self.cells[trial.cell].report_epoch(run)
-            if trial_id in self.skips:
-                stop_reason = stop_reason or f"{SKIPPED} after epoch {run.epoch}"
-        self._end_if_decided(run, fault, stop_reason)
-        if trial.link:
-            self._release_checkpoints(self.cells[trial.cell])  # after its first epoch that of its parent, for one
+        self._record_epoch(run, row, worker)
+        fault = find_fault(self.study, run)
+        self._end_if_decided(run, fault, "" if fault else self._find_stop_reason(run))
+        if run.trial.link:
+            self._release_checkpoints(self.cells[run.trial.cell])  # after its first epoch that of its parent, for one
         self.writer.flush_if_due()
         return trial_id not in self.running
 
@@ -188,11 +168,24 @@ class Coordinator:
 
     # -- the queue, most urgent first ------------------------------------------------------------------------------
 
+    def _start(self, run: RunningTrial) -> None:
+        run.resources, run.costs = self._resources, self.costs.find(run.trial)
+        run.continue_with(self._code)
+        self.running[run.trial.id] = run
+        self.writer.add_state(run, TrialState.RUNNING, "")
+        if run.trial.phase == "prepare" or run.trial.link:
+            # before its files are made: after a kill they are known as this study's, and a copy is of the same parent
+            self.writer.flush()
+
     def _pop_resumable(self) -> RunningTrial | None:
         for index, run in enumerate(self.resumable):
             if run.trial.phase == "prepare" or self._is_ready(self.cells[run.trial.cell]):
                 return self.resumable.pop(index)
         return None
+
+    def _make_next_run(self) -> RunningTrial | None:
+        trial = self._next_preparation() or self._next_search() or self._next_confirm()
+        return None if trial is None else RunningTrial(trial, datetime.now(UTC))
 
     def _next_preparation(self) -> Trial | None:
         """Return the next step of the earliest stage that is not done; the steps of a stage run in parallel."""
@@ -241,8 +234,7 @@ class Coordinator:
 
     def _next_confirm(self) -> Trial | None:
         """Return the next confirm trial: low seed numbers of all cells first, so that an unfinished study has pairs."""
-        for cell in self.cells.values():
-            self._decide_points(cell)
+        decide_points(self.study, self.cells.values())
         ready = [cell for cell in self.cells.values() if self._is_ready(cell)]
         left = [(pairs[0], cell) for cell in ready if (pairs := cell.confirms_left)]
         if not left:
@@ -253,40 +245,28 @@ class Coordinator:
         params = progress.points[point]
         return make_confirm_trial(self.study, progress.cell, number, params, self._fingerprints, point)
 
-    def _decide_points(self, progress: CellProgress) -> None:
-        """Decide what a cell confirms, once its search is done.
-
-        Where points have students of their own, all cells of the student are decided together: a cell also confirms
-        the students of points that are compared with it.
-        """
-        group = [progress]
-        if self.study.compares_equal_students(progress.cell):
-            student = progress.cell.student
-            group = [other for other in self.cells.values() if other.cell.student is student]
-        if progress.points is not None or not all(cell.search_done for cell in group):
-            return
-        for cell in group:
-            cell.points = cell.select_points()
-            if cell.points and len(group) > 1:
-                cell.points += self._list_counterparts(cell, group)
-
-    def _list_counterparts(self, base: CellProgress, group: Sequence[CellProgress]) -> list[Params]:
-        """Return the parameters by which a cell trains those students of points compared with it that it lacks."""
-        students, found = [select_student(params) for params in base.select_points()], list[Params]()
-        for cell in group:
-            if base.cell.arm not in self.study.find_comparisons(cell.cell.arm):
-                continue
-            for number in cell.select_numbers():
-                params = cell.params[number]
-                if select_student(params) not in students:
-                    students.append(select_student(params))
-                    found.append(base.match_student(params, cell.values[number][1]))
-        return found
-
     def _is_ready(self, cell: CellProgress) -> bool:
         return not (self.problem or (cell.needs_teacher and self.preparations))
 
-    # -- the end of a trial ----------------------------------------------------------------------------------------
+    # -- an epoch, and the end of a trial --------------------------------------------------------------------------
+
+    def _record_epoch(self, run: RunningTrial, row: EpochResult, worker: str) -> None:
+        row = {**row, "metrics": row["metrics"] | self.costs.add(run.trial, row["metrics"])}
+        if worker != run.worker:  # `show` reads the worker from the row
+            run.worker = worker
+            self.writer.add_state(run, TrialState.RUNNING, "")
+        self.writer.add_epoch(run, row, worker)
+        self.usage.gpu_seconds += row["seconds"] * float(run.resources.get("gpus") or 0.0)
+        if run.trial.phase != "prepare":
+            self.cells[run.trial.cell].has_epochs = True
+            self.epoch_seconds.append(row["seconds"])
+
+    def _find_stop_reason(self, run: RunningTrial) -> str | None:
+        """Return why a search trial ends after this epoch, by the stopping rule or by hand; None if it does not."""
+        if run.trial.phase != "search" or explain_violation(self.study, run.metrics):
+            return None
+        skipped = f"{SKIPPED} after epoch {run.epoch}" if run.trial.id in self.skips else None
+        return self.cells[run.trial.cell].report_epoch(run) or skipped
 
     def _end_if_decided(self, run: RunningTrial, fault: str, stop: str | None, at: datetime | None = None) -> None:
         """End a trial if its last epoch decides it."""
@@ -326,36 +306,10 @@ class Coordinator:
 
     def _reconcile_confirms(self) -> None:
         """Decide what cells confirm whose search is done, and which earlier confirm trials count for it."""
+        decide_points(self.study, self.cells.values())
         for cell in self.cells.values():
-            self._decide_points(cell)
-            if cell.points is not None and cell.earlier_confirms:
-                self._reconcile_cell(cell, [dict(params) for params in cell.points])
-
-    def _reconcile_cell(self, cell: CellProgress, points: Sequence[Params]) -> None:
-        for earlier in cell.earlier_confirms:
-            run, params = earlier.run, dict(earlier.run.trial.params)
-            point = points.index(params) if params in points else None
-            place = run.trial.number, point or 0
-            has_moved = point not in (None, run.trial.point)
-            if has_moved:
-                run.trial = replace(run.trial, point=place[1])
-            if point is None:
-                if earlier.state is not TrialState.SUPERSEDED:
-                    reason = "its cell's search continued and chose another configuration"
-                    self.writer.add_state(run, TrialState.SUPERSEDED, reason, earlier.at)
-            elif earlier.state in (TrialState.COMPLETE, TrialState.FAILED):
-                cell.confirmed[place] = earlier.state
-                cell.note_failure(run, earlier.state, earlier.reason)
-                if has_moved:
-                    self.writer.add_state(run, earlier.state, earlier.reason, earlier.at)
-            elif run.epochs_done == run.trial.epochs:  # superseded once, and chosen again
-                fault = find_fault(self.study, run)
-                cell.confirmed[place] = state = TrialState.FAILED if fault else TrialState.COMPLETE
-                self.writer.add_state(run, state, fault, earlier.at)
-            else:
-                cell.confirmed[place] = None
-                self.resumable.append(run)
-        cell.earlier_confirms = []
+            if cell.points is not None:
+                self.resumable += reconcile_confirms(self.study, cell, self.writer)
 
     def restore_open_trial(self, run: RunningTrial, stop_reason: str | None, at: datetime | None) -> None:
         """For replay.py: end a trial that was running if its last recorded epoch decides it; queue it otherwise."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import optuna
 
+from study.arm import Cell
 from study.engine.cell import CellProgress, Proposal
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
 from study.search.population import Population
 from study.space.params import Params
-from study.study import Cell, Study
+from study.study import Study
 from study.trial import Trial, TrialState
 
 

@@ -6,7 +6,6 @@ trials that were running go to the front of the queue. The rows are the only sta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +17,7 @@ from study.engine.student_costs import explain_violation
 from study.engine.trials import find_fault, make_preparation_trial
 from study.engine.usage import list_timestamps, sum_gpu_seconds, sum_wall_seconds
 from study.errors import InputError
-from study.records.rows import RunningTrial, to_trial
+from study.records.rows import RunningTrial, is_finite, to_trial
 from study.trial import Trial, TrialState
 
 Rows = list[dict[str, Any]]
@@ -146,7 +145,7 @@ def _replay_epochs(coordinator: Coordinator, runs: Mapping[str, RunningTrial], e
             continue
         cell = _find_cell(coordinator, run.trial)
         cell.has_epochs = True
-        is_judged = _is_usable(row[metric]) and not explain_violation(coordinator.study, row)
+        is_judged = is_finite(row[metric]) and not explain_violation(coordinator.study, row)
         if run.trial.phase == "search" and not run.start_over and is_judged:
             stop_reasons[run.trial.id] = cell.check_stopping_rule(run.trial, row["epoch"], row[metric])
     return stop_reasons
@@ -177,7 +176,7 @@ def _restore_search(coordinator: Coordinator, one: RecordedTrial, stop_reason: s
     cell, metric = _find_cell(coordinator, one.run.trial), coordinator.study.metric
     # epochs without a finite score, or above a limit, were not reported to the search when they were trained either
     is_allowed = not explain_violation(coordinator.study, one.run.metrics)
-    scores = {row["epoch"]: row[metric] for row in one.epochs if is_allowed and _is_usable(row[metric])}
+    scores = {row["epoch"]: row[metric] for row in one.epochs if is_allowed and is_finite(row[metric])}
     if one.state.is_finished:
         cell.restore_search(one.run, one.state, one.reason, scores)
     else:
@@ -193,10 +192,6 @@ def _to_earlier_confirm(coordinator: Coordinator, one: RecordedTrial) -> Earlier
         state = TrialState.FAILED if reason else TrialState.COMPLETE
         coordinator.writer.add_state(run, state, reason, one.at)
     return EarlierConfirm(run, state, reason, one.at)
-
-
-def _is_usable(score: float | None) -> bool:
-    return score is not None and math.isfinite(score)
 
 
 def _find_cell(coordinator: Coordinator, trial: Trial) -> CellProgress:

@@ -13,6 +13,7 @@ from typing import Any
 
 from study.errors import InputError, explain_user_errors
 from study.identity import digest
+from study.records.rows import is_finite
 from study.space.domains import (
     Choice,
     Domain,
@@ -54,7 +55,7 @@ class StudentCosts:
         known = self._known.setdefault(_get_key(trial), {})
         for name in self._study.costs:
             value = found.get(name)
-            if value is not None and math.isfinite(value):
+            if is_finite(value):
                 known.setdefault(name, value)
         return known
 
@@ -87,7 +88,7 @@ def list_exact_limits(study: Study) -> list[str]:
 def compute_excess(study: Study, costs: Mapping[str, float | None]) -> dict[str, float]:
     """Return by how much each known cost exceeds its limit, as a share of the limit: above 0 where it is violated."""
     known = {name: (costs.get(name), limit) for name, limit in (study.constraints or {}).items()}
-    return {name: cost / limit - 1 for name, (cost, limit) in known.items() if cost is not None and math.isfinite(cost)}
+    return {name: cost / limit - 1 for name, (cost, limit) in known.items() if is_finite(cost)}
 
 
 def explain_violation(study: Study, costs: Mapping[str, float | None]) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from study.arm import Cell
 from study.engine.cell import Proposal
 from study.identity import describe
 from study.records.rows import RunningTrial
-from study.study import Cell, Study
+from study.study import Study
 from study.task import Preparation
 from study.trial import Split, Trial
 

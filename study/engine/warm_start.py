@@ -7,22 +7,23 @@ effect. Its scores only rank its configurations; none is taken over.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from study.arm import Cell
 from study.errors import InputError
 from study.records.columns import TRIAL_COLUMNS
 from study.records.parquet_table import RecordsError, read_parquet_table
 from study.records.paths import StudyPaths
+from study.records.rows import is_finite
 from study.records.study_json import read_study
 from study.search.samplers import WarmStart
 from study.space.domains import find_domains
 from study.space.params import Params, is_point_of, merge_first_points
-from study.study import Cell, Study
+from study.study import Study
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -83,7 +84,7 @@ def _select_best(
         row
         for row in rows
         if (row["cell"], row["phase"], row["state"]) == (source, "search", "COMPLETE")
-        and _is_usable(row.get(metric))
+        and is_finite(row.get(metric))
         and row["member"] is None  # the score of a chain is not one of its last settings
     ]
     best: list[Params] = []
@@ -92,7 +93,3 @@ def _select_best(
         if is_point_of(cell.space, params):
             best = merge_first_points(best, [params])
     return best[: settings.points]
-
-
-def _is_usable(score: float | None) -> bool:
-    return score is not None and math.isfinite(score)

@@ -135,19 +135,19 @@ class Worker:
 
     def _start_training(self) -> Iterator[EpochResult]:
         """Return the trial's rows. Raises StorageError if its files cannot be fetched."""
-        job = self._trial_context()
-        self._last_checkpoint = job.checkpoint
-        with self._context.exclude_other_ranks(job):
-            self._context.fetch_files(job)
-            self._context.inherit_checkpoint(job)
-        train = job.task.prepare if job.trial.phase == "prepare" else self._train_student
+        context = self._trial_context()
+        self._last_checkpoint = context.checkpoint
+        with self._context.exclude_other_ranks(context):
+            self._context.fetch_files(context)
+            self._context.inherit_checkpoint(context)
+        train = context.task.prepare if context.trial.phase == "prepare" else self._train_student
         if self._workers > 1:
-            return train(job)
+            return train(context)
         self._thread = self._thread or TrainThread()
-        return self._thread.start(job.trial.id, lambda: train(job))
+        return self._thread.start(context.trial.id, lambda: train(context))
 
-    def _train_student(self, job: TrialContext) -> Iterator[EpochResult]:
-        return train_with_costs(job, self._study.costs, self._known_costs)
+    def _train_student(self, context: TrialContext) -> Iterator[EpochResult]:
+        return train_with_costs(context, self._study.costs, self._known_costs)
 
     def _is_last(self, report: StepReport) -> bool:
         return bool(report.rows) and report.rows[-1]["epoch"] == self._trial.end_epoch

@@ -48,14 +48,14 @@ class WorkerContext:
     def checkpoint_folder(self, trial_id: str) -> Path:
         return StudyPaths(self.study_folder).checkpoint(trial_id)
 
-    def fetch_files(self, job: TrialContext) -> None:
+    def fetch_files(self, context: TrialContext) -> None:
         """Bring the data set, the trial's checkpoint and its teacher to this node.
 
         Raises StorageError if the storage does not answer.
         """
         if self.data is not None:
             worker_sync.retry_with_backoff(self.data.fetch)
-        worker_sync.fetch_trial_files(self.mirror, job)
+        worker_sync.fetch_trial_files(self.mirror, context)
 
     def write_traceback(self, trial_id: str, text: str) -> None:
         """Write the traceback of a failed trial into its checkpoint folder."""
@@ -65,39 +65,39 @@ class WorkerContext:
         worker_sync.push_traceback(self.mirror, path)
 
     @contextmanager
-    def exclude_other_ranks(self, job: TrialContext) -> Iterator[None]:
+    def exclude_other_ranks(self, context: TrialContext) -> Iterator[None]:
         """Let the ranks of one node fetch and inherit a link's checkpoint on S3 in turn: they share its local copy."""
-        if not (self.mirror.uri and job.trial.link):
+        if not (self.mirror.uri and context.trial.link):
             yield
             return
-        job.checkpoint.mkdir(parents=True, exist_ok=True)
-        with (job.checkpoint / ".ranks").open("a") as file:
+        context.checkpoint.mkdir(parents=True, exist_ok=True)
+        with (context.checkpoint / ".ranks").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
             yield
 
-    def inherit_checkpoint(self, job: TrialContext) -> None:
+    def inherit_checkpoint(self, context: TrialContext) -> None:
         """Copy the checkpoint of a link's parent into the link's own folder, unless an earlier attempt has.
 
         Raises FileNotFoundError if the parent has left no checkpoint, and StorageError if the storage does not answer.
         """
-        parent = job.trial.link.parent if job.trial.link else ""
+        parent = context.trial.link.parent if context.trial.link else ""
         # each rank for itself where they may have no folder in common
-        waits, marker = job.rank > 0 and not self.mirror.uri, job.checkpoint / INHERITED
+        waits, marker = context.rank > 0 and not self.mirror.uri, context.checkpoint / INHERITED
         if not parent or waits or marker.is_file():
             return
-        source = worker_sync.fetch_parent_checkpoint(self.mirror, job, parent)
+        source = worker_sync.fetch_parent_checkpoint(self.mirror, context, parent)
         # no hidden file either: stacks of processes that hung
         files = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."]
         files = [path for path in files if path.name not in (TRACEBACK, INHERITED)]
         if not files:
             raise FileNotFoundError(f"the checkpoint of its parent {parent} is gone: {source}")
         for path in files:
-            target = job.checkpoint / path.relative_to(source)
+            target = context.checkpoint / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(target) as temporary:
                 shutil.copyfile(path, temporary)
         marker.write_text(parent)  # last: a copy that was cut short is made again
-        worker_sync.push_inherited(self.mirror, job, marker)
+        worker_sync.push_inherited(self.mirror, context, marker)
 
     def discard_checkpoint(self, trial_id: str, keep_traceback: bool = False) -> None:
         """Delete the checkpoint of an ended trial; on S3 only once the trial's end is on record there.

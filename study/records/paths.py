@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 STUDY_JSON = "study.json"
@@ -24,58 +23,25 @@ DEFAULT_STORAGE = "runs"
 """The storage path of commands without --storage-path."""
 
 
-@dataclass(frozen=True)
 class StudyPaths:
     """The paths within a study's folder."""
 
-    folder: Path
-
-    @property
-    def study_json(self) -> Path:
-        return self.folder / STUDY_JSON
-
-    @property
-    def trials(self) -> Path:
-        return self.folder / TRIALS
-
-    @property
-    def epochs(self) -> Path:
-        return self.folder / EPOCHS
-
-    @property
-    def journal(self) -> Path:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.study_json = folder / STUDY_JSON
+        self.trials = folder / TRIALS
+        self.epochs = folder / EPOCHS
+        self.journal = folder / "optuna.journal"
         """Optuna's journal of the searches, made again by each run from the rows."""
-        return self.folder / "optuna.journal"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / ".lock"
-
-    @property
-    def stop_request(self) -> Path:
-        return self.folder / STOP_REQUEST
-
-    @property
-    def skip_requests(self) -> Path:
+        self.lock = folder / ".lock"
+        self.stop_request = folder / STOP_REQUEST
+        self.skip_requests = folder / SKIP_REQUESTS
         """The ids of search trials to end by hand, one a line."""
-        return self.folder / SKIP_REQUESTS
-
-    @property
-    def report(self) -> Path:
-        return self.folder / REPORT
-
-    @property
-    def tables(self) -> Path:
-        return self.folder / TABLES
-
-    @property
-    def figures(self) -> Path:
-        return self.folder / FIGURES
-
-    @property
-    def export(self) -> Path:
+        self.report = folder / REPORT
+        self.tables = folder / TABLES
+        self.figures = folder / FIGURES
+        self.export = folder / EXPORT
         """The folder of exported students, one folder each."""
-        return self.folder / EXPORT
 
     def checkpoint(self, trial_id: str) -> Path:
         """Return the folder of a trial's checkpoint and of what else its workers write."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from study.trial import EpochResult, Link, Trial, TrialState
+
+
+def is_finite(value: float | None) -> TypeGuard[float]:
+    """Return whether a metric of a row can be used: it was measured, and is a finite number."""
+    return value is not None and math.isfinite(value)
 
 
 @dataclass

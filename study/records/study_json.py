@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from study.arm import Cell
 from study.atomic import atomic_write
 from study.code_version import SPACE_FILE
 from study.errors import InputError
@@ -19,7 +20,7 @@ from study.records.paths import StudyPaths
 from study.records.provenance import describe_machine, read_commit, read_versions
 from study.space.domains import find_domains
 from study.space_file import Space
-from study.study import Cell, Study
+from study.study import Study
 from study.task import Metric
 
 SCHEMA_VERSION = 2

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from study.errors import InputError
+from study.errors import InputError, check_whole_number
 from study.space.domains import Choice, find_domains, is_domain, join_path, list_children
 
 SMALLEST_POPULATION = 2
@@ -42,12 +42,8 @@ class PopulationBased:
     resample: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, least in (("population", SMALLEST_POPULATION), ("interval_epochs", 1)):
-            value = getattr(self, name)
-            if (name, value) == ("population", None):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"PopulationBased: {name} is {value!r}; allowed is a whole number, at least {least}")
+        check_whole_number("PopulationBased: population", self.population, SMALLEST_POPULATION, or_none=True)
+        check_whole_number("PopulationBased: interval_epochs", self.interval_epochs)
         for name, most, least_sign in (("quantile", 0.5, ">"), ("perturb", 1.0, ">"), ("resample", 1.0, "≥")):
             share = getattr(self, name)
             if (name, share) == ("perturb", None):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.errors import InputError
+from study.errors import InputError, check_whole_number
 from study.identity import LOCATION
 from study.space.domains import Choice, find_domains
 from study.space.params import Params, build_grid, count_grid_points, count_points, is_same_point
@@ -42,7 +42,7 @@ class Tpe:
 
     def __post_init__(self) -> None:
         for name in ("startup_trials", "candidates"):
-            _check_whole("Tpe", name, getattr(self, name), 1)
+            check_whole_number(f"Tpe: {name}", getattr(self, name))
         for name in ("multivariate", "group", "constant_liar"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"Tpe: {name} is {getattr(self, name)!r}; allowed are True and False")
@@ -86,7 +86,7 @@ class Grid:
     points: int = 5
 
     def __post_init__(self) -> None:
-        _check_whole("Grid", "points", self.points, 2)
+        check_whole_number("Grid: points", self.points, 2)
 
     def list_points(self, space: Any, first: Sequence[Params], seed: int) -> list[Params]:
         """Return the grid's points without those of `first`, shuffled: successive halving needs a fair mix."""
@@ -114,10 +114,7 @@ class CmaEs:
     def __post_init__(self) -> None:
         if not (isinstance(self.sigma, int | float) and 0 < self.sigma <= 1):
             raise InputError(f"CmaEs: sigma is {self.sigma!r}; allowed is a share of the domains' width, above 0 to 1")
-        if self.population is not None and not (isinstance(self.population, int) and self.population >= 4):
-            raise InputError(
-                f"CmaEs: population is {self.population!r}; allowed is a whole number, at least 4, or None"
-            )
+        check_whole_number("CmaEs: population", self.population, 4, or_none=True)
 
 
 Sampler = Tpe | Random | Grid | CmaEs
@@ -136,7 +133,7 @@ class WarmStart:
     """Maximum number of configurations per cell, in addition to the arm's own first points."""
 
     def __post_init__(self) -> None:
-        _check_whole("warm_start", "points", self.points, 1)
+        check_whole_number("warm_start: points", self.points, 1)
 
 
 def check_sampler(sampler: Sampler, arm: str, space: Any, first: Sequence[Params], trials: int) -> None:
@@ -192,8 +189,3 @@ def list_points_in_advance(
         return sampler.list_points(space, first, seed)
     points = count_points(space)
     return Grid(max(2, int(points))).list_points(space, first, seed) if points <= trials else []
-
-
-def _check_whole(owner: str, name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{owner}: {name} is {value!r}; allowed is a whole number, at least {least}")

@@ -111,6 +111,11 @@ def merge_first_points(first: Sequence[Params], further: Sequence[Params]) -> li
     return [*first, *(point for point in further if not any(is_same_point(point, known) for known in first))]
 
 
+def format_setting(value: object) -> str:
+    """Return the value of a parameter as text, a float with four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _equal(one: Value, other: Value) -> bool:
     if isinstance(one, float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)

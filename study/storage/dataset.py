@@ -13,7 +13,8 @@ from pathlib import Path
 from study.atomic import atomic_write
 from study.identity import digest
 from study.storage.locations import local_path, mirror_of
-from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.mirror import Mirror
+from study.storage.verified_copy import DamagedCopyError, pull_verified
 
 COMPLETE_MARKER = ".whole"
 """File in a complete copy that holds the digest of all checksums."""
@@ -34,7 +35,7 @@ class RemoteDataset:
         marker, key = self.mirror.folder / COMPLETE_MARKER, digest(dict(self.checksums))
         if marker.is_file() and marker.read_text() == key:
             return
-        self.mirror.pull_verified([""], self._is_unchanged, delete=True)
+        pull_verified(self.mirror, [""], self._is_unchanged, delete=True)
         if missing := sorted(name for name in self.checksums if not (self.mirror.folder / name).is_file()):
             raise DamagedCopyError(f"{self.mirror.uri}/{missing[0]} is gone since the study began: put it back")
         with atomic_write(marker) as temporary:

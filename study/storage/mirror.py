@@ -4,17 +4,16 @@ All other code works on files. Every node has a copy of `s3://bucket/prefix` at 
 moves files between the two: `pull` before they are read, `push` after they were written. A moved file gets its object's
 modification time, so equal size and time mean equal content. Names that begin with a dot are never moved. A storage
 that is a folder, local or NFS, has a mirror that moves nothing.
-Elsewhere: where copies lie (locations.py), who may write (lease.py).
+Elsewhere: where copies lie (locations.py), who may write (lease.py), copies that are checked (verified_copy.py).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,8 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from study.atomic import atomic_write
-from study.posix import fcntl
 from study.storage import s3
-from study.storage.s3 import SCHEME, StorageError, make_lock_error
+from study.storage.s3 import SCHEME, StorageError
 
 T = TypeVar("T")
 
@@ -34,13 +32,6 @@ DOWNLOAD_THREADS = 16
 """Files fetched in parallel: a data set may have many small ones, each of which costs a round trip."""
 MAX_ATTEMPTS = 20
 """Times a transfer is repeated whose objects vanish or are replaced meanwhile, as when a driver merges them."""
-
-VERIFIED = ".verified"
-"""File in a copy that lists the files found intact."""
-
-
-class DamagedCopyError(StorageError):
-    """A file that fails verification even after it was fetched again."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +66,6 @@ class Mirror:
         """
         if self.uri:
             self._retry_while_changing(partial(self._push, paths, delete))
-
-    def pull_verified(self, paths: Sequence[str], is_intact: Callable[[Path], bool], delete: bool = False) -> None:
-        """Copy shared files from S3 once per node: one process fetches and verifies them, the others wait for it.
-
-        Raises DamagedCopyError for a file that is not intact even after it was fetched again.
-        """
-        if not self.uri:
-            return
-        with self._lock_node():
-            self.pull(*paths, delete=delete)
-            for file in self._find_damaged(paths, is_intact):
-                file.unlink()
-                self.pull(str(file.relative_to(self.folder)))
-            if damaged := self._find_damaged(paths, is_intact):
-                source = f"{self.uri}/{damaged[0].relative_to(self.folder)}"
-                raise DamagedCopyError(f"{source} is damaged: delete it there; what studies need is made again")
 
     def list_folders(self) -> list[str]:
         """Return the top-level folders on S3."""
@@ -213,18 +188,6 @@ class Mirror:
         prefix = len(self._key("")) + 1
         return {info.path[prefix:]: info for info in found if info.is_file and not _is_hidden(info.path[prefix:])}
 
-    def _find_damaged(self, paths: Sequence[str], is_intact: Callable[[Path], bool]) -> list[Path]:
-        """Return the local files that are damaged, checking only those that have changed since they were verified."""
-        note = self.folder / VERIFIED
-        verified = json.loads(note.read_text()) if note.is_file() else {}
-        files = [file for path in paths for file in self.list_files(path)]
-        states = {file: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-        damaged = [file for file, state in states.items() if verified.get(str(file)) != state and not is_intact(file)]
-        verified |= {str(file): state for file, state in states.items() if file not in damaged}
-        with atomic_write(note) as temporary:
-            temporary.write_text(json.dumps(verified))
-        return damaged
-
     @property
     def _fs(self) -> Any:
         return s3.connect(self.endpoint, self.region)
@@ -246,17 +209,6 @@ class Mirror:
                     if not any(words in str(error) for words in s3.CHANGED):
                         raise
         raise StorageError(f"{self.uri} changes faster than it can be copied: try again when its study does not run")
-
-    @contextmanager
-    def _lock_node(self) -> Iterator[None]:
-        """Exclude this node's other processes. The system releases the lock when a process ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".fetching").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                raise make_lock_error(self.folder, error) from None
-            yield
 
 
 NO_MIRROR = Mirror(Path())

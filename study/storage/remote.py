@@ -1,7 +1,7 @@
-"""Studies on S3 for commands that list, show, stop or report on them.
+"""Studies for commands that list, show, stop or report on them, wherever they are stored.
 
-Such commands read this machine's copy after updating it. If the study is driven from this machine, or its local copy is
-ahead of S3, the copy stays as it is. For studies in a folder nothing is copied.
+Of a study on S3 such commands read this machine's copy after updating it. If it is driven from this machine, or its
+local copy is ahead of S3, the copy stays as it is. For studies in a folder nothing is copied.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from study.records.lock import request_skip, request_stop
+from study.errors import InputError
+from study.records.lock import read_lock_holder, request_skip, request_stop
 from study.records.paths import (
     CHECKPOINTS,
     FIGURES,
@@ -22,7 +23,7 @@ from study.records.paths import (
 )
 from study.storage.lease import STALE_SECONDS, read_lease
 from study.storage.local_copy import pull_study, read_copy_id, try_lock
-from study.storage.locations import local_path, mirror_of
+from study.storage.locations import display_path, local_path, mirror_of
 from study.storage.worker_sync import fetch_study_names
 
 REPORT_FILES = ("exhibits.npz", TRACEBACK)
@@ -54,6 +55,29 @@ def locate_study(study: str, address: str) -> tuple[str, Path]:
     return study, storage
 
 
+def find_study(study: str, address: str) -> Path:
+    """Return the folder of a study, given by its name below a storage, by a path or as s3://BUCKET/PREFIX/NAME.
+
+    Raises InputError with the existing studies if it is neither, and StorageError if the storage does not answer.
+    """
+    name, storage = locate_study(study, address)
+    for folder in (storage / name, Path(name)):
+        if StudyPaths(folder).study_json.is_file():
+            return folder
+    if StudyPaths(storage / name).lock.is_file() and find_driver(storage / name):
+        raise InputError(f"study {name!r} is just being started: try again in a few seconds")
+    names = [folder.name for folder in list_study_folders(storage)] if storage.is_dir() else []
+    known = f"there are: {', '.join(names)}" if names else "there is none"
+    below = display_path(storage)
+    raise InputError(f"no study {name!r} below {below} ({known}): give a name, a path, or another --storage-path")
+
+
+def list_study_folders(storage: Path) -> list[Path]:
+    """Return the studies below `storage`; a starting one has a lock before it has a study.json."""
+    folders = sorted(path for path in storage.iterdir() if path.is_dir())
+    return [folder for folder in folders if StudyPaths(folder).study_json.is_file() or find_driver(folder)]
+
+
 def refresh_copy(folder: Path) -> Path:
     """Update this machine's copy of a study's folder, and return the folder."""
     mirror = mirror_of(folder.parent)
@@ -83,7 +107,12 @@ def push_report(folder: Path) -> None:
     mirror_of(folder.parent).push(*(f"{folder.name}/{name}" for name in (REPORT, TABLES, FIGURES)))
 
 
-def read_driver(folder: Path) -> str:
+def find_driver(folder: Path) -> str:
+    """Return the process that runs the study in this folder, as host:pid; empty if none does."""
+    return read_lock_holder(folder) or _read_lease_holder(folder)
+
+
+def _read_lease_holder(folder: Path) -> str:
     """Return the driver of a study on S3 as host:pid; empty if there is none."""
     mirror = mirror_of(folder.parent)
     lease = read_lease(mirror, folder.name) if mirror.uri else None

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from study.storage.locations import mirror_of
-from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.mirror import Mirror
 from study.storage.s3 import StorageError
+from study.storage.verified_copy import DamagedCopyError, pull_verified
 from study.task import Task
 from study.trial import TrialContext
 
@@ -50,38 +51,38 @@ def fetch_study_names(storage: Path) -> None:
         mirror.pull(*(f"{name}/study.json" for name in mirror.list_folders()))
 
 
-def fetch_trial_files(mirror: Mirror, job: TrialContext) -> None:
+def fetch_trial_files(mirror: Mirror, context: TrialContext) -> None:
     """Copy the trial's last checkpoint, and the artifacts of its task, to this node.
 
     Raises StorageError if the storage does not answer within RETRY_SECONDS.
     """
     if not mirror.uri:
         return
-    artifacts = job.task.list_artifacts()
-    retry_with_backoff(partial(mirror.pull, _path_below(mirror, job.checkpoint), delete=True))
-    if job.trial.phase == "prepare":
+    artifacts = context.task.list_artifacts()
+    retry_with_backoff(partial(mirror.pull, _path_below(mirror, context.checkpoint), delete=True))
+    if context.trial.phase == "prepare":
         retry_with_backoff(lambda: mirror.pull(*artifacts))
-        job.checkpoint.mkdir(parents=True, exist_ok=True)
-        (job.checkpoint / FETCHED).write_text(json.dumps(_write_times(mirror, artifacts)))
-    elif job.loss.needs_teacher:
-        retry_with_backoff(lambda: mirror.pull_verified(artifacts, job.task.is_intact))
+        context.checkpoint.mkdir(parents=True, exist_ok=True)
+        (context.checkpoint / FETCHED).write_text(json.dumps(_write_times(mirror, artifacts)))
+    elif context.loss.needs_teacher:
+        retry_with_backoff(lambda: pull_verified(mirror, artifacts, context.task.is_intact))
 
 
-def fetch_parent_checkpoint(mirror: Mirror, job: TrialContext, parent: str) -> Path:
+def fetch_parent_checkpoint(mirror: Mirror, context: TrialContext, parent: str) -> Path:
     """Return the folder of a parent's checkpoint: the study's own or, of a storage on S3, a copy for this worker alone.
 
     A copy that several links of a node shared would be deleted by the first of them that is done with it, or by the
     worker that trained the parent. Raises StorageError if the storage does not answer within RETRY_SECONDS.
     """
-    source = job.checkpoint.with_name(parent)
+    source = context.checkpoint.with_name(parent)
     if not mirror.uri:
         return source
-    own = replace(mirror, folder=_own_copy(job))
+    own = replace(mirror, folder=_own_copy(context))
     retry_with_backoff(partial(own.pull, _path_below(mirror, source), delete=True))
     return own.folder / source.relative_to(mirror.folder)
 
 
-def push_inherited(mirror: Mirror, job: TrialContext, marker: Path) -> None:
+def push_inherited(mirror: Mirror, context: TrialContext, marker: Path) -> None:
     """Copy to S3 what a link has inherited, and delete this worker's copy of the parent's checkpoint.
 
     The file that marks the copy as complete arrives last, and before any epoch. Of several workers only rank 0 writes.
@@ -89,29 +90,29 @@ def push_inherited(mirror: Mirror, job: TrialContext, marker: Path) -> None:
     """
     if not mirror.uri:
         return
-    if job.rank == 0:
-        files = mirror.list_files(_path_below(mirror, job.checkpoint))
+    if context.rank == 0:
+        files = mirror.list_files(_path_below(mirror, context.checkpoint))
         paths = [_path_below(mirror, path) for path in (*(path for path in files if path != marker), marker)]
         retry_with_backoff(lambda: mirror.push(*paths))
-    shutil.rmtree(_own_copy(job), ignore_errors=True)
+    shutil.rmtree(_own_copy(context), ignore_errors=True)
 
 
-def _own_copy(job: TrialContext) -> Path:
-    return job.checkpoint / PARENT.format(rank=job.rank)
+def _own_copy(context: TrialContext) -> Path:
+    return context.checkpoint / PARENT.format(rank=context.rank)
 
 
-def push_checkpoint(mirror: Mirror, job: TrialContext, complete: bool) -> None:
+def push_checkpoint(mirror: Mirror, context: TrialContext, complete: bool) -> None:
     """Copy the trial's checkpoint to S3; of a `complete` preparation also its artifacts, replacing old ones.
 
     Of several workers only rank 0 writes. Raises StorageError if the storage does not answer within RETRY_SECONDS.
     """
-    if mirror.uri and job.rank == 0:
-        artifacts = job.task.list_artifacts() if complete and job.trial.phase == "prepare" else ()
-        for path in _find_replaced(mirror, job.checkpoint, artifacts):
+    if mirror.uri and context.rank == 0:
+        artifacts = context.task.list_artifacts() if complete and context.trial.phase == "prepare" else ()
+        for path in _find_replaced(mirror, context.checkpoint, artifacts):
             retry_with_backoff(partial(mirror.delete_object, path))  # otherwise the pull below would restore it
         # artifacts that another study has made meanwhile stay: its trials may be using them
         retry_with_backoff(lambda: mirror.pull(*artifacts))
-        retry_with_backoff(lambda: mirror.push(_path_below(mirror, job.checkpoint), *artifacts))
+        retry_with_backoff(lambda: mirror.push(_path_below(mirror, context.checkpoint), *artifacts))
 
 
 def _write_times(mirror: Mirror, paths: Sequence[str]) -> dict[str, int]:

@@ -24,13 +24,14 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from reports.page.render import FOLDER as REPORT_FOLDER
-from study.cli.list_studies import find_driver, list_studies
+from study.cli.list_studies import list_studies
 from study.cli.stop import skip_trial, stop_study
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
 from study.storage import remote
 from study.storage.locations import display_path
+from study.storage.remote import find_driver
 from study.ui import pages
 from study.ui.access import AccessControl
 from study.ui.reading import read_study, sign_study

@@ -19,15 +19,16 @@ from reports.figures.search import draw_search_so_far
 from reports.figures.style import ReportFigure
 from reports.format.metrics import Metric
 from reports.format.table import Table
-from reports.format.values import format_value, shorten
-from reports.load import StudyRecords, load_study, parse_json_object
+from reports.format.values import format_params, format_value, shorten
+from reports.frames import parse_json_object
+from reports.load import StudyRecords, load_study
 from reports.page.sections import make_header
 from reports.tables.comparison import make_comparison_table
 from reports.tables.trials import name_state
-from study.cli.list_studies import find_driver
 from study.cli.status import StudyStatus, TrialStatus, read_status
 from study.records.lock import is_stop_requested, read_skip_requests
 from study.records.paths import EPOCHS, TRIALS, StudyPaths
+from study.storage.remote import find_driver
 
 LATEST_TRIALS = 100
 """Rows of the table of trials, the latest first; trials/ has all of them."""
@@ -147,7 +148,6 @@ def _make_trials_table(records: StudyRecords) -> Table:
 
 def _make_trial_row(records: StudyRecords, trial: pd.Series, done: pd.Series) -> tuple[str, ...]:
     name = records.metric if trial["phase"] == "search" else records.test_metric
-    settings = [f"{key} {format_value(value)}" for key, value in parse_json_object(trial["params"]).items()]
     epochs = max(int(done.get(trial["trial_id"], 0)), int(trial["epochs_done"]))
     return (
         str(trial["cell"]),
@@ -155,7 +155,7 @@ def _make_trial_row(records: StudyRecords, trial: pd.Series, done: pd.Series) ->
         name_state(trial["state"]),
         f"{epochs} of {trial['epochs']}",
         records.get_metric(name).format(float(trial[name])),
-        ", ".join(settings) or "–",
+        format_params(parse_json_object(trial["params"])) or "–",
         shorten(reason, 200) if isinstance(reason := trial["reason"], str) and reason else "–",
     )
 

@@ -16,9 +16,10 @@ from study.identity import describe
 from study.space_file import import_space_file
 from tests.reports.fake_study import Writer
 from tests.trainables import small
-from trainables.distill import NO_TEACHER, distill
+from trainables.distill import distill
 from trainables.losses.none import NoDistillation
 from trainables.models.net_function import Net
+from trainables.task import NO_TEACHER
 
 SPACE = """
 from torch import nn

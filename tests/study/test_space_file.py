@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,8 @@ from study.space_file import (
     TEMPLATE,
     load_space,
     resolve_space,
-    with_overrides,
-    with_precision,
-    with_teacher_file,
     write_new_space,
 )
-from tests.study.toy import toy
 from trainables.tasks.simulated import Simulated
 
 SPACE = """
@@ -120,41 +115,9 @@ def test_class_written_in_a_space_file_is_known_by_its_text(space: Path) -> None
     assert [line.split(":")[0] for line in find_differences(loaded("1"), loaded("5"))] == ["arms[0].loss.source"]
 
 
-def test_other_epochs_leave_the_papers_protocol_other_trials_do_not(space: Path) -> None:
-    study = load_space(space, None, None).study
-    nothing = {"name": None, "seed": None, "trials": None, "epochs": None, "seeds": None}
-    assert with_overrides(study, **nothing).protocol == "P1"
-    assert with_overrides(study, **(nothing | {"trials": 9})).protocol == "P1"
-    assert with_overrides(study, **(nothing | {"epochs": 9})).protocol == ""
-
-
-def test_a_teachers_file_is_an_assumption_and_keeps_the_protocol(tmp_path: Path) -> None:
-    study = load_space(Path(cifar_profiles.__file__).parent / "lp_cifar.py", "paper", None).study
-    changed = with_teacher_file(study, tmp_path / "resnet110.pth")
-    assert changed.task == dataclasses.replace(
-        study.task, teacher=dataclasses.replace(study.task.teacher, weights=tmp_path / "resnet110.pth")
-    )
-    assert (changed.protocol, changed.assumptions[:-1]) == ("P1", study.assumptions)
-    assert changed.assumptions[-1].startswith("The teacher was read from resnet110.pth, given with --teacher")
-
-
 def test_a_task_without_a_teachers_file_refuses_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the teacher of this task is simulated; leave out --teacher"):
         Simulated().with_teacher_file(tmp_path / "teacher.pth")
-
-
-def test_another_precision_leaves_the_papers_protocol() -> None:
-    study = load_space(Path("spaces/lp_cifar.py"), "paper", Path("data")).study
-    assert study.protocol
-    assert with_precision(study, "float32") == study
-    assert with_precision(study, "bfloat16").protocol == ""
-
-
-def test_fewer_epochs_shorten_the_teacher_in_proportion_more_do_not_lengthen_it() -> None:
-    nothing = {"name": None, "seed": None, "trials": None, "seeds": None}
-    study = toy(task=Simulated(teacher_epochs=40))  # of 6 epochs
-    teacher = {epochs: with_overrides(study, epochs=epochs, **nothing).task.teacher_epochs for epochs in (1, 3, 6, 12)}
-    assert teacher == {1: 7, 3: 20, 6: 40, 12: 40}
 
 
 SPACES = sorted(set((Path(__file__).parents[2] / "spaces").glob("*.py")) - {Path(cifar_profiles.__file__)})

@@ -8,10 +8,11 @@ import pytest
 from torch import nn
 
 from study import choice, integer, log_uniform, uniform
+from study.arm import Arm
 from study.errors import InputError
 from study.preflight import check_inputs
 from study.space.domains import resolve_corners
-from study.study import Arm, Budget, Study
+from study.study import Budget, Study
 from tests.trainables import small
 from trainables.losses.logits.kd import KD
 from trainables.losses.none import NoDistillation

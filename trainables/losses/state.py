@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from study.task import StatefulMethod
 from trainables.task import DistillationLoss, Outputs
 from trainables.training.schedules import Progress
 
@@ -23,14 +24,6 @@ class LossState(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class StatefulLoss(Protocol):
-    """A loss with parts of its own that are trained together with the student."""
-
-    def new_state(self, device: str) -> LossState:
-        """Return the state for one training; the caller has seeded the generator that initial weights come from."""
 
 
 @dataclass(frozen=True)
@@ -53,5 +46,6 @@ class StatelessLoss:
 
 
 def make_loss_state(loss: DistillationLoss, device: str) -> LossState:
-    """Return the state of `loss` for one training."""
-    return loss.new_state(device) if isinstance(loss, StatefulLoss) else StatelessLoss(loss)
+    """Return the state of `loss` for one training; the caller has seeded the generator of initial weights."""
+    state: LossState = loss.new_state(device) if isinstance(loss, StatefulMethod) else StatelessLoss(loss)
+    return state

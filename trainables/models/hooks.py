@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.task import LAST
+from trainables.task import LAST, ModelSpec
 
 SCALE, SHIFT = "_input_scale", "_input_shift"
 """Buffers of a net whose inputs are normalised again."""
 
 NAMED = 12
-"""Names of layers that a message lists."""
+"""Names of layers or nets that a message lists."""
 
 
 class TappedOutput(NamedTuple):
@@ -41,6 +41,13 @@ def _expand_channels(net: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 Normalisation = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, of pixels in [0, 1]."""
+
+
+def adapt_inputs(net: nn.Module, model: ModelSpec, given: Normalisation) -> nn.Module:
+    """Let a net take inputs normalised as `given`, if the settings of its model name another normalisation."""
+    if wanted := getattr(model, "input_normalisation", None):
+        renormalise_inputs(net, given, wanted)
+    return net
 
 
 def renormalise_inputs(net: nn.Module, given: Normalisation, wanted: Normalisation) -> None:
@@ -68,8 +75,7 @@ def tap_features(net: nn.Module, taps: Sequence[str]) -> None:
     for name in taps:
         if name not in layers or not name:
             known = [other for other in layers if other and other.count(".") == name.count(".")]
-            more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
-            raise InputError(f"tap {name!r} is no layer of the net; it has {', '.join(known[:NAMED])}{more}")
+            raise InputError(f"tap {name!r} is no layer of the net; {list_names(known)}")
         layers[name].register_forward_hook(partial(_keep_features, name, features))
     net.register_forward_hook(partial(_add_features, tuple(taps), features))
 
@@ -86,3 +92,9 @@ def _add_features(
     found = {name: features[name] for name in taps}
     features.clear()  # nothing of a step is kept until the next one
     return TappedOutput(output, found | {LAST: found[taps[-1]]})
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return a clause on what there is, for messages: "it has a, b and 3 more"."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"it has {', '.join(names[:NAMED]) or 'none'}{more}"

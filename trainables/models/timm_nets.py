@@ -18,9 +18,8 @@ from study.errors import InputError
 from study.identity import LOCATION
 from study.space.domains import is_unresolved
 from study.storage.downloads import are_downloads_permitted, download
-from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
-from trainables.models.hooks import Normalisation, expand_grey, tap_features
-from trainables.models.initial_weights import digest_weights, fill_but_head, read_weights
+from trainables.models.hooks import Normalisation, list_names
+from trainables.models.package_net import PackageNet, fill_but_head, read_weights
 
 WEIGHTS_FILE = "model.safetensors"
 """The file of timm's weights at Hugging Face."""
@@ -32,12 +31,9 @@ NORMALISATIONS = ("data", "imagenet", "weights")
 
 SHA256_DIGITS = 64
 
-_NAMED = 12
-"""Names of nets or weights that a message lists."""
-
 
 @dataclass(frozen=True)
-class Timm:
+class Timm(PackageNet):
     """A classification net of timm, such as Timm("mobilenetv4_conv_small"); the task sets the number of classes.
 
     `weights` initialises it: a name of timm's weights, such as "e2400_r224_in1k", which --download fetches from Hugging
@@ -80,7 +76,7 @@ class Timm:
         if not timm.is_model(self.architecture) or "." in self.architecture:
             close = timm.list_models(f"{self.architecture[:6]}*")
             tag = f"; write {self.architecture.split('.')[0]!r}, weights=…" if "." in self.architecture else ""
-            raise InputError(f"timm has no net {self.architecture!r}{tag}; {_list_names(close or timm.list_models())}")
+            raise InputError(f"timm has no net {self.architecture!r}{tag}; {list_names(close or timm.list_models())}")
 
     def _find_origin(self) -> None:
         import timm
@@ -89,13 +85,7 @@ class Timm:
         if self.weights in known:
             object.__setattr__(self, "origin", str(self.weights))
             return
-        path = Path(str(self.weights)).expanduser().resolve()  # a worker runs in another folder
-        if not path.is_file():
-            raise InputError(
-                f"weights {self.weights} of {self.architecture} are neither a file nor timm's; {_list_names(known)}"
-            )
-        object.__setattr__(self, "weights", path)
-        object.__setattr__(self, "origin", digest_weights(path))
+        object.__setattr__(self, "origin", self._resolve_file("timm", known))
 
     @property
     def _is_published(self) -> bool:
@@ -110,11 +100,10 @@ class Timm:
 
     @property
     def input_normalisation(self) -> Normalisation | None:
-        """Mean and deviation by which the net's inputs are normalised; None for those of the data."""
-        if self.normalisation == "weights":
-            published = self._read_published()
-            return tuple(published.mean), tuple(published.std)
-        return (IMAGENET_MEAN, IMAGENET_STD) if self.normalisation == "imagenet" else None
+        if self.normalisation != "weights":
+            return super().input_normalisation
+        published = self._read_published()
+        return tuple(published.mean), tuple(published.std)
 
     def without_weights(self) -> Timm:
         """Return the same net with fresh weights, for one whose weights are loaded or do not matter.
@@ -122,21 +111,6 @@ class Timm:
         It keeps the normalisation, and so the name, of its weights.
         """
         return replace(self, weights=None)
-
-    def build(self, channels: int, classes: int) -> nn.Module:
-        """Return a net: images (B, 1 or 3, H, W) to logits (B, K).
-
-        Fresh weights are drawn from torch's default generator, which the caller seeds.
-        Raises InputError for another number of channels, missing or damaged weights, or taps that are no layers.
-        """
-        if channels not in (1, 3):
-            raise InputError(f"{self.name} takes images of 1 or 3 channels, not {channels}")
-        net = self._make_net(classes)
-        if channels == 1:
-            expand_grey(net)
-        if self.taps:
-            tap_features(net, self.taps)
-        return net
 
     def _make_net(self, classes: int) -> nn.Module:
         import timm
@@ -217,8 +191,3 @@ def _find_head(net: Any) -> set[str]:
     layers = {id(layer) for layer in (heads if isinstance(heads, tuple) else (heads,))}
     names = [name for name, layer in net.named_modules() if id(layer) in layers]
     return {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
-
-
-def _list_names(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"it has {', '.join(names[:_NAMED]) or 'none'}{more}"

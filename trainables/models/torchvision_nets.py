@@ -14,9 +14,8 @@ from torchvision.models import get_model, get_model_weights, list_models  # type
 from study.errors import InputError
 from study.identity import LOCATION
 from study.space.domains import is_unresolved
-from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD, load_imagenet_weights
-from trainables.models.hooks import Normalisation, expand_grey, tap_features
-from trainables.models.initial_weights import digest_weights, fill_but_head, read_weights
+from trainables.models.backbones.pretrained import load_imagenet_weights
+from trainables.models.package_net import PackageNet, fill_but_head, read_weights
 
 AUXILIARY = {
     "googlenet": {"aux_logits": False, "init_weights": False},
@@ -26,7 +25,7 @@ AUXILIARY = {
 
 
 @dataclass(frozen=True)
-class Torchvision:
+class Torchvision(PackageNet):
     """A classification net of torchvision, such as Torchvision("resnet18"); the task sets the number of classes.
 
     `weights` initialises it: "IMAGENET1K_V1" or another name of torchvision's, read from the file that torchvision
@@ -58,23 +57,13 @@ class Torchvision:
             )
         if self.normalisation not in (None, "data", "imagenet"):
             raise InputError(f"normalisation is {self.normalisation!r}; allowed are 'data' and 'imagenet'")
-        if self.weights is not None:
-            self._find_source()
-        if self.normalisation is None:
-            object.__setattr__(self, "normalisation", "imagenet" if self._weights_file is not None else "data")
-
-    def _find_source(self) -> None:
         if self._weights_file is not None:
             object.__setattr__(self, "source", str(self.weights))
-            return
-        path = Path(str(self.weights)).expanduser().resolve()  # a worker runs in another folder
-        if not path.is_file():
-            names = ", ".join(one.name for one in get_model_weights(self.architecture))
-            raise InputError(
-                f"weights {self.weights} of {self.architecture} are neither a file nor torchvision's; it has {names}"
-            )
-        object.__setattr__(self, "weights", path)
-        object.__setattr__(self, "source", digest_weights(path))
+        elif self.weights is not None:
+            known = [one.name for one in get_model_weights(self.architecture)]
+            object.__setattr__(self, "source", self._resolve_file("torchvision", known))
+        if self.normalisation is None:
+            object.__setattr__(self, "normalisation", "imagenet" if self._weights_file is not None else "data")
 
     @property
     def _weights_file(self) -> Any:
@@ -88,34 +77,12 @@ class Torchvision:
         origin = "pretrained" if self.source.startswith("file ") else self.source.lower()
         return f"{self.architecture}-{origin}" if origin else str(self.architecture)
 
-    @property
-    def input_normalisation(self) -> Normalisation | None:
-        """Mean and deviation by which the net's inputs are normalised; None for those of the data."""
-        return (IMAGENET_MEAN, IMAGENET_STD) if self.normalisation == "imagenet" else None
-
     def without_weights(self) -> Torchvision:
         """Return the same net with fresh weights, for one whose weights are loaded or do not matter.
 
         It keeps the normalisation, and so the name, of its weights.
         """
         return replace(self, weights=None)
-
-    def build(self, channels: int, classes: int) -> nn.Module:
-        """Return a net: images (B, 1 or 3, H, W) to logits (B, K).
-
-        Fresh weights are drawn from torch's default generator, which the caller seeds.
-        Raises InputError for another number of channels, missing or damaged weights, or taps that are no layers.
-        """
-        if channels not in (1, 3):
-            raise InputError(f"{self.name} takes images of 1 or 3 channels, not {channels}")
-        net = self._make_net(classes)
-        if self.weights is not None:
-            self._load_weights(net)
-        if channels == 1:
-            expand_grey(net)
-        if self.taps:
-            tap_features(net, self.taps)
-        return net
 
     def _make_net(self, classes: int) -> nn.Module:
         size = {} if self.image_size is None else {"image_size": self.image_size}
@@ -125,6 +92,8 @@ class Torchvision:
             )
         except (TypeError, ValueError, AssertionError) as error:
             raise InputError(f"{self.name} cannot be built with image_size={self.image_size}: {error}") from None
+        if self.weights is not None:
+            self._load_weights(net)
         return net
 
     def _load_weights(self, net: nn.Module) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,11 @@ from study.identity import describe, digest, is_described
 from study.space.domains import is_unresolved
 from study.task import COSTS, SPLITS, Metric, Plan, Preparation, TrialProfile
 from study.trial import EpochResult, Split, TrialContext
-from trainables.data.arrays.duplicates import describe_duplicates
 from trainables.distill import distill
 from trainables.export.cost import measure_cost
 from trainables.export.student_costs import measure_student_costs
 from trainables.losses.reconstruction import get_reconstruction
+from trainables.models.hooks import TappedOutput
 from trainables.task import (
     Batch,
     Dataset,
@@ -40,14 +40,15 @@ from trainables.task import (
     name_metrics,
     without_pretrained,
 )
-from trainables.tasks.preflight import check_students
+from trainables.tasks.preflight import check_task
 from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, profile_trial
-from trainables.teacher import preparation as preparing
-from trainables.teacher import sources
+from trainables.teacher import preparation, sources
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe, set_precision
 from trainables.training.schedules import Values
+
+Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return self.teacher_distance(student, teacher)[None]
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
-        """Return the net's outputs for a batch."""
-        return Outputs(net(batch.inputs))
+        """Return the net's outputs for a batch: its prediction, and the features of a net with taps."""
+        returned = net(batch.inputs)
+        return Outputs(*returned) if isinstance(returned, TappedOutput) else Outputs(returned)
 
     def sample_batch(self) -> Batch:
         """Return a batch on which `check` tries nets and losses; two samples, so that a stray `squeeze()` shows."""
@@ -175,6 +177,19 @@ class DistillationTask(ABC, Generic[LoadedT]):
     def panels(self, outputs: Outputs, batch: Batch) -> Sequence[Panel]:
         """Return the pictures of a batch of one test example; none where there is nothing to look at."""
         return ()
+
+    def get_table(self, name: str, kind: type[Table]) -> Table:
+        """Return what the data's settings say of targets, such as their `class_table`.
+
+        Raises InputError for data without it.
+        """
+        table = getattr(self.data, name, None)
+        if not isinstance(table, kind):
+            raise InputError(
+                f"{type(self).__name__} takes no {type(self.data).__name__}, which has no {name}; allowed are "
+                f"{self.allowed_data}, and data of your own with one"
+            )
+        return table
 
     def data_record(self) -> dict[str, Any]:
         """Return further facts on the data for study.json: classes, metrics that could not be measured.
@@ -253,38 +268,13 @@ class DistillationTask(ABC, Generic[LoadedT]):
         trained_on: tuple[Split, ...] = SPLITS,
         recipes: tuple[Recipe, ...] | None = None,
     ) -> dict[str, Any]:
-        """Check data, weights, students and losses, and return what identifies data and teacher.
-
-        Raises InputError naming what is missing or wrong.
-        """
-        self.check_data(students, losses)
-        for loss in losses:
-            self.adapt_to(loss)
-        loaded, key = self.loaded, self.teacher_key
-        sizes = {split: len(self.positions(split)) for split in ("train", "val", "test")}
-        check_students(self, students, losses, storage, trained_on, (self.recipe,) if recipes is None else recipes)
-        duplicates, further = self._describe_duplicates(), self.data_record()
-        note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
-        about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
-        root = getattr(self.data, "root", None)
-        about |= {} if root is None else {"folder": str(root)}  # where an export finds the data again
-        data = about | {"fingerprint": loaded.fingerprint} | sizes | further
-        return {"data": data, "teacher": {"fingerprint": key}}
+        return check_task(self, students, losses, storage, trained_on, (self.recipe,) if recipes is None else recipes)
 
     def check_data(self, students: tuple[ModelSpec, ...], losses: tuple[DistillationLoss, ...]) -> None:
         """Check the data, and what students and losses need, before any net is tried; by default nothing.
 
         Raises InputError naming what is wrong.
         """
-
-    def _describe_duplicates(self) -> str:
-        """Return a sentence on images that occur in several splits, if the data have hashes; else empty."""
-        hashes = getattr(self.loaded, "hashes", None)
-        if hashes is None:
-            return ""
-        pool, test = hashes
-        train, val = (pool.select(self.positions(split).numpy()) for split in ("train", "val"))
-        return describe_duplicates({"training": train, "validation": val, "test": test})
 
     def with_recipe(self, recipe: Recipe) -> Self:
         if not (isinstance(recipe, Recipe) or is_unresolved(recipe)):
@@ -308,16 +298,16 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return replace(self, teacher=replace(self.teacher, weights=path))
 
     def list_artifacts(self) -> tuple[str, ...]:
-        return preparing.artifact_folders(self)
+        return preparation.artifact_folders(self)
 
     def is_intact(self, path: Path) -> bool:
-        return preparing.is_intact(path)
+        return preparation.is_intact(path)
 
     def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
-        return preparing.list_preparations(self, storage, plan)
+        return preparation.list_preparations(self, storage, plan)
 
     def prepare(self, context: TrialContext) -> Iterator[EpochResult]:
-        return limit_to_gpu_share(context, preparing.run_preparation(self, context))
+        return limit_to_gpu_share(context, preparation.run_preparation(self, context))
 
     def train(self, context: TrialContext) -> Iterator[EpochResult]:
         with gpu_memory_share(context):

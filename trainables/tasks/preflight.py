@@ -1,4 +1,4 @@
-"""The check before a study starts: nets and losses are tried on one sample, so that no trial fails by their shapes."""
+"""Checks of a task before a study starts: of its data, and of nets and losses on one sample."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from study.errors import InputError, format_place
 from study.trial import Split
+from trainables.data.arrays.duplicates import describe_duplicates
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.training.recipe import Recipe
@@ -27,7 +28,44 @@ MAX_TRIED = 256
 machine that checks may be smaller than the one that trains."""
 
 
-def check_students(
+def check_task(
+    task: DistillationTask[Any],
+    students: tuple[ModelSpec, ...],
+    losses: tuple[DistillationLoss, ...],
+    storage: Path,
+    trained_on: Sequence[Split],
+    recipes: Sequence[Recipe],
+) -> dict[str, Any]:
+    """Check data, weights, students and losses, and return what identifies data and teacher.
+
+    Raises InputError naming what is missing or wrong.
+    """
+    task.check_data(students, losses)
+    for loss in losses:
+        task.adapt_to(loss)
+    loaded, key = task.loaded, task.teacher_key
+    sizes = {split: len(task.positions(split)) for split in ("train", "val", "test")}
+    _check_students(task, students, losses, storage, trained_on, recipes)
+    duplicates, further = _describe_duplicates(task), task.data_record()
+    note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
+    about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
+    root = getattr(task.data, "root", None)
+    about |= {} if root is None else {"folder": str(root)}  # where an export finds the data again
+    data = about | {"fingerprint": loaded.fingerprint} | sizes | further
+    return {"data": data, "teacher": {"fingerprint": key}}
+
+
+def _describe_duplicates(task: DistillationTask[Any]) -> str:
+    """Return a sentence on images that occur in several splits, if the data have hashes; else empty."""
+    hashes = getattr(task.loaded, "hashes", None)
+    if hashes is None:
+        return ""
+    pool, test = hashes
+    train, val = (pool.select(task.positions(split).numpy()) for split in ("train", "val"))
+    return describe_duplicates({"training": train, "validation": val, "test": test})
+
+
+def _check_students(
     task: DistillationTask[Any],
     students: Sequence[ModelSpec],
     losses: Sequence[DistillationLoss],

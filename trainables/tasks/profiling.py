@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from study.task import TrialProfile, reads_features
 from study.trial import EpochResult, TrialContext
-from trainables.distill import NO_TEACHER, FrozenTeacher, start_training, train_epoch
+from trainables.distill import start_training, train_epoch
 from trainables.losses.none import NoDistillation
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, without_pretrained
+from trainables.metrics import evaluate_examples
+from trainables.task import NO_TEACHER, Batch, DistillationLoss, Examples, FrozenTeacher, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import MIN_BATCH
 from trainables.training.distributed import SINGLE_PROCESS
@@ -108,11 +109,11 @@ def profile_trial(task: DistillationTask[Any], context: TrialContext, batches: i
             task.examples(split, context.device)  # loaded for the memory that they take
         few = FirstExamples(train, min(len(train), batches * recipe.batch_size))
         build = (lambda: _build_teacher(task)) if trains_teacher else (lambda: task.build(context.student))
-        training = start_training(context, SINGLE_PROCESS, build, recipe, loss)
+        training = start_training(task, context, SINGLE_PROCESS, build, recipe, loss)
         teacher = _make_dummy_teacher(task, context, train, loss) if loss.needs_teacher else NO_TEACHER
         for epoch in range(2):
             started = time.perf_counter()
-            train_epoch(task, context, training, few, recipe, loss, teacher, epoch)
+            train_epoch(training, few, teacher, epoch)
             trained = time.perf_counter()
             share = _evaluate_share(task, training.net, context.device, len(few) / len(train))
             evaluated = time.perf_counter()
@@ -168,19 +169,14 @@ def _make_dummy_teacher(
     return DummyTeacher(output.repeat(len(train), *[1] * (output.dim() - 1)))
 
 
-@torch.no_grad()
 def _evaluate_share(task: DistillationTask[Any], net: nn.Module, device: str, share: float) -> float:
     """Evaluate on a share of validation, at least one full batch; on all of it where images differ in size.
 
     Returns the share that was evaluated.
     """
-    net.eval()
-    examples, meters, at_once = task.examples("val", device), task.meters(device, "val"), task.evaluation_batch(device)
+    examples, at_once = task.examples("val", device), task.evaluation_batch(device)
     count = len(examples) if at_once == 1 else min(len(examples), max(at_once, math.ceil(share * len(examples))))
-    for samples in torch.arange(count, device=device).split(at_once):
-        batch = examples.batch(samples, torch.zeros_like(samples))
-        meters.update(task.outputs(net, batch), batch)
-    meters.compute()
+    evaluate_examples(task, net, FirstExamples(examples, count), "val", device)
     return count / len(examples)
 
 

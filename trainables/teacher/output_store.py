@@ -32,7 +32,7 @@ SHARD_BYTES = 16 * 2**20
 CODE_BYTES = 8
 """Size of the int64 code that is stored with each output."""
 
-NO_TEACHER = ""
+NOT_TRAINED = ""
 """The digest of a teacher that does not exist yet: no shard has it."""
 
 

@@ -18,10 +18,11 @@ from study.errors import InputError
 from study.identity import describe
 from study.task import Plan, Preparation
 from study.trial import EpochResult, TrialContext
-from trainables import sample_panels as exhibits
-from trainables.distill import NO_TEACHER, distill, evaluate
+from trainables.distill import distill
 from trainables.losses.none import NoDistillation
-from trainables.task import count_parameters, without_pretrained
+from trainables.metrics import evaluate
+from trainables.sample_panels import write_panels
+from trainables.task import NO_TEACHER, count_parameters, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.teacher.label_order import count_confusions, find_label_order
@@ -51,7 +52,7 @@ def list_preparations(task: DistillationTask[Any], storage: Path, plan: Plan) ->
     record = teachers.read_record(storage, task.teacher_key)
     plan = plan if plan.stored_runs is None else Plan(plan.stored_runs, plan.epochs)
     if record is None:
-        return [_teacher_step(task), *_store_steps(task, storage, plan, store.NO_TEACHER)]
+        return [_teacher_step(task), *_store_steps(task, storage, plan, store.NOT_TRAINED)]
     return _store_steps(task, storage, plan, record["sha256"])
 
 
@@ -130,7 +131,7 @@ def _test_and_save(
         "description": describe(task.teacher),
         **findings,
     }
-    exhibits.write_panels(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
+    write_panels(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
     teachers.save_teacher(context.storage, task.teacher_key, net.state_dict(), record)
 
 

@@ -14,8 +14,7 @@ from torch import nn
 from study.identity import describe, digest
 from study.task import reads_features
 from study.trial import Split, TrialContext
-from trainables.distill import NO_TEACHER, FrozenTeacher
-from trainables.task import without_pretrained
+from trainables.task import NO_TEACHER, FrozenTeacher, without_pretrained
 from trainables.teacher import output_store as store
 from trainables.teacher import weights as teachers
 from trainables.training.nets import to_device

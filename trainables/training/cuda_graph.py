@@ -34,8 +34,8 @@ Step = Callable[[Tensor, Progress], None]
 
 def is_capturable(
     task: DistillationTask[Any],
-    job: TrialContext,
-    ranks: ProcessGroup,
+    context: TrialContext,
+    group: ProcessGroup,
     recipe: Recipe,
     loss: DistillationLoss,
     steps: int,
@@ -47,7 +47,7 @@ def is_capturable(
     each step, which the graph of one process cannot contain.
     """
     declared = all(getattr(part, "capturable", False) for part in (task, loss, recipe.optimizer))
-    one_gpu_worker = job.device == "cuda" and ranks.world_size == 1
+    one_gpu_worker = context.device == "cuda" and group.world_size == 1
     return one_gpu_worker and declared and is_constant_within_epochs(loss) and steps >= MIN_STEPS
 
 

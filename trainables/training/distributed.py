@@ -130,7 +130,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
+def join_group(context: TrialContext) -> Iterator[ProcessGroup]:
     """Yield the group of the workers that train this trial together.
 
     Ray Train has initialised torch.distributed in their processes, for all trials that they train one after the other.
@@ -138,11 +138,11 @@ def join_group(job: TrialContext) -> Iterator[ProcessGroup]:
     such a group first, because meters would wait for workers that do not train; the engine then renews the processes.
     Raises RuntimeError if the trial has several workers and torch.distributed is not initialised.
     """
-    if job.workers == 1:
+    if context.workers == 1:
         if dist.is_initialized():
             dist.destroy_process_group()
         yield SINGLE_PROCESS
         return
     if not dist.is_initialized():
-        raise RuntimeError(f"a trial of {job.workers} workers needs torch.distributed, which Ray Train initialises")
-    yield DistributedGroup(job.rank, job.workers)
+        raise RuntimeError(f"a trial of {context.workers} workers needs torch.distributed, which Ray Train initialises")
+    yield DistributedGroup(context.rank, context.workers)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from study.errors import InputError, format_place
+from study.errors import InputError, check_whole_number, format_place
 from trainables.training.schedules import is_number
 from trainables.training.views import draw_uniform, hash_to_uniform
 
@@ -43,7 +43,7 @@ class SeededViews:
     """The number of random views of each image."""
 
     def __post_init__(self) -> None:
-        _check_number(self.number)
+        check_whole_number("number", self.number)
         if not inspect.isfunction(self.transform):
             raise InputError(
                 f"transform is {self.transform!r}; write a function at the top level of the space file that calls it"
@@ -109,7 +109,7 @@ class ResizedCrops:
     """Likewise, the factor of each colour's difference from its pixel's grey."""
 
     def __post_init__(self) -> None:
-        _check_number(self.number)
+        check_whole_number("number", self.number)
         for name in ("scale", "ratio"):
             if not _is_range(getattr(self, name), 1.0 if name == "scale" else sys.float_info.max):
                 allowed = "0 < low ≤ high" + (" ≤ 1" if name == "scale" else ", both finite")
@@ -165,11 +165,6 @@ def _is_range(value: Any, highest: float) -> bool:
     """Return whether `value` is a pair of numbers (low, high) with 0 < low ≤ high ≤ highest."""
     is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
     return is_pair and 0 < value[0] <= value[1] <= highest
-
-
-def _check_number(number: int) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InputError(f"number is {number!r}; allowed is a whole number of views, at least 1")
 
 
 def _interpolate(ends: tuple[float, float], uniform: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Warm-up: a schedule that rises to another one, as vision transformers and large batches need."""
+"""Warm-up: a schedule that rises to another one, as vision transformers and large batches need, and that of losses."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ class Warmup:
         ends = (self.schedule,) if isinstance(self.schedule, int | float) else self.schedule.bounds()
         products = [end * factor for end in ends for factor in (self.start, 1.0)]
         return min(products), max(products)
+
+
+def warmup_factor(share: FloatOrSchedule, progress: Progress) -> float:
+    """Return min((epoch + 1)/(share·epochs), 1), by which the weight of a loss grows over a share of the run."""
+    # max: a warm-up of at most one epoch, including 0, is complete in the first
+    return min((progress.epoch + 1) / max(value_at(share, progress) * progress.epochs, 1.0), 1.0)

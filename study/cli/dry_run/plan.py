@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.arm import Cell
 from study.cli.dry_run.epoch_times import assume_epoch_seconds, read_epoch_times
 from study.cli.dry_run.forecast import forecast_study, format_forecast
 from study.engine.warm_start import read_warm_start
@@ -13,7 +14,7 @@ from study.preflight import DriverOptions, find_resources, format_preparations
 from study.records.paths import StudyPaths
 from study.search.halving import SuccessiveHalving, searches_schedules
 from study.space.params import count_points
-from study.study import Cell, Study, arm_needs_teacher, arm_uses_store
+from study.study import Study
 from study.task import Preparation
 
 CHECKPOINT_BYTES = 12
@@ -94,7 +95,7 @@ def _warn_of_searches(study: Study) -> list[str]:
                 "method together"
             )
     lines += _warn_of_populations(study)
-    if live := [arm.name for arm in study.arms if arm_needs_teacher(arm) and not arm_uses_store(arm)]:
+    if live := [arm.name for arm in study.arms if arm.needs_teacher and not arm.uses_store]:
         lines.append(f"features are not stored: the teacher of {', '.join(live)} is run at every step")
     few = {
         cell.arm.name: count_points(cell.space) for cell in study.cells if cell.is_searched and cell.arm.search is None

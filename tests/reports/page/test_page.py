@@ -220,7 +220,7 @@ def test_column_of_long_text_stays_wide_on_a_phone(writer: Writer) -> None:
     writer.fill()
     for row in writer.trials:
         if row["state"] == "FAILED":
-            row["reason"] = "a reason of more than sixty letters, " * 3
+            row["reason"] = "a reason of more than forty letters, " * 3
     cells = [attributes["class"] for tag, attributes in page_of(writer.write()).elements if tag == "td"]
     assert "l long" in cells
     assert "r long" not in cells

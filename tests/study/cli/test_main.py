@@ -31,6 +31,7 @@ from study.code_version import CodeVersion
 from study.errors import InputError
 from study.records.lock import is_stop_requested, lock_study
 from study.records.parquet_table import list_parquet_files
+from study.records.progress import read_shown_study
 from study.records.study_json import build_study_json, read_study, write_study
 from study.search.samplers import Grid
 from study.space_file import Space
@@ -347,7 +348,7 @@ def test_resume_puts_new_options_in_the_place_of_recorded_ones(
 ) -> None:
     monkeypatch.chdir(runs.parent)
     folder = written(runs, 20)
-    assert resuming.build_command_words(folder, listing.read_shown_study(folder), more) == words
+    assert resuming.build_command_words(folder, read_shown_study(folder), more) == words
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def test_resume_keeps_a_repeated_option_until_it_is_given_anew(
     monkeypatch.chdir(runs.parent)
     command = "python -m study.run toy.py --log tensorboard -v --log wandb"
     folder = written(runs, 20, command=command)
-    assert resuming.build_command_words(folder, listing.read_shown_study(folder), more) == [
+    assert resuming.build_command_words(folder, read_shown_study(folder), more) == [
         "toy.py",
         *logs,
         "--verbose",
@@ -370,7 +371,7 @@ def test_resume_keeps_a_repeated_option_until_it_is_given_anew(
 def test_resume_of_a_study_that_was_moved_stays_where_it_is(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs.parent)
     folder = written(runs.parent / "archive", 20)
-    assert resuming.build_command_words(folder, listing.read_shown_study(folder), [])[-2:] == [
+    assert resuming.build_command_words(folder, read_shown_study(folder), [])[-2:] == [
         "--storage-path",
         str(folder.parent),
     ]
@@ -384,7 +385,7 @@ def test_resume_takes_relative_paths_from_where_the_study_was_started(
     started.mkdir()
     folder = written(started / "runs", 20, cwd=str(started))
     monkeypatch.chdir(elsewhere)
-    words = resuming.build_command_words(folder, listing.read_shown_study(folder), ["--data-dir", "data"])
+    words = resuming.build_command_words(folder, read_shown_study(folder), ["--data-dir", "data"])
     assert words[0] == str(started / "toy.py")
     assert words[-2:] == ["--data-dir", str(elsewhere / "data")]
     assert "--storage-path" not in words
@@ -405,12 +406,12 @@ def test_resume_of_a_renamed_folder_says_what_it_was_called(runs: Path) -> None:
 def test_space_file_gone_changed_or_only_commented(runs: Path, tmp_path: Path) -> None:
     folder, path = written(runs, 20), tmp_path / "toy.py"
     with pytest.raises(InputError, match=rf"is gone: write it back with: .*show {folder} --space > {path}"):
-        resuming.check_space(folder, listing.read_shown_study(folder), path)
+        resuming.check_space(folder, read_shown_study(folder), path)
     path.write_text(SPACE.replace("trials=3", "trials=5"))
     with pytest.raises(InputError, match=r"first in line 13: .*trials=3.* → .*trials=5.*--space"):
-        resuming.check_space(folder, listing.read_shown_study(folder), path)
+        resuming.check_space(folder, read_shown_study(folder), path)
     path.write_text(SPACE.replace("# a study", "# the study"))
-    resuming.check_space(folder, listing.read_shown_study(folder), path)
+    resuming.check_space(folder, read_shown_study(folder), path)
 
 
 def test_resume_of_a_running_study_says_who_runs_it(runs: Path) -> None:

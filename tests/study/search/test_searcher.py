@@ -13,10 +13,11 @@ import optuna
 import pytest
 
 from study import Arm, Budget, CmaEs, Grid, Never, Random, Tpe, choice, log_uniform, uniform
+from study.arm import Cell
 from study.engine.coordinator import Coordinator
 from study.search.searcher import CellSearcher
 from study.space.params import build_grid, is_point_of, is_same_point
-from study.study import Cell, Study
+from study.study import Study
 from study.trial import TrialState
 from tests.study.toy import BASELINE, drive, open_coordinator, toy
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from study.cli.main import main
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.locations import local_path, mirror_of
-from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.mirror import Mirror
+from study.storage.verified_copy import DamagedCopyError
 from tests.study import s3
 from tests.study.s3 import Copy, put
 

@@ -59,10 +59,10 @@ def test_second_driver_is_refused_while_the_lease_is_valid(
         refused = pytest.raises(InputError, match=r"s3://.*/toy is being run by .*:\d+: .* wait 1[12]\d s")
         with refused, acquire_lease(other / "toy"):
             pass
-        assert remote.read_driver(other / "toy")
+        assert remote.find_driver(other / "toy")
         with pytest.raises(InputError, match="by another process of this machine"), acquire_lease(here / "toy"):
             pass
-    assert not remote.read_driver(other / "toy")
+    assert not remote.find_driver(other / "toy")
     with acquire_lease(other / "toy"):
         assert rows(other) == rows(here)
 

@@ -14,7 +14,7 @@ import pytest
 
 from study.records.parquet_table import Records
 from study.storage.locations import mirror_of
-from study.storage.mirror import DamagedCopyError, Mirror
+from study.storage.mirror import Mirror
 from tests.study import s3
 from tests.study.records.test_parquet_table import epoch_row
 from tests.study.s3 import Copy, put
@@ -198,52 +198,3 @@ def test_rows_written_between_two_uploads_never_end_a_trial_before_its_epochs(
         for number in range(4):
             mirror_of(here).push(*ROWS, delete=True)
             is_consistent(copy(f"other-{number}"), 2 * number + 1)
-
-
-# -- shared files --------------------------------------------------------------------------------------------------
-
-
-def is_fine(path: Path) -> bool:
-    return path.read_text().startswith("fine")
-
-
-def test_shared_files_are_fetched_and_verified_once(copy: Copy) -> None:
-    here = copy()
-    put(here, outputs__a="fine 1", outputs__b="fine 2")
-    mirror_of(here).push("outputs")
-    other, verified = copy("other"), []
-
-    def verify(path: Path) -> bool:
-        verified.append(path.name)
-        return is_fine(path)
-
-    mirror = mirror_of(other)
-    threads = [threading.Thread(target=mirror.pull_verified, args=(("outputs",), verify)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(verified) == ["a", "b"]
-    assert s3.local_files(other) == {"outputs/a": b"fine 1", "outputs/b": b"fine 2"}
-
-
-def test_damaged_copy_is_fetched_again_and_a_damaged_original_is_named(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = copy()
-    put(here, outputs__a="fine")
-    mirror_of(here).push("outputs")
-    other, fetch, broken = copy("other"), Mirror._download, iter(["once"])
-
-    def torn(self: Mirror, info: Any, path: Path) -> None:
-        fetch(self, info, path)
-        if next(broken, None):
-            path.write_text("torn")
-
-    monkeypatch.setattr(Mirror, "_download", torn)
-    mirror_of(other).pull_verified(("outputs",), is_fine)
-    assert s3.local_files(other) == {"outputs/a": b"fine"}
-    put(here, outputs__a="damaged")
-    mirror_of(here).push("outputs")
-    with pytest.raises(DamagedCopyError, match=r"s3://bucket/.*/outputs/a is damaged: delete it there"):
-        mirror_of(other).pull_verified(("outputs",), is_fine)

@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from reports.build import main as build
 from reports.compare import main as compare
-from study.cli import list_studies as listing
 from study.cli.main import main
 from study.cli.resume import build_command_words
 from study.records.lock import is_stop_requested
+from study.records.progress import read_shown_study
 from study.storage.lease import acquire_lease
 from study.storage.locations import local_path, mirror_of
 from study.ui.app import LivePage
@@ -41,7 +41,7 @@ def test_commands_show_stop_and_report_a_study_from_another_machine(copy: Copy, 
     told = json.loads(call(main, ["show", f"{address}/toy", "--json"]).stdout)
     assert (told["state"], told["next"]) == ("finished", f"write its report: python -m reports.build {address}/toy")
     folder = local_path(address) / "toy"
-    assert build_command_words(folder, listing.read_shown_study(folder), []) == ["toy.py", "--storage-path", address]
+    assert build_command_words(folder, read_shown_study(folder), []) == ["toy.py", "--storage-path", address]
     page = call(build, [f"{address}/toy"])
     assert page.stdout == f"{address}/toy/report.html\n", page.output
     assert "report.html" in s3.objects(endpoint, f"{tmp_path.name}/toy")

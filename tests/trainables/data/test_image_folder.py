@@ -27,6 +27,7 @@ from trainables.data.image_folder import ImageFolder, ImageTable
 from trainables.export.onnx import export_student
 from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
+from trainables.tasks import preflight
 from trainables.tasks.classification import examples
 from trainables.tasks.classification.examples import MappedImages, ResidentImages
 from trainables.tasks.classification.task import Classification
@@ -189,7 +190,7 @@ def test_picture_in_two_classes_is_named_however_it_is_stored(root, name, option
 def test_equal_files_share_a_split_and_images_in_two_splits_are_named(split, tmp_path):
     shutil.copy(split / "train" / "ant" / "0.png", split / "test" / "ant" / "same.png")
     task = dataclasses.replace(small.TASK, data=ImageFolder(split, "train", "val", "test", size=8))
-    assert "1 of 13 test images occur in training" in task._describe_duplicates()
+    assert "1 of 13 test images occur in training" in preflight._describe_duplicates(task)
 
 
 def test_large_images_that_look_alike_are_named(tmp_path):

@@ -9,11 +9,12 @@ import torch
 
 from study.identity import describe
 from tests.trainables import small, small_crowds
-from trainables.distill import NO_TEACHER, distill
+from trainables.distill import distill
 from trainables.export.onnx import export_student
 from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
+from trainables.task import NO_TEACHER
 
 pytest.importorskip("onnxruntime")
 

@@ -159,9 +159,9 @@ def test_profile_without_a_student_trains_the_teacher_by_its_own_recipe(
     trained: list[tuple[int, int]] = []
     start = profiling.start_training
 
-    def noted(job: Any, ranks: Any, build: Any, recipe: Any, loss: Any) -> Any:
+    def noted(task: Any, context: Any, group: Any, build: Any, recipe: Any, loss: Any) -> Any:
         trained.append((count_parameters(build()), recipe.batch_size))
-        return start(job, ranks, build, recipe, loss)
+        return start(task, context, group, build, recipe, loss)
 
     monkeypatch.setattr(profiling, "start_training", noted)
     own = dataclasses.replace(small.TASK.teacher, recipe=Recipe(batch_size=20))

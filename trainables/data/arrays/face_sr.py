@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
-from trainables.data.arrays.duplicates import ImageHashes, hash_content, load_hashes
+from trainables.data.arrays.duplicates import hash_content
 from trainables.data.arrays.landmarks import Boxes, Crop, compute_component_boxes
 from trainables.data.arrays.memmap import write_arrays
 from trainables.data.arrays.source_files import open_image, stat_file
@@ -51,27 +50,7 @@ class SrFaces:
 
 @dataclass(frozen=True, eq=False)
 class SrSet(OrderedSplits[SrFaces]):
-    """Faces in the splits train, val and test."""
-
-    name: str
-    samples: SrFaces
-    """Those of train, then val, then test."""
-    sizes: tuple[int, int, int]
-    """Number of faces in train, val and test."""
-    fingerprint: str
-    """16 hexadecimal digits of the SHA-256 of sizes, images and boxes, independent of the files' names."""
-    note: str = ""
-    """Remark for the record, such as the number of faces left out; else empty."""
-    complete: bool = True
-    """False if images of the dataset are missing; published figures are shown for complete sets only."""
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Per channel, of pixels in [0, 1]: nets get them without normalisation."""
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-
-    @cached_property
-    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
-        """The hashes of the faces of train and val, and of test."""
-        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.images))
+    """Faces in the splits train, val and test, which nets get without normalisation."""
 
     @property
     def images(self) -> Pixels:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,21 +113,10 @@ class TargetImages:
 class TargetSet(OrderedSplits[TargetImages]):
     """Images with numbers or points in splits of their own."""
 
-    name: str
-    samples: TargetImages
-    """Those of train, then val, then test."""
-    sizes: tuple[int, int, int]
-    fingerprint: str
-    """16 hexadecimal digits of the SHA-256 of sizes, names, images and targets."""
-    mean: tuple[float, ...]
-    """Per channel, of training pixels in [0, 1], for normalisation."""
-    std: tuple[float, ...]
-    offset: tuple[float, ...]
+    offset: tuple[float, ...] = field(kw_only=True)
     """(M,): the mean of each number over the training images, 0 for points."""
-    scale: tuple[float, ...]
+    scale: tuple[float, ...] = field(kw_only=True)
     """(M,): the deviation of each number over the training images, 1 for points."""
-    note: str = ""
-    complete: bool = True
 
     @cached_property
     def hashes(self) -> tuple[ImageHashes, ImageHashes]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from study.errors import InputError
-from trainables.data.arrays.duplicates import ImageHashes, load_hashes
 from trainables.data.arrays.splits import OrderedSplits, Pixels
 from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from trainables.task import IGNORED
@@ -69,22 +67,6 @@ class LabelMaps:
 class LabelMapSet(OrderedSplits[LabelMaps]):
     """Images with label maps in the dataset's own splits."""
 
-    name: str
-    samples: LabelMaps
-    """Those of train, then val, then test."""
-    sizes: tuple[int, int, int]
-    """Number of images in train, val and test."""
-    fingerprint: str
-    """16 hexadecimal digits of the SHA-256 of sizes, images and labels, independent of the files' names."""
-    note: str = ""
-    """Remark for the record, such as missing images; else empty."""
-    complete: bool = True
-    """False if images of the dataset are missing; published figures are shown for complete sets only."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Per channel, of pixels in [0, 1], for normalisation; ImageNet's, since nets may start from its weights."""
+    """ImageNet's, since nets may start from its weights."""
     std: tuple[float, ...] = IMAGENET_STD
-
-    @cached_property
-    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
-        """The hashes of the images of train and val, and of test."""
-        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.samples.images))

@@ -96,20 +96,41 @@ class ImageSet:
         return group_equal(self.hashes[0])
 
 
-class Sliceable(Protocol):
-    """Samples of which a contiguous range can be taken without a copy."""
+class ImageSamples(Protocol):
+    """Images with their targets, of which a contiguous range can be taken without a copy."""
+
+    @property
+    def images(self) -> Pixels:
+        """(N, C, H, W)."""
 
     def slice(self, start: int, stop: int) -> Self: ...
 
 
-Samples = TypeVar("Samples", bound=Sliceable)
+Samples = TypeVar("Samples", bound=ImageSamples)
 
 
+@dataclass(frozen=True, eq=False)
 class OrderedSplits(Generic[Samples]):
-    """Base class of sets whose samples are stored in the order train, val, test."""
+    """A data set in splits of its own, whose samples are stored in the order train, val, test."""
 
+    name: str
     samples: Samples
     sizes: tuple[int, int, int]
+    """Number of samples in train, val and test."""
+    fingerprint: str
+    """16 hexadecimal digits of the SHA-256 of sizes, images and targets, independent of the files' names."""
+    note: str = ""
+    """Remark for the record, such as missing images; else empty."""
+    complete: bool = True
+    """False if images of the dataset are missing; published figures are shown for complete sets only."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Per channel, of pixels in [0, 1], for normalisation; by default none."""
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    @cached_property
+    def hashes(self) -> tuple[ImageHashes, ImageHashes]:
+        """The hashes of the images of train and val, and of test."""
+        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.samples.images))
 
     def bounds(self, split: Split) -> tuple[int, int]:
         """Return start and stop of a split in `samples`; "train+val" is the pool."""

@@ -17,6 +17,7 @@ from trainables.losses.common.logits import autocast_disabled, check_type
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
 from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
+from trainables.training.warmup import warmup_factor
 
 LEVELS = (4, 2, 1)
 """Sides of the pooled maps that are compared in addition to the whole ones, each with half the weight of the last."""
@@ -89,7 +90,7 @@ class ReviewKDState:
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss (), given features (B, C, H, W) or (B, D) of both nets' taps."""
-        factor = value_at(self.loss.weight, progress) * self._warmup_factor(progress)
+        factor = value_at(self.loss.weight, progress) * warmup_factor(self.loss.warmup, progress)
         with autocast_disabled(student):
             features_s = _list_maps(student, "student_channels", self.loss.student_channels)
             features_t = _list_maps(teacher, "teacher_channels", self.loss.teacher_channels)
@@ -101,10 +102,6 @@ class ReviewKDState:
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         self.fusions.step(progress)
-
-    def _warmup_factor(self, progress: Progress) -> float:
-        # max: a warm-up of at most one epoch, including 0, is complete in the first
-        return min((progress.epoch + 1) / max(value_at(self.loss.warmup, progress) * progress.epochs, 1.0), 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"fusions": self.fusions.state_dict()}

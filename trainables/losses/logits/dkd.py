@@ -19,6 +19,7 @@ from trainables.losses.common.logits import (
 )
 from trainables.task import Outputs
 from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.warmup import warmup_factor
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,7 @@ class DKD:
         with autocast_disabled(student):
             tckd, nckd = tckd_nckd(*select_logits(self, student, teacher, targets, progress))
             loss = value_at(self.alpha, progress) * tckd + value_at(self.beta, progress) * nckd
-            return self._warmup_factor(progress) * loss.mean()
-
-    def _warmup_factor(self, progress: Progress) -> float:
-        # max: a warm-up of at most one epoch, including 0, is complete in the first
-        return min((progress.epoch + 1) / max(value_at(self.warmup, progress) * progress.epochs, 1.0), 1.0)
+            return warmup_factor(self.warmup, progress) * loss.mean()
 
 
 def tckd_nckd(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:

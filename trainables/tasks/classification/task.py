@@ -23,7 +23,7 @@ from study.task import Metric
 from study.trial import Split
 from trainables.data.arrays.splits import ImageSet, split_pool
 from trainables.losses.common.logits import kl_divergence
-from trainables.models.hooks import TappedOutput, renormalise_inputs
+from trainables.models.hooks import adapt_inputs
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.classification.examples import (
@@ -91,13 +91,7 @@ class Classification(DistillationTask[ImageSet]):
     def build(self, model: ModelSpec) -> nn.Module:
         images = self.loaded
         net = model.build(channels=images.train_images.shape[1], classes=images.classes)
-        if wanted := getattr(model, "input_normalisation", None):
-            renormalise_inputs(net, (images.mean, images.std), wanted)
-        return net
-
-    def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
-        output = net(batch.inputs)
-        return Outputs(*output) if isinstance(output, TappedOutput) else Outputs(output)
+        return adapt_inputs(net, model, (images.mean, images.std))
 
     def load_examples(self, split: Split, device: str) -> ResidentImages | MappedImages | MixedImages:
         images, positions = self.loaded, self.positions(split).numpy()

@@ -45,7 +45,7 @@ from trainables.tasks.face_sr.panels import draw_sr_panels
 from trainables.tasks.face_sr.perceptual import load_perceptual_vgg, perceptual_error
 from trainables.tasks.preflight import blank_batch
 from trainables.tasks.profiling import limit_to_gpu_share
-from trainables.teacher import preparation as preparing
+from trainables.teacher import preparation
 from trainables.teacher import weights as teachers
 from trainables.training.schedules import check_range
 from trainables.training.views import Flips
@@ -192,7 +192,7 @@ class FaceSR(DistillationTask[SrSet]):
     def list_preparations(self, storage: Path, plan: Plan) -> list[Preparation]:
         steps = super().list_preparations(storage, plan)
         model = self.teacher.model
-        trained = any(step.name == preparing.TEACHER for step in steps) and self.teacher.weights is None
+        trained = any(step.name == preparation.TEACHER for step in steps) and self.teacher.weights is None
         if not trained or not has_dictionary(model) or self._dictionary(storage).is_file():
             return steps
         note = f"build the dictionary of {model.name}"

@@ -18,7 +18,7 @@ from study.errors import InputError
 from study.task import Metric
 from study.trial import Split
 from trainables.data.arrays.image_targets import TargetSet, TargetTable
-from trainables.models.hooks import TappedOutput, renormalise_inputs
+from trainables.models.hooks import adapt_inputs
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.classification.examples import MappedImages, ResidentImages, make_examples
@@ -61,13 +61,7 @@ class Regression(DistillationTask[TargetSet]):
     @property
     def target_table(self) -> TargetTable:
         """The numbers or points of the data. Raises InputError for data without them."""
-        table = getattr(self.data, "target_table", None)
-        if not isinstance(table, TargetTable):
-            raise InputError(
-                f"{type(self).__name__} takes no {type(self.data).__name__}, which has no target_table; allowed are "
-                f"{self.allowed_data}, and data of your own with one"
-            )
-        return table
+        return self.get_table("target_table", TargetTable)
 
     @property
     def scores(self) -> Sequence[Metric]:
@@ -84,13 +78,10 @@ class Regression(DistillationTask[TargetSet]):
     def build(self, model: ModelSpec) -> nn.Module:
         images = self.loaded
         net = model.build(channels=images.samples.images.shape[1], classes=len(self.target_table.outputs))
-        if wanted := getattr(model, "input_normalisation", None):
-            renormalise_inputs(net, (images.mean, images.std), wanted)
-        return net
+        return adapt_inputs(net, model, (images.mean, images.std))
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
-        returned = net(batch.inputs)
-        outputs = Outputs(*returned) if isinstance(returned, TappedOutput) else Outputs(returned)
+        outputs = super().outputs(net, batch)
         wanted = len(self.target_table.outputs)
         if not isinstance(outputs.prediction, Tensor) or outputs.prediction.shape[1:] != (wanted,):
             given = getattr(outputs.prediction, "shape", None)

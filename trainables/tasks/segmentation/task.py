@@ -21,7 +21,7 @@ from trainables.data.arrays.label_maps import ClassTable, LabelMapSet
 from trainables.losses.common.logits import autocast_disabled, kl_divergence
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.common.row_blocks import mean_cross_entropy
-from trainables.models.hooks import TappedOutput, renormalise_inputs
+from trainables.models.hooks import TappedOutput, adapt_inputs
 from trainables.task import IGNORED, Batch, DistillationLoss, ModelSpec, Outputs, Panel, without_pretrained
 from trainables.tasks.base import DistillationTask
 from trainables.tasks.preflight import blank_batch
@@ -61,13 +61,7 @@ class Segmentation(DistillationTask[LabelMapSet]):
     @property
     def class_table(self) -> ClassTable:
         """The classes of the data. Raises InputError for data without them."""
-        table = getattr(self.data, "class_table", None)
-        if not isinstance(table, ClassTable):
-            raise InputError(
-                f"{type(self).__name__} takes no {type(self.data).__name__}, which has no class_table; allowed are "
-                f"{self.allowed_data}, and data of your own with one"
-            )
-        return table
+        return self.get_table("class_table", ClassTable)
 
     @property
     def scores(self) -> Sequence[Metric]:
@@ -87,9 +81,7 @@ class Segmentation(DistillationTask[LabelMapSet]):
 
     def build(self, model: ModelSpec) -> nn.Module:
         net = model.build(classes=len(self.class_table))
-        if wanted := getattr(model, "input_normalisation", None):
-            renormalise_inputs(net, (self.loaded.mean, self.loaded.std), wanted)
-        return net
+        return adapt_inputs(net, model, (self.loaded.mean, self.loaded.std))
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         returned = net(batch.inputs)

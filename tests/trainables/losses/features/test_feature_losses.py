@@ -13,6 +13,7 @@ from torch import nn
 from study.errors import InputError
 from study.identity import describe
 from study.space.domains import choice, resolve_corners, uniform
+from study.task import StatefulMethod
 from tests.trainables.losses.feature_losses import (
     ADAPTED,
     ADVERSARIAL,
@@ -34,7 +35,7 @@ from trainables.losses.features.adversarial_features import AdversarialFeatures,
 from trainables.losses.features.crd import CRD
 from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.losses.features.review_kd import ReviewKD
-from trainables.losses.state import StatefulLoss, make_loss_state
+from trainables.losses.state import make_loss_state
 from trainables.task import Outputs
 from trainables.tasks.preflight import check_loss
 from trainables.training.schedules import Progress, Staircase, evaluate_schedules
@@ -99,7 +100,7 @@ def test_training_resumed_from_its_state_equals_one_never_stopped(loss):
 
 @every_loss
 def test_parts_of_a_loss_follow_from_the_generator(loss):
-    assert isinstance(loss, StatefulLoss)
+    assert isinstance(loss, StatefulMethod)
     assert same(running(loss, 1).state_dict(), running(loss, 1).state_dict())
     assert not same(running(loss, 1).state_dict(), running(loss, 2).state_dict())
     assert type(make_loss_state(loss, "cpu")) is type(running(loss))

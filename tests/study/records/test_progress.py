@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from study.cli import list_studies
-from study.cli.list_studies import count_cell_confirms, count_failed, count_planned_trials, read_epoch_totals
+from study.records import progress
 from study.records.parquet_table import Records
+from study.records.progress import count_cell_confirms, count_failed, count_planned_trials, read_epoch_totals
 
 
 def test_epochs_recorded_twice_count_once_with_their_last_row(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_sums_are_the_same_from_call_to_call(tmp_path: Path, monkeypatch: pytest
         "seconds": random.lognormal(0, 8, count),
         "recorded": pa.array(np.arange(count), pa.timestamp("us", tz="UTC")),
     })  # fmt: skip
-    monkeypatch.setattr(list_studies, "read_parquet_table", lambda *_: rows)
+    monkeypatch.setattr(progress, "read_parquet_table", lambda *_: rows)
     threads = pa.cpu_count()
     pa.set_cpu_count(4)
     try:

@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 
 from study import Arm, Budget, Never, integer, uniform
 from study.cli.dry_run.plan import format_plan
+from study.engine.confirm_points import match_student
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
 from study.search.front import find_front, measure_distance, spread_front
@@ -177,11 +178,12 @@ def test_point_that_was_tried_twice_is_confirmed_once(tmp_path: Path) -> None:
 
 
 def test_student_of_another_branch_takes_no_settings_of_the_branch_left(tmp_path: Path) -> None:
-    cell = run(study_of(integer(1, 3), PLAIN), tmp_path).cells["net / plain"]
+    study = study_of(integer(1, 3), PLAIN)
+    cell = run(study, tmp_path).cells["net / plain"]
     cell.params = {0: {"x": 0.3, "student.body": "b", "student.body.b.depth": 5}}
     cell.values = {0: (0.8, 3.0)}
     other = {"student.body": "a", "student.body.a.depth": 2}
-    assert cell.match_student(other, 3.0) == {"x": 0.3, **other}
+    assert match_student(study, cell, other, 3.0) == {"x": 0.3, **other}
 
 
 # -- resumed and extended ----------------------------------------------------------------------------------------------
