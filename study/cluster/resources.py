@@ -33,6 +33,7 @@ from ray.exceptions import RayError
 
 from study.cluster import addresses, autoscaling
 from study.cluster.allocation import Node, Resources
+from study.cluster.local_node import start_local_node
 from study.cluster.software_check import check_software
 from study.errors import InputError
 from study.space_file import list_import_paths
@@ -154,7 +155,8 @@ def _start(options: dict[str, Any]) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             # "local" and not None, with which Ray would join a cluster that happens to run on this machine
-            ray.init(address="local", include_dashboard=False, **machine, **options)
+            with start_local_node():
+                ray.init(address="local", include_dashboard=False, **machine, **options)
         except UnicodeEncodeError as error:
             ray.shutdown()
             name = str(error.object).encode(errors="backslashreplace").decode()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ MAX_BYTES = 2**23
 
 SLACK_BYTES = 1024
 """Room to spare in a gap: the numbers within a row group may take more bytes further back in a file."""
+
+BYTES_PER_COLUMN = 48
+"""Overhead of a column in a row group, by which its size is estimated before it is encoded."""
 
 MANY_ROWS = 512
 """Rows in a group that dictionaries and statistics make smaller and faster to read; fewer they make larger."""
@@ -178,16 +181,25 @@ def _merge_small(groups: list[RowGroup]) -> list[RowGroup]:
 
 def _place(group: RowGroup, image: bytearray, kept: Sequence[Range]) -> RowGroup:
     """Write the group into the first gap between the bytes to keep, or behind them; return it with its place."""
-    size = len(_encode(group.rows, len(MAGIC))[0]) + SLACK_BYTES
+    start = _find_gap(kept, group.rows.nbytes + BYTES_PER_COLUMN * group.rows.num_columns)
+    content, footer = _encode(group.rows, start)
+    gap = _find_gap(kept, len(content) + SLACK_BYTES)
+    if gap != start:
+        start = gap
+        content, footer = _encode(group.rows, start)
+    image += bytes(max(0, start + len(content) - len(image)))
+    image[start : start + len(content)] = content
+    return RowGroup(group.rows, (start, start + len(content)), footer)
+
+
+def _find_gap(kept: Sequence[Range], size: int) -> int:
+    """Return the start of the first `size` bytes that are not to be kept."""
     start = len(MAGIC)
     for low, high in sorted(kept):
         if low - start >= size:
             break
         start = max(start, high)
-    content, footer = _encode(group.rows, start)
-    image += bytes(max(0, start + len(content) - len(image)))
-    image[start : start + len(content)] = content
-    return RowGroup(group.rows, (start, start + len(content)), footer)
+    return start
 
 
 def _encode(rows: pa.Table, start: int) -> tuple[bytes, Any]:
@@ -198,14 +210,20 @@ def _encode(rows: pa.Table, start: int) -> tuple[bytes, Any]:
         file.write_table(rows)
     content = sink.getvalue()
     footer = pq.read_metadata(pa.BufferReader(content))
-    return content.to_pybytes()[start : len(content) - footer.serialized_size - 8], footer
+    return content.slice(start, len(content) - footer.serialized_size - 8 - start).to_pybytes(), footer
 
 
 def _make_footer(schema: pa.Schema) -> Any:
     """Return the footer of a file without rows."""
+    return pq.read_metadata(pa.BufferReader(_encode_empty(schema)))
+
+
+@lru_cache(maxsize=8)
+def _encode_empty(schema: pa.Schema) -> pa.Buffer:
+    """Return a file without rows; each write needs its footer."""
     sink = pa.BufferOutputStream()
     pq.ParquetWriter(sink, schema).close()
-    return pq.read_metadata(pa.BufferReader(sink.getvalue()))
+    return sink.getvalue()
 
 
 def _format_footer(schema: pa.Schema, groups: Iterable[RowGroup]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from reports.page.render import FOLDER as REPORT_FOLDER
+from reports.page.render import allow_breaks
 from study.cli.list_studies import Overview, format_bytes, format_time
 from study.ui.reading import StudyReading
 from study.ui.updates import PageState
@@ -60,5 +61,5 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update(bytes=format_bytes, time=format_time)
+    environment.filters.update(allow_breaks=allow_breaks, bytes=format_bytes, time=format_time)
     return environment

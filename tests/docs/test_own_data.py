@@ -66,7 +66,7 @@ def write_faces(folder: Path, generator: np.random.Generator) -> None:
 
 def train_shortly(study: Study, folder: Path) -> None:
     check_inputs(study, folder)
-    task = study.task.with_shorter_preparations(0.2)
+    task = study.task.with_shorter_preparations(0.05)
     study = dataclasses.replace(study, task=task, budget=Budget(trials=1, epochs=1, seeds=1), confirm_on="train")
     coordinator = open_coordinator(study, folder)
     assert drive(coordinator, folder)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from reports.analysis.comparison import compare_arms, to_dataframe
-from reports.build import build
 from reports.load import load_study
 from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
 from study.records.study_json import read_study
@@ -44,11 +44,11 @@ def test_docs_name_every_column_of_the_comparison(study: Path) -> None:
     assert re.findall(r"`(\w+)`", " ".join(rows)) == list(to_dataframe(compare_arms(load_study(study))).columns)
 
 
-def test_docs_examples_run(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    build(study)
-    (study.parent / "runs").mkdir()
-    study.rename(study.parent / "runs" / "x")
-    monkeypatch.chdir(study.parent)
+def test_docs_examples_run(
+    reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copytree(reported, tmp_path / "runs" / "x")
+    monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", DOC, flags=re.S):
         exec(code, found)

@@ -52,7 +52,6 @@ def test_section_with_nothing_to_show_is_left_out(study: Path, monkeypatch: pyte
     assert "Remarks" not in build(study).read_text(encoding="utf-8")
 
 
-def test_every_table_of_the_report_is_written_once(study: Path) -> None:
-    build(study)
-    names = {path.name for path in (study / "tables").iterdir()}
+def test_every_table_of_the_report_is_written_once(reported: Path) -> None:
+    names = {path.name for path in (reported / "tables").iterdir()}
     assert {"comparison.csv", "comparison.md", "budget.csv", "budget.tex", "failures.md"} <= names

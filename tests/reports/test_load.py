@@ -14,8 +14,8 @@ from study.records.parquet_table import RecordsError
 from tests.reports.fake_study import DKD, Writer
 
 
-def test_load_keeps_the_study_and_all_rows(study: Path, writer: Writer) -> None:
-    records = load_study(study)
+def test_load_keeps_the_study_and_all_rows(writer: Writer) -> None:
+    records = load_study(writer.fill().write())
     assert (len(records.trials), len(records.epochs)) == (len(writer.trials), len(writer.epochs))
     assert records.warnings == ()
     assert [cell.arm for cell in records.cells] == list(writer.arms)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +57,15 @@ def own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the folders of other tests' space files out of the path: their modules have the same names."""
     temporary = str(tmp_path.parents[1])
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.startswith(temporary)])
+
+
+digest_once = cache(digest_code)
+"""The digest of a file, which is computed once for all tests: the two packages take most of a second."""
+
+
+@pytest.fixture
+def digests_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_version, "digest_code", digest_once)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +204,7 @@ def test_modules_of_an_editable_installation_are_followed(tmp_path: Path, monkey
     assert list(find_user_modules(tmp_path / "space.py")) == ["mylib/__init__.py", "mylib/losses.py", "mylib/shared.py"]
 
 
+@pytest.mark.usefixtures("digests_once")
 def test_version_holds_the_space_file_under_one_name_and_both_packages(tmp_path: Path) -> None:
     for name in ("one.py", "two.py"):
         (tmp_path / name).write_text("x = 1")
@@ -203,6 +214,7 @@ def test_version_holds_the_space_file_under_one_name_and_both_packages(tmp_path:
     assert not any(name.startswith("reports/") for name in one.files)
 
 
+@pytest.mark.usefixtures("digests_once")
 def test_edit_of_a_package_file_is_another_version_wherever_the_package_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,13 +308,14 @@ class Runs:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digests_once: None) -> Runs:
     return Runs(tmp_path, monkeypatch)
 
 
 Edit = Callable[[Runs, pytest.MonkeyPatch], None]
 
 
+@pytest.mark.usefixtures("digests_once")
 def test_version_is_that_of_the_files_when_they_were_read(tmp_path: Path) -> None:
     space, helper = tmp_path / "space.py", tmp_path / "helper.py"
     space.write_text("import helper\n")

@@ -80,7 +80,30 @@ def drive(
     rows: int | None = None,
     each: Callable[[RunningTrial, EpochResult], None] | None = None,
 ) -> bool:
-    """Run trials one after the other, at most `rows` epochs; True if the coordinator came to its end."""
+    """Run trials one after the other, at most `rows` epochs; True if the coordinator came to its end.
+
+    What a coordinator of `open_coordinator` would write row by row is written when this ends, however it ends.
+    """
+    writer = coordinator.writer
+    flush_seconds, writer.flush_seconds = writer.flush_seconds, max(1e9, writer.flush_seconds)
+    try:
+        return _drive(coordinator, folder, rows, each)
+    finally:
+        writer.flush_seconds = flush_seconds
+        writer.flush_if_due()
+
+
+def flush_each(coordinator: Coordinator) -> Callable[[RunningTrial, EpochResult], None]:
+    """Return an `each` for `drive` by which rows are written one by one, as into several files of a table."""
+    return lambda run, row: coordinator.writer.flush()
+
+
+def _drive(
+    coordinator: Coordinator,
+    folder: Path,
+    rows: int | None,
+    each: Callable[[RunningTrial, EpochResult], None] | None,
+) -> bool:
     while (run := coordinator.next_trial()) is not None:
         job = job_of(coordinator.study, run, folder)
         try:

@@ -137,8 +137,8 @@ def test_page_shows_pictures_and_captions_stay_text(shown):
     assert "<b>nose</b>" not in text
 
 
-def test_study_without_exhibits_has_no_such_section(study):
-    assert 'id="examples"' not in build(study).read_text(encoding="utf-8")
+def test_study_without_exhibits_has_no_such_section(reported):
+    assert 'id="examples"' not in (reported / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

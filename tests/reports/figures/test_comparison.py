@@ -33,8 +33,8 @@ def test_difference_data_is_in_points(study: Path) -> None:
     assert (second.arm, second.versus, second.verdict, second.position) == ("DKD + LP searched", "DKD", "undecided", 2)
 
 
-def test_curve_data_is_the_mean_and_range_over_seeds(study: Path, writer: Writer) -> None:
-    data = figures.collect_curves(load_study(study), "resnet8", "train/accuracy")
+def test_curve_data_is_the_mean_and_range_over_seeds(writer: Writer) -> None:
+    data = figures.collect_curves(load_study(writer.fill().write()), "resnet8", "train/accuracy")
     ids = {row["trial_id"] for row in writer.trials if row["phase"] == "confirm" and row["arm"] == "DKD"}
     last = [row["train/accuracy"] for row in writer.epochs if row["trial_id"] in ids and row["epoch"] == EPOCHS]
     (row,) = data[(data["arm"] == "DKD") & (data["epoch"] == EPOCHS)].itertuples()

@@ -8,7 +8,6 @@ from urllib.parse import quote
 import pandas as pd
 import pytest
 
-from reports.build import build
 from reports.contents import list_figures, make_sections
 from reports.figures.data import to_csv
 from reports.figures.style import ReportFigure, escape_plotly, new_figure
@@ -38,17 +37,17 @@ def test_error_bars_are_columns_low_and_high() -> None:
     ]
 
 
-def test_every_figure_links_to_a_file_with_its_points(study: Path) -> None:
-    page = build(study).read_text(encoding="utf-8")
-    figures = list_figures(make_sections(load_study(study), []))
+def test_every_figure_links_to_a_file_with_its_points(reported: Path) -> None:
+    page = (reported / "report.html").read_text(encoding="utf-8")
+    figures = list_figures(make_sections(load_study(reported), []))
     stems = make_file_stems([one.title for one in figures])
     for one in figures:
-        data = pd.read_csv(study / "figures" / f"{stems[one.title]}.csv")
+        data = pd.read_csv(reported / "figures" / f"{stems[one.title]}.csv")
         assert len(data), one.title
         assert page.count(f'href="figures/{quote(stems[one.title])}.csv"') == 1
         if one.data is None:
             assert data["series"].notna().all(), one.title
-    assert len(list((study / "figures").iterdir())) == len(figures) > 10
+    assert len(list((reported / "figures").iterdir())) == len(figures) > 10
 
 
 @pytest.mark.parametrize(

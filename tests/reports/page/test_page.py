@@ -48,35 +48,35 @@ def page_of(folder: Path) -> Page:
     return Page(build(folder).read_text(encoding="utf-8"))
 
 
-def test_page_shows_the_answer_and_every_section(study: Path) -> None:
-    page = page_of(study)
+@pytest.fixture(scope="module")
+def page(reported: Path) -> Page:
+    return Page((reported / "report.html").read_text(encoding="utf-8"))
+
+
+def test_page_shows_the_answer_and_every_section(page: Page) -> None:
     assert "Not the data and protocol of any paper" in page.text
     assert "DKD + LP searched against DKD is undecided" in page.text
     ids = {attributes.get("id") for _, attributes in page.elements}
     assert {"comparison", "curves", "search", "budget", "settings", "provenance", "space", "failures"} <= ids
 
 
-def test_page_links_lead_to_sections_that_exist(study: Path) -> None:
-    page = page_of(study)
+def test_page_links_lead_to_sections_that_exist(page: Page, reported: Path) -> None:
     ids = {attributes.get("id") for _, attributes in page.elements}
     links = [attributes["href"] or "" for tag, attributes in page.elements if tag == "a"]
     targets = [link for link in links if link.startswith("#")]
     assert len(targets) > 5
-    assert all((study / unquote(link)).is_file() for link in links if link not in targets)
+    assert all((reported / unquote(link)).is_file() for link in links if link not in targets)
     assert all(target.removeprefix("#") in ids for target in targets)
 
 
-def test_page_loads_nothing_and_holds_plotly_once(study: Path) -> None:
-    path = build(study)
-    page = Page(path.read_text(encoding="utf-8"))
-    assert path.stat().st_size <= 8 * 2**20
+def test_page_loads_nothing_and_holds_plotly_once(page: Page, reported: Path) -> None:
+    assert (reported / "report.html").stat().st_size <= 8 * 2**20
     assert not {tag for tag, _ in page.elements} & ELEMENTS_THAT_LOAD
     assert not [attributes for tag, attributes in page.elements if "src" in attributes]
     assert sum("plotly.js v" in script[:200] for script in page.scripts) == 1
 
 
-def test_page_policy_allows_exactly_its_own_scripts(study: Path) -> None:
-    page = page_of(study)
+def test_page_policy_allows_exactly_its_own_scripts(page: Page) -> None:
     (policy,) = (a["content"] or "" for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-eval" not in policy
@@ -85,9 +85,8 @@ def test_page_policy_allows_exactly_its_own_scripts(study: Path) -> None:
     assert len(executable) == policy.count("'sha256-") == 3
 
 
-def test_page_keeps_hostile_text_as_text(writer: Writer) -> None:
-    calm = page_of(writer.fill().write())
-    other = Writer(writer.folder.parent / "hostile")
+def test_page_keeps_hostile_text_as_text(page: Page, tmp_path: Path) -> None:
+    other = Writer(tmp_path / "hostile")
     arms = list(other.arms)
     other.arms = {HOSTILE if arm == arms[2] else arm: values for arm, values in other.arms.items()}
     other.versus, other.searched = {HOSTILE: "DKD", "DKD": "none"}, {HOSTILE}
@@ -99,7 +98,7 @@ def test_page_keeps_hostile_text_as_text(writer: Writer) -> None:
         row["params"] = row["params"].replace("linear", HOSTILE.replace('"', '\\"'))
     hostile = page_of(other.write())
     # long values are shortened, and with them a name whose dot a line may break behind
-    kept, expected = ([tag for tag, _ in page.elements if tag != "wbr"] for page in (hostile, calm))
+    kept, expected = ([tag for tag, _ in shown.elements if tag != "wbr"] for shown in (hostile, page))
     assert kept == expected
     assert hostile.text.count(HOSTILE) > 10
     assert not [script for script in hostile.scripts if "alert(1)</" in script]

@@ -12,8 +12,8 @@ from tests.reports.fake_study import EPOCHS, TRIALS, Writer
 SEARCHED = "resnet8 / DKD + LP searched"
 
 
-def test_budget_separates_search_from_confirm_runs(study: Path, writer: Writer) -> None:
-    table = make_tables(load_study(study))[0]
+def test_budget_separates_search_from_confirm_runs(writer: Writer) -> None:
+    table = make_tables(load_study(writer.fill().write()))[0]
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     mine = [row for row in writer.trials if row["arm"] == "DKD + LP searched"]
     searched = sum(row["epochs_done"] for row in mine if row["phase"] == "search")

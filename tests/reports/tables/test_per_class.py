@@ -52,6 +52,6 @@ def test_page_and_tables_have_the_classes(scored):
     assert (scored / "tables" / "classes-resnet8.csv").read_text().startswith("class,teacher,none")
 
 
-def test_study_without_scores_by_class_has_no_such_table(study):
-    assert make_tables(load_study(study)) == []
-    assert 'id="classes"' not in build(study).read_text(encoding="utf-8")
+def test_study_without_scores_by_class_has_no_such_table(reported):
+    assert make_tables(load_study(reported)) == []
+    assert 'id="classes"' not in (reported / "report.html").read_text(encoding="utf-8")

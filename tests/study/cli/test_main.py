@@ -36,7 +36,7 @@ from study.records.study_json import build_study_json, read_study, write_study
 from study.search.samplers import Grid
 from study.space_file import Space
 from study.study import Study
-from tests.study.toy import BASELINE, drive, open_coordinator, toy
+from tests.study.toy import BASELINE, drive, flush_each, open_coordinator, toy
 from trainables.tasks.simulated import Fault, SimulatedLoss
 
 
@@ -95,9 +95,7 @@ def written(runs: Path, rows: int | None = None, study: Study | None = None, **p
     study = study or toy()
     coordinator = open_coordinator(study, runs)
     coordinator.set_resources({"device": "cuda", "cpus": 1.0, "gpus": 0.5})
-    coordinator.writer.flush_seconds = 60.0
     whole = drive(coordinator, runs, rows)
-    coordinator.writer.flush()
     space = Space(study, package, Path("toy.py"), "", SPACE, CODE)
     told = build_study_json(study, space, {"data": {"fingerprint": "simulated"}}, None, COMMAND)
     told["provenance"] |= provenance
@@ -283,7 +281,7 @@ def test_show_reads_while_a_driver_writes_and_merges(runs: Path) -> None:
     """The rows of all earlier readings are in every later one, and no segment that was merged away is complained of."""
     written(runs, 1)
     coordinator = open_coordinator(toy(budget=package.Budget(trials=60, epochs=6, seeds=3)), runs)
-    driver = threading.Thread(target=lambda: drive(coordinator, runs))
+    driver = threading.Thread(target=lambda: drive(coordinator, runs, each=flush_each(coordinator)))
     driver.start()
     counts = []
     while driver.is_alive():

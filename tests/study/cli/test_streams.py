@@ -15,9 +15,9 @@ from study.cli.streams import make_streams_endure
 make_streams_endure()
 import click
 from rich.console import Console
-for number in range(2000):
+for number in range(200):  # more than a pipe holds
     print("line", number)
-    click.echo("→ × − é \udcff " + "x" * 50)
+    click.echo("→ × − é \udcff " + "x" * 500)
     Console().print("rich … ┃", markup=False)
     print("error", file=sys.stderr)
 sys.stdout.flush()
@@ -83,7 +83,7 @@ def test_full_disk_is_named_and_ends_nothing(tmp_path) -> None:
 
 
 def test_text_and_order_are_kept(tmp_path) -> None:
-    result = run('"$PY" -c "$CODE" "$DONE"', PRINT.replace("2000", "3"), tmp_path / "done", PYTHONIOENCODING="utf-8")
+    result = run('"$PY" -c "$CODE" "$DONE"', PRINT.replace("200", "3"), tmp_path / "done", PYTHONIOENCODING="utf-8")
     assert [line[:6] for line in result.stdout.splitlines()][:3] == ["line 0", "→ × − ", "rich …"]
     assert result.stderr.count("error") == 3
 

@@ -28,6 +28,8 @@ from study.cli.main import main
 from study.cluster import addresses, jobs
 from tests.study.cli.test_main import SPACE
 
+pytestmark = pytest.mark.xdist_group("jobs")  # whose head is one for all
+
 ADDRESS = "http://127.0.0.1:8265"
 
 

@@ -24,7 +24,7 @@ import yaml
 
 from tests.study.cluster.hosts import SSH_SESSIONS, Hosts, hosts, missing
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("hosts")]  # which exist once
 
 ROOT = Path(__file__).parents[3]
 SECTION = (

@@ -18,6 +18,8 @@ from study.storage.mirror import Mirror
 from tests.study import s3
 from tests.study.cli.test_run import Folder, is_whole
 
+pytestmark = pytest.mark.xdist_group("storage check")  # whose cluster is one for all
+
 HIDDEN = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
 """Runs a command for which a folder is another one than for everybody else: as on a machine of its own."""
 

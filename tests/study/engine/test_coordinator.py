@@ -16,7 +16,7 @@ from study.engine.coordinator import Coordinator
 from study.engine.replay import MADE, NOT_NEEDED
 from study.errors import InputError
 from study.trial import TrialState
-from tests.study.toy import BASELINE, SEARCHED, drive, job_of, open_coordinator, toy
+from tests.study.toy import BASELINE, SEARCHED, drive, flush_each, job_of, open_coordinator, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
 
 
@@ -301,7 +301,7 @@ def test_kill_within_compaction_leaves_a_study_that_resumes(
     for both in (False, True):
         folder = tmp_path / str(both)
         cut = open_coordinator(toy(), folder)
-        drive(cut, folder, rows=30)
+        drive(cut, folder, rows=30, each=flush_each(cut))
         cut.writer.records.epochs.compact()
         if both:
             cut.writer.records.trials.compact()

@@ -20,7 +20,7 @@ from study.records.study_json import build_study_json, read_same_study, write_st
 from study.space_file import Space
 from study.study import Study
 from study.task import Plan, Preparation
-from tests.study.toy import BASELINE, SEARCHED, drive, open_coordinator, toy
+from tests.study.toy import BASELINE, SEARCHED, drive, flush_each, open_coordinator, toy
 from trainables.tasks.simulated import Fault, Simulated, SimulatedLoss
 
 CODE = CodeVersion({"space file": "0" * 16})
@@ -194,7 +194,8 @@ def test_study_mended_after_lost_rows_is_read_back_as_it_ended(
 ) -> None:
     """As after deleting a damaged segment, whichever it was: what is trained again is recorded out of order."""
     monkeypatch.setattr("study.records.part_file.ROWS_PER_PART", 10)
-    drive(open_coordinator(toy(), tmp_path / "whole"), tmp_path / "whole")
+    whole = open_coordinator(toy(), tmp_path / "whole")
+    drive(whole, tmp_path / "whole", each=flush_each(whole))
     for path in sorted((tmp_path / "whole" / "toy" / table).glob("*.parquet")):
         folder = tmp_path / path.name
         shutil.copytree(tmp_path / "whole", folder)

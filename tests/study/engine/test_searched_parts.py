@@ -71,7 +71,6 @@ def study_of(*arms: Arm, recipe: Any = SEARCHED, width: Any = WIDTHS, **changes:
 def rows_of(study: Study, folder: Path) -> list[dict[str, Any]]:
     coordinator = open_coordinator(study, folder)
     assert drive(coordinator, folder)
-    coordinator.writer.flush()
     return [row for row in coordinator.writer.records.trials.read_rows() if row["phase"] != "prepare"]
 
 

@@ -38,9 +38,7 @@ def earlier(tmp_path: Path) -> Path:
 
 def finished(study: Study, folder: Path) -> Path:
     coordinator = open_coordinator(study, folder)
-    coordinator.writer.flush_seconds = 60.0
     assert drive(coordinator, folder)
-    coordinator.writer.flush()
     cells = [
         {
             "cell": cell.name,

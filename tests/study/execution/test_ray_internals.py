@@ -84,3 +84,12 @@ def test_placement_group_cleaner_is_among_the_callbacks_that_a_trainer_makes() -
         f"Ray {ray.__version__}: a trainer makes no PlacementGroupCleanerCallback; if nothing else removes the group, "
         "lend_placement_group need not leave it out"
     )
+
+
+def test_processes_that_a_study_on_one_machine_does_not_use_can_be_left_out() -> None:
+    purpose = "by which Ray starts in half the time on this machine; its use is in study/cluster/local_node.py"
+    check_parameters(find("ray._private.node:Node.start_monitor", purpose), "self")
+    check_parameters(find("ray._private.node:Node.start_log_monitor", purpose), "self")
+    check_parameters(find("ray._private.node:Node.start_api_server", purpose),
+                     "self", "include_dashboard", "raise_on_failure")  # fmt: skip
+    assert "ray._private.node.Node(" in inspect.getsource(ray.init), f"Ray {ray.__version__}: another class of node"

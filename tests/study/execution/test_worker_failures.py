@@ -16,6 +16,8 @@ from study.cluster import resources
 from study.execution import worker_failures
 from study.execution.worker_failures import NO_TRACE, add_log, describe_death, to_worker_failure
 
+pytestmark = pytest.mark.xdist_group("worker failures")  # whose Ray is one for all
+
 MESSAGE = "The actor died unexpectedly.\n\tclass_name: TrialWorker\n\tpid: 77\n\tip: 10.0.0.1\nThe actor is dead."
 CRASH = """:job_id:01000000
 :actor_name:TrialWorker

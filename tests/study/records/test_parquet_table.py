@@ -249,7 +249,7 @@ READERS = {
     "polars, lazily": "polars.scan_parquet(folder + '/*.parquet').collect().to_pandas()",
 }
 
-FIRST = ("pandas", "pyarrow dataset")
+FIRST = ("pandas",)
 """Readers of the default run."""
 
 READ = """

@@ -65,9 +65,7 @@ def proposals(coordinator: Coordinator, arm: str = "searched") -> list[dict[str,
 
 def run_study(study: Study, folder: Path, storage: optuna.storages.BaseStorage | None = None) -> Coordinator:
     coordinator = open_coordinator(study, folder, storage)
-    coordinator.writer.flush_seconds = 60.0  # never reached: nothing interrupts this run
     assert drive(coordinator, folder)
-    coordinator.writer.flush()
     return coordinator
 
 

@@ -101,7 +101,6 @@ def lasting(rows: pd.DataFrame) -> pd.DataFrame:
 def test_study_on_s3_equals_one_in_a_folder_and_is_only_reported_from_another_machine(there: Elsewhere) -> None:
     local = Folder(there.path / "local")
     coordinator = open_coordinator(toy(), local.runs)
-    coordinator.writer.flush_seconds = 60.0
     assert drive(coordinator, local.runs)
     coordinator.writer.records.compact()
     done = there.run()
