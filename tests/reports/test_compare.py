@@ -385,7 +385,10 @@ def test_page_keeps_hostile_text_as_text(make: Make) -> None:
         return Page(render_page(make_report([load_study(writer.write()) for writer in writers])))
 
     calm, hostile = written("calm"), written(HOSTILE)
-    assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in calm.elements]
+    tags = [
+        [tag for tag, _ in page.elements if tag != "wbr"] for page in (hostile, calm)
+    ]  # names of settings may break
+    assert tags[0] == tags[1]
     assert hostile.text.count(HOSTILE) > 8
 
 
