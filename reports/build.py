@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from reports.analysis import comparison, scores
+from reports.analysis import comparison, costs, scores
 from reports.contents import Tables, list_figures, make_sections, make_tables
 from reports.figures.data import write_data
 from reports.figures.files import IMAGE_FORMATS, write_images
@@ -46,14 +46,12 @@ def build(folder: Path, images: str | None = None) -> Path:
 
 
 def write_tables(records: StudyRecords) -> Tables:
-    """Write comparison.csv and metrics.csv, which are unrounded, and each table as CSV, Markdown and LaTeX.
+    """Write each table as CSV, Markdown and LaTeX, and comparison.csv, metrics.csv and nets.csv unrounded.
 
     Returns the tables. Tables that share a file have no CSV there: their columns differ.
     """
     folder, tables = StudyPaths(records.folder).tables, make_tables(records)
     folder.mkdir(exist_ok=True)
-    comparison.to_dataframe(comparison.compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
-    scores.to_dataframe(scores.list_scores(records)).to_csv(folder / "metrics.csv", index=False)
     stems = make_file_stems([table.name for entry, made in tables if not entry.file for table in made])
     for entry, made in tables:
         if entry.file:
@@ -63,6 +61,10 @@ def write_tables(records: StudyRecords) -> Tables:
         for table in made:
             for ending, convert in (("csv", to_csv), ("md", to_markdown), ("tex", to_tex)):
                 (folder / f"{stems[table.name]}.{ending}").write_text(convert(table), encoding="utf-8")
+    comparison.to_dataframe(comparison.compare_arms(records)).to_csv(folder / "comparison.csv", index=False)
+    scores.to_dataframe(scores.list_scores(records)).to_csv(folder / "metrics.csv", index=False)
+    if costs.are_measured(nets := costs.list_nets(records)):
+        costs.to_dataframe(nets).to_csv(folder / "nets.csv", index=False)
     return tables
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
 from reports.analysis.pareto import find_pareto_front
@@ -20,8 +22,20 @@ class Net:
     is_teacher: bool
     entry: Mapping[str, Any]
 
+    @property
+    def label(self) -> str:
+        """Name of a student; of one that a cell chose, the cell's with the chosen net's."""
+        chosen = self.entry.get("name") or self.name
+        return self.name if chosen == self.name else f"{self.name}: {chosen}"
+
+    @property
+    def latency_range(self) -> tuple[float, float] | None:
+        """Seconds of the fastest and the slowest pass, if recorded."""
+        spread = self.entry.get("latency_range_seconds")
+        return (spread[0], spread[1]) if isinstance(spread, list) else None
+
     def get_cost(self, key: str) -> float | None:
-        """Return a positive number of the entry: `parameters`, `macs` or `latency_seconds`; None if not recorded."""
+        """Return a positive number of the entry, such as `macs` or `latency_seconds`; None if it is not recorded."""
         value = self.entry.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
@@ -46,6 +60,32 @@ def list_nets(records: StudyRecords) -> list[Net]:
     first = [Net(str(teacher.get("name") or "teacher"), True, teacher)] if teacher else []
     names = dict.fromkeys(cell.net for cell in records.cells)
     return first + [Net(name, False, records.section("students", name)) for name in names]
+
+
+def are_measured(nets: Sequence[Net]) -> bool:
+    """Return whether more than parameters is recorded of any net."""
+    return any(net.get_cost("macs") for net in nets)
+
+
+def to_dataframe(nets: Sequence[Net]) -> pd.DataFrame:
+    """Return a row per net with its costs as they were measured: nets.csv, whose columns are in docs/records.md."""
+    rows = []
+    for net in nets:
+        fastest, slowest = net.latency_range or (None, None)
+        rows.append(
+            {
+                "net": net.label,
+                "teacher": net.is_teacher,
+                "parameters": net.get_cost("parameters"),
+                "macs": net.get_cost("macs"),
+                "latency_seconds": net.get_cost("latency_seconds"),
+                "fastest_seconds": fastest,
+                "slowest_seconds": slowest,
+                "latency_runs": net.get_cost("latency_runs"),
+            }
+        )
+    whole = ("parameters", "macs", "latency_runs")
+    return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
 
 
 def score_nets(records: StudyRecords) -> list[ScoredNet]:

@@ -21,6 +21,9 @@ from reports.format.values import shorten
 GREY = r"\color[gray]{0.4}"
 """LaTeX colour of greyed rows; its contrast on white is 5.7 : 1."""
 
+NUMBER_WITH_INTERVAL = re.compile(r"(-?[0-9.]+( ± [0-9.]+)?)?")
+"""A cell of a CSV file that is empty, a number, or a number with the half-width of its interval."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -64,10 +67,15 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return the cells separated by commas, numbers as programs read them: -1234.5 for "−1,234.5", nothing for "–"."""
+    """Return the cells separated by commas, numbers as programs read them: -1234.5 for "−1,234.5", nothing for "–".
+
+    A column of numbers, some "96.1 ± 0.5", is two in the file: "accuracy, %" and "accuracy, % ±".
+    """
     out = io.StringIO()
-    rows = [[_make_csv_cell(*pair) for pair in zip(row, table.align, strict=True)] for row in table.rows]
-    csv.writer(out, lineterminator="\n").writerows([table.columns, *rows])
+    cells = [[_make_csv_cell(*pair) for pair in zip(row, table.align, strict=True)] for row in table.rows]
+    columns = [[title, *column] for title, *column in zip(table.columns, *cells, strict=True)]
+    parts = [part for column in columns for part in _split_intervals(column)]
+    csv.writer(out, lineterminator="\n").writerows(zip(*parts, strict=True))
     return out.getvalue()
 
 
@@ -130,6 +138,15 @@ def _make_csv_cell(text: str, letter: str) -> str:
         return text
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.replace("−", "-"))  # not the comma between numbers
     return "" if plain == "–" else plain
+
+
+def _split_intervals(column: list[str]) -> list[list[str]]:
+    """Return a column of numbers with intervals, title first, as two; any other column as it is."""
+    title, *cells = column
+    if not any(" ± " in cell for cell in cells) or not all(NUMBER_WITH_INTERVAL.fullmatch(cell) for cell in cells):
+        return [column]
+    numbers, _, half_widths = zip(*(cell.partition(" ± ") for cell in cells), strict=True)
+    return [[title, *numbers], [f"{title} ±", *half_widths]]
 
 
 def _make_tex_cell(text: str, letter: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.analysis.costs import Net, list_nets
+from reports.analysis.costs import Net, are_measured, list_nets
 from reports.format.table import Table
 from reports.format.values import format_count, format_milliseconds, format_whole
 from reports.load import StudyRecords
@@ -13,7 +13,7 @@ from reports.load import StudyRecords
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return the table of teacher and students; none where nothing but parameters is recorded."""
     nets = list_nets(records)
-    if not any(net.get_cost("macs") for net in nets):
+    if not are_measured(nets):
         return []
     return [
         Table(
@@ -29,24 +29,15 @@ def make_tables(records: StudyRecords) -> list[Table]:
 
 
 def _make_row(net: Net) -> tuple[str, ...]:
-    spread = net.entry.get("latency_range_seconds")
     runs = net.entry.get("latency_runs")
-    between = (
-        f"{format_milliseconds(spread[0])} to {format_milliseconds(spread[1])}" if isinstance(spread, list) else "–"
-    )
+    between = " to ".join(map(format_milliseconds, net.latency_range or ())) or "–"
     return (
-        f"teacher: {net.name}" if net.is_teacher else _name_student(net),
+        f"teacher: {net.name}" if net.is_teacher else net.label,
         format_whole(net.get_cost("parameters")),
         format_count(net.get_cost("macs")),
         format_milliseconds(net.get_cost("latency_seconds")),
         between + (f" in {runs} pass{'es' * (runs != 1)}" if isinstance(runs, int) else ""),
     )
-
-
-def _name_student(net: Net) -> str:
-    """Return the name of a student; of one that a cell chose, the cell's with the chosen net's."""
-    chosen = net.entry.get("name") or net.name
-    return net.name if chosen == net.name else f"{net.name}: {chosen}"
 
 
 def _make_note(nets: Sequence[Net]) -> str:

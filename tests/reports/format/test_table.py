@@ -153,6 +153,16 @@ def test_table_forms_keep_hostile_cells_in_their_place() -> None:
     assert len(to_text(table).splitlines()) == 4
 
 
+def test_csv_has_means_and_the_widths_of_their_intervals_in_columns_of_their_own() -> None:
+    rows = (("a", "−1.5 ± 0.25", "8.4 ± 0.6 (n = 9)"), ("b", "2", "–"), ("c", "–", "1"))
+    assert to_csv(Table("t", "t", ("arm", "MAE", "RMSE"), "lrr", rows)).splitlines() == [
+        "arm,MAE,MAE ±,RMSE",
+        "a,-1.5,0.25,8.4 ± 0.6 (n = 9)",
+        "b,2,,",
+        "c,,,1",
+    ]
+
+
 def test_csv_has_numbers_that_programs_read_and_text_as_it_is() -> None:
     rows = (("−a 1,234", "−1,234,567.5"), ("–", "–"), ("b", "−0.22 [−0.65, +0.04]"), ("c", "12,34"))
     assert to_csv(Table("t", "t", ("name", "value"), "lr", rows)).splitlines()[1:] == [

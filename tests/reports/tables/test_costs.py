@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from reports.build import build
@@ -50,6 +51,21 @@ def test_page_shows_nets_and_a_figure_for_each_cost(costed: Path) -> None:
     assert "A CPU &lt;1&gt;" in section
     assert section.count('class="data"') == 3
     assert (costed / "tables" / "nets.csv").is_file()
+
+
+def test_csv_of_nets_has_costs_as_they_were_measured(costed: Path) -> None:
+    build(costed)
+    nets = pd.read_csv(costed / "tables" / "nets.csv").set_index(["net", "teacher"])
+    assert nets.macs.dtype == "int64"
+    assert nets.loc["resnet20"].macs.to_list() == [5_000_000_000, LARGE["macs"]]
+    assert nets.loc[("resnet8", False)].to_dict() == {
+        "parameters": SMALL["parameters"],
+        "macs": SMALL["macs"],
+        "latency_seconds": SMALL["latency_seconds"],
+        "fastest_seconds": SMALL["latency_range_seconds"][0],
+        "slowest_seconds": SMALL["latency_range_seconds"][1],
+        "latency_runs": SMALL["latency_runs"],
+    }
 
 
 def test_study_recorded_without_costs_has_no_such_section(reported: Path) -> None:
