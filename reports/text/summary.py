@@ -188,7 +188,7 @@ def _describe_unfinished(records: StudyRecords) -> Iterable[str]:
         done = sum(min(int(counts.get(cell.name, 0)), planned) for cell in records.cells)
         yield (
             f"This study is not finished: {done} of {planned * len(records.cells)} confirm runs have a result. "
-            "All figures and verdicts are provisional. The same command resumes the study; "
+            "All figures and verdicts are provisional. If its run has ended, the same command resumes it; "
             "with --retry-failed it also repeats failed trials."
         )
     elif short:

@@ -31,7 +31,7 @@ def pull_verified(
     """
     if not mirror.uri:
         return
-    with _lock_node(mirror.folder):
+    with lock_node(mirror.folder):
         mirror.pull(*paths, delete=delete)
         for file in _find_damaged(mirror, paths, is_intact):
             file.unlink()
@@ -55,7 +55,7 @@ def _find_damaged(mirror: Mirror, paths: Sequence[str], is_intact: Callable[[Pat
 
 
 @contextmanager
-def _lock_node(folder: Path) -> Iterator[None]:
+def lock_node(folder: Path) -> Iterator[None]:
     """Exclude this node's other processes. The system releases the lock when a process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".fetching").open("a") as file:

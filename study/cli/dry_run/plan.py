@@ -87,7 +87,8 @@ def _warn_of_searches(study: Study) -> list[str]:
             owner = "the recipe of " if any(map(study.is_searched, others)) else ""
             lines.append(
                 f"{owner}{arm.name} is searched, {owner}{', '.join(other.name for other in others)} is not: a gain may "
-                "come from tuning alone; compare it with an arm that searches the shared settings, Arm(…, versus=…)"
+                "come from tuning alone; compare it with an arm that searches the same settings, Arm(…, versus=…), or "
+                "search the recipe in all arms"
             )
         if apart := [one.name for one in study.find_comparisons(arm) if study.differs_in_recipe(arm, one)]:
             lines.append(

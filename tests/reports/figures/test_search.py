@@ -228,11 +228,14 @@ def test_front_figures_of_one_objective_are_none(records: StudyRecords) -> None:
 # -- schedules ---------------------------------------------------------------------------------------------------------
 
 
-def test_schedules_show_what_was_tried_and_the_winner(records: StudyRecords, writer: Writer) -> None:
+def test_schedules_show_what_was_tried_and_the_winner(records: StudyRecords) -> None:
     best = find_best_trial(records, records.cells[2])
     assert best is not None
     data = schedule_figures.collect_schedules(records, records.cells[2], best["trial_id"])
-    recorded = [json.loads(row["schedules"]) for row in writer.epochs if row["trial_id"] == best["trial_id"]]
+    recorded = [
+        json.loads(text) for text in records.epochs[records.epochs["trial_id"] == best["trial_id"]]["schedules"]
+    ]
+    assert len(recorded) == EPOCHS
     winners = data[data["best"] & (data["schedule"] == "logits.prune")]
     assert list(winners["value"]) == [row["logits.prune"] for row in recorded]
     assert len(data[data["best"]]) == 2 * EPOCHS

@@ -17,7 +17,7 @@ from study.errors import InputError
 from study.records.lock import check_writable
 from study.storage.local_copy import try_lock
 from study.storage.locations import display_path, local_path, mirror_of
-from study.storage.mirror import Mirror
+from study.storage.verified_copy import lock_node
 from tests.study import s3
 from tests.study.s3 import Copy, put
 
@@ -30,7 +30,7 @@ def test_copy_on_a_file_system_without_locks_is_one_line(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    for lock in (try_lock(tmp_path), Mirror(tmp_path)._lock_node()):
+    for lock in (try_lock(tmp_path), lock_node(tmp_path)):
         with pytest.raises(InputError, match=r"cannot be locked \(.*give XDG_CACHE_HOME a folder"), lock:
             pass
 
