@@ -29,21 +29,21 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
     points = sort_points(comparison.points, [cost.name for cost in costs])
     rows, kinds = [], []
     for point in points:
-        head = (*_describe(point), *_format_costs(point, costs), str(point.mean.n), format_mean(metric, point.mean))
+        scores = (str(point.mean.n), format_mean(metric, point.mean), metric.format(point.std))
+        head = (point.cell.arm, str(point.point), *_format_costs(point, costs), *scores)
         compared = [make_contrast_cells(metric, contrast) for contrast in point.contrasts] or [NOTHING]
-        rows.append((*head, metric.format(point.std), *compared[0]))
-        rows += [("",) * (len(head) + 1) + tuple(cells) for cells in compared[1:]]
+        rows.append((*head, *compared[0], format_params(point.params)))
+        rows += [("",) * len(head) + (*cells, "") for cells in compared[1:]]
         kinds += ["" if point.is_own else "reference"] * len(compared)
     tests = comparison.tests
     return Table(
         name=f"front-{comparison.student}",
         caption=f"{comparison.student}: the fronts on test",
         columns=(
-            *("arm", "point", "settings", *(cost.label for cost in costs), "n", metric.label),
-            *(metric.title_difference("std"), "compared with", metric.title_difference()),
-            *("p", "verdict", "seeds needed"),
+            *("arm", "point", *(cost.label for cost in costs), "n", metric.label, metric.title_difference("std")),
+            *("compared with", metric.title_difference(), "p", "verdict", "seeds needed", "settings"),
         ),
-        align="lrl" + "r" * len(costs) + "rrr" + "lrrlr",
+        align="lr" + "r" * len(costs) + "rrr" + "lrrlr" + "l",
         rows=tuple(rows),
         kinds=tuple(kinds),
         notes=(
@@ -60,10 +60,6 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
 def sort_points(points: Sequence[FrontPoint], costs: Sequence[str]) -> list[FrontPoint]:
     """Return points in the order of arms, those of each by increasing cost."""
     return sorted(points, key=lambda one: (one.position, *(one.costs.get(name, 0.0) for name in costs), one.point))
-
-
-def _describe(point: FrontPoint) -> tuple[str, str, str]:
-    return point.cell.arm, str(point.point), format_params(point.params)
 
 
 def _format_costs(point: FrontPoint, costs: Sequence[Metric]) -> tuple[str, ...]:

@@ -129,22 +129,21 @@ def test_best_point_alone_counts_for_the_arms(records: StudyRecords, comparison:
 
 def test_table_lists_every_point_with_cost_mean_and_std(records: StudyRecords, comparison: Comparison) -> None:
     table = make_front_table(records, comparison)
-    assert table.columns[:7] == (
+    assert table.columns[:6] == (
         "arm",
         "point",
-        "settings",
         "student latency, ms",
         "n",
         "test accuracy, %",
         "std, points",
     )
     assert len(table.rows) == len(comparison.points) == len(table.kinds)
-    latencies = [float(row[3]) for row in table.rows if row[0] == "better"]
+    latencies = [float(row[2]) for row in table.rows if row[0] == "better"]
     assert latencies == sorted(latencies)
     assert table.kinds.count("reference") == sum(not point.is_own for point in comparison.points)
     runs = records.confirmed_points
     best = runs[(runs["arm"] == "better") & (runs["point"] == 0)]["test/accuracy"]
-    assert f"{100 * best.std():.2f}" in {row[6] for row in table.rows}
+    assert f"{100 * best.std():.2f}" in {row[5] for row in table.rows}
     assert "over the 3 comparisons of both tables" in table.notes[0]
 
 
@@ -178,6 +177,8 @@ def test_page_and_files_have_the_fronts(records: StudyRecords, tmp_path: Path) -
     assert "net: the fronts on test" in page.read_text(encoding="utf-8")
     table = pd.read_csv(tmp_path / "fronts" / "tables" / "front-net.csv")
     assert set(table["arm"].dropna()) == {"plain", "better"}
+    assert table.columns[-2:].to_list() == ["seeds needed", "settings"]
+    assert table["settings"].dropna().str.contains("width").all()
 
 
 def test_progress_counts_the_runs_of_all_points(records: StudyRecords) -> None:
