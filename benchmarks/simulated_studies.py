@@ -130,6 +130,7 @@ def _make_records(arms: list[str], values: NDArray[np.float64], design: Design) 
             "phase": "confirm",
             "state": "COMPLETE",
             "point": 0,
+            "params": "{}",
             "code": "one version",
             "number": np.tile(np.arange(values.shape[1]), len(arms)),
             "seed": np.tile(np.arange(values.shape[1]), len(arms)),

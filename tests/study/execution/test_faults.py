@@ -105,14 +105,13 @@ def test_each_fault_writes_one_failed_row_with_its_reason_and_the_study_continue
 
 
 @pytest.mark.slow
-def test_each_slot_starts_one_worker_even_if_a_start_takes_longer_than_a_trial(folder: Folder, tmp_path: Path) -> None:
+def test_no_starting_worker_is_discarded_for_one_that_becomes_free(folder: Folder, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     starts.mkdir()
     folder.space.write_text(SLOW_STARTS.format(starts=str(starts)))
     done = folder.run("--max-concurrent", "2")
     assert done.returncode == 0, done.stderr
     assert len(list(starts.iterdir())) == 2
-    assert folder.trials().worker.nunique() == 2
 
 
 @pytest.mark.slow
