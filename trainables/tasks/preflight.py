@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -45,7 +46,8 @@ def check_task(
         task.adapt_to(loss)
     loaded, key = task.loaded, task.teacher_key
     sizes = {split: len(task.positions(split)) for split in ("train", "val", "test")}
-    _check_students(task, students, losses, storage, trained_on, recipes)
+    with use_one_thread():
+        _check_students(task, students, losses, storage, trained_on, recipes)
     duplicates, further = _describe_duplicates(task), task.data_record()
     note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
     about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
@@ -53,6 +55,17 @@ def check_task(
     about |= {} if root is None else {"folder": str(root)}  # where an export finds the data again
     data = about | {"fingerprint": loaded.fingerprint} | sizes | further
     return {"data": data, "teacher": {"fingerprint": key}}
+
+
+@contextmanager
+def use_one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: for tensors this small, several wait for each other, most on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _describe_duplicates(task: DistillationTask[Any]) -> str:
