@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from study.errors import InputError, format_place
 from study.trial import Split
 from trainables.data.arrays.duplicates import describe_duplicates
+from trainables.export.cost import single_thread
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher import weights as teachers
 from trainables.training.recipe import Recipe
@@ -46,7 +46,7 @@ def check_task(
         task.adapt_to(loss)
     loaded, key = task.loaded, task.teacher_key
     sizes = {split: len(task.positions(split)) for split in ("train", "val", "test")}
-    with use_one_thread():
+    with single_thread():  # tensors are so small that several threads would wait for each other
         _check_students(task, students, losses, storage, trained_on, recipes)
     duplicates, further = _describe_duplicates(task), task.data_record()
     note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
@@ -55,17 +55,6 @@ def check_task(
     about |= {} if root is None else {"folder": str(root)}  # where an export finds the data again
     data = about | {"fingerprint": loaded.fingerprint} | sizes | further
     return {"data": data, "teacher": {"fingerprint": key}}
-
-
-@contextmanager
-def use_one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: for tensors this small, several wait for each other, most on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _describe_duplicates(task: DistillationTask[Any]) -> str:
