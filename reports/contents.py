@@ -27,6 +27,7 @@ from reports.tables import (
     front,
     per_class,
     population,
+    provenance,
     search,
 )
 
@@ -66,6 +67,7 @@ TABLES = (
     ReportTable(population.make_tables, section="search"),
     ReportTable(budget.make_tables, section="budget"),
     ReportTable(failures.make_tables, section="failures"),
+    ReportTable(provenance.make_duplicate_tables),
 )
 
 SECTIONS = (

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from study.errors import InputError
-from trainables.data.arrays.source_files import SourceFile, check_colours, open_image
 from trainables.data.arrays.splits import Pixels
+from trainables.data.files.source_files import SourceFile, check_colours, open_image
 
 CLASSES = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
