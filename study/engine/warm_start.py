@@ -16,8 +16,9 @@ import pyarrow as pa
 from study.arm import Cell
 from study.errors import InputError
 from study.records.columns import TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, read_last_trials
+from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
+from study.records.progress import read_last_trials
 from study.records.rows import is_finite
 from study.records.study_json import read_study
 from study.search.samplers import WarmStart

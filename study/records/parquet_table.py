@@ -217,15 +217,6 @@ def read_parquet_table(folder: Path, schema: pa.Schema) -> pa.Table:
     raise RecordsError(f"{folder} changes faster than it can be read: stop its study, then try again")
 
 
-def read_last_trials(folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Return the last row of each trial of a study's folder, also while a run writes.
-
-    Raises RecordsError naming the first file that cannot be read.
-    """
-    rows = read_parquet_table(StudyPaths(folder).trials, schema).to_pylist()
-    return list({row["trial_id"]: row for row in rows}.values())
-
-
 def open_once(path: Path) -> pa.BufferReader:
     """Return the content of a file. PyArrow opens a path twice, and a run may replace the file in between."""
     return pa.BufferReader(path.read_bytes())

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from study.records.columns import EPOCH_COLUMNS, TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, read_last_trials, read_parquet_table
+from study.records.parquet_table import RecordsError, read_parquet_table
 from study.records.paths import StudyPaths
 from study.records.study_json import read_study
 from study.trial import TrialState
@@ -57,6 +57,15 @@ def read_trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, An
     scores = dict.fromkeys(names, pa.float64())
     schema = pa.schema([*columns, *scores.items()])
     return [row for row in read_last_trials(folder, schema) if row["state"] != TrialState.SUPERSEDED]
+
+
+def read_last_trials(folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return the last row of each trial of a study's folder, also while a run writes.
+
+    Raises RecordsError naming the first file that cannot be read.
+    """
+    rows = read_parquet_table(StudyPaths(folder).trials, schema).to_pylist()
+    return list({row["trial_id"]: row for row in rows}.values())
 
 
 def read_epoch_totals(folder: Path) -> tuple[list[dict[str, Any]], list[datetime]]:

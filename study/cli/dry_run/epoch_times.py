@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from study.identity import get_public_name
 from study.records.columns import TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, read_last_trials
+from study.records.parquet_table import RecordsError
 from study.records.paths import STUDY_JSON
+from study.records.progress import read_last_trials
 from study.records.study_json import collect_fingerprints, read_study
 from study.study import Study
 from study.trial import Trial
