@@ -1,4 +1,3 @@
-from .data.arrays.density_maps import AdaptiveKernels as AdaptiveKernels
 from .data.arrays.image_targets import TargetSet as TargetSet
 from .data.arrays.image_targets import TargetTable as TargetTable
 from .data.arrays.label_maps import ClassTable as ClassTable
@@ -71,6 +70,7 @@ from .task import DistillationLoss as DistillationLoss
 from .task import Outputs as Outputs
 from .tasks.base import DistillationTask as DistillationTask
 from .tasks.classification.task import Classification as Classification
+from .tasks.crowd_counting.density_maps import AdaptiveKernels as AdaptiveKernels
 from .tasks.crowd_counting.task import CrowdCounting as CrowdCounting
 from .tasks.face_sr.task import FaceSR as FaceSR
 from .tasks.moving import MovingLoss as MovingLoss

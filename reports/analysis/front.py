@@ -6,9 +6,9 @@ is no gain of a method. All points of a student share one correction with its ar
 
 from __future__ import annotations
 
-import statistics as spread
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class FrontPoint:
     @property
     def std(self) -> float | None:
         """The sample standard deviation over seeds; None for a single run."""
-        return spread.stdev(self.values.values()) if len(self.values) > 1 else None
+        return stdev(self.values.values()) if len(self.values) > 1 else None
 
 
 def list_cost_columns(records: StudyRecords) -> dict[str, str]:

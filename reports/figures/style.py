@@ -28,7 +28,7 @@ class ReportFigure:
     """A figure with its name, title and caption. Small ones share a row of a grid.
 
     `data` is what its CSV holds where the places of the marks say little, such as paths across several scales; without
-    it the CSV holds the points of the marks (figures/data.py).
+    it the CSV holds the points of the marks (figures/files.py).
     """
 
     name: str

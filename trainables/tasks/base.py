@@ -43,8 +43,7 @@ from trainables.task import (
 from trainables.tasks.preflight import check_task
 from trainables.tasks.profiling import gpu_memory_share, limit_to_gpu_share, profile_trial
 from trainables.teacher import preparation, sources
-from trainables.teacher import weights as teachers
-from trainables.teacher.weights import Teacher
+from trainables.teacher.weights import Teacher, load_weights, read_record
 from trainables.training.recipe import Recipe, set_precision
 from trainables.training.schedules import Values
 
@@ -208,7 +207,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     def load_teacher_file(self, path: Path) -> nn.Module:
         """Return the teacher with the weights in a file. Raises InputError for a file that does not fit."""
-        return teachers.load_weights(self.build(without_pretrained(self.teacher.model)), path)
+        return load_weights(self.build(without_pretrained(self.teacher.model)), path)
 
     # -- for the training loop -----------------------------------------------------------------------------------------
 
@@ -321,7 +320,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
 
     def describe_models(self, students: Mapping[str, ModelSpec], storage: Path) -> dict[str, Any]:
         return {
-            "teacher": teachers.read_record(storage, self.teacher_key),
+            "teacher": read_record(storage, self.teacher_key),
             "students": {
                 key: {"name": student.name, "parameters": count_parameters(self.build(student))}
                 for key, student in students.items()
@@ -336,7 +335,7 @@ class DistillationTask(ABC, Generic[LoadedT]):
         return measure_student_costs(self, self.build_for_checks(without_pretrained(student)), names)
 
     def measure_cost(self, student: ModelSpec | None, storage: Path) -> dict[str, Any]:
-        if student is None and teachers.read_record(storage, self.teacher_key) is None:
+        if student is None and read_record(storage, self.teacher_key) is None:
             return {}
         model = self.teacher.model if student is None else student
         return measure_cost(self, self.build_for_checks(without_pretrained(model)))

@@ -25,8 +25,8 @@ from trainables.distill import start_training, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.metrics import evaluate_examples
 from trainables.task import NO_TEACHER, Batch, DistillationLoss, Examples, FrozenTeacher, Outputs, without_pretrained
-from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import MIN_BATCH
+from trainables.teacher.weights import LiveTeacher
 from trainables.training.distributed import SINGLE_PROCESS
 from trainables.training.nets import to_device
 
@@ -159,7 +159,7 @@ def _make_dummy_teacher(
 ) -> FrozenTeacher:
     net = to_device(_build_teacher(task), context.device).eval().requires_grad_(False)
     if task.stored_output_bytes is None or reads_features(loss):
-        return teachers.LiveTeacher(net, task.outputs)
+        return LiveTeacher(net, task.outputs)
     # as many at once as in the preparation that stores outputs, whose process may then be reused for training
     count = max(task.evaluation_batch(context.device), MIN_BATCH)
     first = torch.zeros(count, dtype=torch.int64, device=context.device)

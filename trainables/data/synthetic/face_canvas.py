@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 
 Floats = npt.NDArray[np.float64]
 

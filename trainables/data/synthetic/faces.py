@@ -16,7 +16,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
-from trainables.data.arrays.face_decoding import CLASSES, Resolution
+from trainables.data.arrays.face_parsing import CLASSES, Resolution
 from trainables.data.arrays.label_maps import LabelMapSet
 from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read_dataset
 from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Looks, draw_face

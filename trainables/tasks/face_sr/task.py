@@ -46,7 +46,7 @@ from trainables.tasks.face_sr.perceptual import load_perceptual_vgg, perceptual_
 from trainables.tasks.preflight import blank_batch
 from trainables.tasks.profiling import limit_to_gpu_share
 from trainables.teacher import preparation
-from trainables.teacher import weights as teachers
+from trainables.teacher.weights import teacher_folder
 from trainables.training.schedules import check_range
 from trainables.training.views import Flips
 
@@ -237,7 +237,7 @@ class FaceSR(DistillationTask[SrSet]):
 
     def _dictionary(self, storage: Path) -> Path:
         """Path of the dictionary, in the folder of its teacher, where all nodes find it."""
-        return teachers.teacher_folder(storage, self.teacher_key) / "dictionary.safetensors"
+        return teacher_folder(storage, self.teacher_key) / "dictionary.safetensors"
 
 
 def has_dictionary(model: ModelSpec) -> bool:

@@ -11,13 +11,13 @@ from study.errors import InputError
 from tests.trainables.data.test_shanghaitech import part_a
 from tests.trainables.small import prepared
 from tests.trainables.small_crowds import FALLING, RECIPE, STUDENT, TASK
-from trainables.data.arrays.density_maps import AdaptiveKernels
 from trainables.data.shanghaitech import ShanghaiTech
 from trainables.models import msfanet
 from trainables.models.mcnn import MCNN
 from trainables.models.msfanet import MSFANet
 from trainables.tasks import base
 from trainables.tasks.crowd_counting import task as crowd_counting
+from trainables.tasks.crowd_counting.density_maps import AdaptiveKernels
 from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher

@@ -23,8 +23,8 @@ from reports.papers.layouts import (
     P4_TABLE_1,
     P4_TABLE_2,
 )
+from reports.papers.paper_tables import make_paper_table, make_tables
 from reports.papers.schema import Layout, combine, expand_roles, find_figure
-from reports.papers.tables import make_paper_table, make_tables
 from tests.reports.fake_study import DKD, SEARCHED, Writer
 
 NONE, TENTH, HALF, OWN = [7.1, 7.3, 6.9], [6.8, 7.0, 6.9], [7.6, 7.2, 7.4], [6.7, 6.6, 6.9]
