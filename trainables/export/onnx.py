@@ -67,8 +67,7 @@ def export_student(
     Raises InputError if a package is missing, or if data, code or weights differ from the trial's; RuntimeError if ONNX
     Runtime computes other outputs than torch.
     """
-    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError(f"export needs {', '.join(missing)}: pip install -e '.[export]'")
+    check_packages("export")
     student = restore_student(trained, data_dir)
     about = about | {"mean": str(list(student.mean)), "std": str(list(student.std))}
     about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
@@ -103,6 +102,12 @@ def export_student(
             versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors", *REQUIRED_PACKAGES)},
             graphs={name: _measure_graph(content, student) for name, content in graphs.items()},
         )
+
+
+def check_packages(what: str) -> None:
+    """Raise InputError if a package that `what` needs is missing."""
+    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"{what} needs {', '.join(missing)}: pip install -e '.[export]'")
 
 
 def _measure_graph(graph: bytes, student: RestoredStudent) -> GraphMeasures:
