@@ -12,7 +12,8 @@ from typing import Any
 
 from reports.analysis import power, statistics
 from reports.analysis.search import describe_recipe
-from reports.analysis.statistics import Paired, Test, Verdict
+from reports.analysis.sign_tests import Test, compute_margin_p
+from reports.analysis.statistics import Paired, Verdict
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
 
@@ -147,7 +148,7 @@ def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
 def _compute_margin_p(contrast: Contrast) -> float:
     if contrast.paired is None or contrast.margin is None:
         return 1.0
-    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction, contrast.test)
+    return compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction, contrast.test)
 
 
 def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> Contrast:

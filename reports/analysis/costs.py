@@ -12,6 +12,7 @@ from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
 from reports.analysis.pareto import find_pareto_front
 from reports.load import StudyRecords
+from study.trial import Direction
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def score_nets(records: StudyRecords) -> list[ScoredNet]:
     return scored
 
 
-def find_cost_front(nets: Sequence[ScoredNet], key: str, direction: statistics.Direction) -> list[ScoredNet]:
+def find_cost_front(nets: Sequence[ScoredNet], key: str, direction: Direction) -> list[ScoredNet]:
     """Return the nets that none surpasses in score at the same or a lower cost, by increasing cost."""
     rows = [{"score": one.score, "cost": one.net.get_cost(key)} for one in nets]
     front = [nets[position] for position in find_pareto_front(rows, ("score", "cost"), (direction, "min"))]

@@ -14,10 +14,11 @@ from typing import Any
 
 from reports.analysis import power, statistics
 from reports.analysis.comparison import compare_arms
-from reports.analysis.statistics import Direction, Mean, Verdict
+from reports.analysis.statistics import Mean, Verdict
 from reports.analysis.unpaired import Difference, Kind, compare_unpaired
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
+from study.trial import Direction
 
 
 @dataclass(frozen=True)

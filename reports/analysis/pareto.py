@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
+
+from study.trial import Direction
 
 
 def find_pareto_front(
-    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Literal["max", "min"]]
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Direction]
 ) -> list[int]:
     """Return the positions of the rows that no other row dominates, in the given order.
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import scipy  # scipy.stats is imported when it is first used: it takes a second
 
-from reports.analysis import statistics
-from reports.analysis.statistics import Interval
+from reports.analysis.sign_tests import MAX_EXACT_PAIRS, RESAMPLES, TIE
+from reports.analysis.statistics import RESOLUTION, Interval
 
 Kind = Literal["paired", "unpaired", "repeated"]
 
-MAX_PERMUTATIONS = 2**statistics.MAX_EXACT_PAIRS
+MAX_PERMUTATIONS = 2**MAX_EXACT_PAIRS
 """Largest number of ways to divide the runs between two studies that are all counted; beyond it, a random sample is."""
 
 
@@ -37,7 +37,7 @@ class Difference:
     """Sample standard deviation of paired differences; 0 if unpaired."""
 
 
-def compare_unpaired(a: Sequence[float], b: Sequence[float], resolution: float = statistics.RESOLUTION) -> Difference:
+def compare_unpaired(a: Sequence[float], b: Sequence[float], resolution: float = RESOLUTION) -> Difference:
     """Compare independent runs by the two-sided permutation test of mean(a) − mean(b).
 
     p is the share of all ways to divide the same runs between both sides whose difference of means is at least as
@@ -50,13 +50,13 @@ def compare_unpaired(a: Sequence[float], b: Sequence[float], resolution: float =
     if n < 2:
         return Difference("unpaired", n, difference, None, 1.0)
     # differences of values divided by `largest` are rounded to TIE
-    largest = max(float(np.abs(x).max()), float(np.abs(y).max()), 2 * resolution / statistics.TIE) or 1.0
+    largest = max(float(np.abs(x).max()), float(np.abs(y).max()), 2 * resolution / TIE) or 1.0
     ways = math.comb(len(x) + len(y), len(x))
     test = scipy.stats.permutation_test(
         (x / largest, y / largest),
         _difference_of_means,
         vectorized=True,
-        n_resamples=ways if ways <= MAX_PERMUTATIONS else statistics.RESAMPLES,
+        n_resamples=ways if ways <= MAX_PERMUTATIONS else RESAMPLES,
         batch=10_000,
         rng=np.random.default_rng(0),
     )
@@ -65,7 +65,7 @@ def compare_unpaired(a: Sequence[float], b: Sequence[float], resolution: float =
 
 def _difference_of_means(x: Any, y: Any, axis: int) -> Any:
     """Return the difference for values in [−1, 1], rounded so that those of rounding size are ties."""
-    return np.round(x.mean(axis=axis) - y.mean(axis=axis), -round(math.log10(statistics.TIE)))
+    return np.round(x.mean(axis=axis) - y.mean(axis=axis), -round(math.log10(TIE)))
 
 
 def _welch_interval(x: Any, y: Any) -> Interval:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from reports.analysis import statistics
 from reports.analysis.costs import ScoredNet, find_cost_front, score_nets
 from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, line_style, new_figure, round_values
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
+from study.trial import Direction
 
 AXES = (
     ("parameters", "parameters", 1.0),
@@ -38,7 +38,7 @@ def draw_costs(records: StudyRecords) -> list[ReportFigure]:
 
 
 def draw_cost(
-    nets: Sequence[ScoredNet], key: str, label: str, factor: float, metric: Metric, direction: statistics.Direction
+    nets: Sequence[ScoredNet], key: str, label: str, factor: float, metric: Metric, direction: Direction
 ) -> ReportFigure:
     """Draw a mark per cell in its arm's colour, the teacher as a star, and the Pareto front as a stepped line."""
     arms = list(dict.fromkeys(one.arm for one in nets))

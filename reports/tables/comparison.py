@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reports.analysis import power, statistics
+from reports.analysis import power
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
 from reports.analysis.contrasts import Contrast, count_tests, format_verdict
 from reports.analysis.published import Published
+from reports.analysis.sign_tests import MAX_EXACT_PAIRS
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_whole, join_words
@@ -119,7 +120,7 @@ def _make_notes(comparison: Comparison) -> list[str]:
 
 def _describe_test(comparison: Comparison) -> str:
     m = len(comparison.contrasts)
-    exact = f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds"
+    exact = f"sign-flip test, exact up to {MAX_EXACT_PAIRS} seeds"
     test = "sign test" if any(contrast.test == "sign" for contrast in comparison.contrasts) else exact
     return (
         "[ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is too narrow (it covers 84 % "

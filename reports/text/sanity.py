@@ -13,6 +13,7 @@ from typing import Any
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
 from reports.analysis.search import find_best_trial, find_search_domains
+from reports.analysis.sign_tests import TIE
 from reports.format.values import format_value, join_words
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
@@ -129,7 +130,7 @@ def _describe_unmoved_students(records: StudyRecords) -> Iterator[str]:
     if "train/loss" not in epochs:
         return
     losses = epochs.groupby("trial_id")["train/loss"].agg(["min", "max", "count"])
-    moved = losses["max"] - losses["min"] > statistics.TIE * losses["max"].abs()
+    moved = losses["max"] - losses["min"] > TIE * losses["max"].abs()
     known = moved[losses["count"] > 1].groupby(epochs.drop_duplicates("trial_id").set_index("trial_id")["cell"]).any()
     for cell in (cell for cell, has_moved in known.items() if not has_moved):
         yield f"The students of {cell} learned nothing: their training loss never changes. Check rate and loss."
