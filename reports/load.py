@@ -176,6 +176,11 @@ class StudyRecords:
         rows: pd.DataFrame = self.confirmed_points[self.confirmed_points["point"] == 0]
         return rows
 
+    def get_confirm_runs(self, cell: Cell, point: int = 0) -> pd.DataFrame:
+        """Return the confirm runs of a cell that count, of a point of its front, by default of the best."""
+        rows = self.confirmed_points
+        return rows[(rows["cell"] == cell.name) & (rows["point"] == point)]
+
     def get_search_trials(self, cell: Cell) -> pd.DataFrame:
         """Return a cell's search trials in any state but SUPERSEDED, by number."""
         trials = self.trials

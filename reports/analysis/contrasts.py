@@ -94,7 +94,7 @@ def select_student(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_student(records: StudyRecords, cell: Cell) -> dict[str, Any] | None:
     """Return the settings of the student that a cell's runs on test are of; None without such runs."""
-    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    runs = records.get_confirm_runs(cell)
     return select_student(parse_json_object(runs["params"].iloc[-1])) if len(runs) else None
 
 

@@ -99,8 +99,7 @@ def score_nets(records: StudyRecords) -> list[ScoredNet]:
     for cell in records.cells:
         if values := tested.get(cell.name):
             mean = statistics.compute_mean([value * metric.factor for value in values.values()])
-            half = mean.interval.high - mean.mean if mean.interval else 0.0
-            scored.append(ScoredNet(students[cell.net], cell.arm, arms.index(cell.arm), mean.mean, half))
+            scored.append(ScoredNet(students[cell.net], cell.arm, arms.index(cell.arm), mean.mean, mean.half_width))
     score = records.section("teacher", "metrics").get(records.test_metric)
     if nets[0].is_teacher and isinstance(score, int | float):
         scored.append(ScoredNet(nets[0], "", len(arms), score * metric.factor, 0.0))

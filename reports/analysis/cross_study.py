@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from reports.analysis import power, statistics
 from reports.analysis.comparison import compare_arms
-from reports.analysis.statistics import Mean, Verdict
-from reports.analysis.unpaired import Difference, Kind, compare_unpaired
+from reports.analysis.statistics import Mean, Paired, Verdict
+from reports.analysis.unpaired import compare_unpaired
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 from study.trial import Direction
+
+Kind = Literal["paired", "unpaired", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class CellResult:
     """The reason why its own runs should not be averaged."""
     not_judged: str = ""
     """The reason why the difference is not judged although the results are comparable."""
-    difference: Difference | None = None
+    kind: Kind = "paired"
+    """The kind of the difference: "repeated" if both studies ran the same trials, so that no setting can have caused
+    it."""
+    difference: Paired | None = None
     p: float | None = None
     """Holm-corrected."""
     verdict: Verdict | None = None
@@ -50,8 +55,7 @@ class CellResult:
     @property
     def judged(self) -> bool:
         """True if Holm's correction counts the row as a comparison, with or without results so far."""
-        repeated = self.difference is not None and self.difference.kind == "repeated"
-        return self.versus is not None and not self.incomparable and not repeated
+        return self.versus is not None and not self.incomparable and self.kind != "repeated"
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def pool_students(students: Sequence[StudentComparison]) -> StudentComparison | 
     for student in students:
         firsts = {row.arm: row for row in student.rows if row.versus is None}
         for row in student.rows:
-            if row.difference and row.difference.kind == "paired":
+            if row.difference and row.kind == "paired":
                 groups.setdefault((row.arm, row.study), []).append((row, firsts[row.arm]))
     shared = [pairs for pairs in groups.values() if len(pairs) > 1]
     if not shared:
@@ -145,14 +149,16 @@ def pool_students(students: Sequence[StudentComparison]) -> StudentComparison | 
 
 
 def _pool(pairs: list[tuple[CellResult, CellResult]]) -> CellResult:
-    parts = []
-    for row, first in pairs:
-        seeds = sorted(row.values.keys() & first.values.keys())
-        values, others = [row.values[s] for s in seeds], [first.values[s] for s in seeds]
-        parts.append(statistics.subtract_paired(values, others, row.metric.resolution))
-    found = statistics.summarize_differences(statistics.weight_alike(parts), pairs[0][0].direction, resolution=0.0)
-    difference = Difference("paired", found.n, found.difference, found.interval, found.p, found.sd)
-    return replace(pairs[0][0], values={}, mean=None, mixed="", difference=difference)
+    one = pairs[0][0]
+    parts = [statistics.subtract_paired(*_pair_by_seed(*pair), one.metric.resolution) for pair in pairs]
+    difference = statistics.summarize_differences(statistics.weight_alike(parts), one.direction, resolution=0.0)
+    return replace(one, values={}, mean=None, mixed="", difference=difference)
+
+
+def _pair_by_seed(row: CellResult, other: CellResult) -> tuple[list[float], list[float]]:
+    """Return both cells' values with the seeds that they share."""
+    seeds = sorted(row.values.keys() & other.values.keys())
+    return [row.values[seed] for seed in seeds], [other.values[seed] for seed in seeds]
 
 
 def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequence[StudyRecords]) -> CellResult:
@@ -164,28 +170,21 @@ def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequ
     row = replace(row, versus=first.study, incomparable="; ".join(reasons), not_judged=mixed)
     if reasons or mixed or not row.values or not first.values:
         return row
-    return replace(
-        row, difference=_compute_difference(row, first, _ran_same_trials(one, other, f"{student} / {row.arm}"))
-    )
-
-
-def _compute_difference(row: CellResult, first: CellResult, repeated: bool) -> Difference:
-    seeds = sorted(row.values.keys() & first.values.keys())
-    if not seeds:
-        return compare_unpaired(list(row.values.values()), list(first.values.values()), row.metric.resolution)
-    values, others = [row.values[s] for s in seeds], [first.values[s] for s in seeds]
-    found = statistics.compare_paired(values, others, row.direction, resolution=row.metric.resolution)
-    kind: Kind = "repeated" if repeated else "paired"
-    return Difference(kind, found.n, found.difference, found.interval, found.p, found.sd)
+    values, others = _pair_by_seed(row, first)
+    if not values:
+        every = [*row.values.values()], [*first.values.values()]
+        return replace(row, kind="unpaired", difference=compare_unpaired(*every, row.direction, row.metric.resolution))
+    kind: Kind = "repeated" if _ran_same_trials(one, other, f"{student} / {row.arm}") else "paired"
+    difference = statistics.compare_paired(values, others, row.direction, resolution=row.metric.resolution)
+    return replace(row, kind=kind, difference=difference)
 
 
 def _add_verdict(row: CellResult, p: float, comparisons: int) -> CellResult:
     found = row.difference
     if found is None:
         return row
-    improves = found.difference > 0 if row.direction == "max" else found.difference < 0
-    verdict: Verdict = "undecided" if p > statistics.LEVEL else "better" if improves else "worse"
-    known = verdict == "undecided" and found.kind == "paired" and found.n > 1
+    verdict = statistics.decide_verdict(found, p)
+    known = verdict == "undecided" and row.kind == "paired" and found.n > 1
     needed = power.seeds_needed(found.difference, found.sd, comparisons) if known else None
     return replace(row, p=p, verdict=verdict, seeds_needed=needed)
 

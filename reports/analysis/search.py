@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports.analysis.pareto import find_pareto_front
 from reports.format.settings import find_domains
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
@@ -44,6 +46,20 @@ def list_objectives(records: StudyRecords) -> list[str]:
     return [records.metric, *further] if isinstance(further, list) else [records.metric]
 
 
+def mark_front(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """Return a cell's complete search trials, with `front`: True if no other is better in every objective.
+
+    Empty if an objective is not on record.
+    """
+    names, trials = list_objectives(records), records.get_search_trials(cell)
+    complete = trials[trials["state"] == "COMPLETE"]
+    if not set(names) <= set(trials.columns):
+        return complete.head(0).assign(front=False)
+    rows: list[Any] = complete[names].to_dict("records")
+    front = find_pareto_front(rows, names, [records.get_direction(name) for name in names])
+    return complete.assign(front=np.isin(np.arange(len(complete)), front))
+
+
 def find_best_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     """Return the best completed search trial of a cell; None if there is none."""
     ranked = rank_trials(records, cell)
@@ -71,6 +87,18 @@ def find_published_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     same = [loss is not None and parse_json_object(text).get("loss") == loss for text in trials["config"]]
     found = trials[np.array(same, dtype=bool)].sort_values("epochs_done", ascending=False, kind="stable")
     return found.iloc[0] if len(found) else None
+
+
+def read_schedules(epochs: pd.DataFrame, trial_ids: Iterable[str]) -> pd.DataFrame:
+    """Return trial_id, epoch, schedule and value of each scheduled value of these trials, in the order of epochs."""
+    rows = epochs[epochs["trial_id"].isin(list(trial_ids))].sort_values("epoch", kind="stable")
+    entries = [
+        (trial_id, epoch, name, float(value))
+        for trial_id, epoch, text in rows[["trial_id", "epoch", "schedules"]].itertuples(index=False)
+        for name, value in parse_json_object(text).items()
+        if isinstance(value, int | float)
+    ]
+    return pd.DataFrame(entries, columns=["trial_id", "epoch", "schedule", "value"])
 
 
 def find_search_domains(records: StudyRecords, cell: Cell) -> dict[str, dict[str, Any]]:

@@ -46,6 +46,11 @@ class Mean:
     mean: float
     interval: Interval | None
 
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval; 0 for a single run."""
+        return self.interval.high - self.mean if self.interval else 0.0
+
 
 @dataclass(frozen=True)
 class Paired:

@@ -141,7 +141,7 @@ def plot_sweep(points: list[Point], found: Sweep, metric: Metric, student: str, 
 
 
 def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
-    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    runs = records.get_confirm_runs(cell)
     runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
     if runs.empty:
         return None
@@ -240,7 +240,6 @@ def _plot_points(
         line={"color": style.colour, "width": 1.5},
         marker={"color": style.colour, "size": 14 if symbol == "star" else 9, "symbol": symbol},
         customdata=[escape_plotly(point.arm) for point in points],
+        error_y={"array": round_values(point.mean.half_width for point in points), "thickness": 1.8, "width": 6},
         hovertemplate=f"%{{customdata}}: %{{y:.{metric.digits}f}}<extra></extra>",
     )
-    half = [point.mean.interval.high - point.mean.mean if point.mean.interval else 0.0 for point in points]
-    figure.data[-1].error_y = {"array": round_values(half), "thickness": 1.8, "width": 6}

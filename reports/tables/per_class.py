@@ -8,7 +8,7 @@ from reports.analysis import statistics
 from reports.analysis.scores import Score, list_scores
 from reports.format.metrics import CLASS_PREFIX
 from reports.format.table import Table
-from reports.load import StudyRecords
+from reports.load import Cell, StudyRecords
 from reports.text.results import format_mean
 
 
@@ -49,7 +49,7 @@ def _make_table(records: StudyRecords, student: str, names: list[str]) -> Table:
         (
             name.removeprefix(_class_prefix(records)),
             records.get_metric(name).format(teacher.get(name)),
-            *(_format_mean(records, cell.name, name) for cell in cells),
+            *(_format_mean(records, cell, name) for cell in cells),
         )
         for name in names
     )
@@ -63,8 +63,8 @@ def _make_table(records: StudyRecords, student: str, names: list[str]) -> Table:
     )
 
 
-def _format_mean(records: StudyRecords, cell: str, name: str) -> str:
-    values = records.confirmed.loc[records.confirmed["cell"] == cell, name].to_numpy(dtype=float)
+def _format_mean(records: StudyRecords, cell: Cell, name: str) -> str:
+    values = records.get_confirm_runs(cell)[name].to_numpy(dtype=float)
     values = values[np.isfinite(values)].tolist()
     return format_mean(records.get_metric(name), statistics.compute_mean(values) if values else None)
 

@@ -122,8 +122,7 @@ def _list_outputs(records: StudyRecords) -> Iterable[tuple[str, str]]:
 
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     """Return the table of all metrics of the cell's confirm runs except those of training, test metrics first."""
-    points = records.confirmed_points
-    runs = points[(points["cell"] == cell.name) & (points["point"] == run["point"])]
+    runs = records.get_confirm_runs(cell, run["point"])
     names = [name for name in records.section("metrics") if "/" in name and not name.startswith(("train/", "student/"))]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
