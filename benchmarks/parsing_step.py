@@ -32,7 +32,7 @@ from trainables.models.segmentation import FCNResNet
 from trainables.task import Batch, Outputs
 from trainables.tasks.segmentation.face_parsing import PARTS as CLASS_TABLE
 from trainables.tasks.segmentation.metrics import SegmentationScores
-from trainables.training.schedules import Progress
+from trainables.training.settings import Progress
 
 BATCH = 5
 TEACHER_STRIDE = 8

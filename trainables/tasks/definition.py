@@ -31,11 +31,11 @@ from trainables.task import (
     ModelSpec,
     Outputs,
     Panel,
-    Views,
     without_pretrained,
 )
 from trainables.teacher.weights import Teacher, load_weights
 from trainables.training.recipe import Recipe
+from trainables.training.views import Views
 
 Table = TypeVar("Table")
 

@@ -18,7 +18,7 @@ from trainables.export.cost import single_thread
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher.weights import read_record
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Progress
+from trainables.training.settings import Progress
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask

@@ -21,7 +21,7 @@ from study.errors import InputError
 from study.identity import LOCATION, describe, digest
 from trainables.task import Batch, ModelSpec, Outputs
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import check_range
+from trainables.training.settings import check_range
 from trainables.training.tensor_files import save_tensors
 from trainables.training.weights_file import read_net
 

@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from study.errors import InputError
-from study.space.domains import is_unresolved
 from trainables.losses.common.logits import as_float32
 from trainables.losses.common.row_blocks import LabelRows, PixelValues, RowUpsampler, Size, mean_over_pixels
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, check_range
+from trainables.training.settings import FloatOrSchedule, check_choice, check_range
 
 RESOLUTIONS = ("full", "student")
 
@@ -44,8 +42,7 @@ def check_pixel_loss(loss: PixelLoss) -> None:
     check_range("temperature", loss.temperature, above=0)
     check_range("weight", loss.weight, low=0)
     check_range("task_weight", loss.task_weight, low=0)
-    if not is_unresolved(loss.resolution) and loss.resolution not in RESOLUTIONS:
-        raise InputError(f"resolution is {loss.resolution!r}; allowed are {', '.join(map(repr, RESOLUTIONS))}")
+    check_choice("resolution", loss.resolution, RESOLUTIONS)
 
 
 def mean_divergence(

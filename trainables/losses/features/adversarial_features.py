@@ -18,11 +18,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 from study.errors import InputError
 from study.space.domains import is_unresolved
 from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.reconstruction import Reconstruction
+from trainables.losses.state import LossState
 from trainables.task import Outputs
 from trainables.training.nets import to_device
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ class AdversarialFeatures:
         return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class AdversarialFeaturesState:
+class AdversarialFeaturesState(LossState):
     """Per-training state: the discriminator, the adapter and their optimizers."""
+
+    parts: ClassVar[tuple[str, ...]] = ("discriminator", "optimizer", "adapter")
 
     def __init__(self, loss: AdversarialFeatures, device: str) -> None:
         self.loss = loss
@@ -127,18 +130,6 @@ class AdversarialFeaturesState:
         loss.backward()
         self.optimizer.step()
         self.adapter.step(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "discriminator": self.discriminator.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "adapter": self.adapter.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.adapter.load_state_dict(state["adapter"])
 
     def _match_features(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Return both nets' features (B, C, H, W); raises InputError for a shape that the discriminator cannot take."""

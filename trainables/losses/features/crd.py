@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from trainables.losses.common.feature_maps import embed_features, new_seeded_state
-from trainables.losses.common.learned_part import LearnedPart
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.sample_memory import SampleMemory
+from trainables.losses.state import LearnedPart, LossState
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
-from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,10 @@ class CRD:
         return new_seeded_state(self.new_state, student)(numbered, teacher, targets, progress)
 
 
-class CRDState:
+class CRDState(LossState):
     """Per-training state: the linear layers with their optimizer, and the memory."""
+
+    parts: ClassVar[tuple[str, ...]] = ("heads", "memory")
 
     def __init__(self, loss: CRD, device: str) -> None:
         self.loss = loss
@@ -130,10 +133,3 @@ class CRDState:
     def _log_noise(self, temperature: float) -> float:
         """Return log(K·Z)."""
         return math.log(self.loss.negatives) + 1 / (2 * self.loss.dimensions * temperature**2)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"heads": self.heads.state_dict(), "memory": self.memory.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.heads.load_state_dict(state["heads"])
-        self.memory.load_state_dict(state["memory"])

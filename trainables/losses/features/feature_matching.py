@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
-from trainables.losses.common.logits import autocast_disabled, check_type
-from trainables.losses.common.pixel import check_norm, pixel_error
+from trainables.losses.common.logits import autocast_disabled
+from trainables.losses.common.pixel import NORMS, pixel_error
+from trainables.losses.state import LossState
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FeatureMatching:
     def __post_init__(self) -> None:
         check_range("weight", self.weight, low=0)
         check_range("task_weight", self.task_weight, low=0)
-        check_norm("norm", self.norm)
+        check_choice("norm", self.norm, NORMS)
         check_type("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
 
     def new_state(self, device: str) -> FeatureMatchingState:
@@ -47,8 +48,10 @@ class FeatureMatching:
         return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class FeatureMatchingState:
+class FeatureMatchingState(LossState):
     """Per-training state: the adapter and its optimizer."""
+
+    parts: ClassVar[tuple[str, ...]] = ("adapter",)
 
     def __init__(self, loss: FeatureMatching, device: str) -> None:
         self.loss = loss
@@ -62,9 +65,3 @@ class FeatureMatchingState:
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         self.adapter.step(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"adapter": self.adapter.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adapter.load_state_dict(state["adapter"])

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.space.domains import is_unresolved
 from trainables.losses.common.feature_maps import list_taps, new_seeded_state
-from trainables.losses.common.learned_part import LearnedPart
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.logits import autocast_disabled
+from trainables.losses.state import LearnedPart, LossState
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
-from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
-from trainables.training.warmup import warmup_factor
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at, warmup_factor
 
 LEVELS = (4, 2, 1)
 """Sides of the pooled maps that are compared in addition to the whole ones, each with half the weight of the last."""
@@ -77,8 +77,10 @@ class ReviewKD:
         return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class ReviewKDState:
+class ReviewKDState(LossState):
     """Per-training state: the fusion of each tap, and its optimizer."""
+
+    parts: ClassVar[tuple[str, ...]] = ("fusions",)
 
     def __init__(self, loss: ReviewKD, device: str) -> None:
         self.loss = loss
@@ -102,12 +104,6 @@ class ReviewKDState:
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         self.fusions.step(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fusions": self.fusions.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.fusions.load_state_dict(state["fusions"])
 
 
 class Fusion(nn.Module):

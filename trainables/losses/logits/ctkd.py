@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from trainables.losses.common.feature_maps import new_seeded_state
-from trainables.losses.common.logits import autocast_disabled, check_type, get_logits
+from trainables.losses.common.logits import autocast_disabled, get_logits
 from trainables.losses.logits.kd import kd
+from trainables.losses.state import LossState
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd, set_learning_rate
-from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class CTKD:
         return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
-class CTKDState:
+class CTKDState(LossState):
     """Per-training state: θ and its optimizer."""
 
     def __init__(self, loss: CTKD, device: str) -> None:

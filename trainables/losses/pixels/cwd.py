@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.losses.common.logits import autocast_disabled, kl_divergence_from_logs
 from trainables.losses.common.per_pixel import check_pixel_loss, find_size, upsample_logits
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)

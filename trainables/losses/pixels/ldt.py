@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from trainables.losses.common.fused import fused_kd
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
 from trainables.losses.common.pixel_transform import match_spread
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_type, value_at
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.common.correlation import pearson
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, find_size, upsample_logits
+from trainables.losses.logits.dist import pearson
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)

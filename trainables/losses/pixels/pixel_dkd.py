@@ -10,10 +10,10 @@ from torch import Tensor
 
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, mean_labelled_divergence
-from trainables.losses.common.pixel_transform import check_transform, transform_logits
+from trainables.losses.common.pixel_transform import TRANSFORMS, transform_logits
 from trainables.losses.logits.dkd import tckd_nckd
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PixelDKD:
         check_pixel_loss(self)
         check_range("alpha", self.alpha, low=0)
         check_range("beta", self.beta, low=0)
-        check_transform(self.transform)
+        check_choice("transform", self.transform, TRANSFORMS)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""

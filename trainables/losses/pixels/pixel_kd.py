@@ -11,9 +11,9 @@ from study.identity import IF_SET
 from trainables.losses.common.fused import fused_kd
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
-from trainables.losses.common.pixel_transform import check_transform, transform_logits
+from trainables.losses.common.pixel_transform import TRANSFORMS, transform_logits
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, value_at
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PixelKD:
 
     def __post_init__(self) -> None:
         check_pixel_loss(self)
-        check_transform(self.transform)
+        check_choice("transform", self.transform, TRANSFORMS)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""

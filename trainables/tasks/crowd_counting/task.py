@@ -31,7 +31,7 @@ from trainables.tasks.crowd_counting.examples import MULTIPLE, ResidentCrowds, m
 from trainables.tasks.crowd_counting.metrics import COUNT_ERRORS, CountErrors, draw_density_panels
 from trainables.tasks.preflight import blank_batch
 from trainables.teacher.weights import fill_net
-from trainables.training.schedules import check_range
+from trainables.training.settings import check_range
 from trainables.training.views import GridCrops, denormalise
 from trainables.training.weights_file import read_net
 
