@@ -135,7 +135,10 @@ def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
     margins = [contrast for contrast in contrasts if contrast.margin is not None]
     adjusted = statistics.adjust_by_holm(
         [contrast.paired.p if contrast.paired else 1.0 for contrast in contrasts]
-        + [_compute_margin_p(contrast) for contrast in margins]
+        + [
+            compute_margin_p(one.differences, one.margin or 0.0, one.paired.direction, one.test) if one.paired else 1.0
+            for one in margins
+        ]
         + [1.0] * to_come
     )
     margin_p = iter(adjusted[len(contrasts) :])
@@ -143,12 +146,6 @@ def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
         _judge(contrast, p, next(margin_p) if contrast.margin is not None else None, len(adjusted))
         for contrast, p in zip(contrasts, adjusted, strict=False)
     ]
-
-
-def _compute_margin_p(contrast: Contrast) -> float:
-    if contrast.paired is None or contrast.margin is None:
-        return 1.0
-    return compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction, contrast.test)
 
 
 def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> Contrast:

@@ -8,7 +8,7 @@ Results on other data, of another metric or under another protocol are not compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -75,12 +75,12 @@ def compare_studies(studies: Sequence[StudyRecords]) -> tuple[StudentComparison,
     rows = [_list_cells(index, records) for index, records in enumerate(studies)]
     cells = dict.fromkeys(cell for study in rows for cell in study)
     shared = [cell for cell in cells if sum(cell in found for found in rows) > 1]
-    return tuple(
-        _compare_cells(
-            name, [[found[cell] for found in rows if cell in found] for cell in shared if cell[0] == name], studies
-        )
-        for name in dict.fromkeys(student for student, _ in shared)
-    )
+    compared: dict[str, list[CellResult]] = {}
+    for student, arm in shared:
+        first, *others = (found[student, arm] for found in rows if (student, arm) in found)
+        compared.setdefault(student, []).append(first)
+        compared[student] += [_compare_row(student, row, first, studies) for row in others]
+    return tuple(StudentComparison(name, _judge(cells)) for name, cells in compared.items())
 
 
 def explain_incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
@@ -111,13 +111,6 @@ def _list_cells(index: int, records: StudyRecords) -> dict[tuple[str, str], Cell
         for table in compare_arms(records)
         for row in table.rows
     }
-
-
-def _compare_cells(name: str, cells: Iterable[list[CellResult]], studies: Sequence[StudyRecords]) -> StudentComparison:
-    rows = [
-        row for cell in cells for row in (cell[0], *(_compare_row(name, row, cell[0], studies) for row in cell[1:]))
-    ]
-    return StudentComparison(name, _judge(rows))
 
 
 def _judge(rows: list[CellResult]) -> tuple[CellResult, ...]:

@@ -26,10 +26,6 @@ def find_pareto_front(
             costs[position] = tuple(float(f"{sign * value:.9g}") for sign, value in zip(signs, values, strict=True))
     front: dict[tuple[float, ...], None] = {}
     for cost in sorted(set(costs.values())):  # in this order, a point comes after all points that dominate it
-        if not any(_dominates(other, cost) for other in front):
+        if not any(all(left <= right for left, right in zip(other, cost, strict=True)) for other in front):
             front[cost] = None
     return [position for position, cost in costs.items() if cost in front]
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(left <= right for left, right in zip(one, other, strict=True))

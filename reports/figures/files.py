@@ -53,16 +53,12 @@ def list_points(trace: Any, figure: go.Figure) -> Iterator[Row]:
 
     Points without a coordinate are the gaps of a line, and left out.
     """
-    x_name, y_name = _get_title(figure.layout.xaxis, "x"), _get_title(figure.layout.yaxis, "y")
+    x_name, y_name = _to_plain(figure.layout.xaxis.title.text) or "x", _to_plain(figure.layout.yaxis.title.text) or "y"
     name, labels, ends = _to_plain(trace.name), trace.customdata, _list_ends(trace)
     for at, (x, y) in enumerate(zip(trace.x, trace.y, strict=True)):
         if x is not None and y is not None:
             row = {"series": name, x_name: _to_plain(x), y_name: _to_plain(y)} | (ends[at] if ends else {})
             yield row if labels is None else row | {"label": _to_plain(labels[at])}
-
-
-def _get_title(axis: Any, letter: str) -> str:
-    return _to_plain(axis.title.text) or letter
 
 
 def _list_ends(trace: Any) -> list[Row]:

@@ -9,7 +9,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,18 +118,20 @@ def plot_sweep(points: list[Point], found: Sweep, metric: Metric, student: str, 
     wide = min(placed) > 0 and max(placed) / min(placed) > 50
     low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widen(min(placed), max(placed))
     levels = [point for point in points if point.x is None]
-    shift_left = partial(_shift_left, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
+    factor, shift = (0.97, 0.0) if wide else (1.0, 0.012 * (high - low))
     scheduled = [point.arm for point in levels if point.arm in found.others]
     for point in levels:
         style = line_style(2 + scheduled.index(point.arm)) if point.arm in scheduled else CONTROL
         _plot_level(figure, point, metric, (low, high), style)
-    _plot_points(
-        figure, fixed, metric, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", shift_left
-    )
+
+    def plot_points(shown: list[Point], label: str, style: LineStyle, symbol: str) -> None:
+        _plot_points(figure, shown, metric, label, style, symbol, lambda x: factor * x - shift)
+
+    plot_points(fixed, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle")
     for point in points:
         if point.x is not None and point.arm not in found.fixed:
             label = f"{escape_plotly(point.arm, 30)}, chosen {format_value(point.x)}"
-            _plot_points(figure, [point], metric, label, LineStyle(BEST, "solid"), "star", shift_left)
+            plot_points([point], label, LineStyle(BEST, "solid"), "star")
     figure.update_xaxes(type="log" if wide else "linear", range=None if wide else [low, high])
     better = "lower" if direction == "min" else "higher"
     caption = (
@@ -183,10 +184,6 @@ def _widen(low: float, high: float) -> tuple[float, float]:
     """Return the ends of an axis with a margin on both sides; it starts at zero if `low` is near zero."""
     room = 0.06 * (high - low)
     return (-room if 0 <= low < 0.5 * (high - low) else low - room), high + room
-
-
-def _shift_left(factor: float, shift: float, x: float) -> float:
-    return factor * x - shift
 
 
 def _count_seeds(points: list[Point]) -> str:

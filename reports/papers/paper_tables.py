@@ -90,9 +90,13 @@ def _yield_separate_rows(records: StudyRecords, layout: Layout, columns: tuple[H
 
 
 def _list_rows(records: StudyRecords, layout: Layout) -> tuple[Heading, ...]:
-    """Return the paper's rows and ours, without those of a net that the study lacks and the paper does not report."""
+    """Return the paper's rows and ours, without those of a net that the study lacks and the paper does not report.
+
+    Of some tables, each arm that no paper reports has a row, too.
+    """
     rows = [row for row in layout.rows if not (row.ours and row.model and row.model not in records.students)]
-    return (*rows, *(_yield_further_rows(records) if layout.further_arms else ()))
+    further = dict.fromkeys(cell.arm for cell in records.cells if layout.further_arms and not cell.published)
+    return (*rows, *(Heading("{}, " + arm, "student", arm=arm, ours=True) for arm in further))
 
 
 def _expand_versions(records: StudyRecords, row: Heading) -> list[Heading]:
@@ -101,12 +105,6 @@ def _expand_versions(records: StudyRecords, row: Heading) -> list[Heading]:
     if row.model in records.students or not narrow:
         return [row]
     return [replace(row, title=student, model=student) for student in narrow]
-
-
-def _yield_further_rows(records: StudyRecords) -> Iterator[Heading]:
-    """Yield a row for each arm that no paper reports."""
-    for arm in dict.fromkeys(cell.arm for cell in records.cells if not cell.published):
-        yield Heading("{}, " + arm, "student", arm=arm, ours=True)
 
 
 def _list_nets(records: StudyRecords, layout: Layout) -> NetsByRole:

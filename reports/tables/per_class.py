@@ -14,7 +14,8 @@ from reports.text.results import format_mean
 
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return a table per student; none where no score of a class is recorded."""
-    names = _list_class_metrics(records)
+    listed = [name for name in records.section("metrics") if name.startswith(_class_prefix(records))]
+    names = [name for name in listed if name in records.confirmed and records.confirmed[name].notna().any()]
     return [_make_table(records, student, names) for student in records.students] if names else []
 
 
@@ -29,12 +30,6 @@ def make_metric_tables(records: StudyRecords) -> list[Table]:
         for student in records.students
     ]
     return [table for table in tables if len(table.columns) > 2]
-
-
-def _list_class_metrics(records: StudyRecords) -> list[str]:
-    prefix, recorded = _class_prefix(records), records.confirmed
-    names = [name for name in records.section("metrics") if name.startswith(prefix) and name in recorded]
-    return [name for name in names if recorded[name].notna().any()]
 
 
 def _class_prefix(records: StudyRecords) -> str:

@@ -23,7 +23,6 @@ from reports.text.results import format_mean, format_p
 from study.records.provenance import read_cpu_name
 
 if TYPE_CHECKING:
-    from trainables.export.cost import Latency
     from trainables.export.onnx import ExportedModel
 
 
@@ -170,16 +169,10 @@ def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
 def _describe_latencies(exported: ExportedModel) -> Iterable[tuple[str, str]]:
     shape = " × ".join(map(str, exported.input_shape))
     yield "machine", f"{platform.system()} {platform.machine()}, {read_cpu_name() or 'unknown CPU'}"
-    for runtime, measured in exported.latencies.items():
-        yield f"{runtime}, input {shape}", _format_latency(measured)
-
-
-def _format_latency(measured: Latency) -> str:
-    median, low, high = (
-        f"{1000 * seconds:.3g}"
-        for seconds in (measured.median_seconds, measured.fastest_seconds, measured.slowest_seconds)
-    )
-    return f"{median} ms (median; {low} to {high} in {measured.runs} passes)"
+    for runtime, found in exported.latencies.items():
+        times = (found.median_seconds, found.fastest_seconds, found.slowest_seconds)
+        median, low, high = (f"{1000 * seconds:.3g}" for seconds in times)
+        yield f"{runtime}, input {shape}", f"{median} ms (median; {low} to {high} in {found.runs} passes)"
 
 
 def _describe_origin(

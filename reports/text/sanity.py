@@ -75,17 +75,15 @@ def _describe_weak_teacher(records: StudyRecords) -> Iterator[str]:
     for student in records.students:
         alone = _find_lone_arm(records, student)
         scores = list(group_by_seed(records, name).get(alone.name, {}).values()) if alone else []
-        if alone is None or not scores or not _is_worse(records, value, statistics.compute_mean(scores).mean):
+        if alone is None or not scores:
             continue
-        pair = f"{_format(records, name, value)} against {_format(records, name, statistics.compute_mean(scores).mean)}"
-        yield (
-            f"The teacher scores worse than {student} without it: {pair} {records.get_metric(name).words} "
-            f"({alone.arm}). {_advise(teacher)}"
-        )
-
-
-def _is_worse(records: StudyRecords, value: float, other: float) -> bool:
-    return value < other if records.get_direction(records.test_metric) == "max" else value > other
+        mean = statistics.compute_mean(scores).mean
+        if value < mean if records.get_direction(name) == "max" else value > mean:
+            pair = f"{_format(records, name, value)} against {_format(records, name, mean)}"
+            yield (
+                f"The teacher scores worse than {student} without it: {pair} {records.get_metric(name).words} "
+                f"({alone.arm}). {_advise(teacher)}"
+            )
 
 
 def _is_near_chance(accuracy: Any, data: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from trainables.training.schedules import (
     Warmup,
     evaluate_schedules,
 )
-from trainables.training.settings import Progress
+from trainables.training.settings import Progress, check_range
 
 runs = st.integers(1, 300).flatmap(
     lambda epochs: st.builds(Progress, st.integers(0, epochs - 1), st.just(epochs), st.floats(0, 1, exclude_max=True))
