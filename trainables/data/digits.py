@@ -34,7 +34,8 @@ class Digits:
 
     def load(self) -> ImageSet:
         images, labels = _read_digits()
-        pool = self._choose_pool(labels[:POOL])
+        some = self.train is not None and self.train < POOL
+        pool = stratified_split(labels[:POOL], self.train, _SUBSET_SEED)[1] if some else np.arange(POOL)
         scaled = images[pool] / 255
         return ImageSet(
             name="scikit-learn digits",
@@ -45,14 +46,9 @@ class Digits:
             classes=CLASSES,
             mean=(float(scaled.mean()),),
             std=(float(scaled.std()),),
-            note="" if len(pool) == POOL else f"{len(pool)} of {POOL} training images",
-            complete=len(pool) == POOL,
+            note=f"{len(pool)} of {POOL} training images" if some else "",
+            complete=not some,
         )
-
-    def _choose_pool(self, labels: Labels) -> Labels:
-        if self.train is None or self.train == POOL:
-            return np.arange(POOL)
-        return stratified_split(labels, self.train, _SUBSET_SEED)[1]
 
 
 def _read_digits() -> tuple[Pixels, Labels]:

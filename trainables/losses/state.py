@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from study.task import StatefulMethod
@@ -39,6 +40,23 @@ class LossState(Checkpointed, ABC):
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         """Train the loss's own parts for one step on the same outputs, after the student's step."""
+
+
+class StatefulLoss(ABC):
+    """Base of the losses with parts that learn."""
+
+    needs_teacher: ClassVar[bool] = True
+
+    @abstractmethod
+    def new_state(self, device: str) -> LossState:
+        """Return the state for one training; the caller has seeded the generator of initial weights."""
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
+        """Return the loss () of parts that have not learned, the same at every call, for checks before a study."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            state = self.new_state(student.prediction.device.type)
+        return state(student, teacher, targets, progress)
 
 
 class StatelessLoss(LossState):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ from trainables.losses.common.logits import as_float32
 from trainables.losses.state import Checkpointed
 from trainables.task import LAST, Outputs
 from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
-
-State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -99,10 +96,3 @@ def embed_features(name: str, outputs: Outputs) -> Tensor:
         raise InputError(f"{name} compares features, which these nets do not return: give both taps=(…)")
     features = as_float32(outputs.features[LAST])
     return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
-
-
-def new_seeded_state(new_state: Callable[[str], State], outputs: Outputs) -> State:
-    """Return a loss state on the device of `outputs` whose initial weights are the same at every call."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return new_state(outputs.prediction.device.type)

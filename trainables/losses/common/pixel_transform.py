@@ -1,6 +1,6 @@
 """Transformations of both nets' logits at each pixel before a loss compares them: LDT, or standardisation.
 
-Logits are (N, K, …) of mean 0 over the K classes, as `mean_divergence` (per_pixel.py) gives them.
+Logits are (N, K, …) of mean 0 over the K classes, as `centre` (per_pixel.py) makes them.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
 from study.space.domains import is_unresolved
-from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.reconstruction import Reconstruction
-from trainables.losses.state import LossState
+from trainables.losses.state import LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.nets import to_device
 from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
@@ -59,7 +59,7 @@ class PatchDiscriminator:
 
 
 @dataclass(frozen=True)
-class AdversarialFeatures:
+class AdversarialFeatures(StatefulLoss):
     """weight · mean (D(F_s) − 1)², while the discriminator D minimises mean (D(F_t) − 1)² + mean D(F_s)².
 
     F: the last features (B, C, H, W) of student and teacher. D takes one step of Adam after each of the student's.
@@ -80,7 +80,6 @@ class AdversarialFeatures:
     reconstruction: Reconstruction | None = None
     """A task loss of the arm's own, in place of the task's."""
 
-    needs_teacher: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -95,10 +94,6 @@ class AdversarialFeatures:
 
     def new_state(self, device: str) -> AdversarialFeaturesState:
         return AdversarialFeaturesState(self, device)
-
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () with an untrained discriminator, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
 class AdversarialFeaturesState(LossState):

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.losses.common.feature_maps import embed_features, new_seeded_state
+from trainables.losses.common.feature_maps import embed_features
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.sample_memory import SampleMemory
-from trainables.losses.state import LearnedPart, LossState
+from trainables.losses.state import LearnedPart, LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
 from trainables.training.schedules import MultiStep
@@ -22,7 +22,7 @@ from trainables.training.settings import FloatOrSchedule, Progress, check_range,
 
 
 @dataclass(frozen=True)
-class CRD:
+class CRD(StatefulLoss):
     """weight · mean over the batch of −Σ over both nets of [log h(e, m⁺) + Σ over K negatives of log(1 − h(e, m⁻))].
 
     e: embedding of a sample by one net, its last features (maps averaged over their pixels) through a linear layer of
@@ -50,7 +50,6 @@ class CRD:
     optimizer: Sgd = field(default_factory=Sgd)
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
     compares_classes: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
@@ -70,7 +69,7 @@ class CRD:
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss () of a first batch, for checks before a study starts."""
         numbered = replace(student, samples=torch.arange(len(student.prediction), device=student.prediction.device))
-        return new_seeded_state(self.new_state, student)(numbered, teacher, targets, progress)
+        return super().__call__(numbered, teacher, targets, progress)
 
 
 class CRDState(LossState):

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features
 from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.pixel import NORMS, pixel_error
-from trainables.losses.state import LossState
+from trainables.losses.state import LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
-class FeatureMatching:
+class FeatureMatching(StatefulLoss):
     """weight · mean |F_s − F_t|, or another `norm`, F the last features (B, C, H, W) of the nets.
 
     The control of `AdversarialFeatures`, which compares a discriminator's judgements of the same features.
@@ -31,7 +31,6 @@ class FeatureMatching:
     """Required for nets of different width."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -42,10 +41,6 @@ class FeatureMatching:
 
     def new_state(self, device: str) -> FeatureMatchingState:
         return FeatureMatchingState(self, device)
-
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () with an untrained adapter, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
 class FeatureMatchingState(LossState):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.space.domains import is_unresolved
-from trainables.losses.common.feature_maps import list_taps, new_seeded_state
+from trainables.losses.common.feature_maps import list_taps
 from trainables.losses.common.logits import autocast_disabled
-from trainables.losses.state import LearnedPart, LossState
+from trainables.losses.state import LearnedPart, LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
 from trainables.training.schedules import MultiStep
@@ -24,7 +24,7 @@ LEVELS = (4, 2, 1)
 
 
 @dataclass(frozen=True)
-class ReviewKD:
+class ReviewKD(StatefulLoss):
     """weight · min((epoch + 1)/(warmup·epochs), 1) · Σ over taps of HCL(fused student features, teacher features).
 
     From the last tap to the first, the student's features are projected to `inner_channels` and fused with those of the
@@ -49,7 +49,6 @@ class ReviewKD:
     optimizer: Sgd = field(default_factory=Sgd)
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -71,10 +70,6 @@ class ReviewKD:
 
     def new_state(self, device: str) -> ReviewKDState:
         return ReviewKDState(self, device)
-
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () before the fusion has learned, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
 
 class ReviewKDState(LossState):
