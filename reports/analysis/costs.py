@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
-from reports.analysis.pareto import find_pareto_front
+from reports.analysis.search import find_pareto_front
 from reports.load import StudyRecords
 from study.trial import Direction
 

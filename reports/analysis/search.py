@@ -1,17 +1,18 @@
-"""The search trials of a cell: their ranking, the best one, and the names of the searched parameters."""
+"""The search trials of a cell: their ranking, the best one, the Pareto front, and the searched parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.pareto import find_pareto_front
 from reports.format.settings import find_domains
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
+from study.trial import Direction
 
 WHOLE_LOSS = "method"
 """Name that study.space gives to a choice between whole losses."""
@@ -129,3 +130,25 @@ def list_parameters(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
     for text in trials["params"]:
         seen.update(dict.fromkeys(parse_json_object(text)))
     return tuple(seen)
+
+
+def find_pareto_front(
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Direction]
+) -> list[int]:
+    """Return the positions of the rows that no other row dominates, in the given order.
+
+    A row dominates another if it is at least as good in every objective and better in one; equal rows do not dominate
+    each other. A row in which an objective is missing or not finite is ignored.
+    """
+    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+    costs: dict[int, tuple[float, ...]] = {}
+    for position, row in enumerate(rows):
+        values = [math.nan if row.get(name) is None else float(row[name]) for name in objectives]
+        if all(map(math.isfinite, values)):
+            # 9 digits: means of the same values in another order are equal
+            costs[position] = tuple(float(f"{sign * value:.9g}") for sign, value in zip(signs, values, strict=True))
+    front: dict[tuple[float, ...], None] = {}
+    for cost in sorted(set(costs.values())):  # in this order, a point comes after all points that dominate it
+        if not any(all(left <= right for left, right in zip(other, cost, strict=True)) for other in front):
+            front[cost] = None
+    return [position for position, cost in costs.items() if cost in front]

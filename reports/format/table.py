@@ -41,9 +41,7 @@ class Table:
 def to_text(table: Table, width: int = 110) -> str:
     """Return monospace columns of at most `width` characters: text columns are shortened, headings wrapped."""
     widths = [
-        max(map(len, [" ", *title.split(), *(row[i] for row in table.rows)]))
-        for i, title in enumerate(table.columns)
-        for i, title in enumerate(table.columns)
+        max(map(len, [" ", *title.split(), *(row[i] for row in table.rows)])) for i, title in enumerate(table.columns)
     ]
     while sum(widths) + 2 * (len(widths) - 1) > width:
         widest = max((i for i, letter in enumerate(table.align) if letter == "l"), key=lambda i: widths[i])

@@ -34,8 +34,8 @@ class Digits:
 
     def load(self) -> ImageSet:
         images, labels = _read_digits()
-        some = self.train is not None and self.train < POOL
-        pool = stratified_split(labels[:POOL], self.train, _SUBSET_SEED)[1] if some else np.arange(POOL)
+        count = POOL if self.train is None else self.train
+        pool = np.arange(POOL) if count == POOL else stratified_split(labels[:POOL], count, _SUBSET_SEED)[1]
         scaled = images[pool] / 255
         return ImageSet(
             name="scikit-learn digits",
@@ -46,8 +46,8 @@ class Digits:
             classes=CLASSES,
             mean=(float(scaled.mean()),),
             std=(float(scaled.std()),),
-            note=f"{len(pool)} of {POOL} training images" if some else "",
-            complete=not some,
+            note="" if count == POOL else f"{count} of {POOL} training images",
+            complete=count == POOL,
         )
 
 
