@@ -17,7 +17,7 @@ from study.space.params import format_setting
 
 WATCH_SECONDS = 2.0
 MAX_READING_SHARE = 0.2
-"""Maximum duration of a reading relative to the pause after it: reading takes a core from the trials."""
+"""Maximum processor time of a reading relative to the pause after it: reading takes a core from the trials."""
 
 
 def render_status(study: StudyStatus) -> Group:
@@ -33,12 +33,12 @@ def render_status(study: StudyStatus) -> Group:
 
 
 def watch_status(draw: Callable[[], RenderableType], console: Console) -> None:
-    """Redraw every WATCH_SECONDS until Ctrl-C, less often if reading takes long."""
+    """Redraw every WATCH_SECONDS until Ctrl-C, less often if reading takes much processor time."""
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            began = time.monotonic()
+            began = time.thread_time()
             live.update(draw(), refresh=True)
-            time.sleep(max(WATCH_SECONDS, (time.monotonic() - began) / MAX_READING_SHARE))
+            time.sleep(max(WATCH_SECONDS, (time.thread_time() - began) / MAX_READING_SHARE))
 
 
 def _render_cells(study: StudyStatus) -> Table:

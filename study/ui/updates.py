@@ -32,8 +32,8 @@ class PageState:
 class SharedReader:
     """Calls `read` for a page at most once per pause, however many visitors watch it.
 
-    The pause is WATCH_SECONDS, and longer if reading takes long: reading takes a core from the trials. A page whose
-    `sign` has not changed is not read again.
+    The pause is WATCH_SECONDS, and longer if reading takes much processor time, which it takes from the trials. A page
+    whose `sign` has not changed is not read again.
     """
 
     def __init__(self, read: Callable[[str], PageState], sign: Callable[[str], object]):
@@ -47,12 +47,10 @@ class SharedReader:
         """Return the state of a page, read within the last pause."""
         async with self._locks[name]:
             if name not in self._kept or time.monotonic() >= self._due[name]:
-                began = time.monotonic()
                 self._expired.discard(name)
-                self._kept[name] = await run_in_threadpool(self._read_if_changed, name)
-                now = time.monotonic()
-                pause = max(WATCH_SECONDS, (now - began) / MAX_READING_SHARE)
-                self._due[name] = now if name in self._expired else now + pause
+                self._kept[name], seconds = await run_in_threadpool(self._read_if_changed, name)
+                pause = 0.0 if name in self._expired else max(WATCH_SECONDS, seconds / MAX_READING_SHARE)
+                self._due[name] = time.monotonic() + pause
             return self._kept[name][1]
 
     def expire(self, name: str) -> None:
@@ -60,10 +58,17 @@ class SharedReader:
         self._due[name] = 0.0
         self._expired.add(name)
 
-    def _read_if_changed(self, name: str) -> tuple[object, PageState]:
-        signature = self._sign_page(name)
-        kept = self._kept.get(name)
-        return kept if kept is not None and kept[0] == signature else (signature, self._read_page(name))
+    def _read_if_changed(self, name: str) -> tuple[tuple[object, PageState], float]:
+        """Return the page's signature and state, and the processor seconds that they took.
+
+        The time that passed would not do: on a busy machine a reading waits for its turn, and the pause after it would
+        show an ended study as running for half a minute.
+        """
+        began = time.thread_time()
+        signature, kept = self._sign_page(name), self._kept.get(name)
+        if kept is None or kept[0] != signature:
+            kept = signature, self._read_page(name)
+        return kept, time.thread_time() - began
 
 
 async def stream_changes(read: Callable[[], Awaitable[PageState]]) -> AsyncIterator[str]:

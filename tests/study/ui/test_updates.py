@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import anyio
 import httpx2
 import pytest
 
-from study.cli import show
 from study.records.lock import lock_study
 from study.ui import updates
 from study.ui.updates import PageState, SharedReader, stream_changes
@@ -36,14 +36,33 @@ def test_visitors_share_a_reading_and_unchanged_studies_are_not_read(monkeypatch
         async with anyio.create_task_group() as group:
             for _ in range(5):
                 group.start_soon(reader.read, "a")
-        await anyio.sleep(0.05 / show.MAX_READING_SHARE)
-        await reader.read("a")  # due, and unchanged
         assert read == ["a"]
         signs["a"] = 2
         reader.expire("a")
         assert (await reader.read("a")).parts == {"part": "a 2"}
 
     anyio.run(visit_often)
+
+
+def test_pause_after_a_reading_follows_its_processor_time_not_its_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "WATCH_SECONDS", 0.0)
+    used = [0.0]
+    monkeypatch.setattr(time, "thread_time", lambda: used[0])
+    readings = Counter[str]()
+
+    def read_page(name: str) -> PageState:
+        readings[name] += 1
+        time.sleep(0.1)
+        used[0] += 100.0 if name == "costly" else 0.0
+        return PageState({}, {})
+
+    async def read_twice() -> None:
+        reader = SharedReader(read_page, lambda _: object())
+        for name in ("waiting", "costly") * 2:
+            await reader.read(name)
+
+    anyio.run(read_twice)
+    assert readings == {"waiting": 2, "costly": 1}
 
 
 def test_a_button_pressed_during_a_reading_is_seen_by_the_next() -> None:
