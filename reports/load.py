@@ -92,10 +92,8 @@ class StudyRecords:
     def get_direction(self, metric: str) -> Direction:
         """Return the direction in which a metric improves; the study's own where the metric declares none."""
         declared = self.section("metrics").get(metric) or self.study.get("direction")
-        declared = (
-            declared.get("direction") if isinstance(declared, dict) else declared
-        )  # schema 1: the direction itself
-        return "min" if declared == "min" else "max"
+        direction = declared.get("direction") if isinstance(declared, dict) else declared  # of schema 1 it itself
+        return "min" if direction == "min" else "max"
 
     @property
     def declared_protocol(self) -> str:

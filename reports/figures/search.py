@@ -69,12 +69,13 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     drawn += draw_fronts(records, cell)
     mattered = draw_importance(records, cell)
     drawn += [mattered] if mattered else []
-    names, logarithmic = list_parameters(cell, every), _find_logarithmic(records, cell)
+    names, domains = list_parameters(cell, every), find_search_domains(records, cell)
+    logarithmic = {name for name, domain in domains.items() if domain.get("log") is True}
     across = draw_parallel_coordinates(every, names, logarithmic, metric, f"{cell.name}: all settings at once", lower)
     drawn += [across] if across else []
     ranked = [*find_importance(records, cell)] or names
     drawn += draw_contours(subsample(every, MAX_SLICE_POINTS), ranked, logarithmic, metric, cell.name, lower)
-    drawn += draw_slices(records, cell, trials, metric)
+    drawn += draw_slices(cell, trials, metric, logarithmic)
     return drawn + (draw_schedules(records, best, cell) if best is not None else [])
 
 
@@ -105,9 +106,8 @@ def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     return data.reset_index(drop=True)
 
 
-def subsample(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
-    """Return about `most` trials (default MAX_POINTS): each new best, and an even sample of the others."""
-    most = most or MAX_POINTS
+def subsample(data: pd.DataFrame, most: int = MAX_POINTS) -> pd.DataFrame:
+    """Return about `most` trials: each new best, and an even sample of the others."""
     if len(data) <= most:
         return data
     improved = data.index[data["best"].diff().fillna(1.0) != 0]
@@ -170,11 +170,10 @@ def plot_curves(data: pd.DataFrame, metric: Metric, best: pd.Series | None, cell
     return ReportFigure("search-curves", f"{cell.name}: validation while searching", caption, figure)
 
 
-def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, metric: Metric) -> list[ReportFigure]:
+def draw_slices(cell: Cell, trials: pd.DataFrame, metric: Metric, logarithmic: set[str]) -> list[ReportFigure]:
     """Draw the score against each searched parameter, one small figure each."""
     scored = subsample(trials[trials["score"].notna()], MAX_SLICE_POINTS)
     params = [parse_json_object(text) for text in scored["params"]]
-    logarithmic = _find_logarithmic(records, cell)
     drawn = []
     for index, name in enumerate(list_parameters(cell, scored)):
         here = [i for i, given in enumerate(params) if name in given]
@@ -245,8 +244,3 @@ def _plot_lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str
 
 def _count_drawn(count: int, total: int) -> str:
     return f"{total} trials." if count == total else f"{count} of {total} trials are drawn."
-
-
-def _find_logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
-    """Return the names of the cell's parameters that are searched on a logarithmic scale."""
-    return {name for name, domain in find_search_domains(records, cell).items() if domain.get("log") is True}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,10 +68,7 @@ def export_student(
     """
     check_packages("export")
     student = restore_student(trained, data_dir)
-    about = about | {"mean": str(list(student.mean)), "std": str(list(student.std))}
-    about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
-    about |= {"classes": json.dumps(student.class_names, ensure_ascii=False)} if student.class_names else {}
-    about |= {"outputs": json.dumps(student.outputs, ensure_ascii=False)} if student.outputs else {}
+    about = about | student.metadata
     graph = build_graph(student, about)
     run = start_runtime(graph)
     worst = _compare_with_torch(student, run)

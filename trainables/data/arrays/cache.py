@@ -96,18 +96,18 @@ def ensure_files(folder: Path, name: str, write: Callable[[Path], None]) -> Path
 
     def verify(folder: Path) -> Path | None:
         try:
-            return folder if (folder / _CHECKSUM).read_bytes() == _compute_checksum(folder) else None
+            return folder if (folder / _CHECKSUM).read_bytes() == compute_checksum(folder) else None
         except OSError:
             return None
 
     def make(folder: Path) -> None:
         write(folder)
-        (folder / _CHECKSUM).write_bytes(_compute_checksum(folder))
+        (folder / _CHECKSUM).write_bytes(compute_checksum(folder))
 
     return load_or_make(folder, name, verify, make)
 
 
-def _compute_checksum(folder: Path) -> bytes:
+def compute_checksum(folder: Path) -> bytes:
     """Return the SHA-256 of the names, sizes and contents of a folder's files, in hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.*")):  # all files but the checksum's, which has no suffix
