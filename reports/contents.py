@@ -25,6 +25,7 @@ from reports.tables import (
     front,
     per_class,
     population,
+    provenance,
     search,
     trials,
 )
@@ -65,6 +66,7 @@ TABLES = (
     ReportTable(population.make_tables, section="search"),
     ReportTable(budget.make_tables, section="budget"),
     ReportTable(trials.make_tables, section="failures"),
+    ReportTable(provenance.make_duplicate_tables),
 )
 
 SECTIONS = (

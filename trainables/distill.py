@@ -22,7 +22,16 @@ from study.trial import EpochResult, TrialContext
 from trainables.losses.state import LossState, make_loss_state
 from trainables.metrics import EpochMeters, evaluate
 from trainables.sample_panels import write_panels
-from trainables.task import Batch, DistillationLoss, Examples, FrozenTeacher, Outputs, count_parameters, index_device
+from trainables.task import (
+    Batch,
+    DistillationLoss,
+    Examples,
+    FrozenTeacher,
+    Outputs,
+    count_parameters,
+    index_device,
+    prefetch,
+)
 from trainables.training import checkpoint
 from trainables.training.cuda_graph import CapturedStep, Step, is_capturable
 from trainables.training.distributed import ProcessGroup, join_group
@@ -107,6 +116,8 @@ def train_epoch(training: Training, train: Examples, teacher: FrozenTeacher, epo
     torch.manual_seed(derive_seed(context.trial.seed, "epoch", epoch))
     training.net.train()
     batches = order.split(recipe.batch_size)
+    shards = [training.group.shard_batch(samples).samples for samples in batches]  # (B,) each, of this worker
+    prefetch(train, ((shard, views[shard]) for shard in shards))
     if is_capturable(training.task, context, training.group, recipe, training.loss, len(batches)):
         step = training.captured = CapturedStep(step, training.captured)
     for number, samples in enumerate(batches):

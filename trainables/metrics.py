@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from study.trial import Split
-from trainables.task import Batch, DistillationLoss, Examples, Outputs, index_device
+from trainables.task import Batch, DistillationLoss, Examples, Outputs, index_device, prefetch
 from trainables.training.distributed import SINGLE_PROCESS, BatchShard, ProcessGroup
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def evaluate_examples(
     net.eval()
     meters = task.meters(device, split)
     batches = torch.arange(len(examples), device=index_device(examples, device)).split(task.evaluation_batch(device))
-    for samples in group.shard_batches(batches):  # (B,)
+    shards = group.shard_batches(batches)
+    prefetch(examples, ((samples, torch.zeros_like(samples)) for samples in shards))
+    for samples in shards:  # (B,)
         batch = examples.batch(samples, torch.zeros_like(samples))
         meters.update(task.outputs(net, batch), batch)
     return {f"{split}/{name}": value for name, value in meters.compute().items()}

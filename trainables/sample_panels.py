@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from study.atomic import atomic_write
-from trainables.task import Panel
+from trainables.task import Panel, index_device
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
@@ -52,8 +52,9 @@ def write_panels(task: DistillationTask[Any], net: nn.Module, folder: Path, devi
 @torch.no_grad()
 def _draw_panels(task: DistillationTask[Any], net: nn.Module, sample: int, device: str) -> Sequence[Panel]:
     net.eval()
-    samples = torch.tensor([sample], device=device)
-    batch = task.examples("test", device).batch(samples, torch.zeros_like(samples))
+    examples = task.examples("test", device)
+    samples = torch.tensor([sample], device=index_device(examples, device))
+    batch = examples.batch(samples, torch.zeros_like(samples))
     return task.panels(task.outputs(net, batch), batch)
 
 

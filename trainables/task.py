@@ -6,7 +6,7 @@ Tasks derive from `DistillationTask` (trainables/tasks/base.py); the engine's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -74,7 +74,7 @@ class Examples(Protocol):
     """One split, resident on the device or memory-mapped, that forms batches.
 
     Examples that read their indices on the host define `index_device = "cpu"`, so that no batch waits for the device
-    to send them.
+    to send them. Those that read slowly define `prefetch`.
     """
 
     def __len__(self) -> int: ...
@@ -86,6 +86,15 @@ class Examples(Protocol):
 def index_device(examples: Examples, device: str) -> str:
     """Return where samples and views are kept for these examples: the trial's device, unless they define another."""
     return getattr(examples, "index_device", None) or device
+
+
+def prefetch(examples: Examples, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Let examples prepare batches while others are in use: samples and views, (B,) each, of the next calls of `batch`.
+
+    Examples that do so define a method `prefetch(batches)`; others are left alone.
+    """
+    if hasattr(examples, "prefetch"):
+        examples.prefetch(batches)
 
 
 class LoadedData(Protocol):

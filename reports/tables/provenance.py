@@ -1,4 +1,6 @@
-"""The tables of provenance: command, commit and seeds, then teacher, data, machine and versions of everything used."""
+"""The tables of provenance: command, commit and seeds, then teacher, data, machine and versions of everything used; and
+the images that occur in more than one split.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,16 @@ from reports.format.table import Table
 from reports.format.values import format_value
 from reports.load import StudyRecords
 
+DUPLICATES = "duplicate_images"
+"""The key of images that occur in several splits, in the record of the data; they have a table of their own."""
+
 
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return a table for each group of facts; facts that study.json lacks have no row, groups without any no table."""
     groups = {"Run": _describe_run(records), "Teacher": _flatten(records.section("teacher"))}
     for name, entry in records.section("inputs").items():
         title = str(name).capitalize()
-        groups[title] = groups.get(title, {}) | _flatten(entry)
+        groups[title] = groups.get(title, {}) | _flatten({key: entry[key] for key in entry if key != DUPLICATES})
     groups["Machine"] = _flatten(records.section("provenance", "machine"))
     groups["Versions"] = _flatten(records.section("provenance", "versions"))
     tables = []
@@ -22,6 +27,16 @@ def make_tables(records: StudyRecords) -> list[Table]:
         rows = tuple((name, _format(value)) for name, value in facts.items() if value not in (None, "", [], {}))
         tables.append(Table(f"provenance-{title.lower()}", title, ("what", "value"), "ll", rows))
     return [table for table in tables if table.rows]
+
+
+def make_duplicate_tables(records: StudyRecords) -> list[Table]:
+    """Return the table of the images that equal or look like one of an earlier split; none if there are none."""
+    images = records.section("inputs", "data").get(DUPLICATES)
+    if not images:
+        return []
+    columns = ("image", "split", "what", "image of an earlier split")
+    rows = ((one["image"], one["split"], "equals" if one["equal"] else "looks like", one["other"]) for one in images)
+    return [Table("duplicates", "Images in more than one split", columns, "llll", tuple(rows))]
 
 
 def make_citation(records: StudyRecords) -> str:

@@ -112,9 +112,10 @@ def _advise(teacher: Mapping[str, Any]) -> str:
 
 
 def _describe_duplicates(records: StudyRecords) -> Iterator[str]:
-    found = str(records.section("inputs", "data").get("duplicates") or "")
-    if found:
-        yield f"Images occur in more than one split: {found}. Scores on them are too good."
+    data = records.section("inputs", "data")
+    if found := str(data.get("duplicates") or ""):
+        listed = " tables/duplicates.csv lists them." if data.get("duplicate_images") else ""
+        yield f"Images occur in more than one split: {found}. Scores on them are too good.{listed}"
 
 
 def _format(records: StudyRecords, name: str, value: float) -> str:

@@ -1,1 +1,3 @@
-"""Data sets, one a file: each a frozen dataclass with a `name` and a `load()`; arrays/ and synthetic/ serve several."""
+"""Data sets, one a file: each a frozen dataclass with a `name` and a `load()`; files/ reads images for several of them,
+arrays/ and synthetic/ make them.
+"""

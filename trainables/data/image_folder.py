@@ -10,11 +10,12 @@ from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.image_listing import ALLOWED, THUMBNAILS, ImageListing
-from trainables.data.arrays.image_sources import ImageFiles
-from trainables.data.arrays.labelled_images import SPLITS, Decoding, LabelledFile, Shares, load_labelled_images
-from trainables.data.arrays.source_files import find_spelling
+from trainables.data.arrays.decoding import Decoding
+from trainables.data.arrays.labelled_images import SPLITS, LabelledFile, Shares, load_labelled_images
 from trainables.data.arrays.splits import ImageSet
+from trainables.data.files.image_listing import ALLOWED, THUMBNAILS, ImageListing
+from trainables.data.files.image_sources import ImageFiles, ImageSource
+from trainables.data.files.source_files import find_spelling
 from trainables.data.folders import make_root_absolute
 from trainables.data.table_rows import read_rows
 
@@ -22,8 +23,39 @@ SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "tes
 """Folders of these names alone are splits: read as classes, they would train a net to tell one from the other."""
 
 
+class OwnImages:
+    """The settings that all data sets of one's own images for classification have."""
+
+    root: Path | str | None
+    val: str | float | None
+    test: str | float
+    size: int
+    grey: bool
+    cache: bool
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root or ".")
+        make_root_absolute(self)
+        self._shares, self._decoding  # noqa: B018 - their own checks
+
+    @property
+    def _shares(self) -> Shares:
+        return Shares(*(share if isinstance(share, int | float) else 0.0 for share in (self.val, self.test)))
+
+    @property
+    def _decoding(self) -> Decoding:
+        return Decoding(self.size, self.grey, self.cache, self.threads)
+
+    def _load_files(
+        self, source: ImageSource, files: Sequence[LabelledFile], class_names: Sequence[str], note: str = ""
+    ) -> ImageSet:
+        name = Path(self.root or ".").name
+        return load_labelled_images(name, source, files, class_names, self._shares, self._decoding, note)
+
+
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(OwnImages):
     """Images in a folder for each class: `root`/`train`/<class>/….jpg or .png, decoded as squares of `size` pixels.
 
     ImageFolder(train="photos/train", val="photos/val", test="photos/test") has splits of its own;
@@ -44,10 +76,13 @@ class ImageFolder:
     """Images are cut to the largest square in their middle, and resized."""
     grey: bool = False
     """Decode one channel of grey instead of RGB."""
+    cache: bool = field(default=True, metadata=LOCATION)
+    """Decode all images once, to a file in the cache; False decodes each whenever it is in a batch, for sets whose file
+    would be too large. Results are the same."""
+    threads: int | None = field(default=None, metadata=LOCATION)
+    """Threads of each trial that decode batches without a cache; by default one for each core, at most 8."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root or ".")
-        make_root_absolute(self)
         for name in ("train", "val", "test"):
             value = getattr(self, name)
             if isinstance(value, os.PathLike):
@@ -57,15 +92,7 @@ class ImageFolder:
                     f"ImageFolder: {name} is {value!r}; allowed is the name of a folder below root. (A folder of faces "
                     "for super-resolution is now called PhotoFolder.)"
                 )
-        self._shares, self._decoding  # noqa: B018 - their own checks
-
-    @property
-    def _shares(self) -> Shares:
-        return Shares(*(share if isinstance(share, int | float) else 0.0 for share in (self.val, self.test)))
-
-    @property
-    def _decoding(self) -> Decoding:
-        return Decoding(self.size, self.grey)
+        super().__post_init__()
 
     def load(self) -> ImageSet:
         """List all images, and decode them on first use.
@@ -84,8 +111,7 @@ class ImageFolder:
             for file, label, split in self._label_files(name, listing.files, class_names)
         ]
         note = "".join(listing.describe_left_out() for listing in listings.values()).removeprefix(", ")
-        root = Path(self.root or ".")
-        return load_labelled_images(root.name, ImageFiles(root), files, class_names, self._shares, self._decoding, note)
+        return self._load_files(ImageFiles(Path(self.root or ".")), files, class_names, note)
 
     def _check_class_folders(self, class_names: Sequence[str], listing: ImageListing) -> None:
         """Raise InputError for other folders than those of classes, one without images, and fewer than two classes."""
@@ -146,7 +172,7 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
-class ImageTable:
+class ImageTable(OwnImages):
     """Images listed in a CSV file with a header: a column of paths below `root`, one of labels, and one of splits.
 
     Labels may be any words or numbers; classes are numbered in their order. Images are decoded as `ImageFolder` does.
@@ -168,19 +194,17 @@ class ImageTable:
     """The share for test without a column of splits."""
     size: int = 64
     grey: bool = False
+    cache: bool = field(default=True, metadata=LOCATION)
+    threads: int | None = field(default=None, metadata=LOCATION)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root or ".")
-        make_root_absolute(self)
-        self._shares, self._decoding  # noqa: B018 - their own checks
-
-    @property
-    def _shares(self) -> Shares:
-        return Shares(self.val or 0.0, self.test)
-
-    @property
-    def _decoding(self) -> Decoding:
-        return Decoding(self.size, self.grey)
+        for name in ("val", "test"):
+            if isinstance(value := getattr(self, name), str):
+                raise InputError(
+                    f"ImageTable: {name} is {value!r}; allowed is a share of the images, such as 0.2; a column of "
+                    "splits is named by split="
+                )
+        super().__post_init__()
 
     def load(self) -> ImageSet:
         """Read the table, and decode its images on first use.
@@ -199,7 +223,7 @@ class ImageTable:
             LabelledFile(find_spelling(root, row.path), numbers[label], row.split)
             for row, label in zip(rows, labels, strict=True)
         ]
-        return load_labelled_images(root.name, ImageFiles(root), files, class_names, self._shares, self._decoding)
+        return self._load_files(ImageFiles(root), files, class_names)
 
 
 def _split_path(file: str) -> tuple[str, str]:

@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.image_sources import ParquetImages, open_parquet
-from trainables.data.arrays.labelled_images import SPLITS, Decoding, LabelledFile, Shares, load_labelled_images
+from trainables.data.arrays.labelled_images import SPLITS, LabelledFile
 from trainables.data.arrays.splits import ImageSet
-from trainables.data.folders import make_root_absolute
-from trainables.data.image_folder import sort_labels
+from trainables.data.files.image_sources import ParquetImages, open_parquet
+from trainables.data.image_folder import OwnImages, sort_labels
 
 
 @dataclass(frozen=True)
-class ImageParquet:
+class ImageParquet(OwnImages):
     """Images in parquet files: a column with the bytes of JPEG or PNG files, and one of labels.
 
     ImageParquet("data", train="train-*.parquet", test="test-*.parquet") has splits of its own;
@@ -45,19 +44,9 @@ class ImageParquet:
     """Images are cut to the largest square in their middle, and resized."""
     grey: bool = False
     """Decode one channel of grey instead of RGB."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root or ".")
-        make_root_absolute(self)
-        self._shares, self._decoding  # noqa: B018 - their own checks
-
-    @property
-    def _shares(self) -> Shares:
-        return Shares(*(share if isinstance(share, int | float) else 0.0 for share in (self.val, self.test)))
-
-    @property
-    def _decoding(self) -> Decoding:
-        return Decoding(self.size, self.grey)
+    cache: bool = field(default=True, metadata=LOCATION)
+    """As in `ImageFolder`. Without it each batch reads the row groups of all its images: write small ones."""
+    threads: int | None = field(default=None, metadata=LOCATION)
 
     def load(self) -> ImageSet:
         """Read all labels, and decode the images on first use.
@@ -82,8 +71,7 @@ class ImageParquet:
             image, label = unknown[0]
             raise InputError(f"{root / image} is of class {label!r}, which {self.train} does not have")
         images = [LabelledFile(image, numbers[label], split) for image, label, split in rows]
-        source = ParquetImages(root, self.image)
-        return load_labelled_images(root.name, source, images, class_names, self._shares, self._decoding)
+        return self._load_files(ParquetImages(root, self.image), images, class_names)
 
     def _find_files(self, root: Path) -> dict[str, list[str]]:
         """Return the files of each split, by their paths below root; those of `val` and `test` are not of `train`."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
+from trainables.data.arrays.decoding import Decoding
 from trainables.data.arrays.image_targets import TargetFile, TargetSet, TargetTable, load_image_targets
-from trainables.data.arrays.labelled_images import Decoding, Shares
-from trainables.data.arrays.source_files import find_spelling
+from trainables.data.arrays.labelled_images import Shares
+from trainables.data.files.source_files import find_spelling
 from trainables.data.folders import make_root_absolute
 from trainables.data.table_rows import read_rows
 

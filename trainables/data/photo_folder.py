@@ -26,9 +26,9 @@ from trainables.data.arrays.face_sr import (
     hash_to_fraction,
     load_sr_faces,
 )
-from trainables.data.arrays.image_listing import ALLOWED, ImageListing
 from trainables.data.arrays.landmarks import ORDER, POINTS, find_disorder, lie_inside, read_rows
-from trainables.data.arrays.source_files import open_image, read_image_header, stat_file
+from trainables.data.files.image_listing import ALLOWED, ImageListing
+from trainables.data.files.source_files import open_image, read_image_header, stat_file
 from trainables.data.folders import make_root_absolute
 
 LANDMARKS = "landmarks.csv"

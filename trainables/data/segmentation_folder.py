@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.image_listing import ALLOWED, ImageListing
 from trainables.data.arrays.label_maps import ClassTable, LabelMapSet
 from trainables.data.arrays.labelled_images import SPLITS, Shares
 from trainables.data.arrays.labelled_pixels import LabelledPair, PairDecoding, load_labelled_pixels
-from trainables.data.arrays.source_files import find_spelling
+from trainables.data.files.image_listing import ALLOWED, ImageListing
+from trainables.data.files.source_files import find_spelling
 from trainables.data.folders import make_root_absolute
 
 Classes = tuple[str, ...] | tuple[tuple[int, str], ...] | Mapping[int, str]

@@ -18,8 +18,8 @@ from scipy.io import loadmat
 from study.errors import InputError
 from study.identity import LOCATION
 from trainables.data.arrays.duplicates import ImageHashes, group_equal, hash_images
-from trainables.data.arrays.source_files import check_colours, open_image
 from trainables.data.arrays.splits import Labels, Pixels
+from trainables.data.files.source_files import check_colours, open_image
 from trainables.data.folders import find_folder, make_root_absolute
 from trainables.models.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD
 

@@ -22,7 +22,7 @@ from trainables.data.arrays.face_sr import (
     move_copies,
 )
 from trainables.data.arrays.landmarks import BOX, ORDER, POINTS, Crop, find_disorder, lie_inside, read_rows
-from trainables.data.arrays.source_files import read_image_header, stat_file
+from trainables.data.files.source_files import read_image_header, stat_file
 from trainables.data.folders import find_folder, make_root_absolute
 
 BOXES, LANDMARKS = "loose_bb_{}.csv", "loose_landmark_{}.csv"

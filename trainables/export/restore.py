@@ -148,6 +148,8 @@ def instantiate(description: Any, data_dir: Path | None, space: ModuleType | Non
     fields = {key: instantiate(item, data_dir, space) for key, item in description.items() if key not in about_class}
     if "root" in declared:  # a description omits the location of data
         fields["root"] = data_dir
+    if {"root", "cache"} <= declared:  # of large sets, few images are needed
+        fields.setdefault("cache", False)
     try:
         return kind(**fields)
     except TypeError as error:

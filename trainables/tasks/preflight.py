@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from study.errors import InputError, format_place
 from study.trial import Split
-from trainables.data.arrays.duplicates import describe_duplicates
+from trainables.data.arrays.duplicates import ImageHashes, describe_duplicates, find_duplicates
 from trainables.export.cost import single_thread
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
 from trainables.teacher.weights import read_record
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MAX_TRIED = 256
 """Samples of a batch on which a loss is tried, at most: some compare all samples of a batch with each other, and the
 machine that checks may be smaller than the one that trains."""
+
+MAX_DUPLICATES = 1000
+"""Images in several splits that study.json lists, at most: more need another split, not a list."""
 
 
 def check_task(
@@ -48,23 +51,26 @@ def check_task(
     sizes = {split: len(task.positions(split)) for split in ("train", "val", "test")}
     with single_thread():  # tensors are so small that several threads would wait for each other
         _check_students(task, students, losses, storage, trained_on, recipes)
-    duplicates, further = _describe_duplicates(task), task.data_record()
+    splits, further = _load_hashes(task), task.data_record()
+    found = find_duplicates(splits)
+    duplicates = describe_duplicates(found, splits)
     note = "; ".join(part for part in (loaded.note, duplicates, further.pop("note", "")) if part)
     about = {"name": loaded.name, "note": note, "duplicates": duplicates, "complete": loaded.complete}
     root = getattr(task.data, "root", None)
     about |= {} if root is None else {"folder": str(root)}  # where an export finds the data again
+    about |= {"duplicate_images": [one._asdict() for one in found[:MAX_DUPLICATES]]} if found else {}
     data = about | {"fingerprint": loaded.fingerprint} | sizes | further
     return {"data": data, "teacher": {"fingerprint": key}}
 
 
-def _describe_duplicates(task: DistillationTask[Any]) -> str:
-    """Return a sentence on images that occur in several splits, if the data have hashes; else empty."""
+def _load_hashes(task: DistillationTask[Any]) -> dict[str, ImageHashes]:
+    """Return the hashes of each split's images, if the data have hashes; else nothing."""
     hashes = getattr(task.loaded, "hashes", None)
     if hashes is None:
-        return ""
+        return {}
     pool, test = hashes
     train, val = (pool.select(task.positions(split).numpy()) for split in ("train", "val"))
-    return describe_duplicates({"training": train, "validation": val, "test": test})
+    return {"training": train, "validation": val, "test": test}
 
 
 def _check_students(

@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,17 @@ from study.trial import EpochResult, TrialContext
 from trainables.distill import start_training, train_epoch
 from trainables.losses.none import NoDistillation
 from trainables.metrics import evaluate_examples
-from trainables.task import NO_TEACHER, Batch, DistillationLoss, Examples, FrozenTeacher, Outputs, without_pretrained
+from trainables.task import (
+    NO_TEACHER,
+    Batch,
+    DistillationLoss,
+    Examples,
+    FrozenTeacher,
+    Outputs,
+    index_device,
+    prefetch,
+    without_pretrained,
+)
 from trainables.teacher.preparation import MIN_BATCH
 from trainables.teacher.weights import LiveTeacher
 from trainables.training.distributed import SINGLE_PROCESS
@@ -135,6 +145,9 @@ class FirstExamples:
     def index_device(self) -> str | None:
         return getattr(self.examples, "index_device", None)
 
+    def prefetch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        prefetch(self.examples, batches)
+
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         return self.examples.batch(samples, views)
 
@@ -162,7 +175,7 @@ def _make_dummy_teacher(
         return LiveTeacher(net, task.outputs)
     # as many at once as in the preparation that stores outputs, whose process may then be reused for training
     count = max(task.evaluation_batch(context.device), MIN_BATCH)
-    first = torch.zeros(count, dtype=torch.int64, device=context.device)
+    first = torch.zeros(count, dtype=torch.int64, device=index_device(train, context.device))
     with torch.no_grad():
         views = task.views.draw(context.trial.seed, 0, first)  # view 0 may be larger than the views trained on
         output = task.outputs(net, train.batch(first, views)).prediction[:1].half()

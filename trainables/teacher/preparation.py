@@ -22,7 +22,7 @@ from trainables.distill import distill
 from trainables.losses.none import NoDistillation
 from trainables.metrics import evaluate
 from trainables.sample_panels import write_panels
-from trainables.task import NO_TEACHER, count_parameters, without_pretrained
+from trainables.task import NO_TEACHER, count_parameters, index_device, prefetch, without_pretrained
 from trainables.teacher.label_order import count_confusions, find_label_order
 from trainables.teacher.output_store import (
     CODE_BYTES,
@@ -212,7 +212,8 @@ def _compute_outputs(task: DistillationTask[Any], context: TrialContext, samples
     """
     pool, net = task.examples("train+val", context.device), open_net(task, context.storage, context.device)
     batch_size = max(task.evaluation_batch(context.device), MIN_BATCH)
-    batches = torch.stack([samples, views]).to(context.device).split(batch_size, dim=1)
+    batches = torch.stack([samples, views]).to(index_device(pool, context.device)).split(batch_size, dim=1)
+    prefetch(pool, ((batch[0], batch[1]) for batch in batches))
     outputs = torch.cat([task.outputs(net, pool.batch(*pair)).prediction.half().cpu() for pair in batches])
     if not outputs.isfinite().all():
         raise InputError(

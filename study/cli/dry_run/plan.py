@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from study.search.halving import SuccessiveHalving, searches_schedules
 from study.space.params import count_points
 from study.study import Study
 from study.task import Preparation
+
+MAX_DUPLICATES = 20
+"""Images in several splits that are listed, at most: as many as a screen has room for."""
 
 CHECKPOINT_BYTES = 12
 """Bytes of a checkpoint for each parameter: the weight, and two moments of Adam; SGD has one."""
@@ -73,7 +76,14 @@ def _describe_data(data: Mapping[str, Any]) -> list[str]:
     note = "; ".join(part for part in str(data.get("note") or "").split("; ") if part not in duplicates)
     found = [f"in these data: {note}"] if note else []
     found += [f"images occur in more than one split: {duplicates}"] if duplicates else []
-    return [f"data: {data.get('name', 'none')}", *found]
+    return [f"data: {data.get('name', 'none')}", *found, *_list_duplicates(data.get("duplicate_images", ()))]
+
+
+def _list_duplicates(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each image that occurs in an earlier split; none for a single one, which is named already."""
+    lines = [f"  {one['image']} {'is' if one['equal'] else 'is like'} {one['other']}" for one in images]
+    more = [f"  and {len(lines) - MAX_DUPLICATES} more, in tables/duplicates.csv of the report"]
+    return lines[:MAX_DUPLICATES] + more * (len(lines) > MAX_DUPLICATES) if len(lines) > 1 else []
 
 
 def _warn_of_searches(study: Study) -> list[str]:

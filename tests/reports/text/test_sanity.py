@@ -96,13 +96,21 @@ def test_classes_are_named_where_the_data_have_names(writer: Writer) -> None:
 
 def test_warnings_stand_before_all_results_on_page_and_terminal(weak: Writer) -> None:
     weak.study["inputs"]["data"]["duplicates"] = "14 of 14 test images occur in training or validation"
+    image = {"split": "test", "image": "test/a, b.png", "other": "train/c.png", "equal": True}
+    weak.study["inputs"]["data"]["duplicate_images"] = [image, image | {"equal": False}]
     folder = weak.fill().write()
     lines = list_warnings(load_study(folder))
     assert lines[1] == (
         "Images occur in more than one split: 14 of 14 test images occur in training or validation. Scores on them are "
-        "too good."
+        "too good. tables/duplicates.csv lists them."
     )
     page, text = build(folder).read_text(encoding="utf-8"), " ".join(format_comparisons(folder).split())
+    assert (folder / "tables" / "duplicates.csv").read_text(encoding="utf-8").splitlines() == [
+        "image,split,what,image of an earlier split",
+        '"test/a, b.png",test,equals,train/c.png',
+        '"test/a, b.png",test,looks like,train/c.png',
+    ]
+    assert page.count("test/a, b.png") == 0  # as long a list as there may be stands in its file
     for line in lines:
         assert page.index(line) < page.index('<div class="answer">')
         assert text.index(f"warning: {line}") < text.index("────")

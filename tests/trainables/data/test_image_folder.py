@@ -14,23 +14,27 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 
 from study.errors import InputError
 from study.identity import describe
+from study.task import Plan
 from tests.trainables import small
 from tests.trainables.small_sr_faces import assert_refused, picture
-from trainables.data.arrays import labelled_images
-from trainables.data.arrays.duplicates import describe_duplicates
+from trainables.data.arrays import decoding, lazy_images, memmap
+from trainables.data.arrays.duplicates import describe_duplicates, find_duplicates
 from trainables.data.arrays.labelled_images import Shares
 from trainables.data.image_folder import ImageFolder, ImageTable
 from trainables.export.onnx import export_student
 from trainables.export.restore import TrainedTrial
 from trainables.losses.none import NoDistillation
+from trainables.task import prefetch
 from trainables.tasks import preflight
 from trainables.tasks.classification import examples
 from trainables.tasks.classification.examples import MappedImages, ResidentImages
 from trainables.tasks.classification.task import Classification
+from trainables.training.mixing import Mixed
 from trainables.training.views import CropFlip
 
 CLASSES = ("ant", "bee", "cat")
@@ -143,10 +147,16 @@ def test_images_are_decoded_once_until_a_file_changes(root, monkeypatch):
     first = ImageFolder(root, size=8).load()
     assert isinstance(first.train_images, np.memmap)
     with monkeypatch.context() as patched:
-        patched.setattr(labelled_images, "open_image", lambda *_, **__: pytest.fail("decoded again"))
+        patched.setattr(decoding, "open_image", lambda *_, **__: pytest.fail("decoded again"))
         assert ImageFolder(root, size=8).load().fingerprint == first.fingerprint
     picture(root / "ant" / "0.png", 9, 9, seed=999)
     assert ImageFolder(root, size=8).load().fingerprint != first.fingerprint
+
+
+def test_full_disk_names_the_way_out(root, monkeypatch):
+    monkeypatch.setattr(memmap.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
+    assert_refused(ImageFolder(root, size=8), "or a smaller size, or decode images when they are needed, cache=False")
+    assert len(ImageFolder(root, size=8, cache=False).load().train_images[:2]) == 2
 
 
 def test_damaged_cache_is_made_again(root, cache):
@@ -187,20 +197,29 @@ def test_picture_in_two_classes_is_named_however_it_is_stored(root, name, option
         assert "2 images in two classes, such as ant/plain.png (ant) and bee/alpha.png (bee)" in note
 
 
-def test_equal_files_share_a_split_and_images_in_two_splits_are_named(split, tmp_path):
+def describe_splits(data: ImageFolder) -> str:
+    hashes = preflight._load_hashes(dataclasses.replace(small.TASK, data=data))
+    return describe_duplicates(find_duplicates(hashes), hashes)
+
+
+def test_equal_files_share_a_split_and_images_in_two_splits_are_named(split):
     shutil.copy(split / "train" / "ant" / "0.png", split / "test" / "ant" / "same.png")
-    task = dataclasses.replace(small.TASK, data=ImageFolder(split, "train", "val", "test", size=8))
-    assert "1 of 13 test images occur in training" in preflight._describe_duplicates(task)
+    found = describe_splits(ImageFolder(split, "train", "val", "test", size=8))
+    assert "1 of 13 test images occur in training or validation (test/ant/same.png is train/ant/0.png)" in found
 
 
 def test_large_images_that_look_alike_are_named(tmp_path):
     for name in ("train", "test"):
         for label, seed in (("a", 1), ("b", 2)):
-            picture(tmp_path / "large" / name / label / f"{name}.jpg", 96, 96, seed=seed + 5 * (name == "test"))
-    Image.open(tmp_path / "large/train/a/train.jpg").save(tmp_path / "large/test/a/again.jpg", quality=80)
-    task = dataclasses.replace(small.TASK, data=ImageFolder(tmp_path / "large", "train", test="test", size=96))
-    pool, test = task.loaded.hashes
-    assert describe_duplicates({"training": pool, "test": test}) == "1 of 3 test images look like one in training"
+            for number in range(2):
+                file = tmp_path / "large" / name / label / f"{name}{number}.jpg"
+                picture(file, 96, 96, seed=seed + 5 * (name == "test") + 10 * number)
+    Image.open(tmp_path / "large/train/a/train0.jpg").save(tmp_path / "large/test/a/again.jpg", quality=80)
+    data = ImageFolder(tmp_path / "large", "train", val="test", test="test", size=96)
+    assert describe_splits(data) == (
+        "1 of 5 validation images look like one in training (test/a/again.jpg is like train/a/train0.jpg); "
+        "5 of 5 test images occur in training or validation (test/a/again.jpg is test/a/again.jpg, and 4 more)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,6 +347,8 @@ def test_missing_table_and_unknown_split_are_refused(root):
     rows = [row | {"split": "training"} for row in rows_of(root)]
     table = dataclasses.replace(write_table(root, rows), split="split")
     assert_refused(table, "line 2: split is 'training'; allowed are train, val, test")
+    with pytest.raises(InputError, match="val is 'val'; allowed is a share of the images"):
+        ImageTable(root, val="val")
 
 
 # -- in classification
@@ -357,14 +378,49 @@ def test_students_train_on_mapped_images(root, tmp_path, monkeypatch):
     assert 0 <= row["metrics"]["val/accuracy"] <= 1
 
 
-def test_export_names_the_classes(root, tmp_path):
+def test_rows_are_the_same_whether_images_are_decoded_once_or_at_each_step(root, tmp_path, cache):
+    rows = []
+    teacher = dataclasses.replace(small.TASK.teacher, epochs=1)
+    for data in (ImageFolder(root, size=8), ImageFolder(root, size=8, cache=False, threads=2)):
+        shutil.rmtree(cache, ignore_errors=True)
+        task = Classification(data, teacher, small.RECIPE, CropFlip(1, flip=True))
+        assert task.capturable == data.cache
+        storage = tmp_path / str(data.cache)
+        steps = small.prepared(task, storage, Plan(((7, "train"),), epochs=1))
+        context = small.job(task, storage, storage / "c", phase="confirm", epochs=1)
+        results = list(task.train(context))
+        inputs = task.check((context.student,), (small.LP,), storage)
+        rows.append(([small.metrics(done) for _, done in steps], small.metrics(results), inputs, describe(task)))
+        assert bool([*cache.rglob("images.npy")]) == data.cache
+    assert rows[0] == rows[1]
+
+
+def test_mixed_images_are_decoded_ahead_in_the_order_of_their_use(root, monkeypatch):
+    views = Mixed(CropFlip(1, flip=True), mixup=0.4, cutmix=1.0)
+    cached, lazy = (
+        Classification(ImageFolder(root, size=8, cache=cache), small.TASK.teacher, views=views)
+        for cache in (True, False)
+    )
+    samples = torch.arange(8).split(4)
+    calls = [(some, views.draw(0, 0, some)) for some in samples]
+    expected = [cached.examples("train", "cpu").batch(*call) for call in calls]
+    found = lazy.examples("train", "cpu")
+    prefetch(found, calls)
+    monkeypatch.setattr(lazy_images, "ThreadPoolExecutor", None)  # all batches are those that were announced
+    for call, batch in zip(calls, expected, strict=True):
+        assert torch.equal(found.batch(*call).inputs, batch.inputs)
+
+
+def test_export_names_the_classes(root, tmp_path, cache):
     task = Classification(ImageFolder(root, size=8), small.TASK.teacher, small.RECIPE, CropFlip(1, flip=True))
     context = small.job(task, tmp_path, tmp_path / "c", phase="confirm", epochs=1, loss=NoDistillation())
     (row,) = task.train(dataclasses.replace(context, train_on="train+val"))
     config = {"task": describe(task), "student": describe(context.student)}
     config |= {"inputs": {"data": task.loaded.fingerprint}}
     trained = TrainedTrial(config, tmp_path / "c", {"test/accuracy": row["metrics"]["test/accuracy"]})
+    shutil.rmtree(cache)
     export_student(trained, root, tmp_path / "out", {})
+    assert not [*cache.rglob("images.npy")]  # an export needs few images
     about = {one.key: one.value for one in onnx.load(tmp_path / "out" / "model.onnx").metadata_props}
     assert json.loads(about["classes"]) == list(CLASSES)
     with pytest.raises(InputError, match="is not a folder"):

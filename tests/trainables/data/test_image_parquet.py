@@ -57,6 +57,8 @@ def test_images_are_those_of_the_same_files_in_folders(photos, tmp_path):
     assert found.fingerprint == expected.fingerprint
     assert np.array_equal(found.train_images, expected.train_images)
     assert np.array_equal(found.test_labels, expected.test_labels)
+    lazy = ImageParquet(tmp_path / "data", size=8, cache=False).load()
+    assert np.array_equal(lazy.train_images[:], found.train_images)
     task = dataclasses.replace(small.TASK, data=ImageParquet(tmp_path / "data", size=8), validation=0.25)
     assert len(task.examples("train", "cpu")) > 0
 

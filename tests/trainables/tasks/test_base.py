@@ -160,7 +160,9 @@ def test_images_in_several_splits_are_in_the_note_of_the_data(tmp_path, monkeypa
     monkeypatch.setattr(definition, "load_dataset", lambda data: copied)
     data = INK.check((Linear(),), (Imitation(),), tmp_path)["data"]
     line = f"3 of {len(images.test_images)} test images occur in training or validation"
+    line += " (image 0 is image 0, and 2 more)"
     assert data["duplicates"] == line
+    assert len(data["duplicate_images"]) == 3
     assert data["note"] == f"80 of 898 training images; {line}"
 
 

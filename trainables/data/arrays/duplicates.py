@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +33,8 @@ _METHOD = 1
 MANY = 5000
 """Images whose hashes take long enough, a minute at 512 pixels, to say so."""
 
-_CHUNK = 4096
-"""Hashes compared at once with all others: 400 MB for 24,000."""
+_COMPARED = 10**8
+"""Pairs of hashes that are compared at once, in 400 MB."""
 
 Digests = npt.NDArray[np.uint8]
 Looks = npt.NDArray[np.float32]
@@ -44,31 +46,58 @@ class ImageHashes:
 
     content: Digests
     """(N, 16): of shape and pixels."""
-    looks: Looks | None = None
+    looks: Looks | None
     """(N, 256), perceptual hashes; None for images that are no photographs."""
+    names: Sequence[str]
+    """(N,): the files of the images, or their positions."""
 
     def __len__(self) -> int:
         return len(self.content)
 
     def select(self, positions: npt.NDArray[np.int64]) -> ImageHashes:
         """Return the hashes of the images at these positions (M,)."""
-        return ImageHashes(self.content[positions], None if self.looks is None else self.looks[positions])
+        looks = None if self.looks is None else self.looks[positions]
+        return ImageHashes(self.content[positions], looks, [self.names[position] for position in positions])
+
+    def slice(self, start: int, stop: int) -> ImageHashes:
+        """Return the hashes of the images from position `start` to `stop`, without a copy."""
+        looks = None if self.looks is None else self.looks[start:stop]
+        return ImageHashes(self.content[start:stop], looks, self.names[start:stop])
 
     def join(self, other: ImageHashes) -> ImageHashes:
         """Return the hashes of these images, followed by the others'."""
         looks = None if self.looks is None or other.looks is None else np.concatenate([self.looks, other.looks])
-        return ImageHashes(np.concatenate([self.content, other.content]), looks)
+        return ImageHashes(np.concatenate([self.content, other.content]), looks, [*self.names, *other.names])
 
 
-def hash_images(images: Iterable[npt.NDArray[np.uint8]], photographs: bool) -> ImageHashes:
-    """Return the hashes of images (C, H, W), read one after the other."""
+class Duplicate(NamedTuple):
+    """An image that occurs in an earlier split."""
+
+    split: str
+    image: str
+    other: str
+    """The name of the first image that it equals, or else of the one that it looks like most."""
+    equal: bool
+    """False for photographs that look alike."""
+
+
+def hash_images(
+    images: Iterable[npt.NDArray[np.uint8]], photographs: bool, names: Sequence[str] | None = None
+) -> ImageHashes:
+    """Return the hashes of images (C, H, W), read one after the other; they are called by `names` or positions."""
     content, looks = [], []
     for image in images:
         content.append(hash_content(image))
         if photographs:
             looks.append(hash_looks(image))
     stacked = np.array(content, dtype=np.uint8).reshape(len(content), 16)
-    return ImageHashes(stacked, np.array(looks, dtype=np.float32).reshape(len(looks), GRID**2) if photographs else None)
+    stacked_looks = np.array(looks, dtype=np.float32).reshape(len(looks), GRID**2) if photographs else None
+    return ImageHashes(stacked, stacked_looks, names or name_positions(len(content)))
+
+
+def name_positions(count: int) -> list[str]:
+    """Return names of images that have no files of their own, from 0 on."""
+    return [f"image {position}" for position in range(count)]
 
 
 def hash_content(image: npt.NDArray[np.uint8]) -> Digests:
@@ -94,19 +123,23 @@ def hash_looks(image: npt.NDArray[np.uint8]) -> Looks:
     return np.asarray(centred / length if length > 1 else np.zeros(GRID**2), dtype=np.float32)
 
 
-def load_hashes(name: str, fingerprint: str, images: npt.NDArray[np.uint8]) -> ImageHashes:
+def load_hashes(
+    name: str, fingerprint: str, images: npt.NDArray[np.uint8], names: Sequence[str] | None = None
+) -> ImageHashes:
     """Return the hashes of photographs (N, C, H, W), which may be larger than memory; computed on first use.
 
-    The cache key is the data's fingerprint. Raises InputError if the cache cannot be written.
+    They are called by `names` or positions. The cache key is the data's fingerprint.
+    Raises InputError if the cache cannot be written.
     """
     folder = get_cache_folder("duplicates") / digest(_METHOD, fingerprint)
 
     def load(folder: Path) -> ImageHashes | None:
         try:
-            hashes = ImageHashes(np.load(folder / _CONTENT), np.load(folder / _LOOKS))
+            content, looks = np.load(folder / _CONTENT), np.load(folder / _LOOKS)
         except (OSError, ValueError, EOFError):
             return None
-        return hashes if len(hashes) == len(images) else None
+        is_whole = len(content) == len(images)
+        return ImageHashes(content, looks, names or name_positions(len(content))) if is_whole else None
 
     def make(folder: Path) -> None:
         if len(images) >= MANY:
@@ -125,41 +158,51 @@ def group_equal(hashes: ImageHashes) -> npt.NDArray[np.int64]:
     return first[inverse.reshape(-1)].astype(np.int64)
 
 
-def describe_duplicates(splits: Mapping[str, ImageHashes]) -> str:
-    """Return a sentence on images that occur in two splits, by their names in the order train, val, test; else empty.
+def find_duplicates(splits: Mapping[str, ImageHashes]) -> list[Duplicate]:
+    """Return the images that occur in an earlier split: equal ones of each split, then those that look alike.
 
-    Each image counts once: as equal to one of an earlier split, or else as alike.
+    The splits are in the order train, val, test.
     """
     found = []
-    earlier: list[tuple[str, ImageHashes]] = []
-    for name, hashes in splits.items():
-        if earlier:
-            equal, alike = _count_matches(hashes, earlier[0][1] if len(earlier) == 1 else _join(earlier))
-            where = " or ".join(other for other, _ in earlier)
-            found += [f"{equal:,} of {len(hashes):,} {name} images occur in {where}"] if equal else []
-            found += [f"{alike:,} of {len(hashes):,} {name} images look like one in {where}"] if alike else []
-        earlier.append((name, hashes))
-    return "; ".join(found)
+    earlier: ImageHashes | None = None
+    for split, hashes in splits.items():
+        if earlier is not None:
+            equal, alike = _find_equal(hashes, earlier), _find_alike(hashes, earlier)
+            pairs = [(one, other, True) for one, other in equal.items()]
+            pairs += [(one, other, False) for one, other in alike.items() if one not in equal]
+            found += [Duplicate(split, hashes.names[one], earlier.names[other], same) for one, other, same in pairs]
+        earlier = hashes if earlier is None else earlier.join(hashes)
+    return found
 
 
-def _join(splits: list[tuple[str, ImageHashes]]) -> ImageHashes:
-    joined = splits[0][1]
-    for _, hashes in splits[1:]:
-        joined = joined.join(hashes)
-    return joined
+def describe_duplicates(found: Sequence[Duplicate], splits: Mapping[str, ImageHashes]) -> str:
+    """Return a sentence on the `find_duplicates` of splits, with an example of each kind; empty if there are none."""
+    names, sentences = list(splits), []
+    for (split, equal), group in groupby(found, lambda one: (one.split, one.equal)):
+        pairs = list(group)
+        where = " or ".join(names[: names.index(split)])
+        what = "occur" if equal else "look like one"
+        example = f"{pairs[0].image} {'is' if equal else 'is like'} {pairs[0].other}"
+        more = f", and {len(pairs) - 1:,} more" if len(pairs) > 1 else ""
+        sentences.append(f"{len(pairs):,} of {len(splits[split]):,} {split} images {what} in {where} ({example}{more})")
+    return "; ".join(sentences)
 
 
-def _count_matches(hashes: ImageHashes, others: ImageHashes) -> tuple[int, int]:
-    """Return how many images are equal to one of the others, and how many are not but look like one."""
-    known = {row.tobytes() for row in others.content}
-    equal = np.array([row.tobytes() in known for row in hashes.content], dtype=bool)
-    if hashes.looks is None or others.looks is None:
-        return int(equal.sum()), 0
-    alike = np.concatenate([*_find_alike(hashes.looks, others.looks), np.zeros(0, dtype=bool)])
-    return int(equal.sum()), int((alike & ~equal).sum())
+def _find_equal(hashes: ImageHashes, others: ImageHashes) -> dict[int, int]:
+    """Return the first position among the others of each image that equals one of them, by its own position."""
+    known = {row.tobytes(): position for position, row in reversed(list(enumerate(others.content)))}
+    contents = enumerate(row.tobytes() for row in hashes.content)
+    return {position: known[content] for position, content in contents if content in known}
 
 
-def _find_alike(looks: Looks, others: Looks) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield chunk by chunk which hashes correlate with one of the others."""
-    for start in range(0, len(looks), _CHUNK):
-        yield (looks[start : start + _CHUNK] @ others.T).max(axis=1) >= ALIKE
+def _find_alike(hashes: ImageHashes, others: ImageHashes) -> dict[int, int]:
+    """Return the position of the most similar among the others for photographs that look like one of them."""
+    if hashes.looks is None or others.looks is None or not len(others):
+        return {}
+    found: dict[int, int] = {}
+    step = max(1, _COMPARED // len(others))
+    for start in range(0, len(hashes), step):
+        correlations = hashes.looks[start : start + step] @ others.looks.T
+        nearest, alike = correlations.argmax(axis=1), correlations.max(axis=1) >= ALIKE
+        found |= {start + row: int(nearest[row]) for row in np.flatnonzero(alike).tolist()}
+    return found

@@ -20,8 +20,8 @@ from study.errors import InputError
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
 from trainables.data.arrays.label_maps import LabelMaps
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import SourceFile, check_colours, open_image
 from trainables.data.arrays.splits import Pixels
+from trainables.data.files.source_files import SourceFile, check_colours, open_image
 
 CLASSES = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",

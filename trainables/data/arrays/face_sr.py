@@ -23,8 +23,8 @@ from trainables.data.arrays.cache import get_cache_folder, load_or_make
 from trainables.data.arrays.duplicates import hash_content
 from trainables.data.arrays.landmarks import Boxes, Crop, compute_component_boxes
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import open_image, stat_file
 from trainables.data.arrays.splits import OrderedSplits, Pixels
+from trainables.data.files.source_files import open_image, stat_file
 
 _METHOD = 2
 """Part of the cache key: change it with the selection, cropping or resizing."""

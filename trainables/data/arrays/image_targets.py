@@ -17,25 +17,18 @@ import numpy.typing as npt
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
+from trainables.data.arrays.decoding import Decoding, measure_pixels
 from trainables.data.arrays.duplicates import ImageHashes, hash_images, load_hashes
-from trainables.data.arrays.image_sources import ImageFiles
-from trainables.data.arrays.labelled_images import (
-    PHOTOGRAPH,
-    SPLITS,
-    Decoding,
-    Shares,
-    check_split_sizes,
-    hash_files,
-    measure_pixels,
-)
+from trainables.data.arrays.labelled_images import PHOTOGRAPH, SPLITS, Shares, check_split_sizes, hash_files
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import measure_shown_image, stat_file
 from trainables.data.arrays.splits import OrderedSplits, Pixels
+from trainables.data.files.image_sources import ImageFiles
+from trainables.data.files.source_files import measure_shown_image, stat_file
 
 Targets = npt.NDArray[np.float32]
 
-_METHOD = 2
-"""Part of the cache key: change it with the splits, the resizing, the order or the targets."""
+_METHOD = 3
+"""Part of the cache key: change it with the splits, the resizing, the order, the targets or their metadata."""
 
 _IMAGES, _TARGETS, _ABOUT = "images.npy", "targets.npy", "about.json"
 
@@ -123,8 +116,8 @@ class TargetSet(OrderedSplits[TargetImages]):
         """The hashes of the images of train and val, and of test."""
         images = self.samples.images
         if images.shape[-1] >= PHOTOGRAPH:
-            return self.split_hashes(load_hashes(self.name, self.fingerprint, images))
-        return self.split_hashes(hash_images(images, False))
+            return self.split_hashes(load_hashes(self.name, self.fingerprint, images, self.files))
+        return self.split_hashes(hash_images(images, False, self.files))
 
 
 def load_image_targets(
@@ -146,10 +139,10 @@ def load_image_targets(
         make=lambda folder: _write_arrays(name, folder, root, files, table, shares, decoding),
     )
     train, val, test = about["sizes"]
-    numbers = {key: tuple(about[key]) for key in ("mean", "std", "offset", "scale")}
+    known = {key: tuple(about[key]) for key in ("mean", "std", "offset", "scale", "files")}
     # no paper says which of these images its figures are of
     return TargetSet(
-        name, samples, (train, val, test), about["fingerprint"], **numbers, note=about["note"], complete=False
+        name, samples, (train, val, test), about["fingerprint"], **known, note=about["note"], complete=False
     )
 
 
@@ -161,7 +154,7 @@ def _load_arrays(folder: Path, decoding: Decoding, table: TargetTable) -> tuple[
     except (OSError, ValueError, EOFError):
         return None
     count = sum(about["sizes"])
-    shapes = (count, decoding.channels, decoding.size, decoding.size), (count, len(table.outputs))
+    shapes = (count, *decoding.shape), (count, len(table.outputs))
     is_whole = (images.dtype, images.shape, targets.shape) == (np.uint8, *shapes)
     return (TargetImages(images, targets), about) if is_whole else None
 
@@ -184,7 +177,7 @@ def _write_arrays(
     targets = _read_targets(root, [files[index] for index in order], table)
     offset, scale = _measure_targets(name, targets[: sizes[0]], table)
     hashed = hashlib.sha256(digest(sizes, table).encode())
-    shape = (len(files), decoding.channels, decoding.size, decoding.size)
+    shape = (len(files), *decoding.shape)
     paths = [root / files[index].file for index in order]
     write_arrays(name, folder, {_IMAGES: shape}, paths, lambda path: [decoding.decode(path)], hashed)
     hashed.update(targets.data)
@@ -192,6 +185,7 @@ def _write_arrays(
     mean, std = measure_pixels(np.load(folder / _IMAGES, mmap_mode="r")[: sizes[0]])
     about = {"sizes": sizes, "mean": mean, "std": std, "offset": offset, "scale": scale}
     about |= {"fingerprint": hashed.hexdigest()[:16], "note": _describe_cut(targets, table)}
+    about["files"] = [files[index].file for index in order]
     (folder / _ABOUT).write_text(json.dumps(about))
 
 

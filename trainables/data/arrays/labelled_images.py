@@ -1,43 +1,42 @@
-"""Labelled images of any size: resized and decoded once to one array, then memory-mapped.
+"""Labelled images of any size: resized, and decoded once to one array or whenever they are taken.
 
 An image's split is given, or follows from a hash of its file's bytes: equal files share a split, and a split stays when
-images are added or renamed.
+images are added or renamed. What is known of all images, such as their hashes, is cached either way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
-from trainables.data.arrays.duplicates import hash_content
-from trainables.data.arrays.image_sources import ImageSource
-from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import check_colours, open_image
-from trainables.data.arrays.splits import ImageSet, Labels, Pixels
+from trainables.data.arrays.decoding import Decoding, Sums, compute_mean_and_std, sum_pixels
+from trainables.data.arrays.duplicates import GRID, Digests, ImageHashes, Looks, hash_content, hash_looks
+from trainables.data.arrays.lazy_images import LazyImages
+from trainables.data.arrays.memmap import check_disk, create_array, decode_in_order
+from trainables.data.arrays.splits import ImageArray, ImageSet, Pixels
+from trainables.data.files.image_sources import ImageSource
 
-_METHOD = 2
-"""Part of the cache key: change it with the splits, the resizing, the order or the note."""
+_METHOD = 3
+"""Part of the cache key: change it with the splits, the resizing, the order, the hashes or the note."""
 
-_IMAGES, _LABELS, _ABOUT = "images.npy", "labels.npy", "about.json"
+_IMAGES, _CONTENT, _LOOKS, _ABOUT = "images.npy", "content.npy", "looks.npy", "about.json"
 
 SPLITS = ("train", "val", "test")
 
 PHOTOGRAPH = 96
 """Side in pixels from which images that look alike are found; smaller ones are compared by content alone."""
-
-_CHUNK = 1024
-"""Images whose pixels are summed at once, for mean and deviation."""
 
 
 class LabelledFile(NamedTuple):
@@ -48,6 +47,15 @@ class LabelledFile(NamedTuple):
     label: int
     split: str
     """One of SPLITS, or "" if the file's content decides."""
+
+
+class MeasuredImage(NamedTuple):
+    """A decoded image with its hashes and its sums of pixels."""
+
+    image: Pixels
+    content: Digests
+    looks: Looks
+    sums: Sums
 
 
 @dataclass(frozen=True)
@@ -73,37 +81,6 @@ class Shares:
         return "test" if fraction < self.test else "val" if fraction < self.test + self.val else "train"
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """The form of decoded images: squares of `size` pixels, cut from the middle; one channel with `grey`, else RGB.
-
-    Raises InputError for a size below 8.
-    """
-
-    size: int
-    grey: bool
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 8:
-            raise InputError(f"size is {self.size!r}; allowed is a number of pixels, 8 or more")
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.grey else 3
-
-    def decode(self, path: Path | str, content: bytes | None = None) -> Pixels:
-        """Return an image as (C, S, S): the largest square in its middle, resized by Pillow's bicubic filter.
-
-        With the `content` of its file, `path` only names it.
-        Raises InputError for a file that cannot be decoded, or without one colour for each pixel.
-        """
-        image = open_image(path, content=content)
-        check_colours(image, path)
-        image = image.convert("L" if self.grey else "RGB")
-        square = np.asarray(ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC))
-        return np.ascontiguousarray(square.reshape(self.size, self.size, self.channels).transpose(2, 0, 1))
-
-
 def load_labelled_images(
     name: str,
     source: ImageSource,
@@ -113,26 +90,27 @@ def load_labelled_images(
     decoding: Decoding,
     note: str = "",
 ) -> ImageSet:
-    """Return the images of these files of a source; read and decode them on first use.
+    """Return the images of these files of a source; read all of them on first use.
 
-    Arrays are cached, and are valid until a file's name, size, time of change, label or split changes.
+    What is cached is valid until a file's name, size, time of change, label or split changes.
     Raises InputError for files that cannot be used, a split or a class without an image for training, and a full disk.
     """
     key = [_METHOD, shares, decoding, list(class_names)]
     key += [[*source.stat(one.file), one.label, one.split] for one in files]
-    folder = get_cache_folder("labelled-images") / digest(key)
-    images, labels, about = load_or_make(
-        folder,
+    images, hashes, about = load_or_make(
+        get_cache_folder("labelled-images") / digest(key),
         f"decoded {name}",
-        load=lambda folder: _load_arrays(folder, decoding),
-        make=lambda folder: _write_arrays(name, folder, source, files, class_names, shares, decoding),
+        load=lambda folder: _load(folder, source, decoding),
+        make=lambda folder: _write(name, folder, source, files, class_names, shares, decoding),
     )
-    pool, own_validation = sum(about["sizes"][:2]), about["sizes"][1]
+    known = {one.file: one.label for one in files}
+    labels = np.array([known[file] for file in about["files"]], dtype=np.int64)
+    count, pool, own_validation = len(labels), sum(about["sizes"][:2]), about["sizes"][1]
     return ImageSet(
         name=name,
-        train_images=images[:pool],
+        train_images=images[0],
         train_labels=labels[:pool],
-        test_images=images[pool:],
+        test_images=images[1],
         test_labels=labels[pool:],
         classes=len(class_names),
         mean=tuple(about["mean"]),
@@ -141,24 +119,34 @@ def load_labelled_images(
         complete=False,  # no paper says which of these images its figures are of
         class_names=tuple(class_names),
         own_validation=own_validation,
-        photographs=decoding.size >= PHOTOGRAPH,
         stored_fingerprint=about["fingerprint"],
+        stored_hashes=(hashes.slice(0, pool), hashes.slice(pool, count)),
     )
 
 
-def _load_arrays(folder: Path, decoding: Decoding) -> tuple[Pixels, Labels, dict[str, Any]] | None:
-    """Map cached images; None if they are absent or damaged."""
+def _load(
+    folder: Path, source: ImageSource, decoding: Decoding
+) -> tuple[tuple[ImageArray, ImageArray], ImageHashes, dict[str, Any]] | None:
+    """Return the images of the pool and of test, mapped or decoded when taken, and what is cached of them.
+
+    None if the cache is absent or damaged.
+    """
     try:
         about = json.loads((folder / _ABOUT).read_text())
-        images, labels = np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _LABELS)
+        files, pool = about["files"], sum(about["sizes"][:2])
+        looks = np.load(folder / _LOOKS, mmap_mode="r") if _has_looks(decoding) else None
+        hashes = ImageHashes(np.load(folder / _CONTENT), looks, files)
+        if not decoding.cache:
+            parts = (LazyImages(part, source, decoding) for part in (files[:pool], files[pool:]))
+            return (next(parts), next(parts)), hashes, about
+        images = np.load(folder / _IMAGES, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    shape = (sum(about["sizes"]), decoding.channels, decoding.size, decoding.size)
-    is_whole = (images.dtype, images.shape, labels.shape) == (np.uint8, shape, shape[:1])
-    return (images, labels, about) if is_whole else None
+    is_whole = (images.dtype, images.shape) == (np.uint8, (len(files), *decoding.shape))
+    return ((images[:pool], images[pool:]), hashes, about) if is_whole else None
 
 
-def _write_arrays(
+def _write(
     name: str,
     folder: Path,
     source: ImageSource,
@@ -167,29 +155,55 @@ def _write_arrays(
     shares: Shares,
     decoding: Decoding,
 ) -> None:
-    """Decode all files to one array in the order of the splits, and write labels and metadata."""
-    contents = hash_files(source, [one.file for one in files])
-    splits = [one.split or shares.choose_split(content) for one, content in zip(files, contents, strict=True)]
-    order = sorted(range(len(files)), key=lambda index: (SPLITS.index(splits[index]), files[index].file))
-    labels = np.array([files[index].label for index in order], dtype=np.int64)
-    sizes = [splits.count(split) for split in SPLITS]
+    """Decode all files in the order of the splits; write what is known of them, and with a cache their images."""
+    files, sizes = _sort_files(source, files, shares)
     check_split_sizes(name, sizes, ("train", "test"))
-    _check_classes(name, sizes, labels, class_names)
+    _check_classes(name, {one.label for one in files[: sizes[0]]}, class_names)
     hashed = hashlib.sha256(repr((sizes, list(class_names))).encode())
-    shape = (len(files), decoding.channels, decoding.size, decoding.size)
-    ordered = [files[index].file for index in order]
-
-    def decode(file: str) -> list[Pixels]:
-        return [decoding.decode(source.locate(file), source.read(file))]
-
-    write_arrays(name, folder, {_IMAGES: shape}, ordered, decode, hashed)
-    hashed.update(labels.data)
-    np.save(folder / _LABELS, labels)
-    images = np.load(folder / _IMAGES, mmap_mode="r")
-    mean, std = measure_pixels(images[: sizes[0]])
+    contents, sums, shape = [], [], (len(files), *decoding.shape)
+    if decoding.cache:
+        check_disk(name, folder, math.prod(shape), ", or decode images when they are needed, cache=False")
+    with (
+        create_array(folder / _LOOKS, (len(files), GRID**2 if _has_looks(decoding) else 0), "<f4") as looks,
+        create_array(folder / _IMAGES, shape) if decoding.cache else nullcontext() as images,
+    ):
+        done = f"decoded to {folder.parent}" if decoding.cache else "read"
+        for one in decode_in_order(name, files, lambda one: _measure(source, one.file, decoding), done):
+            hashed.update(one.image.data)
+            looks.write(one.looks.data)
+            if images is not None:
+                images.write(one.image.data)
+            contents.append(one.content)
+            sums.append(one.sums)
+    hashed.update(np.array([one.label for one in files], dtype=np.int64).data)
+    np.save(folder / _CONTENT, np.stack(contents))
+    mean, std = compute_mean_and_std(np.stack(sums[: sizes[0]]))
     about = {"sizes": sizes, "mean": mean, "std": std, "fingerprint": hashed.hexdigest()[:16]}
-    about["note"] = _describe_contradictions([files[index] for index in order], images, class_names)
+    about |= {"files": [one.file for one in files], "note": _describe_contradictions(files, contents, class_names)}
     (folder / _ABOUT).write_text(json.dumps(about))
+
+
+def _sort_files(
+    source: ImageSource, files: Sequence[LabelledFile], shares: Shares
+) -> tuple[list[LabelledFile], list[int]]:
+    """Return files by split and name, and the number of each split's."""
+    undecided = [one.file for one in files if not one.split]
+    contents = dict(zip(undecided, hash_files(source, undecided), strict=True))
+    # by position: a folder may be given as validation and as test
+    splits = [one.split or shares.choose_split(contents[one.file]) for one in files]
+    order = sorted(range(len(files)), key=lambda index: (SPLITS.index(splits[index]), files[index].file))
+    return [files[index] for index in order], [splits.count(split) for split in SPLITS]
+
+
+def _measure(source: ImageSource, file: str, decoding: Decoding) -> MeasuredImage:
+    image = decoding.decode(source.locate(file), source.read(file))
+    looks = hash_looks(image) if _has_looks(decoding) else np.zeros(0, dtype=np.float32)
+    return MeasuredImage(image, hash_content(image), looks, sum_pixels(image))
+
+
+def _has_looks(decoding: Decoding) -> bool:
+    """Return whether images are large enough for a perceptual hash."""
+    return decoding.size >= PHOTOGRAPH
 
 
 def hash_files(source: ImageSource, files: Sequence[str]) -> list[str]:
@@ -207,29 +221,16 @@ def check_split_sizes(name: str, sizes: Sequence[int], needed: Sequence[str]) ->
         raise InputError(f"{name} has {found} images: {wanted} need some; add images, or change the shares")
 
 
-def _check_classes(name: str, sizes: Sequence[int], labels: Labels, class_names: Sequence[str]) -> None:
-    pool = set(labels[: sizes[0]].tolist())
-    if lacking := [named for label, named in enumerate(class_names) if label not in pool]:
+def _check_classes(name: str, trained: Collection[int], class_names: Sequence[str]) -> None:
+    if lacking := [named for label, named in enumerate(class_names) if label not in trained]:
         raise InputError(
             f"{name}: class {lacking[0]!r} has no training image: add some, remove the class, or change the shares"
         )
 
 
-def measure_pixels(images: Pixels) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of (N, C, S, S), of pixels in [0, 1]."""
-    sums, squares, count = np.zeros(images.shape[1]), np.zeros(images.shape[1]), 0
-    for start in range(0, len(images), _CHUNK):
-        pixels = images[start : start + _CHUNK].astype(np.float64) / 255
-        sums, squares = sums + pixels.sum(axis=(0, 2, 3)), squares + (pixels**2).sum(axis=(0, 2, 3))
-        count += pixels.size // images.shape[1]
-    mean = sums / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # images of one colour must not divide by zero
-    return mean.tolist(), std.tolist()
-
-
-def _describe_contradictions(files: Sequence[LabelledFile], images: Pixels, names: Sequence[str]) -> str:
+def _describe_contradictions(files: Sequence[LabelledFile], contents: Sequence[Digests], names: Sequence[str]) -> str:
     """Return how many images have the same pixels as one of another class, with an example; empty if none have."""
-    pairs = sorted(_find_contradictions(files, images))
+    pairs = sorted(_find_contradictions(files, contents))
     if not pairs:
         return ""
     one, other = pairs[0]
@@ -239,9 +240,11 @@ def _describe_contradictions(files: Sequence[LabelledFile], images: Pixels, name
     )
 
 
-def _find_contradictions(files: Sequence[LabelledFile], images: Pixels) -> Iterator[tuple[LabelledFile, LabelledFile]]:
-    """Yield pairs of files (N,) of two classes with equal images (N, C, S, S), by name, one for each further file."""
-    digests = [hash_content(image).tobytes() for image in images]
+def _find_contradictions(
+    files: Sequence[LabelledFile], contents: Sequence[Digests]
+) -> Iterator[tuple[LabelledFile, LabelledFile]]:
+    """Yield pairs of files (N,) of two classes with equal digests (N,), by name, one for each further file."""
+    digests = [content.tobytes() for content in contents]
     first: dict[bytes, LabelledFile] = {}
     for one, content in sorted(zip(files, digests, strict=True)):
         known = first.setdefault(content, one)

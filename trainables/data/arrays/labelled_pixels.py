@@ -17,16 +17,16 @@ from PIL import Image, ImageOps
 from study.errors import InputError
 from study.identity import digest
 from trainables.data.arrays.cache import get_cache_folder, load_or_make
-from trainables.data.arrays.image_sources import ImageFiles
 from trainables.data.arrays.label_maps import ClassTable, LabelMaps, LabelMapSet
 from trainables.data.arrays.labelled_images import SPLITS, Shares, check_split_sizes, hash_files
 from trainables.data.arrays.memmap import write_arrays
-from trainables.data.arrays.source_files import check_colours, open_image, stat_file
 from trainables.data.arrays.splits import Pixels
+from trainables.data.files.image_sources import ImageFiles
+from trainables.data.files.source_files import check_colours, open_image, stat_file
 from trainables.task import IGNORED
 
-_METHOD = 1
-"""Part of the cache key: change it with the splits, the resizing or the order."""
+_METHOD = 2
+"""Part of the cache key: change it with the splits, the resizing, the order or the metadata."""
 
 _IMAGES, _LABELS, _ABOUT = "images.npy", "labels.npy", "about.json"
 
@@ -147,7 +147,8 @@ def load_labelled_pixels(
     )
     train, val, test = about["sizes"]
     # no paper says which of these images its figures are of
-    return LabelMapSet(name, maps, (train, val, test), about["fingerprint"], note, complete=False)
+    sizes, files = (train, val, test), about["files"]
+    return LabelMapSet(name, maps, sizes, about["fingerprint"], note, complete=False, files=files)
 
 
 def _load_arrays(folder: Path, decoding: PairDecoding) -> tuple[LabelMaps, Mapping[str, Any]] | None:
@@ -177,7 +178,8 @@ def _write_arrays(
     shapes: dict[str, tuple[int, ...]] = {_IMAGES: (len(pairs), 3, *size), _LABELS: (len(pairs), *size)}
     write_arrays(name, folder, shapes, [pairs[index] for index in order], lambda p: decoding.decode(root, p), hashed)
     _check_classes(name, np.load(folder / _LABELS, mmap_mode="r")[: sizes[0]], decoding.table)
-    (folder / _ABOUT).write_text(json.dumps({"sizes": sizes, "fingerprint": hashed.hexdigest()[:16]}))
+    about = {"sizes": sizes, "fingerprint": hashed.hexdigest()[:16], "files": [pairs[index].image for index in order]}
+    (folder / _ABOUT).write_text(json.dumps(about))
 
 
 def _check_classes(name: str, labels: Pixels, table: ClassTable) -> None:

@@ -6,9 +6,10 @@ Test splits are always the datasets' own.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +22,31 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
+class ImageArray(Protocol):
+    """Images (N, C, H, W) uint8: an array, or images that are decoded when they are taken."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: Any, /) -> Any:
+        """Return the images of a slice, or at positions (B,), as an array."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images in memory: a pool for training and validation, and the dataset's own test split."""
+    """Labelled images: a pool for training and validation, and the dataset's own test split."""
 
     name: str
-    train_images: Pixels
+    train_images: ImageArray
     """(N, C, H, W)."""
     train_labels: Labels
     """(N,), from 0 to `classes` − 1."""
-    test_images: Pixels
+    test_images: ImageArray
     test_labels: Labels
     classes: int
     mean: tuple[float, ...]
@@ -44,10 +60,10 @@ class ImageSet:
     """The name of each class, for reports and exports; empty if they have none."""
     own_validation: int = 0
     """Number of images at the end of the pool that are the dataset's own validation split; 0 if it has none."""
-    photographs: bool = False
-    """Compare images by looks as well as by content when looking for duplicates; the hashes are then cached."""
     stored_fingerprint: str = ""
     """The fingerprint, if it was computed when the images were decoded."""
+    stored_hashes: tuple[ImageHashes, ImageHashes] | None = None
+    """The hashes of the pool and of test, if they were computed when the images were decoded."""
 
     def check(self) -> None:
         """Check shapes, types and labels. Raises InputError for data that nets cannot be trained on."""
@@ -55,7 +71,7 @@ class ImageSet:
             ("training", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
-            if images.ndim != 4 or images.dtype != np.uint8:
+            if len(images.shape) != 4 or images.dtype != np.uint8:
                 raise InputError(
                     f"{self.name}: {split} images are {images.dtype} of shape {images.shape}; allowed are uint8 of "
                     "shape (N, C, H, W)"
@@ -77,7 +93,7 @@ class ImageSet:
         if self.stored_fingerprint:
             return self.stored_fingerprint
         digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        for array in (self.train_images[:], self.train_labels, self.test_images[:], self.test_labels):
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
@@ -85,10 +101,9 @@ class ImageSet:
     @cached_property
     def hashes(self) -> tuple[ImageHashes, ImageHashes]:
         """The hashes of the pool's images, and of the test images."""
-        if self.photographs:
-            pool = load_hashes(f"{self.name}, training", f"{self.fingerprint} pool", self.train_images)
-            return pool, load_hashes(f"{self.name}, test", f"{self.fingerprint} test", self.test_images)
-        return hash_images(self.train_images, False), hash_images(self.test_images, False)
+        if self.stored_hashes is not None:
+            return self.stored_hashes
+        return hash_images(self.train_images[:], False), hash_images(self.test_images[:], False)
 
     @cached_property
     def equal(self) -> Labels:
@@ -126,11 +141,13 @@ class OrderedSplits(Generic[Samples]):
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Per channel, of pixels in [0, 1], for normalisation; by default none."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    files: Sequence[str] | None = None
+    """The file of each sample, for messages; None where they have none."""
 
     @cached_property
     def hashes(self) -> tuple[ImageHashes, ImageHashes]:
         """The hashes of the images of train and val, and of test."""
-        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.samples.images))
+        return self.split_hashes(load_hashes(self.name, self.fingerprint, self.samples.images, self.files))
 
     def bounds(self, split: Split) -> tuple[int, int]:
         """Return start and stop of a split in `samples`; "train+val" is the pool."""
@@ -141,7 +158,7 @@ class OrderedSplits(Generic[Samples]):
     def split_hashes(self, hashes: ImageHashes) -> tuple[ImageHashes, ImageHashes]:
         """Return the hashes of the pool's samples, and of the test samples."""
         pool, test = self.bounds("train+val"), self.bounds("test")
-        return hashes.select(np.arange(*pool)), hashes.select(np.arange(*test))
+        return hashes.slice(*pool), hashes.slice(*test)
 
     def split(self, split: Split) -> Samples:
         return self.samples.slice(*self.bounds(split))

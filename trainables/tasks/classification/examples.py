@@ -1,7 +1,8 @@
-"""Labelled images on the device, or memory-mapped and read batch by batch."""
+"""Labelled images on the device, or in files and read batch by batch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.task import Batch, index_device
+from trainables.data.arrays.lazy_images import LazyImages
+from trainables.data.arrays.splits import ImageArray
+from trainables.task import Batch, index_device, prefetch
 from trainables.training.mixing import ImageViews, Mixed
 from trainables.training.views import normalise
 
@@ -47,7 +50,7 @@ class ResidentImages:
 class MappedImages:
     """A split of images (N, C, H, W) that stay on disk, read batch by batch; `labels` of the split are on the host."""
 
-    images: npt.NDArray[np.uint8]
+    images: ImageArray
     positions: npt.NDArray[np.int64]
     """Those of the split."""
     labels: Tensor
@@ -64,6 +67,11 @@ class MappedImages:
     def side(self) -> int:
         """Width of the images in pixels."""
         return int(self.images.shape[-1])
+
+    def prefetch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Decode the images of the next batches ahead, if they are decoded when they are taken."""
+        if isinstance(self.images, LazyImages):
+            self.images.prefetch(self.positions[samples.numpy()] for samples, _ in batches)
 
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
         device = self.mean.device
@@ -95,6 +103,9 @@ class DerivedImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def prefetch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        prefetch(self.images, batches)
+
 
 @dataclass(frozen=True, eq=False)
 class MixedImages(DerivedImages):
@@ -103,9 +114,12 @@ class MixedImages(DerivedImages):
     views: Mixed
     classes: int
 
+    def prefetch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        pairs = (self._draw_pairs(samples, views) for samples, views in batches)
+        prefetch(self.images, (part for pair in pairs for part in pair))
+
     def batch(self, samples: Tensor, views: Tensor) -> Batch:
-        own, other, other_view = self.views.draw_pairs(views, len(self))
-        one, two = self.images.batch(samples, own), self.images.batch(other, other_view)
+        one, two = (self.images.batch(*part) for part in self._draw_pairs(samples, views))
         views = views.to(one.inputs.device, non_blocking=True)
         shares = self.views.compute_shares(views, *one.inputs.shape[2:])  # (B, H, W)
         inputs = torch.lerp(two.inputs, one.inputs, shares[:, None])
@@ -114,15 +128,20 @@ class MixedImages(DerivedImages):
         targets = share * next(labels) + (1 - share) * next(labels)
         return Batch(inputs, targets, one.samples, views)
 
+    def _draw_pairs(self, samples: Tensor, views: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return samples and views of the images themselves, and of those that they are mixed with: (B,) each."""
+        own, other, other_view = self.views.draw_pairs(views, len(self))
+        return (samples, own), (other, other_view)
 
-def are_mapped(images: npt.NDArray[np.uint8]) -> bool:
-    """Return whether batches are read from memory-mapped images, too many to be kept on the device."""
-    return isinstance(images, np.memmap) and images.nbytes > RESIDENT_BYTES
+
+def are_mapped(images: ImageArray) -> bool:
+    """Return whether batches are read from files: of images that are decoded when taken, or too many for the device."""
+    return isinstance(images, LazyImages) or (isinstance(images, np.memmap) and images.nbytes > RESIDENT_BYTES)
 
 
 def make_examples(
-    pool: npt.NDArray[np.uint8],
-    images: npt.NDArray[np.uint8],
+    pool: ImageArray,
+    images: ImageArray,
     positions: npt.NDArray[np.int64],
     labels: Tensor,
     views: ImageViews,

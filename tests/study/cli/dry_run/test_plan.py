@@ -78,3 +78,18 @@ def test_what_was_found_in_the_data_is_named_once(tmp_path: Path) -> None:
         f"images occur in more than one split: {shared}",
     ]
     assert format_plan(with_trials(FEW, trials=2), {"data": {"name": "insects", "note": ""}}, [])[2] == "cells:"
+
+
+def test_images_in_several_splits_are_listed(tmp_path: Path) -> None:
+    images = [
+        {"split": "test", "image": f"test/{number}.png", "other": "train/7.png", "equal": number > 0}
+        for number in range(22)
+    ]
+    data = {"name": "insects", "duplicates": "22 of 30 test images occur in training", "duplicate_images": images}
+    lines = format_plan(with_trials(FEW, trials=2), {"data": data}, [])
+    assert lines[2:5] == [
+        "images occur in more than one split: 22 of 30 test images occur in training",
+        "  test/0.png is like train/7.png",
+        "  test/1.png is train/7.png",
+    ]
+    assert lines[23] == "  and 2 more, in tables/duplicates.csv of the report"

@@ -11,7 +11,9 @@ from PIL import Image
 from trainables.data.arrays import duplicates
 from trainables.data.arrays.duplicates import (
     ALIKE,
+    ImageHashes,
     describe_duplicates,
+    find_duplicates,
     group_equal,
     hash_content,
     hash_images,
@@ -72,31 +74,41 @@ def test_looks_are_the_correlation_of_cells_whatever_brightness_and_contrast() -
     assert hash_looks(np.zeros((3, 7, 40), dtype=np.uint8)).shape == (256,)
 
 
-def test_equal_and_alike_images_are_counted_once_by_split() -> None:
+def describe(splits: dict[str, ImageHashes]) -> str:
+    return describe_duplicates(find_duplicates(splits), splits)
+
+
+def test_equal_and_alike_images_are_counted_once_by_split_and_named() -> None:
     faces = [draw(seed) for seed in range(9)]
     splits = {
         "training": faces[:4],
         "validation": [faces[0], faces[4], save_again(faces[1])],
         "test": [faces[4], faces[2], save_again(faces[3]), faces[5]],
     }
-    assert describe_duplicates({name: hash_images(images, True) for name, images in splits.items()}) == (
-        "1 of 3 validation images occur in training; 1 of 3 validation images look like one in training; "
-        "2 of 4 test images occur in training or validation; 1 of 4 test images look like one in training or validation"
+    files = {name: [f"{name}/{number}.png" for number in range(len(images))] for name, images in splits.items()}
+    hashes = {name: hash_images(images, True, files[name]) for name, images in splits.items()}
+    assert describe(hashes) == (
+        "1 of 3 validation images occur in training (validation/0.png is training/0.png); "
+        "1 of 3 validation images look like one in training (validation/2.png is like training/1.png); "
+        "2 of 4 test images occur in training or validation (test/0.png is validation/1.png, and 1 more); "
+        "1 of 4 test images look like one in training or validation (test/2.png is like training/3.png)"
     )
+    assert find_duplicates(hashes)[3] == ("test", "test/1.png", "training/2.png", True)
     exact = {name: hash_images(images, False) for name, images in splits.items()}
-    assert describe_duplicates(exact) == (
-        "1 of 3 validation images occur in training; 2 of 4 test images occur in training or validation"
+    assert describe(exact) == (
+        "1 of 3 validation images occur in training (image 0 is image 0); "
+        "2 of 4 test images occur in training or validation (image 0 is image 1, and 1 more)"
     )
-    assert describe_duplicates({"training": exact["training"], "test": hash_images(faces[5:], False)}) == ""
+    assert describe({"training": exact["training"], "test": hash_images(faces[5:], False)}) == ""
 
 
-def test_comparing_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparing_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     faces = [draw(seed) for seed in range(5)]
     splits = {"training": hash_images(faces[:3], True), "test": hash_images([*map(save_again, faces)], True)}
-    expected = "3 of 5 test images look like one in training"
-    assert describe_duplicates(splits) == expected
-    monkeypatch.setattr(duplicates, "_CHUNK", 2)
-    assert describe_duplicates(splits) == expected
+    found = find_duplicates(splits)
+    assert [one.other for one in found] == ["image 0", "image 1", "image 2"]
+    monkeypatch.setattr(duplicates, "_COMPARED", 7)
+    assert find_duplicates(splits) == found
 
 
 def test_equal_images_stay_in_one_split_and_a_pool_without_them_is_split_as_before() -> None:

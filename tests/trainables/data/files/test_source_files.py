@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from study.errors import InputError
 from tests.trainables.small_sr_faces import picture
-from trainables.data.arrays.source_files import measure_shown_image, open_image, read_image_header
+from trainables.data.files.source_files import measure_shown_image, open_image, read_image_header
 
 ORIENTATION = 0x0112
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import InputError
-from trainables.data.arrays.image_listing import ImageListing
+from trainables.data.files.image_listing import ImageListing
 
 FILES = ["1.jpg", "2.jpeg", "more/1.PNG"]
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.errors import InputError
-from trainables.data.arrays.source_files import stat_file
+from trainables.data.files.source_files import stat_file
 
 _ROW = ", row "
 """Between file and row in the name of an image of a parquet file."""
