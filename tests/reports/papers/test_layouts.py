@@ -29,6 +29,7 @@ def test_every_published_figure_is_in_a_table() -> None:
     assert {row for row in published.load_figures() if row not in shown} == set()
 
 
+@pytest.mark.parametrize("protocol", [True, False], ids=["beside", "greyed"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.paper}-{layout.number}")
 def test_each_footnote_has_one_letter_and_each_letter_one_footnote(
     writer: Writer, layout: Layout, protocol: bool

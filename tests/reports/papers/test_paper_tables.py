@@ -171,7 +171,6 @@ def test_a_study_has_the_tables_of_its_methods_and_metrics(
     assert [table.name for table in make_tables(load_study(writer.write()))] == found
 
 
-@pytest.mark.parametrize("protocol", [True, False], ids=["beside", "greyed"])
 @pytest.mark.parametrize("name", ["{} {0} {x}", "a; b", "kd alpha=0.1 ", "[a]"])
 def test_an_arm_of_any_name_has_a_row_of_its_own(crowds: Writer, name: str) -> None:
     crowds.arms[name] = [5.0, 5.0, 5.0]
