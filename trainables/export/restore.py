@@ -81,7 +81,7 @@ class RestoredStudent:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """How the net is fed, and the names of its outputs, for the exported files."""
+        """Normalisation of the inputs and names of the outputs, for the exported files."""
         about = {"mean": str(list(self.mean)), "std": str(list(self.std))}
         about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
         lists = {"classes": self.class_names, "outputs": self.outputs}
