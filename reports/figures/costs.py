@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from reports.analysis.costs import ScoredNet, find_cost_front, score_nets
-from reports.figures.style import GREY, PALETTE, ReportFigure, escape_plotly, line_style, new_figure, round_values
+from reports.figures.style import (
+    GREY,
+    PALETTE,
+    ReportFigure,
+    escape_plotly,
+    line_style,
+    make_setting_axis,
+    new_figure,
+    round_values,
+)
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 from study.trial import Direction
@@ -57,7 +66,7 @@ def draw_cost(
     for arm in arms:
         _draw_arm(figure, [one for one in nets if one.arm == arm], key, factor, metric)
     costs = [one.net.get_cost(key) or 1.0 for one in nets]
-    figure.update_xaxes(type="log" if max(costs) / min(costs) > MIN_LOG_RATIO else "linear")
+    figure.update_xaxes(make_setting_axis(costs, logarithmic=max(costs) / min(costs) > MIN_LOG_RATIO))
     return ReportFigure(f"cost-{key}", f"{metric.words} against {label.split(',')[0]}", "", figure, small=True)
 
 

@@ -5,6 +5,7 @@ const THEMES = {
   dark: { text: "#d6dbe1", grid: "#2a303a", axis: "#57606a", panel: "#1c2027" },
 };
 const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: false };
+const MARKS_SHARE = 0.65; // of a figure's height, at least
 const PAPER_WIDTH = { wide: 680, small: 320 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const plots = [];
@@ -25,6 +26,12 @@ function colours(layout, theme) {
 
 const current = () => (dark.matches ? THEMES.dark : THEMES.light);
 
+// Lines of the legend beyond the first ones make a figure taller: they would take the room of its marks.
+function fit(plot, height) {
+  const { h } = plot._fullLayout._size; // of the marks alone
+  return { ...colours(plot.layout, current()), height: height + Math.max(0, MARKS_SHARE * height - h) };
+}
+
 function restyle(theme, width) {
   for (const plot of plots) {
     const size = width ? { width: width(plot) } : { width: null, autosize: true };
@@ -36,7 +43,7 @@ function draw(block) {
   const plot = block.previousElementSibling;
   const { data, layout } = JSON.parse(block.textContent);
   plots.push(plot);
-  return Plotly.newPlot(plot, data, layout, CONFIG).then(() => Plotly.relayout(plot, colours(layout, current())));
+  return Plotly.newPlot(plot, data, layout, CONFIG).then(() => Plotly.relayout(plot, fit(plot, layout.height)));
 }
 
 // Draw from top to bottom with a pause after each, so that a page of fifty figures can be read meanwhile.

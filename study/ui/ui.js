@@ -25,7 +25,7 @@ async function drawFigure(key, figure) {
   if (!plot) return;
   const { data, layout } = JSON.parse(figure);
   await Plotly.react(plot, data, layout, CONFIG);
-  await Plotly.relayout(plot, colours(plot.layout, current()));
+  await Plotly.relayout(plot, fit(plot, layout.height));
   plots.splice(0, plots.length, ...document.querySelectorAll(".js-plotly-plot"));
 }
 

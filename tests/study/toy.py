@@ -15,7 +15,6 @@ from study.engine.student_costs import train_with_costs
 from study.records.columns import find_setting_columns
 from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
-from study.study import Study as StudyType
 from study.trial import EpochResult, TrialContext
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
@@ -23,7 +22,7 @@ BASELINE = Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)
 SEARCHED = Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05))
 
 
-def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> StudyType:
+def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> Study:
     study = Study(
         name="toy",
         question="Does the gain show?",
@@ -37,7 +36,7 @@ def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> Stud
 
 
 def open_coordinator(
-    study: StudyType,
+    study: Study,
     folder: Path,
     journal: optuna.storages.BaseStorage | None = None,
     retry_failed: bool = False,
@@ -55,7 +54,7 @@ def open_coordinator(
     return coordinator
 
 
-def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
+def job_of(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
     configuration = None if trial.phase == "prepare" else study.find_cell(trial.cell).configure(trial.params)
     return TrialContext(

@@ -31,6 +31,10 @@ LINKS = """[...document.querySelectorAll("nav a")].map((link) => {
   return [link.textContent, top > -5 && top < innerHeight && bottom > 0];
 })"""
 TEXT = "document.body.innerText"
+MARKS_SHARES = """[...document.querySelectorAll(".plot")].map((plot) => [
+  plot.getAttribute("aria-label"), plot._fullLayout._size.h / parseFloat(plot.style.minHeight),
+])"""
+"""Height of each figure's marks as a share of the height that it has without a legend of several lines."""
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
 FILTER = """(async () => {
   const [block] = document.querySelectorAll(".filtered");
@@ -114,9 +118,10 @@ def test_trials_are_filtered_by_menus_and_words(page: Path, tmp_path: Path) -> N
     ("width", "scheme", "ink"), [(390, "dark", "rgb(214, 219, 225)"), (390, "light", "rgb(27, 31, 36)")]
 )
 def test_page_on_a_phone_fits_in_both_themes(page: Path, tmp_path: Path, width: int, scheme: str, ink: str) -> None:
-    seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, OVERFLOW, TICKS], width, scheme)
-    drawn, overflow, ticks = seen.results
+    seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, OVERFLOW, TICKS, MARKS_SHARES], width, scheme)
+    drawn, overflow, ticks, shares = seen.results
     assert seen.errors == []
     assert [title for title, marks in drawn if not marks] == []
     assert overflow <= 0
     assert set(ticks) == {ink}
+    assert [title for title, share in shares if share < 0.5] == []

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from study.errors import InputError
-from study.posix import fcntl
 
 Content = TypeVar("Content")
 
@@ -78,6 +77,8 @@ def _replace_folder(folder: Path, make: Callable[[Path], None]) -> None:
 @contextmanager
 def _lock_folder(folder: Path, name: str) -> Iterator[None]:
     """Hold the exclusive right to make this folder. The system releases the lock when a process ends in any way."""
+    import fcntl  # not before `study`, which refuses a system without it in one line
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
         try:
