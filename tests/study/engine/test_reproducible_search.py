@@ -20,6 +20,8 @@ from tests.study.folder import Folder
 from tests.study.toy import BASELINE, job_of, open_coordinator, toy
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss
 
+pytestmark = pytest.mark.usefixtures("records_in_memory")
+
 SPACE = """
 import os, random, time
 from study import Arm, Budget, Study, SuccessiveHalving, Tpe, uniform

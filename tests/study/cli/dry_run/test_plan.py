@@ -84,8 +84,10 @@ def test_images_in_several_splits_are_listed(tmp_path: Path) -> None:
         for number in range(22)
     ]
     data = {"name": "insects", "duplicates": "22 of 30 test images occur in training", "duplicate_images": images}
+    data |= {"train": 1200, "val": 60, "test": 30, "class_names": ["ant", "bee"]}
     lines = format_plan(with_trials(FEW, trials=2), {"data": data}, [])
-    assert lines[2:5] == [
+    assert lines[1:5] == [
+        "data: insects, 1,200 training, 60 validation, 30 test samples, 2 classes: ant, bee",
         "images occur in more than one split: 22 of 30 test images occur in training",
         "  test/0.png is like train/7.png",
         "  test/1.png is train/7.png",
