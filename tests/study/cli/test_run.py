@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         time.sleep(0.05)
 
 
-def is_whole(folder: Folder) -> None:
+def is_whole(folder: Folder, searched: int = 9) -> None:
     """One row a trial, one row a trial and epoch, nothing missing, every cell confirmed."""
     trials, epochs = folder.trials(), folder.epochs()
     assert trials.trial_id.is_unique
@@ -103,11 +103,28 @@ def is_whole(folder: Folder) -> None:
     assert (epochs.groupby("trial_id").epoch.agg(["min", "max", "size"]).loc[trials.trial_id, "max"].to_numpy()
             == trials.epochs_done.to_numpy()).all()  # fmt: skip
     assert (epochs.groupby("trial_id").size().loc[trials.trial_id].to_numpy() == trials.epochs_done.to_numpy()).all()
-    assert trials.phase.value_counts().to_dict() == {"search": 9, "confirm": 6, "prepare": 1}
+    assert trials.phase.value_counts().to_dict() == {"search": searched, "confirm": 6, "prepare": 1}
     assert json.loads((folder.study / "study.json").read_text())["finished"]
 
 
-def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Folder) -> None:
+def interrupt(folder: Folder, number: signal.Signals, epochs: int) -> None:
+    """Start a study, and end it by a signal when so many epochs are recorded."""
+    process = folder.start()
+    wait_for(lambda: folder.epochs_recorded() > epochs, process)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 20  # five seconds on an idle machine, most of them Ray's
+    assert process.returncode == 130
+    assert "python -m study.run" in stderr
+    states = set(folder.trials().state)
+    assert "INTERRUPTED" in states
+    assert "RUNNING" not in states
+
+
+def test_study_is_interrupted_runs_to_its_end_and_is_then_only_reported(folder: Folder) -> None:
+    folder.write(seconds=0.15)
+    interrupt(folder, signal.SIGINT, epochs=3)
     done = folder.run()
     assert done.returncode == 0, done.stderr
     is_whole(folder)
@@ -128,11 +145,6 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
     for trial in told:
         assert trial.state.name == rows.state[trial.number]
         assert len(trial.intermediate_values) == rows.epochs_done[trial.number]
-
-    described = json.loads((folder.study / "study.json").read_text())
-    (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
-    assert folder.run().returncode == 0, "killed between the last row and the last word"
-    is_whole(folder)
 
 
 @pytest.mark.slow
@@ -158,8 +170,9 @@ def test_finished_study_goes_on_with_more_trials_not_with_fewer_and_starts_besid
 
 
 @pytest.mark.slow
-def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
+def test_sighup_then_sigkill_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
     folder.write(seconds=0.15)
+    interrupt(folder, signal.SIGHUP, epochs=3)
     process = folder.start()
     wait_for(lambda: folder.epochs_recorded() > 20, process)
     process.send_signal(signal.SIGKILL)
@@ -174,29 +187,15 @@ def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Fo
     for trial_id, at in ended.items():
         assert after.ended[trial_id] == at, "a trial that had ended was run again"
 
+    described = json.loads((folder.study / "study.json").read_text())
+    (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
+    assert folder.run().returncode == 0, "killed between the last row and the last word"
+    is_whole(folder)
+
 
 def folder_trials_ended(folder: Folder) -> dict[str, pd.Timestamp]:
     rows = folder.trials().drop_duplicates("trial_id", keep="last")
     return dict(rows[rows.state.isin(["COMPLETE", "PRUNED"])].set_index("trial_id").ended)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
-def test_ctrl_c_leaves_soon_with_all_rows_and_says_how_to_go_on(folder: Folder, number: signal.Signals) -> None:
-    folder.write(seconds=0.3)
-    process = folder.start()
-    wait_for(lambda: folder.epochs_recorded() > 3, process)
-    sent = time.monotonic()
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 20  # five seconds on an idle machine, most of them Ray's
-    assert process.returncode == 130
-    assert "python -m study.run" in stderr
-    states = set(folder.trials().state)
-    assert "INTERRUPTED" in states
-    assert "RUNNING" not in states
-
-    assert folder.run().returncode == 0
-    is_whole(folder)
 
 
 @pytest.mark.slow
