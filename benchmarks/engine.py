@@ -25,10 +25,10 @@ import click
 
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Arm, Budget, Never, Study, Tpe, uniform
-from study.cluster import resources as cluster
 from study.cluster.allocation import Resources
+from study.cluster.resources import connect, disconnect
 from study.driver import restore_coordinator
-from study.execution import tune as executor
+from study.execution.tune import execute
 from study.execution.worker_context import WorkerContext
 from study.preflight import DriverOptions
 from study.trial import EpochResult, Trial, TrialState
@@ -70,13 +70,11 @@ def measure_engine(measured: Study, concurrent: int, cpus: float = 1, workers: i
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         coordinator = restore_coordinator(measured, {"data": {"fingerprint": "none"}}, DriverOptions(storage))
-        coordinator.set_resources({"device": "cpu", "cpus": cpus, "gpus": 0.0})
+        coordinator.resources = {"device": "cpu", "cpus": cpus, "gpus": 0.0}
         resources = Resources(cpus, 0.0, concurrent, workers)
         recorder = EndRecorder()
         coordinator.writer.trackers = [recorder]
-        executor.execute(
-            coordinator, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print
-        )
+        execute(coordinator, WorkerContext(storage / "engine", storage), resources, simulated, lambda: "", print)
         files = sum(1 for path in (storage / "engine").rglob("*") if path.is_file() and "checkpoints" not in path.parts)
     return _compute_cost(recorder.ends, files)
 
@@ -166,11 +164,11 @@ def enable_default_loggers() -> Iterator[None]:
 def main(quick: bool, trials: int | None, slots: int) -> None:
     """Measure the cost of trials, epochs and bookkeeping."""
     print("\n".join(describe_machine()), flush=True)
-    cluster.connect(None)
+    connect(None)
     try:
         report_costs(*((40, 10, 3, trials or 20, 4) if quick else (600, 40, 40, trials or 10_000, slots)))
     finally:
-        cluster.disconnect()
+        disconnect()
 
 
 def report_costs(short: int, many_epochs: int, peers: int, long: int, slots: int) -> None:

@@ -41,7 +41,7 @@ INPUTS = {"data": {"fingerprint": "none"}}
 def run_study(study: Study, storage: Path) -> list[tuple[float, int]]:
     """Run a study to its end; return processor time and resident memory at the end of each trial."""
     coordinator = restore_coordinator(study, INPUTS, DriverOptions(storage))
-    coordinator.set_resources({"device": "cpu", "cpus": 1.0, "gpus": 0.0})
+    coordinator.resources = {"device": "cpu", "cpus": 1.0, "gpus": 0.0}
     ends = []
     running: deque[str] = deque()
     while True:

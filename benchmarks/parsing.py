@@ -25,7 +25,7 @@ from benchmarks.reporting import describe_machine, format_result, format_spread,
 from benchmarks.untrained import save_untrained_teacher
 from study.task import Plan, Preparation
 from study.trial import Trial, TrialContext
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.arrays.label_maps import LabelMaps, LabelMapSet
 from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.reporting import describe_machine, format_result, format_spread, format_table
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.common.row_blocks import mean_cross_entropy
 from trainables.losses.logits.kd import kd
@@ -32,7 +32,7 @@ from trainables.models.segmentation import FCNResNet
 from trainables.task import Batch, Outputs
 from trainables.tasks.segmentation.face_parsing import PARTS as CLASS_TABLE
 from trainables.tasks.segmentation.metrics import SegmentationScores
-from trainables.training.schedules import Progress
+from trainables.training.settings import Progress
 
 BATCH = 5
 TEACHER_STRIDE = 8

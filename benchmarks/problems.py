@@ -25,7 +25,8 @@ from trainables.losses.logits.kd import KD
 from trainables.task import Outputs
 from trainables.tasks.moving import MovingLoss, MovingOptimum
 from trainables.tasks.simulated import ACCURACY, Extra, Simulated, SimulatedLoss, SimulatedStudent
-from trainables.training.schedules import Cosine, Progress, Staircase
+from trainables.training.schedules import Cosine, Staircase
+from trainables.training.settings import Progress
 
 EPOCHS = 27
 BATCH, VALIDATION_SHARE = 64, 0.5

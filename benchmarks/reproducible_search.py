@@ -73,7 +73,7 @@ def run_study(study: Study, places: int, seed: int) -> Figures:
 
 def _compute_score(study: Study, coordinator: Coordinator) -> float:
     """Return the mean limit of accuracy of the cells' chosen settings, without noise."""
-    chosen = [(name, cell.chosen_params) for name, cell in coordinator.cells.items() if cell.trials]
+    chosen = [(name, cell.search.chosen_params) for name, cell in coordinator.cells.items() if cell.search.trials]
     return statistics.mean(float(study.find_cell(name).configure(params or {}).loss.score) for name, params in chosen)
 
 

@@ -26,11 +26,11 @@ import click
 
 from benchmarks.engine import make_study
 from benchmarks.reporting import describe_machine, format_result, format_table
-from study.cluster import resources as cluster
 from study.cluster.allocation import Resources
+from study.cluster.resources import connect, disconnect
 from study.driver import restore_coordinator
 from study.engine.coordinator import Coordinator
-from study.execution import tune as executor
+from study.execution.tune import execute
 from study.execution.worker_context import WorkerContext
 from study.preflight import DriverOptions
 from study.trial import EpochResult, Trial, TrialState
@@ -132,11 +132,11 @@ def measure(address: str, slots: int, epoch_seconds: float, seconds: float) -> M
         coordinator.writer.trackers = [window]
         resources = Resources(1, 0.0, slots)
         worker_context = WorkerContext(storage / "engine", storage)
-        cluster.connect(address)
+        connect(address)
         try:
-            reason = executor.execute(coordinator, worker_context, resources, simulated, window.watch, print)
+            reason = execute(coordinator, worker_context, resources, simulated, window.watch, print)
         finally:
-            cluster.disconnect()
+            disconnect()
     if reason != "measured":
         raise click.ClickException(reason or "the study ended before it was measured")
     return Measurement(slots, epoch_seconds, window.rate, window.driver)

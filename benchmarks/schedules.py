@@ -51,11 +51,12 @@ def search_schedule(study: Study, arm: str, most_epochs: int) -> Found:
         coordinator = Coordinator(study, records, optuna.storages.InMemoryStorage(), [], {})
         coordinator.writer.flush_seconds = math.inf
         cell, spent, at_best, best = coordinator.cells[f"student / {arm}"], 0, 0, None
-        while spent < most_epochs and not cell.search_done and (run := coordinator.next_trial()) is not None:
+        search = cell.search
+        while spent < most_epochs and not search.done and (run := coordinator.next_trial()) is not None:
             spent += train_trial(coordinator, run, Path(folder))
-            if cell.best_number != best:
-                best, at_best = cell.best_number, spent
-        params = cell.chosen_params if cell.search_done else cell.params[best or 0]
+            if search.best_number != best:
+                best, at_best = search.best_number, spent
+        params = search.chosen_params if search.done else search.params[best or 0]
         return Found(cell.cell.configure(params or {}).loss.measure_run(EPOCHS), at_best)
 
 

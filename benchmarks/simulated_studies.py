@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reports.analysis import power
 from reports.analysis.comparison import Comparison, compare_arms
-from reports.analysis.statistics import Test
+from reports.analysis.sign_tests import Test
 from reports.load import StudyRecords
 
 SEED_SD, NOISE_SD = 0.01, 0.005

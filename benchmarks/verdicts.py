@@ -35,7 +35,7 @@ from benchmarks.simulated_studies import (
     list_planted_designs,
     simulate,
 )
-from reports.analysis import power, statistics
+from reports.analysis import power, sign_tests, statistics
 
 QUICK_STUDIES, MANY = 12, 20
 """Studies per row of a quick run; and the factor of null studies evaluated by test and correction alone."""
@@ -63,7 +63,7 @@ def find_wrong_studies(task: tuple[Design, int]) -> list[bool]:
     found = []
     for number in range(studies):
         control, *others = draw_scores(design, number)
-        compute_p = statistics.compute_sign_p if design.test == "sign" else statistics.compute_sign_flip_p
+        compute_p = sign_tests.compute_sign_p if design.test == "sign" else sign_tests.compute_sign_flip_p
         p_values = statistics.adjust_by_holm([compute_p(values - control) for values in others])
         found.append(min(p_values) <= statistics.LEVEL)
     return found

@@ -13,8 +13,7 @@ import click
 
 from reports.analysis import comparison, costs, scores
 from reports.contents import Tables, list_figures, make_sections, make_tables
-from reports.figures.data import write_data
-from reports.figures.files import IMAGE_FORMATS, write_images
+from reports.figures.files import IMAGE_FORMATS, write_data, write_images
 from reports.format.table import make_file_stems, to_csv, to_markdown, to_tex
 from reports.load import StudyRecords, load_study
 from reports.page.render import render_report, replace_file

@@ -21,11 +21,13 @@ from reports.format.table import Table, to_text
 from reports.format.values import format_value, join_words, shorten
 from reports.load import StudyRecords, load_study
 from reports.page.render import render_template, replace_file
-from reports.tables import study_differences
-from reports.tables.cross_study import (
-    make_cells_table,
-    make_labels,
-    summarize_student,
+from reports.tables.cross_study import make_cells_table, make_labels, summarize_student
+from reports.tables.study_differences import (
+    make_budget_table,
+    make_inputs_table,
+    make_settings_table,
+    make_studies_table,
+    make_versions_table,
 )
 from reports.text.summary import list_problems
 from study.errors import InputError
@@ -81,7 +83,7 @@ def make_report(studies: Sequence[StudyRecords]) -> StudiesReport:
             for line in list_problems(records)
         ),
         unshared=tuple(_list_unshared_cells(studies, labels)),
-        studies=study_differences.make_studies_table(studies, labels),
+        studies=make_studies_table(studies, labels),
         sections=sections,
     )
 
@@ -107,18 +109,17 @@ def render_text(found: StudiesReport, width: int = 110) -> str:
 def _make_sections(studies: Sequence[StudyRecords], labels: Sequence[str]) -> tuple[DifferenceSection, ...]:
     described = all(records.section("study") for records in studies)
     none = "No setting differs." if described else "Not every study.json describes its study."
-    inputs, versions = study_differences.make_inputs_table, study_differences.make_versions_table
     return (
-        DifferenceSection("settings", study_differences.make_settings_table(studies, labels), none),
-        DifferenceSection("inputs", inputs(studies, labels), "Data and teacher are the same."),
-        DifferenceSection("versions", versions(studies, labels), "Code and machine are the same."),
-        DifferenceSection("budget", study_differences.make_budget_table(studies, labels), ""),
+        DifferenceSection("settings", make_settings_table(studies, labels), none),
+        DifferenceSection("inputs", make_inputs_table(studies, labels), "Data and teacher are the same."),
+        DifferenceSection("versions", make_versions_table(studies, labels), "Code and machine are the same."),
+        DifferenceSection("budget", make_budget_table(studies, labels), ""),
     )
 
 
 def _summarise_differences(studies: Sequence[StudyRecords], sections: Sequence[DifferenceSection]) -> str:
     """Return one line that names everything in which the studies differ."""
-    facts = [(word, [r.section("budget").get(name) for r in studies]) for name, word in BUDGET_FIELDS]
+    facts = [(name, [records.section("budget").get(name) for records in studies]) for name in ("trials", "epochs")]
     facts.append(("study seed", [records.study.get("seed") for records in studies]))
     parts = [
         f"{word} {join_words([format_value(v) for v in values])}"
@@ -129,9 +130,6 @@ def _summarise_differences(studies: Sequence[StudyRecords], sections: Sequence[D
         if count := len(section.table.rows):
             parts.append(f"{word} ({count} {'entry' if count == 1 else 'entries'} below)")
     return f"What differs: {'; '.join(parts) or 'nothing that is recorded'}."
-
-
-BUDGET_FIELDS = (("trials", "trials"), ("epochs", "epochs"))
 
 
 def _list_unshared_cells(studies: Sequence[StudyRecords], labels: Sequence[str]) -> list[str]:

@@ -15,20 +15,19 @@ from reports.format.table import Table
 from reports.load import StudyRecords
 from reports.page import sections
 from reports.page.blocks import Block, FigureGrid, Heading
-from reports.papers import tables as papers
+from reports.papers import paper_tables
 from reports.tables import (
     ablation,
     across_students,
     budget,
     comparison,
     costs,
-    exports,
-    failures,
     front,
     per_class,
     population,
     provenance,
     search,
+    trials,
 )
 
 
@@ -60,13 +59,13 @@ TABLES = (
     ReportTable(across_students.make_tables, section="comparison"),
     ReportTable(per_class.make_metric_tables, section="comparison"),
     ReportTable(costs.make_tables, section="nets"),
-    ReportTable(exports.make_tables, section="nets"),
-    ReportTable(papers.make_tables, section="papers"),
+    ReportTable(costs.make_export_tables, section="nets"),
+    ReportTable(paper_tables.make_tables, section="papers"),
     ReportTable(per_class.make_tables, section="classes"),
     ReportTable(search.make_tables, section="search"),
     ReportTable(population.make_tables, section="search"),
     ReportTable(budget.make_tables, section="budget"),
-    ReportTable(failures.make_tables, section="failures"),
+    ReportTable(trials.make_tables, section="failures"),
     ReportTable(provenance.make_duplicate_tables),
 )
 

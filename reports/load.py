@@ -92,10 +92,8 @@ class StudyRecords:
     def get_direction(self, metric: str) -> Direction:
         """Return the direction in which a metric improves; the study's own where the metric declares none."""
         declared = self.section("metrics").get(metric) or self.study.get("direction")
-        declared = (
-            declared.get("direction") if isinstance(declared, dict) else declared
-        )  # schema 1: the direction itself
-        return "min" if declared == "min" else "max"
+        direction = declared.get("direction") if isinstance(declared, dict) else declared  # of schema 1 it itself
+        return "min" if direction == "min" else "max"
 
     @property
     def declared_protocol(self) -> str:
@@ -175,6 +173,11 @@ class StudyRecords:
         """Those of each cell's best configuration by validation."""
         rows: pd.DataFrame = self.confirmed_points[self.confirmed_points["point"] == 0]
         return rows
+
+    def get_confirm_runs(self, cell: Cell, point: int = 0) -> pd.DataFrame:
+        """Return the confirm runs of a cell that count, of a point of its front, by default of the best."""
+        rows = self.confirmed_points
+        return rows[(rows["cell"] == cell.name) & (rows["point"] == point)]
 
     def get_search_trials(self, cell: Cell) -> pd.DataFrame:
         """Return a cell's search trials in any state but SUPERSEDED, by number."""

@@ -1,5 +1,6 @@
 from .ablation import make_ablation as make_ablation
 from .arm import Arm as Arm
+from .arm import NetComparison as NetComparison
 from .identity import LOCATION as LOCATION
 from .results import StudyResults as StudyResults
 from .results import load_study as load_study
@@ -18,6 +19,5 @@ from .space.domains import integer as integer
 from .space.domains import log_uniform as log_uniform
 from .space.domains import uniform as uniform
 from .study import Budget as Budget
-from .study import NetComparison as NetComparison
 from .study import Study as Study
 from .task import Metric as Metric

@@ -1,4 +1,4 @@
-"""Arm and Cell: a method, with or without a search space, and a student under it."""
+"""Arm and Cell: a method, with or without a search space, and a student under it; comparisons of nets."""
 
 from __future__ import annotations
 
@@ -103,3 +103,16 @@ class Cell:
         }
         configuration: Configuration = resolve_params(self.space, resolved)
         return configuration
+
+
+@dataclass(frozen=True)
+class NetComparison:
+    """A planned comparison of one cell with cells of other students: it compares nets, not methods.
+
+    Cells are named "student / arm". Runs are paired by seed, and all net comparisons of a study share one correction.
+    """
+
+    cell: str
+    versus: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Test metrics, such as "test/psnr"."""

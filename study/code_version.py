@@ -21,8 +21,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -46,11 +44,28 @@ DIGITS = 16
 """Hexadecimal digits of a digest: among a million versions, two share one with a probability below 10^-7."""
 
 
-@dataclass(frozen=True)
 class CodeVersion:
-    """The digests of the files that determine what a study computes, by name."""
+    """The files that determine what a study computes, by name: their digests, or what they contained.
 
-    files: Mapping[str, str]
+    Contents are digested when a digest is first needed: parsing 200 files takes half a second, which a dry run need not
+    wait for.
+    """
+
+    def __init__(
+        self,
+        digests: Mapping[str, str],
+        user_files: Mapping[str, bytes] | None = None,
+        package_files: Mapping[str, bytes] | None = None,
+    ):
+        self._digests, self._user_files, self._package_files = dict(digests), user_files or {}, package_files or {}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The digest of each file. A study may continue with other settings: those of user files do not count."""
+        self._digests |= {name: digest_code(text, with_settings=False) for name, text in self._user_files.items()}
+        self._digests |= {name: digest_code(text) for name, text in self._package_files.items()}
+        self._user_files, self._package_files = {}, {}
+        return self._digests
 
     @property
     def digest(self) -> str:
@@ -63,36 +78,11 @@ class CodeVersion:
         return [name + (" (new)" if name not in earlier else " (gone)" * (name not in self.files)) for name in changed]
 
 
-@dataclass(frozen=True, eq=False)
-class _LazyDigests(Mapping[str, str]):
-    """Digests of files by name, computed from what the files contained when one is first needed.
-
-    Parsing 200 files takes half a second, which a dry run need not wait for.
-    """
-
-    user_files: Mapping[str, bytes]
-    package_files: Mapping[str, bytes]
-
-    @cached_property
-    def _digests(self) -> dict[str, str]:
-        digests = {name: _digest_user_code(text) for name, text in self.user_files.items()}
-        return digests | {name: digest_code(text) for name, text in self.package_files.items()}
-
-    def __getitem__(self, name: str) -> str:
-        return self._digests[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._digests)
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-
 def read_code_version(space: Path) -> CodeVersion:
     """Return the version of the code that the study in this space file runs."""
     user_files = {SPACE_FILE: space.read_bytes()}
     user_files |= {name: path.read_bytes() for name, path in find_user_modules(space).items()}
-    return CodeVersion(_LazyDigests(user_files, _read_packages()))
+    return CodeVersion({}, user_files, _read_packages())
 
 
 def read_modules_version(modules: Iterable[str]) -> CodeVersion:
@@ -107,16 +97,11 @@ def read_modules_version(modules: Iterable[str]) -> CodeVersion:
         if path.is_file() and name.split(".")[0] not in (*PACKAGES, "__main__") and not _is_installed(path.parent):
             user_files[f"{name.replace('.', '/')}.py"] = path.read_bytes()
             user_files |= {other: file.read_bytes() for other, file in find_user_modules(path).items()}
-    return CodeVersion(_LazyDigests(user_files, _read_packages()))
+    return CodeVersion({}, user_files, _read_packages())
 
 
 def _read_packages() -> dict[str, bytes]:
     return {name: text for package in PACKAGES for name, text in read_package(package).items()}
-
-
-def digest_package(package: str) -> dict[str, str]:
-    """Return the digests of an installed package's files by path from its parent folder; empty if it is missing."""
-    return {name: digest_code(text) for name, text in read_package(package).items()}
 
 
 def read_package(package: str) -> dict[str, bytes]:
@@ -159,21 +144,13 @@ def _is_installed(root: Path) -> bool:
     return root == Path(json.__file__).resolve().parents[1] or bool({"site-packages", "dist-packages"} & {*root.parts})
 
 
-def digest_code(text: bytes) -> str:
+def digest_code(text: bytes, with_settings: bool = True) -> str:
     """Return the digest of Python code without docstrings, comments and formatting."""
     try:
-        return digest_text(_to_text(ast.parse(text)))
+        tree = ast.parse(text)
     except (SyntaxError, ValueError):  # not valid Python: compare its bytes
         return sha256(text).hexdigest()[:DIGITS]
-
-
-def _digest_user_code(text: bytes) -> str:
-    """Return the digest of code without its settings: a study may continue with more seeds or a higher limit."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return digest_code(text)
-    for node in ast.walk(tree):
+    for node in () if with_settings else ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in SETTINGS:
             node.args, node.keywords = [], []
     return digest_text(_to_text(tree))
@@ -245,15 +222,8 @@ def _is_text(node: ast.AST) -> bool:
 def _find_files(module: tuple[str, ...], roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield the files that importing a module runs: its own and the __init__.py of its packages, with their root."""
     for root in roots:
-        files = [
-            path
-            for length in range(1, len(module) + 1)
-            for path in (
-                root.joinpath(*module[:length], "__init__.py"),
-                root.joinpath(*module[:length]).with_suffix(".py"),
-            )
-            if path.is_file()
-        ]
+        names = [root.joinpath(*module[:length]) for length in range(1, len(module) + 1)]
+        files = [path for name in names for path in (name / "__init__.py", name.with_suffix(".py")) if path.is_file()]
         if files:
             yield from ((path, root) for path in files)
             return

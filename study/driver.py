@@ -123,9 +123,9 @@ def pin_warm_start(study: Study, earlier: Mapping[str, Any] | None) -> dict[str,
 def format_opening_line(coordinator: Coordinator, folder: Path) -> str:
     """Return the first line of a run: the size of the study, its progress and its folder."""
     study, cells = coordinator.study, coordinator.cells.values()
-    trials = sum(cell.trials + cell.planned_confirms for cell in cells)
-    ended = sum(len(cell.searched) + sum(bool(state) for state in cell.confirmed.values()) for cell in cells)
-    progress = f", continues with {ended} trials done" if ended or coordinator.resumable else ""
+    trials = sum(cell.search.trials + cell.planned_confirms for cell in cells)
+    ended = sum(len(cell.search.ended) + sum(bool(state) for state in cell.confirmed.values()) for cell in cells)
+    progress = f", continues with {ended} trials done" if ended or coordinator.queue.resumable else ""
     return f"{study.name}: {len(cells)} cells, {trials} trials{progress} → {display_path(folder)}"
 
 
@@ -138,12 +138,12 @@ def _train(
     document: Mapping[str, Any],
 ) -> str:
     """Run the coordinator's trials on Ray; return why the run stopped early, or ""."""
-    from study.cluster import resources as cluster
+    from study.cluster.resources import connect, disconnect
     from study.cluster.storage_check import check_shared_storage
 
-    for line in format_preparations(coordinator.preparations):
+    for line in format_preparations(coordinator.queue.preparations):
         print_line(line)
-    cluster.connect(options.address)
+    connect(options.address)
     try:  # rows are written before Ray is shut down, which takes seconds
         check_shared_storage(options.storage)
         write_study(coordinator.writer.records.folder, document)  # only once there is a cluster that can run the study
@@ -152,23 +152,23 @@ def _train(
             coordinator.interrupt(stopped)
             return stopped
     finally:
-        cluster.disconnect()
+        disconnect()
 
 
 def _run_trials(
     coordinator: Coordinator, space: Space, options: DriverOptions, console: Console, print_line: PrintLine
 ) -> str:
     """Run the coordinator's trials on the connected cluster, under a display; return why they were stopped, or ""."""
-    from study.cluster import resources as cluster
+    from study.cluster.resources import list_nodes, list_pending_nodes, max_trials
     from study.cluster.software_check import read_versions
     from study.execution import tune
     from study.execution.worker_context import WorkerContext
 
     storage, folder = options.storage, coordinator.writer.records.folder
     is_cluster = options.address is not None
-    nodes = cluster.list_nodes() + (cluster.list_pending_nodes() if is_cluster else [])
+    nodes = list_nodes() + (list_pending_nodes() if is_cluster else [])
     resources = allocate_resources(nodes, options, coordinator.study)
-    coordinator.set_resources(resources.to_row())
+    coordinator.resources = resources.to_row()
     display = LiveDisplay(coordinator, console, resources.concurrent)
 
     def check_stop() -> str:
@@ -178,7 +178,7 @@ def _run_trials(
         return requested or coordinator.problem or coordinator.over_budget
 
     def count_max_trials() -> int:
-        return cluster.max_trials(resources, options.max_concurrent) if is_cluster else resources.concurrent
+        return max_trials(resources, options.max_concurrent) if is_cluster else resources.concurrent
 
     with display.live():
         context = WorkerContext(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -38,6 +39,12 @@ def check_whole_number(
         raise InputError(f"{name} is {value!r}; allowed is a whole number, {limits}{', or None' if or_none else ''}")
 
 
+def check_positive(name: str, value: object, allowed: str, most: float = math.inf) -> None:
+    """Raise InputError unless `value` is a finite number above 0 and at most `most`; `allowed` names these limits."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= most or value == math.inf:
+        raise InputError(f"{name} is {value!r}; allowed is {allowed}")
+
+
 def find_user_frame(error: BaseException) -> traceback.FrameSummary | None:
     """Return the innermost frame of an exception that lies in a user's file; None if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -50,6 +57,16 @@ def format_place(error: BaseException) -> str:
     return f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
 
 
+def format_first_line(error: BaseException) -> str:
+    """Return "ValueError: message" with the first line of an error's message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def join_lines(message: object, most: int = 400) -> str:
+    """Return a message in one line of at most this many characters: some of Ray's fill a screen."""
+    return " ".join(str(message).split())[:most]
+
+
 @contextmanager
 def explain_user_errors() -> Iterator[None]:
     """Raise an exception of a user's code as an InputError of one line with its file and line; others pass."""
@@ -60,8 +77,7 @@ def explain_user_errors() -> Iterator[None]:
     except Exception as error:
         if not (place := format_place(error)):
             raise
-        message = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{type(error).__name__}: {message}{place}") from error
+        raise InputError(f"{format_first_line(error)}{place}") from error
 
 
 def _is_users(file: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from study.cluster import this_machine
 from study.cluster.allocation import Node, Resources, allocate
 from study.engine.student_costs import check_costs
-from study.errors import InputError, explain_user_errors
+from study.errors import InputError, explain_user_errors, format_first_line
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
 from study.records.study_json import check_code, read_same_study
@@ -101,7 +102,7 @@ def pickle_study(study: Study, *others: Any) -> bytes:
     try:
         content: bytes = cloudpickle.dumps((study, *others) if others else study)
     except Exception as error:  # of any kind: it is a user's object that refuses
-        raise InputError(explain_pickling(f"{type(error).__name__}: {error}")) from error
+        raise InputError(explain_pickling(format_first_line(error))) from error
     return content
 
 
@@ -112,7 +113,7 @@ def make_environment() -> dict[str, str]:
 
 def explain_pickling(problem: str) -> str:
     return (
-        f"the study cannot be sent to workers ({problem.splitlines()[0]}): put functions with a cache, locks and open "
+        f"the study cannot be sent to workers ({problem}): put functions with a cache, locks and open "
         "files that its classes use into a module next to the space file, and import that"
     )
 
@@ -132,13 +133,13 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
     if options.address is None:
         here = Node(this_machine.count_cpus(), len(list_gpu_names()))
         return allocate_resources([here], options, study)
-    from study.cluster import resources as cluster  # late: it imports Ray
+    from study.cluster import resources  # late: it imports Ray
 
-    cluster.connect(options.address)
+    resources.connect(options.address)
     try:
-        return allocate_resources(cluster.list_nodes() + cluster.list_pending_nodes(), options, study)
+        return allocate_resources(resources.list_nodes() + resources.list_pending_nodes(), options, study)
     finally:
-        cluster.disconnect()
+        resources.disconnect()
 
 
 def allocate_resources(nodes: list[Node], options: DriverOptions, study: Study) -> Resources:
@@ -161,7 +162,5 @@ def read_earlier_run(
 
 def format_preparations(preparations: list[Preparation]) -> list[str]:
     """Return a line for each note of the preparations, with the number of steps that share it."""
-    steps: dict[str, int] = {}
-    for step in preparations:
-        steps[step.note] = steps.get(step.note, 0) + 1
-    return [f"prepare: {note}" + (f", in {count} steps" if count > 1 else "") for note, count in steps.items()]
+    steps = Counter(step.note for step in preparations).items()
+    return [f"prepare: {note}" + (f", in {count} steps" if count > 1 else "") for note, count in steps]

@@ -7,6 +7,9 @@ and environment variables to itself, and finds a Ray that its workers need, what
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -17,10 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+import click
+
 from study.cli.options import PythonOptions
+from study.cli.streams import make_streams_endure
 from study.cluster.addresses import uses_job_api
-from study.errors import InputError
-from study.preflight import make_environment, pickle_study
+from study.cluster.this_machine import interrupt_on_end_signals
+from study.errors import InputError, format_first_line
+from study.preflight import explain_pickling, make_environment, pickle_study
 from study.storage.locations import local_path
 from study.storage.remote import locate_study
 
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from reports.load import StudyRecords
     from study.study import Study
 
-RUN = "from study.cli.run_study import run_sent_study; run_sent_study()"
+RUN = "from study.results import run_sent_study; run_sent_study()"
 """The code of the process that runs a study."""
 
 
@@ -89,10 +96,10 @@ def load_study(folder: str | Path) -> StudyResults:
 
     Raises RecordsError if it is no study, or if a newer version of kdstudy wrote it.
     """
-    from reports.load import load_study as load_records
+    from reports import load
 
     name, storage = locate_study(str(folder), "")
-    return StudyResults(load_records(storage / name))
+    return StudyResults(load.load_study(storage / name))
 
 
 def run_study(
@@ -116,7 +123,9 @@ def run_study(
     results unfinished.
     """
     if uses_job_api(address):
-        raise InputError(f"address {address!r}: a study is sent there as a space file, by python -m study.run")
+        raise InputError(
+            f"address {address!r} takes space files only: write the study to one, and give that to python -m study.run"
+        )
     options = PythonOptions(
         space=Path("Python"),
         storage_path=str(storage),
@@ -183,3 +192,27 @@ def _relay(source: IO[bytes], target: IO[str], lines: list[str]) -> None:
         with suppress(OSError, ValueError):  # nothing reads this process's output any more: the study trains on
             target.write(lines[-1])
             target.flush()
+
+
+# -- in the process that runs a study ----------------------------------------------------------------------------------
+
+
+def run_sent_study() -> None:
+    """Run the study on stdin, as `run_study` sends it; interrupt the run when stdin is closed there."""
+    from study.cli.run_study import run_and_exit
+
+    make_streams_endure()
+    try:
+        study, options = pickle.load(sys.stdin.buffer)
+    except Exception as error:  # of any kind: it is a user's object that refuses
+        click.echo(f"error: {explain_pickling(format_first_line(error))}", err=True)
+        sys.exit(2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a script in the background of a shell
+    interrupt_on_end_signals()
+    threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
+    run_and_exit(options, study)
+
+
+def _interrupt_at_end_of_input() -> None:
+    if os.read(0, 1) == b"":
+        os.kill(os.getpid(), signal.SIGINT)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from study.arm import Arm, Cell
-from study.errors import InputError, check_whole_number
+from study.arm import Arm, Cell, NetComparison
+from study.errors import check_positive, check_whole_number
 from study.identity import IF_SET, LIMIT, derive_seed, describe
 from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import Sampler, Tpe, WarmStart, count_search_trials
@@ -42,27 +41,13 @@ class Budget:
     """Price of one GPU for an hour, its share of the machine included, to give the cost with GPU hours."""
 
     def __post_init__(self) -> None:
-        hours = "hours above 0, or None for no cap"
-        caps = {"wall_hours": hours, "gpu_hours": hours, "usd_per_hour": "US dollars above 0, or None"}
+        hours = "a number of hours above 0, or None for no cap"
+        caps = {"wall_hours": hours, "gpu_hours": hours, "usd_per_hour": "a number of US dollars above 0, or None"}
         for name, allowed in caps.items():
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise InputError(f"budget: {name} is {value!r}; allowed is a number of {allowed}")
+            if (value := getattr(self, name)) is not None:
+                check_positive(f"budget: {name}", value, allowed)
         for name, largest in LARGEST.items():
             check_whole_number(f"budget: {name}", getattr(self, name), most=largest)
-
-
-@dataclass(frozen=True)
-class NetComparison:
-    """A planned comparison of one cell with cells of other students: it compares nets, not methods.
-
-    Cells are named "student / arm". Runs are paired by seed, and all net comparisons of a study share one correction.
-    """
-
-    cell: str
-    versus: tuple[str, ...]
-    metrics: tuple[str, ...]
-    """Test metrics, such as "test/psnr"."""
 
 
 DEFAULT_FRONT = 3
@@ -243,15 +228,12 @@ class Study:
         others = self.find_comparisons(arm)
         return bool(others) and any(
             is_searched(arm) and not any(map(is_searched, others))
-            for is_searched in (self.is_searched, self._is_recipe_searched)
+            for is_searched in (self.is_searched, lambda arm: is_unresolved(self._find_recipe(arm)))
         )
 
     def differs_in_recipe(self, arm: Arm, other: Arm) -> bool:
         """Return whether two arms train by different recipes, so that their methods are not all that differs."""
         return bool(self._find_recipe(arm) != self._find_recipe(other))
-
-    def _is_recipe_searched(self, arm: Arm) -> bool:
-        return is_unresolved(self._find_recipe(arm))
 
     def _find_recipe(self, arm: Arm) -> Any:
         return self.task.recipe if arm.recipe is None else arm.recipe

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     "study": (
-        "posix errors atomic code_version identity trial task space search trackers arm validation study ablation "
+        "errors atomic code_version identity trial task space search trackers arm validation study ablation "
         "space_file records storage engine cluster preflight execution driver cli results ui run __main__"
     ),
     "trainables": "training task losses models data sample_panels metrics distill export teacher tasks",
@@ -31,7 +31,6 @@ BETWEEN = {
         "study.errors",
         "study.space",
         "study.atomic",
-        "study.posix",
     },
     "reports": {"study.records", "study.trial", "study.task", "study.code_version", "study.identity", "study.errors"},
     "study": set[str](),

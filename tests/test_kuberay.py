@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
-from study.cluster.autoscaling import list_addable_nodes
+from study.cluster.allocation import Node, list_addable_nodes
 
 ROOT = Path(__file__).parent.parent
 JOB, LIMITS = yaml.safe_load_all((ROOT / "docs" / "kuberay.yaml").read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def test_configmap_gives_the_size_to_which_the_cluster_may_grow(tmp_path: Path) 
     file.write_text(LIMITS["data"][mount["subPath"]])
     (group,) = CLUSTER["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    each = {"CPU": int(limits["cpu"]), "GPU": int(limits["nvidia.com/gpu"])}
+    each = Node(int(limits["cpu"]), int(limits["nvidia.com/gpu"]))
     assert list_addable_nodes({"headgroup": 1}, file) == [each] * group["maxReplicas"]
     assert list_addable_nodes({"headgroup": 1, group["groupName"]: 3}, file) == [each] * (group["maxReplicas"] - 3)
     assert json.loads(file.read_text())["max_workers"] == group["maxReplicas"]

@@ -37,7 +37,8 @@ from trainables.training.cuda_graph import CapturedStep, Step, is_capturable
 from trainables.training.distributed import ProcessGroup, join_group
 from trainables.training.nets import build_seeded, to_device
 from trainables.training.recipe import Recipe, set_learning_rate
-from trainables.training.schedules import Progress, evaluate_schedules, value_at
+from trainables.training.schedules import evaluate_schedules
+from trainables.training.settings import Progress, value_at
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
@@ -92,9 +93,10 @@ def distill(
                 metrics[PARAMETERS] = count_parameters(training.net)
             if context.validate:
                 metrics |= evaluate(task, training.net, "val", context.device, group)
-            result = EpochResult(
-                epoch=epoch + 1, metrics=metrics, schedules=_evaluate_schedules(training, epoch), seconds=0.0
-            )
+            progress = Progress(epoch, context.trial.epochs)
+            rate = {"learning_rate": value_at(recipe.learning_rate, progress)}
+            schedules = rate | evaluate_schedules(loss, progress)
+            result = EpochResult(epoch=epoch + 1, metrics=metrics, schedules=schedules, seconds=0.0)
             if context.test and context.validate:
                 _keep_best(training, result)
             if context.test and epoch + 1 == context.trial.epochs:
@@ -109,20 +111,19 @@ def train_epoch(training: Training, train: Examples, teacher: FrozenTeacher, epo
     context, recipe = training.context, training.recipe
     order, views = _draw_order(training, train, epoch)
     meters = EpochMeters(training.task, training.loss, context.device)
-    step = TrainStep(training, train, views, teacher.begin_epoch(views), meters)
+    step: Step = TrainStep(training, train, views, teacher.begin_epoch(views), meters)
     # dropout draws from the global generator: seeded every epoch, resumed trials and all workers draw the same numbers
     torch.manual_seed(derive_seed(context.trial.seed, "epoch", epoch))
     training.net.train()
     batches = order.split(recipe.batch_size)
     shards = [training.group.shard_batch(samples).samples for samples in batches]  # (B,) each, of this worker
     prefetch(train, ((shard, views[shard]) for shard in shards))
-    run_step: Step = step
     if is_capturable(training.task, context, training.group, recipe, training.loss, len(batches)):
-        run_step = training.captured = CapturedStep(step, training.captured)
+        step = training.captured = CapturedStep(step, training.captured)
     for number, samples in enumerate(batches):
         progress = Progress(epoch, context.trial.epochs, number / len(batches))
         set_learning_rate(training.optimizer, value_at(recipe.learning_rate, progress))
-        run_step(samples, progress)
+        step(samples, progress)
     training.group.broadcast_buffers(training.net)
     metrics = meters.compute(training.group, len(train))
     if not math.isfinite(metrics["train/loss"]):
@@ -226,13 +227,6 @@ def _save(training: Training, result: EpochResult) -> None:
 
 def _copy_state(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
-
-
-def _evaluate_schedules(training: Training, epoch: int) -> dict[str, float]:
-    """Return the learning rate and every scheduled setting of the loss, at the start of an epoch."""
-    progress = Progress(epoch, training.context.trial.epochs)
-    learning_rate = value_at(training.recipe.learning_rate, progress)
-    return {"learning_rate": learning_rate, **evaluate_schedules(training.loss, progress)}
 
 
 def _keep_best(training: Training, result: EpochResult) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from study.task import COSTS, PARAMETERS, Metric
-from trainables.training.schedules import FloatOrSchedule, Progress
+from trainables.training.settings import FloatOrSchedule, Progress
 
 IGNORED = 255
 """The label of pixels without a class: they count in no loss on labels, and in no score."""
@@ -185,16 +185,6 @@ class _NoTeacher:
 
 
 NO_TEACHER = _NoTeacher()
-
-
-class Views(Protocol):
-    """A finite, enumerable set of augmentations, see trainables/training/views.py."""
-
-    @property
-    def count(self) -> int: ...
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Return a view for each sample, (B,) → (B,) int64: a pure function of seed, epoch and sample."""
 
 
 class Meters(Protocol):

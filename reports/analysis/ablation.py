@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from reports.analysis.comparison import group_by_seed
 from reports.analysis.statistics import Mean, Paired, compare_paired, compute_mean
-from reports.load import Cell, StudyRecords
+from reports.load import StudyRecords
 
 MIN_ARMS = 3
 """Minimum arms of a path; of two, the comparison shows the same."""
@@ -30,7 +30,8 @@ def measure_path(records: StudyRecords, student: str) -> tuple[Step, ...]:
     """
     cells = records.get_cells(student)
     scores = group_by_seed(records, records.metric)
-    if not _is_path(cells) or not all(cell.name in scores for cell in cells) or _has_mixed_code(records, cells):
+    is_path = len(cells) >= MIN_ARMS and [cell.versus for cell in cells] == [(), *((cell.arm,) for cell in cells[:-1])]
+    if not is_path or not all(cell.name in scores for cell in cells) or records.explain_mixed_code(*cells):
         return ()
     steps = [Step(cells[0].arm, compute_mean([*scores[cells[0].name].values()]), None)]
     for before, cell in pairwise(cells):
@@ -40,12 +41,3 @@ def measure_path(records: StudyRecords, student: str) -> tuple[Step, ...]:
         change = compare_paired(*pairs, records.get_direction(records.metric)) if shared else None
         steps.append(Step(cell.arm, compute_mean([*new.values()]), change))
     return tuple(steps)
-
-
-def _is_path(cells: tuple[Cell, ...]) -> bool:
-    expected = ((), *((cell.arm,) for cell in cells[:-1]))
-    return len(cells) >= MIN_ARMS and tuple(cell.versus for cell in cells) == expected
-
-
-def _has_mixed_code(records: StudyRecords, cells: tuple[Cell, ...]) -> bool:
-    return bool(records.explain_mixed_code(*cells))

@@ -12,7 +12,8 @@ from typing import Any
 
 from reports.analysis import power, statistics
 from reports.analysis.search import describe_recipe
-from reports.analysis.statistics import Paired, Test, Verdict
+from reports.analysis.sign_tests import Test, compute_margin_p
+from reports.analysis.statistics import Paired, Verdict
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
 
@@ -93,7 +94,7 @@ def select_student(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_student(records: StudyRecords, cell: Cell) -> dict[str, Any] | None:
     """Return the settings of the student that a cell's runs on test are of; None without such runs."""
-    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    runs = records.get_confirm_runs(cell)
     return select_student(parse_json_object(runs["params"].iloc[-1])) if len(runs) else None
 
 
@@ -134,7 +135,10 @@ def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
     margins = [contrast for contrast in contrasts if contrast.margin is not None]
     adjusted = statistics.adjust_by_holm(
         [contrast.paired.p if contrast.paired else 1.0 for contrast in contrasts]
-        + [_compute_margin_p(contrast) for contrast in margins]
+        + [
+            compute_margin_p(one.differences, one.margin or 0.0, one.paired.direction, one.test) if one.paired else 1.0
+            for one in margins
+        ]
         + [1.0] * to_come
     )
     margin_p = iter(adjusted[len(contrasts) :])
@@ -142,12 +146,6 @@ def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
         _judge(contrast, p, next(margin_p) if contrast.margin is not None else None, len(adjusted))
         for contrast, p in zip(contrasts, adjusted, strict=False)
     ]
-
-
-def _compute_margin_p(contrast: Contrast) -> float:
-    if contrast.paired is None or contrast.margin is None:
-        return 1.0
-    return statistics.compute_margin_p(contrast.differences, contrast.margin, contrast.paired.direction, contrast.test)
 
 
 def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> Contrast:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
-from reports.analysis.pareto import find_pareto_front
+from reports.analysis.search import find_pareto_front
 from reports.load import StudyRecords
+from study.trial import Direction
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,14 @@ def score_nets(records: StudyRecords) -> list[ScoredNet]:
     for cell in records.cells:
         if values := tested.get(cell.name):
             mean = statistics.compute_mean([value * metric.factor for value in values.values()])
-            half = mean.interval.high - mean.mean if mean.interval else 0.0
-            scored.append(ScoredNet(students[cell.net], cell.arm, arms.index(cell.arm), mean.mean, half))
+            scored.append(ScoredNet(students[cell.net], cell.arm, arms.index(cell.arm), mean.mean, mean.half_width))
     score = records.section("teacher", "metrics").get(records.test_metric)
     if nets[0].is_teacher and isinstance(score, int | float):
         scored.append(ScoredNet(nets[0], "", len(arms), score * metric.factor, 0.0))
     return scored
 
 
-def find_cost_front(nets: Sequence[ScoredNet], key: str, direction: statistics.Direction) -> list[ScoredNet]:
+def find_cost_front(nets: Sequence[ScoredNet], key: str, direction: Direction) -> list[ScoredNet]:
     """Return the nets that none surpasses in score at the same or a lower cost, by increasing cost."""
     rows = [{"score": one.score, "cost": one.net.get_cost(key)} for one in nets]
     front = [nets[position] for position in find_pareto_front(rows, ("score", "cost"), (direction, "min"))]

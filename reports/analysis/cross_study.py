@@ -8,16 +8,19 @@ Results on other data, of another metric or under another protocol are not compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from reports.analysis import power, statistics
 from reports.analysis.comparison import compare_arms
-from reports.analysis.statistics import Direction, Mean, Verdict
-from reports.analysis.unpaired import Difference, Kind, compare_unpaired
+from reports.analysis.statistics import Mean, Paired, Verdict
+from reports.analysis.unpaired import compare_unpaired
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
+from study.trial import Direction
+
+Kind = Literal["paired", "unpaired", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,10 @@ class CellResult:
     """The reason why its own runs should not be averaged."""
     not_judged: str = ""
     """The reason why the difference is not judged although the results are comparable."""
-    difference: Difference | None = None
+    kind: Kind = "paired"
+    """The kind of the difference: "repeated" if both studies ran the same trials, so that no setting can have caused
+    it."""
+    difference: Paired | None = None
     p: float | None = None
     """Holm-corrected."""
     verdict: Verdict | None = None
@@ -49,8 +55,7 @@ class CellResult:
     @property
     def judged(self) -> bool:
         """True if Holm's correction counts the row as a comparison, with or without results so far."""
-        repeated = self.difference is not None and self.difference.kind == "repeated"
-        return self.versus is not None and not self.incomparable and not repeated
+        return self.versus is not None and not self.incomparable and self.kind != "repeated"
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,12 @@ def compare_studies(studies: Sequence[StudyRecords]) -> tuple[StudentComparison,
     rows = [_list_cells(index, records) for index, records in enumerate(studies)]
     cells = dict.fromkeys(cell for study in rows for cell in study)
     shared = [cell for cell in cells if sum(cell in found for found in rows) > 1]
-    return tuple(
-        _compare_cells(
-            name, [[found[cell] for found in rows if cell in found] for cell in shared if cell[0] == name], studies
-        )
-        for name in dict.fromkeys(student for student, _ in shared)
-    )
+    compared: dict[str, list[CellResult]] = {}
+    for student, arm in shared:
+        first, *others = (found[student, arm] for found in rows if (student, arm) in found)
+        compared.setdefault(student, []).append(first)
+        compared[student] += [_compare_row(student, row, first, studies) for row in others]
+    return tuple(StudentComparison(name, _judge(cells)) for name, cells in compared.items())
 
 
 def explain_incomparable(one: StudyRecords, other: StudyRecords) -> list[str]:
@@ -108,13 +113,6 @@ def _list_cells(index: int, records: StudyRecords) -> dict[tuple[str, str], Cell
     }
 
 
-def _compare_cells(name: str, cells: Iterable[list[CellResult]], studies: Sequence[StudyRecords]) -> StudentComparison:
-    rows = [
-        row for cell in cells for row in (cell[0], *(_compare_row(name, row, cell[0], studies) for row in cell[1:]))
-    ]
-    return StudentComparison(name, _judge(rows))
-
-
 def _judge(rows: list[CellResult]) -> tuple[CellResult, ...]:
     """Return the rows of one table with corrected p values and verdicts."""
     judged = [index for index, row in enumerate(rows) if row.judged]
@@ -133,7 +131,7 @@ def pool_students(students: Sequence[StudentComparison]) -> StudentComparison | 
     for student in students:
         firsts = {row.arm: row for row in student.rows if row.versus is None}
         for row in student.rows:
-            if row.difference and row.difference.kind == "paired":
+            if row.difference and row.kind == "paired":
                 groups.setdefault((row.arm, row.study), []).append((row, firsts[row.arm]))
     shared = [pairs for pairs in groups.values() if len(pairs) > 1]
     if not shared:
@@ -144,14 +142,16 @@ def pool_students(students: Sequence[StudentComparison]) -> StudentComparison | 
 
 
 def _pool(pairs: list[tuple[CellResult, CellResult]]) -> CellResult:
-    parts = []
-    for row, first in pairs:
-        seeds = sorted(row.values.keys() & first.values.keys())
-        values, others = [row.values[s] for s in seeds], [first.values[s] for s in seeds]
-        parts.append(statistics.subtract_paired(values, others, row.metric.resolution))
-    found = statistics.summarize_differences(statistics.weight_alike(parts), pairs[0][0].direction, resolution=0.0)
-    difference = Difference("paired", found.n, found.difference, found.interval, found.p, found.sd)
-    return replace(pairs[0][0], values={}, mean=None, mixed="", difference=difference)
+    one = pairs[0][0]
+    parts = [statistics.subtract_paired(*_pair_by_seed(*pair), one.metric.resolution) for pair in pairs]
+    difference = statistics.summarize_differences(statistics.weight_alike(parts), one.direction, resolution=0.0)
+    return replace(one, values={}, mean=None, mixed="", difference=difference)
+
+
+def _pair_by_seed(row: CellResult, other: CellResult) -> tuple[list[float], list[float]]:
+    """Return both cells' values with the seeds that they share."""
+    seeds = sorted(row.values.keys() & other.values.keys())
+    return [row.values[seed] for seed in seeds], [other.values[seed] for seed in seeds]
 
 
 def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequence[StudyRecords]) -> CellResult:
@@ -163,28 +163,21 @@ def _compare_row(student: str, row: CellResult, first: CellResult, studies: Sequ
     row = replace(row, versus=first.study, incomparable="; ".join(reasons), not_judged=mixed)
     if reasons or mixed or not row.values or not first.values:
         return row
-    return replace(
-        row, difference=_compute_difference(row, first, _ran_same_trials(one, other, f"{student} / {row.arm}"))
-    )
-
-
-def _compute_difference(row: CellResult, first: CellResult, repeated: bool) -> Difference:
-    seeds = sorted(row.values.keys() & first.values.keys())
-    if not seeds:
-        return compare_unpaired(list(row.values.values()), list(first.values.values()), row.metric.resolution)
-    values, others = [row.values[s] for s in seeds], [first.values[s] for s in seeds]
-    found = statistics.compare_paired(values, others, row.direction, resolution=row.metric.resolution)
-    kind: Kind = "repeated" if repeated else "paired"
-    return Difference(kind, found.n, found.difference, found.interval, found.p, found.sd)
+    values, others = _pair_by_seed(row, first)
+    if not values:
+        every = [*row.values.values()], [*first.values.values()]
+        return replace(row, kind="unpaired", difference=compare_unpaired(*every, row.direction, row.metric.resolution))
+    kind: Kind = "repeated" if _ran_same_trials(one, other, f"{student} / {row.arm}") else "paired"
+    difference = statistics.compare_paired(values, others, row.direction, resolution=row.metric.resolution)
+    return replace(row, kind=kind, difference=difference)
 
 
 def _add_verdict(row: CellResult, p: float, comparisons: int) -> CellResult:
     found = row.difference
     if found is None:
         return row
-    improves = found.difference > 0 if row.direction == "max" else found.difference < 0
-    verdict: Verdict = "undecided" if p > statistics.LEVEL else "better" if improves else "worse"
-    known = verdict == "undecided" and found.kind == "paired" and found.n > 1
+    verdict = statistics.decide_verdict(found, p)
+    known = verdict == "undecided" and row.kind == "paired" and found.n > 1
     needed = power.seeds_needed(found.difference, found.sd, comparisons) if known else None
     return replace(row, p=p, verdict=verdict, seeds_needed=needed)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reports.format.values import shorten
 from reports.load import Cell, StudyRecords
@@ -29,15 +28,17 @@ def choose_cell(records: StudyRecords, name: str | None = None) -> Choice:
 
     Raises InputError if there is no such cell, if it is not confirmed, or if not all cells have a validation score.
     """
+    planned = max(1, records.get_budget("seeds"))
     if name is not None:
         cell = next((cell for cell in records.cells if cell.name == name), None)
         if cell is None:
             raise InputError(f"no cell {shorten(name, 80)!r} in this study: {_list_cells(records.cells)}")
-        _check_confirmed(records, cell)
+        if (done := len(records.get_confirm_runs(cell))) < planned:
+            raise InputError(
+                f"{cell.name!r} is not confirmed: {done} of {planned} seeds; resume the study, or name another cell"
+            )
         return Choice(cell, "named by --cell")
-    confirmed = tuple(
-        cell for cell in records.cells if len(_get_confirm_runs(records, cell)) >= _count_planned_seeds(records)
-    )
+    confirmed = tuple(cell for cell in records.cells if len(records.get_confirm_runs(cell)) >= planned)
     if not confirmed:
         raise InputError(f"no cell of {records.name!r} is confirmed yet: resume the study")
     if len(confirmed) == 1:
@@ -86,7 +87,7 @@ def _choose_on_validation(records: StudyRecords, cells: tuple[Cell, ...]) -> Cho
 
 
 def _mean_confirm_score(records: StudyRecords, cell: Cell) -> float | None:
-    measured = _get_confirm_runs(records, cell)[records.metric]
+    measured = records.get_confirm_runs(cell)[records.metric]
     return float(measured.mean()) if np.isfinite(measured.to_numpy(dtype=float)).all() else None
 
 
@@ -97,23 +98,6 @@ def _best_search_score(records: StudyRecords, cell: Cell) -> float | None:
     if scores.empty:
         return None
     return float(scores.max() if records.get_direction(records.metric) == "max" else scores.min())
-
-
-def _check_confirmed(records: StudyRecords, cell: Cell) -> None:
-    done, planned = len(_get_confirm_runs(records, cell)), _count_planned_seeds(records)
-    if done < planned:
-        raise InputError(
-            f"{cell.name!r} is not confirmed: {done} of {planned} seeds; resume the study, or name another cell"
-        )
-
-
-def _get_confirm_runs(records: StudyRecords, cell: Cell) -> pd.DataFrame:
-    runs: pd.DataFrame = records.confirmed[records.confirmed["cell"] == cell.name]
-    return runs
-
-
-def _count_planned_seeds(records: StudyRecords) -> int:
-    return max(1, records.get_budget("seeds"))
 
 
 def _list_cells(cells: tuple[Cell, ...]) -> str:

@@ -6,17 +6,14 @@ is no gain of a method. All points of a student share one correction with its ar
 
 from __future__ import annotations
 
-import statistics as spread
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 from typing import Any
-
-import numpy as np
 
 from reports.analysis import statistics
 from reports.analysis.contrasts import Contrast, compare_pair, select_student
-from reports.analysis.pareto import find_pareto_front
-from reports.analysis.search import list_objectives
+from reports.analysis.search import list_objectives, mark_front
 from reports.analysis.statistics import Mean
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
@@ -48,7 +45,7 @@ class FrontPoint:
     @property
     def std(self) -> float | None:
         """The sample standard deviation over seeds; None for a single run."""
-        return spread.stdev(self.values.values()) if len(self.values) > 1 else None
+        return stdev(self.values.values()) if len(self.values) > 1 else None
 
 
 def list_cost_columns(records: StudyRecords) -> dict[str, str]:
@@ -97,14 +94,9 @@ def _list_points(records: StudyRecords, cell: Cell, position: int) -> list[Front
 
 def _count_front(records: StudyRecords, cell: Cell) -> int:
     """Return the number of points of a cell's front by validation; equal values or settings count once."""
-    names, trials = list_objectives(records), records.get_search_trials(cell)
-    complete = trials[trials["state"] == "COMPLETE"]
-    if not set(names) <= set(complete.columns):
-        return 1
-    rows: list[Any] = complete[[*names, "params"]].to_dict("records")
-    front = find_pareto_front(rows, names, [records.get_direction(name) for name in names])
-    settings = {tuple(np.round([rows[at][name] for name in names], 12)): rows[at]["params"] for at in reversed(front)}
-    return len(set(settings.values()))
+    trials = mark_front(records, cell)
+    front = trials[trials["front"]].round(12).drop_duplicates(list_objectives(records))
+    return max(1, front["params"].nunique())
 
 
 def _compare(records: StudyRecords, point: FrontPoint, points: Sequence[FrontPoint]) -> tuple[Contrast, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from reports.analysis.search import find_best_trial, find_published_trial
+from reports.analysis.search import find_best_trial, find_published_trial, read_schedules
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
 
@@ -50,12 +50,10 @@ def _list_published(records: StudyRecords, cell: Cell, name: str) -> list[float]
     trial = find_published_trial(records, cell)
     if trial is None:
         return []
-    rows = records.epochs[records.epochs["trial_id"] == trial["trial_id"]].sort_values("epoch")
-    values = [parse_json_object(text).get(name) for text in rows["schedules"]]
+    schedules = read_schedules(records.epochs, [str(trial["trial_id"])])
+    values: list[float] = schedules.loc[schedules["schedule"] == name, "value"].tolist()
     constant = parse_json_object(trial["params"]).get(name)
-    if not any(isinstance(value, int | float) for value in values):
-        values = [constant] * int(trial["epochs"])
-    return [float(value) for value in values if isinstance(value, int | float)]
+    return values or ([float(constant)] * int(trial["epochs"]) if isinstance(constant, int | float) else [])
 
 
 def count_search_epochs(records: StudyRecords, student: str) -> Mapping[str, int]:

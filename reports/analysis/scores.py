@@ -35,13 +35,12 @@ def list_scores(records: StudyRecords) -> list[Score]:
 def to_dataframe(scores: list[Score]) -> pd.DataFrame:
     """Return the numbers of metrics.csv, in the recorded unit (accuracies as fractions)."""
     columns = ("student", "arm", "metric", "seeds", "mean", "mean_low", "mean_high")
-    return pd.DataFrame([_to_row(score) for score in scores], columns=columns)
-
-
-def _to_row(score: Score) -> tuple[str, str, str, int, float, float | None, float | None]:
-    mean, interval = score.mean, score.mean.interval
-    low, high = (interval.low, interval.high) if interval else (None, None)
-    return score.student, score.arm, score.metric.name, mean.n, mean.mean, low, high
+    rows = []
+    for score in scores:
+        interval = score.mean.interval
+        ends = (interval.low, interval.high) if interval else (None, None)
+        rows.append((score.student, score.arm, score.metric.name, score.mean.n, score.mean.mean, *ends))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _measure_teacher(records: StudyRecords, names: list[str]) -> Iterator[Score]:

@@ -1,7 +1,9 @@
-"""The search trials of a cell: their ranking, the best one, and the names of the searched parameters."""
+"""The search trials of a cell: their ranking, the best one, the Pareto front, and the searched parameters."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pandas as pd
 from reports.format.settings import find_domains
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
+from study.trial import Direction
 
 WHOLE_LOSS = "method"
 """Name that study.space gives to a choice between whole losses."""
@@ -44,6 +47,20 @@ def list_objectives(records: StudyRecords) -> list[str]:
     return [records.metric, *further] if isinstance(further, list) else [records.metric]
 
 
+def mark_front(records: StudyRecords, cell: Cell) -> pd.DataFrame:
+    """Return a cell's complete search trials, with `front`: True if no other is better in every objective.
+
+    Empty if an objective is not on record.
+    """
+    names, trials = list_objectives(records), records.get_search_trials(cell)
+    complete = trials[trials["state"] == "COMPLETE"]
+    if not set(names) <= set(trials.columns):
+        return complete.head(0).assign(front=False)
+    rows: list[Any] = complete[names].to_dict("records")
+    front = find_pareto_front(rows, names, [records.get_direction(name) for name in names])
+    return complete.assign(front=np.isin(np.arange(len(complete)), front))
+
+
 def find_best_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     """Return the best completed search trial of a cell; None if there is none."""
     ranked = rank_trials(records, cell)
@@ -71,6 +88,18 @@ def find_published_trial(records: StudyRecords, cell: Cell) -> pd.Series | None:
     same = [loss is not None and parse_json_object(text).get("loss") == loss for text in trials["config"]]
     found = trials[np.array(same, dtype=bool)].sort_values("epochs_done", ascending=False, kind="stable")
     return found.iloc[0] if len(found) else None
+
+
+def read_schedules(epochs: pd.DataFrame, trial_ids: Iterable[str]) -> pd.DataFrame:
+    """Return trial_id, epoch, schedule and value of each scheduled value of these trials, in the order of epochs."""
+    rows = epochs[epochs["trial_id"].isin(list(trial_ids))].sort_values("epoch", kind="stable")
+    entries = [
+        (trial_id, epoch, name, float(value))
+        for trial_id, epoch, text in rows[["trial_id", "epoch", "schedules"]].itertuples(index=False)
+        for name, value in parse_json_object(text).items()
+        if isinstance(value, int | float)
+    ]
+    return pd.DataFrame(entries, columns=["trial_id", "epoch", "schedule", "value"])
 
 
 def find_search_domains(records: StudyRecords, cell: Cell) -> dict[str, dict[str, Any]]:
@@ -101,3 +130,25 @@ def list_parameters(cell: Cell, trials: pd.DataFrame) -> tuple[str, ...]:
     for text in trials["params"]:
         seen.update(dict.fromkeys(parse_json_object(text)))
     return tuple(seen)
+
+
+def find_pareto_front(
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], directions: Sequence[Direction]
+) -> list[int]:
+    """Return the positions of the rows that no other row dominates, in the given order.
+
+    A row dominates another if it is at least as good in every objective and better in one; equal rows do not dominate
+    each other. A row in which an objective is missing or not finite is ignored.
+    """
+    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+    costs: dict[int, tuple[float, ...]] = {}
+    for position, row in enumerate(rows):
+        values = [math.nan if row.get(name) is None else float(row[name]) for name in objectives]
+        if all(map(math.isfinite, values)):
+            # 9 digits: means of the same values in another order are equal
+            costs[position] = tuple(float(f"{sign * value:.9g}") for sign, value in zip(signs, values, strict=True))
+    front: dict[tuple[float, ...], None] = {}
+    for cost in sorted(set(costs.values())):  # in this order, a point comes after all points that dominate it
+        if not any(all(left <= right for left, right in zip(other, cost, strict=True)) for other in front):
+            front[cost] = None
+    return [position for position, cost in costs.items() if cost in front]

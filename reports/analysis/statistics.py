@@ -1,9 +1,7 @@
-"""The statistics of a comparison: paired differences over shared seeds, intervals, tests and verdicts.
+"""The statistics of a comparison: paired differences over shared seeds, intervals, correction and verdicts.
 
-Two arms are compared by the differences of runs that share a seed: the same initial weights, data order and views. If
-the arms did not differ, each difference would be as likely to have the opposite sign; the p value of the sign-flip test
-is the share of all sign combinations whose mean is at least as far from zero as the observed one. With n pairs it is
-at least 2/2ⁿ, so a few seeds cannot decide, however large the effect.
+Two arms are compared by the differences of runs that share a seed: the same initial weights, data order and views.
+sign_tests.py has the tests of these differences.
 """
 
 from __future__ import annotations
@@ -18,23 +16,18 @@ import numpy as np
 import scipy  # scipy.stats is imported when it is first used: it takes a second
 from numpy.typing import NDArray
 
-Direction = Literal["max", "min"]
-Test = Literal["sign-flip", "sign"]
+from reports.analysis.sign_tests import TIE, Test, check_finite, compute_sign_flip_p, compute_sign_p
+from study.trial import Direction
+
 Verdict = Literal["better", "worse", "not worse", "undecided"]
 """Not worse: the arm is shown to be worse by less than the margin that its study declares, or better."""
 
 LEVEL = 0.05
 """Significance level of verdicts, after correction."""
-TIE = 1e-6
-"""Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
-over up to a million samples differ by more, or not at all."""
 RESOLUTION = 1e-10
 """Difference up to which two runs are tied unless their metric has other digits: that of a metric of four digits."""
 SKEWED = 0.05
 """p of D'Agostino's test of skewness up to which differences count as skewed."""
-MAX_EXACT_PAIRS = 20
-"""Largest number of pairs for which all 2ⁿ sign flips are counted; beyond it, `RESAMPLES` random ones are drawn."""
-RESAMPLES = 99_999
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,11 @@ class Mean:
     n: int
     mean: float
     interval: Interval | None
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval; 0 for a single run."""
+        return self.interval.high - self.mean if self.interval else 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def compute_mean(values: Sequence[float]) -> Mean:
 
     Raises ValueError for no values or values that are not finite.
     """
-    x = _check_finite(values)
+    x = check_finite(values)
     mean = float(x.mean())
     if len(x) < 2:
         return Mean(len(x), mean, None)
@@ -116,7 +114,7 @@ def summarize_differences(
 
     Raises ValueError for no differences, or values that are not finite.
     """
-    x = _check_finite(differences)
+    x = check_finite(differences)
     x = np.where(np.abs(x) <= resolution, 0.0, x)
     return Paired(
         n=len(x),
@@ -137,7 +135,7 @@ def subtract_paired(a: Sequence[float], b: Sequence[float], resolution: float = 
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
-    x, y = _check_finite(a), _check_finite(b)
+    x, y = check_finite(a), check_finite(b)
     typical = np.median(np.abs(np.concatenate([x, y])))
     scale = np.maximum(np.maximum(np.abs(x), np.abs(y)), typical)
     return np.where(np.isclose(x, y, rtol=0, atol=np.maximum(TIE * scale, resolution)), 0.0, x - y)
@@ -156,7 +154,7 @@ def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> 
     percentile interval is used.
     Source: Efron 1987, "Better bootstrap confidence intervals".
     """
-    x = _check_finite(differences)
+    x = check_finite(differences)
     if len(x) < 3:
         return None
     if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):  # equal but for rounding
@@ -171,72 +169,15 @@ def compute_bca_interval(differences: Sequence[float] | NDArray[np.float64]) -> 
     return Interval(float(found.low), float(found.high))
 
 
-def compute_sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return the two-sided p value of the sign-flip test on the mean; exact up to `MAX_EXACT_PAIRS` values.
-
-    Source: Fisher 1935, "The Design of Experiments", §21.
-    """
-    x = _check_finite(differences)
-    return _count_at_least(np.abs(_sum_sign_flips(x)), abs(float(x.sum())), x)
-
-
-def compute_margin_p(
-    differences: Sequence[float] | NDArray[np.float64], margin: float, direction: Direction, test: Test = "sign-flip"
-) -> float:
-    """Return the one-sided p of "worse by `margin` or more": that margin ± difference is above 0, by either test.
-
-    Source: the tests of this module on shifted differences, as non-inferiority trials shift the t test; Wellek 2010,
-    "Testing Statistical Hypotheses of Equivalence and Noninferiority", chapter 2.
-    """
-    x = margin + (1.0 if direction == "max" else -1.0) * _check_finite(differences)
-    x[np.abs(x) <= TIE * margin] = 0.0  # worse by exactly the margin, whatever the rounding
-    if test == "sign":
-        return compute_sign_p(x, "greater")
-    return _count_at_least(_sum_sign_flips(x), float(x.sum()), x)
-
-
-def compute_sign_p(
-    differences: Sequence[float] | NDArray[np.float64], alternative: Literal["two-sided", "greater"] = "two-sided"
-) -> float:
-    """Return the exact p value of the sign test: either sign is equally likely. Ties are left out; 1 if all are.
-
-    Unlike the sign-flip test it holds its level for differences of any distribution, and asks which arm is better on
-    most seeds, not on average.
-    Source: Dixon & Mood 1946, "The statistical sign test".
-    """
-    x = _check_finite(differences)
-    untied = int(np.count_nonzero(x))
-    if not untied:
-        return 1.0
-    return float(scipy.stats.binomtest(int((x > 0).sum()), untied, alternative=alternative).pvalue)
-
-
 def is_skewed(differences: Sequence[float] | NDArray[np.float64]) -> bool:
     """Return whether values are more skewed than normal ones; False below eight, too few for the test.
 
     Source: D'Agostino 1970, "Transformation to normality of the null distribution of g1".
     """
-    x = _check_finite(differences)
+    x = check_finite(differences)
     if len(x) < 8 or np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):  # or equal but for rounding
         return False
     return bool(scipy.stats.skewtest(x).pvalue <= SKEWED)
-
-
-def _sum_sign_flips(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums of `x` under all sign flips, or under `RESAMPLES` random ones."""
-    if len(x) > MAX_EXACT_PAIRS:
-        return np.random.default_rng(0).choice(np.array([-1.0, 1.0]), size=(RESAMPLES, len(x))) @ x
-    sums = np.zeros(1)
-    for value in x:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
-
-
-def _count_at_least(flipped: NDArray[np.float64], seen: float, x: NDArray[np.float64]) -> float:
-    """Return the share of flipped sums that are at least the observed one, which random flips have to count as well."""
-    # tolerance: equal sums may differ by rounding, since they add the values in another order
-    count = int((flipped >= seen - 1e-12 * float(np.abs(x).sum())).sum())
-    return count / len(flipped) if len(x) <= MAX_EXACT_PAIRS else (1 + count) / (1 + len(flipped))
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
@@ -259,10 +200,3 @@ def decide_verdict(
     if adjusted_p <= level:
         return "better" if comparison.improves else "worse"
     return "not worse" if adjusted_margin_p is not None and adjusted_margin_p <= level else "undecided"
-
-
-def _check_finite(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    x = np.asarray(values, dtype=np.float64)
-    if not len(x) or not np.isfinite(x).all():
-        raise ValueError(f"need one or more finite values, got {list(values)}")
-    return x

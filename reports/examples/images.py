@@ -31,10 +31,8 @@ LOSSLESS_SIDE = 128
 
 # looks the same with and without red-green blindness (Nuñez, Anderton, Renslow 2018)
 MAP_COLOURS = np.array([hex_to_rgb(colour) for colour in sequential.Cividis], dtype=np.float64)
-LABEL_COLOURS = (
-    "#2b2f36",
-    *(colour for colour in qualitative.Dark24 if colour != "#222A2A"),
-)  # nearly equal to the first
+# without one that is nearly equal to the first
+LABEL_COLOURS = ("#2b2f36", *(colour for colour in qualitative.Dark24 if colour != "#222A2A"))
 
 ColourRange = tuple[float, float]
 
@@ -96,16 +94,13 @@ def _make_example(exhibition: Exhibition, number: int, side: int) -> Example:
     ranges = _compute_ranges([*given, *(panel for _, panel in outputs)])
     rows = [("the example", tuple(_make_picture(panel.name, panel, ranges, side) for panel in given))] if given else []
     for name in dict.fromkeys(panel.name for _, panel in outputs):
-        rows.append(
-            (name, tuple(_make_picture(net, panel, ranges, side) for net, panel in outputs if panel.name == name))
-        )
-    return Example(
-        f"Example {number + 1}", tuple(rows), tuple(_describe_scale(scale, *ends) for scale, ends in ranges.items())
+        same = [(net, panel) for net, panel in outputs if panel.name == name]
+        rows.append((name, tuple(_make_picture(net, panel, ranges, side) for net, panel in same)))
+    scales = (
+        f"{scale}: dark {format_value(low)} or less, bright {format_value(high)} or more"
+        for scale, (low, high) in ranges.items()
     )
-
-
-def _describe_scale(scale: str, low: float, high: float) -> str:
-    return f"{scale}: dark {format_value(low)} or less, bright {format_value(high)} or more"
+    return Example(f"Example {number + 1}", tuple(rows), tuple(scales))
 
 
 def _compute_ranges(panels: Iterable[Panel]) -> dict[str, ColourRange]:
@@ -139,9 +134,8 @@ def _to_image(panel: Panel, ranges: dict[str, ColourRange]) -> Image.Image:
     if panel.kind == "image":
         return Image.fromarray(panel.values.astype(np.uint8), "RGB")
     if panel.kind == "labels":
-        return _make_palette_image(
-            panel.values.astype(np.uint8), [hex_to_rgb(get_label_colour(index)) for index in range(256)]
-        )
+        colours = [hex_to_rgb(get_label_colour(index)) for index in range(256)]
+        return _make_palette_image(panel.values.astype(np.uint8), colours)
     low, high = ranges.get(panel.scale, (0.0, 1.0))
     share = (np.nan_to_num(panel.values.astype(np.float64), nan=low) - low) / (high - low or 1.0)
     return _make_palette_image((share.clip(0, 1) * 255).round().astype(np.uint8), _interpolate_colours())

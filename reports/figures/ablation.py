@@ -30,18 +30,19 @@ def plot_path(steps: tuple[Step, ...], metric: Metric) -> go.Figure:
     figure = new_figure(metric.label, "", 90 + 52 * len(steps), showlegend=False)
     figure.update_yaxes(range=[-0.5, len(steps) - 0.3], showgrid=False, showticklabels=False)
     figure.update_xaxes(showgrid=True)
-    means = [step.score.mean * metric.factor for step in steps]
     lines = list(range(len(steps)))[::-1]
-    ends = [step.score.interval.high - step.score.mean if step.score.interval else 0.0 for step in steps]
     figure.add_scatter(
-        x=round_values(means),
+        x=round_values(step.score.mean * metric.factor for step in steps),
         y=lines,
         mode="lines+markers",
         name="mean over seeds",
         line={"color": GREY, "width": 1.2, "dash": "2px,3px"},
         marker={"size": 11, "symbol": "diamond", "color": [PALETTE[0]] * (len(steps) - 1) + [BEST]},
         customdata=[escape_plotly(step.arm, 80) for step in steps],
-        error_x={"array": round_values(end * metric.factor for end in ends), "thickness": 2, "width": 6, "color": GREY},
+        error_x={
+            "array": round_values(step.score.half_width * metric.factor for step in steps),
+            **{"thickness": 2, "width": 6, "color": GREY},
+        },
         hovertemplate=f"%{{customdata}}: %{{x:.{metric.digits}f}}<extra></extra>",
     )
     label = {"x": 0, "xref": "paper", "xanchor": "left", "yshift": 19, "showarrow": False}

@@ -67,8 +67,10 @@ def plot_contour(data: pd.DataFrame, logarithmic: dict[str, bool], metric: Metri
     places = [_to_unit(data[name], complete[name], logarithmic[name]) for name in logarithmic]
     surface = smooth(np.column_stack(places), complete["score"].to_numpy(dtype=float))
     colours = COLOURS[::-1] if lower else COLOURS
-    figure.add_contour(x=round_values(x), y=round_values(y), z=[round_values(row) for row in surface])
-    figure.data[-1].update(
+    figure.add_contour(
+        x=round_values(x),
+        y=round_values(y),
+        z=[round_values(row) for row in surface],
         name="local mean",
         colorscale=[[at / (len(colours) - 1), colour] for at, colour in enumerate(colours)],
         contours={"coloring": "fill", "showlines": False},
@@ -115,25 +117,22 @@ def _plot_dots(figure: go.Figure, data: pd.DataFrame, metric: Metric, lower: boo
     open_dot = {"color": GREY, "size": 6, "symbol": "circle-open"}
     dot = {"color": "#ffffff", "size": 6, "line": {"color": "#1b1f24", "width": 1}}
     star = {"color": BEST, "size": 14, "symbol": "star", "line": {"color": "#ffffff", "width": 1}}
-    for rows, name, marker in (
-        (data[~complete], "stopped", open_dot),
-        (data[complete], "complete", dot),
-        (best, "best", star),
-    ):
-        across, up = data.columns[2:4]
+    parts = ((data[~complete], "stopped", open_dot), (data[complete], "complete", dot), (best, "best", star))
+    across, up = data.columns[2:4]
+    score = f"%{{x}}, %{{y}}: %{{customdata[1]:.{metric.digits}f}}<extra></extra>"
+    for rows, name, marker in parts:
         figure.add_scatter(
-            x=round_values(rows[across]), y=round_values(rows[up]), mode="markers", name=name, marker=marker
-        )
-        figure.data[-1].customdata = rows[["number", "score"]].to_numpy().tolist()
-        figure.data[
-            -1
-        ].hovertemplate = (
-            f"trial %{{customdata[0]}}, {name}<br>%{{x}}, %{{y}}: %{{customdata[1]:.{metric.digits}f}}<extra></extra>"
+            x=round_values(rows[across]),
+            y=round_values(rows[up]),
+            mode="markers",
+            name=name,
+            marker=marker,
+            customdata=rows[["number", "score"]].to_numpy().tolist(),
+            hovertemplate=f"trial %{{customdata[0]}}, {name}<br>{score}",
         )
 
 
 def _is_numeric(values: pd.Series) -> bool:
     given: list[Any] = values.dropna().tolist()
-    return (
-        all(isinstance(value, int | float) and not isinstance(value, bool) for value in given) and len(set(given)) > 1
-    )
+    numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
+    return len(numbers) == len(given) and len(set(numbers)) > 1

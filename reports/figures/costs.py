@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from reports.analysis import statistics
 from reports.analysis.costs import ScoredNet, find_cost_front, score_nets
 from reports.figures.style import (
     GREY,
@@ -20,6 +19,7 @@ from reports.figures.style import (
 )
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
+from study.trial import Direction
 
 AXES = (
     ("parameters", "parameters", 1.0),
@@ -47,17 +47,22 @@ def draw_costs(records: StudyRecords) -> list[ReportFigure]:
 
 
 def draw_cost(
-    nets: Sequence[ScoredNet], key: str, label: str, factor: float, metric: Metric, direction: statistics.Direction
+    nets: Sequence[ScoredNet], key: str, label: str, factor: float, metric: Metric, direction: Direction
 ) -> ReportFigure:
     """Draw a mark per cell in its arm's colour, the teacher as a star, and the Pareto front as a stepped line."""
     arms = list(dict.fromkeys(one.arm for one in nets))
     figure = new_figure(label, metric.label, 260 + 20 * len(arms))
     figure.update_xaxes(showgrid=True)
     front = find_cost_front(nets, key, direction)
-    figure.add_scatter(x=_scale_costs(front, key, factor), y=round_values(one.score for one in front), mode="lines")
-    # stepped, since between two nets the cheaper one is the best that fits
-    figure.data[-1].update(name="no other is better and cheaper", hoverinfo="skip")
-    figure.data[-1].update(line={"color": GREY, "width": 1.5, "shape": "hv", "dash": "2px,3px"})
+    figure.add_scatter(
+        x=_scale_costs(front, key, factor),
+        y=round_values(one.score for one in front),
+        mode="lines",
+        name="no other is better and cheaper",
+        # stepped, since between two nets the cheaper one is the best that fits
+        line={"color": GREY, "width": 1.5, "shape": "hv", "dash": "2px,3px"},
+        hoverinfo="skip",
+    )
     for arm in arms:
         _draw_arm(figure, [one for one in nets if one.arm == arm], key, factor, metric)
     costs = [one.net.get_cost(key) or 1.0 for one in nets]
@@ -66,17 +71,17 @@ def draw_cost(
 
 
 def _draw_arm(figure: go.Figure, nets: Sequence[ScoredNet], key: str, factor: float, metric: Metric) -> None:
-    arm, position = nets[0].arm, nets[0].position
-    figure.add_scatter(x=_scale_costs(nets, key, factor), y=round_values(one.score for one in nets), mode="markers")
-    star = {"color": PALETTE[4], "size": 14, "symbol": "star"}
-    marker = {"color": line_style(position).colour, "size": 9} if arm else star
-    score = f"{metric.words}: %{{y:.{metric.digits}f}}"
-    cost_format = ".4g" if key == "latency_seconds" else ".4s"  # the label of latency already has a prefix: ms
-    bars = {"type": "data", "array": round_values(one.half_width for one in nets), "thickness": 1, "width": 3}
-    figure.data[-1].update(name=escape_plotly(arm) if arm else "teacher", marker=marker, error_y=bars)
-    figure.data[-1].update(
+    arm, star = nets[0].arm, {"color": PALETTE[4], "size": 14, "symbol": "star"}
+    cost = "%{x:.4g}" if key == "latency_seconds" else "%{x:.4s}"  # the label of latency already has a prefix: ms
+    figure.add_scatter(
+        x=_scale_costs(nets, key, factor),
+        y=round_values(one.score for one in nets),
+        mode="markers",
+        name=escape_plotly(arm) if arm else "teacher",
+        marker={"color": line_style(nets[0].position).colour, "size": 9} if arm else star,
+        error_y={"type": "data", "array": round_values(one.half_width for one in nets), "thickness": 1, "width": 3},
         customdata=[escape_plotly(f"{one.net.name}{f' / {arm}' if arm else ''}", 80) for one in nets],
-        hovertemplate=f"%{{customdata}}<br>%{{x:{cost_format}}}<br>{score}<extra></extra>",
+        hovertemplate=f"%{{customdata}}<br>{cost}<br>{metric.words}: %{{y:.{metric.digits}f}}<extra></extra>",
     )
 
 

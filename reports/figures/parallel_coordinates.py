@@ -24,6 +24,7 @@ from reports.figures.style import (
     PALETTE,
     ReportFigure,
     escape_plotly,
+    join_lines,
     make_setting_axis,
     new_figure,
     with_alpha,
@@ -149,19 +150,14 @@ def _scale_to_unit(numbers: Sequence[float | None]) -> tuple[float | None, ...]:
 
 
 def _plot_paths(figure: go.Figure, trials: pd.DataFrame, lines: list[Scale], name: str, style: dict[str, Any]) -> None:
-    """Draw all paths of one kind as one trace with gaps."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    numbers: list[Any] = []
-    for trial, trial_number in zip(trials.index, trials["number"], strict=True):
-        crossed = [(line.places[trial], place) for place, line in enumerate(lines)]
-        path = [(across, place) for across, place in crossed if across is not None]
-        x += [*(round(across, 4) for across, _ in path), None]
-        y += [*(float(place) for _, place in path), None]
-        numbers += [int(trial_number)] * (len(path) + 1)
-    if x:
-        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=style, customdata=numbers)
-        figure.data[-1].hovertemplate = f"trial %{{customdata}}, {name}<extra></extra>"
+    paths = []
+    for trial, number in zip(trials.index, trials["number"], strict=True):
+        crossed = [(line.places[trial], float(place)) for place, line in enumerate(lines)]
+        known = [(round(across, 4), place) for across, place in crossed if across is not None]
+        paths.append(([across for across, _ in known], [place for _, place in known], int(number)))
+    if paths:
+        hover = f"trial %{{customdata}}, {name}<extra></extra>"
+        figure.add_scatter(**join_lines(paths), mode="lines", name=name, line=style, hovertemplate=hover)
 
 
 def _plot_scale(figure: go.Figure, line: Scale, place: int) -> None:

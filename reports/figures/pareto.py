@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from reports.analysis.comparison import Comparison
 from reports.analysis.front import FrontPoint
-from reports.analysis.pareto import find_pareto_front
-from reports.analysis.search import find_best_trial, list_objectives, sample_evenly
+from reports.analysis.search import find_best_trial, list_objectives, mark_front, sample_evenly
 from reports.figures.style import (
     BEST,
     GREY,
@@ -47,18 +45,12 @@ def draw_fronts(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
 
 def collect_front(records: StudyRecords, cell: Cell) -> tuple[pd.DataFrame, list[str]]:
     """Return number, params, each objective (in display units) and `front` per complete trial, and the objectives."""
-    objectives = list_objectives(records)
-    trials = records.get_search_trials(cell)
-    present = all(name in trials for name in objectives)
-    trials = trials[trials["state"] == "COMPLETE"].dropna(subset=objectives if present else None)
-    if not present or trials.empty:
+    objectives, trials = list_objectives(records), mark_front(records, cell)
+    if trials.empty:
         return pd.DataFrame(), objectives
-    scores: list[Any] = trials[objectives].to_dict("records")
-    front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
-    data = trials[["number", "params"]].copy()
+    data = trials[["number", "params", *objectives, "front"]].dropna(subset=objectives)
     for name in objectives:
-        data[name] = trials[name].astype(float) * records.get_metric(name).factor
-    data["front"] = np.isin(np.arange(len(data)), front)
+        data[name] = data[name].astype(float) * records.get_metric(name).factor
     return data.reset_index(drop=True), objectives
 
 
@@ -73,13 +65,11 @@ def plot_front(
     beaten = data[~data["front"]]
     shown = sample_evenly(beaten, MAX_DOMINATED)
     open_circle = {"color": with_alpha(GREY, 0.8), "size": 7, "symbol": "circle-open"}
-    joined = (
-        "lines+markers" if len(objectives) == 2 else "markers"
-    )  # the front of more objectives is no curve in this plane
+    # the front of more objectives is no curve in this plane
+    joined = "lines+markers" if len(objectives) == 2 else "markers"
     star = {"color": BEST, "size": 15, "symbol": "star"}
-    shape = (
-        "hv" if records.get_direction(further) == "min" else "vh"
-    )  # between two trials only the worse value of both is attained
+    # between two trials only the worse value of both is attained
+    shape = "hv" if records.get_direction(further) == "min" else "vh"
     confirmed = "confirmed: best by the first objective" if cell.front == 1 else "confirmed"
     parts = (
         (shown, "others", "markers", open_circle),
@@ -105,10 +95,9 @@ def plot_front(
     )
 
 
-def _describe_trial(row: object) -> str:
-    params = parse_json_object(getattr(row, "params", ""))
-    listed = format_params(params)
-    return escape_plotly(f"trial {getattr(row, 'number', '')} ({listed})", 200)
+def _describe_trial(row: Any) -> str:
+    listed = format_params(parse_json_object(row.params))
+    return escape_plotly(f"trial {row.number} ({listed})", 200)
 
 
 # -- on test -----------------------------------------------------------------------------------------------------------
@@ -150,8 +139,10 @@ def _draw_search(figure: go.Figure, records: StudyRecords, point: FrontPoint, na
         return
     front = data[data["front"]].sort_values(name)
     colour = line_style(point.position).colour
-    figure.add_scatter(x=round_values(front[name]), y=round_values(front[objectives[0]]), mode="lines+markers")
-    figure.data[-1].update(
+    figure.add_scatter(
+        x=round_values(front[name]),
+        y=round_values(front[objectives[0]]),
+        mode="lines+markers",
         name=f"{escape_plotly(point.cell.arm)}, search",
         line={"color": with_alpha(colour, 0.6), "width": 1, "dash": "2px,3px"},
         marker={"color": with_alpha(colour, 0.6), "size": 4},
@@ -170,21 +161,16 @@ def _draw_points(figure: go.Figure, points: Sequence[FrontPoint], name: str, rec
         shown = sorted((one for one in points if one.is_own == is_own), key=lambda one: one.costs[name])
         if not shown:
             continue
-        halves = [one.mean.interval.high - one.mean.mean if one.mean.interval else 0.0 for one in shown]
         figure.add_scatter(
             x=round_values(one.costs[name] * cost.factor for one in shown),
             y=round_values(one.mean.mean * metric.factor for one in shown),
             mode="lines+markers" if is_own else "markers",
-        )
-        figure.data[-1].update(
             name=escape_plotly(arm) if is_own else f"{escape_plotly(arm)}, for comparison",
             line={"color": style.colour, "width": 1.5},
             marker={"color": style.colour, "size": 9, "symbol": "circle" if is_own else "circle-open"},
             error_y={
-                "type": "data",
-                "array": round_values(half * metric.factor for half in halves),
-                "thickness": 1,
-                "width": 3,
+                "array": round_values(one.mean.half_width * metric.factor for one in shown),
+                **{"type": "data", "thickness": 1, "width": 3},
             },
             customdata=[escape_plotly(f"{arm}: {format_params(one.params)}", 200) for one in shown],
             hovertemplate=f"%{{customdata}}<br>{cost.words}: %{{x:.4g}}<br>{metric.words}: %{{y:.{metric.digits}f}}"

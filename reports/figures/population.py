@@ -13,12 +13,14 @@ from reports.analysis.population import (
     find_published_values,
     list_values,
 )
+from reports.analysis.search import read_schedules
 from reports.figures.style import (
     BEST,
     GREY,
     PALETTE,
     ReportFigure,
     escape_plotly,
+    join_lines,
     make_integer_ticks,
     new_figure,
     round_values,
@@ -85,34 +87,26 @@ def draw_found_schedules(records: StudyRecords, cell: Cell, chain: pd.DataFrame)
 
 def collect_other_schedules(records: StudyRecords, cell: Cell, name: str) -> dict[str, list[tuple[int, float]]]:
     """Return epoch and value of the schedule `name` in the first confirm run of each other arm of the student."""
-    others = {other.name: other.arm for other in records.get_cells(cell.student) if other != cell}
-    first = records.confirmed[records.confirmed["cell"].isin(list(others))].drop_duplicates("cell")
-    found: dict[str, list[tuple[int, float]]] = {}
-    for _, run in first.iterrows():
-        rows = records.epochs[records.epochs["trial_id"] == run["trial_id"]].sort_values("epoch")
-        values = [
-            (int(epoch), parse_json_object(text).get(name))
-            for epoch, text in rows[["epoch", "schedules"]].itertuples(index=False)
-        ]
-        known = [(epoch, float(value)) for epoch, value in values if isinstance(value, int | float)]
-        if known:
-            found[others[run["cell"]]] = known
-    return found
+    first = records.confirmed.drop_duplicates("cell").set_index("cell")["trial_id"]
+    found = {}
+    for other in records.get_cells(cell.student):
+        if other != cell and other.name in first:
+            schedules = read_schedules(records.epochs, [first[other.name]])
+            rows = schedules[schedules["schedule"] == name]
+            found[other.arm] = list(zip(rows["epoch"].astype(int), rows["value"], strict=True))
+    return {arm: values for arm, values in found.items() if values}
 
 
 def _plot_links(figure: go.Figure, links: pd.DataFrame, every: pd.DataFrame, name: str, line: dict[str, Any]) -> None:
-    """Draw links as one trace with gaps, each from its parent's row."""
-    rows = dict(zip(every["trial_id"], every["member"], strict=True))
-    x: list[Any] = []
-    y: list[Any] = []
+    """Draw links, each from its parent's row."""
+    rows, lines = dict(zip(every["trial_id"], every["member"], strict=True)), []
     for _, link in links.iterrows():
         start, end = int(link["start_epoch"]), int(link["last_epoch"])
         member, origin = int(link["member"]), int(rows.get(link["parent"], link["member"]))
         turn = start + (end - start) / 4 if origin != member else start
-        x += [start, turn, end, None]
-        y += [origin, member, member, None]
-    if x:
-        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
+        lines.append(([start, turn, end], [origin, member, member], link["number"]))
+    if lines:
+        figure.add_scatter(**join_lines(lines), mode="lines", name=name, line=line, hoverinfo="skip")
 
 
 def _plot_ends(figure: go.Figure, records: StudyRecords, links: pd.DataFrame) -> None:
@@ -126,9 +120,15 @@ def _plot_ends(figure: go.Figure, records: StudyRecords, links: pd.DataFrame) ->
     scores = ended[records.metric].astype(float) * metric.factor
     marker = {"color": round_values(scores), "colorscale": "Viridis", "size": 8, "showscale": True}
     marker["colorbar"] = {"title": {"text": metric.label}, "thickness": 12}
-    x, y = ended["last_epoch"].tolist(), ended["member"].tolist()
-    figure.add_scatter(x=x, y=y, mode="markers", name="end of a trial")
-    figure.data[-1].update(marker=marker, customdata=details, hovertemplate="%{customdata}<extra></extra>")
+    figure.add_scatter(
+        x=ended["last_epoch"].tolist(),
+        y=ended["member"].tolist(),
+        mode="markers",
+        name="end of a trial",
+        marker=marker,
+        customdata=details,
+        hovertemplate="%{customdata}<extra></extra>",
+    )
     figure.update_layout(legend={"orientation": "h", "y": 1.08})
 
 
@@ -140,5 +140,5 @@ def _plot_epochs(figure: go.Figure, values: list[tuple[int, float]], name: str, 
 
 def _plot_steps(figure: go.Figure, steps: list[tuple[Any, float]], name: str, line: dict[str, Any]) -> None:
     x, y = [edge for edge, _ in steps], [value for _, value in steps]
-    figure.add_scatter(x=x, y=y, mode="lines", name=escape_plotly(name), line=line)
-    figure.data[-1].hovertemplate = "%{x}: %{y:.4g}<extra>" + escape_plotly(name) + "</extra>"
+    hover = "%{x}: %{y:.4g}<extra>" + escape_plotly(name) + "</extra>"
+    figure.add_scatter(x=x, y=y, mode="lines", name=escape_plotly(name), line=line, hovertemplate=hover)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from reports.analysis.search import find_published_trial, sample_evenly
+from reports.analysis.search import find_published_trial, read_schedules, sample_evenly
 from reports.figures.style import (
     BEST,
     GREY,
     PALETTE,
     ReportFigure,
     escape_plotly,
+    join_lines,
     make_integer_ticks,
     new_figure,
     round_values,
     with_alpha,
 )
-from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
 
 MAX_OTHERS = 40
@@ -48,35 +49,20 @@ def collect_published(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     Without the schedules of a searched recipe, which a first point of the loss leaves to the sampler.
     """
     trial = find_published_trial(records, cell)
-    rows = records.epochs[records.epochs["trial_id"] == (trial["trial_id"] if trial is not None else "")]
-    entries = [
-        (name, epoch, float(value))
-        for epoch, text in rows.sort_values("epoch")[["epoch", "schedules"]].itertuples(index=False)
-        for name, value in parse_json_object(text).items()
-        if isinstance(value, int | float) and not (cell.searches_recipe and name in RECIPE_SCHEDULES)
-    ]
-    return pd.DataFrame(entries, columns=["schedule", "epoch", "value"])
+    data = read_schedules(records.epochs, [str(trial["trial_id"])] if trial is not None else [])
+    return data[~data["schedule"].isin(RECIPE_SCHEDULES)] if cell.searches_recipe else data
 
 
 def collect_schedules(records: StudyRecords, cell: Cell, best_id: str) -> pd.DataFrame:
     """Return schedule, number, epoch, value and best per schedule, trial and epoch, for the best trial and a sample."""
     trials = records.get_search_trials(cell)[["trial_id", "number"]]
-    others = trials[trials["trial_id"] != best_id]
-    sample = sample_evenly(others, MAX_OTHERS)
-    chosen = pd.concat([trials[trials["trial_id"] == best_id], sample])
-    rows = records.epochs[["trial_id", "epoch", "schedules"]].merge(chosen, on="trial_id")
-    rows = rows.sort_values(["number", "epoch"])
-    entries = [
-        (name, number, epoch, float(value), trial_id == best_id)
-        for trial_id, epoch, text, number in rows.itertuples(index=False)
-        for name, value in parse_json_object(text).items()
-        if isinstance(value, int | float)
-    ]
-    data = pd.DataFrame(entries, columns=["schedule", "number", "epoch", "value", "best"])
-    return data.astype({"best": bool})
+    others = sample_evenly(trials[trials["trial_id"] != best_id], MAX_OTHERS)
+    chosen = pd.concat([trials[trials["trial_id"] == best_id], others])
+    data = read_schedules(records.epochs, chosen["trial_id"]).merge(chosen, on="trial_id")
+    return data.assign(best=data["trial_id"] == best_id).sort_values(["number", "epoch"], kind="stable")
 
 
-def _plot_line(figure: Any, rows: pd.DataFrame, name: str, colour: str, dash: str) -> None:
+def _plot_line(figure: go.Figure, rows: pd.DataFrame, name: str, colour: str, dash: str) -> None:
     if rows.empty:
         return
     figure.add_scatter(
@@ -89,22 +75,16 @@ def _plot_line(figure: Any, rows: pd.DataFrame, name: str, colour: str, dash: st
     )
 
 
-def _plot_others(figure: Any, rows: pd.DataFrame) -> None:
-    """Draw all other trials as one trace with gaps; equal schedules are one line."""
-    x: list[Any] = []
-    y: list[Any] = []
-    numbers: list[Any] = []
-    seen = set()
+def _plot_others(figure: go.Figure, rows: pd.DataFrame) -> None:
+    """Draw all other trials; equal schedules are one line."""
+    lines: dict[tuple[float | None, ...], tuple[list[int], Any]] = {}
     for number, one in rows.groupby("number", sort=False):
-        line = tuple(round_values(one["value"]))
-        if line not in seen:
-            seen.add(line)
-            x += [*one["epoch"].tolist(), None]
-            y += [*line, None]
-            numbers += [number] * (len(line) + 1)
-    if x:
-        figure.add_scatter(x=x, y=y, mode="lines", line={"color": with_alpha(GREY, 0.55), "width": 1, "shape": "hvh"})
-        figure.data[-1].update(
-            name="other trials", customdata=numbers, hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}"
+        lines.setdefault(tuple(round_values(one["value"])), (one["epoch"].tolist(), number))
+    if lines:
+        figure.add_scatter(
+            **join_lines((epochs, values, number) for values, (epochs, number) in lines.items()),
+            mode="lines",
+            name="other trials",
+            line={"color": with_alpha(GREY, 0.55), "width": 1, "shape": "hvh"},
+            hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4g}<extra></extra>",
         )
-        figure.data[-1].hovertemplate += "<extra></extra>"

@@ -25,6 +25,7 @@ from reports.figures.style import (
     PALETTE,
     ReportFigure,
     escape_plotly,
+    join_lines,
     make_integer_ticks,
     make_setting_axis,
     new_figure,
@@ -68,12 +69,13 @@ def draw_search(records: StudyRecords, cell: Cell) -> list[ReportFigure]:
     drawn += draw_fronts(records, cell)
     mattered = draw_importance(records, cell)
     drawn += [mattered] if mattered else []
-    names, logarithmic = list_parameters(cell, every), _find_logarithmic(records, cell)
+    names, domains = list_parameters(cell, every), find_search_domains(records, cell)
+    logarithmic = {name for name, domain in domains.items() if domain.get("log") is True}
     across = draw_parallel_coordinates(every, names, logarithmic, metric, f"{cell.name}: all settings at once", lower)
     drawn += [across] if across else []
     ranked = [*find_importance(records, cell)] or names
     drawn += draw_contours(subsample(every, MAX_SLICE_POINTS), ranked, logarithmic, metric, cell.name, lower)
-    drawn += draw_slices(records, cell, trials, metric)
+    drawn += draw_slices(cell, trials, metric, logarithmic)
     return drawn + (draw_schedules(records, best, cell) if best is not None else [])
 
 
@@ -104,9 +106,8 @@ def collect_scores(records: StudyRecords, cell: Cell) -> pd.DataFrame:
     return data.reset_index(drop=True)
 
 
-def subsample(data: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
-    """Return about `most` trials (default MAX_POINTS): each new best, and an even sample of the others."""
-    most = most or MAX_POINTS
+def subsample(data: pd.DataFrame, most: int = MAX_POINTS) -> pd.DataFrame:
+    """Return about `most` trials: each new best, and an even sample of the others."""
     if len(data) <= most:
         return data
     improved = data.index[data["best"].diff().fillna(1.0) != 0]
@@ -122,7 +123,7 @@ def plot_history(data: pd.DataFrame, metric: Metric, cell: Cell, total: int, low
     for state, (word, marker) in STATE_STYLES.items():
         rows = data[data["state"] == state]
         scores = rows["score"].fillna(worst) if state == "FAILED" else rows["score"]
-        _plot_trials(figure, rows, rows["number"].tolist(), scores, word, marker, metric)
+        _plot_trials(figure, rows, scores, word, marker, metric)
     figure.add_scatter(
         x=data["number"].tolist(),
         y=round_values(data["best"]),
@@ -169,11 +170,10 @@ def plot_curves(data: pd.DataFrame, metric: Metric, best: pd.Series | None, cell
     return ReportFigure("search-curves", f"{cell.name}: validation while searching", caption, figure)
 
 
-def draw_slices(records: StudyRecords, cell: Cell, trials: pd.DataFrame, metric: Metric) -> list[ReportFigure]:
+def draw_slices(cell: Cell, trials: pd.DataFrame, metric: Metric, logarithmic: set[str]) -> list[ReportFigure]:
     """Draw the score against each searched parameter, one small figure each."""
     scored = subsample(trials[trials["score"].notna()], MAX_SLICE_POINTS)
     params = [parse_json_object(text) for text in scored["params"]]
-    logarithmic = _find_logarithmic(records, cell)
     drawn = []
     for index, name in enumerate(list_parameters(cell, scored)):
         here = [i for i, given in enumerate(params) if name in given]
@@ -189,34 +189,37 @@ def _plot_slice(rows: pd.DataFrame, settings: list[Any], name: str, metric: Metr
     figure.update_xaxes(**make_setting_axis(settings, logarithmic))
     if figure.layout.xaxis.type == "category":
         settings = [escape_plotly(format_value(value)) for value in settings]
+    rows = rows.assign(setting=pd.Series(settings, rows.index, dtype=object))
     for state, (word, marker) in STATE_STYLES.items():
-        here = [i for i, found in enumerate(rows["state"]) if found == state]
-        if here:
-            picked = rows.iloc[here]
+        picked = rows[rows["state"] == state]
+        if len(picked):
             figure.add_scatter(
-                x=[settings[i] for i in here], y=round_values(picked["score"]), mode="markers", name=word
+                x=picked["setting"].tolist(),
+                y=round_values(picked["score"]),
+                mode="markers",
+                name=word,
+                marker=marker,
+                customdata=picked["number"].tolist(),
+                hovertemplate=f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{metric.digits}f}}<extra></extra>",
             )
-            figure.data[-1].update(marker=marker, customdata=picked["number"].tolist())
-            figure.data[-1].hovertemplate = f"trial %{{customdata}}, {word}<br>%{{x}}: %{{y:.{metric.digits}f}}"
-            figure.data[-1].hovertemplate += "<extra></extra>"
     return figure
 
 
 def _plot_trials(
-    figure: go.Figure,
-    rows: pd.DataFrame,
-    x: list[Any],
-    scores: pd.Series,
-    word: str,
-    marker: dict[str, Any],
-    metric: Metric,
+    figure: go.Figure, rows: pd.DataFrame, scores: pd.Series, word: str, marker: dict[str, Any], metric: Metric
 ) -> None:
     if rows.empty:
         return
-    details = [escape_plotly(text, 200) for text in _describe_trials(rows)]
-    figure.add_scatter(x=x, y=round_values(scores), mode="markers", name=word, marker=marker, customdata=details)
     score = f"<br>{metric.words}: %{{y:.{metric.digits}f}}" if rows["score"].notna().all() else ""
-    figure.data[-1].hovertemplate = f"%{{customdata}}, {word}{score}<extra></extra>"
+    figure.add_scatter(
+        x=rows["number"].tolist(),
+        y=round_values(scores),
+        mode="markers",
+        name=word,
+        marker=marker,
+        customdata=[escape_plotly(text, 200) for text in _describe_trials(rows)],
+        hovertemplate=f"%{{customdata}}, {word}{score}<extra></extra>",
+    )
 
 
 def _describe_trials(rows: pd.DataFrame) -> Iterator[str]:
@@ -226,24 +229,18 @@ def _describe_trials(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _plot_lines(figure: go.Figure, data: pd.DataFrame, name: str, line: dict[str, Any], metric: Metric) -> None:
-    """Draw all curves as one trace with gaps: one trace per trial would be many times slower."""
     if data.empty:
         return
-    x: list[Any] = []
-    y: list[Any] = []
-    numbers: list[Any] = []
-    for number, rows in data.groupby("number", sort=False):
-        x += [*rows["epoch"].tolist(), None]
-        y += [*round_values(rows["value"]), None]
-        numbers += [number] * (len(rows) + 1)
-    figure.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 3}, name=name, line=line, customdata=numbers)
-    figure.data[-1].hovertemplate = f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{metric.digits}f}}<extra></extra>"
+    curves = data.groupby("number", sort=False)
+    figure.add_scatter(
+        **join_lines((rows["epoch"].tolist(), round_values(rows["value"]), number) for number, rows in curves),
+        mode="lines+markers",
+        marker={"size": 3},
+        name=name,
+        line=line,
+        hovertemplate=f"trial %{{customdata}}, epoch %{{x}}: %{{y:.{metric.digits}f}}<extra></extra>",
+    )
 
 
 def _count_drawn(count: int, total: int) -> str:
     return f"{total} trials." if count == total else f"{count} of {total} trials are drawn."
-
-
-def _find_logarithmic(records: StudyRecords, cell: Cell) -> set[str]:
-    """Return the names of the cell's parameters that are searched on a logarithmic scale."""
-    return {name for name, domain in find_search_domains(records, cell).items() if domain.get("log") is True}

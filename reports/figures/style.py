@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class ReportFigure:
     """A figure with its name, title and caption. Small ones share a row of a grid.
 
     `data` is what its CSV holds where the places of the marks say little, such as paths across several scales; without
-    it the CSV holds the points of the marks (figures/data.py).
+    it the CSV holds the points of the marks (figures/files.py).
     """
 
     name: str
@@ -109,6 +109,21 @@ def make_setting_axis(settings: Sequence[Any], logarithmic: bool) -> dict[str, A
     if logarithmic and min(settings) > 0:
         return {"type": "log", "dtick": "D2" if max(settings) / min(settings) < 300 else 1}
     return {"type": "linear", "nticks": 6}
+
+
+def join_lines(lines: Iterable[tuple[Sequence[Any], Sequence[Any], Any]]) -> dict[str, list[Any]]:
+    """Return x, y and customdata of one trace for many lines, each with its label, with gaps between them.
+
+    One trace per line would take many times as long to draw.
+    """
+    x: list[Any] = []
+    y: list[Any] = []
+    labels: list[Any] = []
+    for across, up, label in lines:
+        x += [*across, None]
+        y += [*up, None]
+        labels += [label] * (len(across) + 1)
+    return {"x": x, "y": y, "customdata": labels}
 
 
 def round_values(values: Any) -> list[float | None]:

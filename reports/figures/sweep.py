@@ -9,7 +9,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,18 +118,20 @@ def plot_sweep(points: list[Point], found: Sweep, metric: Metric, student: str, 
     wide = min(placed) > 0 and max(placed) / min(placed) > 50
     low, high = (min(placed) / 1.3, max(placed) * 1.3) if wide else _widen(min(placed), max(placed))
     levels = [point for point in points if point.x is None]
-    shift_left = partial(_shift_left, 0.97 if wide else 1.0, 0.0 if wide else 0.012 * (high - low))
+    factor, shift = (0.97, 0.0) if wide else (1.0, 0.012 * (high - low))
     scheduled = [point.arm for point in levels if point.arm in found.others]
     for point in levels:
         style = line_style(2 + scheduled.index(point.arm)) if point.arm in scheduled else CONTROL
         _plot_level(figure, point, metric, (low, high), style)
-    _plot_points(
-        figure, fixed, metric, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle", shift_left
-    )
+
+    def plot_points(shown: list[Point], label: str, style: LineStyle, symbol: str) -> None:
+        _plot_points(figure, shown, metric, label, style, symbol, lambda x: factor * x - shift)
+
+    plot_points(fixed, f"fixed {escape_plotly(found.path[-1], 20)}", line_style(0), "circle")
     for point in points:
         if point.x is not None and point.arm not in found.fixed:
             label = f"{escape_plotly(point.arm, 30)}, chosen {format_value(point.x)}"
-            _plot_points(figure, [point], metric, label, LineStyle(BEST, "solid"), "star", shift_left)
+            plot_points([point], label, LineStyle(BEST, "solid"), "star")
     figure.update_xaxes(type="log" if wide else "linear", range=None if wide else [low, high])
     better = "lower" if direction == "min" else "higher"
     caption = (
@@ -141,7 +142,7 @@ def plot_sweep(points: list[Point], found: Sweep, metric: Metric, student: str, 
 
 
 def _make_point(records: StudyRecords, cell: Cell, found: Sweep, name: str) -> Point | None:
-    runs = records.confirmed[records.confirmed["cell"] == cell.name]
+    runs = records.get_confirm_runs(cell)
     runs = runs[np.isfinite(runs[name].to_numpy(dtype=float))]
     if runs.empty:
         return None
@@ -183,10 +184,6 @@ def _widen(low: float, high: float) -> tuple[float, float]:
     """Return the ends of an axis with a margin on both sides; it starts at zero if `low` is near zero."""
     room = 0.06 * (high - low)
     return (-room if 0 <= low < 0.5 * (high - low) else low - room), high + room
-
-
-def _shift_left(factor: float, shift: float, x: float) -> float:
-    return factor * x - shift
 
 
 def _count_seeds(points: list[Point]) -> str:
@@ -240,7 +237,6 @@ def _plot_points(
         line={"color": style.colour, "width": 1.5},
         marker={"color": style.colour, "size": 14 if symbol == "star" else 9, "symbol": symbol},
         customdata=[escape_plotly(point.arm) for point in points],
+        error_y={"array": round_values(point.mean.half_width for point in points), "thickness": 1.8, "width": 6},
         hovertemplate=f"%{{customdata}}: %{{y:.{metric.digits}f}}<extra></extra>",
     )
-    half = [point.mean.interval.high - point.mean.mean if point.mean.interval else 0.0 for point in points]
-    figure.data[-1].error_y = {"array": round_values(half), "thickness": 1.8, "width": 6}

@@ -41,7 +41,7 @@ class Table:
 def to_text(table: Table, width: int = 110) -> str:
     """Return monospace columns of at most `width` characters: text columns are shortened, headings wrapped."""
     widths = [
-        max([_longest_word(title), *(len(row[i]) for row in table.rows)]) for i, title in enumerate(table.columns)
+        max(map(len, [" ", *title.split(), *(row[i] for row in table.rows)])) for i, title in enumerate(table.columns)
     ]
     while sum(widths) + 2 * (len(widths) - 1) > width:
         widest = max((i for i, letter in enumerate(table.align) if letter == "l"), key=lambda i: widths[i])
@@ -153,10 +153,6 @@ def _make_tex_cell(text: str, letter: str) -> str:
     parts = [escape_latex(part) for part in text.split("; ")] if letter == "r" else []
     stacked = r"\begin{tabular}[t]{@{}r@{}}" + r"\\".join(parts) + r"\end{tabular}"
     return stacked if len(parts) > 1 else escape_latex(text)
-
-
-def _longest_word(text: str) -> int:
-    return max((len(word) for word in text.split()), default=1)
 
 
 def _align(cells: tuple[str, ...], widths: list[int], align: str) -> str:

@@ -33,12 +33,11 @@ from reports.page.blocks import (
     SettingsList,
     SourceFile,
 )
-from reports.tables import budget, costs, failures, provenance
+from reports.tables import budget, costs, provenance, trials
 from reports.tables.comparison import make_comparison_table
 from reports.tables.front import make_front_table
 from reports.tables.population import make_chain_table
 from reports.tables.search import make_pareto_table, make_search_table
-from reports.tables.trials import make_trial_table
 from reports.text import summary
 from reports.text.few_seeds import warn_of_few_seeds
 from reports.text.sanity import list_warnings
@@ -131,7 +130,7 @@ def show_search(records: StudyRecords) -> Iterator[Block]:
 
 def show_trials(records: StudyRecords) -> Iterator[Block]:
     """All search and confirm trials, to be filtered."""
-    table = make_trial_table(records)
+    table = trials.make_trial_table(records)
     if table.rows:
         yield Paragraph("All search and confirm trials. trials/ has them with further columns, as parquet.")
         yield FilteredTable(table, filters=("student", "arm", "phase", "state"))
@@ -179,7 +178,7 @@ def show_space_file(records: StudyRecords) -> Iterator[Block]:
 
 def show_failures(records: StudyRecords) -> Iterator[Block]:
     """Failed trials with their reasons."""
-    tables = [table for table in failures.make_tables(records) if table.rows]
+    tables = [table for table in trials.make_tables(records) if table.rows]
     yield from tables
     if not tables:
         yield Paragraph("No trial has failed.")

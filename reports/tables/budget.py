@@ -47,7 +47,7 @@ def audit_budget(records: StudyRecords) -> str:
 
 
 def _audit_confirm_runs(records: StudyRecords) -> str:
-    runs = {cell.name: records.confirmed[records.confirmed["cell"] == cell.name] for cell in records.cells}
+    runs = {cell.name: records.get_confirm_runs(cell) for cell in records.cells}
     if all(rows.empty for rows in runs.values()):
         return "No arm has a confirm run yet."
     seeds = {cell: tuple(sorted(rows["seed"])) for cell, rows in runs.items()}

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reports.analysis import power, statistics
+from reports.analysis import power
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
 from reports.analysis.contrasts import Contrast, count_tests, format_verdict
 from reports.analysis.published import Published
+from reports.analysis.sign_tests import MAX_EXACT_PAIRS
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_whole, join_words
@@ -30,48 +31,52 @@ def make_comparison_table(comparison: Comparison) -> Table:
     An arm with several comparisons has a row for each, of which only the first repeats its name and mean.
     """
     metric, rows, teacher = comparison.metric, comparison.rows, comparison.teacher
-    at_best = any(row.at_best_val for row in rows)
-    published = bool(teacher and teacher.published) or any(row.published for row in rows)
-    sizes = any(row.parameters for row in rows)
-    columns = [("arm", "l"), *[("parameters", "r")] * sizes, ("n", "r"), (metric.label, "r")]
-    columns += [("at best validation epoch", "r")] if at_best else []
-    columns += [("compared with", "l"), (metric.title_difference(), "r"), ("p", "r"), ("verdict", "l")]
-    columns += [("seeds needed", "r"), *[("published", "r")] * published]
-    body = [_teacher_cells(comparison, teacher, sizes, at_best, published)] if teacher else []
+    columns = (
+        ("arm", "l", True),
+        ("parameters", "r", any(row.parameters for row in rows)),
+        ("n", "r", True),
+        (metric.label, "r", True),
+        ("at best validation epoch", "r", any(row.at_best_val for row in rows)),
+        ("compared with", "l", True),
+        (metric.title_difference(), "r", True),
+        ("p", "r", True),
+        ("verdict", "l", True),
+        ("seeds needed", "r", True),
+        ("published", "r", bool(teacher and teacher.published) or any(row.published for row in rows)),
+    )
+    body = [_list_teacher_cells(comparison, teacher)] if teacher else []
     kinds = ["reference"] * bool(teacher)
     for row in rows:
-        cells = [make_contrast_cells(comparison.metric, contrast) for contrast in row.contrasts] or [["–"] * 5]
-        body += [_arm_cells(comparison, row, cells[0], sizes, at_best, published)]
-        body += [("", *[""] * sizes, "", "", *[""] * at_best, *further, *[""] * published) for further in cells[1:]]
-        kinds += ["baseline" if row.baseline else ""] * len(cells)
+        first, *further = [make_contrast_cells(metric, contrast) for contrast in row.contrasts] or [["–"] * 5]
+        body.append(_list_arm_cells(comparison, row, first))
+        body += [["", "", "", "", "", *cells, ""] for cells in further]
+        kinds += ["baseline" if row.baseline else ""] * (1 + len(further))
     parameters = f" ({comparison.parameters:,} parameters)" if comparison.parameters else ""
+    filled = [index for index, (_, _, is_filled) in enumerate(columns) if is_filled]
     return Table(
         name=f"comparison-{comparison.student}",
         caption=f"{comparison.student}{parameters}: {metric.label}",
-        columns=tuple(title for title, _ in columns),
-        align="".join(align for _, align in columns),
-        rows=tuple(body),
+        columns=tuple(columns[index][0] for index in filled),
+        align="".join(columns[index][1] for index in filled),
+        rows=tuple(tuple(cells[index] for index in filled) for cells in body),
         kinds=tuple(kinds),
         notes=tuple(_make_notes(comparison)),
     )
 
 
-def _teacher_cells(
-    comparison: Comparison, teacher: Reference, sizes: bool, at_best: bool, published: bool
-) -> tuple[str, ...]:
-    extra = (_format_published(comparison, teacher.published),) if published else ()
-    measured = comparison.metric.format(teacher.value)
-    size = [format_whole(teacher.parameters)] * sizes
-    return (f"teacher: {teacher.name}", *size, "1", measured, *["–"] * at_best, "–", "–", "–", "–", "–", *extra)
+def _list_teacher_cells(comparison: Comparison, teacher: Reference) -> list[str]:
+    size, measured = format_whole(teacher.parameters), comparison.metric.format(teacher.value)
+    figure = _format_published(comparison, teacher.published)
+    return [f"teacher: {teacher.name}", size, "1", measured, "–", "–", "–", "–", "–", "–", figure]
 
 
-def _arm_cells(
-    comparison: Comparison, row: ArmResult, contrast: list[str], sizes: bool, at_best: bool, published: bool
-) -> tuple[str, ...]:
-    size = [format_whole(row.parameters)] * sizes
-    cells = [row.arm, *size, str(row.mean.n if row.mean else 0), format_mean(comparison.metric, row.mean)]
-    cells += [_format_at_best(comparison, row)] if at_best else []
-    return (*cells, *contrast, *([_format_published(comparison, row.published)] if published else []))
+def _list_arm_cells(comparison: Comparison, row: ArmResult, contrast: list[str]) -> list[str]:
+    last, best = row.mean, row.at_best_val
+    # with its number of runs, if not all have recorded one
+    partial = f" (n = {best.n})" if best and (last is None or best.n != last.n) else ""
+    means = [format_mean(comparison.metric, last), format_mean(comparison.metric, best) + partial]
+    size, figure = format_whole(row.parameters), _format_published(comparison, row.published)
+    return [row.arm, size, str(last.n if last else 0), *means, *contrast, figure]
 
 
 def make_contrast_cells(metric: Metric, contrast: Contrast) -> list[str]:
@@ -81,13 +86,6 @@ def make_contrast_cells(metric: Metric, contrast: Contrast) -> list[str]:
     # the p of the test that the verdict rests on
     p = contrast.margin_p if contrast.verdict == "not worse" else contrast.p
     return [contrast.versus, difference, format_p(p), verdict, _format_seeds_needed(contrast)]
-
-
-def _format_at_best(comparison: Comparison, row: ArmResult) -> str:
-    """Return the mean at the best validation epoch, with its number of runs if not all have recorded one."""
-    best, last = row.at_best_val, row.mean
-    partial = f" (n = {best.n})" if best and (last is None or best.n != last.n) else ""
-    return format_mean(comparison.metric, best) + partial
 
 
 def _format_seeds_needed(contrast: Contrast) -> str:
@@ -119,7 +117,7 @@ def _make_notes(comparison: Comparison) -> list[str]:
 
 def _describe_test(comparison: Comparison) -> str:
     m = len(comparison.contrasts)
-    exact = f"sign-flip test, exact up to {statistics.MAX_EXACT_PAIRS} seeds"
+    exact = f"sign-flip test, exact up to {MAX_EXACT_PAIRS} seeds"
     test = "sign test" if any(contrast.test == "sign" for contrast in comparison.contrasts) else exact
     return (
         "[ ] is a 95 % BCa bootstrap interval of the paired differences; at few seeds it is too narrow (it covers 84 % "
@@ -137,9 +135,7 @@ def _list_caveats(contrasts: tuple[Contrast, ...], has_fronts: bool) -> Iterator
             "tuning alone."
         )
     if apart := [f"{one.arm} and {one.versus}" for one in contrasts if one.recipes_differ]:
-        yield (
-            f"Trained by different recipes: {join_words(apart)}. Their differences are of recipe and method together."
-        )
+        yield f"Trained by different recipes: {join_words(apart)}. Their differences are of recipe and method together."
     if unlike := [f"{one.arm} and {one.versus}" for one in contrasts if one.students_differ]:
         yield (
             f"Chose different students: {join_words(unlike)}. Their differences are of student and method together"

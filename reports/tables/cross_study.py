@@ -78,18 +78,8 @@ def _make_row(row: CellResult, shared: Metric, labels: Sequence[str]) -> tuple[s
     n = str(row.mean.n) if row.mean else "–" if row.difference else "0"
     unjudged = f"not judged: {row.not_judged}" if row.not_judged else "–"
     verdict = "not comparable" if row.incomparable else row.verdict or unjudged
-    arm = row.arm if row.versus is None else ""
-    return (
-        arm,
-        labels[row.study],
-        n,
-        mean,
-        _describe_pairing(row),
-        difference,
-        format_p(row.p),
-        verdict,
-        _format_seeds_needed(row),
-    )
+    arm, test = row.arm if row.versus is None else "", (_describe_pairing(row), difference, format_p(row.p), verdict)
+    return (arm, labels[row.study], n, mean, *test, _format_seeds_needed(row))
 
 
 def _describe_pairing(row: CellResult) -> str:
@@ -97,20 +87,19 @@ def _describe_pairing(row: CellResult) -> str:
         return "–"
     if row.difference is None:
         return "no result"
-    kind, n = row.difference.kind, row.difference.n
+    n = row.difference.n
     words = {"paired": f"{n} shared seed{'s' * (n != 1)}", "unpaired": "unpaired", "repeated": "the same trials"}
-    return words[kind]
+    return words[row.kind]
 
 
 def _format_seeds_needed(row: CellResult) -> str:
-    if row.verdict != "undecided" or not row.difference or row.difference.kind != "paired" or row.difference.n < 2:
+    if row.verdict != "undecided" or not row.difference or row.kind != "paired" or row.difference.n < 2:
         return "–"
     return str(row.seeds_needed) if row.seeds_needed else f"> {MAX_SEEDS}"
 
 
 def _make_notes(student: StudentComparison, labels: Sequence[str]) -> Iterable[str]:
-    found = [row.difference for row in student.rows if row.difference]
-    kinds, m = {difference.kind for difference in found}, student.comparisons
+    kinds, m = {row.kind for row in student.rows if row.difference}, student.comparisons
     if m:
         yield (
             "Each study is compared with the first one of its arm. ± and [ ] are 95 % intervals. p is Holm-corrected "
@@ -150,9 +139,9 @@ def _warn_of_few_runs(student: StudentComparison) -> Iterable[str]:
     runs = {(row.arm, row.study): len(row.values) for row in student.rows}
     pairs, smallest = 0, 1.0
     for row in student.rows:
-        if row.difference and row.difference.kind == "paired":
+        if row.difference and row.kind == "paired":
             pairs = max(pairs, row.difference.n)
-        elif row.difference and row.difference.kind == "unpaired" and row.versus is not None:
+        elif row.difference and row.kind == "unpaired" and row.versus is not None:
             mine, other = runs[row.arm, row.study], runs[row.arm, row.versus]
             smallest = min(smallest, 2 / math.comb(mine + other, mine))
     corrected = min(1.0, smallest * student.comparisons)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from reports.analysis.comparison import Comparison, compare_arms
-from reports.analysis.front import FrontPoint, list_cost_columns
+from reports.analysis.front import list_cost_columns
 from reports.analysis.search import list_objectives
-from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_params
 from reports.load import StudyRecords
@@ -26,11 +23,14 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
     """Return the points of each arm by increasing cost, with a row for each arm that a point is compared with."""
     metric = comparison.metric
     costs = [records.get_metric(name) for name in list_objectives(records)[1:] if name in list_cost_columns(records)]
-    points = sort_points(comparison.points, [cost.name for cost in costs])
+    points = sorted(
+        comparison.points, key=lambda one: (one.position, *(one.costs.get(cost.name, 0.0) for cost in costs), one.point)
+    )
     rows, kinds = [], []
     for point in points:
         scores = (str(point.mean.n), format_mean(metric, point.mean), metric.format(point.std))
-        head = (point.cell.arm, str(point.point), *_format_costs(point, costs), *scores)
+        priced = (cost.format(point.costs.get(cost.name)) for cost in costs)
+        head = (point.cell.arm, str(point.point), *priced, *scores)
         compared = [make_contrast_cells(metric, contrast) for contrast in point.contrasts] or [NOTHING]
         rows.append((*head, *compared[0], format_params(point.params)))
         rows += [("",) * len(head) + (*cells, "") for cells in compared[1:]]
@@ -55,12 +55,3 @@ def make_front_table(records: StudyRecords, comparison: Comparison) -> Table:
             f"arms. ± and p as there, Holm-corrected over the {tests} comparison{'s' * (tests != 1)} of both tables.",
         ),
     )
-
-
-def sort_points(points: Sequence[FrontPoint], costs: Sequence[str]) -> list[FrontPoint]:
-    """Return points in the order of arms, those of each by increasing cost."""
-    return sorted(points, key=lambda one: (one.position, *(one.costs.get(name, 0.0) for name in costs), one.point))
-
-
-def _format_costs(point: FrontPoint, costs: Sequence[Metric]) -> tuple[str, ...]:
-    return tuple(cost.format(point.costs.get(cost.name)) for cost in costs)

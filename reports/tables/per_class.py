@@ -8,13 +8,14 @@ from reports.analysis import statistics
 from reports.analysis.scores import Score, list_scores
 from reports.format.metrics import CLASS_PREFIX
 from reports.format.table import Table
-from reports.load import StudyRecords
+from reports.load import Cell, StudyRecords
 from reports.text.results import format_mean
 
 
 def make_tables(records: StudyRecords) -> list[Table]:
     """Return a table per student; none where no score of a class is recorded."""
-    names = _list_class_metrics(records)
+    listed = [name for name in records.section("metrics") if name.startswith(_class_prefix(records))]
+    names = [name for name in listed if name in records.confirmed and records.confirmed[name].notna().any()]
     return [_make_table(records, student, names) for student in records.students] if names else []
 
 
@@ -31,12 +32,6 @@ def make_metric_tables(records: StudyRecords) -> list[Table]:
     return [table for table in tables if len(table.columns) > 2]
 
 
-def _list_class_metrics(records: StudyRecords) -> list[str]:
-    prefix, recorded = _class_prefix(records), records.confirmed
-    names = [name for name in records.section("metrics") if name.startswith(prefix) and name in recorded]
-    return [name for name in names if recorded[name].notna().any()]
-
-
 def _class_prefix(records: StudyRecords) -> str:
     """Return "test/class_f1_" for the test metric "test/f1"."""
     bare = records.get_metric(records.test_metric).bare
@@ -49,7 +44,7 @@ def _make_table(records: StudyRecords, student: str, names: list[str]) -> Table:
         (
             name.removeprefix(_class_prefix(records)),
             records.get_metric(name).format(teacher.get(name)),
-            *(_format_mean(records, cell.name, name) for cell in cells),
+            *(_format_mean(records, cell, name) for cell in cells),
         )
         for name in names
     )
@@ -63,8 +58,8 @@ def _make_table(records: StudyRecords, student: str, names: list[str]) -> Table:
     )
 
 
-def _format_mean(records: StudyRecords, cell: str, name: str) -> str:
-    values = records.confirmed.loc[records.confirmed["cell"] == cell, name].to_numpy(dtype=float)
+def _format_mean(records: StudyRecords, cell: Cell, name: str) -> str:
+    values = records.get_confirm_runs(cell)[name].to_numpy(dtype=float)
     values = values[np.isfinite(values)].tolist()
     return format_mean(records.get_metric(name), statistics.compute_mean(values) if values else None)
 

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from reports.analysis.pareto import find_pareto_front
-from reports.analysis.search import list_parameters, rank_trials
+from reports.analysis.search import list_objectives, list_parameters, mark_front, rank_trials
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_value, format_whole
@@ -65,23 +62,17 @@ def make_search_table(records: StudyRecords, cell: Cell) -> Table:
 
 def make_pareto_table(records: StudyRecords, cell: Cell) -> Table | None:
     """Return the completed trials on the Pareto front of all objectives; None for a study with one objective."""
-    further = records.study.get("objectives")
-    objectives = [records.metric, *further] if isinstance(further, list) and further else []
-    trials = records.get_search_trials(cell)
-    if not objectives or not set(objectives) <= set(trials.columns):
+    complete, metrics = mark_front(records, cell), [records.get_metric(name) for name in list_objectives(records)]
+    front = complete[complete["front"]]
+    if front.empty or len(metrics) < 2:
         return None
-    complete = trials[trials["state"] == "COMPLETE"]
-    scores: list[Any] = complete[objectives].to_dict("records")
-    front = find_pareto_front(scores, objectives, [records.get_direction(name) for name in objectives])
-    if not front:
-        return None
-    names, metrics = list_parameters(cell, trials), [records.get_metric(name) for name in objectives]
-    shown = complete.iloc[front].sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
+    names = list_parameters(cell, records.get_search_trials(cell))
+    shown = front.sort_values(records.metric, ascending=records.get_direction(records.metric) == "min")
     rows = [
         (
             str(trial["number"]),
             *_format_settings(parse_json_object(trial["params"]), names),
-            *_format_scores(trial, metrics),
+            *(metric.format(float(trial[metric.name])) for metric in metrics),
         )
         for _, trial in shown.iterrows()
     ]
@@ -105,10 +96,6 @@ def _describe_choice(cell: Cell, complete: int, metric: Metric) -> str:
         f"Of {complete} completed trials. At most {cell.front} are confirmed: the first one here, and in turn the one "
         "farthest from those in the second objective."
     )
-
-
-def _format_scores(trial: pd.Series, metrics: list[Metric]) -> tuple[str, ...]:
-    return tuple(metric.format(float(trial[metric.name])) for metric in metrics)
 
 
 def _format_settings(params: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The table of all search and confirm trials, which the page filters (page/filter.js)."""
+"""The table of failed trials, and that of all search and confirm trials, which the page filters (page/filter.js)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ STATE_WORDS = {"PRUNED": "stopped"}
 
 MAX_REASON = 160
 """Maximum characters of a reason. Failures of one cause have one long message each; trials/ has all of it."""
+
+
+def make_tables(records: StudyRecords) -> list[Table]:
+    """Return the table of failed trials, one row per trial with its reason; without rows if none failed."""
+    failed = records.trials[records.trials["state"] == "FAILED"]
+    rows = [
+        (row.trial_id, row.cell, row.phase, row.number, row.seed, row.epochs_done, row.reason or "–")
+        for row in failed.itertuples()
+    ]
+    return [
+        Table(
+            name="failures",
+            caption="Failed trials",
+            columns=("id", "cell", "phase", "number", "seed", "epochs done", "reason"),
+            align="lllrrrl",
+            rows=tuple(tuple(map(str, row)) for row in rows),
+        )
+    ]
 
 
 def make_trial_table(records: StudyRecords) -> Table:

@@ -6,7 +6,6 @@ import html
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from reports.format.values import format_milliseconds, format_params
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
 from reports.text.results import format_mean, format_p
+from study.records.provenance import read_cpu_name
 
 if TYPE_CHECKING:
-    from trainables.export.cost import Latency
     from trainables.export.onnx import ExportedModel
 
 
@@ -122,8 +121,7 @@ def _list_outputs(records: StudyRecords) -> Iterable[tuple[str, str]]:
 
 def _make_score_table(records: StudyRecords, cell: Cell, run: Any) -> Table:
     """Return the table of all metrics of the cell's confirm runs except those of training, test metrics first."""
-    points = records.confirmed_points
-    runs = points[(points["cell"] == cell.name) & (points["point"] == run["point"])]
+    runs = records.get_confirm_runs(cell, run["point"])
     names = [name for name in records.section("metrics") if "/" in name and not name.startswith(("train/", "student/"))]
     rows = []
     for name in sorted({records.test_metric, *names}, key=lambda name: (name != records.test_metric, name)):
@@ -170,36 +168,26 @@ def _describe_verdict(contrast: Contrast, metric: Metric) -> str:
 
 def _describe_latencies(exported: ExportedModel) -> Iterable[tuple[str, str]]:
     shape = " × ".join(map(str, exported.input_shape))
-    yield "machine", f"{platform.system()} {platform.machine()}, {_name_cpu()}"
-    for runtime, measured in exported.latencies.items():
-        yield f"{runtime}, input {shape}", _format_latency(measured)
-
-
-def _format_latency(measured: Latency) -> str:
-    median, low, high = (
-        f"{1000 * seconds:.3g}"
-        for seconds in (measured.median_seconds, measured.fastest_seconds, measured.slowest_seconds)
-    )
-    return f"{median} ms (median; {low} to {high} in {measured.runs} passes)"
+    yield "machine", f"{platform.system()} {platform.machine()}, {read_cpu_name() or 'unknown CPU'}"
+    for runtime, found in exported.latencies.items():
+        times = (found.median_seconds, found.fastest_seconds, found.slowest_seconds)
+        median, low, high = (f"{1000 * seconds:.3g}" for seconds in times)
+        yield f"{runtime}, input {shape}", f"{median} ms (median; {low} to {high} in {found.runs} passes)"
 
 
 def _describe_origin(
     records: StudyRecords, cell: Cell, reason: str, run: Any, config: Mapping[str, Any]
 ) -> Iterable[tuple[str, str]]:
-    data, teacher, provenance = (
-        records.section("inputs", "data"),
-        records.section("teacher"),
-        records.section("provenance"),
-    )
-    machine = records.section("provenance", "machine")
-    params = parse_json_object(run["params"])
+    data, teacher = records.section("inputs", "data"), records.section("teacher")
+    provenance, machine = records.section("provenance"), records.section("provenance", "machine")
+    versions = records.section("provenance", "versions")
     facts: dict[str, Any] = {
         "study": records.name,
         "chosen": reason,
         "arm": cell.arm,
         "student": describe(config.get("student")),
         "loss": describe(config.get("loss")),
-        "searched values": format_params(params),
+        "searched values": format_params(parse_json_object(run["params"])),
         "point of the front": run["point"] or None,
         "trial": f"{run['trial_id']}, seed number {run['number']} ({run['seed']}), {run['epochs_done']} epochs",
         "trained on": f"{config.get('train_on')} of {records.data_name}",
@@ -212,9 +200,7 @@ def _describe_origin(
         "task": describe(config.get("task")),
         "commit": f"{provenance.get('commit')}{', with uncommitted changes' if provenance.get('dirty') else ''}",
         "command": provenance.get("command"),
-        "trained with": ", ".join(
-            f"{name} {version}" for name, version in records.section("provenance", "versions").items()
-        ),
+        "trained with": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "doubts": "; ".join(records.warnings),
         "trained by": f"{run['device']}; {machine.get('system')}, {machine.get('cpu')}",
     }
@@ -229,10 +215,3 @@ def _escape_text(value: str) -> str:
     """Return a user's text as one line of Markdown, with HTML and Markdown characters escaped."""
     escaped = html.escape(" ".join(value.split()), quote=False)
     return "".join(f"\\{sign}" if sign in "\\`*_[]#|" else sign for sign in escaped)
-
-
-def _name_cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown CPU")

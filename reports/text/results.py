@@ -10,8 +10,7 @@ def format_mean(metric: Metric, mean: Mean | None) -> str:
     """Return a mean and the half width of its interval: "93.77 ± 0.78"."""
     if mean is None:
         return "–"
-    half = f" ± {metric.format(mean.interval.high - mean.mean)}" if mean.interval else ""
-    return metric.format(mean.mean) + half
+    return metric.format(mean.mean) + (f" ± {metric.format(mean.half_width)}" if mean.interval else "")
 
 
 def format_difference(metric: Metric, difference: float, interval: Interval | None) -> str:

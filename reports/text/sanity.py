@@ -13,6 +13,7 @@ from typing import Any
 from reports.analysis import statistics
 from reports.analysis.comparison import group_by_seed
 from reports.analysis.search import find_best_trial, find_search_domains
+from reports.analysis.sign_tests import TIE
 from reports.format.values import format_value, join_words
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
@@ -74,17 +75,15 @@ def _describe_weak_teacher(records: StudyRecords) -> Iterator[str]:
     for student in records.students:
         alone = _find_lone_arm(records, student)
         scores = list(group_by_seed(records, name).get(alone.name, {}).values()) if alone else []
-        if alone is None or not scores or not _is_worse(records, value, statistics.compute_mean(scores).mean):
+        if alone is None or not scores:
             continue
-        pair = f"{_format(records, name, value)} against {_format(records, name, statistics.compute_mean(scores).mean)}"
-        yield (
-            f"The teacher scores worse than {student} without it: {pair} {records.get_metric(name).words} "
-            f"({alone.arm}). {_advise(teacher)}"
-        )
-
-
-def _is_worse(records: StudyRecords, value: float, other: float) -> bool:
-    return value < other if records.get_direction(records.test_metric) == "max" else value > other
+        mean = statistics.compute_mean(scores).mean
+        if value < mean if records.get_direction(name) == "max" else value > mean:
+            pair = f"{_format(records, name, value)} against {_format(records, name, mean)}"
+            yield (
+                f"The teacher scores worse than {student} without it: {pair} {records.get_metric(name).words} "
+                f"({alone.arm}). {_advise(teacher)}"
+            )
 
 
 def _is_near_chance(accuracy: Any, data: Mapping[str, Any]) -> bool:
@@ -130,7 +129,7 @@ def _describe_unmoved_students(records: StudyRecords) -> Iterator[str]:
     if "train/loss" not in epochs:
         return
     losses = epochs.groupby("trial_id")["train/loss"].agg(["min", "max", "count"])
-    moved = losses["max"] - losses["min"] > statistics.TIE * losses["max"].abs()
+    moved = losses["max"] - losses["min"] > TIE * losses["max"].abs()
     known = moved[losses["count"] > 1].groupby(epochs.drop_duplicates("trial_id").set_index("trial_id")["cell"]).any()
     for cell in (cell for cell, has_moved in known.items() if not has_moved):
         yield f"The students of {cell} learned nothing: their training loss never changes. Check rate and loss."

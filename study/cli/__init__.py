@@ -2,8 +2,6 @@
 
 import sys
 
-from study.posix import fcntl  # noqa: F401 - a check
-
 if sys.flags.optimize > 1:
     print("error: Ray does not run without docstrings: unset PYTHONOPTIMIZE, or use -O instead of -OO", file=sys.stderr)
     sys.exit(2)

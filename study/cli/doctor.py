@@ -16,19 +16,24 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import click
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
 from study.cli import hardware
 from study.cli.hardware import Finding, Level
+from study.cli.options import AUTO, HELP, data_dir_option, gpus_per_worker_option, profile_option, storage_path_option
+from study.cli.output import exit_on_errors, format_examples, make_console
 from study.cluster.this_machine import count_cpus
 from study.errors import InputError
 from study.preflight import check_inputs, check_pickling, format_preparations
 from study.records.provenance import list_gpu_names
-from study.space_file import load_space
+from study.space_file import Space, load_space
+from study.storage.dataset import resolve_data_dir
+from study.storage.locations import local_path
 
 TORCH_SECONDS, RAY_SECONDS = 180, 120
 """Time limits of the two processes; importing from a cold disk is slow."""
@@ -60,6 +65,35 @@ try:
 finally:
     resources.disconnect()
 """
+
+
+@click.command(context_settings=HELP, epilog=format_examples("doctor", "doctor spaces/lp_cifar.py"))
+@click.argument("space", type=click.Path(path_type=Path), required=False)
+@profile_option
+@data_dir_option
+@gpus_per_worker_option("The value that run will get.")
+@click.option("--workers-per-trial", type=click.IntRange(min=1), help="The value that run will get.")
+@click.option("--address", help="The Ray cluster that will be used; this machine by default.")
+@storage_path_option("Where the studies lie: a folder or s3://BUCKET/PREFIX.")
+def main(
+    space: Path | None,
+    profile: str | None,
+    data_dir: str | None,
+    gpus_per_worker: float | Literal["auto"] | None,
+    workers_per_trial: int | None,
+    address: str | None,
+    storage_path: str,
+) -> None:
+    """Check whether this machine can run studies.
+
+    With SPACE, check its study too; nothing is trained. Exit code 1 if a check fails; a warning does not prevent a run.
+    """
+    with exit_on_errors():
+        storage, data = local_path(storage_path), resolve_data_dir(data_dir)
+        share = None if gpus_per_worker == AUTO else gpus_per_worker  # auto gives at most 1, the default
+        options = DoctorOptions(storage, space, profile, data, share, address, workers_per_trial)
+        healthy = run_checks(options, make_console())
+    sys.exit(0 if healthy else 1)
 
 
 @dataclass(frozen=True)
@@ -103,11 +137,17 @@ def run_all_checks(options: DoctorOptions) -> Iterator[Finding]:
     yield from hardware.check_storage(options.storage)
     if options.address is None:
         yield from hardware.check_ray_start()
-    yield check_ray(
-        options.address, options.gpus_per_worker, options.workers_per_trial or read_workers_per_trial(options)
-    )
-    if options.space is not None:
-        yield from check_space_file(options.space, options)
+    try:
+        space = load_space(options.space, options.profile, options.data_dir) if options.space else None
+        problem = ""
+    except InputError as error:
+        space, problem = None, str(error)
+    workers = options.workers_per_trial or (space.study.workers_per_trial if space else 1)
+    yield check_ray(options.address, options.gpus_per_worker, workers)
+    if problem:
+        yield Finding("fails", problem)
+    if space is not None:
+        yield from check_space_file(space, options.storage)
 
 
 def check_packages() -> Finding:
@@ -156,16 +196,6 @@ def check_torch(gpus: list[str], gpus_per_worker: float | None) -> Iterator[Find
         )
 
 
-def read_workers_per_trial(options: DoctorOptions) -> int:
-    """Return the space file's workers per trial; 1 without a space file that can be loaded."""
-    try:
-        return (
-            load_space(options.space, options.profile, options.data_dir).study.workers_per_trial if options.space else 1
-        )
-    except InputError:
-        return 1  # check_space_file reports the error
-
-
 def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) -> Finding:
     """Check that Ray starts, or answers at the address, runs a task, and has room for a trial of this many workers."""
     share = "" if gpus_per_worker is None else str(gpus_per_worker)
@@ -176,21 +206,18 @@ def check_ray(address: str | None, gpus_per_worker: float | None, workers: int) 
     return Finding("fails", f"{where}: {problem}")
 
 
-def check_space_file(path: Path, options: DoctorOptions) -> Iterator[Finding]:
+def check_space_file(space: Space, storage: Path) -> Iterator[Finding]:
     """Check that the study of a space file can start: its data, its teacher, its seeds."""
     from reports.text.few_seeds import warn_of_few_seeds
     from study.execution.train_run import run_in_train_context
 
+    study, profile = space.study, f", profile {space.profile}" if space.profile else ""
+    yield Finding("ok", f"{space.path}{profile}: {study.name}, {len(study.cells)} cells")
     try:
-        loaded = load_space(path, options.profile, options.data_dir)
-        study = loaded.study
-        profile = f", profile {loaded.profile}" if loaded.profile else ""
-        yield Finding("ok", f"{path}{profile}: {study.name}, {len(study.cells)} cells")
-        inputs = run_in_train_context(lambda: check_inputs(study, options.storage))
-        data = inputs.get("data", {}).get("name", "none")
-        yield Finding("ok", f"data: {data}")
-        check_pickling(study, loaded.module)
-        to_prepare = format_preparations(study.task.list_preparations(options.storage, study.plan))
+        inputs = run_in_train_context(lambda: check_inputs(study, storage))
+        yield Finding("ok", f"data: {inputs.get('data', {}).get('name', 'none')}")
+        check_pickling(study, space.module)
+        to_prepare = format_preparations(study.task.list_preparations(storage, study.plan))
         yield Finding("ok", "; ".join(to_prepare) or "nothing to prepare")
     except InputError as error:
         yield Finding("fails", str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import shutil
@@ -14,18 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from study.cluster.this_machine import (
-    check_file_limit,
-    check_loopback,
-    check_process_limit,
+from study.cluster.ray_files import (
     choose_object_store,
-    count_cpus,
     has_missing_shared_memory,
     has_writable_home,
     make_ray_folder,
 )
+from study.cluster.this_machine import check_file_limit, check_loopback, check_process_limit, count_cpus
 from study.errors import InputError
-from study.posix import fcntl
 
 MIN_FREE_BYTES, LOW_FREE_BYTES = 1e8, 5e9
 """Free disk space below which nothing works, and below which checkpoints and a teacher's outputs may not fit."""

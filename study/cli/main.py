@@ -17,18 +17,14 @@ from click.shell_completion import CompletionItem, ShellComplete
 from study.cli import run
 from study.cli.list_studies import list_studies, render_list
 from study.cli.on_head import answer_from_cluster
-from study.cli.options import complete_study, gpus_per_worker_option
+from study.cli.options import HELP, complete_study, storage_path_option
 from study.cli.output import exit_on_errors, format_examples, make_console, to_json
 from study.cli.show import render_status, watch_status
 from study.cli.status import format_study_argument, read_status
-from study.cli.stop import stop_study
 from study.cli.streams import EnduringGroup
 from study.errors import InputError
-from study.records.paths import DEFAULT_STORAGE
 from study.records.progress import read_shown_study
 from study.storage import remote
-from study.storage.dataset import resolve_data_dir
-from study.storage.locations import local_path
 
 EXAMPLES = """
 \b
@@ -43,15 +39,7 @@ Examples:
 """
 """A \\b alone on its line keeps click from filling the paragraph."""
 
-HELP = {"help_option_names": ["-h", "--help"]}
-
-storage_path_option = click.option(
-    "--storage-path",
-    type=click.Path(),
-    default=DEFAULT_STORAGE,
-    show_default=True,
-    help="Where the studies lie: a folder or s3://BUCKET/PREFIX.",
-)
+in_storage = storage_path_option("Where the studies lie: a folder or s3://BUCKET/PREFIX.")
 study_argument = click.argument("study", shell_complete=complete_study)
 address_option = click.option("--address", help="http://HOST:PORT of a cluster's dashboard: ask its head.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -65,7 +53,8 @@ def main() -> None:
 
 main.add_command(run.main, "run")
 
-REPORTING = {
+LATE_COMMANDS = {
+    "doctor": ("study.cli.doctor", "Check whether this machine can run studies."),
     "report": ("reports.build", "Write the report of studies, also of unfinished ones."),
     "compare": ("reports.compare", "Show several studies next to each other on one page."),
     "export": ("reports.export", "Write trained students as safetensors and ONNX, with a model card."),
@@ -74,7 +63,7 @@ REPORTING = {
 """Commands whose modules are imported only when they run: plotly and ONNX take seconds to import."""
 
 
-def add_reporting_command(name: str, module: str, summary: str) -> None:
+def add_late_command(name: str, module: str, summary: str) -> None:
     """Add a command that hands all its arguments, --help included, to the command `main` of a module."""
 
     def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -95,8 +84,8 @@ def add_reporting_command(name: str, module: str, summary: str) -> None:
     forward.shell_complete = complete  # type: ignore[method-assign]
 
 
-for name, (module, summary) in REPORTING.items():
-    add_reporting_command(name, module, summary)
+for name, (module, summary) in LATE_COMMANDS.items():
+    add_late_command(name, module, summary)
 
 
 @main.command(context_settings=HELP, epilog=format_examples("new my_study", "new spaces/my_study.py"))
@@ -120,7 +109,7 @@ def new(file: Path) -> None:
         "list", "list --storage-path /data/runs --json | jq '.[].name'", "list --address http://127.0.0.1:8265"
     ),
 )
-@storage_path_option
+@in_storage
 @address_option
 @json_option
 def list_(storage_path: str, address: str | None, as_json: bool) -> None:
@@ -151,7 +140,7 @@ def list_(storage_path: str, address: str | None, as_json: bool) -> None:
                            "show lp_cifar --space > spaces/lp_cifar.py"),
 )  # fmt: skip
 @study_argument
-@storage_path_option
+@in_storage
 @address_option
 @click.option("--watch", is_flag=True, help="Redraw every 2 s until Ctrl-C; less often from a cluster.")
 @click.option("--space", is_flag=True, help="Print only the space file that it was run with.")
@@ -187,7 +176,7 @@ def show(study: str, storage_path: str, address: str | None, watch: bool, space:
 )
 @study_argument
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-@storage_path_option
+@in_storage
 def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     """Continue a study with its last command.
 
@@ -207,7 +196,7 @@ def resume(study: str, options: tuple[str, ...], storage_path: str) -> None:
     ),
 )
 @study_argument
-@storage_path_option
+@in_storage
 @address_option
 @click.option("--wait", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Maximum wait in seconds.")
 def stop(study: str, storage_path: str, address: str | None, wait: float) -> None:
@@ -221,7 +210,7 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
     with exit_on_errors():
         folder = remote.find_study(study, storage_path)
         was_running, began = bool(remote.find_driver(folder)), time.monotonic()
-        driver = stop_study(folder, wait)
+        driver = remote.stop_study(folder, wait)
         finished = read_shown_study(remote.refresh_copy(folder))["finished"]
     next_step = f"continue with: python -m study resume {format_study_argument(folder)}"
     next_step = "it is finished" if finished else next_step
@@ -232,30 +221,6 @@ def stop(study: str, storage_path: str, address: str | None, wait: float) -> Non
         click.echo(f"{folder.name} does not run; {next_step}")
     else:
         click.echo(f"{folder.name} stopped after {time.monotonic() - began:.1f} s; {next_step}")
-
-
-@main.command("doctor", context_settings=HELP, epilog=format_examples("doctor", "doctor spaces/lp_cifar.py"))
-@click.argument("space", type=click.Path(path_type=Path), required=False)
-@click.option("--profile", help="One of the space file's profiles; the first one by default.")
-@click.option("--data-dir", type=click.Path(), help="The profile's data set: a folder or s3://BUCKET/PREFIX.")
-@gpus_per_worker_option("The value that run will get.")
-@click.option("--workers-per-trial", type=click.IntRange(min=1), help="The value that run will get.")
-@click.option("--address", help="The Ray cluster that will be used; this machine by default.")
-@storage_path_option
-def doctor_(space: Path | None, profile: str | None, data_dir: str | None, gpus_per_worker: float | str | None,
-            workers_per_trial: int | None, address: str | None, storage_path: str) -> None:  # fmt: skip
-    """Check whether this machine can run studies.
-
-    With SPACE, check its study too; nothing is trained. Exit code 1 if a check fails; a warning does not prevent a run.
-    """
-    from study.cli import doctor
-
-    with exit_on_errors():
-        storage, data = local_path(storage_path), resolve_data_dir(data_dir)
-        share = gpus_per_worker if isinstance(gpus_per_worker, float) else None  # auto gives at most 1, the default
-        options = doctor.DoctorOptions(storage, space, profile, data, share, address, workers_per_trial)
-        healthy = doctor.run_checks(options, make_console())
-    sys.exit(0 if healthy else 1)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ AUTO: Literal["auto"] = "auto"
 CLUSTER_FILE = "cluster.yaml"
 """The file that `ray up` takes, in the checkout's folder."""
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of all commands."""
+
 SECRET = ("notify",)
 """Options that are in no recorded or printed command."""
 
@@ -195,6 +198,17 @@ def gpus_per_worker_option(help_text: str) -> Callable[[Callable[..., None]], Ca
     """Declare --gpus-per-worker, which was called --gpus-per-trial before."""
     names = ("--gpus-per-trial", "--gpus-per-worker", "gpus_per_worker")
     return click.option(*names, cls=_RenamedOption, type=_GpuShare(min=0), metavar=f"FLOAT|{AUTO}", help=help_text)
+
+
+profile_option = click.option("--profile", help="One of the space file's profiles; the first one by default.")
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(), help="The profile's data set: a folder or s3://BUCKET/PREFIX."
+)
+
+
+def storage_path_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare --storage-path."""
+    return click.option("--storage-path", type=click.Path(), default=DEFAULT_STORAGE, show_default=True, help=help_text)
 
 
 def complete_study(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -22,26 +22,18 @@ WIDTH = 200
 
 
 @contextmanager
-def explain_paths() -> Iterator[None]:
-    """Raise an error of a path that may not be used, or is no path, as an InputError; others pass."""
+def exit_on_errors() -> Iterator[None]:
+    """Print an error that the user can correct in one line, and exit with code 2; other errors pass."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in PATH_ERRORS or error.filename is None:
-            raise
-        raise InputError(
-            f"{error.filename} cannot be used ({error.strerror}): give another path, or change its permissions"
-        ) from error
-
-
-@contextmanager
-def exit_on_errors() -> Iterator[None]:
-    """Print an error that the user can correct in one line, and exit with code 2."""
-    try:
-        with explain_paths():
-            yield
     except (InputError, RecordsError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:  # of a path that may not be used, or is none
+        if error.errno not in PATH_ERRORS or error.filename is None:
+            raise
+        problem = f"{error.filename} cannot be used ({error.strerror})"
+        click.echo(f"error: {problem}: give another path, or change its permissions", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

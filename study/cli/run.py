@@ -11,10 +11,17 @@ from typing import Any
 import click
 
 from study.cli.notify import VARIABLE
-from study.cli.options import CLUSTER_FILE, RunOptions, gpus_per_worker_option
+from study.cli.options import (
+    CLUSTER_FILE,
+    HELP,
+    RunOptions,
+    data_dir_option,
+    gpus_per_worker_option,
+    profile_option,
+    storage_path_option,
+)
 from study.cli.streams import EnduringCommand
 from study.cluster.this_machine import interrupt_on_end_signals
-from study.records.paths import DEFAULT_STORAGE
 from study.trackers.base import TRACKERS
 
 EXAMPLES = """
@@ -29,22 +36,16 @@ The same command again continues where the last run ended, whatever ended it.
 """
 
 
-@click.command(cls=EnduringCommand, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=EnduringCommand, epilog=EXAMPLES, context_settings=HELP)
 @click.argument("space", type=click.Path(path_type=Path))
-@click.option("--profile", help="One of the space file's profiles; the first one by default.")
-@click.option("--data-dir", type=click.Path(), help="The profile's data set: a folder or s3://BUCKET/PREFIX.")
+@profile_option
+@data_dir_option
 @click.option(
     "--download",
     is_flag=True,
     help="Fetch CIFAR into --data-dir, and torchvision's weights into its own folder, where they are missing.",
 )
-@click.option(
-    "--storage-path",
-    type=click.Path(),
-    default=DEFAULT_STORAGE,
-    show_default=True,
-    help="Where studies and trained teachers are kept: a folder or s3://BUCKET/PREFIX.",
-)
+@storage_path_option("Where studies and trained teachers are kept: a folder or s3://BUCKET/PREFIX.")
 @click.option("--name", help="The study's name and folder, instead of the space file's.")
 @click.option("--seed", type=int, help="The study's seed, instead of the space file's.")
 @click.option("--trials", type=int, help="Search trials per searched cell.")

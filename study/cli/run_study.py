@@ -6,11 +6,7 @@ A module of its own, because run.py, which declares the options, is imported for
 from __future__ import annotations
 
 import dataclasses
-import os
-import pickle
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,10 +17,8 @@ from study.cli import then_down
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
 from study.cli.options import AUTO, CLUSTER_FILE, RunOptions, load_study
-from study.cli.output import explain_paths
-from study.cli.streams import make_streams_endure
+from study.cli.output import exit_on_errors
 from study.cluster import addresses, jobs
-from study.cluster.this_machine import interrupt_on_end_signals
 from study.driver import Outcome, drive
 from study.errors import InputError
 from study.preflight import (
@@ -32,11 +26,9 @@ from study.preflight import (
     check_driver_options,
     check_inputs,
     check_pickling,
-    explain_pickling,
     read_earlier_run,
 )
 from study.records.lock import find_unused_name
-from study.records.parquet_table import RecordsError
 from study.space_file import Space, make_space, resolve_space
 from study.storage.dataset import RemoteDataset, fetch_dataset
 from study.storage.downloads import permit_downloads
@@ -47,46 +39,25 @@ from study.storage.worker_sync import fetch_artifacts, fetch_study_names
 from study.study import Study
 
 
-def run_and_exit(options: RunOptions, sent: Study | None = None) -> NoReturn:
+def run_and_exit(options: RunOptions, sent: Study | None = None) -> None:
     """Run the study, here or on a cluster as a job, and exit with the code that study/cli/run.py lists.
 
     A study that was `sent` from Python is run instead of one of a space file.
     """
-    try:
-        with explain_paths():
+    with exit_on_errors():
+        try:
             if sent is None:
                 options = dataclasses.replace(options, space=resolve_space(options.space))
             check_url(options.notify)
-            _check_then(options)
+            if options.then is not None:
+                then_down.check_options(options.address, Path(options.cluster_file))
             if options.address is not None:
                 addresses.check_address(options.address)
             if options.then is not None and not options.dry_run:
                 then_down.check_cluster(str(options.address), Path(options.cluster_file))
             sys.exit(_submit(options) if addresses.uses_job_api(options.address) else _run(options, sent))
-    except (InputError, RecordsError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _exit_interrupted(options)
-
-
-def run_sent_study() -> NoReturn:
-    """Run the study on stdin, as study/results.py sends it; interrupt the run when stdin is closed there."""
-    make_streams_endure()
-    try:
-        study, options = pickle.load(sys.stdin.buffer)
-    except Exception as error:  # of any kind: it is a user's object that refuses
-        click.echo(f"error: {explain_pickling(f'{type(error).__name__}: {error}')}", err=True)
-        sys.exit(2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a script in the background of a shell
-    interrupt_on_end_signals()
-    threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
-    run_and_exit(options, study)
-
-
-def _interrupt_at_end_of_input() -> None:
-    if os.read(0, 1) == b"":
-        os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            _exit_interrupted(options)
 
 
 def _exit_interrupted(options: RunOptions) -> NoReturn:
@@ -114,15 +85,6 @@ def _submit(options: RunOptions) -> int:
     elif options.then and not options.dry_run:
         click.echo("the cluster is left running: the study has not ended", err=True)
     return code
-
-
-def _check_then(options: RunOptions) -> None:
-    """Raise InputError if --then is given for a study that runs on no cluster, or without what ends a cluster."""
-    if options.then is None:
-        return
-    if not addresses.uses_job_api(options.address):
-        raise InputError("--then down is for a study on a cluster: give --address http://HOST:PORT of its dashboard")
-    then_down.check_cluster_file(Path(options.cluster_file))
 
 
 def _check_locally(options: RunOptions) -> str:

@@ -28,13 +28,8 @@ class EnduringCommand(click.Command):
         return super().main(*args, **kwargs)
 
 
-class EnduringGroup(click.Group):
+class EnduringGroup(EnduringCommand, click.Group):
     """A group of commands whose output streams outlive their reader."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        make_streams_endure()
-        require_current_folder()
-        return super().main(*args, **kwargs)
 
 
 class _EnduringFile(io.FileIO):

@@ -34,8 +34,10 @@ COMPARED = ("question", "cells", "used")
 """Parts of `kdstudy show --json` that are the same in a complete copy: scores, and epochs and hours used."""
 
 
-def check_cluster_file(file: Path) -> None:
-    """Raise InputError if there is no such cluster file, or no command `ray` to end the cluster with."""
+def check_options(address: str | None, file: Path) -> None:
+    """Raise InputError for a study on no cluster, or without what ends one: its file, and the command `ray`."""
+    if not addresses.uses_job_api(address):
+        raise InputError("--then down is for a study on a cluster: give --address http://HOST:PORT of its dashboard")
     if not file.is_file():
         raise InputError(f"--then down: there is no {file} here; give the file of `ray up` as --cluster-file")
     if shutil.which("ray") is None:
@@ -44,7 +46,7 @@ def check_cluster_file(file: Path) -> None:
 
 def check_cluster(address: str, file: Path) -> None:
     """Raise InputError unless the head of a cluster file runs the Ray at an address: `ray down` ends the file's."""
-    session = addresses.read_session_name(address)
+    session = addresses.read_dashboard(address, "session_name")
     # the processes of Ray name their session; [s] does not match itself, so not the shell that runs pgrep
     words = ("exec", str(file), shlex.join(["pgrep", "-f", f"[{session[0]}]{session[1:]}"]))
     done = subprocess.run(["ray", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)

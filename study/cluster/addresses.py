@@ -46,7 +46,7 @@ def check_address(address: str, resolved: bool = False) -> None:
     Raises InputError for an unknown form, if no Ray answers, or if it refuses this shell's token.
     """
     if uses_job_api(address):
-        check_dashboard(address)
+        read_dashboard(address)
     elif re.fullmatch(r"[^\s/]+:\d{1,5}", address):
         _check_head(address, resolved)
     elif address != "auto":
@@ -72,27 +72,15 @@ def _check_head(address: str, resolved: bool) -> None:
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             raise InputError(_token_message(address, bool(token))) from None
-        raise InputError(f"what answers at {address!r} is no Ray head; its port is 6379 by default") from None
+        raise InputError(f"what answers at {address!r} is no Ray head: give the port of one, by default 6379") from None
 
 
-def check_dashboard(address: str) -> str:
-    """Return the Ray version of the dashboard at http://HOST:PORT.
+def read_dashboard(address: str, field: str = "ray_version") -> str:
+    """Return what the dashboard at http://HOST:PORT answers about its version: "ray_version", or "session_name".
 
-    Raises InputError if there is none, or if it refuses this shell's token.
+    No other start of Ray has the same name of its session.
+    Raises InputError if there is no dashboard, or if it refuses this shell's token.
     """
-    return _read_version(address, "ray_version")
-
-
-def read_session_name(address: str) -> str:
-    """Return the name of the session of Ray whose dashboard is at http://HOST:PORT; no other start of Ray has it.
-
-    Raises InputError if there is none, or if it refuses this shell's token.
-    """
-    return _read_version(address, "session_name")
-
-
-def _read_version(address: str, field: str) -> str:
-    """Return one field of what a dashboard answers about its version. Raises InputError as check_dashboard does."""
     bypass_proxy(address)
     try:
         needs_token = _get_json(address, "/api/authentication_mode")["authentication_mode"] == "token"

@@ -1,18 +1,24 @@
-"""The resources of a trial: how many workers fit on which nodes.
+"""The resources of a trial: how many workers fit on which nodes, those included that an autoscaler may add.
 
 Imports nothing of Ray: --dry-run allocates this machine without the third of a second that its import takes.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from study.errors import InputError
 
 GPU_RESOLUTION = 10_000
 """Parts into which Ray divides a GPU; requested shares are rounded down to whole parts."""
+
+CLUSTER_FILE = Path("~/ray_bootstrap_config.yaml")
+"""Written on the head by `ray up`, as JSON; Ray's own code recognizes an autoscaling cluster by it too."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Node:
 
     cpus: int
     gpus: int
+
+    @classmethod
+    def from_resources(cls, resources: Mapping[str, float]) -> Node:
+        """Return the node with these resources, by Ray's names."""
+        return cls(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
     def count_workers(self, gpus_per_worker: float) -> int:
         """Return how many workers of one CPU and this share of a GPU fit; Ray places no share across two GPUs."""
@@ -93,3 +104,26 @@ def _no_fit_message(nodes: list[Node], gpus: float, fitting: int, workers_per_tr
         f"a trial asks for {workers_per_trial} workers of 1 CPU and {gpus:g} GPU each, there are {listed}: room for "
         f"{fitting}; {advice}"
     )
+
+
+def list_addable_nodes(present: Mapping[str, int], path: Path = CLUSTER_FILE) -> list[Node]:
+    """Return the nodes that a cluster's autoscaler may add, most GPUs first: Ray itself lists only those that exist.
+
+    `present` counts the nodes by type, named as in the cluster file. A file whose head type is not present belongs to
+    another cluster and is ignored. Without one, as on other machines than the head, a study counts on the nodes that
+    exist, and follows the cluster if it grows.
+    """
+    try:
+        cluster: dict[str, Any] = json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: this user has no home
+        return []
+    head, types = cluster.get("head_node_type"), cluster.get("available_node_types", {})
+    if head not in present:
+        return []
+    workers = {name: Node.from_resources(spec.get("resources", {})) for name, spec in types.items() if name != head}
+    free = int(cluster.get("max_workers", 0)) - sum(present.get(name, 0) for name in workers)
+    added: list[Node] = []
+    for name, node in sorted(workers.items(), key=lambda item: -item[1].gpus):
+        missing = int(types[name].get("max_workers", 0)) - present.get(name, 0)
+        added += [node] * max(0, min(missing, free - len(added)))
+    return added

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import click
 
+from study.cluster.allocation import CLUSTER_FILE
+
 LAST_BUSY = Path("~/.kdstudy-last-busy")
 """An empty file, touched whenever the head is found busy."""
 
 DASHBOARD = "http://127.0.0.1:8265"
-
-CLUSTER_CONFIG = Path("~/ray_bootstrap_config.yaml")
-"""The cluster's configuration, which `ray up` writes to the head."""
 
 TERMINAL_SECONDS = 600
 """Time without input after which a terminal is not in use, such as that of `ray dashboard` or of an ended `tmux`."""
@@ -39,7 +38,7 @@ def main(minutes: int) -> None:
     idle_since = max(read_boot_time(), last_busy.stat().st_mtime if last_busy.exists() else 0.0)
     if time.time() - idle_since > minutes * 60:
         # if Ray has ended here, only this ends its workers
-        ray, config = Path(sys.executable).with_name("ray"), CLUSTER_CONFIG.expanduser()
+        ray, config = Path(sys.executable).with_name("ray"), CLUSTER_FILE.expanduser()
         subprocess.run(["timeout", "600", str(ray), "down", "--yes", "--workers-only", str(config)], check=False)
         subprocess.run(["sudo", "shutdown", "-h", "now"], check=True)
 

@@ -25,8 +25,8 @@ from typing import Any
 
 import click
 
-from study.cluster.addresses import check_dashboard, uses_job_api
-from study.errors import InputError
+from study.cluster.addresses import read_dashboard, uses_job_api
+from study.errors import InputError, join_lines
 
 INSTALLED_PACKAGES = {"study", "trainables", "reports"}
 """Packages that every node has and that no job carries."""
@@ -38,7 +38,6 @@ POLL_SECONDS = 0.3
 END_SECONDS = 15.0
 """Time in which a job whose log has ended must end itself."""
 DETACHED_EXIT_CODE = 130
-MAX_MESSAGE_CHARACTERS = 400
 
 
 def submit_study(
@@ -62,7 +61,7 @@ def submit_study(
     try:
         carried = _submit(client, job, space, words, metadata, variables)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"the cluster at {address} took no job: {_join_lines(error)}") from None
+        raise InputError(f"the cluster at {address} did not accept the job: {join_lines(error)}") from None
     click.echo(f"{carried} sent to {address} as job {job}; package, data and variables there are its own", err=True)
     message = "the connection is lost; the study continues as long as its head runs"
     try:
@@ -93,16 +92,16 @@ def run_on_head(address: str, words: Sequence[str], study: str = "") -> tuple[st
         output = LOG_HEADER.split(client.get_job_logs(job), maxsplit=1)[-1]
         client.delete_job(job)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"the cluster at {address} does not answer: {_join_lines(error)}") from None
+        raise InputError(f"the cluster at {address} does not answer: {join_lines(error)}") from None
     if info.driver_exit_code is None:
-        raise InputError(f"the cluster at {address} could not run its command: {_join_lines(info.message)}")
+        raise InputError(f"the cluster at {address} could not run its command: {join_lines(info.message)}")
     return output, info.driver_exit_code
 
 
 def _connect(address: str) -> Any:
     if not uses_job_api(address):
         raise InputError(f"address {address!r}: allowed is http://HOST:PORT of a dashboard; on the head, leave it out")
-    head, here = check_dashboard(address), version("ray")
+    head, here = read_dashboard(address), version("ray")
     if head != here:
         click.echo(f"Ray is {here} here and {head} there: jobs run with the cluster's", err=True)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
@@ -163,7 +162,7 @@ def _follow(client: Any, job: str) -> int | None:
         return None
     if info is None or info.driver_exit_code is not None:
         return info and int(info.driver_exit_code)
-    click.echo(f"the job ended without an exit code: {info.status}, {_join_lines(info.message)}", err=True)
+    click.echo(f"the job ended without an exit code: {info.status}, {join_lines(info.message)}", err=True)
     return 1
 
 
@@ -227,9 +226,5 @@ def list_running(address: str) -> list[str]:
                 return [str(job.submission_id or job.job_id) for job in running]
             time.sleep(POLL_SECONDS)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"the cluster at {address} does not answer: {_join_lines(error)}") from None
+        raise InputError(f"the cluster at {address} does not answer: {join_lines(error)}") from None
     return []
-
-
-def _join_lines(message: object) -> str:
-    return " ".join(str(message).split())[:MAX_MESSAGE_CHARACTERS]

@@ -34,10 +34,11 @@ def run_on_nodes(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     for reference in late:
         ray.cancel(reference, force=True)
     timeout = GetTimeoutError(f"has not answered within {ANSWER_SECONDS:g} s")
-    return {nodes[reference]: _get_or_error(reference) for reference in done} | {nodes[r]: timeout for r in late}
+    return {nodes[reference]: get_or_error(reference) for reference in done} | {nodes[r]: timeout for r in late}
 
 
-def _get_or_error(reference: Any) -> Any:
+def get_or_error(reference: Any) -> Any:
+    """Return a task's result, or the RayError by which it failed."""
     try:
         return ray.get(reference)
     except RayError as error:

@@ -8,16 +8,17 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from study.cluster import this_machine
+from study.cluster.ray_files import find_home
 
 # Ray reads these when it is imported. Telemetry off; Tune's own log files, state snapshots, progress tables and
 # SIGINT handler off: the records, the live display and the driver replace them.
-os.environ["HOME"] = this_machine.find_home()
+os.environ["HOME"] = find_home()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -31,11 +32,11 @@ os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  (Ray reads
 import ray
 from ray.exceptions import RayError
 
-from study.cluster import addresses, autoscaling
-from study.cluster.allocation import Node, Resources
+from study.cluster.addresses import ADDRESS_FORMS, check_address, uses_job_api
+from study.cluster.allocation import Node, Resources, list_addable_nodes
 from study.cluster.local_node import start_local_node
 from study.cluster.software_check import check_software
-from study.errors import InputError
+from study.errors import InputError, join_lines
 from study.space_file import list_import_paths
 from study.storage.downloads import VARIABLE, are_downloads_permitted
 
@@ -44,9 +45,6 @@ NODE_TYPE_LABEL = "ray.io/node-group"
 
 GPU_TYPE_PREFIX = "accelerator_type:"
 """Prefix of the resource that names a node's type of GPU."""
-
-MAX_REASON_CHARACTERS = 400
-"""Part of Ray's own message that is shown: some fill a screen."""
 
 START_ATTEMPTS = 3
 """Ray waits 30 seconds for its own processes, which are too few on a machine that is busy with other work."""
@@ -165,8 +163,8 @@ def _start(options: dict[str, Any]) -> None:
             ray.shutdown()
             if attempt == START_ATTEMPTS or "timed out" not in str(error):
                 raise InputError(
-                    f"Ray does not start on this machine ({type(error).__name__}: {_shorten(error)}): its logs are in "
-                    f"{machine['_temp_dir']}/session_latest/logs{this_machine.describe_memory_limit()}"
+                    f"Ray does not start on this machine ({type(error).__name__}: {join_lines(error)}): its logs are "
+                    f"in {machine['_temp_dir']}/session_latest/logs{this_machine.describe_memory_limit()}"
                     f"{this_machine.describe_load()}"
                 ) from None
         else:
@@ -174,22 +172,18 @@ def _start(options: dict[str, Any]) -> None:
             return
 
 
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
-
-
 def _join(address: str, options: dict[str, Any]) -> None:
     head = _resolve_auto() if address == "auto" else address
-    if addresses.uses_job_api(head):
-        raise InputError(f"address {head!r}: here allowed are {addresses.ADDRESS_FORMS}")
-    addresses.check_address(head, resolved=address == "auto")
+    if uses_job_api(head):
+        raise InputError(f"address {head!r}: here allowed are {ADDRESS_FORMS}")
+    check_address(head, resolved=address == "auto")
     try:
         ray.init(address=address, **options)
         logging.getLogger("ray").setLevel(logging.ERROR)
         check_software()
     except (RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         ray.shutdown()
-        raise InputError(f"cannot join the Ray cluster at {head!r}: {_shorten(error)}") from None
+        raise InputError(f"cannot join the Ray cluster at {head!r}: {join_lines(error)}") from None
     except InputError:
         ray.shutdown()
         raise
@@ -215,7 +209,7 @@ def disconnect() -> None:
 
 def list_nodes() -> list[Node]:
     """Return the live nodes of the connected cluster."""
-    return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [Node.from_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def list_gpu_types() -> list[str]:
@@ -227,14 +221,10 @@ def list_gpu_types() -> list[str]:
 def list_pending_nodes() -> list[Node]:
     """Return the nodes that the cluster's autoscaler may still add."""
     present = Counter(node["Labels"].get(NODE_TYPE_LABEL, "") for node in ray.nodes() if node["Alive"])
-    return [_node(resources) for resources in autoscaling.list_addable_nodes(present)]
+    return list_addable_nodes(present)
 
 
 def max_trials(resources: Resources, max_concurrent: int | None) -> int:
     """Return how many such trials may be under way at once; at least one, which may have to wait for a node."""
     workers = sum(node.count_workers(resources.gpus) for node in list_nodes() + list_pending_nodes())
     return max(1, min(workers // resources.workers, max_concurrent or workers))
-
-
-def _node(resources: Mapping[str, float]) -> Node:
-    return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))

@@ -10,8 +10,8 @@ from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
 from study import code_version
 from study.cluster.node_tasks import list_training_nodes, run_on_nodes
-from study.code_version import PACKAGES, CodeVersion, digest_package
-from study.errors import InputError
+from study.code_version import PACKAGES, CodeVersion, read_package
+from study.errors import InputError, join_lines
 
 INSTALL_ADVICE = "install the same on every node, then start it again"
 
@@ -51,9 +51,9 @@ def describe_differences(node: Mapping[str, str], driver: Mapping[str, str]) -> 
 def _describe_problem(answer: Any, driver: Mapping[str, str]) -> str:
     """Return what is wrong with a node; "" for a lost or silent one, which storage_check.py reports."""
     if isinstance(answer, RayTaskError):
-        return f"cannot say what is installed ({str(answer).splitlines()[-1]})"
+        return f"cannot report its versions ({str(answer).splitlines()[-1]})"
     if isinstance(answer, RuntimeEnvSetupError):
-        return f"cannot prepare a process ({' '.join(str(answer).split())[:200]})"
+        return f"cannot prepare a process ({join_lines(answer, 200)})"
     return "" if isinstance(answer, RayError) else describe_differences(answer, driver)
 
 
@@ -71,7 +71,7 @@ def _make_reader() -> Callable[[], dict[str, str]]:
             except importlib.metadata.PackageNotFoundError:
                 versions[package] = ""
         for package in PACKAGES:
-            code = CodeVersion(digest_package(package))
+            code = CodeVersion({}, package_files=read_package(package))
             versions[f"kdstudy's {package}"] = f"with code {code.digest[:8]}" if code.files else ""
         return versions
 

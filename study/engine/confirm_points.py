@@ -31,24 +31,24 @@ def decide_points(study: Study, cells: Collection[CellProgress]) -> None:
         group = [progress]
         if study.compares_equal_students(progress.cell):
             group = [other for other in cells if other.cell.student is progress.cell.student]
-        if progress.points is None and all(cell.search_done for cell in group):
+        if progress.points is None and all(cell.search.done for cell in group):
             for cell in group:
-                cell.points = cell.select_points()
+                cell.points = cell.search.select_points()
                 if cell.points and len(group) > 1:
                     cell.points += _list_counterparts(study, cell, group)
 
 
 def _list_counterparts(study: Study, base: CellProgress, group: Sequence[CellProgress]) -> list[Params]:
     """Return the parameters by which a cell trains those students of points compared with it that it lacks."""
-    students, found = [_select_student(params) for params in base.select_points()], list[Params]()
+    students, found = [_select_student(params) for params in base.search.select_points()], list[Params]()
     for cell in group:
         if base.cell.arm not in study.find_comparisons(cell.cell.arm):
             continue
-        for number in cell.select_numbers():
-            params = cell.params[number]
+        for number in cell.search.select_numbers():
+            params = cell.search.params[number]
             if _select_student(params) not in students:
                 students.append(_select_student(params))
-                found.append(match_student(study, base, params, cell.values[number][1]))
+                found.append(match_student(study, base, params, cell.search.values[number][1]))
     return found
 
 
@@ -59,12 +59,13 @@ def match_student(study: Study, cell: CellProgress, params: Mapping[str, Any], c
     the cell's front that is nearest in cost.
     """
     student, directions = _select_student(params), [*study.objective_directions.values()]
-    same = {number: values for number, values in cell.values.items() if _select_student(cell.params[number]) == student}
+    trials, search = cell.search.params, cell.search
+    same = {number: values for number, values in search.values.items() if _select_student(trials[number]) == student}
     if same:
-        return cell.params[find_front(same, directions)[0]]
-    front = find_front(cell.values, directions)
-    nearest = min(front, key=lambda number: (measure_distance(cell.values[number][1], cost), number))
-    others = cell.params[nearest].items()
+        return trials[find_front(same, directions)[0]]
+    front = find_front(search.values, directions)
+    nearest = min(front, key=lambda number: (measure_distance(search.values[number][1], cost), number))
+    others = trials[nearest].items()
     return {name: value for name, value in others if not name.startswith(STUDENT_PREFIX)} | student
 
 
@@ -94,6 +95,7 @@ def reconcile_confirms(study: Study, cell: CellProgress, writer: RecordWriter) -
         elif run.epochs_done == run.trial.epochs:  # superseded once, and chosen again
             fault = find_fault(study, run)
             cell.confirmed[place] = state = TrialState.FAILED if fault else TrialState.COMPLETE
+            cell.note_failure(run, state, fault)
             writer.add_state(run, state, fault, earlier.at)
         else:
             cell.confirmed[place] = None

@@ -85,7 +85,7 @@ class LiveDisplay:
         steps = [run for run in self._coordinator.running.values() if run.trial.phase == "prepare"]
         if not steps:
             return ""
-        left = len(self._coordinator.preparations)
+        left = len(self._coordinator.queue.preparations)
         more = f" and {left - 1} more to prepare" if left > 1 else ""
         return f"{steps[0].trial.arm} {steps[0].epochs_done}/{steps[0].trial.epochs} epochs{more} · "
 
@@ -94,9 +94,9 @@ class LiveDisplay:
         done = planned = 0
         coordinator, full = self._coordinator, self._coordinator.study.budget.epochs
         for cell in coordinator.cells.values():
-            lengths = list(cell.search_epochs.values())
-            expected = mean(lengths) if lengths else cell.search_runs * full / max(1, cell.trials)
-            left = cell.trials - len(lengths)
+            lengths = list(cell.search.epochs.values())
+            expected = mean(lengths) if lengths else cell.search.runs * full / max(1, cell.search.trials)
+            left = cell.search.trials - len(lengths)
             confirmed = sum(state is not None for state in cell.confirmed.values())
             done += sum(lengths) + confirmed * full
             planned += round(sum(lengths) + left * expected) + cell.planned_confirms * full
@@ -115,20 +115,21 @@ def _name_phase(cell: CellProgress) -> str:
         return f"failed: {cell.problem}"
     if cell.done:
         return "confirmed"
-    if cell.trials and not cell.search_done:
-        return "searching" if cell.params else "waiting"
+    if cell.search.trials and not cell.search.done:
+        return "searching" if cell.search.params else "waiting"
     return "confirming" if cell.confirmed else "waiting"
 
 
 def _make_table_row(cell: CellProgress) -> list[Text | str]:
-    states = [state for state, _ in cell.searched.values()]
-    best = cell.searched[cell.best_number][1] if cell.best_number is not None else None
+    search = cell.search
+    states = [state for state, _ in search.ended.values()]
+    best = search.ended[search.best_number][1] if search.best_number is not None else None
     failed = states.count(TrialState.FAILED) + list(cell.confirmed.values()).count(TrialState.FAILED)
     confirmed = sum(state is TrialState.COMPLETE for state in cell.confirmed.values())
     return [
         Text(cell.name),  # a name may look like markup
         _name_phase(cell).split(":")[0],
-        f"{len(states)}/{cell.trials}" if cell.trials else "–",
+        f"{len(states)}/{search.trials}" if search.trials else "–",
         str(states.count(TrialState.PRUNED) or "–"),
         str(failed or "–"),
         f"{best:.4g}" if best is not None else "–",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from study.engine.coordinator import Coordinator
+from study.errors import format_first_line
 from study.records.provenance import describe_machine
 from study.space.domains import is_unresolved
 from study.study import Study
@@ -16,7 +17,7 @@ def list_students(coordinator: Coordinator) -> dict[str, Any]:
     """Return the students by name; one that is searched once per cell that has chosen, by the cell's name."""
     students: dict[str, Any] = {}
     for name, progress in coordinator.cells.items():
-        cell, params = progress.cell, progress.chosen_params
+        cell, params = progress.cell, progress.search.chosen_params
         if not is_unresolved(cell.student):
             students[cell.student.name] = cell.student
         elif params is not None:
@@ -43,8 +44,7 @@ def add_model_costs(
         try:
             cost = study.task.measure_cost(student, storage)
         except Exception as error:  # of any kind: a space file may define the network
-            problem = (str(error).splitlines() or [""])[0]
-            print_line(f"MACs and latency of {name} are not measured: {type(error).__name__}: {problem}")
+            print_line(f"MACs and latency of {name} are not measured: {format_first_line(error)}")
             return dict(entry)
         return {**entry, **cost, "latency_cpu": cpu} if cost else dict(entry)
 

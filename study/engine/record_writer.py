@@ -1,10 +1,12 @@
-"""Rows of trials and epochs as a study progresses, for the records and the trackers."""
+"""Rows of trials and epochs as a study progresses, for the records and the trackers; checkpoints that rows replace."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from study.records.parquet_table import Records
@@ -14,6 +16,17 @@ from study.trial import EpochResult, TrialState
 
 FLUSH_SECONDS = 1.0
 """Interval at which rows are written: a hard kill loses at most this much of the records."""
+
+
+@dataclass(frozen=True)
+class ObsoleteCheckpoint:
+    """A checkpoint that is not needed once the rows of `since` are on disk; earlier, a kill would cost the trial."""
+
+    trial_id: str
+    failed: bool
+    """The trial failed: its traceback stays."""
+    since: float
+    """By time.monotonic."""
 
 
 class RecordWriter:
@@ -26,6 +39,7 @@ class RecordWriter:
         self.records, self.flush_seconds = records, flush_seconds
         self.last_flush = time.monotonic()
         self.trackers = trackers
+        self._obsolete: deque[ObsoleteCheckpoint] = deque()
 
     def add_epoch(self, run: RunningTrial, row: EpochResult, worker: str) -> None:
         self.records.epochs.append(to_epoch_row(run.trial, row))  # first: an epoch counts only once it has a row
@@ -49,3 +63,12 @@ class RecordWriter:
     def flush_if_due(self) -> None:
         if time.monotonic() - self.last_flush >= self.flush_seconds:
             self.flush()
+
+    def mark_obsolete(self, trial_id: str, failed: bool = False) -> None:
+        """Note that a trial's checkpoint is not needed once the rows added so far are on disk."""
+        self._obsolete.append(ObsoleteCheckpoint(trial_id, failed, time.monotonic()))
+
+    def pop_obsolete(self) -> Iterator[ObsoleteCheckpoint]:
+        """Yield the checkpoints that can be deleted now, each once."""
+        while self._obsolete and self._obsolete[0].since < self.last_flush:
+            yield self._obsolete.popleft()

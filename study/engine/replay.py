@@ -15,7 +15,7 @@ from study.engine.cell import CellProgress, EarlierConfirm
 from study.engine.coordinator import Coordinator
 from study.engine.student_costs import explain_violation
 from study.engine.trials import find_fault, make_preparation_trial
-from study.engine.usage import list_timestamps, sum_gpu_seconds, sum_wall_seconds
+from study.engine.usage import sum_gpu_seconds, sum_wall_seconds
 from study.errors import InputError
 from study.records.rows import RunningTrial, is_finite, to_trial
 from study.trial import Trial, TrialState
@@ -48,7 +48,8 @@ def replay_records(
     """
     records = coordinator.writer.records
     epochs, trials = records.epochs.read_rows(), records.trials.read_rows()
-    wall_seconds = sum_wall_seconds(runs, list_timestamps(trials, epochs))
+    ended = [row["ended"] for row in trials if row["ended"] is not None]
+    wall_seconds = sum_wall_seconds(runs, [*(row["recorded"] for row in epochs), *ended])
     coordinator.usage.restore(wall_seconds, sum_gpu_seconds(trials, epochs))
     by_trial = _group_by_trial(epochs)
     rows = sorted(trials, key=lambda row: int(row["number"]))
@@ -58,7 +59,7 @@ def replay_records(
     ]
     recorded = _drop_orphans(coordinator, [one for one in read if one is not None])
     stop_reasons = _replay_epochs(coordinator, {one.run.trial.id: one.run for one in recorded}, epochs)
-    steps = {make_preparation_trial(step).id for step in coordinator.preparations}
+    steps = {make_preparation_trial(step).id for step in coordinator.queue.preparations}
     for one in recorded:
         trial = one.run.trial
         if trial.phase == "confirm":
@@ -147,7 +148,7 @@ def _replay_epochs(coordinator: Coordinator, runs: Mapping[str, RunningTrial], e
         cell.has_epochs = True
         is_judged = is_finite(row[metric]) and not explain_violation(coordinator.study, row)
         if run.trial.phase == "search" and not run.start_over and is_judged:
-            stop_reasons[run.trial.id] = cell.check_stopping_rule(run.trial, row["epoch"], row[metric])
+            stop_reasons[run.trial.id] = cell.search.check_stopping_rule(run.trial, row["epoch"], row[metric])
     return stop_reasons
 
 
@@ -178,9 +179,10 @@ def _restore_search(coordinator: Coordinator, one: RecordedTrial, stop_reason: s
     is_allowed = not explain_violation(coordinator.study, one.run.metrics)
     scores = {row["epoch"]: row[metric] for row in one.epochs if is_allowed and is_finite(row[metric])}
     if one.state.is_finished:
-        cell.restore_search(one.run, one.state, one.reason, scores)
+        cell.search.restore(one.run, one.state, one.reason, scores)
+        cell.note_failure(one.run, one.state, one.reason)
     else:
-        cell.reopen_search(one.run.trial, scores)
+        cell.search.reopen(one.run.trial, scores)
         coordinator.restore_open_trial(one.run, stop_reason, one.at)
 
 

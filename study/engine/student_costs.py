@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from study.errors import InputError, explain_user_errors
+from study.errors import InputError, check_positive, explain_user_errors
 from study.identity import digest
 from study.records.rows import is_finite
 from study.space.domains import (
@@ -117,15 +117,11 @@ def check_costs(study: Study) -> None:
     for student in study.students if study.costs else ():
         with explain_user_errors():
             corner = next(iter(resolve_corners(student)))
-            _check_values(student.name, study.task.measure_student(corner, study.costs), study.costs)
+            found = study.task.measure_student(corner, study.costs)
+            for name in study.costs:
+                allowed = "a number above 0, as the task measures it"
+                check_positive(f"{name} of {student.name}", float(found.get(name, math.nan)), allowed)
             _check_limits(study, student)
-
-
-def _check_values(student: str, found: Mapping[str, float], names: Sequence[str]) -> None:
-    for name in names:
-        value = found.get(name, math.nan)
-        if not 0 < value < math.inf:
-            raise InputError(f"{name} of {student} is {value}; a cost must be a number above 0: the task measures it")
 
 
 def _check_limits(study: Study, student: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from study.arm import Cell
-from study.engine.cell import Proposal
+from study.engine.search_progress import Proposal
 from study.identity import describe
 from study.records.rows import RunningTrial
 from study.study import Study

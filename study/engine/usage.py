@@ -40,7 +40,7 @@ class Usage:
 
 
 def sum_wall_seconds(runs: Sequence[Mapping[str, Any]], timestamps: Iterable[datetime]) -> float:
-    """Return the duration of earlier runs, as study.json lists them; `timestamps` are those of all their rows.
+    """Return the duration of earlier runs, as study.json lists them; `timestamps` are those of their rows.
 
     A killed run recorded no `seconds`: it counts from its start to its last row before the next run's start.
     """
@@ -58,11 +58,6 @@ def sum_gpu_seconds(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mappin
     """Return the GPU time of all recorded epochs; a trial on a share of a GPU counts that share."""
     shares = {row["trial_id"]: row["gpus"] or 0.0 for row in trials}
     return float(sum(row["seconds"] * shares.get(row["trial_id"], 0.0) for row in epochs))
-
-
-def list_timestamps(trials: Iterable[Mapping[str, Any]], epochs: Iterable[Mapping[str, Any]]) -> list[datetime]:
-    """Return the times at which epochs were recorded and trials ended."""
-    return [row["recorded"] for row in epochs] + [row["ended"] for row in trials if row["ended"] is not None]
 
 
 def find_exhausted_cap(budget: Budget, wall_seconds: float, gpu_seconds: float) -> str:

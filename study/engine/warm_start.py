@@ -16,8 +16,9 @@ import pyarrow as pa
 from study.arm import Cell
 from study.errors import InputError
 from study.records.columns import TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, read_parquet_table
+from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
+from study.records.progress import read_last_trials
 from study.records.rows import is_finite
 from study.records.study_json import read_study
 from study.search.samplers import WarmStart
@@ -54,16 +55,14 @@ def read_warm_start(study: Study) -> dict[str, list[Params]]:
 
 def _read_earlier(folder: Path) -> tuple[Mapping[str, Any], Rows]:
     """Return study.json and the last row of each trial."""
-    paths = StudyPaths(folder)
     try:
         earlier = read_study(folder)
         if not {"cells", "metric", "direction"} <= earlier.keys():
-            raise RecordsError(f"{paths.study_json} is damaged: it names no cells or no metric")
-        schema = pa.schema([*TRIAL_COLUMNS, (earlier["metric"], pa.float64())])
-        rows = read_parquet_table(paths.trials, schema).to_pylist()
+            path = StudyPaths(folder).study_json
+            raise RecordsError(f"{path} is damaged, it names no cells or no metric: restore it from a copy")
+        return earlier, read_last_trials(folder, pa.schema([*TRIAL_COLUMNS, (earlier["metric"], pa.float64())]))
     except RecordsError as error:
         raise InputError(f"warm_start: {error}") from None
-    return earlier, list({row["trial_id"]: row for row in rows}.values())
 
 
 def _find_source_cell(cell: Cell, cells: Rows) -> str | None:

@@ -78,5 +78,5 @@ class RetryPolicy:
             return f"its node was lost {len(nodes)} times without an epoch, last with {nodes[-1].reason}"
         if self._give_ups.get(trial_id, 0) >= MAX_NODE_LOSSES:
             reason = self.last_failure(trial_id).reason
-            return f"it was given up {MAX_NODE_LOSSES} times without an epoch, last with {reason}"
+            return f"Ray Tune gave it up {MAX_NODE_LOSSES} times without an epoch, last with {reason}"
         return ""

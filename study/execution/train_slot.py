@@ -24,6 +24,7 @@ import ray.train.collective
 from ray import tune
 from ray.exceptions import RayActorError, RayError
 
+from study.cluster.node_tasks import get_or_error
 from study.execution.ray_internals import lend_placement_group
 from study.execution.slot_exchange import END, RENEW
 from study.execution.worker import StepReport, Worker, read_hang_report
@@ -141,7 +142,7 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
         pings = [worker.__ray_ready__.remote() for worker in self._workers]
         seconds = PING_SECONDS if strict else WATCH_SECONDS / 4
         answered, silent = ray.wait(pings, num_returns=len(pings), timeout=seconds)
-        errors = [error for ping in answered if (error := _error_of(ping))]
+        errors = [error for error in map(get_or_error, answered) if isinstance(error, RayError)]
         if errors:  # Ray Train kills the others, by ray.kill: they are not the cause
             raise next((error for error in errors if "ray.kill" not in str(error)), errors[0])
         if strict and silent:
@@ -181,14 +182,6 @@ class TrainSlot(tune.Trainable):  # type: ignore[misc]
                 self._run_error = "Ray Train has ended the run"
             except Exception as error:
                 self._run_error = f"Ray Train has ended the run: {error}"
-
-
-def _error_of(ping: Any) -> RayError | None:
-    try:
-        ray.get(ping)
-    except RayError as error:
-        return error
-    return None
 
 
 def serve_slot(study: Study, context: WorkerContext, exchange: Any, name: str, gpus: float) -> None:

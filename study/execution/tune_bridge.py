@@ -60,8 +60,6 @@ class TuneBridge:
         """Tune ids of trials that have a worker."""
         now = time.monotonic()
         self._last_tick, self._limit_checked, self._last_placed = 0.0, now, now
-        self._ended: list[tuple[str, float]] = []
-        """Trials whose checkpoint is obsolete once their end is on disk, and when they ended."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune stores a pickled copy of its searcher, which is never loaded
@@ -98,12 +96,8 @@ class TuneBridge:
         self._placed.add(tune_id)
 
     def delete_checkpoints(self) -> None:
-        """Delete the checkpoints of trials whose end is on disk; earlier, a kill would cost the whole trial."""
-        last_flush, obsolete = self.coordinator.writer.last_flush, self.coordinator.obsolete
-        while self._ended and self._ended[0][1] < last_flush:
-            self._context.discard_checkpoint(self._ended.pop(0)[0])
-        while obsolete and obsolete[0].since < last_flush:
-            one = obsolete.popleft()
+        """Delete the checkpoints that are not needed any more."""
+        for one in self.coordinator.writer.pop_obsolete():
             self._context.discard_checkpoint(one.trial_id, keep_traceback=one.failed)
 
     def next_trial(self, tune_id: str) -> RunningTrial | None:
@@ -136,10 +130,9 @@ class TuneBridge:
                 raise RecordsError(report.halt)
             if report.failure and not ended:
                 self.coordinator.fail(trial_id, report.failure, report.worker)
-            elif ended and run.trial.phase != "confirm" and run.trial.link is None:
-                self._ended.append((trial_id, time.monotonic()))  # only confirmed students' weights are worth keeping
-            elif report.lost:
-                ended = self._fail_after_loss(trial_id, WorkerFailure(**report.lost))
+            elif report.lost and not ended:
+                self._retries.record(trial_id, WorkerFailure(**report.lost))  # of a worker that Ray Train replaces
+                ended = self._fail_if_exhausted(trial_id)
         progressed = run.epochs_done > epochs_before
         if progressed:
             self._retries.reset(trial_id)
@@ -162,11 +155,6 @@ class TuneBridge:
         with _leaving_tune():
             if not self._fail_if_exhausted(trial_id):
                 self.coordinator.requeue(trial_id)
-
-    def _fail_after_loss(self, trial_id: str, failure: WorkerFailure) -> bool:
-        """Count a lost worker that Ray Train replaces; return whether the trial has failed by it."""
-        self._retries.record(trial_id, failure)
-        return self._fail_if_exhausted(trial_id)
 
     def _fail_if_exhausted(self, trial_id: str) -> bool:
         """Fail a trial whose retries are used up; return whether they are."""

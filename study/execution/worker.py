@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,10 @@ class Worker:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 full = f"{error.strerror}: {error.filename or self._context.storage}"
-                report.halt = f"the storage takes no more ({full}): make room, then run the command again"
+                report.halt = f"the storage cannot be written ({full}): make room, then run the command again"
             else:
-                self._failed, report.failure = True, self._describe_failure(error)
+                self._context.write_traceback(self._trial.id, "".join(traceback.format_exception(error)))
+                self._failed, report.failure = True, describe_error(error)
 
     def _start_training(self) -> Iterator[EpochResult]:
         """Return the trial's rows. Raises StorageError if its files cannot be fetched."""
@@ -140,14 +142,13 @@ class Worker:
         with self._context.exclude_other_ranks(context):
             self._context.fetch_files(context)
             self._context.inherit_checkpoint(context)
-        train = context.task.prepare if context.trial.phase == "prepare" else self._train_student
+        train = context.task.prepare
+        if context.trial.phase != "prepare":
+            train = partial(train_with_costs, names=self._study.costs, known=self._known_costs)
         if self._workers > 1:
             return train(context)
         self._thread = self._thread or TrainThread()
         return self._thread.start(context.trial.id, lambda: train(context))
-
-    def _train_student(self, context: TrialContext) -> Iterator[EpochResult]:
-        return train_with_costs(context, self._study.costs, self._known_costs)
 
     def _is_last(self, report: StepReport) -> bool:
         return bool(report.rows) and report.rows[-1]["epoch"] == self._trial.end_epoch
@@ -196,11 +197,6 @@ class Worker:
             workers=1 if prepare else self._workers,
             gpus=self._gpus,
         )
-
-    def _describe_failure(self, error: Exception) -> str:
-        """Return an error in one line for the records; the traceback goes into the trial's checkpoint folder."""
-        self._context.write_traceback(self._trial.id, "".join(traceback.format_exception(error)))
-        return describe_error(error)
 
 
 def describe_error(error: Exception) -> str:

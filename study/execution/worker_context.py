@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,6 @@ from pathlib import Path
 from study.atomic import atomic_write
 from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_versions
 from study.cluster.storage_check import UNREADABLE, not_shared_message
-from study.posix import fcntl
 from study.records.paths import TRACEBACK, StudyPaths
 from study.storage import worker_sync
 from study.storage.dataset import RemoteDataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import platform
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import IO
 
 from study.errors import InputError
-from study.posix import fcntl
 from study.records.paths import StudyPaths
 
 LOCK_ATTEMPTS = 4

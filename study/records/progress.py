@@ -56,8 +56,16 @@ def read_trial_rows(folder: Path, study: Mapping[str, Any]) -> list[dict[str, An
     names = (study["metric"], study["test_metric"], *(study.get("objectives") or ()))
     scores = dict.fromkeys(names, pa.float64())
     schema = pa.schema([*columns, *scores.items()])
-    rows = {row["trial_id"]: row for row in read_parquet_table(StudyPaths(folder).trials, schema).to_pylist()}
-    return [row for row in rows.values() if row["state"] != TrialState.SUPERSEDED]
+    return [row for row in read_last_trials(folder, schema) if row["state"] != TrialState.SUPERSEDED]
+
+
+def read_last_trials(folder: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return the last row of each trial of a study's folder, also while a run writes.
+
+    Raises RecordsError naming the first file that cannot be read.
+    """
+    rows = read_parquet_table(StudyPaths(folder).trials, schema).to_pylist()
+    return list({row["trial_id"]: row for row in rows}.values())
 
 
 def read_epoch_totals(folder: Path) -> tuple[list[dict[str, Any]], list[datetime]]:

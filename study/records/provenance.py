@@ -48,7 +48,7 @@ def describe_machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _read_cpu_name(),
+        "cpu": read_cpu_name(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory, 1),
         "gpus": list_gpu_names(),
@@ -93,7 +93,8 @@ def _select_visible(lines: list[str], visible: str | None) -> list[str]:
     return chosen
 
 
-def _read_cpu_name() -> str:
+def read_cpu_name() -> str:
+    """Return the name of this machine's CPU; empty if the system has none."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -42,7 +42,9 @@ def write_study(folder: Path, study: Mapping[str, Any]) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RecordsError(f"{path} cannot be written ({error.strerror or error}): free disk space") from None
+        raise RecordsError(
+            f"{path} cannot be written ({error.strerror or error}): free disk space, then run the same command again"
+        ) from None
 
 
 def read_study(folder: Path) -> dict[str, Any]:
@@ -52,13 +54,13 @@ def read_study(folder: Path) -> dict[str, Any]:
     """
     path = StudyPaths(folder).study_json
     if not path.is_file():
-        raise RecordsError(f"{folder} is no study: it has no study.json")
+        raise RecordsError(f"{folder} is no study, it has no study.json: give the folder of a study")
     try:
         study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecordsError(f"{path} is damaged: {error}") from None
+        raise RecordsError(f"{path} is damaged ({error}): restore it from a copy") from None
     if not isinstance(study, dict):
-        raise RecordsError(f"{path} is damaged: it does not describe a study")
+        raise RecordsError(f"{path} is damaged, it does not describe a study: restore it from a copy")
     if study.get("schema", 0) > SCHEMA_VERSION:
         raise RecordsError(
             f"{path} has schema {study['schema']}; this version reads up to {SCHEMA_VERSION}: upgrade kdstudy"

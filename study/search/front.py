@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import le
 
 from study.trial import Direction
 
@@ -19,7 +20,7 @@ def find_front(values: Mapping[int, Sequence[float]], directions: Sequence[Direc
     front: list[int] = []
     # in this order only an earlier trial can be as good in every objective
     for number in ranked:
-        if not any(_is_as_good(losses[other], losses[number]) for other in front):
+        if not any(all(map(le, losses[other], losses[number])) for other in front):
             front.append(number)
     return front
 
@@ -40,7 +41,3 @@ def spread_front(front: Sequence[int], values: Mapping[int, Sequence[float]], mo
 def measure_distance(one: float, other: float) -> float:
     """Return how far two costs are apart: the logarithm of their ratio, or the difference if one is not above 0."""
     return abs(math.log(one / other)) if one > 0 and other > 0 else abs(one - other)
-
-
-def _is_as_good(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))

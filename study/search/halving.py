@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from study.errors import InputError
+from study.errors import check_whole_number
 from study.space.domains import ROOT_CHOICE, Choice, is_unresolved, join_path, list_children, resolve_params
 from study.space.params import Params
 from study.trial import Direction, Progress
@@ -25,13 +25,6 @@ from study.trial import Direction, Progress
 @dataclass(frozen=True)
 class Never:
     """No early stopping: every search trial runs to its last epoch."""
-
-    def list_rungs(self, bracket: int, epochs: int) -> list[int]:
-        return []
-
-    @property
-    def brackets(self) -> int:
-        return 1
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,7 @@ class SuccessiveHalving:
 
     def __post_init__(self) -> None:
         for name, least in (("min_epochs", 1), ("reduction", 2), ("brackets", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"stopping: {name} is {getattr(self, name)}; it must be at least {least}")
+            check_whole_number(f"stopping: {name}", getattr(self, name), least)
 
     def list_rungs(self, bracket: int, epochs: int) -> list[int]:
         """Return the rungs of a bracket, as epochs; none in a trial's second half, where stopping saves little."""
@@ -67,12 +59,7 @@ class Rungs:
     """
 
     def __init__(
-        self,
-        rule: SuccessiveHalving | Never,
-        direction: Direction,
-        epochs: int,
-        seed: int,
-        lag: int | None = None,
+        self, rule: SuccessiveHalving | Never, direction: Direction, epochs: int, seed: int, lag: int | None = None
     ):
         self._rule, self._direction, self._epochs, self._seed, self._lag = rule, direction, epochs, seed, lag
         self._values: dict[int, list[tuple[float, int]]] = {}
@@ -80,27 +67,23 @@ class Rungs:
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
         """Record a trial's value; return the reason to stop the trial if the epoch is a rung it fails, else None."""
-        if epoch not in self._rule.list_rungs(self._draw_bracket(number), self._epochs):
+        if isinstance(self._rule, Never):
+            return None
+        # a generator for each trial, so that its bracket does not depend on the order in which trials report
+        bracket = random.Random(f"{self._seed}/{number}").randrange(self._rule.brackets)
+        if epoch not in self._rule.list_rungs(bracket, self._epochs):
             return None
         reported = self._values.setdefault(epoch, [])
         bisect.insort(reported, (value, number))
         if self._lag is not None:
             last = number - self._lag
             reported = [(value, other) for value, other in reported if other <= last or other == number]
-        place = max(1, len(reported) // self._reduction)
+        place = max(1, len(reported) // self._rule.reduction)
         cutoff, _ = reported[-place] if self._direction == "max" else reported[place - 1]
         passed = value >= cutoff if self._direction == "max" else value <= cutoff
         if passed:
             return None
         return f"halving at epoch {epoch}: {value:.6g}, needed {cutoff:.6g} among {len(reported)} trials"
-
-    @property
-    def _reduction(self) -> int:
-        return self._rule.reduction if isinstance(self._rule, SuccessiveHalving) else 1
-
-    def _draw_bracket(self, number: int) -> int:
-        # one generator per trial, so that a bracket does not depend on the order in which trials report
-        return random.Random(f"{self._seed}/{number}").randrange(self._rule.brackets)
 
 
 def find_first_judged_epoch(space: Any, params: Params, epochs: int) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from study.errors import InputError, check_whole_number
-from study.space.domains import Choice, find_domains, is_domain, join_path, list_children
+from study.errors import InputError, check_positive, check_whole_number
+from study.space.domains import Choice, Domain, find_domains, join_path, list_children
 
 SMALLEST_POPULATION = 2
 """A single member has no other to copy; a command with --trials 1 may still try a study."""
@@ -44,15 +44,11 @@ class PopulationBased:
     def __post_init__(self) -> None:
         check_whole_number("PopulationBased: population", self.population, SMALLEST_POPULATION, or_none=True)
         check_whole_number("PopulationBased: interval_epochs", self.interval_epochs)
-        for name, most, least_sign in (("quantile", 0.5, ">"), ("perturb", 1.0, ">"), ("resample", 1.0, "≥")):
-            share = getattr(self, name)
-            if (name, share) == ("perturb", None):
-                continue
-            is_number = isinstance(share, int | float) and not isinstance(share, bool)
-            if not (is_number and 0 <= share <= most and (share > 0 or least_sign == "≥")):
-                raise InputError(
-                    f"PopulationBased: {name} is {share!r}; allowed is a number {least_sign} 0 and ≤ {most}"
-                )
+        check_positive("PopulationBased: quantile", self.quantile, "a number > 0 and ≤ 0.5", most=0.5)
+        if self.perturb is not None:
+            check_positive("PopulationBased: perturb", self.perturb, "a number > 0 and ≤ 1.0", most=1.0)
+        if isinstance(self.resample, bool) or self.resample != 0:
+            check_positive("PopulationBased: resample", self.resample, "a number ≥ 0 and ≤ 1.0", most=1.0)
 
     def count_members(self, trials: int) -> int:
         """Return the size of the population under a budget of `trials`."""
@@ -112,7 +108,7 @@ def _find_fixed(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
     accepting = _find_schedule_fields(tree)
     for key, item in list_children(tree):
         name = join_path(path, key)
-        if not is_domain(item) or isinstance(item, Choice):
+        if not isinstance(item, Domain) or isinstance(item, Choice):
             yield from _find_fixed(item, name)
         elif key not in accepting:
             yield name, "takes no schedule: its field is not declared as FloatOrSchedule"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.errors import InputError, check_whole_number
+from study.errors import InputError, check_positive, check_whole_number
 from study.identity import LOCATION
 from study.space.domains import Choice, find_domains
 from study.space.params import Params, build_grid, count_grid_points, count_points, is_same_point
@@ -112,8 +112,7 @@ class CmaEs:
     population: int | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.sigma, int | float) and 0 < self.sigma <= 1):
-            raise InputError(f"CmaEs: sigma is {self.sigma!r}; allowed is a share of the domains' width, above 0 to 1")
+        check_positive("CmaEs: sigma", self.sigma, "a share of the domains' width, above 0 to 1", most=1)
         check_whole_number("CmaEs: population", self.population, 4, or_none=True)
 
 

@@ -2,7 +2,6 @@
 
 Any field of a loss, a recipe or a student may be a constant, a domain, or an object whose own fields are domains. An
 option of `choice` may itself contain domains: they are conditional, proposed only when that option is chosen.
-study/space/configuration.py joins loss, recipe and student; study/search/searcher.py turns domains into proposals.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import product
 from numbers import Integral, Real
 from typing import Any
 
@@ -105,7 +106,7 @@ def choice(*options: Any, **named: Any) -> Any:
     Examples: `choice("linear", "cosine")`, `choice(off=0.0, staircase=Staircase(0.0, uniform(0.1, 0.5)))`.
     """
     options = tuple(map(_to_builtin, options))
-    labels = tuple(_option_label(option) for option in options) + tuple(named)
+    labels = (*(option if isinstance(option, Value) else type(option).__name__ for option in options), *named)
     if not labels:
         raise InputError("choice() has no options: name at least one")
     if not named and len(options) == 1 and isinstance(options[0], list | tuple):
@@ -118,21 +119,12 @@ def choice(*options: Any, **named: Any) -> Any:
     return Choice(labels, options + tuple(named.values()))
 
 
-def is_domain(value: Any) -> bool:
-    return isinstance(value, Uniform | Integer | Choice)
-
-
 def find_domains(tree: Any, path: str = "") -> Iterator[tuple[str, Domain]]:
     """Yield each domain in `tree` with its name, a dotted path of fields; conditional ones below their option."""
-    if isinstance(tree, Choice):
+    if isinstance(tree, Domain):
         yield path or ROOT_CHOICE, tree
-        for label, option in zip(tree.labels, tree.options, strict=True):
-            yield from find_domains(option, join_path(path, label))
-    elif is_domain(tree):
-        yield path, tree
-    else:
-        for key, item in list_children(tree):
-            yield from find_domains(item, join_path(path, key))
+    for key, item in list_children(tree):
+        yield from find_domains(item, join_path(path, key))
 
 
 def is_unresolved(tree: Any) -> bool:
@@ -145,7 +137,7 @@ def visit_domains(tree: Any, pick: Callable[[str, Domain], Value], path: str = "
     if isinstance(tree, Choice):
         label = pick(path or ROOT_CHOICE, tree)
         visit_domains(tree.find_option(label), pick, join_path(path, label))
-    elif is_domain(tree):
+    elif isinstance(tree, Domain):
         pick(path, tree)
     else:
         for key, item in list_children(tree):
@@ -157,7 +149,7 @@ def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> 
     if isinstance(tree, Choice):
         label = pick(path or ROOT_CHOICE, tree)
         return resolve(tree.find_option(label), pick, join_path(path, label))
-    if is_domain(tree):
+    if isinstance(tree, Domain):
         return pick(path, tree)
     items = {key: resolve(item, pick, join_path(path, key)) for key, item in list_children(tree)}
     if not items or not is_unresolved(tree):
@@ -171,10 +163,7 @@ def resolve(tree: Any, pick: Callable[[str, Domain], Value], path: str = "") -> 
 
 
 def resolve_params(tree: Any, params: Mapping[str, Value], path: str = "") -> Any:
-    """Return `tree`, found at `path`, with its domains replaced by recorded parameters.
-
-    Raises InputError if `params` lacks a domain of the tree.
-    """
+    """Return `tree`, found at `path`, with its domains replaced by `params`. Raises InputError if they lack one."""
 
     def pick(name: str, _: Domain) -> Value:
         if name not in params:
@@ -190,28 +179,26 @@ def resolve_corners(tree: Any) -> Iterator[Any]:
     Equal ones are yielded once.
     """
     corners: list[Any] = []
-    for labels in _cover_options(tree, ""):
-        for end in ("low", "high"):
+    for labels, end in product(_cover_options(tree, ""), ("low", "high")):
+        corner = resolve(tree, partial(_pick_corner, labels, end))
+        if corner not in corners:
+            corners.append(corner)
+            yield corner
 
-            def at_end(name: str, domain: Domain, labels: dict[str, Value] = labels, end: str = end) -> Value:
-                if isinstance(domain, Choice):
-                    return labels[name]
-                # of the type that a search proposes, so that a whole number which is searched by uniform is refused
-                return (int if isinstance(domain, Integer) else float)(getattr(domain, end))
 
-            corner = resolve(tree, at_end)
-            if corner not in corners:
-                corners.append(corner)
-                yield corner
+def _pick_corner(labels: Mapping[str, Value], end: str, name: str, domain: Domain) -> Value:
+    if isinstance(domain, Choice):
+        return labels[name]
+    # of the type that a search proposes, so that a whole number which is searched by uniform is refused
+    return (int if isinstance(domain, Integer) else float)(getattr(domain, end))
 
 
 def _cover_options(tree: Any, path: str) -> list[dict[str, Value]]:
     """Return assignments of labels to the choices in `tree` in which every option occurs, not all combinations."""
     if isinstance(tree, Choice):
-        options = zip(tree.labels, tree.options, strict=True)
         return [
             {path or ROOT_CHOICE: label} | below
-            for label, option in options
+            for label, option in list_children(tree)
             for below in _cover_options(option, join_path(path, label))
         ]
     parts = [_cover_options(item, join_path(path, key)) for key, item in list_children(tree)]
@@ -220,7 +207,9 @@ def _cover_options(tree: Any, path: str) -> list[dict[str, Value]]:
 
 
 def list_children(tree: Any) -> list[tuple[Value, Any]]:
-    """Return the items of `tree` by field, key or position; none for a leaf. An UNNAMED field has the key ""."""
+    """Return the items of `tree` by field, key, position or label; none for a leaf. An UNNAMED field has the key ""."""
+    if isinstance(tree, Choice):
+        return list(zip(tree.labels, tree.options, strict=True))
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return [
             (field.name if field.metadata.get("named", True) else "", getattr(tree, field.name))
@@ -244,10 +233,6 @@ def _to_builtin(option: Any) -> Any:
     if isinstance(option, Integral) and not isinstance(option, bool):
         return int(option)
     return float(option) if isinstance(option, Real) and not isinstance(option, int) else option
-
-
-def _option_label(option: Any) -> Value:
-    return option if option is None or isinstance(option, bool | int | float | str) else type(option).__name__
 
 
 def _check_range(domain: Uniform | Integer) -> None:

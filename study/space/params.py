@@ -18,7 +18,6 @@ from study.space.domains import (
     Integer,
     Uniform,
     Value,
-    is_domain,
     is_unresolved,
     join_path,
     list_children,
@@ -39,7 +38,7 @@ def read_params(space: Any, given: Any, path: str = "") -> dict[str, Value]:
     """
     if isinstance(space, Choice):
         return _read_choice(space, given, path)
-    if is_domain(space):
+    if isinstance(space, Domain):
         return {path: check_value(space, given, path)}
     parts = dict(list_children(space))
     if parts and (type(given) is not type(space) or dict(list_children(given)).keys() != parts.keys()):
@@ -54,7 +53,7 @@ def read_params(space: Any, given: Any, path: str = "") -> dict[str, Value]:
 
 def _read_choice(space: Choice, given: Any, path: str) -> dict[str, Value]:
     errors: list[InputError] = []
-    for label, option in zip(space.labels, space.options, strict=True):
+    for label, option in list_children(space):
         try:
             return {path or ROOT_CHOICE: label} | read_params(option, given, join_path(path, label))
         except InputError as error:
@@ -139,10 +138,10 @@ def build_grid(space: Any, points: int, path: str = "") -> list[dict[str, Value]
     if isinstance(space, Choice):
         return [
             {path or ROOT_CHOICE: label} | below
-            for label, option in zip(space.labels, space.options, strict=True)
+            for label, option in list_children(space)
             for below in build_grid(option, points, join_path(path, label))
         ]
-    if is_domain(space):
+    if isinstance(space, Uniform | Integer):
         return [{path: level} for level in list_levels(space, points)]
     parts = [build_grid(item, points, join_path(path, key)) for key, item in list_children(space)]
     return [{name: value for part in point for name, value in part.items()} for point in itertools.product(*parts)]
@@ -152,7 +151,7 @@ def count_grid_points(space: Any, points: int) -> int:
     """Return the number of points of `build_grid`, without building it."""
     if isinstance(space, Choice):
         return sum(count_grid_points(option, points) for option in space.options)
-    if is_domain(space):
+    if isinstance(space, Uniform | Integer):
         return len(list_levels(space, points))
     return math.prod(count_grid_points(item, points) for _, item in list_children(space))
 
@@ -163,7 +162,7 @@ def count_points(space: Any) -> float:
         return sum(count_points(option) for option in space.options)
     if isinstance(space, Integer):
         return space.high - space.low + 1
-    if is_domain(space):
+    if isinstance(space, Domain):
         return math.inf
     return math.prod(count_points(item) for _, item in list_children(space))
 

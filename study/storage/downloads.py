@@ -8,7 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
 
-from study.errors import InputError
+from study.errors import InputError, join_lines
 
 VARIABLE = "KDSTUDY_DOWNLOAD"
 """Set while a command may download; processes that it starts inherit it."""
@@ -33,5 +33,5 @@ def download(url: str, target: Path, fetch: Callable[[], object]) -> None:
         fetch()
     # torch and torchvision raise RuntimeError for another checksum
     except (OSError, RuntimeError, EOFError, TarError, HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", None) or error).split())
+        reason = join_lines(getattr(error, "reason", None) or error)
         raise InputError(f"{url} cannot be downloaded to {target}: {reason}; download it by hand") from None

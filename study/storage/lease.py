@@ -167,7 +167,7 @@ class SyncThread(threading.Thread):
                 return
             except Exception as error:
                 self.problem = (
-                    f"the storage takes no more ({error}); all rows are in {self._folder}: once it does, the same "
+                    f"the storage cannot be written ({error}); all rows are in {self._folder}: once it can, the same "
                     "command continues from there"
                 )
                 if time.monotonic() > deadline:
@@ -204,7 +204,7 @@ def _take_lease(mirror: Mirror, study: str) -> str:
     lease = read_lease(mirror, study)
     if lease is None or lease.copy_id != copy_id:
         raise InputError(f"{mirror.uri}/{study} was started elsewhere at the same moment: wait for it")
-    mirror.delete_object(f"{study}/stop")
+    mirror.delete_object(f"{study}/{STOP_REQUEST}")
     if not is_ahead:
         shutil.rmtree(mirror.folder / study / FORGOTTEN, ignore_errors=True)  # their trials may be running elsewhere
         pull_study(mirror, study)

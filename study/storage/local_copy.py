@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.atomic import atomic_write
-from study.posix import fcntl
 from study.records.lock import BUSY
 from study.records.paths import EPOCHS, REPORT, SKIP_REQUESTS, STUDY_JSON, TRIALS
 from study.storage.mirror import Mirror

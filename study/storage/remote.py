@@ -21,13 +21,17 @@ from study.records.paths import (
     TRACEBACK,
     StudyPaths,
 )
+from study.records.progress import read_shown_study, read_trial_rows
 from study.storage.lease import STALE_SECONDS, read_lease
 from study.storage.local_copy import pull_study, read_copy_id, try_lock
 from study.storage.locations import display_path, local_path, mirror_of
 from study.storage.worker_sync import fetch_study_names
+from study.trial import TrialState
 
 REPORT_FILES = ("exhibits.npz", TRACEBACK)
 """Files of checkpoints and teachers that reports show."""
+
+POLL_SECONDS = 0.2
 
 
 def open_storage(address: str) -> Path:
@@ -109,14 +113,52 @@ def push_report(folder: Path) -> None:
 
 def find_driver(folder: Path) -> str:
     """Return the process that runs the study in this folder, as host:pid; empty if none does."""
-    return read_lock_holder(folder) or _read_lease_holder(folder)
-
-
-def _read_lease_holder(folder: Path) -> str:
-    """Return the driver of a study on S3 as host:pid; empty if there is none."""
+    if holder := read_lock_holder(folder):
+        return holder
     mirror = mirror_of(folder.parent)
     lease = read_lease(mirror, folder.name) if mirror.uri else None
     return lease.holder if lease is not None and time.time() - lease.renewed_at < STALE_SECONDS else ""
+
+
+# -- requests to a driver ----------------------------------------------------------------------------------------------
+
+
+def stop_study(folder: Path, wait_seconds: float) -> str:
+    """Ask the study's driver to stop and wait until it has; return the driver that still runs it, or "".
+
+    Raises InputError if the folder cannot be written.
+    """
+    driver = find_driver(folder)
+    if not driver:
+        return ""
+    try:
+        send_stop_request(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): stop it as the user who runs it") from None
+    deadline = time.monotonic() + wait_seconds
+    while find_driver(folder) == driver:
+        if time.monotonic() >= deadline:
+            return driver
+        time.sleep(POLL_SECONDS)
+    return ""
+
+
+def skip_trial(folder: Path, trial_id: str) -> None:
+    """Ask the study's driver to end a running search trial after the epoch that it trains.
+
+    Raises InputError if there is no such trial, or the folder cannot be written. Confirm runs are not skipped: leaving
+    seeds out by what they look like would make the comparison worthless.
+    """
+    if not find_driver(folder):
+        raise InputError(f"{folder.name} does not run: only trials of a running study can be skipped")
+    rows = read_trial_rows(folder, read_shown_study(folder))
+    trial = next((row for row in rows if row["trial_id"] == trial_id), None)
+    if trial is None or trial["phase"] != "search" or TrialState(trial["state"]).is_finished:
+        raise InputError(f"{trial_id} is no running search trial of {folder.name}: only those can be skipped")
+    try:
+        send_skip_request(folder, trial_id)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): skip it as the user who runs it") from None
 
 
 def send_stop_request(folder: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from study.atomic import atomic_write
-from study.posix import fcntl
 from study.storage.mirror import Mirror
 from study.storage.s3 import StorageError, make_lock_error
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from study.records.paths import STUDY_JSON
 from study.storage.locations import mirror_of
 from study.storage.mirror import Mirror
 from study.storage.s3 import StorageError
@@ -39,16 +40,14 @@ PARENT = ".parent-{rank}"
 
 def fetch_artifacts(storage: Path, task: Task) -> None:
     """Copy teachers and their outputs to the driver. Raises StorageError if the storage does not answer."""
-    mirror = mirror_of(storage)
-    if mirror.uri:
-        mirror.pull(*task.list_artifacts())
+    mirror_of(storage).pull(*task.list_artifacts())
 
 
 def fetch_study_names(storage: Path) -> None:
     """Copy each study's study.json to the driver. Raises StorageError if the storage does not answer."""
     mirror = mirror_of(storage)
     if mirror.uri:
-        mirror.pull(*(f"{name}/study.json" for name in mirror.list_folders()))
+        mirror.pull(*(f"{name}/{STUDY_JSON}" for name in mirror.list_folders()))
 
 
 def fetch_trial_files(mirror: Mirror, context: TrialContext) -> None:

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol
 
-from study.errors import InputError
+from study.errors import InputError, format_first_line
 from study.trial import EpochResult, Trial, TrialState
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
@@ -124,8 +124,8 @@ class BackgroundTracker:
 
     def _disable(self, error: Exception) -> None:
         if self._enabled:
-            line = next(iter(str(error).splitlines()), "")[:160]
-            self._print_line(f"--log {self._name} is switched off, the study continues: {type(error).__name__}: {line}")
+            problem = format_first_line(error)[:200]
+            self._print_line(f"--log {self._name} is switched off, the study continues: {problem}")
         self._enabled = False
         with suppress(Exception):
             self._tracker.close()

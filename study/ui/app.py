@@ -23,15 +23,13 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 
-from reports.page.render import FOLDER as REPORT_FOLDER
+from reports.page import render
 from study.cli.list_studies import list_studies
-from study.cli.stop import skip_trial, stop_study
 from study.errors import InputError
 from study.records.parquet_table import RecordsError
 from study.records.paths import StudyPaths
 from study.storage import remote
 from study.storage.locations import display_path
-from study.storage.remote import find_driver
 from study.ui import pages
 from study.ui.access import AccessControl
 from study.ui.reading import read_study, sign_study
@@ -45,6 +43,8 @@ REPORT_POLICY = (
 
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "ui.css": "text/css", "ui.js": "text/javascript"}
 """Files that pages load, with their types; those of the report are found in its own folder."""
+
+load_plotly = cache(get_plotlyjs)
 
 
 class LivePage:
@@ -105,7 +105,7 @@ class LivePage:
         return await self._press(request, _send_stop)
 
     async def skip_trial(self, request: Request) -> Response:
-        return await self._press(request, lambda folder: skip_trial(folder, request.path_params["trial"]))
+        return await self._press(request, lambda folder: remote.skip_trial(folder, request.path_params["trial"]))
 
     async def _press(self, request: Request, act: Callable[[Path], object]) -> Response:
         """Return a redirection to the study after a button has acted. Raises HTTPException if it cannot act."""
@@ -157,26 +157,21 @@ async def send_asset(request: Request) -> Response:
     """Return a script or a style sheet."""
     name = request.path_params["name"]
     if name == "plotly.js":
-        return Response(_load_plotly(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
+        return Response(load_plotly(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
     if name not in ASSETS:
         return PlainTextResponse("No such file.\n", 404)
-    folder = pages.FOLDER if name.startswith("ui.") else REPORT_FOLDER
+    folder = pages.FOLDER if name.startswith("ui.") else render.FOLDER
     return FileResponse(folder / name, media_type=ASSETS[name])
-
-
-@cache
-def _load_plotly() -> str:
-    return str(get_plotlyjs())
 
 
 def _is_study(folder: Path) -> bool:
     """Return whether a folder holds a study or a driver starts one there, which on S3 takes a request."""
-    return StudyPaths(folder).study_json.is_file() or bool(find_driver(folder))
+    return StudyPaths(folder).study_json.is_file() or bool(remote.find_driver(folder))
 
 
 def _send_stop(folder: Path) -> None:
-    if not stop_study(folder, 0.0):
-        raise InputError(f"{folder.name} does not run")
+    if not remote.stop_study(folder, 0.0):
+        raise InputError(f"{folder.name} does not run: there is nothing to stop")
 
 
 def _send_events(events: AsyncIterator[str]) -> Response:

@@ -7,6 +7,7 @@ import socket
 
 import click
 
+from study.cli.options import HELP
 from study.cli.output import exit_on_errors, format_examples
 from study.errors import InputError
 from study.records.paths import DEFAULT_STORAGE
@@ -23,7 +24,7 @@ CLOSE_SECONDS = 1
 
 
 @click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog=format_examples("ui", "ui /data/runs --read-only", "ui s3://BUCKET/runs --port 9000"),
 )
 @click.argument("storage_path", default=DEFAULT_STORAGE)

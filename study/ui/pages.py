@@ -12,8 +12,7 @@ from typing import Any
 
 import jinja2
 
-from reports.page.render import FOLDER as REPORT_FOLDER
-from reports.page.render import allow_breaks
+from reports.page import render
 from study.cli.list_studies import Overview, format_bytes, format_time
 from study.ui.reading import StudyReading
 from study.ui.updates import PageState
@@ -57,9 +56,9 @@ def _render_parts(template: str, names: Iterable[str], content: Mapping[str, Any
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True,
-        loader=jinja2.FileSystemLoader([FOLDER, REPORT_FOLDER]),
+        loader=jinja2.FileSystemLoader([FOLDER, render.FOLDER]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update(allow_breaks=allow_breaks, bytes=format_bytes, time=format_time)
+    environment.filters.update(allow_breaks=render.allow_breaks, bytes=format_bytes, time=format_time)
     return environment

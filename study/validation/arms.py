@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from study.errors import InputError
-from study.space.domains import find_domains, is_domain, list_children, resolve_corners
+from study.errors import InputError, check_positive
+from study.space.domains import Domain, find_domains, list_children, resolve_corners
 from study.task import SingleWorkerMethod, StatefulMethod
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def _check_names(study: Study) -> None:
     if not study.students:
         raise InputError("a study needs at least one student; students is empty")
     for student in study.students:
-        if is_domain(student):
+        if isinstance(student, Domain):
             raise InputError(
                 f"a student is a domain, {student!r}: list each net in students, or make fields of one net domains"
             )
@@ -64,11 +63,8 @@ def _check_baselines(study: Study) -> None:
                 )
             if arm.versus_names.count(versus) > 1:
                 raise InputError(f"arm {arm.name!r} is compared with {versus!r} twice; name it once in versus")
-        margin = arm.margin
-        if margin is not None and not (isinstance(margin, int | float) and 0 < margin < math.inf):
-            raise InputError(
-                f"arm {arm.name!r}: margin is {margin!r}; allowed is a number above 0 in the metric's unit"
-            )
+        if arm.margin is not None:
+            check_positive(f"arm {arm.name!r}: margin", arm.margin, "a number above 0 in the metric's unit")
 
 
 def _check_cells(study: Study) -> None:

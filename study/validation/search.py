@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from study.errors import InputError, check_whole_number
+from study.errors import InputError, check_positive, check_whole_number
 from study.search.halving import Never
 from study.search.population_based import check_population_based
 from study.search.samplers import CmaEs, Grid, WarmStart, check_sampler
@@ -89,8 +88,7 @@ def _check_constraints(study: Study) -> None:
                 f"constraint on {name!r}: allowed are costs of the student: "
                 f"{', '.join(costs) or 'none, as students of this task are no networks'}"
             )
-        if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 < limit < math.inf:
-            raise InputError(f"constraint on {name!r} is {limit!r}; allowed is a number above 0, the highest cost")
+        check_positive(f"constraint on {name!r}", limit, "a number above 0, the highest cost")
     if not any(map(is_unresolved, study.students)):
         raise InputError(
             "constraints limit which students a search may choose, and no student is searched: make a field of a "

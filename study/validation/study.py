@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING
 
-from study.errors import InputError, check_whole_number
+from study.errors import InputError, check_positive, check_whole_number
 from study.search.halving import Never, SuccessiveHalving
 from study.search.samplers import CmaEs, Grid, Random, Tpe
 from study.space.domains import find_domains
@@ -31,8 +30,7 @@ def check_study(study: Study) -> None:
     _check_types(study)
     check_arms(study)
     check_selection(study)
-    if not (isinstance(study.hang_seconds, int | float) and 0 < study.hang_seconds < math.inf):
-        raise InputError(f"hang_seconds is {study.hang_seconds!r}; allowed is a number of seconds above 0")
+    check_positive("hang_seconds", study.hang_seconds, "a number of seconds above 0")
     if study.test not in ("sign-flip", "sign"):
         raise InputError(f"test is {study.test!r}; allowed are 'sign-flip' and 'sign'")
     if study.confirm_on not in ("train+val", "train"):

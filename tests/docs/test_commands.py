@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from study.cli.main import REPORTING, main
+from study.cli.main import LATE_COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "cluster.yaml", *(path for path in (ROOT / "docs").iterdir() if path.is_file())]
@@ -35,9 +35,13 @@ def find_commands(text: str) -> list[list[str]]:
     ]
 
 
+def find_command(name: str) -> click.Command:
+    return importlib.import_module(LATE_COMMANDS[name][0]).main if name in LATE_COMMANDS else main.commands[name]
+
+
 def parse(words: list[str]) -> None:
     name, arguments = words[0], words[1:]
-    command = importlib.import_module(REPORTING[name][0]).main if name in REPORTING else main.commands[name]
+    command = find_command(name)
     while isinstance(command, click.Group):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     with suppress(click.MissingParameter):  # as in `kdstudy export best --space FILE`, of which a page names a part
@@ -66,5 +70,5 @@ def test_command_has_the_options_that_it_is_shown_with(case: str) -> None:
 @pytest.mark.parametrize("name", ["run", "list", "show", "stop", "resume", "doctor"])
 def test_every_option_is_explained(name: str) -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    options = [option.opts[-1] for option in main.commands[name].params if isinstance(option, click.Option)]
+    options = [option.opts[-1] for option in find_command(name).params if isinstance(option, click.Option)]
     assert [option for option in options if f"`{option}" not in page] == []

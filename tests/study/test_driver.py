@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from study import driver as drive
+from study import driver
 from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.preflight import DriverOptions
@@ -34,15 +34,15 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
     def cut_short(*_: object) -> None:
         raise KeyboardInterrupt
 
-    def run() -> drive.Outcome:
+    def run() -> driver.Outcome:
         command, console = "python -m study.run toy.py", Console(quiet=True)
-        return drive.drive(study, space, inputs, DriverOptions(tmp_path), command, console)
+        return driver.drive(study, space, inputs, DriverOptions(tmp_path), command, console)
 
-    monkeypatch.setattr(drive, "_train", train)
+    monkeypatch.setattr(driver, "_train", train)
     with monkeypatch.context() as busy:
-        busy.setattr(drive, "add_model_costs", cut_short)
+        busy.setattr(driver, "add_model_costs", cut_short)
         with pytest.raises(KeyboardInterrupt):
             run()
     assert not read_study(tmp_path / "toy")["finished"]
-    assert run() == drive.Outcome([])
+    assert run() == driver.Outcome([])
     assert read_study(tmp_path / "toy")["finished"]

@@ -16,8 +16,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from reports import load
 from reports.analysis.search import find_best_trial
-from reports.load import load_study as load_records
 from study import Arm, Budget, Study, choice, load_study, run_study, uniform
 from study.cli.options import PythonOptions
 from study.errors import InputError
@@ -54,7 +54,7 @@ def test_results_are_frames_with_typed_settings_and_figures_by_name(folder: Path
 
 
 def test_best_holds_the_settings_that_are_confirmed(folder: Path) -> None:
-    records = load_records(folder)
+    records = load.load_study(folder)
     (cell,) = (cell for cell in records.cells if cell.searched)
     best, trial = load_study(folder).best, find_best_trial(records, cell)
     assert trial is not None

@@ -18,7 +18,6 @@ from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
 from study.records.study_json import build_study_json, write_study
 from study.space_file import Space
-from study.study import Study as StudyType
 from study.trial import EpochResult, TrialContext
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
@@ -26,7 +25,7 @@ BASELINE = Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True)
 SEARCHED = Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05))
 
 
-def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> StudyType:
+def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> Study:
     study = Study(
         name="toy",
         question="Does the gain show?",
@@ -40,7 +39,7 @@ def toy(arms: tuple[Arm, ...] = (BASELINE, SEARCHED), **changes: object) -> Stud
 
 
 def open_coordinator(
-    study: StudyType,
+    study: Study,
     folder: Path,
     journal: optuna.storages.BaseStorage | None = None,
     retry_failed: bool = False,
@@ -72,7 +71,7 @@ def train_without_ray(space: Space, storage: Path, budget: Budget) -> Path:
     return storage / study.name
 
 
-def job_of(study: StudyType, run: RunningTrial, folder: Path) -> TrialContext:
+def job_of(study: Study, run: RunningTrial, folder: Path) -> TrialContext:
     trial = run.trial
     configuration = None if trial.phase == "prepare" else study.find_cell(trial.cell).configure(trial.params)
     return TrialContext(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data.arrays.cache import get_cache_folder
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.celebamask import IMAGES, MAPPING, MASKS, CelebAMaskHQ
 
 ORIGINALS = {3: 162_770, 7: 0, 0: 162_771, 12: 182_637, 2001: 182_638, 2000: 202_598}

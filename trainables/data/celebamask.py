@@ -15,8 +15,7 @@ from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.face_decoding import CLASSES, Portrait, Resolution
-from trainables.data.arrays.face_parsing import load_faces
+from trainables.data.arrays.face_parsing import CLASSES, Portrait, Resolution, load_faces
 from trainables.data.arrays.label_maps import LabelMapSet
 from trainables.data.files.source_files import SourceFile
 from trainables.data.folders import find_folder, make_root_absolute

@@ -38,7 +38,6 @@ MD5 = {
 }
 """Checksums of the pickled files, as in torchvision.datasets.CIFAR10 and CIFAR100."""
 
-
 ADDRESS = "https://www.cs.toronto.edu/~kriz"
 """Folder of the official archives."""
 
@@ -141,6 +140,7 @@ class Cifar:
         per_file = TRAIN_IMAGES // len(edition.train)
         images, labels = zip(*(_read_file(folder / name, per_file, variant) for name in names), strict=True)
         test_images, test_labels = _read_file(folder / edition.test, TEST_IMAGES, variant)
+        complete = len(names) == len(edition.train)
         return ImageSet(
             name=self.name,
             train_images=np.concatenate(images),
@@ -150,8 +150,10 @@ class Cifar:
             classes=self.classes,
             mean=variant.mean,
             std=variant.std,
-            note=_note_missing(names, edition),
-            complete=len(names) == len(edition.train),
+            note=""
+            if complete
+            else f"{len(names) * per_file:,} of {TRAIN_IMAGES:,} training images ({', '.join(names)})",
+            complete=complete,
         )
 
     def _find_edition(self, editions: tuple[_Edition, ...]) -> tuple[Path, _Edition]:
@@ -233,21 +235,14 @@ def _download_hint(edition: _Edition) -> str:
 def _download_archive(edition: _Edition, root: Path) -> None:
     """Fetch and unpack an official archive below `root`. Raises InputError if that fails."""
     url = f"{ADDRESS}/{edition.archive}"
-    download(url, root, lambda: _fetch_and_unpack(url, edition, root))
 
+    def fetch_and_unpack() -> None:
+        from torchvision.datasets.utils import download_and_extract_archive
 
-def _fetch_and_unpack(url: str, edition: _Edition, root: Path) -> None:
-    """Unpack into a folder of another name first: CIFAR-10 may lack batches, so a part would count as the data set."""
-    from torchvision.datasets.utils import download_and_extract_archive
+        root.mkdir(parents=True, exist_ok=True)
+        # into a folder of another name first: CIFAR-10 may lack batches, so a part would count as the data set
+        with tempfile.TemporaryDirectory(prefix=f".{edition.folder}-", dir=root) as unpacked:
+            download_and_extract_archive(url, str(root), unpacked, md5=edition.md5, remove_finished=True)
+            (Path(unpacked) / edition.folder).rename(root / edition.folder)
 
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{edition.folder}-", dir=root) as unpacked:
-        download_and_extract_archive(url, str(root), unpacked, md5=edition.md5, remove_finished=True)
-        (Path(unpacked) / edition.folder).rename(root / edition.folder)
-
-
-def _note_missing(names: list[str], edition: _Edition) -> str:
-    if len(names) == len(edition.train):
-        return ""
-    found = TRAIN_IMAGES // len(edition.train) * len(names)
-    return f"{found:,} of {TRAIN_IMAGES:,} training images ({', '.join(names)})"
+    download(url, root, fetch_and_unpack)

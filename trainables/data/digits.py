@@ -34,7 +34,8 @@ class Digits:
 
     def load(self) -> ImageSet:
         images, labels = _read_digits()
-        pool = self._choose_pool(labels[:POOL])
+        count = POOL if self.train is None else self.train
+        pool = np.arange(POOL) if count == POOL else stratified_split(labels[:POOL], count, _SUBSET_SEED)[1]
         scaled = images[pool] / 255
         return ImageSet(
             name="scikit-learn digits",
@@ -45,14 +46,9 @@ class Digits:
             classes=CLASSES,
             mean=(float(scaled.mean()),),
             std=(float(scaled.std()),),
-            note="" if len(pool) == POOL else f"{len(pool)} of {POOL} training images",
-            complete=len(pool) == POOL,
+            note="" if count == POOL else f"{count} of {POOL} training images",
+            complete=count == POOL,
         )
-
-    def _choose_pool(self, labels: Labels) -> Labels:
-        if self.train is None or self.train == POOL:
-            return np.arange(POOL)
-        return stratified_split(labels, self.train, _SUBSET_SEED)[1]
 
 
 def _read_digits() -> tuple[Pixels, Labels]:

@@ -47,11 +47,14 @@ class OwnImages:
     def _decoding(self) -> Decoding:
         return Decoding(self.size, self.grey, self.cache, self.threads)
 
+    @property
+    def _name(self) -> str:
+        return Path(self.root or ".").name
+
     def _load_files(
         self, source: ImageSource, files: Sequence[LabelledFile], class_names: Sequence[str], note: str = ""
     ) -> ImageSet:
-        name = Path(self.root or ".").name
-        return load_labelled_images(name, source, files, class_names, self._shares, self._decoding, note)
+        return load_labelled_images(self._name, source, files, class_names, self._shares, self._decoding, note)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,14 @@ class ImageFolder(OwnImages):
                     "for super-resolution is now called PhotoFolder.)"
                 )
         super().__post_init__()
+
+    @property
+    def _name(self) -> str:
+        """The folder of all given folders, as given or its last part: "photos" of "photos/train" and "photos/test"."""
+        root, given = Path(self.root or "."), (self.train, self.val, self.test)
+        folders = [folder for folder in given if isinstance(folder, str)]
+        common = Path(os.path.commonpath([root / folder for folder in folders]))
+        return common.relative_to(root).as_posix() if root in common.parents else common.name
 
     def load(self) -> ImageSet:
         """List all images, and decode them on first use.

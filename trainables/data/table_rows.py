@@ -35,7 +35,8 @@ def read_rows(table: Path, path: str, columns: Sequence[str], split: str | None)
             reader = csv.DictReader(file)
             if lacking := [column for column in wanted if column not in (reader.fieldnames or ())]:
                 found = ", ".join(reader.fieldnames or ()) or "none"
-                raise InputError(f"{table} has no column {lacking[0]!r}; its columns are: {found}")
+                commas = "; separate columns by commas" if len(reader.fieldnames or ()) == 1 else ""
+                raise InputError(f"{table} has no column {lacking[0]!r}; its columns are: {found}{commas}")
             for number, cells in enumerate(reader, 2):
                 content = {column: str(cells[column] or "").strip() for column in wanted}
                 row = TableRow(
@@ -47,7 +48,8 @@ def read_rows(table: Path, path: str, columns: Sequence[str], split: str | None)
                 _check_row(row, [column for column in (path, *columns) if not content[column]], split, seen)
                 yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} cannot be read ({error}): give a CSV file in UTF-8, with a header") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{table} cannot be read ({why}): give a CSV file in UTF-8, with a header") from None
 
 
 def _check_row(row: TableRow, empty: Sequence[str], split: str | None, seen: set[str]) -> None:

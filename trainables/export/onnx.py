@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,13 +66,9 @@ def export_student(
     Raises InputError if a package is missing, or if data, code or weights differ from the trial's; RuntimeError if ONNX
     Runtime computes other outputs than torch.
     """
-    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError(f"export needs {', '.join(missing)}: pip install -e '.[export]'")
+    check_packages("export")
     student = restore_student(trained, data_dir)
-    about = about | {"mean": str(list(student.mean)), "std": str(list(student.std))}
-    about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
-    about |= {"classes": json.dumps(student.class_names, ensure_ascii=False)} if student.class_names else {}
-    about |= {"outputs": json.dumps(student.outputs, ensure_ascii=False)} if student.outputs else {}
+    about = about | student.metadata
     graph = build_graph(student, about)
     run = start_runtime(graph)
     worst = _compare_with_torch(student, run)
@@ -103,6 +98,12 @@ def export_student(
             versions={name: importlib.metadata.version(name) for name in ("torch", "safetensors", *REQUIRED_PACKAGES)},
             graphs={name: _measure_graph(content, student) for name, content in graphs.items()},
         )
+
+
+def check_packages(what: str) -> None:
+    """Raise InputError if a package that `what` needs is missing."""
+    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"{what} needs {', '.join(missing)}: pip install -e '.[export]'")
 
 
 def _measure_graph(graph: bytes, student: RestoredStudent) -> GraphMeasures:

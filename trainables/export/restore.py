@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 import sys
 import warnings
@@ -77,6 +78,14 @@ class RestoredStudent:
     """The name of each class of the prediction; empty if they have none."""
     outputs: tuple[Mapping[str, Any], ...] = ()
     """Name, scale and offset of each number of the prediction, where these are numbers with units; else empty."""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Normalisation of the inputs and names of the outputs, for the exported files."""
+        about = {"mean": str(list(self.mean)), "std": str(list(self.std))}
+        about |= {"input": "(pixels / 255 - mean) / std, float32, batch x channels x height x width"}
+        lists = {"classes": self.class_names, "outputs": self.outputs}
+        return about | {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items() if values}
 
 
 def restore_student(trained: TrainedTrial, data_dir: Path | None) -> RestoredStudent:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, Schedule, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, Schedule, check_range, value_at
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.task import Outputs
-from trainables.training.schedules import Progress
+from trainables.training.settings import Progress
 
 
 @dataclass(frozen=True)

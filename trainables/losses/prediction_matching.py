@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
-from study.space.domains import is_unresolved
 from trainables.losses.common.logits import as_float32, autocast_disabled
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, value_at
 
 NORMS = {"mse": F.mse_loss, "mae": F.l1_loss}
 
@@ -35,8 +34,7 @@ class PredictionMatching:
     def __post_init__(self) -> None:
         check_range("weight", self.weight, low=0)
         check_range("task_weight", self.task_weight, low=0)
-        if not is_unresolved(self.norm) and self.norm not in NORMS:
-            raise InputError(f"norm is {self.norm!r}; allowed are {', '.join(map(repr, NORMS))}")
+        check_choice("norm", self.norm, NORMS)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss (), given predictions of one shape. Raises InputError for predictions of two shapes."""

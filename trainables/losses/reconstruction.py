@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.losses.common.pixel import check_norm
+from trainables.losses.common.pixel import NORMS
 from trainables.losses.none import NoDistillation
-from trainables.training.schedules import check_range
+from trainables.training.settings import check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Reconstruction:
     """Above 0, torchvision's file of VGG-19's ImageNet weights is required."""
 
     def __post_init__(self) -> None:
-        check_norm("pixel_norm", self.pixel_norm)
-        check_norm("perceptual_norm", self.perceptual_norm)
+        check_choice("pixel_norm", self.pixel_norm, NORMS)
+        check_choice("perceptual_norm", self.perceptual_norm, NORMS)
         check_range("pixel_weight", self.pixel_weight, low=0)
         check_range("perceptual_weight", self.perceptual_weight, low=0)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -38,6 +40,13 @@ class PackageNet(ABC):
     def input_normalisation(self) -> Normalisation | None:
         """Mean and deviation by which the net's inputs are normalised; None for those of the data."""
         return (IMAGENET_MEAN, IMAGENET_STD) if self.normalisation == "imagenet" else None
+
+    def without_weights(self) -> Self:
+        """Return the same net with fresh weights, for one whose weights are loaded or do not matter.
+
+        It keeps the normalisation, and so the name, of its weights.
+        """
+        return replace(self, weights=None)  # type: ignore[type-var]  # subclasses are dataclasses
 
     def build(self, channels: int, classes: int) -> nn.Module:
         """Return a net: images (B, 1 or 3, H, W) to logits (B, K).

@@ -97,7 +97,7 @@ class GroupedBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = shuffle_channels(F.relu(self.bn1(self.conv1(x))), self.groups)
+        inner = F.channel_shuffle(F.relu(self.bn1(self.conv1(x))), self.groups)
         out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(inner)))))
         if self.stride == 1:
             return F.relu(x + out)
@@ -146,7 +146,7 @@ class SplitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kept, changed = x.chunk(2, dim=1)
         changed = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(changed)))))
-        return shuffle_channels(torch.cat((kept, F.relu(self.bn3(self.conv3(changed)))), dim=1), 2)
+        return F.channel_shuffle(torch.cat((kept, F.relu(self.bn3(self.conv3(changed)))), dim=1), 2)
 
 
 class StridedSplitBlock(nn.Module):
@@ -167,13 +167,7 @@ class StridedSplitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         short = F.relu(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
         long = self.bn4(self.conv4(F.relu(self.bn3(self.conv3(x)))))
-        return shuffle_channels(torch.cat((short, F.relu(self.bn5(self.conv5(long)))), dim=1), 2)
-
-
-def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """Return the first channel of each group, then the second of each, and so on: (B, C, H, W) → (B, C, H, W)."""
-    shuffled: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
-    return shuffled
+        return F.channel_shuffle(torch.cat((short, F.relu(self.bn5(self.conv5(long)))), dim=1), 2)
 
 
 def _make_depthwise(channels: int, stride: int = 1) -> nn.Conv2d:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,13 +104,6 @@ class Timm(PackageNet):
             return super().input_normalisation
         published = self._read_published()
         return tuple(published.mean), tuple(published.std)
-
-    def without_weights(self) -> Timm:
-        """Return the same net with fresh weights, for one whose weights are loaded or do not matter.
-
-        It keeps the normalisation, and so the name, of its weights.
-        """
-        return replace(self, weights=None)
 
     def _make_net(self, classes: int) -> nn.Module:
         import timm

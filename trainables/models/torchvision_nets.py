@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,13 +76,6 @@ class Torchvision(PackageNet):
         """`resnet18`, or `resnet18-imagenet1k_v1` and `resnet18-pretrained` with weights of torchvision or a file."""
         origin = "pretrained" if self.source.startswith("file ") else self.source.lower()
         return f"{self.architecture}-{origin}" if origin else str(self.architecture)
-
-    def without_weights(self) -> Torchvision:
-        """Return the same net with fresh weights, for one whose weights are loaded or do not matter.
-
-        It keeps the normalisation, and so the name, of its weights.
-        """
-        return replace(self, weights=None)
 
     def _make_net(self, classes: int) -> nn.Module:
         size = {} if self.image_size is None else {"image_size": self.image_size}

@@ -17,7 +17,7 @@ from typing import ClassVar
 from study.atomic import atomic_write
 from study.trial import EpochResult, Progress, TrialContext
 from trainables.tasks.simulated import Simulated
-from trainables.training.schedules import FloatOrSchedule, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, check_range, value_at
 
 STEEPNESS = 4.0
 """Loss of an epoch's worth per squared distance from the best setting: a constant costs 10 to 20 % of the optimum."""

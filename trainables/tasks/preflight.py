@@ -16,9 +16,9 @@ from study.trial import Split
 from trainables.data.arrays.duplicates import ImageHashes, describe_duplicates, find_duplicates
 from trainables.export.cost import single_thread
 from trainables.task import Batch, DistillationLoss, ModelSpec, Outputs, without_pretrained
-from trainables.teacher import weights as teachers
+from trainables.teacher.weights import read_record
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Progress
+from trainables.training.settings import Progress
 
 if TYPE_CHECKING:
     from trainables.tasks.base import DistillationTask
@@ -169,7 +169,7 @@ def _try_teacher(task: DistillationTask[Any], storage: Path, sample: Batch) -> O
     model, weights = task.teacher.model, task.teacher.weights
     if weights is not None:
         task.load_teacher_file(weights)
-    elif teachers.read_record(storage, task.teacher_key) is None:
+    elif read_record(storage, task.teacher_key) is None:
         _check_last_batch(task, model, task.teacher.recipe, "train", sample)
         return _try_net(task, task.build_for_checks(model), sample)
     return _try_net(task, task.build_for_checks(without_pretrained(model)), sample)

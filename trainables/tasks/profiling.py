@@ -35,8 +35,8 @@ from trainables.task import (
     prefetch,
     without_pretrained,
 )
-from trainables.teacher import weights as teachers
 from trainables.teacher.preparation import MIN_BATCH
+from trainables.teacher.weights import LiveTeacher
 from trainables.training.distributed import SINGLE_PROCESS
 from trainables.training.nets import to_device
 
@@ -172,7 +172,7 @@ def _make_dummy_teacher(
 ) -> FrozenTeacher:
     net = to_device(_build_teacher(task), context.device).eval().requires_grad_(False)
     if task.stored_output_bytes is None or reads_features(loss):
-        return teachers.LiveTeacher(net, task.outputs)
+        return LiveTeacher(net, task.outputs)
     # as many at once as in the preparation that stores outputs, whose process may then be reused for training
     count = max(task.evaluation_batch(context.device), MIN_BATCH)
     first = torch.zeros(count, dtype=torch.int64, device=index_device(train, context.device))

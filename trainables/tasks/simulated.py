@@ -7,66 +7,27 @@ the epoch; a checkpoint holds only the number of epochs trained.
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
 import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 from study.errors import InputError
 from study.identity import IF_SET
-from study.space.domains import Choice, Domain, Value, resolve
 from study.task import LATENCY, MACS, PARAMETERS, SPLITS, Metric, Plan, Preparation, TrialNote, TrialProfile
-from study.trial import EpochResult, Progress, Split, Trial, TrialContext
-from trainables.training.schedules import FloatOrSchedule, Values, value_at
+from study.trial import EpochResult, Progress, Split, TrialContext
+from trainables.tasks.fault import Fault
+from trainables.training.schedules import Values
+from trainables.training.settings import FloatOrSchedule, value_at
 
-BEST = {"x": 0.3, "y": 0.6, "z": 0.5, "gain": math.inf}
-"""The value of each field at which the score is highest; they are independent."""
 LAST = Progress(999, 1000)
 """The last epoch of a run, for schedules of up to 1,000 stages."""
 LATENCY_NOISE = 0.3
 """Share by which a latency that is measured again may differ: neighbouring widths can change places."""
 ACCURACY, COST = Metric("accuracy", "max", "%", 2), Metric("cost", "min")
-FaultKind = Literal["exception", "nan", "hang", "memory", "killed"]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A planted failure from `epoch` on: in all trials, in those of one number, or in a share of them drawn by seed.
-
-    "exception" raises ValueError, "memory" MemoryError, "hang" never ends, and "killed" sends SIGKILL to the process;
-    all before the epoch's result. With "nan" the trial continues and its losses and accuracies are NaN.
-    Raises InputError for an unknown kind, an epoch below 1 or a share outside [0, 1].
-    """
-
-    kind: FaultKind
-    epoch: int = 1
-    trial: int | None = None
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(FaultKind):
-            raise InputError(f"fault: kind is {self.kind!r}; allowed are {', '.join(map(repr, get_args(FaultKind)))}")
-        if self.epoch < 1 or not 0 <= self.share <= 1:
-            raise InputError(f"fault: epoch {self.epoch}, share {self.share}; allowed are from 1, and from 0 to 1")
-
-    def hits(self, trial: Trial) -> bool:
-        """Return whether this trial fails."""
-        return self.trial in (None, trial.number) and random.Random(f"{trial.seed} fault").random() < self.share
-
-    def trigger(self) -> None:
-        """Raise, hang or kill the process; "nan" does nothing here."""
-        if self.kind in ("exception", "memory"):
-            failure = ValueError if self.kind == "exception" else MemoryError
-            raise failure(f"planted failure in epoch {self.epoch}")
-        if self.kind == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        while self.kind == "hang":
-            time.sleep(1)
 
 
 @dataclass(frozen=True)
@@ -116,18 +77,6 @@ class SimulatedLoss:
     def cost(self) -> float:
         """The limit of cost: (x − 0.7)². The Pareto front is x from 0.3 to 0.7. Source: Schaffer 1985."""
         return (value_at(self.x, LAST) - 0.7) ** 2
-
-
-def find_optimum(space: SimulatedLoss) -> float:
-    """Return the highest `score` in a space of real domains and a choice of `extra`: the reference for regret."""
-    return float(resolve(space, _choose_best).score)
-
-
-def _choose_best(name: str, domain: Domain) -> Value:
-    if isinstance(domain, Choice):
-        scores = [SimulatedLoss(extra=resolve(option, _choose_best)).score for option in domain.options]
-        return domain.labels[scores.index(max(scores))]
-    return min(max(BEST[name.split(".")[-1]], domain.low), domain.high)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, codes, outputs, teacher or None)
 
 
-def is_intact(path: Path) -> bool:
+def is_shard_intact(path: Path) -> bool:
     """Return whether a shard matches its checksum, of whichever teacher it is."""
     try:
         open_shard(path)

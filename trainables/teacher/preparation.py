@@ -23,10 +23,28 @@ from trainables.losses.none import NoDistillation
 from trainables.metrics import evaluate
 from trainables.sample_panels import write_panels
 from trainables.task import NO_TEACHER, count_parameters, index_device, prefetch, without_pretrained
-from trainables.teacher import output_store as store
-from trainables.teacher import weights as teachers
 from trainables.teacher.label_order import count_confusions, find_label_order
+from trainables.teacher.output_store import (
+    CODE_BYTES,
+    NOT_TRAINED,
+    check_free_space,
+    code_range,
+    describe_unusable,
+    is_shard_intact,
+    mark_stored,
+    open_shards,
+    split_into_blocks,
+    write_shard,
+)
 from trainables.teacher.sources import OUTPUTS_FOLDER, open_net, store_folder, store_key
+from trainables.teacher.weights import (
+    TEACHERS_FOLDER,
+    is_teacher_intact,
+    read_record,
+    save_teacher,
+    teacher_folder,
+    weights_digest,
+)
 from trainables.training import checkpoint
 from trainables.training.nets import to_device
 
@@ -49,22 +67,22 @@ def list_preparations(task: DistillationTask[Any], storage: Path, plan: Plan) ->
     """
     if not plan.runs:
         return []
-    record = teachers.read_record(storage, task.teacher_key)
+    record = read_record(storage, task.teacher_key)
     plan = plan if plan.stored_runs is None else Plan(plan.stored_runs, plan.epochs)
     if record is None:
-        return [_teacher_step(task), *_store_steps(task, storage, plan, store.NOT_TRAINED)]
+        return [_teacher_step(task), *_store_steps(task, storage, plan, NOT_TRAINED)]
     return _store_steps(task, storage, plan, record["sha256"])
 
 
 def artifact_folders(task: DistillationTask[Any]) -> tuple[str, ...]:
     """Return the folders of the teacher and its outputs, relative to the storage."""
     outputs = () if task.stored_output_bytes is None else (f"{OUTPUTS_FOLDER}/{store_key(task)}",)
-    return (f"{teachers.FOLDER}/{task.teacher_key}", *outputs)
+    return (f"{TEACHERS_FOLDER}/{task.teacher_key}", *outputs)
 
 
 def is_intact(path: Path) -> bool:
     """Return whether a file in one of these folders matches its checksum."""
-    return store.is_intact(path) if path.parent.parent.name == OUTPUTS_FOLDER else teachers.is_intact(path)
+    return is_shard_intact(path) if path.parent.parent.name == OUTPUTS_FOLDER else is_teacher_intact(path)
 
 
 def run_preparation(task: DistillationTask[Any], context: TrialContext) -> Iterator[EpochResult]:
@@ -131,8 +149,8 @@ def _test_and_save(
         "description": describe(task.teacher),
         **findings,
     }
-    write_panels(task, net, teachers.teacher_folder(context.storage, task.teacher_key), context.device)
-    teachers.save_teacher(context.storage, task.teacher_key, net.state_dict(), record)
+    write_panels(task, net, teacher_folder(context.storage, task.teacher_key), context.device)
+    save_teacher(context.storage, task.teacher_key, net.state_dict(), record)
 
 
 # -- its outputs -------------------------------------------------------------------------------------------------------
@@ -144,14 +162,14 @@ def _store_steps(task: DistillationTask[Any], storage: Path, plan: Plan, teacher
         return []
     folder, output_bytes = store_folder(task, storage), task.stored_output_bytes
     drawn = mark_drawn(task, plan)
-    shards, unusable = store.open_shards(folder, teacher)
-    missing = drawn & ~store.mark_stored(shards, range(len(drawn)), task.views.count)
-    all_blocks = store.split_into_blocks(drawn, output_bytes)
+    shards, unusable = open_shards(folder, teacher)
+    missing = drawn & ~mark_stored(shards, range(len(drawn)), task.views.count)
+    all_blocks = split_into_blocks(drawn, output_bytes)
     blocks = [block for block in all_blocks if missing[block.start : block.stop].any()]
-    size = int(missing.sum()) * (output_bytes + store.CODE_BYTES)
+    size = int(missing.sum()) * (output_bytes + CODE_BYTES)
     replaced = {path: why for path, why in unusable.items() if any(_starts_in(task, block, path) for block in blocks)}
-    store.check_free_space(folder, size - sum(path.stat().st_size for path in replaced))
-    again = [f"computed again: {line}" for line in store.describe_unusable(replaced)]
+    check_free_space(folder, size - sum(path.stat().st_size for path in replaced))
+    again = [f"computed again: {line}" for line in describe_unusable(replaced)]
     note = "; ".join([f"store teacher outputs, {size / 1e6:,.1f} MB", *again])
     key, described = store_key(task), describe(plan)
     configs = [{"store": key, "block": [block.start, block.stop], "plan": described} for block in blocks]
@@ -167,23 +185,23 @@ def _fill_store(task: DistillationTask[Any], context: TrialContext) -> Iterator[
     config, count = context.trial.config, task.views.count
     block = range(*config["block"])
     plan = Plan(tuple((seed, split) for seed, split in config["plan"]["runs"]), config["plan"]["epochs"])
-    folder, teacher = store_folder(task, context.storage), teachers.weights_digest(context.storage, task.teacher_key)
-    shards, unusable = store.open_shards(folder, teacher, range(block.start * count, block.stop * count))
+    folder, teacher = store_folder(task, context.storage), weights_digest(context.storage, task.teacher_key)
+    shards, unusable = open_shards(folder, teacher, range(block.start * count, block.stop * count))
     for path in unusable:
         if _starts_in(task, block, path):  # a shard starts in one block: of concurrent steps, one removes it
             path.unlink(missing_ok=True)
-    missing = mark_drawn(task, plan, block) & ~store.mark_stored(shards, block, count)
+    missing = mark_drawn(task, plan, block) & ~mark_stored(shards, block, count)
     samples, views = missing.nonzero(as_tuple=True)  # (P,), (P,)
     if len(samples):
         samples += block.start
         outputs = _compute_outputs(task, context, samples, views)
-        store.write_shard(folder, samples * count + views, outputs, teacher)
+        write_shard(folder, samples * count + views, outputs, teacher)
     yield EpochResult(epoch=1, metrics={}, schedules={}, seconds=time.perf_counter() - started)
 
 
 def _starts_in(task: DistillationTask[Any], block: range, path: Path) -> bool:
     """Return whether a shard's first sample lies in a block."""
-    return store.code_range(path).start // task.views.count in block
+    return code_range(path).start // task.views.count in block
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from study.identity import describe, digest
 from study.task import reads_features
 from study.trial import Split, TrialContext
 from trainables.task import NO_TEACHER, FrozenTeacher, without_pretrained
-from trainables.teacher import output_store as store
-from trainables.teacher import weights as teachers
+from trainables.teacher.output_store import StoredTeacher
+from trainables.teacher.weights import WEIGHTS_FILE, LiveTeacher, load_weights, teacher_folder, weights_digest
 from trainables.training.nets import to_device
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def open_teacher(task: DistillationTask[Any], context: TrialContext) -> FrozenTe
 
 
 def open_live_teacher(task: DistillationTask[Any], storage: Path, device: str) -> FrozenTeacher:
-    return teachers.LiveTeacher(open_net(task, storage, device), task.outputs)
+    return LiveTeacher(open_net(task, storage, device), task.outputs)
 
 
 def open_stored_teacher(task: DistillationTask[Any], storage: Path, split: Split, device: str) -> FrozenTeacher:
-    return _cached_store(task, storage, teachers.weights_digest(storage, task.teacher_key), split, device)
+    return _cached_store(task, storage, weights_digest(storage, task.teacher_key), split, device)
 
 
 def open_net(task: DistillationTask[Any], storage: Path, device: str) -> nn.Module:
-    return _cached_net(task, storage, teachers.weights_digest(storage, task.teacher_key), device)
+    return _cached_net(task, storage, weights_digest(storage, task.teacher_key), device)
 
 
 # `teacher` is the digest of the weights: a teacher that was trained again is opened again
@@ -54,15 +54,15 @@ def open_net(task: DistillationTask[Any], storage: Path, device: str) -> nn.Modu
 
 @lru_cache(maxsize=2)
 def _cached_net(task: DistillationTask[Any], storage: Path, teacher: str, device: str) -> nn.Module:
-    weights = teachers.teacher_folder(storage, task.teacher_key) / teachers.WEIGHTS_FILE
-    net = to_device(teachers.load_weights(task.build(without_pretrained(task.teacher.model)), weights), device)
+    weights = teacher_folder(storage, task.teacher_key) / WEIGHTS_FILE
+    net = to_device(load_weights(task.build(without_pretrained(task.teacher.model)), weights), device)
     return net.eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=2)
 def _cached_store(task: DistillationTask[Any], storage: Path, teacher: str, split: Split, device: str) -> FrozenTeacher:
     pool, folder = len(task.positions("train+val")), store_folder(task, storage)
-    return store.StoredTeacher(folder, teacher, task.positions(split), pool, task.views.count, device)
+    return StoredTeacher(folder, teacher, task.positions(split), pool, task.views.count, device)
 
 
 def store_folder(task: DistillationTask[Any], storage: Path) -> Path:

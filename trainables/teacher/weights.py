@@ -21,11 +21,11 @@ from study.errors import InputError
 from study.identity import LOCATION, describe, digest
 from trainables.task import Batch, ModelSpec, Outputs
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import check_range
+from trainables.training.settings import check_range
 from trainables.training.tensor_files import save_tensors
 from trainables.training.weights_file import read_net
 
-FOLDER = "teachers"
+TEACHERS_FOLDER = "teachers"
 WEIGHTS_FILE = "weights.safetensors"
 RECORD_FILE = "teacher.json"
 
@@ -62,7 +62,7 @@ class Teacher:
 
 
 def teacher_folder(storage: Path, key: str) -> Path:
-    return storage / FOLDER / key
+    return storage / TEACHERS_FOLDER / key
 
 
 def read_record(storage: Path, key: str) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def weights_digest(storage: Path, key: str) -> str:
     return str(record["sha256"])
 
 
-def is_intact(path: Path) -> bool:
+def is_teacher_intact(path: Path) -> bool:
     """Return whether a file of a teacher's folder matches teacher.json; True for a file without a checksum there."""
     if path.name not in (RECORD_FILE, WEIGHTS_FILE):
         return True

@@ -19,7 +19,8 @@ from torch import Tensor
 from study.trial import TrialContext
 from trainables.training.distributed import ProcessGroup
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import Progress, is_constant_within_epochs
+from trainables.training.schedules import list_schedules
+from trainables.training.settings import Progress
 
 if TYPE_CHECKING:
     from trainables.task import DistillationLoss
@@ -49,6 +50,11 @@ def is_capturable(
     declared = all(getattr(part, "capturable", False) for part in (task, loss, recipe.optimizer))
     one_gpu_worker = context.device == "cuda" and group.world_size == 1
     return one_gpu_worker and declared and is_constant_within_epochs(loss) and steps >= MIN_STEPS
+
+
+def is_constant_within_epochs(loss: Any) -> bool:
+    """Return whether no schedule of a loss changes from step to step."""
+    return all(getattr(schedule, "constant_within_epochs", False) for _, schedule in list_schedules(loss))
 
 
 class CapturedStep:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from study.errors import InputError
 from trainables.training.random_views import ResizedCrops, SeededViews
-from trainables.training.schedules import check_range
-from trainables.training.views import CropFlip, draw_uniform, hash_to_uniform
+from trainables.training.settings import check_range
+from trainables.training.views import CropFlip, Views, hash_to_uniform
 
 ImageViews = CropFlip | ResizedCrops | SeededViews
 
@@ -31,7 +32,7 @@ _OTHER, _KIND, _SHARE, _ROW, _COLUMN = range(100, 105)
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Views):
     """Images under `views`, each mixed with another image of the split: by MixUp, by CutMix, or half of them by each.
 
     MixUp adds up λ·x + (1 − λ)·x′, λ drawn from Beta(α, α), and the labels alike. CutMix replaces a rectangle of x by
@@ -48,6 +49,8 @@ class Mixed:
     cutmix: float = 0.0
     """α of CutMix; 0 for none."""
 
+    draws_untouched: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         check_range("mixup", self.mixup, low=0)
         check_range("cutmix", self.cutmix, low=0)
@@ -56,12 +59,7 @@ class Mixed:
 
     @property
     def count(self) -> int:
-        """The number of views, including view 0, the untouched image."""
         return 1 + _COUNT
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return 1 + draw_uniform(seed, epoch, samples, _COUNT)
 
     def draw_pairs(self, views: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return what is mixed, for each view (B,): (B,) int64 three times.

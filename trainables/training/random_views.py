@@ -12,19 +12,30 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError, check_whole_number, format_place
-from trainables.training.schedules import is_number
-from trainables.training.views import draw_uniform, hash_to_uniform
+from trainables.training.settings import is_number
+from trainables.training.views import Views, hash_to_uniform
+
+
+class _NumberedViews(Views):
+    """A `number` of random views of each image, and view 0, which is never drawn."""
+
+    number: int
+    draws_untouched: ClassVar[bool] = False
+
+    @property
+    def count(self) -> int:
+        return 1 + self.number
 
 
 @dataclass(frozen=True)
-class SeededViews:
+class SeededViews(_NumberedViews):
     """Views by a function of the space file, such as one that calls a transform of torchvision.transforms.v2.
 
         def augment(image: Tensor) -> Tensor:
@@ -48,15 +59,6 @@ class SeededViews:
             raise InputError(
                 f"transform is {self.transform!r}; write a function at the top level of the space file that calls it"
             )
-
-    @property
-    def count(self) -> int:
-        """The number of views, including view 0."""
-        return 1 + self.number
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return 1 + draw_uniform(seed, epoch, samples, self.number)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """Apply a view to each image: uint8 (B, C, H, W), views (B,) → uint8 (B, C, H, W).
@@ -85,7 +87,7 @@ class SeededViews:
 
 
 @dataclass(frozen=True)
-class ResizedCrops:
+class ResizedCrops(_NumberedViews):
     """Random resized crops, mirrored and in other colours, all images of a batch at once on the device.
 
     As torchvision's RandomResizedCrop, RandomHorizontalFlip and ColorJitter, with these differences: a crop that would
@@ -117,15 +119,6 @@ class ResizedCrops:
         for name in ("brightness", "contrast", "saturation"):
             if not (is_number(value := getattr(self, name)) and 0 <= value <= 1):
                 raise InputError(f"{name} is {value!r}; allowed is a number from 0, no change, to 1")
-
-    @property
-    def count(self) -> int:
-        """The number of views, including view 0."""
-        return 1 + self.number
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return 1 + draw_uniform(seed, epoch, samples, self.number)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """Apply a view to each image: uint8 (B, C, H, W), views (B,) → uint8 (B, C, H, W)."""

@@ -13,7 +13,8 @@ import torch
 
 from study.errors import InputError
 from study.space.domains import Choice, is_unresolved
-from trainables.training.schedules import FloatOrSchedule, MultiStep, check_range
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, check_range
 
 PRECISIONS = ("float32", "bfloat16")
 

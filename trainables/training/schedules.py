@@ -1,41 +1,41 @@
 """Schedules: numbers that change over a training run, as pure functions of its progress.
 
 A schedule's own settings may be domains: `Staircase(0.0, uniform(0.1, 0.6), stages=integer(2, 8))` is a search space.
-`value_at` evaluates a number or a schedule alike. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import accumulate
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from study.errors import InputError
 from study.space.domains import is_unresolved
-from study.trial import Progress as Progress
+from trainables.training.settings import FloatOrSchedule, Progress, Schedule, check_range, is_number, value_at
 
 SHAPES = ("linear", "cosine", "step")
 
 
-class Schedule(Protocol):
-    """A number that depends on progress."""
+class _BetweenEnds:
+    """A schedule whose values lie between `start` and `end`."""
 
-    def value_at(self, progress: Progress) -> float:
-        """Return the value at this progress."""
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        # min and max in the bounds may hide an end that is NaN
+        check_range("start", self.start)
+        check_range("end", self.end)
 
     def bounds(self) -> tuple[float, float]:
-        """Return the smallest and the largest value it takes, for range checks."""
-
-    # A schedule that changes only between epochs also has `constant_within_epochs: ClassVar[bool] = True`.
-
-
-FloatOrSchedule = float | Schedule
+        return min(self.start, self.end), max(self.start, self.end)
 
 
 @dataclass(frozen=True)
-class Staircase:
+class Staircase(_BetweenEnds):
     """n = `stages` equal plateaus from `start` to `end`: value(i) = start + (end − start)·f(i/(n − 1)), i = 0 … n − 1.
 
     f(x) is x for "linear" and (1 − cos πx)/2 for "cosine"; for "step" it is 0 where x < 1/2 and 1 elsewhere, so a
@@ -53,7 +53,7 @@ class Staircase:
     constant_within_epochs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_ends(self)
+        super().__post_init__()
         check_range("stages", self.stages, low=1)
         if is_number(self.stages) and self.stages != int(self.stages):
             raise InputError(f"stages is {self.stages}; allowed is a whole number, such as integer(1, 8)")
@@ -69,9 +69,6 @@ class Staircase:
         elif self.shape == "cosine":
             x = (1 - math.cos(math.pi * x)) / 2
         return self.start + (self.end - self.start) * x
-
-    def bounds(self) -> tuple[float, float]:
-        return min(self.start, self.end), max(self.start, self.end)
 
 
 @dataclass(frozen=True, init=False)
@@ -131,7 +128,7 @@ class MultiStep:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(_BetweenEnds):
     """end + (start − end)·(1 + cos π·fraction)/2: half a cosine from `start` to `end`, a new value at every step.
 
     Raises InputError for ends that are not finite.
@@ -140,14 +137,8 @@ class Cosine:
     start: float
     end: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_ends(self)
-
     def value_at(self, progress: Progress) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress.fraction)) / 2
-
-    def bounds(self) -> tuple[float, float]:
-        return min(self.start, self.end), max(self.start, self.end)
 
 
 @dataclass(frozen=True)
@@ -172,7 +163,7 @@ class Polynomial:
 
 
 @dataclass(frozen=True)
-class CosineWarmRestarts:
+class CosineWarmRestarts(_BetweenEnds):
     """`cycles` half cosines that fill the run, each `factor` times as long as the previous one.
 
     At share x of a cycle the value is end + (start − end)·(1 + cos πx)/2, a new one at every step.
@@ -187,7 +178,7 @@ class CosineWarmRestarts:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_ends(self)
+        super().__post_init__()
         check_range("cycles", self.cycles, low=1)
         check_range("factor", self.factor, low=1)
         if is_number(self.cycles) and self.cycles != int(self.cycles):
@@ -202,66 +193,44 @@ class CosineWarmRestarts:
         x = 1 - (ends[cycle] - position) / lengths[cycle]
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * x)) / 2
 
-    def bounds(self) -> tuple[float, float]:
-        return min(self.start, self.end), max(self.start, self.end)
 
+@dataclass(frozen=True)
+class Warmup:
+    """`schedule` times a factor that rises linearly from `start` to 1 over the first `share` of the run.
 
-def _check_ends(schedule: Staircase | Cosine | CosineWarmRestarts) -> None:
-    # checked by the schedule itself: min and max in its bounds may hide an end that is NaN
-    check_range("start", schedule.start)
-    check_range("end", schedule.end)
-
-
-def value_at(value: FloatOrSchedule, progress: Progress) -> float:
-    """Return a number unchanged, or a schedule's value at `progress`."""
-    return float(value) if isinstance(value, int | float) else value.value_at(progress)
-
-
-def check_range(
-    name: str,
-    value: Any,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> None:
-    """Check that a number, or both bounds of a schedule, are finite and in low ≤ x ≤ high, above < x < below.
-
-    Values that contain a domain pass: the engine resolves domains at their ends before a study starts, which runs this
-    check again on the resolved values.
-    Raises InputError naming the setting, its value and the allowed range.
+    Warmup(Cosine(1e-3), share=0.1) is the usual learning rate of vision transformers; a new value at every step.
+    Raises InputError for a start outside [0, 1] or a share outside (0, 1].
+    Source: Goyal et al. 2017, section 2.2.
     """
-    if is_unresolved(value):
-        return
-    if not is_number(value) and not hasattr(value, "bounds"):
-        raise InputError(f"{name} is {value!r}; allowed are a number, a schedule, or a domain of numbers")
-    limits = ((low, "≥"), (above, ">"), (high, "≤"), (below, "<"))
-    allowed = " and ".join(f"{sign} {limit:g}" for limit, sign in limits if math.isfinite(limit))
-    for end in (float(value),) if is_number(value) else value.bounds():
-        if not (math.isfinite(end) and low <= end <= high and above < end < below):
-            raise InputError(f"{name} is {end:g}; allowed is a finite number {allowed}".rstrip())
+
+    schedule: FloatOrSchedule
+    share: float = 0.05
+    start: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_range("schedule", self.schedule)
+        check_range("share", self.share, above=0, high=1)
+        check_range("start", self.start, low=0, high=1)
+
+    def value_at(self, progress: Progress) -> float:
+        risen = min(1.0, progress.fraction / self.share)
+        return value_at(self.schedule, progress) * (self.start + (1 - self.start) * risen)
+
+    def bounds(self) -> tuple[float, float]:
+        ends = (self.schedule,) if isinstance(self.schedule, int | float) else self.schedule.bounds()
+        products = [end * factor for end in ends for factor in (self.start, 1.0)]
+        return min(products), max(products)
 
 
-def is_number(value: Any) -> bool:
-    """Return whether `value` is an int or a float, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def evaluate_schedules(setting: Any, progress: Progress, path: str = "") -> Mapping[str, float]:
+def evaluate_schedules(setting: Any, progress: Progress) -> dict[str, float]:
     """Return the value at `progress` of every schedule within a (resolved) dataclass, by dotted field name."""
-    if hasattr(setting, "value_at"):
-        return {path: setting.value_at(progress)}
-    values: dict[str, float] = {}
-    for field in fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ():
-        name = f"{path}.{field.name}" if path else field.name
-        values |= evaluate_schedules(getattr(setting, field.name), progress, name)
-    return values
+    return {name: schedule.value_at(progress) for name, schedule in list_schedules(setting)}
 
 
-def is_constant_within_epochs(setting: Any) -> bool:
-    """Return whether no schedule within a (resolved) dataclass changes from step to step."""
+def list_schedules(setting: Any, path: str = "") -> Iterator[tuple[str, Schedule]]:
+    """Yield every schedule within a (resolved) dataclass, by dotted field name."""
     if hasattr(setting, "value_at"):
-        return bool(getattr(setting, "constant_within_epochs", False))
-    inner = fields(setting) if is_dataclass(setting) and not isinstance(setting, type) else ()
-    return all(is_constant_within_epochs(getattr(setting, field.name)) for field in inner)
+        yield path, setting
+    elif is_dataclass(setting) and not isinstance(setting, type):
+        for field in fields(setting):
+            yield from list_schedules(getattr(setting, field.name), f"{path}.{field.name}".lstrip("."))

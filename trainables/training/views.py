@@ -7,8 +7,10 @@ continuous settings, mixing.py those that mix images.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,25 @@ from torch import Tensor
 from study.errors import InputError
 
 
+class Views(ABC):
+    """A finite, enumerable set of augmentations; view 0 is the untouched image."""
+
+    draws_untouched: ClassVar[bool] = True
+    """Whether view 0 is drawn, too."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """The number of views, including view 0."""
+
+    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
+        """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
+        first = 0 if self.draws_untouched else 1
+        return first + draw_uniform(seed, epoch, samples, self.count - first)
+
+
 @dataclass(frozen=True)
-class CropFlip:
+class CropFlip(Views):
     """Crops of the image's own size from the zero-padded image, with `flip` also mirrored left to right.
 
     Raises InputError for a padding below 0.
@@ -36,10 +55,6 @@ class CropFlip:
     def count(self) -> int:
         """The number of views: (2·padding + 1)², or twice that with `flip`; view 0 is the untouched image."""
         return self._crops * (2 if self.flip else 1)
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return draw_uniform(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """Apply a view to each image: uint8 (B, C, H, W), views (B,) → uint8 (B, C, H, W)."""
@@ -82,7 +97,7 @@ class CropFlip:
 
 
 @dataclass(frozen=True)
-class GridCrops:
+class GridCrops(Views):
     """Square crops of images of any size, on a rows × columns grid from edge to edge, with `flip` also mirrored.
 
     View 0 is the complete image; it is never drawn, since images of different sizes cannot form a batch.
@@ -95,6 +110,8 @@ class GridCrops:
     columns: int
     flip: bool = True
 
+    draws_untouched: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if self.size < 2 or self.size % 2:
             raise InputError(f"crops of {self.size} pixels; allowed is an even number, at least 2")
@@ -103,12 +120,7 @@ class GridCrops:
 
     @property
     def count(self) -> int:
-        """The number of views, including view 0."""
         return 1 + self._crops * (2 if self.flip else 1)
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Draw each sample's crop uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return 1 + draw_uniform(seed, epoch, samples, self.count - 1)
 
     def apply(self, image: Tensor, view: int, stride: int = 1) -> Tensor:
         """Apply a view to an image or a map at 1/`stride` of the image's size.
@@ -139,17 +151,12 @@ def _crop_start(index: int, count: int, last: int) -> int:
 
 
 @dataclass(frozen=True)
-class Flips:
+class Flips(Views):
     """Two views: 0 is the untouched image, 1 the image mirrored left to right."""
 
     @property
     def count(self) -> int:
-        """The number of views."""
         return 2
-
-    def draw(self, seed: int, epoch: int, samples: Tensor) -> Tensor:
-        """Draw each sample's view uniformly, independent over seeds, epochs and samples: (B,) → (B,) int64."""
-        return draw_uniform(seed, epoch, samples, self.count)
 
     def apply(self, images: Tensor, views: Tensor) -> Tensor:
         """Apply a view to each image: (B, C, H, W), views (B,) → the same shape and dtype."""

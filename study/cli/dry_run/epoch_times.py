@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from study.identity import get_public_name
 from study.records.columns import TRIAL_COLUMNS
-from study.records.parquet_table import RecordsError, read_parquet_table
-from study.records.paths import STUDY_JSON, StudyPaths
+from study.records.parquet_table import RecordsError
+from study.records.paths import STUDY_JSON
+from study.records.progress import read_last_trials
 from study.records.study_json import collect_fingerprints, read_study
 from study.study import Study
 from study.trial import Trial
@@ -75,9 +76,8 @@ def _is_similar(other: Mapping[str, Any], study: Study, inputs: Mapping[str, Any
 
 def _read_trials(folder: Path, device: str) -> list[Mapping[str, Any]]:
     """Return the last rows of trials that have trained an epoch on this kind of device."""
-    rows = read_parquet_table(StudyPaths(folder).trials, pa.schema(TRIAL_COLUMNS)).to_pylist()
-    last = {row["trial_id"]: row for row in rows}
-    return [row for row in last.values() if row["epochs_done"] and row["device"] in (device, None)]
+    rows = read_last_trials(folder, pa.schema(TRIAL_COLUMNS))
+    return [row for row in rows if row["epochs_done"] and row["device"] in (device, None)]
 
 
 def _average(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], float]:

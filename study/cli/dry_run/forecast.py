@@ -99,7 +99,7 @@ def forecast_study(
             coordinator = Coordinator(
                 simulated, records, journal, [*preparations], fingerprints, flush_seconds=math.inf
             )
-            coordinator.set_resources({"gpus": gpus})
+            coordinator.resources = {"gpus": gpus}
             replay_records(coordinator, retry_failed, runs)
             rng = random.Random(len(forecasts))
             forecasts.append(_simulate(coordinator, times, concurrent, rng, study.budget))
@@ -190,7 +190,7 @@ def _make_result(
 def _count_ended(coordinator: Coordinator) -> tuple[int, int, int]:
     """Return the number of ended trials, of search trials among them, and of those ended by the stopping rule."""
     cells = coordinator.cells.values()
-    searched = [state for cell in cells for state, _ in cell.searched.values()]
+    searched = [state for cell in cells for state, _ in cell.search.ended.values()]
     confirmed = sum(state is not None for cell in cells for state in cell.confirmed.values())
     return len(searched) + confirmed, len(searched), searched.count(TrialState.PRUNED)
 

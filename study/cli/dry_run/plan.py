@@ -17,6 +17,8 @@ from study.space.params import count_points
 from study.study import Study
 from study.task import Preparation
 
+MAX_CLASSES = 10
+"""Classes that are named, at most."""
 MAX_DUPLICATES = 20
 """Images in several splits that are listed, at most: as many as a screen has room for."""
 
@@ -71,12 +73,26 @@ def _format_confirm(study: Study, cell: Cell) -> str:
 
 
 def _describe_data(data: Mapping[str, Any]) -> list[str]:
-    """Return the name of the data set, and a line each for what was found in it and for images in several splits."""
+    """Return the data set's name, sizes and classes, and lines for what was found and for images in several splits."""
     duplicates = data.get("duplicates") or ""
     note = "; ".join(part for part in str(data.get("note") or "").split("; ") if part not in duplicates)
     found = [f"in these data: {note}"] if note else []
     found += [f"images occur in more than one split: {duplicates}"] if duplicates else []
-    return [f"data: {data.get('name', 'none')}", *found, *_list_duplicates(data.get("duplicate_images", ()))]
+    return [
+        f"data: {data.get('name', 'none')}{_format_sizes(data)}",
+        *found,
+        *_list_duplicates(data.get("duplicate_images", ())),
+    ]
+
+
+def _format_sizes(data: Mapping[str, Any]) -> str:
+    """Return the sizes of the splits, and the names of the classes; empty if they are not known."""
+    words = {"train": "training", "val": "validation", "test": "test"}
+    sizes = ", ".join(f"{data[split]:,} {word}" for split, word in words.items() if split in data)
+    names = data.get("class_names") or ()
+    more = ", …" if len(names) > MAX_CLASSES else ""
+    classes = f", {len(names)} classes: {', '.join(names[:MAX_CLASSES])}{more}" if names else ""
+    return f", {sizes} samples{classes}" if sizes else ""
 
 
 def _list_duplicates(images: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -81,7 +81,7 @@ def test_points_are_those_that_the_engine_chose(
     for name, cell in finished[1].cells.items():
         points = [point for point in comparison.points if point.cell.name == name]
         assert [dict(point.params) for point in points] == [dict(params) for params in cell.points or []]
-        own = [dict(cell.params[number]) for number in cell.select_numbers()]
+        own = [dict(cell.search.params[number]) for number in cell.search.select_numbers()]
         assert [dict(point.params) for point in points if point.is_own] == own
 
 

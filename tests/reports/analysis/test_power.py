@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reports.analysis import power, statistics
+from reports.analysis import power, sign_tests
 
 
 @pytest.mark.parametrize(("comparisons", "seeds"), [(1, 6), (2, 7), (4, 8), (6, 8), (7, 9), (0, 6)])
@@ -39,7 +39,7 @@ def test_power_with_the_fewest_seeds_is_the_chance_that_all_signs_agree(effect: 
 @pytest.mark.parametrize(("effect", "n", "comparisons"), [(1.3, 8, 1), (1.0, 11, 1), (1.5, 9, 3), (1.2, 14, 6)])
 def test_power_is_how_often_the_test_itself_finds_the_effect(effect: float, n: int, comparisons: int) -> None:
     draws = np.random.default_rng(5).normal(effect, 1.0, (600, n))
-    found = np.mean([statistics.compute_sign_flip_p(row) <= 0.05 / comparisons for row in draws])
+    found = np.mean([sign_tests.compute_sign_flip_p(row) <= 0.05 / comparisons for row in draws])
     assert power.estimate_power(effect, 1.0, n, comparisons) == pytest.approx(found, abs=0.05)  # three standard errors
 
 

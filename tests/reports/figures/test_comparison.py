@@ -128,11 +128,10 @@ def test_best_so_far_falls_where_less_is_better(writer: Writer) -> None:
     assert max(failed.y) == pytest.approx(data["score"].max(), abs=1e-3), "a failed trial stands at the worst score"
 
 
-def test_thinned_keeps_every_improvement(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thinned_keeps_every_improvement(study: Path) -> None:
     records = load_study(study)
     data = search_figures.collect_scores(records, records.cells[2])
-    monkeypatch.setattr(search_figures, "MAX_POINTS", 2)
-    thin = search_figures.subsample(data)
+    thin = search_figures.subsample(data, 2)
     assert 2 <= len(thin) < len(data)
     assert set(data["best"].dropna()) <= set(thin["best"].dropna())
     drawn = search_figures.plot_history(thin, make_metric("val/accuracy"), records.cells[2], len(data), False)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.analysis.pareto import find_pareto_front
+from reports.analysis.search import find_pareto_front
 from reports.build import build
 from reports.load import load_study
 from reports.tables.search import make_pareto_table

@@ -14,7 +14,7 @@ from reports.figures.search import draw_search_so_far
 from reports.load import StudyRecords, load_study
 from reports.tables.population import make_chain_table
 from study.records.study_json import describe_metric
-from tests.study.engine.test_population_cell import drive, make_study, open_coordinator
+from tests.study.engine.test_population_progress import drive, make_study, open_coordinator
 from trainables.tasks.moving import MovingOptimum
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from reports.build import build, main
+from reports.page import render
 from reports.page.render import allow_breaks
 from tests.reports.fake_study import Writer
 
@@ -224,3 +226,23 @@ def test_column_of_long_text_stays_wide_on_a_phone(writer: Writer) -> None:
     cells = [attributes["class"] for tag, attributes in page_of(writer.write()).elements if tag == "td"]
     assert "l long" in cells
     assert "r long" not in cells
+
+
+def test_greyed_text_keeps_its_contrast() -> None:
+    # WCAG 2.2, success criterion 1.4.3: at least 4.5 : 1
+    css = Path(render.__file__).with_name("page.css").read_text(encoding="utf-8")
+    themes = re.findall(r":root \{(.*?)\}", css, flags=re.S)
+    assert len(themes) == 3
+    assert re.search(r"tr\.greyed td \{ color: var\(--soft\); background: var\(--panel\)", css)
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): #(\w+)", theme))
+        light, dark = sorted((luminance(colours[name]) for name in ("soft", "panel")), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an sRGB colour in hexadecimal, as WCAG 2.2 defines it."""
+    full = "".join(2 * digit for digit in colour) if len(colour) == 3 else colour
+    parts = [int(full[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

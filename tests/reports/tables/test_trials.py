@@ -1,4 +1,4 @@
-"""The table of all trials."""
+"""The tables of failed trials, and of all trials."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from pathlib import Path
 
 from reports.load import load_study
 from reports.page.blocks import FilteredTable, encode_column
-from reports.tables.trials import MAX_REASON, make_trial_table
+from reports.tables.trials import MAX_REASON, make_tables, make_trial_table
 from tests.reports.fake_study import SEEDS, TRIALS, Writer
+
+
+def test_failures_show_every_failed_trial_with_its_reason(study: Path) -> None:
+    rows = make_tables(load_study(study))[0].rows
+    assert [(row[2], row[3], row[-1]) for row in rows] == [
+        ("search", "4", "the loss is not finite in epoch 3"),
+        ("search", "11", "the loss is not finite in epoch 3"),
+    ]
 
 
 def test_table_has_each_search_and_confirm_trial_in_the_studys_order(study: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from study.cli import doctor, hardware
-from tests.study.cli.test_main import SPACE, called
+from tests.study.cli.studies import SPACE, called
 
 
 @pytest.mark.slow

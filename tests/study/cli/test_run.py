@@ -8,75 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
 import ray
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from study.cli.run import main
-
-SPACE = """
-from study import Arm, Budget, Study, SuccessiveHalving, uniform
-from trainables import Simulated, SimulatedLoss, SimulatedStudent
-
-study = Study(
-    name="toy",
-    question="Does the gain show?",
-    task=Simulated(seconds_per_epoch={seconds}, teacher_epochs=2),
-    students=(SimulatedStudent(),),
-    arms=(
-        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
-        Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05)),
-    ),
-    budget=Budget(trials={trials}, epochs=6, seeds=3),
-    stopping=SuccessiveHalving(min_epochs=1, reduction=2),
-)
-"""
-
-
-class Folder:
-    """A space file and the runs of it."""
-
-    def __init__(self, path: Path):
-        self.path, self.space, self.runs = path, path / "toy.py", path / "runs"
-        self.study = self.runs / "toy"
-
-    def write(self, seconds: float = 0.0, trials: int = 9) -> None:
-        self.space.write_text(SPACE.format(seconds=seconds, trials=trials))
-
-    def command(self, *options: str) -> list[str]:
-        run = [sys.executable, "-m", "study.run", str(self.space), "--storage-path", str(self.runs)]
-        return [*run, "--max-concurrent", "2", *options]
-
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=120, check=False)
-
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        # a group of its own, so that a signal reaches this run and nothing else
-        return subprocess.Popen(
-            self.command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def trials(self) -> pd.DataFrame:
-        return pd.read_parquet(self.study / "trials")
-
-    def epochs(self) -> pd.DataFrame:
-        return pd.read_parquet(self.study / "epochs")
-
-    def worker_pid(self) -> int:
-        """The process of a trial that has ended; workers are reused, so it trains the next one."""
-        return next((int(worker.split(":")[1]) for worker in self.trials().worker if worker), 0)
-
-    def epochs_recorded(self) -> int:
-        return (
-            len(self.epochs().drop_duplicates(["trial_id", "epoch"])) if any(self.study.glob("epochs/*.parquet")) else 0
-        )
+from tests.study.folder import Folder, folder_trials_ended, is_whole, wait_for
 
 
 @pytest.fixture
@@ -84,27 +27,6 @@ def folder(tmp_path: Path) -> Folder:
     made = Folder(tmp_path)
     made.write()
     return made
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
-
-
-def is_whole(folder: Folder, searched: int = 9) -> None:
-    """One row a trial, one row a trial and epoch, nothing missing, every cell confirmed."""
-    trials, epochs = folder.trials(), folder.epochs()
-    assert trials.trial_id.is_unique
-    assert not epochs.duplicated(["trial_id", "epoch"]).any()
-    assert set(trials.state) <= {"COMPLETE", "PRUNED"}
-    assert (epochs.groupby("trial_id").epoch.agg(["min", "max", "size"]).loc[trials.trial_id, "max"].to_numpy()
-            == trials.epochs_done.to_numpy()).all()  # fmt: skip
-    assert (epochs.groupby("trial_id").size().loc[trials.trial_id].to_numpy() == trials.epochs_done.to_numpy()).all()
-    assert trials.phase.value_counts().to_dict() == {"search": searched, "confirm": 6, "prepare": 1}
-    assert json.loads((folder.study / "study.json").read_text())["finished"]
 
 
 def interrupt(folder: Folder, number: signal.Signals, epochs: int) -> None:
@@ -191,11 +113,6 @@ def test_sighup_then_sigkill_then_the_same_command_repeats_no_trial(folder: Fold
     (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
     assert folder.run().returncode == 0, "killed between the last row and the last word"
     is_whole(folder)
-
-
-def folder_trials_ended(folder: Folder) -> dict[str, pd.Timestamp]:
-    rows = folder.trials().drop_duplicates("trial_id", keep="last")
-    return dict(rows[rows.state.isin(["COMPLETE", "PRUNED"])].set_index("trial_id").ended)
 
 
 @pytest.mark.slow
@@ -337,21 +254,6 @@ def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: 
     ("options", "message"),
     [
         (["--profile", "paper"], "has no profiles"),
-        (["--workers-per-trial", "4095", "--gpus-per-worker", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
-        pytest.param(
-            ["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and ", marks=pytest.mark.slow
-        ),
-        (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
-    ],
-)
-def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, options: list[str], message: str) -> None:
-    refused = folder.run(*options)
-    assert_refused(folder, refused.returncode, refused.stderr, message)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
         (["--trials", "0"], "trials is 0; allowed is a whole number, at least 1"),
         (["--seeds", "0"], "seeds is 0; allowed is a whole number, at least 1"),
         (["--gpus-per-worker", "64"], "a share of one GPU, from 0 to 1"),
@@ -360,22 +262,24 @@ def test_bad_option_is_one_line_exit_2_and_nothing_started(folder: Folder, optio
         (["--max-concurrent", "0"], "--max-concurrent"),
         (["--gpus-per-worker", "1.5"], "a share of one GPU, from 0 to 1"),
         (["--gpus-per-worker", "nan"], "a share of one GPU, from 0 to 1"),
+        (["--workers-per-trial", "4095", "--gpus-per-worker", "1"], "a trial asks for 4095 workers of 1 CPU and 1 GPU"),
+        (["--workers-per-trial", "4096"], "a trial asks for 4096 workers of 1 CPU and "),
+        (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
         (["--address", "nowhere"], "allowed are 'auto'"),
         (["--address", "ray://127.0.0.1:1"], "allowed are 'auto'"),
     ],
 )
-def test_bad_option_is_refused_before_ray_is_started(folder: Folder, options: list[str], message: str) -> None:
-    refused = CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
+def test_bad_option_is_one_line_before_ray_is_started(folder: Folder, options: list[str], message: str) -> None:
+    refused = call(folder, *options)
     assert not ray.is_initialized()
-    assert_refused(folder, refused.exit_code, refused.stderr, message)
+    assert refused.exit_code == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1 or "Usage:" in refused.stderr
+    assert not (folder.study / "trials").exists()
 
 
-def assert_refused(folder: Folder, code: int, stderr: str, message: str) -> None:
-    assert code == 2
-    assert message in stderr
-    if "Usage:" not in stderr:
-        assert stderr.count("\n") == 1
-    assert not (folder.study / "trials").exists() or not list((folder.study / "trials").glob("0*"))
+def call(folder: Folder, *options: str) -> Result:
+    return CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
 
 
 def test_study_folder_that_is_a_file_is_refused(folder: Folder) -> None:
@@ -388,14 +292,14 @@ def test_study_folder_that_is_a_file_is_refused(folder: Folder) -> None:
 
 def test_missing_space_file_is_refused(folder: Folder) -> None:
     folder.space.unlink()
-    refused = folder.run()
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    refused = call(folder)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "no space file" in refused.stderr
 
 
 def test_dry_run_says_what_would_be_trained_and_writes_nothing(folder: Folder) -> None:
-    said = folder.run("--dry-run")
-    assert said.returncode == 0
+    said = call(folder, "--dry-run")
+    assert said.exit_code == 0
     assert "2 cells, 15 trials (9 search, 6 confirm), at most 90 epochs" in said.stdout
     assert not folder.runs.exists()
 
@@ -411,7 +315,7 @@ def test_dry_run_imports_neither_ray_nor_what_only_reports_need(folder: Folder) 
 
 
 def test_help_has_examples(folder: Folder) -> None:
-    said = subprocess.run([sys.executable, "-m", "study.run", "--help"], capture_output=True, text=True, check=True)
+    said = call(folder, "--help")
     for option in ("--profile", "--data-dir", "--storage-path", "--name", "--seed", "--trials", "--epochs", "--seeds",
                    "--max-concurrent", "--gpus-per-worker", "--workers-per-trial", "--address", "--fresh",
                    "--dry-run"):  # fmt: skip

@@ -19,7 +19,7 @@ from study.cli.main import main
 from study.cluster import addresses, jobs
 from study.errors import InputError
 from study.records.parquet_table import Records
-from tests.study.cli.test_main import SPACE, written
+from tests.study.cli.studies import SPACE, written
 from tests.study.toy import toy
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -48,7 +48,7 @@ class Cluster:
         monkeypatch.setattr(jobs, "run_on_head", self._run)
         monkeypatch.setattr(jobs, "submit_study", self._submit)
         monkeypatch.setattr(addresses, "check_address", lambda _: None)
-        monkeypatch.setattr(addresses, "read_session_name", lambda _: SESSION)
+        monkeypatch.setattr(addresses, "read_dashboard", lambda *_: SESSION)
         self.submitted: list[str] = []
 
     def _run(self, address: str, words: list[str], study: str) -> tuple[str, int]:
@@ -203,7 +203,7 @@ def test_session_is_found_by_its_processes_and_not_by_the_shell_that_looks(
     (tmp_path / "ray").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     session = f"session_2026-11-28_22-00-00_123456_{os.getpid()}"
-    monkeypatch.setattr(addresses, "read_session_name", lambda _: session)
+    monkeypatch.setattr(addresses, "read_dashboard", lambda *_: session)
     with pytest.raises(InputError, match="does not run the Ray"):
         then_down.check_cluster(ADDRESS, Path("cluster.yaml"))
     with subprocess.Popen(["sh", "-c", "read _", f"--session-name={session}"], stdin=subprocess.PIPE):

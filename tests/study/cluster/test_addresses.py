@@ -106,8 +106,8 @@ def test_something_else_that_answers_is_no_ray(form: str, answers: dict[str, str
 
 def test_dashboard_without_token_returns_its_version() -> None:
     with server(dashboard("disabled")) as port:
-        assert addresses.check_dashboard(f"http://127.0.0.1:{port}/") == "2.60.0"
-        assert addresses.read_session_name(f"http://127.0.0.1:{port}") == "session"
+        assert addresses.read_dashboard(f"http://127.0.0.1:{port}/") == "2.60.0"
+        assert addresses.read_dashboard(f"http://127.0.0.1:{port}", "session_name") == "session"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_proxies_are_not_asked_for_this_machine(
         if host == "127.0.0.2":
             addresses.bypass_proxy(f"http://{host}:{port}")
         else:
-            assert addresses.check_dashboard(f"http://{host}:{port}") == "2.60.0"
+            assert addresses.read_dashboard(f"http://{host}:{port}") == "2.60.0"
     for variable in ("no_proxy", "NO_PROXY"):
         assert os.environ[variable] == f"{excepted},{host}".lstrip(",")
 
@@ -175,5 +175,5 @@ def test_proxy_that_fails_for_another_machine_is_named_without_its_password(monk
     with pytest.raises(
         InputError, match=r"through the proxy 127\.0\.0\.1:9, unless no_proxy contains head\.example"
     ) as error:
-        addresses.check_dashboard("http://head.example:8265")
+        addresses.read_dashboard("http://head.example:8265")
     assert "secret" not in str(error.value)

@@ -1,12 +1,13 @@
-"""How many trials fit: the arithmetic over nodes."""
+"""How many trials fit: the arithmetic over nodes, and over those that a cluster file of `ray up` lets be added."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from study.cluster.allocation import Node, allocate
+from study.cluster.allocation import Node, allocate, list_addable_nodes
 from study.errors import InputError
 from study.preflight import DriverOptions, find_resources
 from tests.study.toy import toy
@@ -84,3 +85,43 @@ def test_at_most_as_many_as_asked_for() -> None:
 def test_what_fits_on_no_node_is_refused_with_the_arithmetic(nodes: list[Node], gpus_each: float) -> None:
     with pytest.raises(InputError, match=rf"1 CPU and {gpus_each:g} GPU on one node, there are .* no trial fits"):
         allocate(nodes, gpus_each, None)
+
+
+CPU, GPU = Node(8, 0), Node(4, 1)
+TYPES = {
+    "head": {"resources": {"CPU": 0}, "max_workers": 0},
+    "cpu": {"resources": {"CPU": 8}, "max_workers": 3},
+    "gpu": {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 4},
+}
+
+
+@pytest.fixture
+def cluster_file(tmp_path: Path) -> Path:
+    file = tmp_path / "ray_bootstrap_config.yaml"
+    file.write_text(json.dumps({"head_node_type": "head", "max_workers": 5, "available_node_types": TYPES}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("present", "added"),
+    [
+        ({"head": 1}, [GPU] * 4 + [CPU]),  # of all types together no more than max_workers
+        ({"head": 1, "gpu": 2}, [GPU] * 2 + [CPU]),
+        ({"head": 1, "gpu": 4, "cpu": 1}, []),
+        ({"head": 1, "cpu": 3}, [GPU] * 2),
+        ({"head": 1, "gpu": 9}, []),
+        ({"": 1}, []),  # a cluster started by hand, on a machine where such a file lies
+        ({"master": 1, "gpu": 1}, []),
+    ],
+)
+def test_addable_nodes_are_those_missing_of_each_type(
+    cluster_file: Path, present: dict[str, int], added: list[Node]
+) -> None:
+    assert list_addable_nodes(present, cluster_file) == added
+
+
+@pytest.mark.parametrize("text", [None, "", "head_node_type: head", "{}"])
+def test_file_that_ray_up_did_not_write_adds_no_nodes(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "file").write_text(text)
+    assert list_addable_nodes({"head": 1}, tmp_path / "file") == []

@@ -26,7 +26,7 @@ from study.space.domains import resolve_corners
 from study.study import Study
 from study.task import TrialProfile
 from tests.study import toy
-from tests.study.cli.test_main import called
+from tests.study.cli.studies import called
 from trainables.tasks.simulated import Fault, SimulatedLoss
 
 NODES = st.lists(st.builds(Node, st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=3)

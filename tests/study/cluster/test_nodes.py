@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 
 from study.space_file import load_space
-from tests.study.cli.test_run import Folder, is_whole, wait_for
 from tests.study.execution.test_train_slot import GROUPS_LEFT
+from tests.study.folder import Folder, is_whole, wait_for
 from tests.study.toy import drive, open_coordinator
 from trainables.tasks.simulated import Simulated
 

@@ -16,7 +16,7 @@ import pytest
 from study.cluster.storage_check import TOKEN_FILE, UNREADABLE, not_shared_message, probe_storage
 from study.storage.mirror import Mirror
 from tests.study import s3
-from tests.study.cli.test_run import Folder, is_whole
+from tests.study.folder import Folder, is_whole
 
 pytestmark = pytest.mark.xdist_group("storage check")  # whose cluster is one for all
 

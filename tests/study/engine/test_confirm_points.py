@@ -148,7 +148,7 @@ def test_points_are_compared_with_the_same_student_at_the_nearest_settings(tmp_p
     widths = [params["student.width"] for params in plain.values()]
     assert {params["student.width"] for params in tuned.values()} <= set(widths)
     assert len(widths) == len(set(widths))
-    base = coordinator.cells["net / tuned plain"]
+    base = coordinator.cells["net / tuned plain"].search
     front = find_front(base.values, ["max", "min"])
     own = spread_front(front, base.values, 3)
     assert [plain[point] for point in range(len(own))] == [base.params[number] for number in own]
@@ -165,23 +165,23 @@ def test_student_that_the_other_arm_has_searched_is_compared_by_its_own_trial(tm
     study = study_of(integer(1, 2), TUNED_PLAIN, TUNED, budget=Budget(trials=10, epochs=4, seeds=3))
     coordinator = run(study, tmp_path)
     for cell in coordinator.cells.values():
-        tried = [dict(params) for params in cell.params.values()]
+        tried = [dict(params) for params in cell.search.params.values()]
         assert all(dict(params) in tried for params in cell.points or [])
 
 
 def test_point_that_was_tried_twice_is_confirmed_once(tmp_path: Path) -> None:
     """Noise may put both trials of equal settings on the front."""
     cell = run(study_of(integer(1, 3), PLAIN), tmp_path).cells["net / plain"]
-    cell.params = {0: {"student.width": 1}, 1: {"student.width": 1}, 2: {"student.width": 2}}
-    cell.values = {0: (0.8, 3.0), 1: (0.7, 1.0), 2: (0.75, 2.0)}
-    assert cell.select_points() == [{"student.width": 1}, {"student.width": 2}]
+    cell.search.params = {0: {"student.width": 1}, 1: {"student.width": 1}, 2: {"student.width": 2}}
+    cell.search.values = {0: (0.8, 3.0), 1: (0.7, 1.0), 2: (0.75, 2.0)}
+    assert cell.search.select_points() == [{"student.width": 1}, {"student.width": 2}]
 
 
 def test_student_of_another_branch_takes_no_settings_of_the_branch_left(tmp_path: Path) -> None:
     study = study_of(integer(1, 3), PLAIN)
     cell = run(study, tmp_path).cells["net / plain"]
-    cell.params = {0: {"x": 0.3, "student.body": "b", "student.body.b.depth": 5}}
-    cell.values = {0: (0.8, 3.0)}
+    cell.search.params = {0: {"x": 0.3, "student.body": "b", "student.body.b.depth": 5}}
+    cell.search.values = {0: (0.8, 3.0)}
     other = {"student.body": "a", "student.body.a.depth": 2}
     assert match_student(study, cell, other, 3.0) == {"x": 0.3, **other}
 
@@ -213,11 +213,11 @@ def test_front_of_measured_latencies_stays_when_they_are_not_measured_again(stop
     """Neighbouring widths of the task with noise change places from measurement to measurement."""
     study = study_of(integer(1, 9), PLAIN, TUNED_PLAIN, task=EXACT, confirm_front=99)
     cut = run(study, tmp_path, stop_after)
-    before = {name: dict(cell.values) for name, cell in cut.cells.items()}
+    before = {name: dict(cell.search.values) for name, cell in cut.cells.items()}
     resumed = run(study, tmp_path)
     assert resumed.done
     for name, cell in resumed.cells.items():
-        assert before[name].items() <= cell.values.items()
+        assert before[name].items() <= cell.search.values.items()
     assert not [row for row in read_rows(resumed, "confirm") if row["state"] != "COMPLETE"]
 
 

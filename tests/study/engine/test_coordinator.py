@@ -176,7 +176,7 @@ def test_preparation_whose_files_are_made_gets_its_row_though_a_kill_took_its_la
             cut.report(run.trial.id, row, "here:1")
 
     resumed = open_coordinator(study, tmp_path)
-    assert resumed.preparations == []
+    assert resumed.queue.preparations == []
     assert drive(resumed, tmp_path)
     assert resumed.done
     (prepared,) = (row for row in trials(resumed) if row["phase"] == "prepare")
@@ -336,8 +336,8 @@ def test_failed_trials_are_open_again_when_asked(tmp_path: Path) -> None:
     assert coordinator.problems
     assert open_coordinator(mended, tmp_path).next_trial() is None
     again = open_coordinator(mended, tmp_path, retry_failed=True)
-    assert [run.trial.arm for run in again.resumable] == ["bad"] * 3
-    assert again.resumable[0].epochs_done == 1
+    assert [run.trial.arm for run in again.queue.resumable] == ["bad"] * 3
+    assert again.queue.resumable[0].epochs_done == 1
 
 
 def test_trial_row_holds_the_configuration_in_full(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_skipped_search_trial_is_pruned_at_its_next_epoch_and_stays_so_when_resu
     assert told == ["COMPLETE"] * 2 + ["PRUNED"] + ["COMPLETE"] * 6
     again = open_coordinator(study, tmp_path, resumed := optuna.storages.InMemoryStorage())
     assert again.done
-    assert again.cells["student / searched"].searched == coordinator.cells["student / searched"].searched
+    assert again.cells["student / searched"].search.ended == coordinator.cells["student / searched"].search.ended
     seen = optuna.load_study(study_name="student / searched", storage=resumed).trials
     assert [trial.state.name for trial in seen] == told
 

@@ -71,7 +71,7 @@ def test_an_extension_supersedes_in_some_studies_and_not_in_others(tmp_path: Pat
     for seed in (1, 2):
         coordinator = open_coordinator(toy(seed=seed, budget=Budget(12, 6, 1)), tmp_path / str(seed))
         drive(coordinator, tmp_path / str(seed))
-        (number,) = {coordinator.cells["student / searched"].best_number}
+        (number,) = {coordinator.cells["student / searched"].search.best_number}
         changed.add(number is not None and number >= SMALL.trials)
     assert changed == {True, False}
 
@@ -148,8 +148,8 @@ def test_score_that_was_not_finite_is_trained_anew_from_the_start_when_asked(tmp
     drive(coordinator, tmp_path)
     assert {row["state"] for row in trials(coordinator)} == {"FAILED"}
     again = open_coordinator(study, tmp_path, retry_failed=True)
-    assert [(run.start_over, run.epochs_done) for run in again.resumable] == [(True, 0)] * 3
-    assert open_coordinator(study, tmp_path).resumable == []
+    assert [(run.start_over, run.epochs_done) for run in again.queue.resumable] == [(True, 0)] * 3
+    assert open_coordinator(study, tmp_path).queue.resumable == []
 
 
 def test_preparation_of_an_older_plan_is_not_resumed_and_ends_no_newer_one(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_preparation_of_an_older_plan_is_not_resumed_and_ends_no_newer_one(tmp_p
     assert run.trial.phase == "prepare"
     coordinator.interrupt("Ctrl-C")
     extended = open_coordinator(large, tmp_path)
-    assert extended.resumable == []
+    assert extended.queue.resumable == []
     started = extended.next_trial()
     assert started is not None
     assert started.trial.config == {"runs": 15}
@@ -182,7 +182,7 @@ def test_teacher_that_was_lost_and_cut_off_while_made_again_is_made_from_the_sta
     assert again.trial.phase == "prepare"
     coordinator = open_coordinator(larger, tmp_path)
     assert not coordinator.running
-    (open_again,) = coordinator.resumable
+    (open_again,) = coordinator.queue.resumable
     assert (open_again.trial, open_again.epochs_done, open_again.start_over) == (again.trial, 0, True)
     assert drive(coordinator, tmp_path)
     assert (tmp_path / "teachers").is_dir()
@@ -222,7 +222,7 @@ def test_caps_are_reached_over_all_runs_and_a_higher_one_goes_on(tmp_path: Path)
     capped = dataclasses.replace(SMALL, gpu_hours=40 / 3600)
     study = toy(budget=capped, task=Simulated(seconds_per_epoch=0.0))
     coordinator = open_coordinator(study, tmp_path)
-    coordinator.set_resources({"device": "cuda", "cpus": 1, "gpus": 0.5})
+    coordinator.resources = {"device": "cuda", "cpus": 1, "gpus": 0.5}
     drive(coordinator, tmp_path, each=lambda run, row: row.__setitem__("seconds", 2.0))  # half a GPU: one second each
     assert not coordinator.done
     assert coordinator.over_budget.startswith("gpu_hours 0.0111 used up")
@@ -254,7 +254,7 @@ def test_gpu_time_is_that_of_the_epochs_by_their_trials_share() -> None:
 
 def test_gpu_time_of_a_trial_cut_off_counts_and_so_do_its_resources_when_it_ends_in_replay(tmp_path: Path) -> None:
     coordinator = open_coordinator(toy(), tmp_path)
-    coordinator.set_resources({"device": "cuda", "cpus": 1.0, "gpus": 0.5})
+    coordinator.resources = {"device": "cuda", "cpus": 1.0, "gpus": 0.5}
     drive(coordinator, tmp_path, rows=17, each=lambda run, row: row.__setitem__("seconds", 2.0))
     assert coordinator.usage.gpu_seconds == 17.0
     resumed = open_coordinator(toy(), tmp_path)  # killed: the running trial's row is that of its start

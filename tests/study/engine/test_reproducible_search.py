@@ -16,9 +16,11 @@ from study.records.rows import RunningTrial
 from study.search.samplers import Sampler
 from study.study import Study
 from study.trial import EpochResult
-from tests.study.cli.test_run import Folder
+from tests.study.folder import Folder
 from tests.study.toy import BASELINE, job_of, open_coordinator, toy
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss
+
+pytestmark = pytest.mark.usefixtures("records_in_memory")
 
 SPACE = """
 import os, random, time

@@ -259,5 +259,5 @@ class BrokenTask(Simulated):
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0, 0.0, float("inf")])
 def test_cost_that_is_no_number_above_0_is_refused(value: float) -> None:
-    with pytest.raises(InputError, match=rf"student/latency_ms of net is {value}; a cost must be a number above 0"):
+    with pytest.raises(InputError, match=rf"student/latency_ms of net is {value}; allowed is a number above 0"):
         check_costs(study_of(task=BrokenTask(value=value)))

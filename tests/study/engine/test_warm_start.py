@@ -160,7 +160,7 @@ def test_study_without_a_warm_start_has_no_such_points() -> None:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda folder: shutil.rmtree(folder), "warm_start: .*earlier is no study: it has no study.json"),
+        (lambda folder: shutil.rmtree(folder), "warm_start: .*earlier is no study, it has no study.json"),
         (lambda folder: (folder / "study.json").write_text("{"), "warm_start: .*study.json is damaged"),
         (lambda folder: (folder / "study.json").write_text("{}"), "names no cells or no metric"),
         (lambda folder: shutil.rmtree(folder / "trials"), "no completed search trial"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.study.cli.test_run import Folder, is_whole, wait_for
+from tests.study.folder import Folder, is_whole, wait_for
 
 FAULTY = """
 from study import Arm, Budget, Study
@@ -119,7 +119,7 @@ def test_full_disk_of_a_worker_ends_the_run_and_fails_no_trial(folder: Folder) -
     folder.space.write_text(FULL_DISK)
     full = folder.run()
     assert (full.returncode, full.stderr.count("\n")) == (2, 1), full.stderr
-    assert "the storage takes no more (No space left on device: " in full.stderr
+    assert "the storage cannot be written (No space left on device: " in full.stderr
     assert "FAILED" not in set(folder.trials().state)
     (folder.runs / "room").touch()
     done = folder.run()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.cli.test_run import Folder, is_whole, wait_for
+from tests.study.folder import Folder, is_whole, wait_for
 
 START_SECONDS = 150
 """Time for Ray Train to start a slot's workers, on a machine that does much else."""

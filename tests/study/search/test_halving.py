@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import Never, SuccessiveHalving, choice, integer, uniform
+from study import SuccessiveHalving, choice, integer, uniform
 from study.errors import InputError
 from study.search.halving import Rungs, find_first_judged_epoch, searches_schedules
 from trainables import DKD, KD, Cosine, Staircase
@@ -20,7 +20,6 @@ def test_rungs_are_powers_of_the_reduction_in_the_first_half() -> None:
     assert SuccessiveHalving(1, 3).list_rungs(0, 9) == [1, 3]
     assert SuccessiveHalving(8, 3).list_rungs(0, 25) == [8]
     assert SuccessiveHalving(1, 2).list_rungs(0, 8) == [1, 2, 4]
-    assert Never().list_rungs(0, 80) == []
 
 
 def test_only_the_best_third_continues() -> None:

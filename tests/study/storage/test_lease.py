@@ -161,7 +161,7 @@ def test_unreachable_storage_stops_the_study_and_gets_its_rows_from_the_next_run
     monkeypatch.setattr(lease, "PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(lease, "FINAL_PUSH_SECONDS", 0.1)
     with monkeypatch.context() as broken:
-        ended = pytest.raises(StorageError, match=r"takes no more .*no answer.*all rows are in")
+        ended = pytest.raises(StorageError, match=r"cannot be written .*no answer.*all rows are in")
         with ended, acquire_lease(here / "toy"):
             broken.setattr(Mirror, "_upload", lambda self, path: (_ for _ in ()).throw(OSError("curlCode: 7")))
             run(here, 5)

@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
-from reports.build import main as build
-from reports.compare import main as compare
+from reports import build, compare
 from study.cli.main import main
 from study.cli.resume import build_command_words
 from study.records.lock import is_stop_requested
@@ -42,11 +41,13 @@ def test_commands_show_stop_and_report_a_study_from_another_machine(copy: Copy, 
     assert (told["state"], told["next"]) == ("finished", f"write its report: python -m reports.build {address}/toy")
     folder = local_path(address) / "toy"
     assert build_command_words(folder, read_shown_study(folder), []) == ["toy.py", "--storage-path", address]
-    page = call(build, [f"{address}/toy"])
+    page = call(build.main, [f"{address}/toy"])
     assert page.stdout == f"{address}/toy/report.html\n", page.output
     assert "report.html" in s3.objects(endpoint, f"{tmp_path.name}/toy")
     run(tmp_path / "folder")
-    beside = call(compare, [f"{address}/toy", str(tmp_path / "folder" / "toy"), "--out", str(tmp_path / "page.html")])
+    beside = call(
+        compare.main, [f"{address}/toy", str(tmp_path / "folder" / "toy"), "--out", str(tmp_path / "page.html")]
+    )
     assert beside.exit_code == 0, beside.output
     assert (tmp_path / "page.html").is_file()
     nothing = call(main, ["show", f"{address}/nothing"])

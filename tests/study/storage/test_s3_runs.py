@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.study import s3
-from tests.study.cli.test_run import Folder, folder_trials_ended, is_whole, wait_for
+from tests.study.folder import Folder, folder_trials_ended, is_whole, wait_for
 from tests.study.toy import drive, open_coordinator, toy
 
 RUN = "from study import run; from study.storage import lease; lease.STALE_SECONDS = {stale}; run.main()"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import InputError
-from study.trackers import base as trackers
+from study.trackers import base
 from study.trackers.base import open_trackers
 from study.trial import EpochResult, Trial, TrialState
 from tests.study.trackers.examples import COMPLETE, row, trial
@@ -40,7 +40,7 @@ class Broken:
 
 def test_tracker_that_fails_is_switched_off_with_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken, lines = Broken(), []
-    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: broken)
+    monkeypatch.setattr(base, "_open_tracker", lambda *_: broken)
     with open_trackers(["mlflow"], folder, "", lines.append) as (tracker,):
         for epoch in (1, 2, 3):
             tracker.log_epoch(trial(), row(epoch))
@@ -61,9 +61,9 @@ class Hanging(Broken):
 def test_tracker_that_hangs_delays_no_epoch_and_the_end_only_briefly(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(base, "CLOSE_SECONDS", 0.2)
     hanging, lines = Hanging(), []
-    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: hanging)
+    monkeypatch.setattr(base, "_open_tracker", lambda *_: hanging)
     started = time.monotonic()
     with open_trackers(["wandb"], folder, "", lines.append) as (tracker,):
         for epoch in range(1, 1000):
@@ -77,10 +77,10 @@ def test_tracker_that_hangs_delays_no_epoch_and_the_end_only_briefly(
 def test_interrupted_study_waits_for_all_its_trackers_together_a_few_seconds(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert trackers.INTERRUPTED_SECONDS <= 3
-    monkeypatch.setattr(trackers, "INTERRUPTED_SECONDS", 1.0)
+    assert base.INTERRUPTED_SECONDS <= 3
+    monkeypatch.setattr(base, "INTERRUPTED_SECONDS", 1.0)
     hanging, lines = Hanging(), []
-    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: hanging)
+    monkeypatch.setattr(base, "_open_tracker", lambda *_: hanging)
     started = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(KeyboardInterrupt))
@@ -95,13 +95,13 @@ def test_interrupted_study_waits_for_all_its_trackers_together_a_few_seconds(
 SILENT = """
 import os, socket, sys
 from pathlib import Path
-from study.trackers import base as trackers
+from study.trackers import base
 from tests.study.trackers.examples import row, trial
 
 listening = socket.create_server(("127.0.0.1", 0))  # and never answers
 os.environ["WANDB_BASE_URL"] = os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
-trackers.INTERRUPTED_SECONDS = 0.5
-with trackers.open_trackers(["mlflow", "wandb"], Path(sys.argv[1]), "", print) as opened:
+base.INTERRUPTED_SECONDS = 0.5
+with base.open_trackers(["mlflow", "wandb"], Path(sys.argv[1]), "", print) as opened:
     for tracker in opened:
         tracker.log_epoch(trial(), row(1))
     raise KeyboardInterrupt
@@ -135,7 +135,7 @@ def test_missing_package_is_one_line_with_the_way_out(
 
 def test_trackers_close_when_the_study_is_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken, lines = Broken(), []
-    monkeypatch.setattr(trackers, "_open_tracker", lambda *_: broken)
+    monkeypatch.setattr(base, "_open_tracker", lambda *_: broken)
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(KeyboardInterrupt))
         stack.enter_context(open_trackers(["mlflow", "mlflow"], folder, "", lines.append))

@@ -186,7 +186,7 @@ def test_driver_is_looked_for_in_a_thread(storage: Path, monkeypatch: pytest.Mon
             in_loop.append(True)
         return ""
 
-    monkeypatch.setattr("study.ui.app.find_driver", find_driver)
+    monkeypatch.setattr("study.ui.app.remote.find_driver", find_driver)
     assert visit(storage).get(f"/study/starting{end}").status_code == 404
     assert in_loop == [False]
 

@@ -128,6 +128,8 @@ def test_folders_may_be_given_without_a_root(split, monkeypatch):
     monkeypatch.chdir(split.parent)
     given = ImageFolder(train="split/train", val="split/val", test=split / "test", size=8)
     assert len(given.load().test_images) == 12
+    assert given.load().name == ImageFolder("split", train="train", test="test", size=8).load().name == "split"
+    assert ImageFolder(train="split/train", size=8).load().name == "split/train"
 
 
 def test_images_are_grey_if_asked(root):
@@ -242,6 +244,17 @@ def test_folder_that_cannot_be_used_is_refused(root, spoil, message):
     assert_refused(ImageFolder(root, size=8), message)
 
 
+def test_all_files_that_cannot_be_decoded_are_named_at_once(root):
+    for file in ("ant/1.png", "bee/2.png", "cat/3.png"):
+        (root / file).write_bytes(b"no image")
+    with pytest.raises(InputError) as refused:
+        ImageFolder(root, size=8, cache=False).load()
+    lines = str(refused.value).split("; ")
+    assert {line.partition(" cannot be decoded")[0] for line in lines} == {
+        str(root / file) for file in ("ant/1.png", "bee/2.png", "cat/3.png")
+    }
+
+
 def test_folders_of_the_system_are_no_classes(root):
     for name in (".cache", "@eaDir"):
         (root / name).mkdir()
@@ -314,6 +327,7 @@ def test_table_may_have_a_column_of_splits_and_other_names(root):
     ("change", "message"),
     [
         (lambda rows: [{"path": row["path"], "class": "x"} for row in rows], "has no column .label.; its "),
+        (lambda rows: [{"path;label": "x"} for row in rows], "are: path;label; separate columns by commas"),
         (lambda rows: [*rows, rows[0]], r"line 38: ant/0\.png occurs twice"),
         (lambda rows: [{"path": row["path"], "label": "ant"} for row in rows], "has 1 labels"),
         (lambda rows: [*rows, {"path": "x.png", "label": ""}], "line 38 has no label"),
@@ -343,7 +357,7 @@ def test_what_is_no_file_is_refused_instead_of_waited_for(root, make):
 
 
 def test_missing_table_and_unknown_split_are_refused(root):
-    assert_refused(ImageTable(root, size=8), r"labels\.csv cannot be read")
+    assert_refused(ImageTable(root, size=8), r"labels\.csv cannot be read \(No such file or directory\)")
     rows = [row | {"split": "training"} for row in rows_of(root)]
     table = dataclasses.replace(write_table(root, rows), split="split")
     assert_refused(table, "line 2: split is 'training'; allowed are train, val, test")

@@ -117,62 +117,32 @@ def test_images_are_found_in_the_archives_folder(root, inner):
     assert len(loaded.images) == len(FILES)
 
 
-HIDDEN = ["._3.jpg", ".hidden/1.jpg", "more/.thumbnails/a/2.png", "__MACOSX/._1.jpg", "more/@eaDir/1.jpg/SYNO.jpg",
-          ".ipynb_checkpoints/3.jpeg", "#recycle/4.jpg", "__MACOSX/faces/5.PNG"]  # fmt: skip
-
-
-@pytest.mark.parametrize("file", HIDDEN)
-def test_shadow_files_and_thumbnails_are_left_out_and_counted(root, file):
-    path = root / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"no picture of its own")
+def test_hidden_files_and_other_types_are_counted_in_the_note(root):
+    for file in ("._3.jpg", "90.webp", "list.csv"):
+        (root / file).write_bytes(b"no picture of its own")
     loaded = folder(root).load()
     assert len(loaded.images) == len(FILES)
-    assert loaded.note == "splits by the hash of names, 1 hidden files and thumbnails left out"
+    assert loaded.note == (
+        "splits by the hash of names, 1 hidden files and thumbnails left out, "
+        "1 images of other types than .jpg, .jpeg, .png left out"
+    )
 
 
-@pytest.mark.parametrize("file", ["LICENSE.txt", "Thumbs.db", ".DS_Store", "desktop.ini", "more/list.csv", "7.jpg.md5"])
-def test_files_that_are_no_images_are_left_alone(root, file):
-    (root / file).write_bytes(b"text")
-    loaded = folder(root).load()
-    assert (len(loaded.images), loaded.note) == (len(FILES), "splits by the hash of names")
+NAMES = ["ü", "数 据", "a'b\"c", "%s", "-x", "two\nlines", "[1]", "x" * 240,
+         "é".encode("latin-1").decode(errors="surrogateescape")]  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", ["webp", "bmp", "TIF", "gif", "heic", "jfif"])
-def test_images_of_other_types_are_counted(root, suffix):
-    (root / f"90.{suffix}").write_bytes(b"")
-    loaded = folder(root).load()
-    assert len(loaded.images) == len(FILES)
-    assert "1 images of other types than .jpg, .jpeg, .png left out" in loaded.note
-
-
-@pytest.mark.parametrize("suffix", ["JPG", "Jpg", "JPEG", "jpeg", "PNG", "Png"])
-def test_spelling_of_suffixes_does_not_matter(root, suffix):
-    picture(root / f"90.{suffix}", 40, 40, seed=90)
-    assert len(folder(root).load().images) == len(FILES) + 1
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ü",
-        "数 据",
-        "a'b\"c",
-        "%s",
-        "-x",
-        "two\nlines",
-        "[1]",
-        "é".encode("latin-1").decode(errors="surrogateescape"),
-        "x" * 240,
-    ],
-)
-def test_any_file_name_is_read(root, name):
-    try:
-        picture(root / f"{name}.jpg", 40, 40, seed=90)
-    except OSError:
-        pytest.skip("this file system has no such names")
-    assert len(folder(root).load().images) == len(FILES) + 1
-    assert len(folder(root).load().images) == len(FILES) + 1  # from the cache
+def test_any_file_name_is_read(root):
+    written = 0
+    for number, name in enumerate(NAMES):
+        try:
+            picture(root / f"{name}.jpg", 40, 40, seed=90 + number)
+            written += 1
+        except OSError:
+            continue  # this file system has no such names
+    assert written > 6
+    for _ in range(2):  # the second time from the cache
+        assert len(folder(root).load().images) == len(FILES) + written
 
 
 def test_pipe_is_refused_instead_of_waited_for(root):
@@ -185,44 +155,6 @@ def test_names_of_landmarks_may_be_composed_in_another_way(root):
     names = [name(file) for file in FILES]
     write_landmarks(root, dict.fromkeys((*names, "zoë"), POINTS))
     assert sum(folder(root).load().sizes) == len(FILES) + 1
-
-
-def test_linked_folders_are_followed(root, tmp_path):
-    picture(tmp_path / "elsewhere" / "a" / "90.jpg", 40, 40, seed=90)
-    picture(tmp_path / "further" / "91.jpg", 40, 40, seed=91)
-    (root / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "a" / "on").symlink_to(tmp_path / "further")
-    assert len(folder(root).load().images) == len(FILES) + 2
-
-
-@pytest.mark.parametrize("target", [".", "more", ".."])
-@pytest.mark.parametrize("link", ["again", "more/again"])
-def test_links_within_the_folder_repeat_nothing(root, target, link):
-    before = folder(root).load()
-    (root / link).symlink_to(".." if target == ".." else root / target)
-    after = folder(root).load()
-    assert after.sizes == before.sizes
-    assert after.fingerprint == before.fingerprint
-
-
-@pytest.mark.parametrize("target", ["nowhere", "more/links"])
-def test_links_that_lead_nowhere_are_counted(root, target):
-    (root / "more" / "links").symlink_to("../more/links")
-    (root / "photos of the second disk").symlink_to(target)
-    loaded = folder(root).load()
-    assert sum(loaded.sizes) == len(FILES)
-    assert "2 links that lead nowhere left out" in loaded.note
-
-
-def test_folder_that_is_a_link_is_read(root, tmp_path):
-    (tmp_path / "link").symlink_to(root)
-    assert len(folder(tmp_path / "link").load().images) == len(FILES)
-
-
-def test_linked_images_are_read(root, tmp_path):
-    picture(tmp_path / "elsewhere.jpg", 40, 40, seed=90)
-    (root / "90.jpg").symlink_to(tmp_path / "elsewhere.jpg")
-    assert len(folder(root).load().images) == len(FILES) + 1
 
 
 def test_grey_images_are_in_three_channels_and_counted(root):
@@ -280,50 +212,18 @@ def test_image_that_is_too_small_or_not_square_is_named(root, size):
     assert_refused(folder(root), rf"/7\.jpg has {size[0]} × {size[1]} pixels; allowed are squares of 32 pixels or more")
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "CMYK"])
-def test_image_of_a_mode_without_one_colour_a_pixel_is_refused(root, mode):
-    path = root / ("7.png" if mode != "CMYK" else "7.jpg")
-    Image.new(mode, (40, 40)).save(path)
-    assert_refused(
-        folder(root),
-        rf"/{path.name} is of Pillow's mode {mode}.*; allowed are RGB and L \(grey\), "
-        ".*save it as RGB",
-    )
-
-
-@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1", "L", "RGB", "P with transparency", "RGB with transparency"])
-def test_image_with_one_colour_for_each_pixel_is_read_as_a_viewer_shows_it(root, mode):
-    shown = Image.new(
-        "L" if mode in ("1", "L", "LA") else "RGB", (40, 40), 255 if mode in ("1", "L", "LA") else (9, 200, 77)
-    )
-    options = {"transparency": 0 if mode[0] == "P" else (1, 2, 3)} if "with" in mode else {}
-    saved = shown.quantize(4, kmeans=1) if mode[0] == "P" else shown.convert(mode.split()[0])
-    if mode.startswith("P with"):
-        saved.putpalette([0, 0, 0, 9, 200, 77])
-        saved.paste(1, (0, 0, 40, 40))
-    (root / "7.jpg").unlink()
-    saved.save(root / "7.png", **options)
-    expected = np.asarray(shown.convert("RGB").resize((32, 32))).transpose(2, 0, 1)
-    assert expected.tobytes() in {image.tobytes() for image in folder(root).load().images}
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_image_is_turned_as_its_exif_data_say(root, orientation, suffix):
+def test_image_is_turned_as_its_exif_data_say(root):
     stored = Image.fromarray(np.random.default_rng(5).integers(0, 255, (5, 5, 3), dtype=np.uint8)).resize((40, 40))
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    (root / "7.jpg").unlink()
-    stored.save(root / f"7.{suffix}", exif=exif, quality=95)
-    shown = ImageOps.exif_transpose(Image.open(root / f"7.{suffix}")).resize((32, 32), Image.Resampling.BICUBIC)
+    exif[0x0112] = 6
+    stored.save(root / "7.jpg", exif=exif, quality=95)
+    shown = ImageOps.exif_transpose(Image.open(root / "7.jpg")).resize((32, 32), Image.Resampling.BICUBIC)
     assert np.asarray(shown).transpose(2, 0, 1).tobytes() in {image.tobytes() for image in folder(root).load().images}
 
 
-@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*junk", b"no exif"])
-def test_damaged_exif_data_turn_nothing(root, exif):
-    whole = Image.open(root / "7.jpg").copy()
-    whole.save(root / "7.jpg", exif=exif, quality=95)
-    assert len(folder(root).load().images) == len(FILES)
+def test_image_without_one_colour_a_pixel_is_refused(root):
+    Image.new("RGBA", (40, 40)).save(root / "7.png")
+    assert_refused(folder(root), r"/7\.png is of Pillow's mode RGBA, with transparency; allowed are RGB and L \(grey\)")
 
 
 def test_image_that_is_turned_has_the_size_that_a_viewer_shows(root):
@@ -339,16 +239,10 @@ def test_all_unusable_images_are_counted(root):
     assert_refused(folder(root), r"/7\.jpg has 31 × 31 pixels; .*; 2 more images cannot be used$")
 
 
-def test_colour_that_stands_for_transparency_is_refused(root):
-    Image.new("RGB", (40, 40)).save(root / "7.png", transparency=(0, 0, 0))
-    assert_refused(folder(root), r"/7\.png is of Pillow's mode RGB, with transparency; allowed are RGB")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "link"])
+@pytest.mark.parametrize("damage", ["truncated", "link"])
 def test_corrupt_image_is_named(root, damage):
     path = root / "7.jpg"
-    content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no picture"}.get(damage, b""))
+    path.write_bytes(path.read_bytes()[:400])
     if damage == "link":
         path.unlink()
         path.symlink_to(root / "nowhere.jpg")
@@ -392,14 +286,3 @@ def test_malformed_landmarks_are_named(root, content):
     assert_refused(
         folder(root), r"landmarks\.csv(: line 2, .* is not a name and 10 numbers| has no rows of a name and 10 numbers)"
     )
-
-
-def test_unreadable_folder_inside_is_named(root, monkeypatch):
-    walk = __import__("os").walk
-
-    def failing(top, onerror):
-        onerror(PermissionError(13, "Permission denied", f"{top}/more"))
-        return walk(top)
-
-    monkeypatch.setattr("os.walk", failing)
-    assert_refused(folder(root), r"/more cannot be read \(Permission denied\)")

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from study.engine.model_costs import add_model_costs
+from study.errors import InputError
+from study.task import COSTS, INT8_LATENCY, LATENCY, MACS, PARAMETERS
 from tests.study import toy
 from tests.trainables import small, small_crowds
 from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from tests.trainables.tasks.segmentation import test_face_parsing
 from trainables.export import cost as costing
+from trainables.export import onnx as export
 from trainables.export.cost import (
     MAX_RUNS,
     count_macs,
     measure_cost,
     measure_latency,
-    measure_latency_briefly,
+    measure_student_costs,
     single_thread,
 )
 from trainables.losses.none import NoDistillation
@@ -88,7 +92,7 @@ def test_latency_is_the_median_of_what_it_timed(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("once", "passes", "most_seconds"), [(1e-4, 100, 1), (0.02, 48, 1), (0.3, 32, 10),
-                         (3.0, 2, 10), (4.9, 1, 10), (6.0, 0, 0), (30.0, 0, 0)])  # fmt: skip
+                         (3.0, 2, 10), (4.9, 1, 10), (6.0, 0, 6), (30.0, 0, 30)])  # fmt: skip
 def test_a_net_is_passed_as_often_as_its_time_allows(
     once: float, passes: int, most_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,10 +103,11 @@ def test_a_net_is_passed_as_often_as_its_time_allows(
         clock[0] += once
         calls.append(once)
 
-    found = measure_latency_briefly(run, once)
+    found = costing._measure_one_of_many(run)
     assert found.median_seconds == pytest.approx(once)
-    assert len(calls) == pytest.approx(passes, abs=1 if 1 < passes < 100 else 0)
-    assert found.runs == max(1, len(calls))
+    timed = len(calls) - 1
+    assert timed == pytest.approx(passes, abs=1 if 1 < passes < 100 else 0)
+    assert found.runs == max(1, timed)
     assert clock[0] <= most_seconds
 
 
@@ -118,6 +123,43 @@ def test_time_to_count_macs_is_no_latency(monkeypatch: pytest.MonkeyPatch) -> No
     found = measure_cost(small.TASK, ResNet(8, width=4).build(1, 10))
     assert found["latency_runs"] > 1
     assert found["latency_seconds"] < 20.0
+
+
+# -- as a search asks for them
+
+STUDENT = ResNet(8, width=4)
+
+
+def test_costs_are_those_that_are_asked_for() -> None:
+    assert small.TASK.measure_student(STUDENT, ()) == {}
+    found = small.TASK.measure_student(STUDENT, (PARAMETERS, MACS))
+    assert found == {PARAMETERS: 5142, MACS: macs_by_hand()}
+
+
+def test_int8_latency_is_that_of_the_int8_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph that is timed has weights of eight bits, and runs once before the passes that count."""
+    graphs, passes, start = list[bytes](), list[int](), export.start_runtime
+
+    def start_and_count(graph: bytes) -> object:
+        graphs.append(graph)
+        run = start(graph)
+        return lambda images: (passes.append(len(images)), run(images))[1]
+
+    monkeypatch.setattr(export, "start_runtime", start_and_count)
+    found = small.TASK.measure_student(STUDENT, COSTS)
+    assert found.keys() == COSTS.keys()
+    assert min(found[LATENCY], found[INT8_LATENCY]) > 0
+    (graph,) = graphs
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(graph).graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    assert set(passes) == {1}
+    assert len(passes) > 2
+
+
+def test_package_that_int8_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "REQUIRED_PACKAGES", ("onnx", "absent_package"))
+    with pytest.raises(InputError, match=r"student/int8_latency_ms needs absent_package: pip install -e '.\[export\]'"):
+        measure_student_costs(small.TASK, small.TASK.build(STUDENT), (INT8_LATENCY,))
 
 
 # -- in a study's record -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from trainables.models.hooks import TappedOutput
 from trainables.models.mobilenet_cifar import MobileNetV2
 from trainables.models.resnet50_cifar import ResNet50
 from trainables.models.resnet_cifar import ResNet
-from trainables.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2, shuffle_channels
+from trainables.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
 from trainables.models.vgg_cifar import VGG
 from trainables.models.wide_resnet_cifar import WideResNet
 from trainables.task import count_parameters
@@ -212,12 +212,6 @@ def test_inverted_residual_adds_its_input_only_where_shapes_allow():
     assert (first.adds_input, second.adds_input) == (False, True)
     x = torch.randn(2, 12, 4, 4)
     assert torch.equal(second(x), x + second.conv(x))
-
-
-def test_channels_are_shuffled_across_groups():
-    channels = torch.arange(6.0).view(1, 6, 1, 1)
-    assert shuffle_channels(channels, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
-    assert shuffle_channels(channels, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
 
 
 def test_first_block_of_a_stage_of_shufflenet_v1_appends_its_averaged_input():

@@ -18,8 +18,7 @@ from trainables.models.torchvision_nets import Torchvision
 from trainables.task import without_pretrained
 from trainables.training.nets import to_device
 from trainables.training.recipe import AdamW, Recipe
-from trainables.training.schedules import Cosine
-from trainables.training.warmup import Warmup
+from trainables.training.schedules import Cosine, Warmup
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -41,7 +41,7 @@ from trainables import (
 )
 from trainables.data.arrays.splits import ImageSet
 from trainables.losses.reconstruction import ReconstructionAlone
-from trainables.tasks import base
+from trainables.tasks import definition
 
 # -- the smallest task: how much ink is in an image of a digit? ----------------------------------------------------
 
@@ -157,7 +157,7 @@ def test_task_without_a_member_is_refused_by_the_members_name():
 def test_images_in_several_splits_are_in_the_note_of_the_data(tmp_path, monkeypatch):
     images = INK.loaded
     copied = dataclasses.replace(images, test_images=np.concatenate([images.train_images[:3], images.test_images[3:]]))
-    monkeypatch.setattr(base, "load_dataset", lambda data: copied)
+    monkeypatch.setattr(definition, "load_dataset", lambda data: copied)
     data = INK.check((Linear(),), (Imitation(),), tmp_path)["data"]
     line = f"3 of {len(images.test_images)} test images occur in training or validation"
     line += " (image 0 is image 0, and 2 more)"

@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 
 from study import choice, uniform
 from study.errors import InputError
-from study.space.domains import find_domains, resolve
 from study.task import Plan, TrialNote
 from study.trial import EpochResult, Trial, TrialContext
 from trainables.tasks import simulated
-from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent, find_optimum
+from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss, SimulatedStudent
 
 QUIET = Simulated(noise=0.0, seed_effect=0.0)
 unit = st.floats(0, 1)
@@ -79,28 +78,6 @@ SPACES = [
     SimulatedLoss(x=0.1, y=uniform(0, 1), extra=choice(off=None, on=Extra(uniform(0, 1)))),
     SimulatedLoss(x=uniform(0, 1), extra=choice(off=None, on=Extra(uniform(0.9, 1)))),
 ]
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_optimum_is_the_best_that_a_space_holds(space: SimulatedLoss) -> None:
-    """Against an oracle: every point of a grid that includes the best values and the domains' ends."""
-    scores = []
-    named = dict(find_domains(space))
-    values = [
-        domain.labels if hasattr(domain, "labels")
-        else [v for v in (0.0, 0.2, 0.3, 0.5, 0.6, 0.9, 1.0) if domain.low <= v <= domain.high]
-        for domain in named.values()
-    ]  # fmt: skip
-    for point in itertools.product(*values):
-        params = dict(zip(named, point, strict=True))
-        scores.append(resolve(space, lambda name, _: params[name]).score)  # noqa: B023
-    assert find_optimum(space) == pytest.approx(max(scores), abs=1e-12)
-
-
-@given(x=unit, y=unit, z=unit, on=st.booleans())
-def test_no_setting_beats_the_find_optimum(x: float, y: float, z: float, on: bool) -> None:
-    space = SimulatedLoss(x=uniform(0, 1), y=uniform(0, 1), extra=choice(off=None, on=Extra(uniform(0, 1))))
-    assert SimulatedLoss(x, y, extra=Extra(z) if on else None).score <= find_optimum(space)
 
 
 @given(first=unit, second=unit)

@@ -110,7 +110,7 @@ def test_blocks_cover_every_missing_pair_once_and_stay_small(counts: list[int], 
 def test_files_are_as_large_as_the_disk_was_asked_for(tmp_path, monkeypatch):
     prepared(dataclasses.replace(TASK, teacher_store=False), tmp_path)
     asked = []
-    monkeypatch.setattr(store, "check_free_space", lambda folder, size: asked.append(size))
+    monkeypatch.setattr(preparing, "check_free_space", lambda folder, size: asked.append(size))
     monkeypatch.setattr(store, "SHARD_BYTES", 4000)
     steps = TASK.list_preparations(tmp_path, PLAN)
     prepared(TASK, tmp_path)

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from study.task import Plan
 from tests.trainables.small import TASK, prepared
-from trainables.teacher import output_store as store
+from trainables.teacher import output_store, preparation
 
 def told(*arguments):
     path = written(*arguments)
@@ -33,7 +33,7 @@ def told(*arguments):
     return path
 
 torch.set_num_threads(1)
-written, store.write_shard, store.SHARD_BYTES = store.write_shard, told, 2000
+written, preparation.write_shard, output_store.SHARD_BYTES = preparation.write_shard, told, 2000
 print("ready", flush=True)
 sys.stdin.readline()
 prepared(TASK, Path(sys.argv[1]), Plan(*eval(sys.argv[2])))

@@ -20,7 +20,7 @@ from trainables.task import DistillationLoss
 from trainables.training import checkpoint, cuda_graph
 from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup
 from trainables.training.recipe import Adam, Recipe
-from trainables.training.schedules import Cosine, MultiStep, Staircase, is_constant_within_epochs
+from trainables.training.schedules import Cosine, MultiStep, Staircase
 
 MANY = dataclasses.replace(TASK, recipe=Recipe(batch_size=6, learning_rate=Cosine(0.05)))
 """80 images are 13 batches and a smaller one."""
@@ -60,8 +60,8 @@ def test_what_changes_from_step_to_step_is_launched(tmp_path: Path) -> None:
 
 
 def test_schedules_that_move_between_epochs_alone_are_constant_within_one() -> None:
-    assert is_constant_within_epochs(DKD(pruning=Staircase(0.0, 0.4, stages=4), temperature=MultiStep(4.0)))
-    assert not is_constant_within_epochs(KD(adaptive=DataAdaptiveTemperature(upper_change=Cosine(0.1))))
+    assert cuda_graph.is_constant_within_epochs(DKD(pruning=Staircase(0.0, 0.4, stages=4), temperature=MultiStep(4.0)))
+    assert not cuda_graph.is_constant_within_epochs(KD(adaptive=DataAdaptiveTemperature(upper_change=Cosine(0.1))))
 
 
 # -- on a GPU ----------------------------------------------------------------------------------------------------------

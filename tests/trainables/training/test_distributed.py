@@ -29,6 +29,9 @@ from trainables.training.recipe import Recipe
 
 WORKERS = 2
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])  # torch is imported once for all workers
+
 
 @dataclass(frozen=True)
 class NanInOne:
@@ -94,7 +97,7 @@ def told(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """The folder of two workers' checkpoints, and what each of them saw."""
     folder = tmp_path_factory.mktemp("workers")
     address = free_address()
-    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(WORKERS, PROCESSES) as pool:
         workers = [pool.submit(a_worker, rank, storage, folder, address) for rank in range(WORKERS)]
         return folder, [worker.result(timeout=300) for worker in workers]
 
@@ -203,7 +206,7 @@ def test_several_workers_without_a_process_group_are_refused(storage, tmp_path):
 def test_two_workers_on_one_gpu_normalise_over_the_whole_batch(storage, tmp_path):
     """Gloo carries what they share, since NCCL wants a GPU for each; batch norm takes its statistics over both."""
     address = free_address()
-    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(WORKERS, PROCESSES) as pool:
         workers = [pool.submit(on_a_gpu, storage, tmp_path, rank, WORKERS, address) for rank in range(WORKERS)]
         (first, second) = [worker.result(timeout=300) for worker in workers]
     assert first == second

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchvision import transforms
 
 from tests.trainables.small_faces import dataset, load
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.arrays.label_maps import LabelMaps, LabelMapSet
 from trainables.tasks.segmentation.examples import LabelledPixels, view_labels
 from trainables.tasks.segmentation.face_parsing import PARTS

@@ -10,22 +10,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study import log_uniform
 from study.errors import InputError
 from study.identity import describe
-from study.space.domains import find_domains, integer, resolve_params, uniform
+from study.space.domains import find_domains, resolve_corners, resolve_params, uniform
 from study.space.params import read_params
+from trainables.training.recipe import Recipe
 from trainables.training.schedules import (
     Cosine,
     CosineWarmRestarts,
     MultiStep,
     Polynomial,
-    Progress,
     Staircase,
     Values,
-    check_range,
+    Warmup,
     evaluate_schedules,
-    value_at,
 )
+from trainables.training.settings import Progress, check_range
 
 runs = st.integers(1, 300).flatmap(
     lambda epochs: st.builds(Progress, st.integers(0, epochs - 1), st.just(epochs), st.floats(0, 1, exclude_max=True))
@@ -199,25 +200,6 @@ def test_wrong_schedule_is_refused(make, message):
         make()
 
 
-def test_number_and_schedule_are_read_alike():
-    assert value_at(4, Progress(3, 10)) == 4.0
-    assert isinstance(value_at(4, Progress(3, 10)), float)
-    assert value_at(Staircase(1.0, 2.0, stages=2), Progress(9, 10)) == 2.0
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.1, math.nan, math.inf, -math.inf, Staircase(0.5, 1.0, stages=2)])
-def test_require_refuses_what_is_outside(value):
-    with pytest.raises(InputError, match=r"share is .*; allowed is a finite number > 0 and < 1"):
-        check_range("share", value, above=0, below=1)
-
-
-@pytest.mark.parametrize(
-    "value", [0, 1.0, 0.5, Cosine(1.0, 0.0), uniform(-5, 5), Staircase(0.0, uniform(0, 5), stages=integer(1, 4))]
-)
-def test_require_takes_what_is_inside_and_leaves_domains_for_later(value):
-    check_range("share", value, low=0, high=1)
-
-
 @dataclass(frozen=True)
 class Inner:
     fraction: object
@@ -256,7 +238,28 @@ def test_what_is_no_schedule_or_number_is_refused(make, message):
         make()
 
 
-def test_schedule_with_domains_is_checked_when_it_is_resolved():
-    check_range("pruning", Staircase(0.0, uniform(0.5, 2.0), stages=integer(1, 4)), low=0, below=1)
-    with pytest.raises(InputError, match="pruning is 2"):
-        check_range("pruning", Staircase(0.0, 2.0, stages=1), low=0, below=1)
+# -- warm-up
+
+
+def test_warmup_rises_linearly_to_the_schedule_and_follows_it():
+    schedule = Warmup(Cosine(1.0), share=0.2, start=0.1)
+    for epoch, factor in ((0, 0.1), (5, 0.325), (10, 0.55), (20, 1.0), (60, 1.0)):
+        progress = Progress(epoch, 100)
+        assert schedule.value_at(progress) == pytest.approx(factor * Cosine(1.0).value_at(progress))
+
+
+def test_warmup_stays_within_its_bounds():
+    for inner in (Cosine(0.3, 0.1), Cosine(-0.3, 0.1), 0.2):
+        schedule = Warmup(inner, share=0.3, start=0.2)
+        low, high = schedule.bounds()
+        values = [schedule.value_at(Progress(epoch, 50, within)) for epoch in range(50) for within in (0, 0.5)]
+        assert low <= min(values) <= max(values) <= high
+
+
+def test_settings_of_a_warmup_are_searched_and_checked():
+    recipe = Recipe(learning_rate=Warmup(Cosine(log_uniform(1e-4, 1e-2)), share=uniform(0.01, 0.2)))
+    assert [name for name, _ in find_domains(recipe)] == ["learning_rate.schedule.start", "learning_rate.share"]
+    assert len(list(resolve_corners(recipe))) == 2
+    for settings in ({"share": 0.0}, {"share": 1.5}, {"start": -0.1}, {"start": 1.1}):
+        with pytest.raises(InputError, match="allowed is a finite number"):
+            Warmup(Cosine(1.0), **settings)

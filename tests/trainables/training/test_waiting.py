@@ -16,7 +16,7 @@ from trainables.losses.density import DensityDistillation
 from trainables.losses.logits.dkd import DKD
 from trainables.losses.pixels.ldt import LDT
 from trainables.losses.pixels.pixel_kd_std import PixelKDStd
-from trainables.tasks import base
+from trainables.tasks import definition
 from trainables.teacher import sources
 
 TASKS = {"classification": small, "face parsing": faces, "face SR": sr, "crowd counting": small_crowds}
@@ -33,7 +33,7 @@ def count_waits(job, task, storage, folder, loss, batch_size: int) -> dict[str, 
     recipe = dataclasses.replace(task.recipe, batch_size=batch_size)
     task = dataclasses.replace(task, recipe=recipe)
     made = dataclasses.replace(job(task, storage, folder, loss=loss, epochs=2), validate=False, device=DEVICE)
-    base._load_examples.cache_clear()  # examples and nets are to be moved to the device while the counter looks on
+    definition._load_examples.cache_clear()  # examples and nets are to be moved while the counter looks on
     sources._cached_net.cache_clear()
     sources._cached_store.cache_clear()
     with WaitCounter() as counter:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from study.errors import InputError
-from study.posix import fcntl
 
 Content = TypeVar("Content")
 
@@ -78,6 +77,8 @@ def _replace_folder(folder: Path, make: Callable[[Path], None]) -> None:
 @contextmanager
 def _lock_folder(folder: Path, name: str) -> Iterator[None]:
     """Hold the exclusive right to make this folder. The system releases the lock when a process ends in any way."""
+    import fcntl  # not before `study`, which refuses a system without it in one line
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("a") as file:
         try:
@@ -88,17 +89,23 @@ def _lock_folder(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def write_checksum(folder: Path) -> None:
-    """Write the checksum of a complete folder, for `verify_checksum`."""
-    (folder / _CHECKSUM).write_bytes(compute_checksum(folder))
+def ensure_files(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """Return `folder` if all its files are as `write` once wrote them, else written again: a crash may leave less.
 
+    Raises InputError as `load_or_make` does.
+    """
 
-def verify_checksum(folder: Path) -> Path | None:
-    """Return the folder if all its files are as they were written, else None; a crash may leave incomplete files."""
-    try:
-        return folder if (folder / _CHECKSUM).read_bytes() == compute_checksum(folder) else None
-    except OSError:
-        return None
+    def verify(folder: Path) -> Path | None:
+        try:
+            return folder if (folder / _CHECKSUM).read_bytes() == compute_checksum(folder) else None
+        except OSError:
+            return None
+
+    def make(folder: Path) -> None:
+        write(folder)
+        (folder / _CHECKSUM).write_bytes(compute_checksum(folder))
+
+    return load_or_make(folder, name, verify, make)
 
 
 def compute_checksum(folder: Path) -> bytes:

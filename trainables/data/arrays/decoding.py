@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from study.errors import InputError
+from study.errors import InputError, check_whole_number
 from study.identity import LOCATION
 from trainables.data.arrays.splits import Pixels
 from trainables.data.files.source_files import check_colours, open_image
@@ -39,8 +39,7 @@ class Decoding:
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 8:
             raise InputError(f"size is {self.size!r}; allowed is a number of pixels, 8 or more")
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise InputError(f"threads is {self.threads!r}; allowed is a number of threads, 1 or more")
+        check_whole_number("threads", self.threads, or_none=True)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -27,6 +27,9 @@ Row = TypeVar("Row")
 _CHUNK = 64
 """Items decoded between two progress checks; an interrupt waits for at most as many."""
 
+_MAX_DAMAGED = 10
+"""Files that cannot be decoded that one message names, at most: reading a large set again for each would take days."""
+
 _PROGRESS_SECONDS = 20.0
 
 
@@ -59,12 +62,31 @@ def write_arrays(
 
 
 def decode_in_order(name: str, items: Sequence[Item], decode: Callable[[Item], Row], done: str) -> Iterator[Row]:
-    """Yield `decode` of each item in their order, by several threads; progress is printed as "… images `done`"."""
-    progress = _Progress(name, len(items), done)
+    """Yield `decode` of each item in their order, by several threads; progress is printed as "… images `done`".
+
+    Raises InputError naming all items that cannot be decoded, up to _MAX_DAMAGED.
+    """
+
+    def attempt(item: Item) -> Row | InputError:
+        try:
+            return decode(item)
+        except InputError as error:
+            return error
+
+    progress, damaged = _Progress(name, len(items), done), list[str]()
     with ThreadPoolExecutor() as threads:  # Pillow releases the GIL while it decodes
         for start in range(0, len(items), _CHUNK):
-            yield from threads.map(decode, items[start : start + _CHUNK])
+            for row in threads.map(attempt, items[start : start + _CHUNK]):
+                if isinstance(row, InputError):
+                    damaged.append(str(row))
+                elif not damaged:
+                    yield row
+            if len(damaged) > _MAX_DAMAGED:
+                break
             progress.report(start + _CHUNK)
+    if damaged:
+        more = ["and more files"] if len(damaged) > _MAX_DAMAGED else []
+        raise InputError("\n".join(damaged[:_MAX_DAMAGED] + more))
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def open_image(path: Path | str, header_only: bool = False, content: bytes | Non
             ImageOps.exif_transpose(file, in_place=True)
     # which of these a damaged file raises depends on where the damage is
     except (OSError, ValueError, TypeError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}): copy it again from the archive") from None
+        raise InputError(f"{path} cannot be decoded ({error}): copy it again, or remove it") from None
     return file
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
+from trainables.data.arrays.cache import ensure_files, get_cache_folder
 from trainables.data.shanghaitech import CrowdSet, Points, read_dataset
+from trainables.data.synthetic.face_canvas import to_rgb
 
 _DRAWING = 1
 """Version of the drawing code, part of the cache key: change it with the images."""
@@ -60,7 +60,7 @@ class DrawnCrowds:
     def load(self) -> CrowdSet:
         """Read the scenes, which are drawn on first use. Raises InputError if they cannot be written."""
         folder = get_cache_folder("crowds") / digest(_DRAWING, self)
-        load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
+        ensure_files(folder, self.name, self._draw_files)
         return read_dataset(folder, self.name, self.train, self.test)
 
     def _draw_files(self, folder: Path) -> None:
@@ -68,7 +68,6 @@ class DrawnCrowds:
             rng = np.random.default_rng([self.seed, number])
             for index in range(count):
                 write_scene(folder / f"{split}_data", index + 1, *draw_scene(rng, self))
-        write_checksum(folder)
 
 
 def write_scene(folder: Path, number: int, image: Image.Image, heads: Points) -> None:
@@ -130,10 +129,10 @@ def _draw_person(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, x: float
     skin = np.array([235, 200, 170]) * rng.uniform(0.35, 1.05)
     hair = np.array([1, 0.85, 0.7]) * rng.uniform(10, 90)
     _draw_shape(canvas, x - 1.5 * r, y + 0.9 * r, x + 1.5 * r, y + 6 * r, _sample_colour(rng, 10, 245), is_ellipse=True)
-    _draw_shape(canvas, x - r, y - 1.1 * r, x + r, y + 1.2 * r, _to_rgb(skin), is_ellipse=True)
+    _draw_shape(canvas, x - r, y - 1.1 * r, x + r, y + 1.2 * r, to_rgb(skin), is_ellipse=True)
     left, right = rng.uniform(0, 40, 2)
     corners = [value * _FINER for value in (x - 1.05 * r, y - 1.2 * r, x + 1.05 * r, y + 0.9 * r)]
-    canvas.pieslice(corners, 180 - left, 360 + right, fill=_to_rgb(hair))
+    canvas.pieslice(corners, 180 - left, 360 + right, fill=to_rgb(hair))
 
 
 def _add_camera_noise(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
@@ -157,9 +156,4 @@ def _draw_shape(
 
 
 def _sample_colour(rng: np.random.Generator, low: float, high: float) -> Colour:
-    return _to_rgb(rng.uniform(low, high, 3))
-
-
-def _to_rgb(values: npt.NDArray[np.float64]) -> Colour:
-    red, green, blue = np.clip(values, 0, 255).astype(int).tolist()
-    return red, green, blue
+    return to_rgb(rng.uniform(low, high, 3))

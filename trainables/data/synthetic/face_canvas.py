@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class Canvas:
         placed = self.middle + self.unit * (points if upright else points @ self.rotation.T)
         corners = (placed * self.finer).ravel().tolist()
         picture, classes = self._drawing
-        picture.polygon(corners, fill=_to_rgb(colour))
+        picture.polygon(corners, fill=to_rgb(colour))
         if part is not None:
             classes.polygon(corners, fill=CLASSES.index(part))
         return placed
@@ -99,6 +99,7 @@ def compute_bounding_box(*points: Floats) -> Floats:
     return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
 
 
-def _to_rgb(colour: Floats) -> tuple[int, int, int]:
+def to_rgb(colour: Floats) -> tuple[int, int, int]:
+    """Return a colour (3,) as whole levels from 0 to 255."""
     red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
     return red, green, blue

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from study.errors import InputError
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.arrays.splits import Pixels
 from trainables.data.synthetic.face_canvas import Canvas, Floats, Person, make_ellipse, make_rectangle
 from trainables.data.synthetic.face_features import draw_features

@@ -15,8 +15,8 @@ from PIL import Image
 
 from study.errors import InputError
 from study.identity import digest
-from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
-from trainables.data.arrays.face_decoding import CLASSES, Resolution
+from trainables.data.arrays.cache import ensure_files, get_cache_folder
+from trainables.data.arrays.face_parsing import CLASSES, Resolution
 from trainables.data.arrays.label_maps import LabelMapSet
 from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, PER_FOLDER, SMALLEST, read_dataset
 from trainables.data.synthetic.face_drawing import AT_64_PIXELS, DrawnFace, Looks, draw_face
@@ -65,7 +65,7 @@ class DrawnFaces:
         Raises InputError if they cannot be written.
         """
         folder = get_cache_folder("drawn-faces") / digest(_DRAWING, self)
-        return load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
+        return ensure_files(folder, self.name, self._draw_files)
 
     def _draw_files(self, folder: Path) -> None:
         rows, boxes, number = ["idx orig_idx orig_file"], [], 0
@@ -80,7 +80,6 @@ class DrawnFaces:
         (folder / MAPPING).write_text("\n".join(rows) + "\n")
         with (folder / BOXES).open("w", newline="") as file:
             csv.writer(file).writerows([("idx", "component", "left", "top", "right", "bottom"), *boxes])
-        write_checksum(folder)
 
 
 def write_face(folder: Path, number: int, face: DrawnFace) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from study.errors import InputError
 from study.identity import digest
 from trainables.data import vggface2
-from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
+from trainables.data.arrays.cache import ensure_files, get_cache_folder
 from trainables.data.arrays.face_sr import SrSet
 from trainables.data.arrays.landmarks import RAISED
 from trainables.data.synthetic.face_canvas import Floats
@@ -66,7 +66,7 @@ class DrawnSrFaces:
     def ensure_drawn(self) -> Path:
         """Return the folder of the faces, which are drawn on first use. Raises InputError if they cannot be written."""
         folder = get_cache_folder("drawn-sr-faces") / digest(_DRAWING, self)
-        return load_or_make(folder, self.name, load=verify_checksum, make=self._draw_files)
+        return ensure_files(folder, self.name, self._draw_files)
 
     def _draw_files(self, folder: Path) -> None:
         (folder / "bb_landmark").mkdir()
@@ -81,7 +81,6 @@ class DrawnSrFaces:
             _write_table(folder, vggface2.BOXES.format(split), "X,Y,W,H", names, boxes)
             header = ",".join(f"P{point}{axis}" for point in range(1, 6) for axis in "XY")
             _write_table(folder, vggface2.LANDMARKS.format(split), header, names, points)
-        write_checksum(folder)
 
     def _draw_photo(self, rng: np.random.Generator, path: Path) -> list[float]:
         """Draw the next face to a file, and return its landmarks."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from study.errors import InputError
 from trainables.losses.common.logits import as_float32
+from trainables.losses.state import Checkpointed
 from trainables.task import LAST, Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
-
-State = TypeVar("State")
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,10 @@ class Adapter:
         check_range("adapter's learning_rate", self.learning_rate, low=0)
 
 
-class AdapterState:
+class AdapterState(Checkpointed):
     """Per-training state of an adapter; without an `Adapter` it is the identity."""
+
+    parts: ClassVar[tuple[str, ...]] = ("conv", "optimizer")
 
     def __init__(self, adapter: Adapter | None, device: str) -> None:
         self.adapter = adapter
@@ -59,13 +59,6 @@ class AdapterState:
             self.optimizer.param_groups[0]["lr"] = value_at(self.adapter.learning_rate, progress)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"conv": self.conv.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.conv.load_state_dict(state["conv"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def match_features(name: str, adapter: AdapterState, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
@@ -103,10 +96,3 @@ def embed_features(name: str, outputs: Outputs) -> Tensor:
         raise InputError(f"{name} compares features, which these nets do not return: give both taps=(…)")
     features = as_float32(outputs.features[LAST])
     return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
-
-
-def new_seeded_state(new_state: Callable[[str], State], outputs: Outputs) -> State:
-    """Return a loss state on the device of `outputs` whose initial weights are the same at every call."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return new_state(outputs.prediction.device.type)

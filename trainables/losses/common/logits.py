@@ -5,19 +5,18 @@ A temperature is a float or one number per sample, (B, 1); all other values per 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from study.errors import InputError
-from study.space.domains import is_unresolved
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.pruning import select_kept_classes
 from trainables.losses.common.standardisation import standardise
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 class LogitLoss(Protocol):
@@ -115,9 +114,3 @@ def kl_divergence_from_logs(student: Tensor, teacher: Tensor) -> Tensor:
 def as_float32(values: Tensor) -> Tensor:
     """Return a tensor in float32, or unchanged if its type is wider."""
     return values.float() if values.element_size() < 4 else values
-
-
-def check_type(name: str, value: Any, kinds: Any, allowed: str) -> None:
-    """Check the type of a setting; raises InputError unless it is of `kinds`, or a domain that is not resolved yet."""
-    if not is_unresolved(value) and not isinstance(value, kinds):
-        raise InputError(f"{name} is {value!r}; allowed is {allowed}")

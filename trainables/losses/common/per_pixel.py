@@ -5,89 +5,65 @@ Nets return the logits of their heads, which are coarser than the labels by a st
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from study.errors import InputError
-from study.space.domains import is_unresolved
-from trainables.losses.common.logits import as_float32
-from trainables.losses.common.row_blocks import LabelRows, PixelValues, RowUpsampler, Size, mean_over_pixels
+from trainables.losses.common.logits import as_float32, autocast_disabled
+from trainables.losses.common.row_blocks import RowUpsampler, Size, mean_over_pixels
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, check_range
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, value_at
 
 RESOLUTIONS = ("full", "student")
 
 
-class PixelLoss(Protocol):
-    """The settings that all losses on maps of logits have."""
+class PixelLoss(ABC):
+    """Base of the losses on maps of logits: the settings that all of them have, with defaults of their own.
 
-    @property
-    def temperature(self) -> FloatOrSchedule: ...
-
-    @property
-    def weight(self) -> FloatOrSchedule: ...
-
-    @property
-    def resolution(self) -> str:
-        """Resolution of the comparison: "full" is that of the labels, "student" that of the student's head."""
-
-    @property
-    def task_weight(self) -> FloatOrSchedule: ...
-
-
-def check_pixel_loss(loss: PixelLoss) -> None:
-    """Check these settings; raises InputError for one, or an end of a schedule, out of range."""
-    check_range("temperature", loss.temperature, above=0)
-    check_range("weight", loss.weight, low=0)
-    check_range("task_weight", loss.task_weight, low=0)
-    if not is_unresolved(loss.resolution) and loss.resolution not in RESOLUTIONS:
-        raise InputError(f"resolution is {loss.resolution!r}; allowed are {', '.join(map(repr, RESOLUTIONS))}")
-
-
-def mean_divergence(
-    loss: PixelLoss, divergence: PixelValues, student: Outputs, teacher: Outputs, labels: Tensor
-) -> Tensor:
-    """Return the mean of `divergence(z_s, z_t)` over all pixels of the resolution where `loss` compares the nets, ().
-
-    Logits (B, K, h, w), of any two h × w, and labels (B, H, W). `divergence` is called on blocks of pixels, twice
-    (N, K, …) in float32 or wider, and returns (N, 1, …). Their mean over the classes is 0: softmax ignores it, and
-    bilinear upsampling keeps it, so it is subtracted where it costs least, at the heads. Only z_s has a gradient.
+    Raises InputError for a setting, or an end of a schedule, out of range.
     """
-    size = find_size(loss, student, labels)
-    rows_of_teacher = RowUpsampler(_centre(teacher.prediction.detach()), size).upsample
-    return mean_over_pixels(divergence, _centre(student.prediction), rows_of_teacher, size)
+
+    needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
+
+    temperature: FloatOrSchedule
+    weight: FloatOrSchedule
+    resolution: str
+    """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
+    task_weight: FloatOrSchedule
+
+    def __post_init__(self) -> None:
+        check_range("temperature", self.temperature, above=0)
+        check_range("weight", self.weight, low=0)
+        check_range("task_weight", self.task_weight, low=0)
+        check_choice("resolution", self.resolution, RESOLUTIONS)
+
+    @abstractmethod
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
 
 
-def mean_labelled_divergence(
-    loss: PixelLoss,
-    divergence: Callable[[Tensor, Tensor, Tensor], Tensor],
-    student: Outputs,
-    teacher: Outputs,
-    labels: Tensor,
-) -> Tensor:
-    """Return the mean of `divergence(z_s, z_t, y)` over all pixels, (): as `mean_divergence`, with labels y.
+class PixelDivergence(PixelLoss):
+    """Base of the losses weight · mean over all pixels of `compare`."""
 
-    y is (N, 1, …) int64. At the student's resolution it is the label at the centre of each of the student's pixels.
-    IGNORED pixels count as 0, as in the task loss.
-    """
-    size = find_size(loss, student, labels)
-    rows_of_teacher = RowUpsampler(_centre(teacher.prediction.detach()), size).upsample
-    by_row = LabelRows(sample_labels(labels, size))
+    @abstractmethod
+    def compare(self, z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
+        """Return the loss of each pixel, given both nets' logits: (N, K, …) twice → (N, 1, …).
 
-    def divergence_where_labelled(z_s: Tensor, others: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        z_t, y, is_counted = others
-        return divergence(z_s, z_t, y) * is_counted
+        Logits are in float32 or wider, and of mean 0 over the classes. Only z_s has a gradient.
+        """
 
-    return mean_over_pixels(
-        divergence_where_labelled,
-        _centre(student.prediction),
-        lambda rows: (rows_of_teacher(rows), *by_row(rows)),
-        size,
-    )
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
+        temperature, size = value_at(self.temperature, progress), find_size(self, student, targets)
+        with autocast_disabled(student):
+            rows_of_teacher = RowUpsampler(centre(teacher.prediction.detach()), size).upsample
+            compare = partial(self.compare, temperature=temperature)
+            mean = mean_over_pixels(compare, centre(student.prediction), rows_of_teacher, size)
+            return value_at(self.weight, progress) * mean
 
 
 def sample_labels(labels: Tensor, size: Size) -> Tensor:
@@ -105,7 +81,11 @@ def find_size(loss: PixelLoss, student: Outputs, labels: Tensor) -> Size:
     return reference.shape[-2], reference.shape[-1]
 
 
-def _centre(logits: Tensor) -> Tensor:
+def centre(logits: Tensor) -> Tensor:
+    """Subtract the mean over the classes, which softmax ignores and bilinear upsampling keeps: least work at the heads.
+
+    Logits (B, K, h, w), float32 or wider.
+    """
     logits = as_float32(logits)
     return logits - logits.mean(dim=1, keepdim=True)
 

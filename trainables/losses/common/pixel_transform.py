@@ -1,16 +1,12 @@
 """Transformations of both nets' logits at each pixel before a loss compares them: LDT, or standardisation.
 
-Logits are (N, K, …) of mean 0 over the K classes, as `mean_divergence` (per_pixel.py) gives them.
+Logits are (N, K, …) of mean 0 over the K classes, as `centre` (per_pixel.py) makes them.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from study.errors import InputError
-from study.space.domains import is_unresolved
 from trainables.losses.common.fused import std_of_centred
 from trainables.losses.common.standardisation import EPSILON
 
@@ -40,9 +36,3 @@ def match_spread(z_s: Tensor, z_t: Tensor, detach: bool = False) -> Tensor:
 def divide_by_std(z: Tensor, unbiased: bool = True) -> Tensor:
     """Return z/(σ + 1e-7), (N, K, …) → (N, K, …). An unbiased σ² divides by K − 1. Source: Sun et al. 2024."""
     return z / (std_of_centred(z, unbiased) + EPSILON)
-
-
-def check_transform(value: Any) -> None:
-    """Check a setting; raises InputError unless it is one of `TRANSFORMS`, or a domain that is not resolved yet."""
-    if not is_unresolved(value) and value not in TRANSFORMS:
-        raise InputError(f"transform is {value!r}; allowed are {', '.join(map(repr, TRANSFORMS))}")

@@ -17,12 +17,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from study.errors import InputError
 from study.space.domains import is_unresolved
-from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features
+from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.reconstruction import Reconstruction
+from trainables.losses.state import LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.nets import to_device
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class PatchDiscriminator:
 
 
 @dataclass(frozen=True)
-class AdversarialFeatures:
+class AdversarialFeatures(StatefulLoss):
     """weight · mean (D(F_s) − 1)², while the discriminator D minimises mean (D(F_t) − 1)² + mean D(F_s)².
 
     F: the last features (B, C, H, W) of student and teacher. D takes one step of Adam after each of the student's.
@@ -79,7 +80,6 @@ class AdversarialFeatures:
     reconstruction: Reconstruction | None = None
     """A task loss of the arm's own, in place of the task's."""
 
-    needs_teacher: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -95,13 +95,11 @@ class AdversarialFeatures:
     def new_state(self, device: str) -> AdversarialFeaturesState:
         return AdversarialFeaturesState(self, device)
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () with an untrained discriminator, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
-
-class AdversarialFeaturesState:
+class AdversarialFeaturesState(LossState):
     """Per-training state: the discriminator, the adapter and their optimizers."""
+
+    parts: ClassVar[tuple[str, ...]] = ("discriminator", "optimizer", "adapter")
 
     def __init__(self, loss: AdversarialFeatures, device: str) -> None:
         self.loss = loss
@@ -127,18 +125,6 @@ class AdversarialFeaturesState:
         loss.backward()
         self.optimizer.step()
         self.adapter.step(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "discriminator": self.discriminator.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "adapter": self.adapter.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.adapter.load_state_dict(state["adapter"])
 
     def _match_features(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Return both nets' features (B, C, H, W); raises InputError for a shape that the discriminator cannot take."""

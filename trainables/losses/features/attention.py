@@ -12,7 +12,7 @@ from study.errors import InputError
 from trainables.losses.common.feature_maps import list_taps
 from trainables.losses.common.logits import as_float32, autocast_disabled
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.errors import InputError
-from trainables.losses.common.feature_maps import embed_features, new_seeded_state
-from trainables.losses.common.learned_part import LearnedPart
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.feature_maps import embed_features
+from trainables.losses.common.logits import autocast_disabled
 from trainables.losses.common.sample_memory import SampleMemory
+from trainables.losses.state import LearnedPart, LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
-from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
-class CRD:
+class CRD(StatefulLoss):
     """weight · mean over the batch of −Σ over both nets of [log h(e, m⁺) + Σ over K negatives of log(1 − h(e, m⁻))].
 
     e: embedding of a sample by one net, its last features (maps averaged over their pixels) through a linear layer of
@@ -49,7 +50,6 @@ class CRD:
     optimizer: Sgd = field(default_factory=Sgd)
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
     compares_classes: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
@@ -69,11 +69,13 @@ class CRD:
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss () of a first batch, for checks before a study starts."""
         numbered = replace(student, samples=torch.arange(len(student.prediction), device=student.prediction.device))
-        return new_seeded_state(self.new_state, student)(numbered, teacher, targets, progress)
+        return super().__call__(numbered, teacher, targets, progress)
 
 
-class CRDState:
+class CRDState(LossState):
     """Per-training state: the linear layers with their optimizer, and the memory."""
+
+    parts: ClassVar[tuple[str, ...]] = ("heads", "memory")
 
     def __init__(self, loss: CRD, device: str) -> None:
         self.loss = loss
@@ -130,10 +132,3 @@ class CRDState:
     def _log_noise(self, temperature: float) -> float:
         """Return log(K·Z)."""
         return math.log(self.loss.negatives) + 1 / (2 * self.loss.dimensions * temperature**2)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"heads": self.heads.state_dict(), "memory": self.memory.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.heads.load_state_dict(state["heads"])
-        self.memory.load_state_dict(state["memory"])

@@ -7,15 +7,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features, new_seeded_state
-from trainables.losses.common.logits import autocast_disabled, check_type
-from trainables.losses.common.pixel import check_norm, pixel_error
+from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features
+from trainables.losses.common.logits import autocast_disabled
+from trainables.losses.common.pixel import NORMS, pixel_error
+from trainables.losses.state import LossState, StatefulLoss
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
-class FeatureMatching:
+class FeatureMatching(StatefulLoss):
     """weight · mean |F_s − F_t|, or another `norm`, F the last features (B, C, H, W) of the nets.
 
     The control of `AdversarialFeatures`, which compares a discriminator's judgements of the same features.
@@ -30,25 +31,22 @@ class FeatureMatching:
     """Required for nets of different width."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_range("weight", self.weight, low=0)
         check_range("task_weight", self.task_weight, low=0)
-        check_norm("norm", self.norm)
+        check_choice("norm", self.norm, NORMS)
         check_type("adapter", self.adapter, Adapter | None, "None, or Adapter(…) of numbers")
 
     def new_state(self, device: str) -> FeatureMatchingState:
         return FeatureMatchingState(self, device)
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () with an untrained adapter, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
-
-class FeatureMatchingState:
+class FeatureMatchingState(LossState):
     """Per-training state: the adapter and its optimizer."""
+
+    parts: ClassVar[tuple[str, ...]] = ("adapter",)
 
     def __init__(self, loss: FeatureMatching, device: str) -> None:
         self.loss = loss
@@ -62,9 +60,3 @@ class FeatureMatchingState:
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         self.adapter.step(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"adapter": self.adapter.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adapter.load_state_dict(state["adapter"])

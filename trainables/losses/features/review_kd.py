@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from study.errors import InputError
 from study.space.domains import is_unresolved
-from trainables.losses.common.feature_maps import list_taps, new_seeded_state
-from trainables.losses.common.learned_part import LearnedPart
-from trainables.losses.common.logits import autocast_disabled, check_type
+from trainables.losses.common.feature_maps import list_taps
+from trainables.losses.common.logits import autocast_disabled
+from trainables.losses.state import LearnedPart, LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd
-from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
-from trainables.training.warmup import warmup_factor
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at, warmup_factor
 
 LEVELS = (4, 2, 1)
 """Sides of the pooled maps that are compared in addition to the whole ones, each with half the weight of the last."""
 
 
 @dataclass(frozen=True)
-class ReviewKD:
+class ReviewKD(StatefulLoss):
     """weight · min((epoch + 1)/(warmup·epochs), 1) · Σ over taps of HCL(fused student features, teacher features).
 
     From the last tap to the first, the student's features are projected to `inner_channels` and fused with those of the
@@ -49,7 +49,6 @@ class ReviewKD:
     optimizer: Sgd = field(default_factory=Sgd)
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -72,13 +71,11 @@ class ReviewKD:
     def new_state(self, device: str) -> ReviewKDState:
         return ReviewKDState(self, device)
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () before the fusion has learned, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
-
-class ReviewKDState:
+class ReviewKDState(LossState):
     """Per-training state: the fusion of each tap, and its optimizer."""
+
+    parts: ClassVar[tuple[str, ...]] = ("fusions",)
 
     def __init__(self, loss: ReviewKD, device: str) -> None:
         self.loss = loss
@@ -102,12 +99,6 @@ class ReviewKDState:
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:
         self.fusions.step(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fusions": self.fusions.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.fusions.load_state_dict(state["fusions"])
 
 
 class Fusion(nn.Module):

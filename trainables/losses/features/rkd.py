@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables.losses.common.feature_maps import embed_features
 from trainables.losses.common.logits import autocast_disabled
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 EPSILON = 1e-12
 """Smallest squared distance: that of two equal samples has no gradient. The value of mdistiller."""

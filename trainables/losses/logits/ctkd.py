@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.losses.common.feature_maps import new_seeded_state
-from trainables.losses.common.logits import autocast_disabled, check_type, get_logits
+from trainables.losses.common.logits import autocast_disabled, get_logits
 from trainables.losses.logits.kd import kd
+from trainables.losses.state import LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.recipe import Sgd, set_learning_rate
-from trainables.training.schedules import FloatOrSchedule, MultiStep, Progress, check_range, value_at
+from trainables.training.schedules import MultiStep
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)
-class CTKD:
+class CTKD(StatefulLoss):
     """weight · mean over the batch of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), T = lowest + span·sigmoid(θ) learned.
 
     θ, one number that starts at 1, climbs the loss that the student descends: its gradient is multiplied by −λ, and λ
@@ -39,7 +40,6 @@ class CTKD:
     optimizer: Sgd = field(default_factory=Sgd)
     task_weight: FloatOrSchedule = 0.1
 
-    needs_teacher: ClassVar[bool] = True
     compares_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -55,12 +55,8 @@ class CTKD:
     def new_state(self, device: str) -> CTKDState:
         return CTKDState(self, device)
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
-        """Return the loss () at the first temperature, for checks before a study starts."""
-        return new_seeded_state(self.new_state, student)(student, teacher, targets, progress)
 
-
-class CTKDState:
+class CTKDState(LossState):
     """Per-training state: θ and its optimizer."""
 
     def __init__(self, loss: CTKD, device: str) -> None:

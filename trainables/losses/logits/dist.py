@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.common.correlation import pearson
 from trainables.losses.common.logits import autocast_disabled, get_logits
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
+
+EPSILON = 1e-8
+"""Added to the product of the norms, so that a constant row has correlation 0 instead of NaN; the value of the authors
+of DIST."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,11 @@ class DIST:
             inter, intra = (1 - pearson(y_s, y_t, dim=dim).mean() for dim in (1, 0))
             relations = value_at(self.beta, progress) * inter + value_at(self.gamma, progress) * intra
             return value_at(self.weight, progress) * temperature**2 * relations
+
+
+def pearson(one: Tensor, other: Tensor, dim: int) -> Tensor:
+    """Return Pearson's correlation of two tensors of one shape along a dimension, which the result lacks."""
+    one, other = (values - values.mean(dim=dim, keepdim=True) for values in (one, other))
+    norms = [torch.linalg.vector_norm(values, dim=dim) for values in (one, other)]
+    correlation: Tensor = (one * other).sum(dim=dim) / (norms[0] * norms[1] + EPSILON)
+    return correlation

@@ -18,8 +18,7 @@ from trainables.losses.common.logits import (
     select_logits,
 )
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
-from trainables.training.warmup import warmup_factor
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at, warmup_factor
 
 
 @dataclass(frozen=True)

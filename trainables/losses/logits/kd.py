@@ -10,7 +10,7 @@ from torch import Tensor
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import autocast_disabled, check_logit_loss, kl_divergence, select_logits
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)

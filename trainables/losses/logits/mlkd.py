@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.losses.common.logits import autocast_disabled, get_logits
 from trainables.losses.logits.kd import kd
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 """The temperatures at which nets are compared, as shares of the setting: 2, 3, 4, 5 and 6 of the authors at 4."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainables.losses.common.logits import autocast_disabled, gather_kept_logits
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.common.logits import autocast_disabled, check_type, get_logits, kl_divergence_from_logs
+from trainables.losses.common.logits import autocast_disabled, get_logits, kl_divergence_from_logs
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses.common.logits import autocast_disabled, kl_divergence_from_logs
-from trainables.losses.common.per_pixel import check_pixel_loss, find_size, upsample_logits
+from trainables.losses.common.per_pixel import PixelLoss, find_size, upsample_logits
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, value_at
 
 
 @dataclass(frozen=True)
-class CWD:
+class CWD(PixelLoss):
     """weight · mean over images and classes of T²·KL(φ_t ‖ φ_s), φ = softmax(z/T) over all pixels of a class's map.
 
     z: logits (B, K, h, w) of teacher and student, of any two resolutions. A constant added to a class's map changes
@@ -32,14 +31,7 @@ class CWD:
     """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_pixel_loss(self)
-
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W)."""
         temperature, size = value_at(self.temperature, progress), find_size(self, student, targets)
         with autocast_disabled(student):
             log_s, log_t = (

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from trainables.losses.common.fused import fused_kd
-from trainables.losses.common.logits import autocast_disabled, check_type
-from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
+from trainables.losses.common.per_pixel import PixelDivergence
 from trainables.losses.common.pixel_transform import match_spread
-from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.training.settings import FloatOrSchedule, check_type
 
 
 @dataclass(frozen=True)
-class LDT:
+class LDT(PixelDivergence):
     """`PixelKD` of transformed student logits z_s' = (z_s − μ_s)/σ_s · σ_t and the teacher's unchanged logits.
 
     μ, σ: mean and standard deviation over the classes of each pixel; σ_t is a constant. Adding μ_t would change
@@ -35,19 +32,9 @@ class LDT:
     """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_pixel_loss(self)
+        super().__post_init__()
         check_type("detach_statistics", self.detach_statistics, bool, "True, False, or choice(False, True)")
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
-        temperature = value_at(self.temperature, progress)
-
-        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
-            return fused_kd(match_spread(z_s, z_t, self.detach_statistics), z_t, temperature)
-
-        with autocast_disabled(student):
-            return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)
+    def compare(self, z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
+        return fused_kd(match_spread(z_s, z_t, self.detach_statistics), z_t, temperature)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.losses.common.correlation import pearson
 from trainables.losses.common.logits import autocast_disabled
-from trainables.losses.common.per_pixel import check_pixel_loss, find_size, upsample_logits
+from trainables.losses.common.per_pixel import PixelLoss, find_size, upsample_logits
+from trainables.losses.logits.dist import pearson
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
-class PixelDIST:
+class PixelDIST(PixelLoss):
     """weight · T²·(beta·inter + gamma·intra) of the probabilities Y = softmax(z/T), each pixel a sample of `DIST`.
 
     inter = 1 − mean over pixels of ρ(Y_s, Y_t) over the classes, intra = 1 − mean over classes of ρ(Y_s, Y_t) over all
@@ -34,11 +33,8 @@ class PixelDIST:
     """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_pixel_loss(self)
+        super().__post_init__()
         check_range("beta", self.beta, low=0)
         check_range("gamma", self.gamma, low=0)
 
@@ -46,7 +42,6 @@ class PixelDIST:
         return "it compares each class over the pixels of a whole batch, and each worker has only its shard"
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W)."""
         temperature, size = value_at(self.temperature, progress), find_size(self, student, targets)
         with autocast_disabled(student):
             y_s, y_t = (

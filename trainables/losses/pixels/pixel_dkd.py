@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from trainables.losses.common.logits import autocast_disabled
-from trainables.losses.common.per_pixel import check_pixel_loss, mean_labelled_divergence
-from trainables.losses.common.pixel_transform import check_transform, transform_logits
+from trainables.losses.common.per_pixel import PixelLoss, centre, find_size, sample_labels
+from trainables.losses.common.pixel_transform import TRANSFORMS, transform_logits
+from trainables.losses.common.row_blocks import LabelRows, RowUpsampler, mean_over_pixels
 from trainables.losses.logits.dkd import tckd_nckd
 from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, check_range, value_at
+from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, value_at
 
 
 @dataclass(frozen=True)
-class PixelDKD:
+class PixelDKD(PixelLoss):
     """weight · mean over all pixels of T²·(alpha·TCKD + beta·NCKD), each pixel a sample of `DKD`.
 
     TCKD compares the probabilities of the pixel's label and of all other classes, NCKD the probabilities among these
@@ -39,27 +39,33 @@ class PixelDKD:
     """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_pixel_loss(self)
+        super().__post_init__()
         check_range("alpha", self.alpha, low=0)
         check_range("beta", self.beta, low=0)
-        check_transform(self.transform)
+        check_choice("transform", self.transform, TRANSFORMS)
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
-        temperature, alpha, beta = (value_at(each, progress) for each in (self.temperature, self.alpha, self.beta))
+        """Return the loss (); IGNORED pixels count as 0, as in the task loss.
 
-        def divergence(z_s: Tensor, z_t: Tensor, labels: Tensor) -> Tensor:  # (N, K, …) twice, (N, 1, …) → (N, 1, …)
+        At the student's resolution a pixel's label is the one at its centre.
+        """
+        size = find_size(self, student, targets)
+        labels_of, temperature = LabelRows(sample_labels(targets, size)), value_at(self.temperature, progress)
+        alpha, beta = value_at(self.alpha, progress), value_at(self.beta, progress)
+
+        def compare(z_s: Tensor, others: tuple[Tensor, Tensor, Tensor]) -> Tensor:  # (N, K, …) → (N, 1, …)
+            z_t, labels, is_counted = others  # (N, K, …), (N, 1, …) twice
             order = put_label_first(labels, z_s.shape[1])
             z_s, z_t = (z.gather(1, order) for z in transform_logits(self.transform, z_s, z_t))
             tckd, nckd = tckd_nckd(z_s, z_t, temperature)
-            return alpha * tckd + beta * nckd
+            return (alpha * tckd + beta * nckd) * is_counted
 
         with autocast_disabled(student):
-            mean = mean_labelled_divergence(self, divergence, student, teacher, targets)
+            teacher_of = RowUpsampler(centre(teacher.prediction.detach()), size).upsample
+            mean = mean_over_pixels(
+                compare, centre(student.prediction), lambda rows: (teacher_of(rows), *labels_of(rows)), size
+            )
             return value_at(self.weight, progress) * mean
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor
 
 from study.identity import IF_SET
 from trainables.losses.common.fused import fused_kd
-from trainables.losses.common.logits import autocast_disabled
-from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
-from trainables.losses.common.pixel_transform import check_transform, transform_logits
-from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.losses.common.per_pixel import PixelDivergence
+from trainables.losses.common.pixel_transform import TRANSFORMS, transform_logits
+from trainables.training.settings import FloatOrSchedule, check_choice
 
 
 @dataclass(frozen=True)
-class PixelKD:
+class PixelKD(PixelDivergence):
     """weight · mean over all pixels of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), softmax over the classes.
 
     z: logits (B, K, h, w) of teacher and student, of any two resolutions; T: temperature.
@@ -34,19 +31,9 @@ class PixelKD:
     transform: str | None = field(default=None, metadata=IF_SET)
     """Transformation of the logits before the comparison, "ldt" or "standardise": see common/pixel_transform.py."""
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_pixel_loss(self)
-        check_transform(self.transform)
+        super().__post_init__()
+        check_choice("transform", self.transform, TRANSFORMS)
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
-        temperature = value_at(self.temperature, progress)
-
-        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
-            return fused_kd(*transform_logits(self.transform, z_s, z_t), temperature)
-
-        with autocast_disabled(student):
-            return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)
+    def compare(self, z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
+        return fused_kd(*transform_logits(self.transform, z_s, z_t), temperature)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from trainables.losses.common.fused import fused_kd
-from trainables.losses.common.logits import autocast_disabled, check_type
-from trainables.losses.common.per_pixel import check_pixel_loss, mean_divergence
+from trainables.losses.common.per_pixel import PixelDivergence
 from trainables.losses.common.pixel_transform import divide_by_std
-from trainables.task import Outputs
-from trainables.training.schedules import FloatOrSchedule, Progress, value_at
+from trainables.training.settings import FloatOrSchedule, check_type
 
 
 @dataclass(frozen=True)
-class PixelKDStd:
+class PixelKDStd(PixelDivergence):
     """`PixelKD` of logits standardised over the classes of each pixel: Z = (z − μ)/(σ·T) on both sides.
 
     However confident the teacher is, the largest of 19 probabilities is at most 0.81 at T = 1 and 0.33 at T = 2.
@@ -32,20 +29,9 @@ class PixelKDStd:
     """Where the nets are compared: "full" is the resolution of the labels, "student" that of the student's head."""
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_pixel_loss(self)
+        super().__post_init__()
         check_type("unbiased", self.unbiased, bool, "True, False, or choice(False, True)")
 
-    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the loss (), given predictions (B, K, h, w), of any two resolutions, and labels (B, H, W) int64."""
-        temperature = value_at(self.temperature, progress)
-
-        def divergence(z_s: Tensor, z_t: Tensor) -> Tensor:  # (N, K, …) twice, of μ = 0 → (N, 1, …)
-            standard_s, standard_t = (divide_by_std(z, self.unbiased) for z in (z_s, z_t))
-            return fused_kd(standard_s, standard_t, temperature)
-
-        with autocast_disabled(student):
-            return value_at(self.weight, progress) * mean_divergence(self, divergence, student, teacher, targets)
+    def compare(self, z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
+        return fused_kd(divide_by_std(z_s, self.unbiased), divide_by_std(z_t, self.unbiased), temperature)

@@ -123,23 +123,23 @@ def _build_share(name: str, class_names: Sequence[str], device: str) -> Accuracy
 
 
 def _build_meter(name: str, classes: int) -> Meter:
-    from torchmetrics import classification as kinds
+    from torchmetrics import classification
 
     if name == "top5":
         if classes < 5:
             raise InputError(f"metric_names has 'top5', of the five likeliest classes; the data have {classes} classes")
-        return kinds.MulticlassAccuracy(classes, top_k=5, average="micro")
+        return classification.MulticlassAccuracy(classes, top_k=5, average="micro")
     if name == "macro_f1":
-        return kinds.MulticlassF1Score(classes, average="macro")
+        return classification.MulticlassF1Score(classes, average="macro")
     meter: Meter = _find_meter(name)(num_classes=classes)
     return meter
 
 
 def _find_meter(name: str) -> Any:
     """Return the class of torchmetrics of this name. Raises InputError if there is none, or it is not one number."""
-    from torchmetrics import classification as kinds
+    from torchmetrics import classification
 
-    kind: Any = getattr(kinds, name, None) if name.startswith("Multiclass") else None
+    kind: Any = getattr(classification, name, None) if name.startswith("Multiclass") else None
     if not isinstance(kind, type):
         raise InputError(f"metric_names has {name!r}; {ALLOWED}")
     try:

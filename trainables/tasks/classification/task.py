@@ -36,7 +36,7 @@ from trainables.tasks.classification.examples import (
 from trainables.tasks.classification.metrics import ACCURACY, RECALL, ClassifierScores, check_names, define_score
 from trainables.training.mixing import ImageViews, Mixed
 from trainables.training.recipe import Recipe
-from trainables.training.schedules import is_number
+from trainables.training.settings import is_number
 from trainables.training.views import CropFlip
 
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.data.arrays.density_maps import STRIDE
 from trainables.data.shanghaitech import Scene
 from trainables.task import Batch
+from trainables.tasks.crowd_counting.density_maps import STRIDE
 from trainables.training.views import GridCrops, normalise
 
 MULTIPLE = 16

@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from study.errors import InputError
 from study.identity import digest
 from study.trial import Split
-from trainables.data.arrays.density_maps import STRIDE, AdaptiveKernels, load_density_maps
 from trainables.data.arrays.splits import split_pool
 from trainables.data.shanghaitech import CrowdSet
 from trainables.losses.density import density_mse, sum_pool
 from trainables.models.msfanet import DualPath
 from trainables.task import Batch, ModelSpec, Outputs, Panel, without_pretrained
 from trainables.tasks.base import DistillationTask
+from trainables.tasks.crowd_counting.density_maps import STRIDE, AdaptiveKernels, load_density_maps
 from trainables.tasks.crowd_counting.examples import MULTIPLE, ResidentCrowds, make_resident
 from trainables.tasks.crowd_counting.metrics import COUNT_ERRORS, CountErrors, draw_density_panels
 from trainables.tasks.preflight import blank_batch
-from trainables.teacher import weights as teachers
-from trainables.training.schedules import check_range
+from trainables.teacher.weights import fill_net
+from trainables.training.settings import check_range
 from trainables.training.views import GridCrops, denormalise
 from trainables.training.weights_file import read_net
 
@@ -108,7 +108,7 @@ class CrowdCounting(DistillationTask[CrowdSet]):
             return super().load_teacher_file(path)
         # the authors' net predicts people, a teacher here density_scale times as much; its last layer is linear
         state |= {name: state[name] * self.density_scale for name in ("density.weight", "density.bias")}
-        return teachers.fill_net(net, state, path)
+        return fill_net(net, state, path)
 
     def outputs(self, net: nn.Module, batch: Batch) -> Outputs:
         returned = net(batch.inputs)

@@ -24,7 +24,7 @@ from study.identity import describe, digest
 from study.task import Plan, Preparation
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
-from trainables.losses.common.pixel import check_norm, pixel_error
+from trainables.losses.common.pixel import NORMS, pixel_error
 from trainables.losses.reconstruction import get_reconstruction
 from trainables.models.sr.common import COMPONENTS
 from trainables.models.sr.component_transfer import fill_dictionary, get_dictionary
@@ -46,8 +46,8 @@ from trainables.tasks.face_sr.perceptual import load_perceptual_vgg, perceptual_
 from trainables.tasks.preflight import blank_batch
 from trainables.tasks.profiling import limit_to_gpu_share
 from trainables.teacher import preparation
-from trainables.teacher import weights as teachers
-from trainables.training.schedules import check_range
+from trainables.teacher.weights import teacher_folder
+from trainables.training.settings import check_choice, check_range
 from trainables.training.views import Flips
 
 DICTIONARY = "dictionary"
@@ -89,8 +89,8 @@ class FaceSR(DistillationTask[SrSet]):
     allowed_data: ClassVar = "DrawnSrFaces, PhotoFolder, VGGFace2"
 
     def __post_init__(self) -> None:
-        check_norm("pixel_norm", self.pixel_norm)
-        check_norm("perceptual_norm", self.perceptual_norm)
+        check_choice("pixel_norm", self.pixel_norm, NORMS)
+        check_choice("perceptual_norm", self.perceptual_norm, NORMS)
         check_range("pixel_weight", self.pixel_weight, low=0)
         check_range("perceptual_weight", self.perceptual_weight, low=0)
         check_range("border", self.border, low=0)
@@ -237,7 +237,7 @@ class FaceSR(DistillationTask[SrSet]):
 
     def _dictionary(self, storage: Path) -> Path:
         """Path of the dictionary, in the folder of its teacher, where all nodes find it."""
-        return teachers.teacher_folder(storage, self.teacher_key) / "dictionary.safetensors"
+        return teacher_folder(storage, self.teacher_key) / "dictionary.safetensors"
 
 
 def has_dictionary(model: ModelSpec) -> bool:

@@ -25,6 +25,7 @@ from trainables.tasks.classification.examples import MappedImages, ResidentImage
 from trainables.tasks.regression.examples import ImagesWithPoints
 from trainables.tasks.regression.metrics import RegressionScores, define_scores
 from trainables.training.mixing import ImageViews
+from trainables.training.settings import check_choice
 from trainables.training.views import CropFlip
 
 ERRORS = {"mse": F.mse_loss, "mae": F.l1_loss}
@@ -55,8 +56,7 @@ class Regression(DistillationTask[TargetSet]):
     )
 
     def __post_init__(self) -> None:
-        if self.error not in ERRORS:
-            raise InputError(f"error is {self.error!r}; allowed are {', '.join(map(repr, ERRORS))}")
+        check_choice("error", self.error, ERRORS)
 
     @property
     def target_table(self) -> TargetTable:

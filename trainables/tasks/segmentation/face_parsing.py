@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.arrays.label_maps import ClassTable
 from trainables.tasks.segmentation.task import Segmentation
 

@@ -100,8 +100,8 @@ def test_forecast_stops_as_many_as_the_study_then_does(tmp_path: Path) -> None:
         coordinator.writer.flush_seconds = math.inf
         assert drive(coordinator, tmp_path / str(seed))
         cell = coordinator.cells["student / searched"]
-        stopped.append(sum(state is TrialState.PRUNED for state, _ in cell.searched.values()))
-        epochs.append(sum(cell.search_epochs.values()) + 6 * 27 + 2)
+        stopped.append(sum(state is TrialState.PRUNED for state, _ in cell.search.ended.values()))
+        epochs.append(sum(cell.search.epochs.values()) + 6 * 27 + 2)
     told = priced(study)
     assert min(stopped) - 2 <= told.stopped <= max(stopped) + 2
     assert min(epochs) * 0.8 <= told.epochs <= max(epochs) * 1.2
@@ -250,7 +250,7 @@ def test_without_any_figure_it_says_how_to_get_one(tmp_path: Path) -> None:
 
 def begun(study: Study, storage: Path, rows: int) -> None:
     coordinator = open_coordinator(study, storage)
-    coordinator.set_resources({"gpus": 1.0})
+    coordinator.resources = {"gpus": 1.0}
     drive(coordinator, storage, rows=rows)
     described = {"study": describe(study), "inputs": INPUTS, "cells": [], "provenance": {"runs": []}}
     described |= {"schema": SCHEMA_VERSION, "code": {"0" * 16: {}}}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from study import Arm, Budget, PopulationBased, choice, integer, uniform
 from study.cli.dry_run.plan import _format_disk, format_plan
-from study.engine.cell import CellProgress
 from study.study import Study
 from tests.study.toy import BASELINE, open_coordinator, toy
 from trainables import SimulatedLoss, Staircase
@@ -27,9 +26,8 @@ def with_trials(loss: SimulatedLoss, trials: int) -> Study:
 def test_space_with_fewer_points_than_trials_is_named_and_tried_point_by_point(tmp_path: Path) -> None:
     study = with_trials(FEW, trials=20)
     assert "few has 6 distinct points to search, fewer than 20 trials: each is tried once" in plan(study, tmp_path)
-    (cell,) = (cell for cell in open_coordinator(study, tmp_path).cells.values() if cell.cell.is_searched)
-    assert isinstance(cell, CellProgress)
-    points = [tuple(sorted(cell.propose().params.items())) for _ in range(cell.trials)]
+    (search,) = (one.search for one in open_coordinator(study, tmp_path).cells.values() if one.search.trials)
+    points = [tuple(sorted(search.propose().params.items())) for _ in range(search.trials)]
     assert len(points) == len(set(points)) == 6
 
 
@@ -86,8 +84,10 @@ def test_images_in_several_splits_are_listed(tmp_path: Path) -> None:
         for number in range(22)
     ]
     data = {"name": "insects", "duplicates": "22 of 30 test images occur in training", "duplicate_images": images}
+    data |= {"train": 1200, "val": 60, "test": 30, "class_names": ["ant", "bee"]}
     lines = format_plan(with_trials(FEW, trials=2), {"data": data}, [])
-    assert lines[2:5] == [
+    assert lines[1:5] == [
+        "data: insects, 1,200 training, 60 validation, 30 test samples, 2 classes: ant, bee",
         "images occur in more than one split: 22 of 30 test images occur in training",
         "  test/0.png is like train/7.png",
         "  test/1.png is train/7.png",

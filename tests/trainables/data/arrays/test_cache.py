@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from study.errors import InputError
-from trainables.data.arrays.cache import get_cache_folder, load_or_make, verify_checksum, write_checksum
+from trainables.data.arrays.cache import ensure_files, get_cache_folder, load_or_make
 
 
 def fill(folder: Path) -> None:
     (folder / "a.txt").write_text("a")
-    write_checksum(folder)
 
 
 @pytest.mark.parametrize("given", ["", "relative", "./relative"])
@@ -30,18 +29,18 @@ def test_relative_cache_folder_is_ignored(monkeypatch, tmp_path, given):
 
 def test_folder_is_made_once(tmp_path):
     folder = tmp_path / "kind" / "key"
-    assert load_or_make(folder, "data", verify_checksum, fill) == folder
-    assert load_or_make(folder, "data", verify_checksum, make=pytest.fail) == folder
+    assert ensure_files(folder, "data", fill) == folder
+    assert ensure_files(folder, "data", pytest.fail) == folder
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "further"])
 def test_damaged_folder_is_replaced(tmp_path, damage):
-    folder = load_or_make(tmp_path / "key", "data", verify_checksum, fill)
+    folder = ensure_files(tmp_path / "key", "data", fill)
     if damage == "missing":
         (folder / "a.txt").unlink()
     else:
         (folder / ("a.txt" if damage == "changed" else "b.txt")).write_text("b")
-    assert load_or_make(folder, "data", verify_checksum, fill) == folder
+    assert ensure_files(folder, "data", fill) == folder
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "sha256"]
 
 
@@ -55,7 +54,7 @@ def test_of_two_that_make_a_folder_at_once_one_waits_for_the_other(tmp_path, mon
         fill(folder)
 
     def run() -> None:
-        loaded.append(load_or_make(tmp_path / "key", "data", verify_checksum, make))
+        loaded.append(ensure_files(tmp_path / "key", "data", make))
 
     monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())  # capsys loses what is printed while it is read
     threads = [threading.Thread(target=run) for _ in range(2)]
@@ -78,7 +77,7 @@ def test_folder_whose_making_fails_is_absent(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load_or_make(tmp_path / "key", "data", verify_checksum, fail)
+        ensure_files(tmp_path / "key", "data", fail)
     assert [path.name for path in tmp_path.iterdir()] == [".key.lock"]
 
 

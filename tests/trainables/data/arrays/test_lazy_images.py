@@ -106,5 +106,5 @@ def test_mean_and_deviation_are_those_of_all_pixels(pixels: np.ndarray) -> None:
 
 @pytest.mark.parametrize("threads", [0, 1.5])
 def test_number_of_threads_that_makes_no_sense_is_refused(threads: float) -> None:
-    with pytest.raises(InputError, match="allowed is a number of threads, 1 or more"):
+    with pytest.raises(InputError, match="allowed is a whole number, at least 1, or None"):
         Decoding(8, grey=False, threads=threads)

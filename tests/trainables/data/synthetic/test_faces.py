@@ -13,7 +13,7 @@ from PIL import Image
 
 from study.errors import InputError
 from trainables.data.arrays.cache import compute_checksum, get_cache_folder
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.celebamask import FIRST_TEST, FIRST_VAL, IMAGES, MAPPING, MASKS, CelebAMaskHQ
 from trainables.data.synthetic import faces
 from trainables.data.synthetic.face_canvas import Canvas, make_rectangle

@@ -11,13 +11,13 @@ from study.errors import InputError
 from tests.trainables.data.test_shanghaitech import part_a
 from tests.trainables.small import prepared
 from tests.trainables.small_crowds import FALLING, RECIPE, STUDENT, TASK
-from trainables.data.arrays.density_maps import AdaptiveKernels
 from trainables.data.shanghaitech import ShanghaiTech
 from trainables.models import msfanet
 from trainables.models.mcnn import MCNN
 from trainables.models.msfanet import MSFANet
-from trainables.tasks import base
+from trainables.tasks import definition
 from trainables.tasks.crowd_counting import task as crowd_counting
+from trainables.tasks.crowd_counting.density_maps import AdaptiveKernels
 from trainables.tasks.crowd_counting.task import CrowdCounting
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
@@ -88,7 +88,7 @@ def test_nets_without_batch_norm_take_a_last_batch_of_one(tmp_path):
 def test_check_names_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    base.load_dataset.cache_clear()
+    definition.load_dataset.cache_clear()
     with pytest.raises(InputError, match=r"drawn crowds cannot be written to .*XDG_CACHE_HOME"):
         TASK.check((STUDENT,), (FALLING,), tmp_path)
 
@@ -215,6 +215,6 @@ def test_keys_move_with_how_images_are_made_inputs(monkeypatch, changed):
     if changed == "padding":
         monkeypatch.setattr(crowd_counting, "MULTIPLE", 32)
     else:
-        monkeypatch.setattr(base, "load_dataset", lambda data: dataclasses.replace(crowds, **changed))
+        monkeypatch.setattr(definition, "load_dataset", lambda data: dataclasses.replace(crowds, **changed))
     after = TASK.teacher_key, TASK.pool_key
     assert all(old != new for old, new in zip(before, after, strict=True))

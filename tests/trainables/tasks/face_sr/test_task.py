@@ -23,7 +23,7 @@ from trainables.models.sr.common import SROutput
 from trainables.models.sr.small_sr import SmallSR
 from trainables.models.sr.srfbn import SRFBN
 from trainables.task import Batch, Outputs
-from trainables.tasks import base
+from trainables.tasks import definition
 from trainables.tasks.face_sr import task as face_sr_task
 from trainables.tasks.face_sr.examples import SrTargets
 from trainables.tasks.face_sr.metrics import SrScores
@@ -225,7 +225,7 @@ def test_discriminator_of_another_width_is_refused(tmp_path):
 def test_dictionary_without_landmarks_is_refused(tmp_path, monkeypatch):
     faces = TASK.loaded
     bare = dataclasses.replace(faces, samples=SrFaces(faces.images, None))
-    monkeypatch.setattr(base, "load_dataset", lambda data: bare)
+    monkeypatch.setattr(definition, "load_dataset", lambda data: bare)
     with pytest.raises(
         InputError, match="small_sr-2-3atoms needs boxes of eyes, nose and mouth, and drawn faces has no"
     ):

@@ -6,7 +6,6 @@ import dataclasses
 import json
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from PIL import Image
@@ -20,8 +19,7 @@ from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.image_targets import TargetTable
 from trainables.data.digits import Digits
 from trainables.data.image_targets import ImageNumbers, ImagePoints
-from trainables.export.onnx import export_student
-from trainables.export.restore import TrainedTrial
+from trainables.export.restore import TrainedTrial, restore_student
 from trainables.losses.features.attention import AttentionTransfer
 from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.losses.features.rkd import RKD
@@ -171,9 +169,7 @@ def test_export_carries_names_and_units_of_the_outputs(shades, spots, tmp_path):
     rows = list(plain.train(context))
     config = {"task": describe(plain), "student": describe(student), "inputs": {"data": plain.loaded.fingerprint}}
     trained = TrainedTrial(config, folder, {"val/mae": rows[-1]["metrics"]["val/mae"]})
-    export_student(trained, plain.data.root, tmp_path / "out", {})
-    model = onnx.load(tmp_path / "out" / "model.onnx")
-    about = {entry.key: entry.value for entry in model.metadata_props}
+    about = restore_student(trained, plain.data.root).metadata
     assert [one["name"] for one in json.loads(about["outputs"])] == ["shade", "twice"]
     assert [one["offset"] for one in json.loads(about["outputs"])] == pytest.approx(plain.loaded.offset)
 

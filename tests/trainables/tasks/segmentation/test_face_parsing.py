@@ -14,7 +14,7 @@ from study.task import Plan
 from study.trial import TrialContext
 from tests.trainables import small
 from tests.trainables.small import metrics, prepared
-from trainables.data.arrays.face_decoding import CLASSES
+from trainables.data.arrays.face_parsing import CLASSES
 from trainables.data.synthetic.faces import DrawnFaces
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.none import NoDistillation

@@ -7,7 +7,6 @@ import json
 from collections import OrderedDict
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,8 +20,7 @@ from tests.trainables.small_masks import FRAME, write_folder
 from trainables.data.arrays.label_maps import ClassTable
 from trainables.data.digits import Digits
 from trainables.data.segmentation_folder import SegmentationFolder
-from trainables.export.onnx import export_student
-from trainables.export.restore import TrainedTrial
+from trainables.export.restore import TrainedTrial, restore_student
 from trainables.losses.common.per_pixel import upsample_logits
 from trainables.losses.common.row_blocks import mean_cross_entropy
 from trainables.losses.features.feature_matching import FeatureMatching
@@ -207,10 +205,7 @@ def test_export_carries_the_names_of_the_classes(task, data, tmp_path):
     config = {"task": describe(task), "student": describe(SmallFCN(2)), "inputs": {"data": task.loaded.fingerprint}}
     config["task"]["teacher"] = describe(Teacher(SmallFCN(2)))  # not a function of this file
     trained = TrainedTrial(config, tmp_path / "t", {"val/f1": rows[-1]["metrics"]["val/f1"]})
-    export_student(trained, data.root, tmp_path / "out", {})
-    model = onnx.load(tmp_path / "out" / "model.onnx")
-    about = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(about["classes"]) == ["floor", "box"]
+    assert json.loads(restore_student(trained, data.root).metadata["classes"]) == ["floor", "box"]
 
 
 # -- what is refused

@@ -13,9 +13,9 @@ from scipy.spatial.distance import cdist
 from study.errors import InputError
 from study.task import TrialNote
 from tests.trainables.data.test_shanghaitech import scene
-from trainables.data.arrays import density_maps
 from trainables.data.arrays.cache import get_cache_folder
-from trainables.data.arrays.density_maps import AdaptiveKernels, make_density_map
+from trainables.tasks.crowd_counting import density_maps
+from trainables.tasks.crowd_counting.density_maps import AdaptiveKernels, make_density_map
 
 # -- density maps
 

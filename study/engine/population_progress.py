@@ -1,4 +1,4 @@
-"""Progress of a cell that a population searches: its trials are links of chains, and its result is a schedule."""
+"""Progress of a search by a population: its trials are links of chains, and its result is a schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from study.arm import Cell
-from study.engine.cell import CellProgress, Proposal
+from study.engine.search_progress import Proposal, SearchProgress
 from study.identity import derive_seed
 from study.records.rows import RunningTrial
 from study.search.population import Population
@@ -17,8 +17,8 @@ from study.study import Study
 from study.trial import Trial, TrialState
 
 
-class PopulationCell(CellProgress):
-    """Progress of a cell whose arm has `search=PopulationBased(…)`."""
+class PopulationProgress(SearchProgress):
+    """The search of a cell whose arm has `search=PopulationBased(…)`."""
 
     def __init__(self, study: Study, cell: Cell, journal: optuna.storages.BaseStorage, warm: Sequence[Params] = ()):
         super().__init__(study, cell, journal, warm)
@@ -33,20 +33,19 @@ class PopulationCell(CellProgress):
             study.reproducible_search,
         )
 
-    # -- the rows --------------------------------------------------------------------------------------------------
+    # -- trials that end, or ended in an earlier run ---------------------------------------------------------------
 
-    def end_trial(self, run: RunningTrial, state: TrialState, reason: str) -> None:
-        super().end_trial(run, state, reason)
-        if run.trial.phase == "search":
-            self._end_link(run, state)
+    def end(self, run: RunningTrial, state: TrialState, reason: str) -> None:
+        super().end(run, state, reason)
+        self._end_link(run, state)
 
-    def restore_search(self, run: RunningTrial, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
-        super().restore_search(run, state, reason, scores)
+    def restore(self, run: RunningTrial, state: TrialState, reason: str, scores: Mapping[int, float]) -> None:
+        super().restore(run, state, reason, scores)
         self._start_link(run.trial)
         self._end_link(run, state)
 
-    def reopen_search(self, trial: Trial, scores: Mapping[int, float]) -> None:
-        super().reopen_search(trial, scores)
+    def reopen(self, trial: Trial, scores: Mapping[int, float]) -> None:
+        super().reopen(trial, scores)
         self._start_link(trial)
         if scores:
             self._population.note_epoch(trial.number)
@@ -59,10 +58,10 @@ class PopulationCell(CellProgress):
         score = run.metrics[self._study.metric] if state is TrialState.COMPLETE else None
         self._population.end(run.trial.number, run.trial.id, state, score)
 
-    # -- search ----------------------------------------------------------------------------------------------------
+    # -- the next proposal, and the stopping rule ------------------------------------------------------------------
 
     @property
-    def search_done(self) -> bool:
+    def done(self) -> bool:
         return self._population.done
 
     @property
@@ -74,9 +73,9 @@ class PopulationCell(CellProgress):
         assert number is not None
         params, link = self._population.decide(number)
         if params is None:
-            params = self._search.ask(number)
+            params = self._searcher.ask(number)
         else:
-            self._search.open_trial(number, params, {})
+            self._searcher.open_trial(number, params, {})
         self.params[number] = params
         self._population.start(number, params, link)
         return Proposal(number, params, link)
@@ -92,14 +91,14 @@ class PopulationCell(CellProgress):
     def release_checkpoints(self) -> list[tuple[str, TrialState]]:
         return [(one.trial_id, one.state) for one in self._population.release_checkpoints() if one.state]
 
-    def explain_failed_search(self) -> str:
+    # -- its result ------------------------------------------------------------------------------------------------
+
+    def explain_failure(self, first_failure: str) -> str:
         """Return in which interval the last members ended, and how: the search needs one at its end."""
         interval = self._population.find_last_interval()
-        ended = self.count_incomplete(self._population.list_started(interval))
+        ended = self.count_incomplete(self._population.list_started(interval), first_failure)
         which = f"interval {interval + 1} of {self._population.intervals}"
         return f"no member of its population completed {which}: {ended}"
-
-    # -- confirm ---------------------------------------------------------------------------------------------------
 
     @property
     def best_number(self) -> int | None:
@@ -110,4 +109,4 @@ class PopulationCell(CellProgress):
     def chosen_params(self) -> Mapping[str, Any] | None:
         """The settings of the best member's chain, each a number or the values of a schedule."""
         best = self.best_number
-        return self._population.build_schedule(best) if self.search_done and best is not None else None
+        return self._population.build_schedule(best) if self.done and best is not None else None

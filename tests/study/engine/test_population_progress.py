@@ -14,17 +14,18 @@ import optuna
 import pytest
 
 from study import Arm, Budget, Never, PopulationBased, uniform
-from study.engine.cell import Proposal
 from study.engine.coordinator import Coordinator
+from study.engine.search_progress import Proposal
 from study.engine.trials import make_refused_trial
 from study.errors import InputError
 from study.execution.worker_context import WorkerContext
 from study.records.rows import RunningTrial
 from study.study import Study
 from study.trial import EpochResult, Link
-from tests.study import toy as toys
-from tests.study.toy import job_of, toy
+from tests.study import toy
 from trainables.tasks.moving import MovingLoss, MovingOptimum
+
+pytestmark = pytest.mark.usefixtures("records_in_memory")
 
 MEMBERS, EPOCHS = 5, 8
 PLAIN = Arm("plain", MovingLoss(), baseline=True)
@@ -34,12 +35,14 @@ SPACE = MovingLoss(x=uniform(0, 1), y=uniform(0, 1))
 def make_study(arms: tuple[Arm, ...] = (), trials: int = MEMBERS, **changes: Any) -> Study:
     search = PopulationBased(interval_epochs=3, quantile=0.4, perturb=0.2, resample=0.25)
     dynamic = Arm("dynamic", SPACE, search=search)
-    return toy((PLAIN, *(arms or (dynamic,))), task=MovingOptimum(), budget=Budget(trials, EPOCHS, seeds=2), **changes)
+    return toy.toy(
+        (PLAIN, *(arms or (dynamic,))), task=MovingOptimum(), budget=Budget(trials, EPOCHS, seeds=2), **changes
+    )
 
 
 def open_coordinator(study: Study, folder: Path, *more: Any, **options: Any) -> Coordinator:
     """Return a Coordinator over the rows in the folder, which keeps new rows in memory until it must write them."""
-    coordinator = toys.open_coordinator(study, folder, *more, **options)
+    coordinator = toy.open_coordinator(study, folder, *more, **options)
     coordinator.writer.flush_seconds = 1e9
     return coordinator
 
@@ -47,7 +50,7 @@ def open_coordinator(study: Study, folder: Path, *more: Any, **options: Any) -> 
 def train(coordinator: Coordinator, run: RunningTrial, folder: Path) -> Iterator[EpochResult]:
     """Yield a trial's epochs as a worker trains them, from a copy of its parent's checkpoint."""
     study = coordinator.study
-    job = job_of(study, run, folder)
+    job = toy.job_of(study, run, folder)
     WorkerContext(folder / study.name, folder).inherit_checkpoint(job)
     return study.task.train(job)
 
@@ -55,8 +58,8 @@ def train(coordinator: Coordinator, run: RunningTrial, folder: Path) -> Iterator
 def delete_checkpoints(coordinator: Coordinator, folder: Path) -> None:
     """Delete what is obsolete by rows on disk, as the executor does."""
     context = WorkerContext(folder / coordinator.study.name, folder)
-    while coordinator.obsolete and coordinator.obsolete[0].since < coordinator.writer.last_flush:
-        context.discard_checkpoint(coordinator.obsolete.popleft().trial_id)
+    for one in coordinator.writer.pop_obsolete():
+        context.discard_checkpoint(one.trial_id)
 
 
 def drive(coordinator: Coordinator, folder: Path, epochs: int | None = None) -> bool:
@@ -264,7 +267,7 @@ def test_failed_link_that_is_tried_again_copies_its_parent_again(tmp_path: Path)
                 break
         run = coordinator.next_trial()
     assert run is not None
-    job = job_of(coordinator.study, run, tmp_path)
+    job = toy.job_of(coordinator.study, run, tmp_path)
     context = WorkerContext(tmp_path / "toy", tmp_path)
     context.inherit_checkpoint(job)
     whole = {path.name: path.read_bytes() for path in job.checkpoint.iterdir()}
@@ -273,7 +276,7 @@ def test_failed_link_that_is_tried_again_copies_its_parent_again(tmp_path: Path)
     coordinator.fail(run.trial.id, "it holds epoch 0")
     coordinator.writer.flush()
     reopened = open_coordinator(make_study(), tmp_path, retry_failed=True)
-    (again,) = reopened.resumable
+    (again,) = reopened.queue.resumable
     assert (again.trial, again.start_over) == (run.trial, True)
     context.reset_checkpoint(again.trial.id)
     context.inherit_checkpoint(job)
@@ -313,9 +316,10 @@ def test_replay_releases_no_checkpoint_before_all_links_are_known(tmp_path: Path
     records.trials.append({**ended, "state": "RUNNING", "ended": None})  # cut off before the row of its end
     records.flush()
     resumed = open_coordinator(study, tmp_path)
-    assert resumed.cells["student / dynamic"].searched.keys() == {0, 1, 2, 3}
-    assert first.trial.id not in {one.trial_id for one in resumed.obsolete}
-    assert weak.trial.id in {one.trial_id for one in resumed.obsolete}
+    assert resumed.cells["student / dynamic"].search.ended.keys() == {0, 1, 2, 3}
+    obsolete = {one.trial_id for one in resumed.writer.pop_obsolete()}
+    assert first.trial.id not in obsolete
+    assert weak.trial.id in obsolete
 
 
 def end_search(coordinator: Coordinator, folder: Path, last: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.problems import EPOCHS, make_late_study
 from benchmarks.search import run_search
 from study import Budget, Never, Random, SuccessiveHalving
-from study.engine import cell
+from study.engine import search_progress
 
 SEEDS, TRIALS = 6, 24
 
@@ -29,5 +29,5 @@ def find_mean_best(stopping: Never | SuccessiveHalving) -> float:
 def test_halving_finds_a_late_effect_as_well_as_without_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
     complete, halved = find_mean_best(Never()), find_mean_best(SuccessiveHalving())
     assert halved == pytest.approx(complete, abs=0.005)
-    monkeypatch.setattr(cell, "find_first_judged_epoch", lambda *_: 1)
+    monkeypatch.setattr(search_progress, "find_first_judged_epoch", lambda *_: 1)
     assert find_mean_best(SuccessiveHalving()) < complete - 0.03, "stopped before the settings had an effect"

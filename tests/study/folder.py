@@ -1,0 +1,95 @@
+"""A space file on the simulated task, and runs of it as a user starts them: on a real Ray, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+SPACE = """
+from study import Arm, Budget, Study, SuccessiveHalving, uniform
+from trainables import Simulated, SimulatedLoss, SimulatedStudent
+
+study = Study(
+    name="toy",
+    question="Does the gain show?",
+    task=Simulated(seconds_per_epoch={seconds}, teacher_epochs=2),
+    students=(SimulatedStudent(),),
+    arms=(
+        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
+        Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05)),
+    ),
+    budget=Budget(trials={trials}, epochs=6, seeds=3),
+    stopping=SuccessiveHalving(min_epochs=1, reduction=2),
+)
+"""
+
+
+class Folder:
+    """A space file and the runs of it."""
+
+    def __init__(self, path: Path):
+        self.path, self.space, self.runs = path, path / "toy.py", path / "runs"
+        self.study = self.runs / "toy"
+
+    def write(self, seconds: float = 0.0, trials: int = 9) -> None:
+        self.space.write_text(SPACE.format(seconds=seconds, trials=trials))
+
+    def command(self, *options: str) -> list[str]:
+        run = [sys.executable, "-m", "study.run", str(self.space), "--storage-path", str(self.runs)]
+        return [*run, "--max-concurrent", "2", *options]
+
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=120, check=False)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        # a group of its own, so that a signal reaches this run and nothing else
+        return subprocess.Popen(
+            self.command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def trials(self) -> pd.DataFrame:
+        return pd.read_parquet(self.study / "trials")
+
+    def epochs(self) -> pd.DataFrame:
+        return pd.read_parquet(self.study / "epochs")
+
+    def worker_pid(self) -> int:
+        """The process of a trial that has ended; workers are reused, so it trains the next one."""
+        return next((int(worker.split(":")[1]) for worker in self.trials().worker if worker), 0)
+
+    def epochs_recorded(self) -> int:
+        return (
+            len(self.epochs().drop_duplicates(["trial_id", "epoch"])) if any(self.study.glob("epochs/*.parquet")) else 0
+        )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+def is_whole(folder: Folder, searched: int = 9) -> None:
+    """One row a trial, one row a trial and epoch, nothing missing, every cell confirmed."""
+    trials, epochs = folder.trials(), folder.epochs()
+    assert trials.trial_id.is_unique
+    assert not epochs.duplicated(["trial_id", "epoch"]).any()
+    assert set(trials.state) <= {"COMPLETE", "PRUNED"}
+    assert (epochs.groupby("trial_id").epoch.agg(["min", "max", "size"]).loc[trials.trial_id, "max"].to_numpy()
+            == trials.epochs_done.to_numpy()).all()  # fmt: skip
+    assert (epochs.groupby("trial_id").size().loc[trials.trial_id].to_numpy() == trials.epochs_done.to_numpy()).all()
+    assert trials.phase.value_counts().to_dict() == {"search": searched, "confirm": 6, "prepare": 1}
+    assert json.loads((folder.study / "study.json").read_text())["finished"]
+
+
+def folder_trials_ended(folder: Folder) -> dict[str, pd.Timestamp]:
+    rows = folder.trials().drop_duplicates("trial_id", keep="last")
+    return dict(rows[rows.state.isin(["COMPLETE", "PRUNED"])].set_index("trial_id").ended)
