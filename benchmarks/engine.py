@@ -26,7 +26,7 @@ import click
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study import Arm, Budget, Never, Study, Tpe, uniform
 from study.cluster.allocation import Resources
-from study.cluster.resources import connect, disconnect
+from study.cluster.connection import connect, disconnect
 from study.driver import restore_coordinator
 from study.execution.tune import execute
 from study.execution.worker_context import WorkerContext

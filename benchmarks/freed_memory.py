@@ -1,7 +1,7 @@
 """Time saved by keeping freed memory in training processes: python -m benchmarks.freed_memory [--rounds 3] [--quick].
 
 Trials of face super-resolution, whose tensors are large, alternate between processes with the variables that workers
-have (WORKER_ENVIRONMENT in study/cluster/resources.py) and processes without those of glibc. A trial trains in a
+have (WORKER_ENVIRONMENT in study/cluster/connection.py) and processes without those of glibc. A trial trains in a
 thread, as it does in a worker. Its first epoch is a warm-up and does not count. Losses of both must be equal.
 """
 
@@ -20,7 +20,7 @@ import click
 import torch
 
 from benchmarks.reporting import describe_machine, format_result, format_spread, format_table
-from study.cluster.resources import WORKER_ENVIRONMENT
+from study.cluster.connection import WORKER_ENVIRONMENT
 from study.trial import EpochResult, Trial, TrialContext
 from trainables.data.synthetic.sr_faces import DrawnSrFaces
 from trainables.losses.none import NoDistillation

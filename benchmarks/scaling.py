@@ -27,7 +27,7 @@ import click
 from benchmarks.engine import make_study
 from benchmarks.reporting import describe_machine, format_result, format_table
 from study.cluster.allocation import Resources
-from study.cluster.resources import connect, disconnect
+from study.cluster.connection import connect, disconnect
 from study.driver import restore_coordinator
 from study.engine.coordinator import Coordinator
 from study.execution.tune import execute

@@ -36,6 +36,7 @@ from benchmarks.simulated_studies import (
     simulate,
 )
 from reports.analysis import power, sign_tests, statistics
+from reports.analysis.verdicts import adjust_by_holm
 
 QUICK_STUDIES, MANY = 12, 20
 """Studies per row of a quick run; and the factor of null studies evaluated by test and correction alone."""
@@ -64,8 +65,8 @@ def find_wrong_studies(task: tuple[Design, int]) -> list[bool]:
     for number in range(studies):
         control, *others = draw_scores(design, number)
         compute_p = sign_tests.compute_sign_p if design.test == "sign" else sign_tests.compute_sign_flip_p
-        p_values = statistics.adjust_by_holm([compute_p(values - control) for values in others])
-        found.append(min(p_values) <= statistics.LEVEL)
+        p_values = adjust_by_holm([compute_p(values - control) for values in others])
+        found.append(min(p_values) <= sign_tests.LEVEL)
     return found
 
 
@@ -145,7 +146,7 @@ def report_planted(seen: dict[Design, list[Outcome]]) -> list[str]:
     ]
     rows, results = [head], []
     for design, studies in seen.items():
-        found, level = sum(study.found for study in studies), statistics.LEVEL / design.arms
+        found, level = sum(study.found for study in studies), sign_tests.LEVEL / design.arms
         predicted = power.estimate_power(design.effect, 1.0, design.seeds, design.arms)
         promised = stats.nct.sf(
             stats.t.ppf(1 - level / 2, design.seeds - 1), design.seeds - 1, design.effect * math.sqrt(design.seeds)

@@ -138,7 +138,7 @@ def _train(
     document: Mapping[str, Any],
 ) -> str:
     """Run the coordinator's trials on Ray; return why the run stopped early, or ""."""
-    from study.cluster.resources import connect, disconnect
+    from study.cluster.connection import connect, disconnect
     from study.cluster.storage_check import check_shared_storage
 
     for line in format_preparations(coordinator.queue.preparations):
@@ -159,7 +159,7 @@ def _run_trials(
     coordinator: Coordinator, space: Space, options: DriverOptions, console: Console, print_line: PrintLine
 ) -> str:
     """Run the coordinator's trials on the connected cluster, under a display; return why they were stopped, or ""."""
-    from study.cluster.resources import list_nodes, list_pending_nodes, max_trials
+    from study.cluster.connection import list_nodes, list_pending_nodes, max_trials
     from study.cluster.software_check import read_needed_versions
     from study.execution import tune
     from study.execution.worker_context import WorkerContext

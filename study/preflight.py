@@ -18,7 +18,7 @@ from study.engine.student_costs import check_costs
 from study.errors import InputError, explain_user_errors, format_first_line
 from study.records.lock import check_writable
 from study.records.provenance import list_gpu_names
-from study.records.study_json import check_code, read_same_study
+from study.records.same_study import check_code, read_same_study
 from study.space.domains import resolve_corners
 from study.space_file import Space, list_import_paths
 from study.storage.dataset import RemoteDataset
@@ -133,13 +133,13 @@ def find_resources(options: DriverOptions, study: Study) -> Resources:
     if options.address is None:
         here = Node(this_machine.count_cpus(), len(list_gpu_names()))
         return allocate_resources([here], options, study)
-    from study.cluster import resources  # late: it imports Ray
+    from study.cluster import connection  # late: it imports Ray
 
-    resources.connect(options.address)
+    connection.connect(options.address)
     try:
-        return allocate_resources(resources.list_nodes() + resources.list_pending_nodes(), options, study)
+        return allocate_resources(connection.list_nodes() + connection.list_pending_nodes(), options, study)
     finally:
-        resources.disconnect()
+        connection.disconnect()
 
 
 def allocate_resources(nodes: list[Node], options: DriverOptions, study: Study) -> Resources:

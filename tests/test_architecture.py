@@ -16,7 +16,7 @@ LAYERS = {
         "errors atomic code_version identity trial task space search trackers arm validation study ablation "
         "space_file records storage engine cluster preflight execution driver cli results ui run __main__"
     ),
-    "trainables": "training task losses models data sample_panels metrics distill export teacher tasks",
+    "trainables": "training task losses models data sample_panels evaluation distill export teacher tasks",
     "reports": "format frames load analysis text figures tables examples papers page contents build compare export",
 }
 """A package, or a module beside them, imports only from those before it."""

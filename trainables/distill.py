@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from study.identity import derive_seed
 from study.task import PARAMETERS
 from study.trial import EpochResult, TrialContext
+from trainables.evaluation import EpochMeters, evaluate
 from trainables.losses.state import LossState, make_loss_state
-from trainables.metrics import EpochMeters, evaluate
 from trainables.sample_panels import write_panels
 from trainables.task import (
     Batch,

@@ -13,7 +13,7 @@ import numpy as np
 
 from reports.analysis import statistics
 from reports.analysis.comparison import ArmResult, Comparison, compare_arms, group_by_seed
-from reports.analysis.contrasts import Contrast, compare_pair, judge
+from reports.analysis.verdicts import Contrast, compare_pair, judge
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 

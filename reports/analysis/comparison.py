@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis import published, statistics
-from reports.analysis.contrasts import Contrast, compare_cells, count_tests, format_verdict, judge
 from reports.analysis.front import FrontPoint, count_planned, list_front_points
 from reports.analysis.published import Published
 from reports.analysis.statistics import Mean
+from reports.analysis.verdicts import Contrast, compare_cells, count_tests, format_verdict, judge
 from reports.format.metrics import Metric
 from reports.load import Cell, StudyRecords
 from study.trial import Direction

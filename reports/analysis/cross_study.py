@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from reports.analysis import power, statistics
 from reports.analysis.comparison import compare_arms
-from reports.analysis.statistics import Mean, Paired, Verdict
+from reports.analysis.statistics import Mean, Paired
 from reports.analysis.unpaired import compare_unpaired
+from reports.analysis.verdicts import Verdict, adjust_by_holm, decide_verdict
 from reports.format.metrics import Metric
 from reports.load import StudyRecords
 from study.trial import Direction
@@ -116,7 +117,7 @@ def _list_cells(index: int, records: StudyRecords) -> dict[tuple[str, str], Cell
 def _judge(rows: list[CellResult]) -> tuple[CellResult, ...]:
     """Return the rows of one table with corrected p values and verdicts."""
     judged = [index for index, row in enumerate(rows) if row.judged]
-    adjusted = statistics.adjust_by_holm([found.p if (found := rows[index].difference) else 1.0 for index in judged])
+    adjusted = adjust_by_holm([found.p if (found := rows[index].difference) else 1.0 for index in judged])
     for index, p in zip(judged, adjusted, strict=True):
         rows[index] = _add_verdict(rows[index], p, len(judged))
     return tuple(rows)
@@ -176,7 +177,7 @@ def _add_verdict(row: CellResult, p: float, comparisons: int) -> CellResult:
     found = row.difference
     if found is None:
         return row
-    verdict = statistics.decide_verdict(found, p)
+    verdict = decide_verdict(found, p)
     known = verdict == "undecided" and row.kind == "paired" and found.n > 1
     needed = power.seeds_needed(found.difference, found.sd, comparisons) if known else None
     return replace(row, p=p, verdict=verdict, seeds_needed=needed)

@@ -12,9 +12,9 @@ from statistics import stdev
 from typing import Any
 
 from reports.analysis import statistics
-from reports.analysis.contrasts import Contrast, compare_pair, select_student
 from reports.analysis.search import list_objectives, mark_front
 from reports.analysis.statistics import Mean
+from reports.analysis.verdicts import Contrast, compare_pair, select_student
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
 

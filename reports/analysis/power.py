@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # scipy.special is imported when it is first used
 from numpy.typing import NDArray
 
-from reports.analysis.statistics import LEVEL
+from reports.analysis.sign_tests import LEVEL
 
 POWER = 0.8
 """Power with which the proposed number of seeds finds the observed difference."""

@@ -18,6 +18,8 @@ from study.trial import Direction
 
 Test = Literal["sign-flip", "sign"]
 
+LEVEL = 0.05
+"""Significance level of verdicts, after correction."""
 TIE = 1e-6
 """Relative difference up to which two runs are tied: float32 may round equal results in different ways. Accuracies
 over up to a million samples differ by more, or not at all."""

@@ -1,7 +1,7 @@
-"""The statistics of a comparison: paired differences over shared seeds, intervals, correction and verdicts.
+"""The statistics of a comparison: paired differences over shared seeds, and their intervals.
 
 Two arms are compared by the differences of runs that share a seed: the same initial weights, data order and views.
-sign_tests.py has the tests of these differences.
+sign_tests.py has the tests of these differences, verdicts.py what follows from them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import scipy  # scipy.stats is imported when it is first used: it takes a second
@@ -19,11 +18,6 @@ from numpy.typing import NDArray
 from reports.analysis.sign_tests import TIE, Test, check_finite, compute_sign_flip_p, compute_sign_p
 from study.trial import Direction
 
-Verdict = Literal["better", "worse", "not worse", "undecided"]
-"""Not worse: the arm is shown to be worse by less than the margin that its study declares, or better."""
-
-LEVEL = 0.05
-"""Significance level of verdicts, after correction."""
 RESOLUTION = 1e-10
 """Difference up to which two runs are tied unless their metric has other digits: that of a metric of four digits."""
 SKEWED = 0.05
@@ -178,25 +172,3 @@ def is_skewed(differences: Sequence[float] | NDArray[np.float64]) -> bool:
     if len(x) < 8 or np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):  # or equal but for rounding
         return False
     return bool(scipy.stats.skewtest(x).pvalue <= SKEWED)
-
-
-def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's step-down adjusted p values in the given order: max over i ≤ k of (m − i + 1) · p₍ᵢ₎, at most 1.
-
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    m, running = len(p_values), 0.0
-    adjusted = [0.0] * m
-    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (m - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
-
-
-def decide_verdict(
-    comparison: Paired, adjusted_p: float, adjusted_margin_p: float | None = None, level: float = LEVEL
-) -> Verdict:
-    """Return better or worse if the corrected p is at most `level`; else not worse if that of the margin is."""
-    if adjusted_p <= level:
-        return "better" if comparison.improves else "worse"
-    return "not worse" if adjusted_margin_p is not None and adjusted_margin_p <= level else "undecided"

@@ -12,8 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from reports.analysis.comparison import Comparison
-from reports.analysis.contrasts import format_verdict
 from reports.analysis.statistics import Interval
+from reports.analysis.verdicts import format_verdict
 from reports.figures.style import (
     GREY,
     ReportFigure,

@@ -12,7 +12,10 @@ from dataclasses import replace
 from reports.format.table import Table
 from reports.load import StudyRecords
 from reports.papers.cells import format_measured, format_published
-from reports.papers.layouts import LAYOUTS
+from reports.papers.p0_face_parsing import P0_TABLE_1, P0_TABLE_2, P0_TABLE_3
+from reports.papers.p1_cifar import P1_TABLE_1
+from reports.papers.p2_face_sr import P2_TABLE_1
+from reports.papers.p4_crowd_counting import P4_TABLE_1, P4_TABLE_2
 from reports.papers.schema import (
     Heading,
     Layout,
@@ -24,6 +27,8 @@ from reports.papers.schema import (
     format_heading,
 )
 from reports.text.summary import explain_incomplete_data
+
+LAYOUTS = (P0_TABLE_1, P0_TABLE_2, P0_TABLE_3, P1_TABLE_1, P2_TABLE_1, P4_TABLE_1, P4_TABLE_2)
 
 NetsByRole = dict[str, tuple[Heading, ...]]
 TableRow = tuple[tuple[str, ...], str]

@@ -1,4 +1,7 @@
-"""The structure of a paper's comparison table: layouts.py has the papers' tables, tables.py fills them in.
+"""The structure of a paper's comparison table: a module for each paper has its tables, paper_tables.py fills them in.
+
+Rows, columns and their order are the papers'; headings are in this project's words. The figures are in
+reports/analysis/published.csv.
 
 A row and a column each specify a part of the cell where they cross: net, method or metric. A row or column for each
 teacher or student is declared once with that role, and expanded for the nets of the paper or of a study.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.analysis.across_students import NetContrast, compare_nets, pool_students
 from reports.analysis.comparison import Comparison
-from reports.analysis.contrasts import Contrast
+from reports.analysis.verdicts import Contrast
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.load import StudyRecords

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from reports.analysis import power
 from reports.analysis.comparison import ArmResult, Comparison, Reference, compare_arms
-from reports.analysis.contrasts import Contrast, count_tests, format_verdict
 from reports.analysis.published import Published
 from reports.analysis.sign_tests import MAX_EXACT_PAIRS
+from reports.analysis.verdicts import Contrast, count_tests, format_verdict
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import format_whole, join_words

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from reports.analysis.cross_study import CellResult, StudentComparison
 from reports.analysis.power import MAX_SEEDS
-from reports.analysis.statistics import LEVEL
+from reports.analysis.sign_tests import LEVEL
 from reports.format.metrics import Metric
 from reports.format.table import Table
 from reports.format.values import join_words, shorten

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.analysis.comparison import compare_arms
-from reports.analysis.contrasts import Contrast, format_verdict
 from reports.analysis.statistics import compute_mean
+from reports.analysis.verdicts import Contrast, format_verdict
 from reports.format.metrics import Metric
 from reports.format.settings import describe
 from reports.format.table import Table, to_markdown

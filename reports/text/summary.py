@@ -12,7 +12,7 @@ from pathlib import Path
 from reports.analysis import published
 from reports.analysis.across_students import compare_nets, pool_students
 from reports.analysis.comparison import Comparison
-from reports.analysis.contrasts import Contrast
+from reports.analysis.verdicts import Contrast
 from reports.format.metrics import Metric
 from reports.format.values import format_params, join_words, pluralize
 from reports.load import StudyRecords

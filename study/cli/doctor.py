@@ -54,16 +54,16 @@ print(json.dumps(versions | {"gpus": names}))
 
 RAY = """
 import sys
-from study.cluster import resources
+from study.cluster import connection
 from study.cluster.allocation import allocate
-resources.connect(sys.argv[1] or None)
+connection.connect(sys.argv[1] or None)
 try:
-    nodes = resources.list_nodes()
-    assert resources.ray.get(resources.ray.remote(lambda: 42).remote()) == 42
+    nodes = connection.list_nodes()
+    assert connection.ray.get(connection.ray.remote(lambda: 42).remote()) == 42
     trial = allocate(nodes, float(sys.argv[2]) if sys.argv[2] else None, None, int(sys.argv[3]))
     print(f"{len(nodes)} node, {sum(n.cpus for n in nodes)} CPU, {sum(n.gpus for n in nodes)} GPU; room for {trial}")
 finally:
-    resources.disconnect()
+    connection.disconnect()
 """
 
 

@@ -58,7 +58,7 @@ LATE_COMMANDS = {
     "report": ("reports.build", "Write the report of studies, also of unfinished ones."),
     "compare": ("reports.compare", "Show several studies next to each other on one page."),
     "export": ("reports.export", "Write trained students as safetensors and ONNX, with a model card."),
-    "ui": ("study.ui.command", "Show the studies below a storage path live in a browser."),
+    "ui": ("study.ui.server", "Show the studies below a storage path live in a browser."),
 }
 """Commands whose modules are imported only when they run: plotly and ONNX take seconds to import."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from study.cluster import resources  # isort: skip  (first: it sets what Ray reads when it is imported)
+from study.cluster import connection  # isort: skip  (first: it sets what Ray reads when it is imported)
 import ray
 from ray import cloudpickle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -111,21 +111,21 @@ def measure_gpu_share(
     if address is None and not list_gpu_names():
         notify(NO_GPU)
         return 0.0
-    resources.connect(address)
+    connection.connect(address)
     try:
-        nodes = [node for node in resources.list_nodes() if node.gpus]
+        nodes = [node for node in connection.list_nodes() if node.gpus]
         if not nodes:
-            if any(node.gpus for node in resources.list_pending_nodes()):
+            if any(node.gpus for node in connection.list_pending_nodes()):
                 raise InputError(f"{AUTO}: no machine with a GPU is up yet: wait for one, or give a number")
             notify(NO_GPU)
             return 0.0
-        if len(types := resources.list_gpu_types()) > 1:
+        if len(types := connection.list_gpu_types()) > 1:
             notify(f"the GPUs differ ({', '.join(types)}): only one is measured, a smaller one may need a number")
         trains_teacher = any(step.name == TEACHER_STEP for step in study.task.list_preparations(storage, study.plan))
         fewest_cpus = min(nodes, key=lambda node: node.cpus // node.gpus)
         result = measure_packing(study, trains_teacher, space, "cuda", fewest_cpus, notify, data)
     finally:
-        resources.disconnect()
+        connection.disconnect()
     for line in packing_lines(result):
         notify(line)
     return result.share

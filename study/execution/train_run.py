@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TypeVar
 
-from study.cluster.resources import check_train_version  # isort: skip  (first: it sets what Ray reads when imported)
+from study.cluster.connection import check_train_version  # isort: skip  (first: it sets what Ray reads when imported)
 import ray.train
 
 from study.execution.ray_internals import DataParallelTrainer

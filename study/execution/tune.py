@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import study.cluster.resources  # noqa: F401  # isort: skip  (first: it sets what Ray reads when it is imported)
+import study.cluster.connection  # noqa: F401  # isort: skip  (first: it sets what Ray reads when it is imported)
 import ray
 from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError, RayActorError

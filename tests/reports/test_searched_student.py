@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from reports.analysis.comparison import compare_arms, to_dataframe
-from reports.analysis.contrasts import compare_cells
 from reports.analysis.search import find_search_domains
+from reports.analysis.verdicts import compare_cells
 from reports.build import build
 from reports.figures.importance import get_distributions
 from reports.load import StudyRecords, load_study

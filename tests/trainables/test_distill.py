@@ -15,9 +15,9 @@ from study.task import TrialNote
 from study.trial import Link
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
+from trainables.evaluation import evaluate
 from trainables.losses.logits.dkd import DKD
 from trainables.losses.none import NoDistillation
-from trainables.metrics import evaluate
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import Outputs
 from trainables.teacher import weights as teachers

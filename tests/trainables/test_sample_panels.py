@@ -11,8 +11,8 @@ import torch
 from tests.trainables import small, small_crowds
 from tests.trainables.small import metrics, prepared
 from trainables import sample_panels
+from trainables.evaluation import evaluate
 from trainables.losses.none import NoDistillation
-from trainables.metrics import evaluate
 from trainables.teacher import weights as teachers
 from trainables.training import checkpoint
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.losses.common.pixel import NORMS
+from trainables.losses.common.image_distance import NORMS
 from trainables.losses.none import NoDistillation
 from trainables.training.settings import check_choice, check_range
 
@@ -17,7 +17,7 @@ from trainables.training.settings import check_choice, check_range
 class Reconstruction:
     """pixel_weight · error(image, truth) + perceptual_weight · Σ_i error(f_i(image), f_i(truth)), f_i taps of VGG-19.
 
-    Norms are those of `pixel_error` (common/pixel.py): "l1", "mse" or "l2norm".
+    Norms are those of `pixel_error` (common/image_distance.py): "l1", "mse" or "l2norm".
     Raises InputError for an unknown norm or a weight below 0.
     """
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from study.task import TrialProfile, reads_features
 from study.trial import EpochResult, TrialContext
 from trainables.distill import start_training, train_epoch
+from trainables.evaluation import evaluate_examples
 from trainables.losses.none import NoDistillation
-from trainables.metrics import evaluate_examples
 from trainables.task import (
     NO_TEACHER,
     Batch,

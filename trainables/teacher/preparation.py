@@ -19,8 +19,8 @@ from study.identity import describe
 from study.task import Plan, Preparation
 from study.trial import EpochResult, TrialContext
 from trainables.distill import distill
+from trainables.evaluation import evaluate
 from trainables.losses.none import NoDistillation
-from trainables.metrics import evaluate
 from trainables.sample_panels import write_panels
 from trainables.task import NO_TEACHER, count_parameters, index_device, prefetch, without_pretrained
 from trainables.teacher.label_order import count_confusions, find_label_order

@@ -27,7 +27,8 @@ from study.engine.usage import HOUR, find_exhausted_cap, format_cost
 from study.errors import InputError
 from study.records.parquet_table import Records, read_parquet_table
 from study.records.rows import RunningTrial
-from study.records.study_json import collect_fingerprints, list_runs, read_same_study
+from study.records.same_study import read_same_study
+from study.records.study_json import collect_fingerprints, list_runs
 from study.search.samplers import Grid, Random
 from study.study import Budget, Study
 from study.task import Preparation

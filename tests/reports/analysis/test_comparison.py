@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from reports.analysis.comparison import Comparison, compare_arms, to_dataframe
-from reports.analysis.contrasts import format_verdict
+from reports.analysis.verdicts import format_verdict
 from reports.build import write_tables
 from reports.load import load_study
 from reports.tables.comparison import make_comparison_table

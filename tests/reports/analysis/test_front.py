@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from reports.analysis.comparison import Comparison, compare_arms
-from reports.analysis.statistics import adjust_by_holm
+from reports.analysis.verdicts import adjust_by_holm
 from reports.build import build
 from reports.figures.pareto import draw_fronts, draw_tested_fronts
 from reports.load import StudyRecords, load_study

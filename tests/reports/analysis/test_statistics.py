@@ -10,22 +10,10 @@ from scipy import stats
 
 from reports.analysis import sign_tests, statistics
 from reports.analysis.statistics import Interval
+from reports.analysis.verdicts import decide_verdict
 
 DIFFERENCES = [0.9, -0.3, 1.2, 0.4, 0.0, 0.7, -0.1]
 FINITE = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
-
-
-def test_holm_equals_the_worked_example() -> None:
-    # By hand: sorted 0.005, 0.010, 0.030, 0.040 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04; the last may not fall.
-    assert statistics.adjust_by_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.adjust_by_holm([]) == []
-    assert statistics.adjust_by_holm([0.6, 0.9]) == [1.0, 1.0]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_holm_lies_between_no_correction_and_bonferroni(p_values: list[float]) -> None:
-    for p, adjusted in zip(p_values, statistics.adjust_by_holm(p_values), strict=True):
-        assert p <= adjusted <= min(1.0, p * len(p_values)) + 1e-12
 
 
 def test_bca_interval_covers_the_mean_of_skewed_differences() -> None:
@@ -86,9 +74,9 @@ def test_paired_keeps_the_raw_difference_and_lets_direction_judge() -> None:
     error = statistics.compare_paired(lower, higher, "min")
     score = statistics.compare_paired(lower, higher, "max")
     assert error.difference == score.difference < 0
-    assert statistics.decide_verdict(error, error.p) == "better"
-    assert statistics.decide_verdict(score, score.p) == "worse"
-    assert statistics.decide_verdict(score, 0.06) == "undecided"
+    assert decide_verdict(error, error.p) == "better"
+    assert decide_verdict(score, score.p) == "worse"
+    assert decide_verdict(score, 0.06) == "undecided"
 
 
 def test_single_pair_has_no_interval_and_decides_nothing() -> None:

@@ -10,7 +10,8 @@ from scipy import stats
 from reports.analysis import published
 from reports.build import build, write_tables
 from reports.load import load_study
-from reports.papers.layouts import P1_TABLE_1, P4_TABLE_1, P4_TABLE_2
+from reports.papers.p1_cifar import P1_TABLE_1
+from reports.papers.p4_crowd_counting import P4_TABLE_1, P4_TABLE_2
 from reports.papers.paper_tables import make_paper_table, make_tables
 from reports.papers.schema import Layout
 from tests.reports.fake_study import DKD, SEARCHED, Writer

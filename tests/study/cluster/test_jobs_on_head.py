@@ -203,7 +203,7 @@ def test_wrong_token_is_one_line_before_a_study_starts(head: Head) -> None:
     ("before", "message"),
     [
         (
-            "resources.ray.__version__ = '2.54.0'",
+            "connection.ray.__version__ = '2.54.0'",
             r"cannot join the Ray cluster at .*: Version mismatch: .* Ray: 2\.\d+\.\d+ .* Ray: 2\.54\.0",
         ),
         (
@@ -213,7 +213,7 @@ def test_wrong_token_is_one_line_before_a_study_starts(head: Head) -> None:
     ],
 )
 def test_other_versions_are_named_before_a_study_starts(head: Head, before: str, message: str) -> None:
-    code = f"from study.cluster import resources\n{before}\nresources.connect({head.address!r})"
+    code = f"from study.cluster import connection\n{before}\nresources.connect({head.address!r})"
     refused = head.run("-c", code)
     last = refused.stderr.strip().splitlines()[-1]
     assert re.search(rf"InputError: {message}", last), refused.stderr

@@ -16,7 +16,8 @@ from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.engine.usage import find_exhausted_cap, sum_gpu_seconds, sum_wall_seconds
 from study.errors import InputError
-from study.records.study_json import build_study_json, read_same_study, write_study
+from study.records.same_study import read_same_study
+from study.records.study_json import build_study_json, write_study
 from study.space_file import Space
 from study.study import Study
 from study.task import Plan, Preparation

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray.train
 
-from study.cluster import resources
+from study.cluster import connection
 from study.errors import InputError
 from study.execution.train_run import TrainThread, run_in_train_context
 from study.execution.worker import HANG_REPORT, read_hang_report
@@ -160,6 +160,6 @@ def test_process_ends_while_a_trial_waits() -> None:
 def test_ray_train_v1_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "0")
     with pytest.raises(InputError, match=r"^RAY_TRAIN_V2_ENABLED=0: trials run in Ray Train V2; unset .*1$"):
-        resources.connect(None)
+        connection.connect(None)
     with pytest.raises(InputError, match="RAY_TRAIN_V2_ENABLED=0"):
         run_in_train_context(lambda: None)

@@ -19,16 +19,16 @@ TWO = ("--workers-per-trial", "2", "--gpus-per-worker", "0")
 
 GROUPS_LEFT = """
 import json, pathlib
-from study.cluster import resources
+from study.cluster import connection
 
-disconnect = resources.disconnect
+disconnect = connection.disconnect
 
 def note_and_disconnect():
-    table = resources.ray.util.placement_group_table().values()
+    table = connection.ray.util.placement_group_table().values()
     pathlib.Path({path!r}).write_text(json.dumps([group["state"] for group in table]))
     disconnect()
 
-resources.disconnect = note_and_disconnect
+connection.disconnect = note_and_disconnect
 """
 
 SECOND_WORKER_FAILS = """

@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from study.cluster import resources
+from study.cluster import connection
 from study.execution import worker_failures
 from study.execution.worker_failures import NO_TRACE, add_log, describe_death, to_worker_failure
 
@@ -82,9 +82,9 @@ def test_other_failures_have_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    resources.connect(None)
+    connection.connect(None)
     yield
-    resources.disconnect()
+    connection.disconnect()
 
 
 @pytest.mark.slow

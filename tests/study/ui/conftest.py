@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from study.ui.app import LivePage
-from study.ui.command import bind_loopback
+from study.ui.server import bind_loopback
 from tests.reports.fake_study import Writer
 
 TOKEN = "a-token-of-the-tests"

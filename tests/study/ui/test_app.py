@@ -14,7 +14,7 @@ from reports.build import build
 from study.cli.main import main
 from study.records.lock import is_stop_requested, lock_study, read_skip_requests
 from study.ui.app import LivePage
-from study.ui.command import bind_loopback
+from study.ui.server import bind_loopback
 from tests.reports.fake_study import Writer
 from tests.study.ui.conftest import TOKEN
 

@@ -22,11 +22,11 @@ from tests.trainables.tasks.face_sr import test_task as test_face_sr
 from tests.trainables.tasks.segmentation import test_face_parsing
 from trainables.data.cifar import Cifar
 from trainables.distill import distill
+from trainables.evaluation import evaluate
 from trainables.export import onnx as exporting
 from trainables.export.onnx import ExportedModel, export_student
 from trainables.export.restore import TrainedTrial, instantiate, restore_student
 from trainables.losses.none import NoDistillation
-from trainables.metrics import evaluate
 from trainables.models.resnet_cifar import ResNet
 from trainables.task import NO_TEACHER, Batch
 from trainables.tasks.classification.task import Classification

@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 from study.trial import TrialContext
 from tests.trainables import small_crowds
 from tests.trainables.small import TASK, job, metrics
-from trainables.metrics import evaluate
+from trainables.evaluation import evaluate
 from trainables.models.resnet_cifar import ResNet
 from trainables.training import checkpoint
 from trainables.training.distributed import SINGLE_PROCESS, DistributedGroup, ProcessGroup, join_group

@@ -7,7 +7,7 @@ import pytest
 from study import choice
 from study.errors import InputError
 from study.space.domains import integer, uniform
-from trainables.losses.common.pixel import NORMS
+from trainables.losses.common.image_distance import NORMS
 from trainables.training.schedules import Cosine, Staircase
 from trainables.training.settings import Progress, check_choice, check_range, value_at
 

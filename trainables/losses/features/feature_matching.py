@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trainables.losses.common.feature_maps import Adapter, AdapterState, match_features
+from trainables.losses.common.image_distance import NORMS, pixel_error
 from trainables.losses.common.logits import autocast_disabled
-from trainables.losses.common.pixel import NORMS, pixel_error
 from trainables.losses.state import LossState, StatefulLoss
 from trainables.task import Outputs
 from trainables.training.settings import FloatOrSchedule, Progress, check_choice, check_range, check_type, value_at
@@ -26,7 +26,7 @@ class FeatureMatching(StatefulLoss):
 
     weight: FloatOrSchedule = 1.0
     norm: str = "l1"
-    """"l1", "mse", or "l2norm": see `pixel_error` in common/pixel.py."""
+    """"l1", "mse", or "l2norm": see `pixel_error` in common/image_distance.py."""
     adapter: Adapter | None = None
     """Required for nets of different width."""
     task_weight: FloatOrSchedule = 1.0

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from study.errors import InputError
+from trainables.losses.common.image_distance import pixel_error
 from trainables.losses.common.logits import as_float32
-from trainables.losses.common.pixel import pixel_error
 from trainables.models.backbones.vgg19 import AFTER_RELU, Vgg19
 from trainables.training.nets import to_device
 

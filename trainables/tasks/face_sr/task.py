@@ -24,7 +24,7 @@ from study.identity import describe, digest
 from study.task import Plan, Preparation
 from study.trial import EpochResult, Split, TrialContext
 from trainables.data.arrays.face_sr import SrSet
-from trainables.losses.common.pixel import NORMS, pixel_error
+from trainables.losses.common.image_distance import NORMS, pixel_error
 from trainables.losses.reconstruction import get_reconstruction
 from trainables.models.sr.common import COMPONENTS
 from trainables.models.sr.component_transfer import fill_dictionary, get_dictionary

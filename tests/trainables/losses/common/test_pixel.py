@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.losses.common.pixel import NORMS, pixel_error
+from trainables.losses.common.image_distance import NORMS, pixel_error
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -13,7 +13,7 @@ from tests.trainables.losses.feature_losses import (
     running,
 )
 from trainables.losses.common.feature_maps import Adapter
-from trainables.losses.common.pixel import NORMS
+from trainables.losses.common.image_distance import NORMS
 from trainables.losses.features.feature_matching import FeatureMatching
 
 

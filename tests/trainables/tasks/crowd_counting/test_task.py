@@ -15,9 +15,9 @@ from tests.trainables.data.test_shanghaitech import part_a
 from tests.trainables.small import metrics, prepared
 from tests.trainables.small_crowds import FALLING, STUDENT, TASK, job
 from trainables.data.shanghaitech import ShanghaiTech
+from trainables.evaluation import evaluate
 from trainables.losses.density import DensityDistillation, density_mse
 from trainables.losses.none import NoDistillation
-from trainables.metrics import evaluate
 from trainables.models.msfanet import MSFANet
 from trainables.task import Batch, Outputs
 from trainables.tasks.crowd_counting.examples import CrowdTargets

@@ -14,7 +14,7 @@ from tests.trainables import small
 from tests.trainables.small import metrics, prepared
 from trainables.data.arrays.face_sr import SrFaces
 from trainables.data.synthetic.sr_faces import DrawnSrFaces
-from trainables.losses.common.pixel import pixel_error
+from trainables.losses.common.image_distance import pixel_error
 from trainables.losses.features.adversarial_features import AdversarialFeatures, PatchDiscriminator
 from trainables.losses.features.feature_matching import FeatureMatching
 from trainables.losses.none import NoDistillation

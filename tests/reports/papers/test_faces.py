@@ -11,8 +11,9 @@ import pytest
 from reports.analysis import published
 from reports.format.table import to_markdown
 from reports.load import load_study
-from reports.papers.layouts import LAYOUTS, P0_TABLE_1, P0_TABLE_2, P0_TABLE_3, P2_TABLE_1
-from reports.papers.paper_tables import make_paper_table
+from reports.papers.p0_face_parsing import P0_TABLE_1, P0_TABLE_2, P0_TABLE_3
+from reports.papers.p2_face_sr import P2_TABLE_1
+from reports.papers.paper_tables import LAYOUTS, make_paper_table
 from reports.papers.schema import Layout, combine, expand_roles, find_figure
 from tests.reports.fake_study import Writer
 from tests.reports.papers.paper_study import rows_of, written

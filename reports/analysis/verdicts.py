@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from reports.analysis import power, statistics
 from reports.analysis.search import describe_recipe
-from reports.analysis.sign_tests import Test, compute_margin_p
-from reports.analysis.statistics import Paired, Verdict
+from reports.analysis.sign_tests import LEVEL, Test, compute_margin_p
+from reports.analysis.statistics import Paired
 from reports.frames import parse_json_object
 from reports.load import Cell, StudyRecords
+
+Verdict = Literal["better", "worse", "not worse", "undecided"]
+"""Not worse: the arm is shown to be worse by less than the margin that its study declares, or better."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Contrast:
     @property
     def within_margin(self) -> bool:
         """True if the arm is shown not to be worse by the margin or more."""
-        return self.margin_p is not None and self.margin_p <= statistics.LEVEL
+        return self.margin_p is not None and self.margin_p <= LEVEL
 
 
 def format_verdict(contrast: Contrast) -> str | None:
@@ -133,7 +136,7 @@ def count_tests(contrasts: Sequence[Contrast]) -> int:
 def judge(contrasts: Sequence[Contrast], to_come: int = 0) -> list[Contrast]:
     """Return all comparisons of one student with corrected p values and verdicts; `to_come` more are planned."""
     margins = [contrast for contrast in contrasts if contrast.margin is not None]
-    adjusted = statistics.adjust_by_holm(
+    adjusted = adjust_by_holm(
         [contrast.paired.p if contrast.paired else 1.0 for contrast in contrasts]
         + [
             compute_margin_p(one.differences, one.margin or 0.0, one.paired.direction, one.test) if one.paired else 1.0
@@ -152,8 +155,30 @@ def _judge(contrast: Contrast, p: float, margin_p: float | None, tests: int) -> 
     paired = contrast.paired
     if paired is None:
         return contrast
-    verdict = statistics.decide_verdict(paired, p, margin_p)
+    verdict = decide_verdict(paired, p, margin_p)
     # a single pair has no spread, without which no number of seeds can be estimated
     estimable = verdict == "undecided" and paired.n > 1
     needed = power.seeds_needed(paired.difference, paired.sd, tests) if estimable else None
     return replace(contrast, p=p, margin_p=margin_p, verdict=verdict, seeds_needed=needed)
+
+
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's step-down adjusted p values in the given order: max over i ≤ k of (m − i + 1) · p₍ᵢ₎, at most 1.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    m, running = len(p_values), 0.0
+    adjusted = [0.0] * m
+    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def decide_verdict(
+    comparison: Paired, adjusted_p: float, adjusted_margin_p: float | None = None, level: float = LEVEL
+) -> Verdict:
+    """Return better or worse if the corrected p is at most `level`; else not worse if that of the margin is."""
+    if adjusted_p <= level:
+        return "better" if comparison.improves else "worse"
+    return "not worse" if adjusted_margin_p is not None and adjusted_margin_p <= level else "undecided"

@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from study.cluster import resources
+from study.cluster import connection
 from study.cluster.allocation import Node, Resources
 from study.errors import InputError
 
@@ -24,22 +24,22 @@ def test_auto_without_a_cluster_names_the_alternatives(monkeypatch: pytest.Monke
         raise ConnectionError("Could not find any running Ray instance.")
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(resources.ray._private.services, "canonicalize_bootstrap_address_or_die", none_found)
+    monkeypatch.setattr(connection.ray._private.services, "canonicalize_bootstrap_address_or_die", none_found)
     with pytest.raises(InputError, match=r"no Ray cluster runs on this machine, .* give http://HOST:PORT"):
-        resources.connect("auto")
+        connection.connect("auto")
 
 
 @pytest.mark.parametrize("given", ["{bad", "[]", "7", "null", "'{}'", "runtime_env"])
 def test_configuration_of_a_job_that_ray_cannot_read_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", given)
     with pytest.raises(InputError, match=r"^RAY_JOB_CONFIG_JSON_ENV_VAR=.*, a JSON object; unset the variable$"):
-        resources.connect(None)
+        connection.connect(None)
 
 
 @pytest.mark.parametrize("given", ["", "{}", '{"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}}}'])
 def test_configuration_of_a_job_is_left_to_ray(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", given)
-    resources.check_job_config()
+    connection.check_job_config()
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_configuration_of_a_job_is_left_to_ray(given: str, monkeypatch: pytest.M
 def test_auto_follows_the_shells_own_address(exported: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", exported)
     with pytest.raises(InputError, match=message):
-        resources.connect("auto")
+        connection.connect("auto")
 
 
 def test_dashboard_address_is_no_cluster_to_join() -> None:
     with pytest.raises(InputError, match="here allowed are 'auto'"):
-        resources.connect("http://127.0.0.1:8265")
+        connection.connect("http://127.0.0.1:8265")
 
 
 def test_workers_find_what_the_driver_finds_and_the_package_first(
@@ -68,7 +68,7 @@ def test_workers_find_what_the_driver_finds_and_the_package_first(
     # without the package's own folder, as in an editable installation
     paths = [path for path in sys.path if not (Path(path) / "study" / "study.py").is_file()]
     monkeypatch.setattr(sys, "path", [*paths, str(tmp_path)])
-    hook = cloudpickle.dumps(resources.make_path_hook(is_local=True))
+    hook = cloudpickle.dumps(connection.make_path_hook(is_local=True))
     code = (
         "import pickle, sys; pickle.loads(bytes.fromhex(sys.argv[1]))(); sys.path.insert(0, '.');"
         "import study.study, helper; print(helper.answer)"
@@ -93,8 +93,8 @@ def test_max_trials_follows_the_nodes_and_is_at_least_one(
 ) -> None:
     replacements: dict[str, Any] = {"list_nodes": lambda: there[:1], "list_pending_nodes": lambda: there[1:]}
     for name, replacement in replacements.items():
-        monkeypatch.setattr(resources, name, replacement)
-    assert resources.max_trials(Resources(1, 1.0, 1, workers), max_concurrent) == open_at_once
+        monkeypatch.setattr(connection, name, replacement)
+    assert connection.max_trials(Resources(1, 1.0, 1, workers), max_concurrent) == open_at_once
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(InputError, match=r"Ray does not start .* \(RuntimeError: no luck\): its logs are in"):
-        resources.connect(None)
+        connection.connect(None)
 
 
 @pytest.mark.usefixtures("no_limits")
@@ -128,11 +128,11 @@ def test_ray_that_is_too_slow_is_started_again(failures: int, monkeypatch: pytes
     with (
         nullcontext() if failures < 3 else pytest.raises(InputError, match=r"logs; 1000 processes compete for \d+ cor")
     ):
-        resources.connect(None)
+        connection.connect(None)
     assert len(starts) == min(failures + 1, 3)
 
 
 def test_process_that_is_connected_already_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     with pytest.raises(InputError, match=r"call ray\.shutdown\(\) first"):
-        resources.connect(None)
+        connection.connect(None)
