@@ -28,6 +28,7 @@ from study.records.paths import StudyPaths
 from study.records.study_json import (
     build_study_json,
     collect_fingerprints,
+    format_now,
     list_runs,
     write_study,
 )
@@ -188,7 +189,7 @@ def _run_trials(
 
 @contextmanager
 def _writing_at_exit(coordinator: Coordinator, document: Mapping[str, Any]) -> Iterator[None]:
-    """Write all rows and the run's duration on exit, also after an exception or an interruption."""
+    """Write all rows, the run's duration and its end on exit, also after an exception or an interruption."""
     records = coordinator.writer.records
     try:
         yield
@@ -200,6 +201,7 @@ def _writing_at_exit(coordinator: Coordinator, document: Mapping[str, Any]) -> I
     finally:
         records.compact()
         document["provenance"]["runs"][-1]["seconds"] = coordinator.usage.run_seconds
+        document["provenance"]["updated"] = format_now()
         write_study(records.folder, document)
 
 
