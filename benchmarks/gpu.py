@@ -32,10 +32,10 @@ from study.task import Plan
 from study.trial import TrialContext
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification.task import Classification
-from trainables.teacher import output_store as store
-from trainables.teacher import preparation as preparing
 from trainables.teacher import sources
-from trainables.teacher import weights as teachers
+from trainables.teacher.output_store import split_into_blocks, write_shard
+from trainables.teacher.preparation import mark_drawn
+from trainables.teacher.weights import weights_digest
 from trainables.training import cuda_graph
 from trainables.training.recipe import PRECISIONS
 
@@ -46,15 +46,15 @@ PARTS = ("alone", "together", "trial")
 
 def store_random_outputs(task: Classification, folder: Path, epochs: int) -> None:
     """Fill the store with random logits for every view that a trial of `epochs` epochs draws."""
-    drawn = preparing.mark_drawn(task, Plan(((SEED, "train+val"),), epochs))
+    drawn = mark_drawn(task, Plan(((SEED, "train+val"),), epochs))
     assert task.stored_output_bytes is not None
     generator, where = torch.Generator().manual_seed(SEED), sources.store_folder(task, folder)
-    teacher = teachers.weights_digest(folder, task.teacher_key)
-    for block in store.split_into_blocks(drawn, task.stored_output_bytes):
+    teacher = weights_digest(folder, task.teacher_key)
+    for block in split_into_blocks(drawn, task.stored_output_bytes):
         samples, views = drawn[block.start : block.stop].nonzero(as_tuple=True)
         codes = (samples + block.start) * task.views.count + views
         outputs = torch.randn(len(codes), task.stored_output_bytes // 2, generator=generator)
-        store.write_shard(where, codes, outputs, teacher)
+        write_shard(where, codes, outputs, teacher)
 
 
 # -- one trial ---------------------------------------------------------------------------------------------------------

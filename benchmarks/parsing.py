@@ -30,7 +30,7 @@ from trainables.data.arrays.label_maps import LabelMaps, LabelMapSet
 from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet
 from trainables.tasks.segmentation.face_parsing import FaceParsing
-from trainables.teacher import preparation as preparing
+from trainables.teacher.preparation import run_preparation
 from trainables.teacher.weights import Teacher
 from trainables.training.recipe import Recipe, Sgd
 from trainables.training.schedules import Polynomial
@@ -71,7 +71,7 @@ def fill_store(task: FaceParsing, folder: Path, epochs: int) -> float:
     steps = task.list_preparations(folder, Plan(((SEED, "train"),), epochs))
     started = time.perf_counter()
     for step in steps:
-        list(preparing.run_preparation(task, _make_context(task, folder, step.name, None, step)))
+        list(run_preparation(task, _make_context(task, folder, step.name, None, step)))
     views = {
         (sample, view)
         for epoch in range(epochs)

@@ -30,14 +30,14 @@ from trainables.losses.logits.kd import kd
 from trainables.losses.pixels.ldt import LDT
 from trainables.models.segmentation import FCNResNet
 from trainables.task import Batch, Outputs
-from trainables.tasks.segmentation.face_parsing import PARTS as CLASS_TABLE
+from trainables.tasks.segmentation.face_parsing import PARTS
 from trainables.tasks.segmentation.metrics import SegmentationScores
 from trainables.training.settings import Progress
 
 BATCH = 5
 TEACHER_STRIDE = 8
 """Pixels of a side for each of the stored logits of FCN on ResNet-101."""
-PARTS = ("forward", "losses", "backward", "meters")
+SHARES = ("forward", "losses", "backward", "meters")
 FORMS = ("blocks", "whole maps")
 MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in the unit of ru_maxrss."""
@@ -57,10 +57,10 @@ class Step:
         self._batch = Batch(images, torch.randint(len(CLASSES), (BATCH, size, size)), nothing, nothing)
         side = -(-size // TEACHER_STRIDE)
         self._teacher = 3 * torch.randn(BATCH, len(CLASSES), side, side)
-        self._meters = SegmentationScores(CLASS_TABLE, "cpu", by_class=False)
+        self._meters = SegmentationScores(PARTS, "cpu", by_class=False)
 
     def run(self) -> list[float]:
-        """Take one step; return the processor seconds of each of `PARTS`."""
+        """Take one step; return the processor seconds of each of `SHARES`."""
         marks = [time.process_time()]
         prediction: Tensor = self._net(self._batch.inputs)  # (B, K, h, w)
         marks.append(time.process_time())
@@ -132,13 +132,13 @@ def main(quick: bool, depth: int, size: int, rounds: int) -> None:
         size, rounds = 128, 2
     print("\n".join([*describe_machine(), f"step     {BATCH} faces of {size} × {size}, rounds: {rounds}\n"]))
     times, memory = measure(depth, size, rounds)
-    rows, shares = [["losses", *(f"{part}, ms per face" for part in PARTS), "losses' share, %", "peak, MB"]], {}
+    rows, shares = [["losses", *(f"{part}, ms per face" for part in SHARES), "losses' share, %", "peak, MB"]], {}
     for form in FORMS:
-        shares[form] = [100 * step[PARTS.index("losses")] / sum(step) for step in times[form]]
+        shares[form] = [100 * step[SHARES.index("losses")] / sum(step) for step in times[form]]
         parts = [format_spread([1000 * seconds / BATCH for seconds in part]) for part in zip(*times[form], strict=True)]
         rows.append([form, *parts, format_spread(shares[form], 1), f"{memory[form] / 1e6:,.0f}"])
     print(format_table(rows) + "\n")
-    losses = [[step[PARTS.index("losses")] for step in times[form]] for form in FORMS]
+    losses = [[step[SHARES.index("losses")] for step in times[form]] for form in FORMS]
     speedup = statistics.median(losses[1]) / statistics.median(losses[0])
     print(format_result("loss_share", shares["blocks"], "%"))
     print(format_result("loss_share_of_whole_maps", shares["whole maps"], "%"))

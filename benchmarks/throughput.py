@@ -38,10 +38,9 @@ from study.trial import Phase, Trial, TrialContext
 from trainables.losses.logits.dkd import DKD
 from trainables.models.resnet_cifar import ResNet
 from trainables.tasks.classification.task import Classification
-from trainables.teacher import output_store as store
 from trainables.teacher import sources
-from trainables.teacher import weights as teachers
-from trainables.teacher.weights import Teacher
+from trainables.teacher.output_store import open_shard
+from trainables.teacher.weights import Teacher, load_weights, teacher_folder
 from trainables.training.nets import build_seeded
 from trainables.training.recipe import PRECISIONS
 
@@ -113,10 +112,10 @@ def _start_our_loop(task: Classification, student: ResNet, precision: str, epoch
 
 def _start_field_loop(task: Classification, student: ResNet, folder: Path) -> Iterator[Any]:
     images, train, val = task.loaded, task.positions("train").numpy(), task.positions("val").numpy()
-    weights = teachers.teacher_folder(folder, task.teacher_key) / "weights.safetensors"
+    weights = teacher_folder(folder, task.teacher_key) / "weights.safetensors"
     return field_loop.train(
         student=build_seeded(lambda: task.build(student), SEED),
-        teacher=teachers.load_weights(task.build(task.teacher.model), weights),
+        teacher=load_weights(task.build(task.teacher.model), weights),
         train_set=field_loop.Images(
             images.train_images[train],
             images.train_labels[train],
@@ -141,7 +140,7 @@ def _store_outputs(task: Classification, folder: Path, plan: Plan) -> float:
 
 
 def _count_outputs(where: Path) -> int:
-    return sum(len(store.open_shard(path).codes) for path in where.glob("*.safetensors"))
+    return sum(len(open_shard(path).codes) for path in where.glob("*.safetensors"))
 
 
 def _make_context(

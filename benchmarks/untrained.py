@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainables.teacher import weights as teachers
+from trainables.teacher.weights import save_teacher
 from trainables.training.nets import build_seeded
 
 if TYPE_CHECKING:
@@ -23,6 +23,4 @@ def save_untrained_teacher(task: DistillationTask[Any], folder: Path, images: in
             module.momentum = None  # take the images' statistics instead of a running mean with the initial ones
     with torch.no_grad():
         net(task.examples("train", "cpu").batch(torch.arange(images), torch.zeros(images, dtype=torch.int64)).inputs)
-    teachers.save_teacher(
-        folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"}
-    )
+    save_teacher(folder, task.teacher_key, net.state_dict(), {"name": task.teacher.model.name, "source": "untrained"})

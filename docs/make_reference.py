@@ -20,9 +20,13 @@ TITLES = {
 PAGES = {"task": "tasks", "teacher": "training"}
 """Pages that are not named like the subpackage of trainables that a name is from."""
 
+FIRST = ("study.study.Study", "study.arm.Arm", "study.study.Budget", "trainables.losses.logits")
+"""Names, or packages, that open their page; all others follow in the stubs' order."""
+LAST = ("trainables.losses.common", "trainables.data.arrays")
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each part, with the docstrings of its names in the stubs' order."""
+    """Add a page for each part, with the docstrings of its names in an order to read."""
     root = Path(config.config_file_path).parent
     names = defaultdict(list)
     for package in ("study", "trainables"):
@@ -32,8 +36,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 page = "studies" if package == "study" else PAGES.get(part, part)
                 names[page] += [f"{package}.{statement.module}.{alias.name}" for alias in statement.names]
     for page, title in TITLES.items():
-        text = "\n\n".join([f"# {title}", *(f"::: {name}" for name in names.pop(page))])
+        text = "\n\n".join([f"# {title}", *(f"::: {name}" for name in sorted(names.pop(page), key=rank))])
         files.append(File.generated(config, f"reference/{page}.md", content=text))
     if names:
         raise ValueError(f"no page of the reference has {', '.join(names)}: add it to TITLES and to mkdocs.yml")
     return files
+
+
+def rank(name: str) -> int:
+    """Return the place of a name on its page."""
+    return next((place for place, one in enumerate(FIRST) if name.startswith(one)), len(FIRST) + name.startswith(LAST))

@@ -27,9 +27,11 @@ def make_ablation(study: Study, cell: str, params: Params, seeds: int | None = N
     start = {**params, **searched.first_points[0]}
     changed = [name for name, value in params.items() if value != start[name]]
     if not changed:
-        raise InputError(f"{cell}: the searched settings are those of its first point; there is no step between them")
+        raise InputError(f"{cell}: its searched settings are those of its first point: name another cell")
     if students := [name for name in changed if name.startswith("student.")]:
-        raise InputError(f"{cell}: {students[0]} makes another net; an ablation takes apart settings of one net")
+        raise InputError(
+            f"{cell}: {students[0]} makes another net, and an ablation is of one: name a cell of a fixed student"
+        )
     arms = [_make_arm(searched, "published", start)]
     for number, name in enumerate(changed, 1):
         step = start | {done: params[done] for done in changed[:number]}

@@ -306,8 +306,7 @@ def documented(start: str) -> list[list[str]]:
 
 
 def test_documented_study_commands_are_understood() -> None:
-    from study.cli.main import main as study
-    from study.cli.run import main as run
+    from study.cli import main, run
 
     on_head = [shlex.split(words[-1].split(" && ")[-1]) for words in documented("ray exec") if "python" in words[-1]]
     lines = [words[2:] for words in [*documented("python -m study"), *on_head, *documented("exec python")]]
@@ -315,7 +314,7 @@ def test_documented_study_commands_are_understood() -> None:
     assert len(lines) >= 6
     for words in lines:
         words = words[words.index("-m") + 1 :] if "-m" in words else words
-        parse(run if words[0] == "study.run" else study, words)
+        parse(run.main if words[0] == "study.run" else main.main, words)
 
 
 def test_documented_ray_commands_are_understood() -> None:

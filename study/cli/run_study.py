@@ -83,7 +83,8 @@ def _submit(options: RunOptions) -> int:
             click.echo(f"error: {error}", err=True)
             return code or 1
     elif options.then and not options.dry_run:
-        click.echo("the cluster is left running: the study has not ended", err=True)
+        left = "the cluster is left running: the study has not ended"
+        click.echo(f"{left}; to end it: ray down {options.cluster_file}", err=True)
     return code
 
 

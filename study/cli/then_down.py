@@ -70,7 +70,7 @@ def end_cluster(address: str, file: Path, storage: str, study: str) -> None:
             _check_jobs(address)  # submitted while files were copied
         _call_ray("down", "-y", str(file))
     except (InputError, RecordsError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"the cluster is left running: {error}") from None
+        raise InputError(f"the cluster is left running: {error}; to end it: ray down {file}") from None
 
 
 def _check_jobs(address: str) -> None:

@@ -60,7 +60,7 @@ def _check_head(address: str, resolved: bool) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputError(f"no Ray cluster at {address!r} ({error}): is it up, and is this its head's port?") from None
+        raise InputError(f"no Ray cluster at {address!r} ({error}): start it, or give HOST:PORT of its head") from None
     if os.environ.get("RAY_USE_TLS") == "1":
         return
     mode = os.environ.get("RAY_AUTH_MODE")
@@ -96,8 +96,8 @@ def read_dashboard(address: str, field: str = "ray_version") -> str:
         answer = type(error).__name__
     except OSError as error:
         raise InputError(
-            f"no Ray dashboard at {address} ({getattr(error, 'reason', error)}{_name_proxy(address)}): is the cluster "
-            "up, and does `ray dashboard cluster.yaml` run?"
+            f"no Ray dashboard at {address} ({getattr(error, 'reason', error)}{_name_proxy(address)}): start the "
+            "cluster, and keep `ray dashboard cluster.yaml` running"
         ) from None
     raise InputError(
         f"what answers at {address} is no Ray dashboard ({answer}{_name_proxy(address)}): `ray dashboard cluster.yaml` "

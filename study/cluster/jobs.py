@@ -92,7 +92,7 @@ def run_on_head(address: str, words: Sequence[str], study: str = "") -> tuple[st
         output = LOG_HEADER.split(client.get_job_logs(job), maxsplit=1)[-1]
         client.delete_job(job)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"the cluster at {address} does not answer: {join_lines(error)}") from None
+        raise InputError(f"the cluster at {address} does not answer: {join_lines(error)}; try again later") from None
     if info.driver_exit_code is None:
         raise InputError(f"the cluster at {address} could not run its command: {join_lines(info.message)}")
     return output, info.driver_exit_code
@@ -226,5 +226,5 @@ def list_running(address: str) -> list[str]:
                 return [str(job.submission_id or job.job_id) for job in running]
             time.sleep(POLL_SECONDS)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"the cluster at {address} does not answer: {join_lines(error)}") from None
+        raise InputError(f"the cluster at {address} does not answer: {join_lines(error)}; try again later") from None
     return []

@@ -52,10 +52,13 @@ def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type
     A trainer of this class has the handle of its running controller as `controller`, so that a run can be killed.
     Publicly, a trainer reserves a placement group of its own in addition to Tune's. It stays reserved when Tune ends
     the actor that runs the trainer, until a cleaner has asked Ray's state API whether the trainer lives, which fails
-    without a dashboard; the next trial then waits for these resources for ever.
+    without a dashboard; the next trial then waits for these resources for ever. For data sets, which trials do not pass
+    to Ray, and for a request to the autoscaler, which Tune has made, it would start an actor each.
     """
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2._internal.execution.worker_group import WorkerGroup
     from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
@@ -67,6 +70,14 @@ def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type
         def _create_placement_group(self, *_: Any) -> LentGroupHandle:
             return LentGroupHandle(group)
 
+    class LentScalingPolicy(FixedScalingPolicy):  # type: ignore[misc]
+        def after_controller_start(self, *_: Any) -> None:
+            """Request nothing, as all methods below."""
+
+        def _maybe_send_resource_request(self) -> None: ...
+
+        def _cancel_resource_request(self) -> None: ...
+
     class LentController(TrainController):  # type: ignore[misc]
         worker_group_cls = LentWorkerGroup
 
@@ -74,10 +85,11 @@ def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type
         controller: Any = None
 
         def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+            unwanted = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unwanted)]
 
         def _initialize_and_run_controller(self, **options: Any) -> Any:
+            options["scaling_policy"] = LentScalingPolicy(self.scaling_config)
             # on this node, whose disk has the run's folder; owned by this actor, it ends with it
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             self.controller = ray.remote(num_cpus=0, scheduling_strategy=here)(LentController).remote(**options)

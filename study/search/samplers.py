@@ -47,7 +47,7 @@ class Tpe:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"Tpe: {name} is {getattr(self, name)!r}; allowed are True and False")
         if self.group and not self.multivariate:
-            raise InputError("Tpe: group is True and multivariate False; allowed is group only with multivariate")
+            raise InputError("Tpe: group is True and multivariate False, which group needs: set both, or neither")
 
     def build(self, seed: int, ended: int | None = None) -> BaseSampler:
         """Return Optuna's sampler for one proposal; with `ended`, from the first `ended` trials and no other's end."""

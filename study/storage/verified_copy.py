@@ -38,7 +38,7 @@ def pull_verified(
             mirror.pull(str(file.relative_to(mirror.folder)))
         if damaged := _find_damaged(mirror, paths, is_intact):
             source = f"{mirror.uri}/{damaged[0].relative_to(mirror.folder)}"
-            raise DamagedCopyError(f"{source} is damaged: delete it there; what studies need is made again")
+            raise DamagedCopyError(f"{source} is damaged: delete it there, then run the command again")
 
 
 def _find_damaged(mirror: Mirror, paths: Sequence[str], is_intact: Callable[[Path], bool]) -> list[Path]:

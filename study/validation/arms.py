@@ -109,15 +109,15 @@ def check_corners(study: Study, cell: Cell) -> None:
     names = [name for name, _ in find_domains(cell.space)]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{cell.name}: two domains are called {name!r}; rename the field of the loss")
+            raise InputError(f"{cell.name}: two domains are called {name!r}: rename one of the two fields")
     try:
         for configuration in resolve_corners(cell.space):
             loss = configuration.loss
             study.task.with_recipe(configuration.recipe)
             if not hasattr(loss, "needs_teacher"):
-                raise InputError(f"{type(loss).__name__} has no 'needs_teacher': see docs/extending.md")
+                raise InputError(f"{type(loss).__name__} has no 'needs_teacher': add it as docs/extending.md shows")
             if hasattr(loss, "begin") and not isinstance(loss, StatefulMethod):  # its name before version 0.2
-                raise InputError(f"{type(loss).__name__} defines begin(), which is now called new_state()")
+                raise InputError(f"{type(loss).__name__} defines begin(), which is now called new_state(): rename it")
     except InputError as error:
         where = " at an end of its search space" if cell.is_searched else ""
         raise InputError(f"arm {cell.arm.name!r}{where}: {error}") from None

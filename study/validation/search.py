@@ -64,10 +64,7 @@ def _check_objectives(study: Study) -> None:
 def _check_confirm_front(study: Study) -> None:
     check_whole_number("confirm_front", study.confirm_front, or_none=True)
     if study.confirm_front is not None and not study.objectives:
-        raise InputError(
-            f"confirm_front is {study.confirm_front} and there are no objectives, whose front it is of: name them, or "
-            "leave it out"
-        )
+        raise InputError(f"confirm_front is {study.confirm_front} without objectives: name them, or leave it out")
 
 
 def _list_costs(study: Study) -> list[str]:

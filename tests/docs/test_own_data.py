@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from PIL import Image
 
 from study import Budget
 from study.cli.dry_run.plan import format_plan
-from study.preflight import check_inputs
 from study.space_file import load_space
-from study.study import Study
-from tests.study.toy import drive, open_coordinator
+from tests.study.toy import train_without_ray
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
@@ -64,13 +61,7 @@ def write_faces(folder: Path, generator: np.random.Generator) -> None:
     (folder / "points.csv").write_text("\n".join(rows))
 
 
-def train_shortly(study: Study, folder: Path) -> None:
-    check_inputs(study, folder)
-    task = study.task.with_shorter_preparations(0.05)
-    study = dataclasses.replace(study, task=task, budget=Budget(trials=1, epochs=1, seeds=1), confirm_on="train")
-    coordinator = open_coordinator(study, folder)
-    assert drive(coordinator, folder)
-    assert coordinator.done, coordinator.problems
+SHORT = Budget(trials=1, epochs=1, seeds=1)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +69,7 @@ def train_shortly(study: Study, folder: Path) -> None:
 )
 def test_example_passes_every_check_and_trains(name: str, photos: Path) -> None:
     (photos / "example.py").write_text(EXAMPLES[name], encoding="utf-8")
-    train_shortly(load_space(photos / "example.py", None, None).study, photos)
+    train_without_ray(load_space(photos / "example.py", None, None), photos, SHORT)
 
 
 @pytest.mark.parametrize("name", ["photos", "roads", "points"])
@@ -89,10 +80,10 @@ def test_examples_are_short(name: str) -> None:
 
 def test_study_of_own_images_runs_on_digits_and_on_a_folder(photos: Path) -> None:
     space = ROOT / "spaces" / "own_images.py"
-    digits, own = (load_space(space, None, data_dir).study for data_dir in (None, photos / "photos"))
+    digits, own = load_space(space, None, None).study, load_space(space, None, photos / "photos")
     assert digits.task.check((), (), photos)["data"]["class_names"] == [str(number) for number in range(10)]
-    assert own.task.check((), (), photos)["data"]["class_names"] == ["cat", "dog"]
-    train_shortly(own, photos)
+    assert own.study.task.check((), (), photos)["data"]["class_names"] == ["cat", "dog"]
+    train_without_ray(own, photos, SHORT)
     assert digits.max_tests * 2 / 2**digits.budget.seeds <= 0.05
     plan = format_plan(digits, {}, [])
     assert "features are not stored: the teacher of FitNet is run at every step" in plan

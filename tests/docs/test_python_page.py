@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import re
@@ -13,26 +12,15 @@ import pytest
 
 import study as package
 from study import Budget, Study, StudyResults, load_study, run_study
-from study.preflight import check_inputs
-from study.records.study_json import build_study_json, write_study
 from study.space_file import make_space
-from tests.study.toy import drive, open_coordinator
+from tests.study.toy import train_without_ray
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 
 
 def run_without_ray(study: Study, storage: str) -> StudyResults:
-    folder, task = Path(storage), study.task.with_shorter_preparations(0.05)
-    study = dataclasses.replace(study, task=task, budget=Budget(trials=2, epochs=1, seeds=2), confirm_on="train")
-    inputs = check_inputs(study, folder)
-    coordinator = open_coordinator(study, folder)
-    assert drive(coordinator, folder)
-    assert coordinator.done, coordinator.problems
-    coordinator.writer.records.compact()
-    document = build_study_json(study, make_space(study), inputs, None, "run_study(study)")
-    write_study(folder / study.name, document | {"finished": True})
-    return load_study(folder / study.name)
+    return load_study(train_without_ray(make_space(study), Path(storage), Budget(trials=2, epochs=1, seeds=2)))
 
 
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

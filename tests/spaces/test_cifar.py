@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import html
 from pathlib import Path
 
 import cifar_profiles
-import pandas as pd
 import pytest
 
 from reports.analysis import published
+from reports.build import build
+from study import Budget
 from study.space.domains import find_domains, resolve_corners
 from study.space_file import load_space
 from study.study import Study
+from tests.study.toy import train_without_ray
 from trainables.losses.logits.dkd import DKD
 from trainables.training.schedules import Progress, value_at
 
@@ -140,13 +141,17 @@ def test_joint_study_publishes_what_the_single_ones_do() -> None:
         assert loss.pruning == apart["lp"]["DKD + LP, published"].pruning
 
 
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One storage for all studies: the first trains the teacher."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.mark.slow
-def test_cifar_studies_run_as_the_readme_says(tmp_path: Path) -> None:
-    for path in CIFAR:  # in one storage: the first trains the teacher for all
-        small = ["--trials", "2", "--epochs", "1", "--seeds", "1", "--storage-path", str(tmp_path)]
-        command = [sys.executable, "-m", "study.run", str(path), *small]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / path.stem / "report.html").is_file()
-        states = pd.read_parquet(tmp_path / path.stem / "trials").state
-        assert set(states) == {"COMPLETE"}
+@pytest.mark.xdist_group("teacher of the embedded profile")
+@pytest.mark.parametrize("path", CIFAR, ids=lambda path: path.stem)
+def test_embedded_study_trains_all_its_arms_and_is_reported(path: Path, storage: Path) -> None:
+    space = load_space(path, None, None)
+    page = build(train_without_ray(space, storage, Budget(trials=2, epochs=1, seeds=1)))
+    content = page.read_text(encoding="utf-8")
+    assert all(html.escape(arm.name) in content for arm in space.study.arms)

@@ -12,9 +12,12 @@ from study import Arm, Budget, Study, SuccessiveHalving, uniform
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
 from study.engine.student_costs import train_with_costs
+from study.preflight import check_inputs
 from study.records.columns import find_setting_columns
 from study.records.parquet_table import Records
 from study.records.rows import RunningTrial
+from study.records.study_json import build_study_json, write_study
+from study.space_file import Space
 from study.trial import EpochResult, TrialContext
 from trainables.tasks.simulated import Simulated, SimulatedLoss, SimulatedStudent
 
@@ -52,6 +55,20 @@ def open_coordinator(
     coordinator.writer.flush_seconds = 0.0  # nothing is left in memory: where a test cuts, it cuts
     replay_records(coordinator, retry_failed)
     return coordinator
+
+
+def train_without_ray(space: Space, storage: Path, budget: Budget) -> Path:
+    """Train a study of real nets with this budget and short preparations; return its folder, with a study.json."""
+    inputs = check_inputs(space.study, storage)
+    task = space.study.task.with_shorter_preparations(0.05)
+    study = dataclasses.replace(space.study, task=task, budget=budget, confirm_on="train")
+    coordinator = open_coordinator(study, storage)
+    assert drive(coordinator, storage)
+    assert coordinator.done, coordinator.problems
+    coordinator.writer.records.compact()
+    document = build_study_json(study, space, inputs, None, "command")
+    write_study(storage / study.name, document | {"finished": True})
+    return storage / study.name
 
 
 def job_of(study: Study, run: RunningTrial, folder: Path) -> TrialContext:

@@ -7,13 +7,13 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-import study as package
 from study.cli.main import main
 from study.code_version import CodeVersion
 from study.records.study_json import build_study_json, write_study
 from study.space_file import Space
 from study.study import Study
 from tests.study.toy import drive, open_coordinator, toy
+from trainables.tasks import simulated
 
 COMMAND = "python -m study.run toy.py --trials 9 --retry-failed --max-concurrent 2"
 
@@ -44,7 +44,7 @@ def written(runs: Path, rows: int | None = None, study: Study | None = None, **p
     coordinator = open_coordinator(study, runs)
     coordinator.resources = {"device": "cuda", "cpus": 1.0, "gpus": 0.5}
     whole = drive(coordinator, runs, rows)
-    space = Space(study, package, Path("toy.py"), "", SPACE, CodeVersion({"space file": "0" * 16}))
+    space = Space(study, simulated, Path("toy.py"), "", SPACE, CodeVersion({"space file": "0" * 16}))
     told = build_study_json(study, space, {"data": {"fingerprint": "simulated"}}, None, COMMAND)
     told["provenance"] |= provenance
     write_study(runs / study.name, told | {"finished": whole})

@@ -29,7 +29,24 @@ def folder(tmp_path: Path) -> Folder:
     return made
 
 
-def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Folder) -> None:
+def interrupt(folder: Folder, number: signal.Signals, epochs: int) -> None:
+    """Start a study, and end it by a signal when so many epochs are recorded."""
+    process = folder.start()
+    wait_for(lambda: folder.epochs_recorded() > epochs, process)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 20  # five seconds on an idle machine, most of them Ray's
+    assert process.returncode == 130
+    assert "python -m study.run" in stderr
+    states = set(folder.trials().state)
+    assert "INTERRUPTED" in states
+    assert "RUNNING" not in states
+
+
+def test_study_is_interrupted_runs_to_its_end_and_is_then_only_reported(folder: Folder) -> None:
+    folder.write(seconds=0.15)
+    interrupt(folder, signal.SIGINT, epochs=3)
     done = folder.run()
     assert done.returncode == 0, done.stderr
     is_whole(folder)
@@ -50,11 +67,6 @@ def test_study_runs_end_to_end_and_is_only_reported_the_second_time(folder: Fold
     for trial in told:
         assert trial.state.name == rows.state[trial.number]
         assert len(trial.intermediate_values) == rows.epochs_done[trial.number]
-
-    described = json.loads((folder.study / "study.json").read_text())
-    (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
-    assert folder.run().returncode == 0, "killed between the last row and the last word"
-    is_whole(folder)
 
 
 @pytest.mark.slow
@@ -80,8 +92,9 @@ def test_finished_study_goes_on_with_more_trials_not_with_fewer_and_starts_besid
 
 
 @pytest.mark.slow
-def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
+def test_sighup_then_sigkill_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
     folder.write(seconds=0.15)
+    interrupt(folder, signal.SIGHUP, epochs=3)
     process = folder.start()
     wait_for(lambda: folder.epochs_recorded() > 20, process)
     process.send_signal(signal.SIGKILL)
@@ -96,23 +109,9 @@ def test_sigkill_in_the_middle_then_the_same_command_repeats_no_trial(folder: Fo
     for trial_id, at in ended.items():
         assert after.ended[trial_id] == at, "a trial that had ended was run again"
 
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
-def test_ctrl_c_leaves_soon_with_all_rows_and_says_how_to_go_on(folder: Folder, number: signal.Signals) -> None:
-    folder.write(seconds=0.3)
-    process = folder.start()
-    wait_for(lambda: folder.epochs_recorded() > 3, process)
-    sent = time.monotonic()
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 20  # five seconds on an idle machine, most of them Ray's
-    assert process.returncode == 130
-    assert "python -m study.run" in stderr
-    states = set(folder.trials().state)
-    assert "INTERRUPTED" in states
-    assert "RUNNING" not in states
-
-    assert folder.run().returncode == 0
+    described = json.loads((folder.study / "study.json").read_text())
+    (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
+    assert folder.run().returncode == 0, "killed between the last row and the last word"
     is_whole(folder)
 
 

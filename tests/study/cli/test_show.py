@@ -129,7 +129,7 @@ def test_gpu_hours_weigh_a_trials_share_of_a_gpu(runs: Path) -> None:
 def test_show_reads_while_a_driver_writes_and_merges(runs: Path) -> None:
     """The rows of all earlier readings are in every later one, and no segment that was merged away is complained of."""
     written(runs, 1)
-    coordinator = open_coordinator(toy(budget=Budget(trials=60, epochs=6, seeds=3)), runs)
+    coordinator = open_coordinator(toy(budget=Budget(trials=24, epochs=6, seeds=3)), runs)
     driver = threading.Thread(target=lambda: drive(coordinator, runs, each=flush_each(coordinator)))
     driver.start()
     counts = []

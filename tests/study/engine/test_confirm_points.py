@@ -269,7 +269,7 @@ def test_study_without_objectives_confirms_one_point() -> None:
     [
         ({"confirm_front": 0}, "confirm_front is 0; allowed is a whole number, at least 1"),
         ({"confirm_front": 2.0}, "confirm_front is 2.0"),
-        ({"confirm_front": 2, "objectives": ()}, "there are no objectives, whose front it is of"),
+        ({"confirm_front": 2, "objectives": ()}, "confirm_front is 2 without objectives: name them"),
     ],
 )
 def test_number_of_points_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:

@@ -25,6 +25,8 @@ from study.trial import EpochResult, Link
 from tests.study import toy
 from trainables.tasks.moving import MovingLoss, MovingOptimum
 
+pytestmark = pytest.mark.usefixtures("records_in_memory")
+
 MEMBERS, EPOCHS = 5, 8
 PLAIN = Arm("plain", MovingLoss(), baseline=True)
 SPACE = MovingLoss(x=uniform(0, 1), y=uniform(0, 1))

@@ -20,6 +20,8 @@ from tests.study.folder import Folder
 from tests.study.toy import BASELINE, job_of, open_coordinator, toy
 from trainables.tasks.simulated import Extra, Fault, Simulated, SimulatedLoss
 
+pytestmark = pytest.mark.usefixtures("records_in_memory")
+
 SPACE = """
 import os, random, time
 from study import Arm, Budget, Study, SuccessiveHalving, Tpe, uniform
@@ -97,7 +99,7 @@ def list_outcomes(coordinator: Coordinator) -> list[tuple[Any, ...]]:
     return sorted(tuple(map(row.get, kept)) for row in coordinator.writer.records.trials.read_rows())
 
 
-@pytest.mark.parametrize("orders", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("orders", [6, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sampler", SPACES, ids=lambda sampler: type(sampler).__name__)
 def test_proposals_and_stops_are_the_same_in_every_order(tmp_path: Path, sampler: Sampler, orders: int) -> None:
     study = make_study(sampler)
@@ -124,7 +126,7 @@ def test_at_most_so_many_trials_of_a_cell_run_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_same_command_gives_the_same_rows_under_other_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for load, places in (("one", "2"), ("other", "2"), ("one", "1")):
+    for load, places in (("one", "2"), ("other", "1")):
         folder = Folder(tmp_path / f"{load}-{places}")
         folder.path.mkdir()
         folder.space.write_text(SPACE)
@@ -135,7 +137,7 @@ def test_same_command_gives_the_same_rows_under_other_loads(tmp_path: Path, monk
         found.append(
             trials[["trial_id", "params", "state", "reason", "val/accuracy", "test/accuracy"]].to_csv(index=False)
         )
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("count", [0, True, 2.0])

@@ -188,5 +188,5 @@ def test_name_of_two_domains_is_refused() -> None:
     class Colliding(SimulatedLoss):
         student: Any = None
 
-    with pytest.raises(InputError, match=r"two domains are called 'student\.width'; rename the field of the loss"):
+    with pytest.raises(InputError, match=r"two domains are called 'student\.width': rename one of"):
         study_of(PLAIN, Arm("x", Colliding(student=ToyStudent(integer(1, 2)))))

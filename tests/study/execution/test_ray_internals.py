@@ -75,14 +75,32 @@ def test_trainer_leaves_room_for_another_controller() -> None:
     check_parameters(find(path, purpose), "self", "controller_init_kwargs")
 
 
-def test_placement_group_cleaner_is_among_the_callbacks_that_a_trainer_makes() -> None:
-    purpose = "which must not remove the placement group that Tune reserved"
-    cleaner = find(f"{TRAIN}.callbacks.placement_group_callback:PlacementGroupCleanerCallback", purpose)
+@pytest.mark.parametrize(
+    ("path", "purpose"),
+    [
+        (
+            "placement_group_callback:PlacementGroupCleanerCallback",
+            "which must not remove the group that Tune reserved",
+        ),
+        ("datasets:DatasetsCallback", "which starts an actor for data sets that no trial passes to Ray"),
+    ],
+)
+def test_callbacks_that_a_slot_leaves_out_are_among_those_that_a_trainer_makes(path: str, purpose: str) -> None:
+    unwanted = find(f"{TRAIN}.callbacks.{path}", purpose)
     trainer = find("ray.train.v2.api.data_parallel_trainer:DataParallelTrainer", purpose)
     made = trainer(lambda: None, scaling_config=ray.train.ScalingConfig(num_workers=2))._create_default_callbacks()
-    assert any(isinstance(callback, cleaner) for callback in made), (
-        f"Ray {ray.__version__}: a trainer makes no PlacementGroupCleanerCallback; if nothing else removes the group, "
-        "lend_placement_group need not leave it out"
+    assert any(isinstance(callback, unwanted) for callback in made), (
+        f"Ray {ray.__version__}: a trainer makes no {path}; lend_placement_group need not leave it out"
+    )
+
+
+def test_scaling_policy_is_an_argument_of_the_controller() -> None:
+    purpose = "which must request no resources from the autoscaler: Tune has them"
+    policy = find(f"{TRAIN}.execution.scaling_policy:FixedScalingPolicy", purpose)
+    check_parameters(policy, "scaling_config")
+    find("ray.train.v2._internal.execution.callback:ControllerCallback.after_controller_start", purpose)
+    assert "scaling_policy=" in inspect.getsource(
+        find("ray.train.v2.api.data_parallel_trainer:DataParallelTrainer.fit", purpose)
     )
 
 

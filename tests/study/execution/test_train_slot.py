@@ -103,52 +103,26 @@ def find_actor(ancestor: int, name: str) -> int:
 
 
 @pytest.mark.slow
-def test_many_early_stops_leave_no_placement_group(folder: Folder) -> None:
-    """Each trial in one slot, of two CPUs: where one kept its group, the next would wait for ever."""
-    folder.write(trials=90)
-    left = folder.path / "left.json"
-    folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
-    process = folder.start(*TWO)
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    states = folder.trials().state.value_counts()
-    assert states["PRUNED"] >= 50
-    assert set(states.index) == {"PRUNED", "COMPLETE"}
-    groups = json.loads(left.read_text())
-    assert groups == ["REMOVED"] * len(groups)
-    assert 1 <= len(groups) <= 2, "trials share their slot's group"
-
-
-@pytest.mark.slow
-def test_trials_stopped_early_and_a_lost_worker_leave_no_placement_group(folder: Folder) -> None:
-    """A trial that kept its placement group would leave the next one on a full machine waiting for ever."""
-    folder.write(seconds=0.3)
+def test_early_stops_a_lost_worker_and_a_lost_controller_leave_no_placement_group(folder: Folder) -> None:
+    """Trials in one slot, of two CPUs: where one kept its group, the next would wait for ever."""
+    folder.write(seconds=0.02, trials=90)
     left = folder.path / "left.json"
     folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
     process = folder.start(*TWO)
     wait_for(lambda: bool(folder.epochs_recorded()) and bool(search_pid(folder)), process, START_SECONDS)
-    os.kill(search_pid(folder), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    is_whole(folder)
-    trials = folder.trials()
-    assert "PRUNED" in set(trials.state)
-    assert set(trials.cpus) == {2.0}
-    assert all(json.loads(config)["workers"] == 2 for config in trials[trials.phase == "confirm"].config)
-    assert set(json.loads(left.read_text())) == {"REMOVED"}
-
-
-@pytest.mark.slow
-def test_controller_of_ray_train_that_dies_takes_no_trial_with_it(folder: Folder) -> None:
-    folder.space.write_text(folder.space.read_text().replace("teacher_epochs=2", "teacher_epochs=0"))
-    folder.space.write_text(folder.space.read_text().replace("seconds_per_epoch=0.0", "seconds_per_epoch=0.5"))
-    process = folder.start(*TWO)
-    wait_for(lambda: bool(folder.epochs_recorded()), process, START_SECONDS)
+    os.kill(lost := search_pid(folder), signal.SIGKILL)
+    wait_for(lambda: search_pid(folder) != lost, process, START_SECONDS)
     os.kill(find_actor(process.pid, "LentController"), signal.SIGKILL)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
-    assert set(folder.trials().state) == {"COMPLETE", "PRUNED"}
-    assert not folder.epochs().duplicated(["trial_id", "epoch"]).any()
+    is_whole(folder, searched=90)
+    trials = folder.trials()
+    assert (trials.state == "PRUNED").sum() >= 50
+    assert set(trials.cpus) == {2.0}
+    assert all(json.loads(config)["workers"] == 2 for config in trials[trials.phase == "confirm"].config)
+    groups = json.loads(left.read_text())
+    assert groups == ["REMOVED"] * len(groups)
+    assert 1 <= len(groups) <= 4, "trials share their slot's group; a slot that loses its controller has another"
 
 
 @pytest.mark.slow

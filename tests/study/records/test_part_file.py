@@ -66,10 +66,10 @@ def test_rows_of_each_version_stay_for_a_minute(
     tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For programs that have its size only, until the file is cut, and for those that have read its footer, always."""
-    monkeypatch.setattr(part_file, "MIN_OLD_FOOTERS", 2**16)
+    monkeypatch.setattr(part_file, "MIN_OLD_FOOTERS", 2**15)
     monkeypatch.setattr(part_file, "FOOTERS_KEPT", 0)
     file, recent, cuts, largest = create(tmp_path), list[tuple[int, Any, Any]](), 0, 0
-    for content in write_for_long(file, clock, 400):
+    for content in write_for_long(file, clock, 200):
         for size, footer, rows in (recent[0], recent[len(recent) // 2], recent[-1]) if recent else ():
             assert pq.ParquetFile(pa.BufferReader(content), metadata=footer).read().equals(rows)
             if size <= len(content):
@@ -80,8 +80,8 @@ def test_rows_of_each_version_stay_for_a_minute(
         whole = pq.ParquetFile(pa.BufferReader(content))
         recent = [*recent[-58:], (len(content), whole.metadata, whole.read())]
     assert cuts >= 1
-    assert largest < 2**16 + 2**18
-    assert [row["epoch"] for row in read(content)] == [*range(400)]
+    assert largest < 2**15 + 2**18
+    assert [row["epoch"] for row in read(content)] == [*range(200)]
 
 
 def test_file_has_few_row_groups(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import study as package
 from study.code_version import CodeVersion
 from study.engine.coordinator import Coordinator
 from study.errors import InputError
@@ -25,6 +24,7 @@ from study.study import Study
 from tests.study import s3
 from tests.study.s3 import Copy, put
 from tests.study.toy import drive, open_coordinator, toy
+from trainables.tasks import simulated
 
 
 def rows(storage: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -43,7 +43,7 @@ def run(storage: Path, count: int | None = None) -> Coordinator:
 
 
 def described(study: Study, finished: bool) -> dict[str, Any]:
-    space = Space(study, package, Path("toy.py"), "", "", CodeVersion({"space file": "0" * 16}))
+    space = Space(study, simulated, Path("toy.py"), "", "", CodeVersion({"space file": "0" * 16}))
     inputs = {"data": {"fingerprint": "simulated"}}
     return build_study_json(study, space, inputs, None, "python -m study.run toy.py") | {"finished": finished}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -168,7 +169,7 @@ def test_server_that_does_not_answer_is_named_in_one_line(hub, monkeypatch):
     hub.server.shutdown()
     hub.server.server_close()
     monkeypatch.setenv(VARIABLE, "1")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts of huggingface_hub, 23 s together
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # 23 s between the attempts of huggingface_hub
     with pytest.raises(
         InputError, match=r"timm/resnet18\.a1_in1k/model\.safetensors of Hugging Face cannot be"
     ) as caught:

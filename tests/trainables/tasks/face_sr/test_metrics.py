@@ -129,7 +129,7 @@ def test_ssim_is_that_of_scikit_image():
 @pytest.mark.parametrize(("size", "added"), [(64, 0.037), pytest.param(256, 0.008, marks=pytest.mark.slow)])
 def test_ssim_over_reflected_borders_is_another_number(size, added):
     """On drawn faces, enlarged again, borders add as much as the effects that papers report."""
-    drawn = [draw_face(np.random.default_rng(seed), size, LOOKS).image.transpose(2, 0, 1) for seed in range(6)]
+    drawn = [draw_face(np.random.default_rng(seed), size, LOOKS).image.transpose(2, 0, 1) for seed in range(3)]
     faces = torch.from_numpy(np.stack(drawn)).float() / 255
     restored = enlarge_bicubic(reduce_bicubic(faces, 8), 8)
     reflected = structural_similarity_index_measure(restored.double(), faces.double(), data_range=1.0)
