@@ -160,7 +160,7 @@ def _run_trials(
 ) -> str:
     """Run the coordinator's trials on the connected cluster, under a display; return why they were stopped, or ""."""
     from study.cluster.resources import list_nodes, list_pending_nodes, max_trials
-    from study.cluster.software_check import read_versions
+    from study.cluster.software_check import read_needed_versions
     from study.execution import tune
     from study.execution.worker_context import WorkerContext
 
@@ -182,7 +182,7 @@ def _run_trials(
 
     with display.live():
         context = WorkerContext(
-            folder, storage, mirror_of(storage), options.data, read_versions() if is_cluster else {}
+            folder, storage, mirror_of(storage), options.data, read_needed_versions() if is_cluster else {}
         )
         stopped = tune.execute(coordinator, context, resources, space.module, check_stop, print_line, count_max_trials)
     display.update()

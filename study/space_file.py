@@ -1,7 +1,7 @@
 """Space files: finding one, and loading the Study that it defines.
 
-A space file is Python that defines `study`: a Study, or a dictionary of profiles, each a function from `--data-dir` (a
-Path or None) to a Study. The first profile is the default.
+A space file is Python that defines `study`: a Study, or a dictionary of profiles, each a Study, or a function from
+`--data-dir` (a Path or None) to one. The first profile is the default.
 """
 
 from __future__ import annotations
@@ -116,11 +116,13 @@ def load_space(path: Path, profile: str | None, data_dir: Path | None) -> Space:
     chosen = next(iter(defined)) if profile is None else profile
     if chosen not in defined:
         raise InputError(f"unknown profile {chosen!r}; {path} has: {', '.join(defined)}")
+    made = defined[chosen]
     with _as_input_error(path):
-        study = defined[chosen](data_dir)
+        study = made(data_dir) if callable(made) else made
     if not isinstance(study, Study):
         raise InputError(
-            f"profile {chosen!r} of {path} returned {type(study).__name__}, not a Study: make it return one"
+            f"profile {chosen!r} of {path} is or returns {type(study).__name__}; allowed are a Study, and a function "
+            "that returns one: lambda data_dir: Study(…)"
         )
     return Space(study, module, path, chosen, source, code)
 

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 FOLDER = Path(__file__).parent
-DOT_IN_NAME = re.compile(r"(?<=[a-z_])\.(?=[a-z_])")
+DOT_IN_NAME = re.compile(r"(?<=[A-Za-z_])\.(?=[A-Za-z_])")
 
 
 def render_report(content: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from study.cli.output import format_bytes
 from study.cluster.ray_files import (
     choose_object_store,
     has_missing_shared_memory,
@@ -98,9 +99,9 @@ def check_memory(free: float, trials: int) -> Finding:
     """Check whether this many trials at once fit into `free` bytes of memory."""
     if free < trials * WORKER_BYTES:
         fit = max(1, int(free / WORKER_BYTES))
-        message = f"memory: {format_gb(free)} free, little for {trials} trials: --max-concurrent {fit}"
+        message = f"memory: {format_bytes(free)} free, little for {trials} trials: --max-concurrent {fit}"
         return Finding("warning", message)
-    return Finding("ok", f"memory: {format_gb(free)} free")
+    return Finding("ok", f"memory: {format_bytes(free)} free")
 
 
 def check_shared_memory(free: float, shared: float) -> Finding:
@@ -112,10 +113,10 @@ def check_shared_memory(free: float, shared: float) -> Finding:
     if shared < store:
         return Finding(
             "warning",
-            f"/dev/shm: {format_gb(shared)} free, less than the {format_gb(store)} of Ray's object store, which will "
-            f"lie on disk: make it larger, in a container by --shm-size={store / 1e9:.0f}gb",
+            f"/dev/shm: {format_bytes(shared)} free, less than the {format_bytes(store)} of Ray's object store, which "
+            f"will lie on disk: make it larger, in a container by --shm-size={store / 1e9:.0f}gb",
         )
-    return Finding("ok", f"/dev/shm: {format_gb(shared)} free, Ray's object store takes {format_gb(store)}")
+    return Finding("ok", f"/dev/shm: {format_bytes(shared)} free, Ray's object store takes {format_bytes(store)}")
 
 
 def read_free_memory() -> float:
@@ -148,7 +149,7 @@ def check_storage(storage: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(parent).free
     level: Level = "fails" if free < MIN_FREE_BYTES else "warning" if free < LOW_FREE_BYTES else "ok"
     way_out = ": free disk space" if level != "ok" else ""
-    yield Finding(level, f"storage {where}: {format_gb(free)} free{way_out}")
+    yield Finding(level, f"storage {where}: {format_bytes(free)} free{way_out}")
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=parent) as probe:
             yield from _check_file(Path(probe) / "probe")
@@ -196,7 +197,3 @@ def find_file_system(path: Path) -> str:
     points = [(point.replace("\\040", " "), kind) for _, point, kind, *_ in fields]
     containing = [(point, kind) for point, kind in points if path.resolve().is_relative_to(point)]
     return max(containing, key=lambda pair: len(pair[0]), default=("", "unknown"))[1]
-
-
-def format_gb(size_bytes: float) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"

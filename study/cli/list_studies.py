@@ -15,6 +15,7 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from study.cli.output import format_bytes
 from study.errors import InputError
 from study.records.columns import KEYS
 from study.records.parquet_table import RecordsError, list_parquet_files
@@ -150,12 +151,3 @@ def _format_numbers(study: Overview) -> list[str]:
 def format_time(moment: datetime | None) -> str:
     """Return a time in the local time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else "–"
-
-
-def format_bytes(size: float) -> str:
-    """Return a size with its unit, such as "340 kB" or "1.2 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -122,7 +122,7 @@ def format_option(name: str) -> str:
     return "--log" if name == "logs" else f"--{name.replace('_', '-')}"
 
 
-def load_study(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study]:
+def load_with_options(options: RunOptions, data_dir: Path | None) -> tuple[Space, Study]:
     """Return the space file and its study with the changes that the options ask for."""
     from study.space_file import load_space
 

@@ -50,3 +50,12 @@ def to_json(value: Any) -> str:
 
 def make_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def format_bytes(size: float) -> str:
+    """Return a size with its unit, such as "340 kB" or "1.2 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

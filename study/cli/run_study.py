@@ -16,7 +16,7 @@ from rich.console import Console
 from study.cli import then_down
 from study.cli.dry_run.plan import format_estimate, format_plan
 from study.cli.notify import VARIABLE, check_url, notify_of_end
-from study.cli.options import AUTO, CLUSTER_FILE, RunOptions, load_study
+from study.cli.options import AUTO, CLUSTER_FILE, RunOptions, load_with_options
 from study.cli.output import exit_on_errors
 from study.cluster import addresses, jobs
 from study.driver import Outcome, drive
@@ -95,7 +95,7 @@ def _check_locally(options: RunOptions) -> str:
     """
     data_dir = None if options.data_dir is None else Path(options.data_dir)
     try:
-        return load_study(options, data_dir)[1].name
+        return load_with_options(options, data_dir)[1].name
     except InputError as error:
         lacks_data = data_dir is not None and not data_dir.exists()
         if not options.space.is_file() or not (lacks_data or isinstance(error.__cause__, ImportError | OSError)):
@@ -111,8 +111,8 @@ def _run(options: RunOptions, sent: Study | None) -> int:
             raise InputError(f"--download fetches into a folder, not to {options.data_dir}: give another --data-dir")
         permit_downloads()
     data = fetch_dataset(options.data_dir)
-    given = None if options.data_dir is None else Path(options.data_dir)
-    space, study = (make_space(sent), sent) if sent else load_study(options, data.mirror.folder if data else given)
+    folder = data.mirror.folder if data else Path(options.data_dir) if options.data_dir is not None else None
+    space, study = (make_space(sent), sent) if sent else load_with_options(options, folder)
     storage = local_path(options.storage_path)
     fetch_artifacts(storage, study.task)
     inputs = _check_inputs(study, storage)

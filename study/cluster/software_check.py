@@ -23,7 +23,7 @@ cloudpickle.register_pickle_by_value(code_version)  # a node that lacks this pro
 
 def check_software() -> None:
     """Raise InputError naming the nodes that lack what trials need, or have another version of it."""
-    nodes, here = list_training_nodes(), read_versions()
+    nodes, here = list_training_nodes(), read_needed_versions()
     answers = run_on_nodes(dict.fromkeys(nodes, _make_reader()))
     problems = [
         f"{nodes[node]} {text}" for node, answer in answers.items() if (text := _describe_problem(answer, here))
@@ -34,7 +34,7 @@ def check_software() -> None:
         raise InputError(f"{'; '.join(problems[:MAX_NODES_NAMED])}{more}: {INSTALL_ADVICE}")
 
 
-def read_versions() -> dict[str, str]:
+def read_needed_versions() -> dict[str, str]:
     """Return the versions of what trials need as this process would import it; empty strings for what is missing."""
     return _make_reader()()
 

@@ -24,12 +24,13 @@ all trials share would otherwise use up the whole search."""
 
 
 @dataclass(frozen=True)
-class EarlierConfirm:
-    """A confirm trial of an earlier run; whether it counts is known once its cell's search is done."""
+class RecordedTrial:
+    """A trial of an earlier run: its totals, its last state, and the rows of its epochs from the first one on."""
 
     run: RunningTrial
     state: TrialState
     reason: str
+    epochs: list[dict[str, Any]]
     at: datetime | None
     """The time at which it ended, or of its last row."""
 
@@ -46,8 +47,8 @@ class CellProgress:
         """The parameters to confirm; None until the coordinator has decided them, none if no search trial completed."""
         self.confirmed: dict[tuple[int, int], TrialState | None] = {}
         """State of each started confirm trial, by its number and point; None until it has ended."""
-        self.earlier_confirms: list[EarlierConfirm] = []
-        """Confirm trials of earlier runs, until the search is done."""
+        self.earlier_confirms: list[RecordedTrial] = []
+        """Confirm trials of earlier runs, until the search is done and it is known which of them count."""
         self.has_epochs = False
         """Whether any trial has completed an epoch."""
         self._first_failures: dict[str, str] = {}

@@ -7,11 +7,10 @@ trials that were running go to the front of the queue. The rows are the only sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
-from study.engine.cell import CellProgress, EarlierConfirm
+from study.engine.cell import CellProgress, RecordedTrial
 from study.engine.coordinator import Coordinator
 from study.engine.student_costs import explain_violation
 from study.engine.trials import find_fault, make_preparation_trial
@@ -24,18 +23,6 @@ Rows = list[dict[str, Any]]
 
 MADE = "its files are complete; its last rows were lost with the run that made them"
 NOT_NEEDED = "no longer needed, or not in this form"
-
-
-@dataclass(frozen=True)
-class RecordedTrial:
-    """A trial on record: its totals, its last state, and its epochs from the first one on."""
-
-    run: RunningTrial
-    state: TrialState
-    reason: str
-    epochs: Rows
-    at: datetime | None
-    """The time at which it ended, or of its last row."""
 
 
 def replay_records(
@@ -63,7 +50,7 @@ def replay_records(
     for one in recorded:
         trial = one.run.trial
         if trial.phase == "confirm":
-            _find_cell(coordinator, trial).earlier_confirms.append(_to_earlier_confirm(coordinator, one))
+            _find_cell(coordinator, trial).earlier_confirms.append(_end_if_trained(coordinator, one))
         elif trial.phase == "search":
             _restore_search(coordinator, one, stop_reasons.get(trial.id))
         elif not one.state.is_finished:
@@ -186,14 +173,14 @@ def _restore_search(coordinator: Coordinator, one: RecordedTrial, stop_reason: s
         coordinator.restore_open_trial(one.run, stop_reason, one.at)
 
 
-def _to_earlier_confirm(coordinator: Coordinator, one: RecordedTrial) -> EarlierConfirm:
+def _end_if_trained(coordinator: Coordinator, one: RecordedTrial) -> RecordedTrial:
     """Return a confirm trial; one that was cut off between the rows of its last epoch and of its end has ended."""
-    run, state, reason = one.run, one.state, one.reason
-    if not state.is_finished and run.epochs_done == run.trial.epochs:
-        reason = find_fault(coordinator.study, run)
-        state = TrialState.FAILED if reason else TrialState.COMPLETE
-        coordinator.writer.add_state(run, state, reason, one.at)
-    return EarlierConfirm(run, state, reason, one.at)
+    if one.state.is_finished or one.run.epochs_done < one.run.trial.epochs:
+        return one
+    fault = find_fault(coordinator.study, one.run)
+    one = replace(one, state=TrialState.FAILED if fault else TrialState.COMPLETE, reason=fault)
+    coordinator.writer.add_state(one.run, one.state, fault, one.at)
+    return one
 
 
 def _find_cell(coordinator: Coordinator, trial: Trial) -> CellProgress:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.atomic import atomic_write
-from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_versions
+from study.cluster.software_check import INSTALL_ADVICE, describe_differences, read_needed_versions
 from study.cluster.storage_check import UNREADABLE, not_shared_message
 from study.records.paths import TRACEBACK, StudyPaths
 from study.storage import worker_sync
@@ -40,7 +40,7 @@ class WorkerContext:
         """Return why this node cannot run trials, e.g. one that joined after the start; empty if it can."""
         if not self.software:
             return ""
-        if difference := describe_differences(read_versions(), self.software):
+        if difference := describe_differences(read_needed_versions(), self.software):
             return f"{platform.node()} {difference}: {INSTALL_ADVICE}"
         shared = self.mirror.uri or StudyPaths(self.study_folder).study_json.is_file()
         return "" if shared else not_shared_message(self.storage, {platform.node(): UNREADABLE})

@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 
 from reports.page import render
-from study.cli.list_studies import Overview, format_bytes, format_time
+from study.cli.list_studies import Overview, format_time
+from study.cli.output import format_bytes
 from study.ui.reading import StudyReading
 from study.ui.updates import PageState
 

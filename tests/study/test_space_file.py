@@ -44,13 +44,15 @@ def test_first_profile_is_the_default(space: Path) -> None:
     loaded = load_space(space, None, None)
     assert (loaded.profile, loaded.study.name) == ("small", "s")
     assert loaded.source == SPACE
+    space.write_text(SPACE + "study['made'] = study['small'](None)\n")
+    assert load_space(space, "made", None).study.name == "s"
 
 
 @pytest.mark.parametrize(
     ("content", "profile", "message"),
     [
         (SPACE, "large", "unknown profile 'large'; .* has: small, broken"),
-        (SPACE, "broken", "returned int, not a Study"),
+        (SPACE, "broken", "is or returns int; allowed are a Study, and a function that returns one"),
         ("x = 1", None, "defines no `study`"),
         ("study = 5", None, "`study` in .* is int"),
         ("def (", None, "not valid Python: .*, line 1"),

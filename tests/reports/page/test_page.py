@@ -125,8 +125,8 @@ def test_page_of_a_study_without_assumptions_has_no_such_heading(writer: Writer,
 
 
 def test_long_names_break_behind_dots_and_numbers_do_not() -> None:
-    assert allow_breaks("recipe.learning_rate.start 0.5 & <b>") == (
-        "recipe.<wbr>learning_rate.<wbr>start 0.5 &amp; &lt;b&gt;"
+    assert allow_breaks("arms.DKD.loss, recipe.learning_rate.start 0.5 & <b>") == (
+        "arms.<wbr>DKD.<wbr>loss, recipe.<wbr>learning_rate.<wbr>start 0.5 &amp; &lt;b&gt;"
     )
 
 

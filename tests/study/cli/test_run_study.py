@@ -12,7 +12,7 @@ import pytest
 
 import reports.build
 from study.cli import run_study
-from study.cli.options import RunOptions, load_study
+from study.cli.options import RunOptions, load_with_options
 from study.driver import Outcome
 from study.errors import InputError
 from study.preflight import DriverOptions
@@ -37,7 +37,7 @@ def test_report_that_finds_a_full_disk_is_an_error_of_one_line(tmp_path: Path, m
     monkeypatch.setattr(reports.build, "build", fill_disk)
     (tmp_path / "space.py").write_text(SPACE)
     options = RunOptions(space=tmp_path / "space.py", storage_path=str(tmp_path), quiet=True)
-    space, study = load_study(options, None)
+    space, study = load_with_options(options, None)
     with pytest.raises(InputError, match=r"report of .*/toy cannot be written \(No space left .*all rows are written"):
         run_study._train_and_report(options, space, study, {}, DriverOptions(tmp_path))
 

@@ -6,6 +6,7 @@ moto takes any text for an image: the parameter of an image is read here, as EC2
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,13 +17,11 @@ import pytest
 import yaml
 
 boto3 = pytest.importorskip("boto3", reason="no AWS: pip install boto3 'moto[server]'")
-moto = pytest.importorskip("moto", reason="no AWS: pip install boto3 'moto[server]'")
+if importlib.util.find_spec("moto") is None:  # imported where it is used: it takes seconds
+    pytest.skip("no AWS: pip install boto3 'moto[server]'", allow_module_level=True)
 
 from botocore.client import BaseClient  # noqa: E402
 from botocore.exceptions import ClientError  # noqa: E402
-from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID  # noqa: E402
-from moto.core import set_initial_no_auth_action_count  # noqa: E402
-from moto.ssm.models import Parameter, ssm_backends  # noqa: E402
 from ray.autoscaler._private import commands, util  # noqa: E402
 from ray.autoscaler._private.aws import config as aws_config  # noqa: E402
 from ray.autoscaler._private.aws import node_provider as aws_nodes  # noqa: E402
@@ -99,7 +98,11 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2]:
         kinds = [node["node_config"]["InstanceType"] for node in FILE["available_node_types"].values()]
         return boto3.client("ec2", region).describe_instance_types(InstanceTypes=kinds)["InstanceTypes"]
 
-    with pytest.MonkeyPatch.context() as patch, moto.mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
+    from moto import mock_aws
+    from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
+    from moto.ssm.models import Parameter, ssm_backends
+
+    with pytest.MonkeyPatch.context() as patch, mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray writes the key pair into ~/.ssh
         patch.setattr(aws_config, "time", SimpleNamespace(sleep=lambda _: None))  # it waits for a new role
         patch.setattr(aws_nodes, "list_ec2_instances", list_instance_types)
@@ -196,6 +199,8 @@ def as_head(act: Callable[[], Any]) -> Any:
     """Return what `act` does under the head's role, with IAM's rights enforced."""
     role = boto3.client("iam").get_role(RoleName="ray-autoscaler-v1")["Role"]["Arn"]
     keys = boto3.client("sts", REGION).assume_role(RoleArn=role, RoleSessionName="head")["Credentials"]
+    from moto.core import set_initial_no_auth_action_count
+
     environment = {
         "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],

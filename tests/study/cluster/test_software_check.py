@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster.software_check import describe_differences, read_versions
+from study.cluster.software_check import describe_differences, read_needed_versions
 from study.execution.tune_bridge import StopTuning, TuneBridge
 from study.execution.worker import Worker
 from study.execution.worker_context import WorkerContext
@@ -20,11 +20,11 @@ from tests.study import toy
 def context(tmp_path: Path) -> WorkerContext:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "study.json").touch()
-    return WorkerContext(tmp_path / "toy", tmp_path, software=read_versions())
+    return WorkerContext(tmp_path / "toy", tmp_path, software=read_needed_versions())
 
 
 def test_versions_include_a_digest_of_the_code() -> None:
-    versions = read_versions()
+    versions = read_needed_versions()
     assert list(versions) == ["python", "ray", "torch", "kdstudy's study", "kdstudy's trainables"]
     assert all(versions.values())
 
@@ -41,7 +41,7 @@ def test_node_with_the_drivers_software_has_no_problem(context: WorkerContext) -
 
 
 def test_node_with_other_software_is_named_with_the_way_out(context: WorkerContext) -> None:
-    other = replace(context, software=read_versions() | {"torch": "1.0"})
+    other = replace(context, software=read_needed_versions() | {"torch": "1.0"})
     assert "where the driver has 1.0: install the same on every node" in other.find_problem()
 
 
