@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,7 @@ def drive(
 
     Raises InputError if another process runs the study, or its folder holds another study.
     """
-
-    def print_line(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    folder = options.storage / study.name
+    folder, print_line = options.storage / study.name, partial(console.print, markup=False, soft_wrap=True)
     with (
         lock_study(folder),
         clear_stop_request(folder),
