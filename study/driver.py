@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from study.records.paths import StudyPaths
 from study.records.study_json import (
     build_study_json,
     collect_fingerprints,
+    format_now,
     list_runs,
     write_study,
 )
@@ -58,11 +60,7 @@ def drive(
 
     Raises InputError if another process runs the study, or its folder holds another study.
     """
-
-    def print_line(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    folder = options.storage / study.name
+    folder, print_line = options.storage / study.name, partial(console.print, markup=False, soft_wrap=True)
     with (
         lock_study(folder),
         clear_stop_request(folder),
@@ -191,7 +189,7 @@ def _run_trials(
 
 @contextmanager
 def _writing_at_exit(coordinator: Coordinator, document: Mapping[str, Any]) -> Iterator[None]:
-    """Write all rows and the run's duration on exit, also after an exception or an interruption."""
+    """Write all rows, the run's duration and its end on exit, also after an exception or an interruption."""
     records = coordinator.writer.records
     try:
         yield
@@ -203,6 +201,7 @@ def _writing_at_exit(coordinator: Coordinator, document: Mapping[str, Any]) -> I
     finally:
         records.compact()
         document["provenance"]["runs"][-1]["seconds"] = coordinator.usage.run_seconds
+        document["provenance"]["updated"] = format_now()
         write_study(records.folder, document)
 
 

@@ -116,7 +116,7 @@ def train_epoch(training: Training, train: Examples, teacher: FrozenTeacher, epo
     torch.manual_seed(derive_seed(context.trial.seed, "epoch", epoch))
     training.net.train()
     batches = order.split(recipe.batch_size)
-    shards = (training.group.shard_batch(samples).samples for samples in batches)  # (B,) each, of this worker
+    shards = (training.group.cut_batch(samples).samples for samples in batches)  # (B,) each, of this worker
     prefetch(train, ((shard, views[shard]) for shard in shards))
     if is_capturable(training.task, context, training.group, recipe, training.loss, len(batches)):
         step = training.captured = CapturedStep(step, training.captured)

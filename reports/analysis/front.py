@@ -94,9 +94,9 @@ def _list_points(records: StudyRecords, cell: Cell, position: int) -> list[Front
 
 def _count_front(records: StudyRecords, cell: Cell) -> int:
     """Return the number of points of a cell's front by validation; equal values or settings count once."""
-    trials = mark_front(records, cell)
-    front = trials[trials["front"]].round(12).drop_duplicates(list_objectives(records))
-    return max(1, front["params"].nunique())
+    trials, objectives = mark_front(records, cell), list_objectives(records)
+    front = trials[trials["front"]].reindex(columns=[*objectives, "params"])
+    return max(1, front.round(12).drop_duplicates(objectives)["params"].nunique())
 
 
 def _compare(records: StudyRecords, point: FrontPoint, points: Sequence[FrontPoint]) -> tuple[Contrast, ...]:

@@ -36,8 +36,9 @@ def replay_records(
     records = coordinator.writer.records
     epochs, trials = records.epochs.read_rows(), records.trials.read_rows()
     ended = [row["ended"] for row in trials if row["ended"] is not None]
-    wall_seconds = sum_wall_seconds(runs, [*(row["recorded"] for row in epochs), *ended])
-    coordinator.usage.restore(wall_seconds, sum_gpu_seconds(trials, epochs))
+    usage = coordinator.usage
+    usage.earlier_wall_seconds = sum_wall_seconds(runs, [*(row["recorded"] for row in epochs), *ended])
+    usage.gpu_seconds = sum_gpu_seconds(trials, epochs)
     by_trial = _group_by_trial(epochs)
     rows = sorted(trials, key=lambda row: int(row["number"]))
     read = [

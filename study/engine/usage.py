@@ -21,12 +21,9 @@ class Usage:
     """Wall-clock and GPU seconds of a study while it runs."""
 
     def __init__(self) -> None:
-        self._earlier_wall_seconds, self._started = 0.0, time.monotonic()
-        self.gpu_seconds = 0.0
-
-    def restore(self, wall_seconds: float, gpu_seconds: float) -> None:
-        """Set the usage of earlier runs."""
-        self._earlier_wall_seconds, self.gpu_seconds = wall_seconds, gpu_seconds
+        self.earlier_wall_seconds, self.gpu_seconds = 0.0, 0.0
+        """Duration of earlier runs; GPU time of all runs."""
+        self._started = time.monotonic()
 
     @property
     def run_seconds(self) -> float:
@@ -36,7 +33,7 @@ class Usage:
     @property
     def wall_seconds(self) -> float:
         """Duration of all runs so far."""
-        return self._earlier_wall_seconds + self.run_seconds
+        return self.earlier_wall_seconds + self.run_seconds
 
 
 def sum_wall_seconds(runs: Sequence[Mapping[str, Any]], timestamps: Iterable[datetime]) -> float:

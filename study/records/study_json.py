@@ -70,7 +70,7 @@ def build_study_json(
     results_known: bool = False,
 ) -> dict[str, Any]:
     """Return study.json as it is written when a run starts; docs/records.md explains each key."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    now = format_now()
     budget, commit = dataclasses.asdict(study.budget), read_commit()
     run = {
         "started": now,
@@ -117,6 +117,11 @@ def build_study_json(
         },
         "space": {"path": str(space.path), "profile": space.profile, "source": space.source},
     }
+
+
+def format_now() -> str:
+    """Return the present time as study.json has it, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def list_runs(earlier: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -161,7 +161,12 @@ def _find_class(name: str) -> Any:
 
     Records of schema 1 name its module, from which it may have moved since.
     """
-    for module in _find_modules(name):
+    named = rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME_ATTRIBUTE}\b.*[\"']{re.escape(name)}[\"']"
+    folder = Path(trainables.__path__[0])
+    for path in sorted(folder.rglob("*.py")):
+        if not re.search(named, path.read_text(encoding="utf-8"), re.MULTILINE):
+            continue
+        module = ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts))
         for kind in _list_definitions(importlib.import_module(module)):
             if get_public_name(kind) == name and dataclasses.is_dataclass(kind):
                 return kind
@@ -185,17 +190,6 @@ def _list_definitions(module: ModuleType) -> list[Defined]:
     """Return the classes and functions that a module defines, without those that it imports."""
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type | FunctionType)]
     return [kind for kind in kinds if kind.__module__ == module.__name__]
-
-
-def _find_modules(name: str) -> Iterator[str]:
-    """Yield the modules below trainables/ whose text has a class of this name or former name."""
-    defined = re.compile(
-        rf"^class {re.escape(name)}\b|^    {PUBLIC_NAME_ATTRIBUTE}\b.*[\"']{re.escape(name)}[\"']", re.MULTILINE
-    )
-    folder = Path(trainables.__path__[0])
-    for path in sorted(folder.rglob("*.py")):
-        if defined.search(path.read_text(encoding="utf-8")):
-            yield ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts))
 
 
 def _load_weights(trained: TrainedTrial) -> dict[str, Tensor]:

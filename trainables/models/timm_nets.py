@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from study.errors import InputError
 from study.identity import LOCATION
@@ -107,12 +106,14 @@ class Timm(PackageNet):
 
     def _make_net(self, classes: int) -> nn.Module:
         import timm
+        from safetensors.torch import load_file
 
         size = {} if self.image_size is None else {"img_size": self.image_size}
         if self.weights is not None and self._is_published:
             # timm adapts its own weights: to the number of classes, and positions to the size of the images
             name = f"{self.architecture}.{self.origin}"
-            pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": self._load_published()}}
+            state = load_file(_find_published(name, self._read_published().hf_hub_id))
+            pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
         else:
             name, pretrained = self.architecture, {}
         try:
@@ -130,17 +131,11 @@ class Timm(PackageNet):
 
         return get_pretrained_cfg(f"{self.architecture}.{self.origin}")
 
-    def _load_published(self) -> Mapping[str, Tensor]:
-        """Return the tensors of timm's weights. Raises InputError if they are missing or damaged."""
-        from safetensors.torch import load_file
-
-        return load_file(_find_published(f"{self.architecture}.{self.origin}", self._read_published().hf_hub_id))
-
 
 def _find_published(name: str, repository: str | None) -> Path:
     """Return the file of timm's weights in Hugging Face's cache, whose SHA-256 is the server's.
 
-    Raises InputError if it is missing and may not be downloaded, or is damaged.
+    Raises InputError if it is missing and may not be downloaded, has another one, or if none is known.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -161,21 +156,13 @@ def _find_published(name: str, repository: str | None) -> Path:
                 "weights='FILE'"
             ) from None
         download(f"{repository}/{WEIGHTS_FILE} of Hugging Face", Path(WEIGHTS_FILE), fetch)
-    path = Path(found[0]).resolve()
-    _check_digest(path, name)
-    return path
-
-
-def _check_digest(path: Path, name: str) -> None:
-    """Check that a file in Hugging Face's cache has the SHA-256 that the server gave it, which is its name there.
-
-    Raises InputError if it has another one, or none was given.
-    """
+    path = Path(found[0]).resolve()  # its name there is the SHA-256 that the server gave it
     if len(path.name) != SHA256_DIGITS:
         raise InputError(f"weights {name} have no published SHA-256: give a file of them, weights='FILE'")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
             raise InputError(f"{path} is not the file that Hugging Face has for {name}: remove it, it is damaged")
+    return path
 
 
 def _find_head(net: Any) -> set[str]:

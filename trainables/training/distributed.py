@@ -62,9 +62,13 @@ class ProcessGroup:
         """Return the net ready for training by all workers; the names in its state_dict stay the same."""
         return net
 
-    def shard_batch(self, samples: Tensor) -> BatchShard:
+    def cut_batch(self, samples: Tensor) -> BatchShard:
         """Return this worker's shard of a batch, (B,) int64 positions."""
         return BatchShard(samples, 1.0, 0, len(samples))
+
+    def shard_batch(self, samples: Tensor) -> BatchShard:
+        """Return this worker's shard of a batch as `cut_batch` does, and make it the one that the net computes next."""
+        return self.cut_batch(samples)
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the batches that this worker evaluates, uncut: outputs equal those of a single worker."""
@@ -96,13 +100,15 @@ class DistributedGroup(ProcessGroup):
         shard_layers(net, self)
         return net
 
-    def shard_batch(self, samples: Tensor) -> BatchShard:
+    def cut_batch(self, samples: Tensor) -> BatchShard:
         if len(samples) < self.world_size:
-            self.shard = BatchShard(samples, float(self.is_main), 0, len(samples))
-            return self.shard
+            return BatchShard(samples, float(self.is_main), 0, len(samples))
         shards = samples.tensor_split(self.world_size)
         start = sum(len(shard) for shard in shards[: self.rank])
-        self.shard = BatchShard(shards[self.rank], len(shards[self.rank]) / len(samples), start, len(samples))
+        return BatchShard(shards[self.rank], len(shards[self.rank]) / len(samples), start, len(samples))
+
+    def shard_batch(self, samples: Tensor) -> BatchShard:
+        self.shard = self.cut_batch(samples)
         return self.shard
 
     def shard_batches(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from reports.analysis.comparison import Comparison, compare_arms
+from reports.analysis.front import list_front_points
 from reports.analysis.verdicts import adjust_by_holm
 from reports.build import build
 from reports.figures.pareto import draw_fronts, draw_tested_fronts
@@ -83,6 +84,12 @@ def test_points_are_those_that_the_engine_chose(
         assert [dict(point.params) for point in points] == [dict(params) for params in cell.points or []]
         own = [dict(cell.search.params[number]) for number in cell.search.select_numbers()]
         assert [dict(point.params) for point in points if point.is_own] == own
+
+
+def test_without_a_recorded_objective_a_cell_has_its_best_point_alone(records: StudyRecords) -> None:
+    trials = records.trials.drop(columns=["student/latency_ms"])
+    points = list_front_points(replace(records, trials=trials), records.students[0])
+    assert {point.point for point in points if point.is_own} == {0}
 
 
 def test_each_point_is_compared_with_its_own_student_by_seed(records: StudyRecords, comparison: Comparison) -> None:

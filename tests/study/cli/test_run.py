@@ -53,6 +53,8 @@ def test_study_is_interrupted_runs_to_its_end_and_is_then_only_reported(folder: 
     assert (folder.study / "report.html").is_file()
     assert str(folder.study / "report.html") in done.stdout
     assert "searched" in done.stdout
+    provenance = json.loads((folder.study / "study.json").read_text())["provenance"]
+    assert provenance["updated"] > provenance["created"]
     before = folder.trials()
 
     again = folder.run()

@@ -12,7 +12,7 @@ from benchmarks.search import run_search
 from study import Budget, Never, Random, SuccessiveHalving
 from study.engine import search_progress
 
-SEEDS, TRIALS = 6, 24
+SEEDS, TRIALS = 3, 24
 
 
 def find_mean_best(stopping: Never | SuccessiveHalving) -> float:

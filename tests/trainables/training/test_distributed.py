@@ -234,6 +234,14 @@ def test_parts_cover_a_batch_once_and_no_worker_is_idle(batch: int, workers: int
     assert sum(means) == pytest.approx(float(whole.float().mean()), abs=1e-4)
 
 
+def test_batches_may_be_cut_ahead_of_their_turn() -> None:
+    """The net's layers compute the current shard while later batches are prefetched."""
+    group = DistributedGroup(1, 2)
+    current = group.shard_batch(torch.arange(8))
+    assert group.cut_batch(torch.arange(3)).start == 2
+    assert group.shard is current
+
+
 @given(batches=st.integers(0, 20), workers=st.integers(2, 9))
 def test_batches_to_evaluate_are_each_one_workers(batches: int, workers: int) -> None:
     split = torch.arange(3 * batches).split(3)[:batches]

@@ -5,7 +5,8 @@ A temperature is a float or one number per sample, (B, 1); all other values per 
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,42 +15,39 @@ from torch import Tensor
 from study.errors import InputError
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.pruning import select_kept_classes
-from trainables.losses.common.standardisation import standardise
 from trainables.task import Outputs
 from trainables.training.settings import FloatOrSchedule, Progress, check_range, check_type, value_at
 
-
-class LogitLoss(Protocol):
-    """The settings that all losses on logits have."""
-
-    @property
-    def temperature(self) -> FloatOrSchedule: ...
-
-    @property
-    def pruning(self) -> FloatOrSchedule:
-        """Share of the classes that is pruned (pruning.py)."""
-
-    @property
-    def standardise(self) -> bool:
-        """True to standardise logits over the kept classes (standardisation.py)."""
-
-    @property
-    def adaptive(self) -> DataAdaptiveTemperature | None:
-        """Temperatures of single samples (adaptive_temperature.py); None for one temperature for all."""
-
-    @property
-    def task_weight(self) -> FloatOrSchedule: ...
+EPSILON = 1e-7
+"""Added to the standard deviation, so that equal logits become zeros instead of NaN; the value of the paper's code."""
 
 
-def check_logit_loss(loss: LogitLoss) -> None:
-    """Check these settings; raises InputError for one, or an end of a schedule, out of range."""
-    check_range("temperature", loss.temperature, above=0)
-    check_range("pruning", loss.pruning, low=0, below=1)
-    check_range("task_weight", loss.task_weight, low=0)
-    check_type("standardise", loss.standardise, bool, "True, False, or choice(False, True)")
-    check_type(
-        "adaptive", loss.adaptive, DataAdaptiveTemperature | None, "None, or DataAdaptiveTemperature(…) of numbers"
-    )
+class LogitLoss:
+    """Base of the losses on selected logits: the settings that all of them have, with defaults of their own.
+
+    Raises InputError for a setting, or an end of a schedule, out of range.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    compares_classes: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
+
+    temperature: FloatOrSchedule
+    pruning: FloatOrSchedule
+    """Share of the classes that is pruned, those with the teacher's lowest logits (pruning.py)."""
+    standardise: bool
+    """Whether logits are standardised over the kept classes."""
+    adaptive: DataAdaptiveTemperature | None
+    """Temperatures of single samples (adaptive_temperature.py); None for one temperature for all."""
+    task_weight: FloatOrSchedule
+
+    def __post_init__(self) -> None:
+        check_range("temperature", self.temperature, above=0)
+        check_range("pruning", self.pruning, low=0, below=1)
+        check_range("task_weight", self.task_weight, low=0)
+        check_type("standardise", self.standardise, bool, "True, False, or choice(False, True)")
+        allowed = "None, or DataAdaptiveTemperature(…) of numbers"
+        check_type("adaptive", self.adaptive, DataAdaptiveTemperature | None, allowed)
 
 
 def select_logits(
@@ -114,3 +112,15 @@ def kl_divergence_from_logs(student: Tensor, teacher: Tensor) -> Tensor:
 def as_float32(values: Tensor) -> Tensor:
     """Return a tensor in float32, or unchanged if its type is wider."""
     return values.float() if values.element_size() < 4 else values
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """Return (z − mean)/(std + 1e-7) over the classes of each sample: (B, M) → (B, M), M ≥ 2.
+
+    The std is unbiased: it divides by M − 1. Gradients flow through it, as in the paper's code.
+    Source: Sun et al. 2024, algorithm 1, with the unbiased std of its code.
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    # unlike torch.std's, the gradient is 0 where the result is 0
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    return centred / (norm / math.sqrt(logits.shape[1] - 1) + EPSILON)

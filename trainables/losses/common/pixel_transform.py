@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from trainables.losses.common.fused import std_of_centred
-from trainables.losses.common.standardisation import EPSILON
+from trainables.losses.common.logits import EPSILON
 
 TRANSFORMS = (None, "ldt", "standardise")
 

@@ -64,15 +64,13 @@ class CTKDState(LossState):
         self.theta = nn.Parameter(torch.ones(1, 1, device=device))
         self.optimizer = loss.optimizer.build([self.theta])
 
-    def compute_temperature(self, progress: Progress) -> Tensor:
-        """Return T, (1, 1)."""
-        return value_at(self.loss.lowest, progress) + value_at(self.loss.span, progress) * torch.sigmoid(self.theta)
-
     def __call__(self, student: Outputs, teacher: Outputs, targets: Any, progress: Progress) -> Tensor:
         """Return the loss (), given predictions (B, K)."""
+        lowest, span = value_at(self.loss.lowest, progress), value_at(self.loss.span, progress)
         with autocast_disabled(student):
             z_s, z_t = get_logits(student, teacher)
-            divergence = kd(z_s, z_t, self.compute_temperature(progress).to(z_s.dtype))
+            temperature = lowest + span * torch.sigmoid(self.theta)  # (1, 1)
+            divergence = kd(z_s, z_t, temperature.to(z_s.dtype))
             return value_at(self.loss.weight, progress) * divergence.mean()
 
     def step(self, student: Outputs, teacher: Outputs, progress: Progress) -> None:

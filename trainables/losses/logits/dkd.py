@@ -11,8 +11,8 @@ from torch import Tensor
 
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
 from trainables.losses.common.logits import (
+    LogitLoss,
     autocast_disabled,
-    check_logit_loss,
     kl_divergence,
     kl_divergence_from_logs,
     select_logits,
@@ -22,7 +22,7 @@ from trainables.training.settings import FloatOrSchedule, Progress, check_range,
 
 
 @dataclass(frozen=True)
-class DKD:
+class DKD(LogitLoss):
     """min((epoch + 1)/(warmup·epochs), 1) · mean over the batch of T²·(alpha·TCKD + beta·NCKD).
 
     TCKD compares the probabilities of target and non-target, NCKD the probabilities among the non-target classes
@@ -45,13 +45,10 @@ class DKD:
     adaptive: DataAdaptiveTemperature | None = None
     task_weight: FloatOrSchedule = 1.0
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_logit_loss(self)
+        super().__post_init__()
         check_range("alpha", self.alpha, low=0)
         check_range("beta", self.beta, low=0)
         check_range("warmup", self.warmup, low=0, high=1)

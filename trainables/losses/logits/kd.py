@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from trainables.losses.common.adaptive_temperature import DataAdaptiveTemperature
-from trainables.losses.common.logits import autocast_disabled, check_logit_loss, kl_divergence, select_logits
+from trainables.losses.common.logits import LogitLoss, autocast_disabled, kl_divergence, select_logits
 from trainables.task import Outputs
 from trainables.training.settings import FloatOrSchedule, Progress, check_range, value_at
 
 
 @dataclass(frozen=True)
-class KD:
+class KD(LogitLoss):
     """weight · mean over the batch of T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)), over the classes that pruning keeps.
 
     z: logits (B, K) of teacher and student, K ≥ 3; T: temperature. The defaults are the usual ones on
@@ -31,12 +30,8 @@ class KD:
     standardise: bool = False
     adaptive: DataAdaptiveTemperature | None = None
 
-    needs_teacher: ClassVar[bool] = True
-    compares_classes: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        check_logit_loss(self)
+        super().__post_init__()
         check_range("weight", self.weight, low=0)
 
     @property

@@ -28,7 +28,9 @@ def load_imagenet_weights(file: str, source: str, folder: Path | str | None = No
     """
     path = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / file
     if not path.is_file() and are_downloads_permitted():
-        _download_weights(file, path)
+        url, prefix = f"{ADDRESS}/{file}", path.stem.split("-")[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download(url, path, lambda: torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False))
     if not path.is_file():
         raise InputError(
             f"ImageNet weights {file} are not in {path.parent}: put the file of torchvision's {source} there, "
@@ -42,13 +44,6 @@ def load_imagenet_weights(file: str, source: str, folder: Path | str | None = No
         )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-
-
-def _download_weights(file: str, path: Path) -> None:
-    """Fetch a file of torchvision's weights, verified by the SHA-256 in its name. Raises InputError if that fails."""
-    url, prefix = f"{ADDRESS}/{file}", path.stem.split("-")[-1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    download(url, path, lambda: torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False))
 
 
 def make_weights_folder_absolute(model: Any) -> None:

@@ -57,7 +57,8 @@ class SegmentationScores:
         f1 = 2 * hits / (2 * hits + false_positives + misses)
         labelled = support > 0
         iou = hits / (hits + false_positives + misses)
-        means = {"f1": f1[labelled & self._foreground].mean(), "miou": iou[labelled].mean()}
+        is_foreground = torch.tensor([name != self._table.background for name in self._table.names], device=f1.device)
+        means = {"f1": f1[labelled & is_foreground].mean(), "miou": iou[labelled].mean()}
         means |= {"accuracy": hits.sum() / support.sum()}
         if self._table.background is not None:
             means |= {"f1_all": f1[labelled].mean()}
@@ -65,12 +66,6 @@ class SegmentationScores:
             scores = enumerate(define_class_scores(self._table))
             means |= {metric.name: f1[index] for index, metric in scores if labelled[index]}
         return {name: float(value) for name, value in means.items()}
-
-    @property
-    def _foreground(self) -> Tensor:
-        """(K,) bool: all classes but the background."""
-        is_foreground = [name != self._table.background for name in self._table.names]
-        return torch.tensor(is_foreground, device=self._confusion.device)
 
 
 def predict_labels(outputs: Outputs, labels: Tensor) -> Tensor:

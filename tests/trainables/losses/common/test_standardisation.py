@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.losses.common.standardisation import standardise
+from trainables.losses.common.logits import standardise
 from trainables.losses.logits.dkd import DKD
 from trainables.losses.logits.kd import KD
 from trainables.task import Outputs

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.losses.pixel_losses import of_one_size, value_of
-from trainables.losses.common.standardisation import standardise
+from trainables.losses.common.logits import standardise
 from trainables.losses.pixels.pixel_kd_std import PixelKDStd
 
 
