@@ -28,8 +28,10 @@ CLASS_KEYS = ("is", "from", "source")
 def list_settings(
     description: dict[str, Any], leave_out: tuple[str, ...] = (*CLASS_KEYS, "name", "question")
 ) -> tuple[Setting, ...]:
-    """Return the entries of a description in its order."""
-    return tuple(_make_setting(key, value) for key, value in description.items() if key not in leave_out)
+    """Return the entries of a description in its order, without those that are not set."""
+    return tuple(
+        _make_setting(key, value) for key, value in description.items() if key not in leave_out and value is not None
+    )
 
 
 def find_domains(description: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -23,3 +23,10 @@ def test_settings_name_arms_and_say_what_is_searched(writer: Writer) -> None:
     (loss,) = [part for part in arms.parts[2].parts if part.name == "loss"]
     temperature = loss.parts[0].parts[0]
     assert temperature.text == "searched: 1 to 20, logarithmic"
+
+
+def test_settings_that_are_not_set_are_left_out() -> None:
+    assert [setting.name for setting in list_settings({"is": "Study", "seed": 0, "protocol": None, "first": []})] == [
+        "seed",
+        "first",
+    ]
