@@ -264,13 +264,13 @@ def test_auto_refuses_trials_of_several_workers() -> None:
 
 
 def test_auto_neither_waits_for_a_gpu_still_to_be_added_nor_takes_cpus_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_profiling.resources, "connect", lambda address: None)
-    monkeypatch.setattr(gpu_profiling.resources, "disconnect", lambda: None)
-    monkeypatch.setattr(gpu_profiling.resources, "list_nodes", lambda: [Node(4, 0)])
-    monkeypatch.setattr(gpu_profiling.resources, "list_pending_nodes", lambda: [Node(4, 1)])
+    monkeypatch.setattr(gpu_profiling.connection, "connect", lambda address: None)
+    monkeypatch.setattr(gpu_profiling.connection, "disconnect", lambda: None)
+    monkeypatch.setattr(gpu_profiling.connection, "list_nodes", lambda: [Node(4, 0)])
+    monkeypatch.setattr(gpu_profiling.connection, "list_pending_nodes", lambda: [Node(4, 1)])
     with pytest.raises(InputError, match="no machine with a GPU is up yet"):
         measure_gpu_share(toy.toy(), Path(), toy, "auto", print)
-    monkeypatch.setattr(gpu_profiling.resources, "list_pending_nodes", lambda: [Node(4, 0)])
+    monkeypatch.setattr(gpu_profiling.connection, "list_pending_nodes", lambda: [Node(4, 0)])
     assert measure_gpu_share(toy.toy(), Path(), toy, "auto", print) == 0.0
 
 
