@@ -213,7 +213,7 @@ def test_wrong_token_is_one_line_before_a_study_starts(head: Head) -> None:
     ],
 )
 def test_other_versions_are_named_before_a_study_starts(head: Head, before: str, message: str) -> None:
-    code = f"from study.cluster import connection\n{before}\nresources.connect({head.address!r})"
+    code = f"from study.cluster import connection\n{before}\nconnection.connect({head.address!r})"
     refused = head.run("-c", code)
     last = refused.stderr.strip().splitlines()[-1]
     assert re.search(rf"InputError: {message}", last), refused.stderr

@@ -28,10 +28,10 @@ study = Study(
 """
 
 REASONS = {
-    "hang": r'no epoch within 0:00:02 h: hung at File ".*simulated\.py", line \d+ in trigger',
-    "exception": r"ValueError: planted failure in epoch 2 \(simulated\.py:\d+\)",
+    "hang": r'no epoch within 0:00:02 h: hung at File ".*fault\.py", line \d+ in trigger',
+    "exception": r"ValueError: planted failure in epoch 2 \(fault\.py:\d+\)",
     "nan": "test/accuracy is nan in epoch 3",
-    "memory": r"MemoryError: planted failure in epoch 2 \(simulated\.py:\d+\)",
+    "memory": r"MemoryError: planted failure in epoch 2 \(fault\.py:\d+\)",
     "killed": "its worker died 4 times without an epoch, last with ",
 }
 
