@@ -30,7 +30,7 @@ COUNTS_OF_FAULTS = ("differences", "missed", "wrong")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_quick_run_ends_with_results_that_parse(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     results = done.stdout.rstrip().rsplit("\n\n", 1)[1].splitlines()
     parsed = [re.fullmatch(r"RESULT ([a-z0-9_]+) (\S+) \S+", line) for line in results]
