@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,14 +16,16 @@ from study.task import TrialNote
 from study.trial import Link
 from tests.trainables.small import LP, PLAN, TASK, job, metrics, prepared
 from trainables.data.cifar import Cifar
+from trainables.distill import start_training, train_epoch
 from trainables.evaluation import evaluate
 from trainables.losses.logits.dkd import DKD
 from trainables.losses.none import NoDistillation
 from trainables.models.resnet_cifar import ResNet
-from trainables.task import Outputs
+from trainables.task import NO_TEACHER, Outputs
 from trainables.teacher import weights as teachers
 from trainables.teacher.weights import Teacher
 from trainables.training import checkpoint
+from trainables.training.distributed import BatchShard, ProcessGroup
 from trainables.training.nets import build_seeded
 from trainables.training.recipe import Recipe
 
@@ -238,3 +241,47 @@ def test_relative_paths_hold_wherever_a_worker_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Cifar(10, "data").root == tmp_path / "data"
     assert Teacher(ResNet(8), weights="t.pth").weights == tmp_path / "t.pth"
+
+
+class ExamplesCutAhead:
+    """Examples that take two batches ahead of the one that they form, and note what was announced."""
+
+    def __init__(self, examples):
+        self.examples, self.announced = examples, []
+
+    def __len__(self):
+        return len(self.examples)
+
+    def prefetch(self, batches):
+        self.coming = iter(batches)
+        self.announced += [samples for samples, _ in islice(self.coming, 2)]
+
+    def batch(self, samples, views):
+        assert torch.equal(self.announced.pop(0), samples)
+        self.announced += [samples for samples, _ in islice(self.coming, 1)]
+        return self.examples.batch(samples, views)
+
+
+class HalfGroup(ProcessGroup):
+    """One of two workers, without the other: it trains on the first half of each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.sharded = []
+
+    def cut_batch(self, samples):
+        half = samples[: len(samples) // 2]
+        return BatchShard(half, len(half) / len(samples), 0, len(samples))
+
+    def shard_batch(self, samples):
+        self.sharded.append(samples)
+        return self.cut_batch(samples)
+
+
+def test_batches_are_announced_ahead_and_sharded_in_their_turn(storage, tmp_path):
+    context, group, loss = job(TASK, storage, tmp_path / "one"), HalfGroup(), NoDistillation()
+    training = start_training(TASK, context, group, lambda: TASK.build(ResNet(8, width=4)), Recipe(33), loss)
+    examples = ExamplesCutAhead(TASK.examples("train", "cpu"))
+    train_epoch(training, examples, NO_TEACHER, 0)
+    assert not examples.announced
+    assert sorted(torch.cat(group.sharded).tolist()) == list(range(len(examples)))  # each batch once, none ahead
