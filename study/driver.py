@@ -123,8 +123,9 @@ def format_opening_line(coordinator: Coordinator, folder: Path) -> str:
     study, cells = coordinator.study, coordinator.cells.values()
     trials = sum(cell.search.trials + cell.planned_confirms for cell in cells)
     ended = sum(len(cell.search.ended) + sum(bool(state) for state in cell.confirmed.values()) for cell in cells)
-    progress = f", continues with {ended} trials done" if ended or coordinator.queue.resumable else ""
-    return f"{study.name}: {len(cells)} cells, {trials} trials{progress} → {display_path(folder)}"
+    progress = f", continues with {ended:,} done" if ended or coordinator.queue.resumable else ""
+    size = f"{len(cells)} cell{'s' * (len(cells) != 1)}, {trials:,} trial{'s' * (trials != 1)}"
+    return f"{study.name}: {size}{progress} → {display_path(folder)}"
 
 
 def _train(

@@ -49,7 +49,7 @@ EXCEPTIONS = {
     "reports/export.py": {"study.atomic", "study.storage", "study.space_file", "trainables.export"},
     "reports/text/model_card.py": {"trainables.export"},
     # the command line ends with the report
-    "study/cli/": {"reports.build", "reports.tables", "reports.text"},
+    "study/cli/": {"reports.build", "reports.format", "reports.tables", "reports.text"},
     # the live page shows parts of the report
     "study/ui/": {
         "reports.frames",

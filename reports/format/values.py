@@ -80,6 +80,6 @@ def join_words(items: Sequence[str]) -> str:
     return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
 
 
-def pluralize(count: int, word: str) -> str:
-    """Return `word` with an s unless `count` is 1."""
-    return word if count == 1 else f"{word}s"
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s: "1 trial", "12,000 trials"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

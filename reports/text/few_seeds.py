@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports.analysis import power
-from reports.format.values import pluralize
+from reports.format.values import count_of
 
 
 def warn_of_few_seeds(seeds: int, tests: int) -> str | None:
@@ -16,7 +16,7 @@ def warn_of_few_seeds(seeds: int, tests: int) -> str | None:
         return None
     corrected = f", {min(1.0, smallest * tests):.2g} after correction for {tests} comparisons"
     return (
-        f"{seeds} {pluralize(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
+        f"{count_of(seeds, 'seed')} cannot decide: the sign-flip test gives no p below {smallest:.2g}"
         f"{corrected if tests > 1 else ''}, so every verdict stays undecided, however large the effect. "
         f"It takes at least {needed} seeds: --seeds {needed}."
     )

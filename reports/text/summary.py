@@ -14,7 +14,7 @@ from reports.analysis.across_students import compare_nets, pool_students
 from reports.analysis.comparison import Comparison
 from reports.analysis.verdicts import Contrast
 from reports.format.metrics import Metric
-from reports.format.values import format_params, join_words, pluralize
+from reports.format.values import count_of, format_params, join_words
 from reports.load import StudyRecords
 from study.code_version import SPACE_FILE
 from study.trial import SKIPPED
@@ -165,7 +165,7 @@ def list_problems(records: StudyRecords) -> list[str]:
     failed = records.trials[records.trials["state"] == "FAILED"]
     if len(failed):
         by_phase = [f"{count} in {phase}" for phase, count in failed["phase"].value_counts(sort=False).items()]
-        lines.append(f"{len(failed)} {pluralize(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
+        lines.append(f"{count_of(len(failed), 'trial')} failed ({', '.join(by_phase)}).")
     lines += [skipped] if (skipped := _describe_skipped(records)) else []
     lines += [line] if (line := describe_code_versions(records)) else []
     lines += [f"Damaged or doubtful records: {warning}." for warning in records.warnings]

@@ -20,6 +20,7 @@ from typing import Any
 
 import optuna
 
+from reports.format.values import count_of
 from study.cli.dry_run.epoch_times import EpochTimes, assume_epoch_seconds
 from study.engine.coordinator import Coordinator
 from study.engine.replay import replay_records
@@ -214,20 +215,19 @@ def format_forecast(forecast: Forecast, name: str) -> list[str]:
     """Return the forecast of the study `name` in one or two lines."""
     if not forecast.trials:
         return [forecast.problem or "nothing is left to train"]
-    left = f"what is left, {forecast.trials} trials: " if forecast.recorded else ""
+    left = f"what is left, {count_of(forecast.trials, 'trial')}: " if forecast.recorded else ""
     stopped = f"; halving is expected to stop about {forecast.stopped} of {forecast.searches} search trials"
     halving = stopped if forecast.stopped else ""
     if not forecast.source:
         return [
-            f"{left}about {forecast.epochs} epochs with preparations{halving}",
+            f"{left}about {count_of(forecast.epochs, 'epoch')} with preparations{halving}",
             "for a time estimate pass --seconds-per-epoch, or run a few epochs first: "
             f"add --trials 1 --seeds 1 --epochs 2 --name {name}-try",
         ]
     cost = format_cost(forecast.gpu_hours, forecast.usd_per_hour)
     gpus = f", {_format_hours(forecast.gpu_hours)} GPU hours{cost}" if forecast.gpu_hours else ""
     lines = [
-        f"{left}about {format_duration(forecast.wall_seconds)} on {forecast.concurrent} "
-        f"trial{'s' if forecast.concurrent > 1 else ''} at once "
+        f"{left}about {format_duration(forecast.wall_seconds)} on {count_of(forecast.concurrent, 'trial')} at once "
         f"({forecast.epoch_seconds:.3g} s an epoch, {forecast.source}){gpus}{halving}"
     ]
     return lines + ([f"its budget ends it before: {forecast.over}"] if forecast.over else [])

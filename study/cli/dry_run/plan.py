@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.format.values import count_of
 from study.arm import Cell
 from study.cli.dry_run.epoch_times import assume_epoch_seconds, read_epoch_times
 from study.cli.dry_run.forecast import forecast_study, format_forecast
@@ -49,8 +50,9 @@ def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation
     at_most = "at most " if sum(searches) else ""  # the stopping rule ends search trials early
     has_fronts = study.front_size > 1 and any(searches)  # a front may have fewer points
     lines.append(
-        f"{len(study.cells)} cells, {'at most ' if has_fronts else ''}{total} trials ({sum(searches)} search, "
-        f"{'at most ' if has_fronts else ''}{confirms} confirm), {at_most}{epochs} epochs"
+        f"{count_of(len(study.cells), 'cell')}, {'at most ' if has_fronts else ''}{count_of(total, 'trial')} "
+        f"({sum(searches):,} search, {'at most ' if has_fronts else ''}{confirms:,} confirm), {at_most}"
+        f"{count_of(epochs, 'epoch')}"
     )
     return lines
 
@@ -58,18 +60,19 @@ def format_plan(study: Study, inputs: Mapping[str, Any], steps: list[Preparation
 def _format_search(study: Study, cell: Cell) -> str:
     trials, search = study.count_trials(cell), cell.arm.search
     if search is None:
-        return f"search {trials} trials, then " if trials else ""
+        return f"search {count_of(trials, 'trial')}, then " if trials else ""
     members, epochs = study.count_search_runs(cell), study.budget.epochs
-    return f"search {members} members in {search.count_intervals(epochs)} intervals, {trials} trials, then "
+    intervals = search.count_intervals(epochs)
+    return f"search {members} members in {intervals} intervals, {count_of(trials, 'trial')}, then "
 
 
 def _format_confirm(study: Study, cell: Cell) -> str:
     """Return how many seeds a cell confirms, of how many points of its front, and of its students under other arms."""
     seeds, points, most = study.budget.seeds, study.front_size, study.count_confirm_points(cell)
     if most == 1:
-        return f"confirm {seeds} seeds"
+        return f"confirm {count_of(seeds, 'seed')}"
     further = f", and of at most {most - points} students that are compared with it" if most > points else ""
-    return f"confirm {seeds} seeds of at most {points} points of its front{further}"
+    return f"confirm {count_of(seeds, 'seed')} of at most {points} points of its front{further}"
 
 
 def _describe_data(data: Mapping[str, Any]) -> list[str]:
