@@ -19,6 +19,7 @@ from trainables.data.arrays.duplicates import (
     hash_images,
     hash_looks,
     load_hashes,
+    name_positions,
 )
 from trainables.data.arrays.splits import split_pool
 from trainables.data.synthetic.face_drawing import draw_face
@@ -102,13 +103,21 @@ def test_equal_and_alike_images_are_counted_once_by_split_and_named() -> None:
     assert describe({"training": exact["training"], "test": hash_images(faces[5:], False)}) == ""
 
 
-def test_comparing_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    faces = [draw(seed) for seed in range(5)]
-    splits = {"training": hash_images(faces[:3], True), "test": hash_images([*map(save_again, faces)], True)}
-    found = find_duplicates(splits)
-    assert [one.other for one in found] == ["image 0", "image 1", "image 2"]
-    monkeypatch.setattr(duplicates, "_COMPARED", 7)
-    assert find_duplicates(splits) == found
+def test_search_by_main_components_finds_what_comparing_all_pairs_does() -> None:
+    generator = np.random.default_rng(0)
+    drawn = generator.standard_normal((1400, 256)) * np.geomspace(1, 0.01, 256)
+    looks = np.concatenate([drawn[:900], drawn[:500] + 0.1 * drawn[900:]])
+    looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+    looks[[3, 902]] = 0  # images of even brightness
+    content = generator.integers(0, 256, (1400, 16)).astype(np.uint8)
+    hashes = ImageHashes(content, looks.astype(np.float32), name_positions(1400))
+    splits = {"training": hashes.slice(0, 900), "test": hashes.slice(900, 1400)}
+
+    correlations = looks[900:] @ looks[:900].T
+    alike = np.flatnonzero(correlations.max(axis=1) >= ALIKE)
+    assert 100 < len(alike) < 400  # of 500: some lie on each side of the limit
+    expected = [(f"image {900 + position}", f"image {correlations[position].argmax()}") for position in alike]
+    assert [(one.image, one.other) for one in find_duplicates(splits)] == expected
 
 
 def test_equal_images_stay_in_one_split_and_a_pool_without_them_is_split_as_before() -> None:
