@@ -33,6 +33,7 @@ def list_warnings(records: StudyRecords) -> list[str]:
         *_describe_weak_teacher(records),
         *_describe_duplicates(records),
         *_describe_unmoved_students(records),
+        *_describe_students_near_chance(records),
         *_describe_edges(records),
     ]
 
@@ -133,6 +134,17 @@ def _describe_unmoved_students(records: StudyRecords) -> Iterator[str]:
     known = moved[losses["count"] > 1].groupby(epochs.drop_duplicates("trial_id").set_index("trial_id")["cell"]).any()
     for cell in (cell for cell, has_moved in known.items() if not has_moved):
         yield f"The students of {cell} learned nothing: their training loss never changes. Check rate and loss."
+
+
+def _describe_students_near_chance(records: StudyRecords) -> Iterator[str]:
+    """Yield the cells whose confirm runs all score near chance."""
+    data = records.section("inputs", "data")
+    scores = group_by_seed(records, "test/accuracy")
+    if guessing := [cell for cell, runs in scores.items() if all(_is_near_chance(run, data) for run in runs.values())]:
+        yield (
+            f"The students of {join_words(guessing)} score near chance in every run, on data of {data['classes']} "
+            "classes: a comparison with them says nothing. Train them longer, or with another learning rate."
+        )
 
 
 def _describe_edges(records: StudyRecords) -> Iterator[str]:

@@ -76,6 +76,20 @@ def test_a_teacher_near_chance_is_named(weak: Writer, accuracy: float, near: boo
     assert lines == (expected if near else [])
 
 
+@pytest.mark.parametrize(("best", "near"), [(0.13, True), (0.14, False)])
+def test_students_near_chance_in_all_runs_are_named(writer: Writer, best: float, near: bool) -> None:
+    writer.study["inputs"]["data"] |= {"classes": 10, "test": 899}
+    writer.fill()
+    for row in writer.trials:
+        if row["cell"] == "resnet8 / none" and row["phase"] == "confirm":
+            row["test/accuracy"] = best if row["number"] == 1 else 0.1
+    lines = list_warnings(load_study(writer.write()))
+    assert lines == near * [
+        "The students of resnet8 / none score near chance in every run, on data of 10 classes: a comparison with them "
+        "says nothing. Train them longer, or with another learning rate."
+    ]
+
+
 def test_labels_in_another_order_are_named(writer: Writer) -> None:
     order = {"moved": [[0, 3], [3, 0]], "classes": 10, "accuracy": 0.7712, "accuracy_in_order": 0.9699}
     writer.study["teacher"] |= {"label_order": order}
