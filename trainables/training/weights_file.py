@@ -74,13 +74,24 @@ def read_net(path: Path, expected: Mapping[str, Tensor], any_shape: bool = False
     net = {name: net.get(name, tensor) for name, tensor in expected.items()}
     for name, tensor in expected.items():
         _check_kind(path, name, net[name], tensor)
-    unfit = [name for name, tensor in expected.items() if net[name].shape != tensor.shape]
-    if unfit and not any_shape:
-        need = f"{unfit[0]} is {tuple(net[unfit[0]].shape)}, this net and its class count need "
-        more = [f"{name} is {tuple(net[name].shape)}, not {tuple(expected[name].shape)}" for name in unfit[1:]]
-        first = need + str(tuple(expected[unfit[0]].shape))
-        raise InputError(f"teacher file {path} does not fit: {_shorten([first, *more], '; ')}")
+    if not any_shape and (problem := _describe_shapes(net, expected)):
+        raise InputError(f"teacher file {path} does not fit: {problem}")
     return net
+
+
+def _describe_shapes(net: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return which tensors have other shapes and what to do about it; empty if all have the expected ones."""
+    pairs = {name: (tuple(net[name].shape), tuple(tensor.shape)) for name, tensor in expected.items()}
+    unfit = {name: (given, needed) for name, (given, needed) in pairs.items() if given != needed}
+    lines = [f"{name} is {given}, not {needed}" for name, (given, needed) in unfit.items()]
+    if not lines:
+        return ""
+    layers = {name.rpartition(".")[0] for name in unfit}
+    (given, needed), *_ = unfit.values()
+    if len(layers) == 1 and given[1:] == needed[1:]:  # as many weights for each output: the last layer of a classifier
+        outputs = f"it has {given[0]} outputs, this study's data need {needed[0]}"
+        return f"{outputs} ({_shorten(lines, '; ')}): give a teacher of the same classes, or leave weights out"
+    return f"{_shorten(lines, '; ')}: name the net, with its width, and the class count that it was saved with"
 
 
 def _check_kind(path: Path, name: str, given: Tensor, expected: Tensor) -> None:

@@ -211,7 +211,7 @@ def test_splits_are_the_data_sets_own():
 def test_teacher_of_another_class_count_is_refused(tmp_path):
     torch.save(SmallFCN(4).build(11).state_dict(), tmp_path / "t.pth")
     task = dataclasses.replace(TASK, teacher=Teacher(SmallFCN(4), weights=tmp_path / "t.pth"))
-    with pytest.raises(InputError, match=r"t\.pth does not fit: .* this net and its class count need \(19"):
+    with pytest.raises(InputError, match=r"t\.pth does not fit: .* outputs, this study's data need 19"):
         task.check((STUDENT,), (LDT(),), tmp_path)
 
 
