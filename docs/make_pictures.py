@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -23,7 +23,7 @@ from study.cli.show import render_status
 from study.cli.status import StudyStatus, read_status
 from study.records.paths import StudyPaths
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 PICTURES = HERE / "pictures"
 
 WIDTH = 1100
@@ -35,7 +35,7 @@ LIVE_HEIGHT = 1240
 SCHEMES = (("light", "1"), ("dark", "0"))
 """Names of the two pictures of a page, with Chromium's number of the preferred colours."""
 
-STUDY = ("study", "run", "lp_cifar", "--quiet", "--storage-path")
+STUDY = ("study", "run", "lp_cifar", "--quiet")
 CONFIRMED_SHARE = 0.4
 """Share of confirm runs that have ended when the live page is taken: it then has verdicts, all of them provisional."""
 
@@ -47,9 +47,9 @@ def main(study: Path) -> None:
     PICTURES.mkdir(exist_ok=True)
     (HERE / "sample-report.html").write_text(embed_data(study / "report.html"), encoding="utf-8")
     take_pictures((study / "report.html").resolve().as_uri(), "report", REPORT_HEIGHT)
-    with tempfile.TemporaryDirectory() as storage, run_module(*STUDY, storage) as running:
-        status = wait_for_confirm_runs(Path(storage) / "lp_cifar", running)
-        with run_module("study", "ui", storage, "--port", "0") as server:
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), run_module(*STUDY) as running:
+        status = wait_for_confirm_runs(Path("runs/lp_cifar"), running)
+        with run_module("study", "ui", "--port", "0") as server:
             take_pictures(read_address(server).replace("/?", "/study/lp_cifar?"), "live", LIVE_HEIGHT)
     write_terminal(status)
 

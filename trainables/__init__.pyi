@@ -8,8 +8,8 @@ from .data.celebamask import CelebAMaskHQ as CelebAMaskHQ
 from .data.cifar import Cifar as Cifar
 from .data.digits import Digits as Digits
 from .data.image_folder import ImageFolder as ImageFolder
-from .data.image_folder import ImageTable as ImageTable
 from .data.image_parquet import ImageParquet as ImageParquet
+from .data.image_table import ImageTable as ImageTable
 from .data.image_targets import ImageNumbers as ImageNumbers
 from .data.image_targets import ImagePoints as ImagePoints
 from .data.photo_folder import PhotoFolder as PhotoFolder

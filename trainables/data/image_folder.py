@@ -1,60 +1,23 @@
-"""Images of your own for classification: a folder for each class, or a table of paths and labels."""
+"""Images of your own for classification, with a folder for each class."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.errors import InputError
 from study.identity import LOCATION
-from trainables.data.arrays.decoding import Decoding
-from trainables.data.arrays.labelled_images import SPLITS, LabelledFile, Shares, load_labelled_images
+from trainables.data.arrays.labelled_images import SPLITS, LabelledFile
 from trainables.data.arrays.splits import ImageSet
 from trainables.data.files.image_listing import ALLOWED, THUMBNAILS, ImageListing
-from trainables.data.files.image_sources import ImageFiles, ImageSource
-from trainables.data.files.source_files import find_spelling
-from trainables.data.folders import make_root_absolute
-from trainables.data.table_rows import read_rows
+from trainables.data.files.image_sources import ImageFiles
+from trainables.data.own_images import OwnImages
 
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folders of these names alone are splits: read as classes, they would train a net to tell one from the other."""
-
-
-class OwnImages:
-    """The settings that all data sets of one's own images for classification have."""
-
-    root: Path | str | None
-    val: str | float | None
-    test: str | float
-    size: int
-    grey: bool
-    cache: bool
-    threads: int | None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", self.root or ".")
-        make_root_absolute(self)
-        self._shares, self._decoding  # noqa: B018 - their own checks
-
-    @property
-    def _shares(self) -> Shares:
-        return Shares(*(share if isinstance(share, int | float) else 0.0 for share in (self.val, self.test)))
-
-    @property
-    def _decoding(self) -> Decoding:
-        return Decoding(self.size, self.grey, self.cache, self.threads)
-
-    @property
-    def _name(self) -> str:
-        return Path(self.root or ".").name
-
-    def _load_files(
-        self, source: ImageSource, files: Sequence[LabelledFile], class_names: Sequence[str], note: str = ""
-    ) -> ImageSet:
-        return load_labelled_images(self._name, source, files, class_names, self._shares, self._decoding, note)
 
 
 @dataclass(frozen=True)
@@ -182,70 +145,10 @@ class ImageFolder(OwnImages):
         return Path(self.root or ".") / folder
 
 
-@dataclass(frozen=True)
-class ImageTable(OwnImages):
-    """Images listed in a CSV file with a header: a column of paths below `root`, one of labels, and one of splits.
-
-    Labels may be any words or numbers; classes are numbered in their order. Images are decoded as `ImageFolder` does.
-    Raises InputError for a size below 8, and for shares that leave nothing to train on.
-    """
-
-    root: Path | str | None = field(default=None, metadata=LOCATION)
-    """The folder of the table and the images; by default the working directory."""
-    table: str = "labels.csv"
-    path: str = "path"
-    """The name of the column of paths."""
-    label: str = "label"
-    """The name of the column of labels."""
-    split: str | None = None
-    """The name of the column with "train", "val" or "test"; by default files are divided by their content."""
-    val: float | None = None
-    """The share for validation without a column of splits; by default the task's `validation` decides."""
-    test: float = 0.2
-    """The share for test without a column of splits."""
-    size: int = 64
-    grey: bool = False
-    cache: bool = field(default=True, metadata=LOCATION)
-    threads: int | None = field(default=None, metadata=LOCATION)
-
-    def __post_init__(self) -> None:
-        for name in ("val", "test"):
-            if isinstance(value := getattr(self, name), str):
-                raise InputError(
-                    f"ImageTable: {name} is {value!r}; allowed is a share of the images, such as 0.2; a column of "
-                    "splits is named by split="
-                )
-        super().__post_init__()
-
-    def load(self) -> ImageSet:
-        """Read the table, and decode its images on first use.
-
-        Raises InputError for a table that is missing or lacks a column, a row without path, label or a known split, a
-        path that occurs twice, and files that cannot be decoded.
-        """
-        root = Path(self.root or ".")
-        rows = list(read_rows(root / self.table, self.path, (self.label,), self.split))
-        labels = [unicodedata.normalize("NFC", row.values[0]) for row in rows]
-        class_names = sort_labels(set(labels))
-        if len(class_names) < 2:
-            raise InputError(f"{root / self.table} has {len(class_names)} labels; needed are two or more")
-        numbers = {named: number for number, named in enumerate(class_names)}
-        files = [
-            LabelledFile(find_spelling(root, row.path), numbers[label], row.split)
-            for row, label in zip(rows, labels, strict=True)
-        ]
-        return self._load_files(ImageFiles(root), files, class_names)
-
-
 def _split_path(file: str) -> tuple[str, str]:
     """Return the first folder of a path, in NFC, and the rest, which is empty for a file without a folder."""
     first, _, rest = file.partition("/")
     return unicodedata.normalize("NFC", first), rest
-
-
-def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Return labels in order: numbers by their value, then words."""
-    return sorted(labels, key=lambda label: (False, float(label), "") if label.isdecimal() else (True, 0.0, label))
 
 
 def _join_names(names: Sequence[str]) -> str:

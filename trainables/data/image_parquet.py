@@ -15,7 +15,7 @@ from study.identity import LOCATION
 from trainables.data.arrays.labelled_images import SPLITS, LabelledFile
 from trainables.data.arrays.splits import ImageSet
 from trainables.data.files.image_sources import ParquetImages, open_parquet
-from trainables.data.image_folder import OwnImages, sort_labels
+from trainables.data.own_images import OwnImages, sort_labels
 
 
 @dataclass(frozen=True)
