@@ -177,13 +177,14 @@ def _run_trials(
         return requested or coordinator.problem or coordinator.over_budget
 
     def count_max_trials() -> int:
-        return max_trials(resources, options.max_concurrent) if is_cluster else resources.concurrent
+        return max_trials(resources, options.max_concurrent)
 
     with display.live():
         context = WorkerContext(
             folder, storage, mirror_of(storage), options.data, read_needed_versions() if is_cluster else {}
         )
-        stopped = tune.execute(coordinator, context, resources, space.module, check_stop, print_line, count_max_trials)
+        limit = count_max_trials if is_cluster else None
+        stopped = tune.execute(coordinator, context, resources, space.module, check_stop, print_line, limit)
     display.update()
     return stopped
 

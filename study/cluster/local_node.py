@@ -12,6 +12,7 @@ from typing import Any
 
 import ray._private.node
 from ray._private import ray_constants
+from ray._private.parameter import RayParams
 
 NO_SERVER = b"127.0.0.1:9"
 """Address registered for the dashboard, at which nothing answers: Ray's agent logs each second that there is none."""
@@ -19,6 +20,11 @@ NO_SERVER = b"127.0.0.1:9"
 
 class LocalNode(ray._private.node.Node):  # type: ignore[misc]
     """The node that `ray.init` starts, with Ray's store, scheduler and agents alone."""
+
+    def __init__(self, ray_params: RayParams, *arguments: Any, **options: Any) -> None:
+        """Let Ray's agent take any free port: where another Ray has its default one, it tries that for four seconds."""
+        ray_params.dashboard_agent_listen_port = 0
+        super().__init__(ray_params, *arguments, **options)
 
     def start_monitor(self) -> None:
         """Do nothing: one machine does not grow."""

@@ -13,12 +13,14 @@ import ray
 from ray.air.execution._internal import RayActorManager
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.tune.execution import tune_controller
+from ray.tune.utils.object_cache import _ObjectCache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 __all__ = [
     "DataParallelTrainer",
     "RayActorManager",
     "find_logs_folder",
+    "keep_idle_actors",
     "lend_placement_group",
     "replace_actor_manager",
 ]
@@ -44,6 +46,21 @@ def replace_actor_manager(manager: type[RayActorManager]) -> None:
     does not know, such as OutOfMemoryError.
     """
     tune_controller.RayActorManager = manager
+
+
+def keep_idle_actors(count: int) -> None:
+    """Let Tune in the current process keep so many actors without a trial for the trials to come.
+
+    Publicly it keeps one, and ends the others whenever no trial is waiting, as at the end of a search. Each one that is
+    started again takes seconds.
+    """
+
+    class IdleActors(_ObjectCache):  # type: ignore[misc]
+        def increase_max(self, key: Any, by: int = 1) -> None:
+            """Tune asks for room for each trial that it is about to start; the first one makes it for all."""
+            super().increase_max(key, by if key in self._max_num_objects else by + count)
+
+    tune_controller._ObjectCache = IdleActors
 
 
 def lend_placement_group(trainer: type[DataParallelTrainer], group: Any) -> type[DataParallelTrainer]:

@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.cluster.allocation import Resources
 from study.engine.coordinator import Coordinator
-from study.execution.ray_internals import RayActorManager, replace_actor_manager
+from study.execution.ray_internals import RayActorManager, keep_idle_actors, replace_actor_manager
 from study.execution.retries import MAX_WORKER_RETRIES
 from study.execution.slot_exchange import SlotExchange
 from study.execution.train_slot import TrainSlot
@@ -59,11 +59,13 @@ def execute(
     """Run the coordinator's trials until none is left or the study must stop; return why it stopped, or "".
 
     `space` is the module of the space file; `notify` gets the tasks' messages to the user. `max_trials` returns how
-    many trials may be under way and is called regularly, for clusters whose size changes during a run.
+    many trials may be under way and is called regularly, for clusters whose size changes during a run. Without it, on
+    one machine, workers without a trial are kept, as no autoscaler waits for what they hold.
     """
     # classes defined in a space file are pickled by value: workers cannot import it
     cloudpickle.register_pickle_by_value(space)
     replace_actor_manager(ActorManager)
+    keep_idle_actors(0 if max_trials else resources.concurrent)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="kdstudy-tune-"))
     bridge = TuneBridge(coordinator, context, check_stop, notify, max_trials or (lambda: resources.concurrent))

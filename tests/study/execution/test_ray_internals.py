@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray.tune.execution import tune_controller
+
+from study.execution.ray_internals import keep_idle_actors
 
 TRAIN = "ray.train.v2._internal"
 
@@ -57,6 +60,29 @@ def test_tune_uses_the_actor_manager_that_this_process_sets() -> None:
                      "self", "tracked_actor_task", "exception")  # fmt: skip
     source = inspect.getsource(find("ray.tune.execution.tune_controller:TuneController.__init__", purpose))
     assert "RayActorManager" in source, f"Ray {ray.__version__}: Tune no longer makes its actor manager by this name"
+
+
+def test_tune_makes_its_cache_of_actors_by_a_name_that_this_process_sets() -> None:
+    purpose = "by which workers of a study on one machine stay between trials"
+    cache = find("ray.tune.utils.object_cache:_ObjectCache", purpose)
+    assert find("ray.tune.execution.tune_controller:_ObjectCache", purpose) is cache
+    check_parameters(cache.increase_max, "self", "key", "by")
+    source = inspect.getsource(find("ray.tune.execution.tune_controller:TuneController.__init__", purpose))
+    assert "_ObjectCache(" in source, f"Ray {ray.__version__}: Tune no longer makes its cache of actors by this name"
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_so_many_idle_actors_are_kept_until_all_are_given_up(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_controller, "_ObjectCache", tune_controller._ObjectCache)  # restored at the end
+    keep_idle_actors(kept)
+    cache = tune_controller._ObjectCache(may_keep_one=True)
+    for _ in range(5):  # trials that have started
+        cache.increase_max("resources")
+        cache.decrease_max("resources")
+    cached = [actor for actor in range(5) if cache.cache_object("resources", actor)]
+    assert len(cached) == max(kept, 1), "Tune itself keeps one"
+    assert list(cache.flush_cached_objects()) == []
+    assert list(cache.flush_cached_objects(force_all=True)) == cached
 
 
 def test_worker_group_of_a_controller_and_its_placement_group_can_be_replaced() -> None:
@@ -110,4 +136,6 @@ def test_processes_that_a_study_on_one_machine_does_not_use_can_be_left_out() ->
     check_parameters(find("ray._private.node:Node.start_log_monitor", purpose), "self")
     check_parameters(find("ray._private.node:Node.start_api_server", purpose),
                      "self", "include_dashboard", "raise_on_failure")  # fmt: skip
+    find("ray._private.parameter:RayParams", purpose)
+    assert ray._private.parameter.RayParams(dashboard_agent_listen_port=0).dashboard_agent_listen_port == 0
     assert "ray._private.node.Node(" in inspect.getsource(ray.init), f"Ray {ray.__version__}: another class of node"
