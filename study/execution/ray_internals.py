@@ -49,7 +49,7 @@ def replace_actor_manager(manager: type[RayActorManager]) -> None:
 
 
 def keep_idle_actors(count: int) -> None:
-    """Let Tune in the current process keep so many actors without a trial for the trials to come.
+    """Let Tune in the current process keep up to `count` actors without a trial for the trials to come.
 
     Publicly it keeps one, and ends the others whenever no trial is waiting, as at the end of a search. Each one that is
     started again takes seconds.

@@ -150,8 +150,9 @@ def test_two_workers_take_the_steps_of_one(storage, tmp_path, told):
         for row, expected in zip(seen[rank]["whole"], alone, strict=True):
             assert row == pytest.approx(expected, rel=1e-5)
     one, two = (checkpoint.load(path) for path in (tmp_path, folder / "whole"))
+    # after six steps float32 rounds by up to 5e-6, on some processors more than on others; a wrong share moves 1e-2
     for name, weights in one["net"].items():
-        assert torch.allclose(weights, two["net"][name], rtol=1e-4, atol=1e-6), name
+        assert torch.allclose(weights, two["net"][name], rtol=1e-4, atol=2e-5), name
 
 
 def test_all_workers_tell_the_same_metrics(told):
