@@ -140,6 +140,9 @@ def _train(
     from study.cluster.connection import connect, disconnect
     from study.cluster.storage_check import check_shared_storage
 
+    if coordinator.has_no_work:  # as where all that is left has failed: starting Ray for nothing takes seconds
+        with _writing_at_exit(coordinator, document):
+            return ""
     for line in format_preparations(coordinator.queue.preparations):
         print_line(line)
     connect(options.address)

@@ -129,6 +129,11 @@ class Coordinator:
         return all(cell.done for cell in self.cells.values())
 
     @property
+    def has_no_work(self) -> bool:
+        """Nothing is left to train, nor a checkpoint to delete: every cell is done, or what it lacks has failed."""
+        return not self.running and self.queue.is_empty and not self.writer.has_obsolete
+
+    @property
     def problems(self) -> list[str]:
         """Reasons why cells are not complete, once nothing is left to run."""
         if self.problem:

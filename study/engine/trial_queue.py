@@ -48,6 +48,13 @@ class TrialQueue:
         self.resumable: list[RunningTrial] = []
         """Trials that have started, and lost their worker or the run that trained them."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is left to start, if nothing runs."""
+        decide_points(self._study, self._cells.values())
+        is_open = any(cell.search.can_propose or cell.confirms_left for cell in self._cells.values())
+        return not (self.resumable or self.preparations or is_open)
+
     def pop_resumable(self) -> RunningTrial | None:
         for index, run in enumerate(self.resumable):
             if run.trial.phase == "prepare" or self._is_ready(self._cells[run.trial.cell]):

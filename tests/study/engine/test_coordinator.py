@@ -115,6 +115,14 @@ def test_failed_trial_costs_one_row_and_the_study_goes_on(tmp_path: Path) -> Non
     assert coordinator.problems == ["student / bad: 3 of 3 seeds failed, the first with planted failure in epoch 2"]
 
 
+@pytest.mark.parametrize("rows", [0, 1, 20])
+def test_study_that_was_cut_off_has_work(tmp_path: Path, rows: int) -> None:
+    assert not drive(open_coordinator(toy(), tmp_path), tmp_path, rows)
+    assert not open_coordinator(toy(), tmp_path).has_no_work
+    assert drive(open_coordinator(toy(), tmp_path), tmp_path)
+    assert open_coordinator(toy(), tmp_path).has_no_work
+
+
 def test_search_without_a_completed_trial_is_a_problem_not_a_hang(tmp_path: Path) -> None:
     bad = Arm("bad", SimulatedLoss(x=uniform(0, 1), fault=Fault("exception", epoch=2)))
     coordinator = open_coordinator(toy((BASELINE, bad)), tmp_path)
@@ -334,8 +342,11 @@ def test_failed_trials_are_open_again_when_asked(tmp_path: Path) -> None:
     coordinator = open_coordinator(broken, tmp_path)
     drive(coordinator, tmp_path)
     assert coordinator.problems
-    assert open_coordinator(mended, tmp_path).next_trial() is None
+    failed = open_coordinator(mended, tmp_path)
+    assert failed.has_no_work
+    assert failed.next_trial() is None
     again = open_coordinator(mended, tmp_path, retry_failed=True)
+    assert not again.has_no_work
     assert [run.trial.arm for run in again.queue.resumable] == ["bad"] * 3
     assert again.queue.resumable[0].epochs_done == 1
 
