@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from click.testing import CliRunner, Result
+
+from study.cli.run import main
 
 SPACE = """
 from study import Arm, Budget, Study, SuccessiveHalving, uniform
@@ -48,10 +51,10 @@ class Folder:
         return subprocess.run(self.command(*options), capture_output=True, text=True, timeout=120, check=False)
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        # a group of its own, so that a signal reaches this run and nothing else
-        return subprocess.Popen(
-            self.command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        return start(self.command(*options))
+
+    def start_resume(self, *options: str) -> subprocess.Popen[str]:
+        return start([sys.executable, "-m", "study", "resume", str(self.study), *options])
 
     def trials(self) -> pd.DataFrame:
         return pd.read_parquet(self.study / "trials")
@@ -59,9 +62,9 @@ class Folder:
     def epochs(self) -> pd.DataFrame:
         return pd.read_parquet(self.study / "epochs")
 
-    def worker_pid(self) -> int:
-        """The process of a trial that has ended; workers are reused, so it trains the next one."""
-        return next((int(worker.split(":")[1]) for worker in self.trials().worker if worker), 0)
+    def worker_pids(self) -> set[int]:
+        """The processes that have trained; workers are reused, so those of the present run go on training."""
+        return {int(worker.split(":")[1]) for worker in self.trials().worker if worker}
 
     def epochs_recorded(self) -> int:
         return (
@@ -69,15 +72,25 @@ class Folder:
         )
 
 
+def start(command: list[str]) -> subprocess.Popen[str]:
+    """Start a command in a group of its own, so that a signal reaches this run and nothing else."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def call(folder: Folder, *options: str) -> Result:
+    """Run the command in this process: for what is refused, or trains nothing."""
+    return CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
+
+
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
-def is_whole(folder: Folder, searched: int = 9) -> None:
+def is_whole(folder: Folder, searched: int = 9, confirmed: int = 6) -> None:
     """One row a trial, one row a trial and epoch, nothing missing, every cell confirmed."""
     trials, epochs = folder.trials(), folder.epochs()
     assert trials.trial_id.is_unique
@@ -86,7 +99,7 @@ def is_whole(folder: Folder, searched: int = 9) -> None:
     assert (epochs.groupby("trial_id").epoch.agg(["min", "max", "size"]).loc[trials.trial_id, "max"].to_numpy()
             == trials.epochs_done.to_numpy()).all()  # fmt: skip
     assert (epochs.groupby("trial_id").size().loc[trials.trial_id].to_numpy() == trials.epochs_done.to_numpy()).all()
-    assert trials.phase.value_counts().to_dict() == {"search": searched, "confirm": 6, "prepare": 1}
+    assert trials.phase.value_counts().to_dict() == {"search": searched, "confirm": confirmed, "prepare": 1}
     assert json.loads((folder.study / "study.json").read_text())["finished"]
 
 

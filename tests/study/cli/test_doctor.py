@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,13 @@ from tests.study.cli.studies import SPACE, called
 
 
 @pytest.mark.slow
-def test_doctor_on_this_machine_with_a_space_starts_ray_and_trains_nothing(tmp_path: Path) -> None:
+def test_doctor_on_this_machine_with_a_space_starts_ray_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "toy.py").write_text(SPACE)
-    command = [sys.executable, "-m", "study", "doctor", "toy.py", "--gpus-per-worker", "0"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
+    said = called("doctor", "toy.py", "--gpus-per-worker", "0")
+    assert said.exit_code == 0, said.output
     for line in ("fit together", "Ray on this machine runs a task: 1 node", "its locks hold", "toy.py: toy, 2 cells",
                  "prepare: a simulated teacher", "2 seeds cannot decide"):  # fmt: skip
         assert line in said.stdout

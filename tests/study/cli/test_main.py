@@ -7,10 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.shell_completion import ShellComplete
 
@@ -18,8 +18,7 @@ from study.cli.main import main
 from study.cli.status import read_status
 from study.records.lock import is_stop_requested, lock_study
 from tests.study.cli.studies import SPACE, called, written
-
-Shell = Callable[..., subprocess.CompletedProcess[str]]
+from tests.study.folder import Folder, is_whole, start, wait_for
 
 
 def complete(*words: str) -> list[str]:
@@ -65,46 +64,46 @@ def test_stop_waits_until_the_lock_is_free(runs: Path) -> None:
     assert said.stdout.startswith("toy stopped after ")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "nothing happened"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "study", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-
-    return run
-
-
 @pytest.mark.slow
-def test_real_study_is_run_shown_stopped_and_resumed_with_more_trials(tmp_path: Path, runs: Path, shell: Shell) -> None:
-    (tmp_path / "toy.py").write_text(SPACE)
-    words = [sys.executable, "-m", "study", "run", "toy.py", "--max-concurrent", "2"]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_for(lambda: (runs / "toy" / "study.json").is_file() and read_status(runs / "toy").used.epochs > 2)
-    seen = read_status(runs / "toy")
+def test_real_study_is_run_shown_stopped_not_continued_over_a_cap_and_resumed_with_more_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_ray: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Folder(tmp_path)
+    folder.space.write_text(SPACE)
+    process = start([sys.executable, "-m", "study", "run", "toy.py", "--max-concurrent", "2"])
+    wait_for(lambda: (folder.study / "study.json").is_file() and read_status(folder.study).used.epochs > 2, process)
+    seen = read_status(folder.study)
     assert (seen.state, seen.by) == ("running", f"{os.uname().nodename}:{process.pid}")
     assert len(seen.running) in (1, 2)
 
-    stopped = called("stop", runs / "toy")
-    assert stopped.exit_code == 0, stopped.stderr
-    assert f"continue with: python -m study resume {runs / 'toy'}" in stopped.stdout
-    process.communicate(timeout=30)
-    assert process.returncode not in (0, 1, 2)
+    stop_and_check(folder, process)
+    before = folder.trials()
+    capped = called("resume", "toy", "--wall-hours", "0.0001")
+    assert capped.exit_code == 3, capped.stderr
+    assert "wall_hours 0.0001 used up" in capped.stderr
+    pd.testing.assert_frame_equal(folder.trials(), before)
 
-    resumed = shell("resume", "toy", "--trials", "4")
-    assert resumed.returncode == 0, resumed.stderr
-    after = read_status(runs / "toy")
+    resumed = called("resume", "toy", "--trials", "4", "--wall-hours", "9")
+    assert resumed.exit_code == 0, resumed.stderr
+    after = read_status(folder.study)
     assert after.state == "finished"
-    assert after.command == "python -m study.run toy.py --trials 4 --max-concurrent 2"
+    assert after.command == "python -m study.run toy.py --trials 4 --wall-hours 9 --max-concurrent 2"
     assert after.cells[1].searched == 4
+    is_whole(folder, searched=4, confirmed=4)
+
+
+def stop_and_check(folder: Folder, process: subprocess.Popen[str]) -> None:
+    """Stop a study that another process runs; it ends soon, and all its rows are written."""
+    asked = time.monotonic()
+    stopped = called("stop", folder.study)
+    assert stopped.exit_code == 0, stopped.stderr
+    assert stopped.stdout.endswith("continue with: python -m study resume toy\n")
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 20  # a few seconds on an idle machine, most of them Ray's
+    assert process.returncode == 3
+    assert "stopped on request" in stderr
+    assert "INTERRUPTED" in set(folder.trials().state)
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------

@@ -14,12 +14,11 @@ import optuna
 import pandas as pd
 import pytest
 import ray
-from click.testing import CliRunner, Result
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from study.cli.run import main
-from tests.study.folder import Folder, folder_trials_ended, is_whole, wait_for
+from tests.study.cli.studies import called
+from tests.study.folder import Folder, call, folder_trials_ended, is_whole, wait_for
 
 
 @pytest.fixture
@@ -57,8 +56,8 @@ def test_study_is_interrupted_runs_to_its_end_and_is_then_only_reported(folder: 
     assert provenance["updated"] > provenance["created"]
     before = folder.trials()
 
-    again = folder.run()
-    assert again.returncode == 0, again.stderr
+    again = call(folder)
+    assert again.exit_code == 0, again.stderr
     assert "nothing to train, writing the report again" in again.stdout
     pd.testing.assert_frame_equal(folder.trials(), before)
 
@@ -71,119 +70,56 @@ def test_study_is_interrupted_runs_to_its_end_and_is_then_only_reported(folder: 
         assert len(trial.intermediate_values) == rows.epochs_done[trial.number]
 
 
-@pytest.mark.slow
-def test_finished_study_goes_on_with_more_trials_not_with_fewer_and_starts_beside_itself(folder: Folder) -> None:
-    assert folder.run().returncode == 0
+def test_finished_study_goes_on_with_more_trials_not_with_fewer_and_starts_beside_itself(
+    folder: Folder, without_ray: None
+) -> None:
+    assert call(folder).exit_code == 0
     folder.write(trials=10)
-    extended = folder.run()
-    assert extended.returncode == 0, extended.stderr
+    extended = call(folder)
+    assert extended.exit_code == 0, extended.stderr
     assert len(folder.trials().query("phase == 'search'")) == 10
     runs = json.loads((folder.study / "study.json").read_text())["provenance"]["runs"]
     assert [(run["budget"]["trials"], run["results_known"]) for run in runs] == [(9, False), (10, True)]
 
     folder.write(trials=9)
-    changed = folder.run()
-    assert changed.returncode == 2
+    changed = call(folder)
+    assert changed.exit_code == 2
     assert "budget.trials: 10 → 9" in changed.stderr
-    other = subprocess.run(folder.command("--fresh"), capture_output=True, text=True, timeout=120, check=False)
-    assert other.returncode == 0, other.stderr
+    other = call(folder, "--fresh")
+    assert other.exit_code == 0, other.stderr
     assert (folder.runs / "toy-2" / "report.html").is_file()
-    fresh = folder.run("--fresh", "--dry-run")
-    assert fresh.returncode == 0
+    fresh = call(folder, "--fresh", "--dry-run")
+    assert fresh.exit_code == 0
     assert "toy-3" in fresh.stdout
 
 
 @pytest.mark.slow
-def test_sighup_then_sigkill_then_the_same_command_repeats_no_trial(folder: Folder) -> None:
-    folder.write(seconds=0.15)
+def test_sighup_sigkill_and_a_lost_worker_fail_and_repeat_no_trial(folder: Folder) -> None:
+    folder.write(seconds=0.25)
     interrupt(folder, signal.SIGHUP, epochs=3)
     process = folder.start()
-    wait_for(lambda: folder.epochs_recorded() > 20, process)
+    wait_for(lambda: len(folder_trials_ended(folder)) > 3, process)
+    second = call(folder)
+    assert second.exit_code == 2
+    assert "is being run by another process" in second.stderr
     process.send_signal(signal.SIGKILL)
     process.wait()
-    ended = folder_trials_ended(folder)
-    assert ended
+    ended, gone = folder_trials_ended(folder), folder.worker_pids()
 
-    resumed = folder.run()
-    assert resumed.returncode == 0, resumed.stderr
-    is_whole(folder)
+    resumed = folder.start_resume("--trials", "10")
+    wait_for(lambda: bool(folder.worker_pids() - gone), resumed)
+    os.kill(min(folder.worker_pids() - gone), signal.SIGKILL)  # it trains the next trial, or goes on with its own
+    _, stderr = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, stderr
+    is_whole(folder, searched=10)
     after = folder.trials().set_index("trial_id")
     for trial_id, at in ended.items():
         assert after.ended[trial_id] == at, "a trial that had ended was run again"
 
     described = json.loads((folder.study / "study.json").read_text())
     (folder.study / "study.json").write_text(json.dumps(described | {"finished": False}))
-    assert folder.run().returncode == 0, "killed between the last row and the last word"
-    is_whole(folder)
-
-
-@pytest.mark.slow
-def test_lost_worker_is_not_the_trials_failure(folder: Folder) -> None:
-    folder.write(seconds=0.3)
-    process = folder.start()
-
-    wait_for(lambda: bool(folder.epochs_recorded()) and bool(folder.worker_pid()), process)
-    os.kill(folder.worker_pid(), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    is_whole(folder)
-
-
-FAILING = """
-import dataclasses, os
-from study import Arm, Budget, Study
-from trainables import Simulated, SimulatedLoss, SimulatedStudent
-
-POISONED = False
-
-@dataclasses.dataclass(frozen=True)
-class Poison(Simulated):
-    def train(self, job):
-        global POISONED
-        if POISONED:
-            raise RuntimeError("this process was left unusable by an earlier trial")
-        if job.loss.gain == -1:
-            POISONED = True
-            raise RuntimeError("device error")
-        if job.loss.gain == -2:
-            os._exit(3)
-        yield from super().train(job)
-
-study = Study(
-    name="toy", question="?", task=Poison(teacher_epochs=0), students=(SimulatedStudent(),),
-    arms=(
-        Arm("poison", SimulatedLoss(gain=-1)),
-        Arm("plain", SimulatedLoss(needs_teacher=False), baseline=True),
-        Arm("exits", SimulatedLoss(gain=-2)),
-    ),
-    budget=Budget(trials=1, epochs=2, seeds=2),
-)
-"""
-
-
-@pytest.mark.slow
-def test_failures_stay_with_their_trials_and_say_what_happened(folder: Folder) -> None:
-    """One process for all: what a failed trial leaves behind in it must not reach the next."""
-    folder.space.write_text(FAILING)
-    done = folder.run("--max-concurrent", "1")
-    assert done.returncode == 1, done.stderr
-    trials = folder.trials().set_index("arm")
-    assert set(trials.loc["plain"].state) == {"COMPLETE"}
-    assert set(trials.loc["poison"].state) == {"FAILED"}
-    for reason in trials.loc["poison"].reason:
-        assert reason.startswith("RuntimeError: device error (toy.py:")
-    for trial_id, reason in zip(trials.loc["exits"].trial_id, trials.loc["exits"].reason, strict=True):
-        assert reason.startswith("its worker died 4 times without an epoch, last with ")
-        assert (folder.study / "checkpoints" / trial_id / "traceback.txt").read_text()
-    assert "poison: 2 of 2 seeds failed, the first with RuntimeError: device error" in done.stderr
-
-    again = folder.run("--max-concurrent", "1")
-    assert again.returncode == 1
-    pd.testing.assert_frame_equal(folder.trials(), trials.reset_index()[folder.trials().columns.tolist()])
-    folder.space.write_text(FAILING.replace("== -1:", "== -9:"))
-    refused = folder.run("--retry-failed")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: toy.py changed since the last run of ")
+    assert call(folder, "--trials", "10").exit_code == 0, "killed between the last row and the last word"
+    is_whole(folder, searched=10)
 
 
 OWN_LOSS = """
@@ -208,48 +144,31 @@ study = Study(
 """
 
 
-@pytest.mark.slow
-def test_edited_helper_function_mixes_no_trials_without_a_word(folder: Folder) -> None:
+def test_edited_helper_function_mixes_no_trials_without_a_word(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, without_ray: None
+) -> None:
+    monkeypatch.chdir(folder.path)
     folder.space.write_text(OWN_LOSS)
-    assert folder.run().returncode == 0
+    assert call(folder).exit_code == 0
     folder.space.write_text(
         OWN_LOSS.replace("def bonus():", "def bonus():  # found by hand").replace("seeds=2", "seeds=3")
     )
-    assert folder.run().returncode == 0, "a comment and the number of seeds are no code"
+    assert call(folder).exit_code == 0, "a comment and the number of seeds are no code"
     assert set(folder.trials().code) == {(before := folder.trials().code.iloc[0])}
 
     folder.space.write_text(OWN_LOSS.replace("0.05", "-0.5"))
-    refused = folder.run("--seeds", "6")
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    refused = call(folder, "--seeds", "6")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "toy.py changed since the last run of" in refused.stderr
     assert set(folder.trials().code) == {before}
 
-    resume = [sys.executable, "-m", "study", "resume", str(folder.study), "--seeds", "6", "--allow-code-change"]
-    allowed = subprocess.run(resume, capture_output=True, text=True, timeout=120, check=False)
-    assert allowed.returncode == 0, allowed.stderr
+    allowed = called("resume", folder.study, "--seeds", "6", "--allow-code-change")
+    assert allowed.exit_code == 0, allowed.stderr
     assert "not judged: trials of two code versions" in allowed.stdout
     assert folder.trials().groupby("arm").code.nunique().to_dict() == {"mine": 2, "plain": 2}
     recorded = json.loads((folder.study / "study.json").read_text())
     assert "--allow-code-change" not in recorded["provenance"]["command"]
-    assert folder.run("--seeds", "6").returncode == 0, "the same code as in the last run needs no option"
-
-
-@pytest.mark.slow
-def test_second_driver_is_refused_and_the_lock_does_not_outlive_a_crash(folder: Folder) -> None:
-    folder.write(seconds=0.3)
-    process = folder.start()
-    wait_for(lambda: folder.epochs_recorded() > 0, process)
-    second = folder.run()
-    assert second.returncode == 2
-    assert "is being run by another process" in second.stderr
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    folder.write(seconds=0.3)
-    third = folder.start()
-    wait_for(lambda: "student" in (third.stdout.readline() if third.stdout else ""), third)
-    third.send_signal(signal.SIGINT)
-    third.communicate(timeout=30)
-    assert third.returncode == 130
+    assert call(folder, "--seeds", "6").exit_code == 0, "the same code as in the last run needs no option"
 
 
 @pytest.mark.parametrize(
@@ -278,10 +197,6 @@ def test_bad_option_is_one_line_before_ray_is_started(folder: Folder, options: l
     assert message in refused.stderr
     assert refused.stderr.count("\n") == 1 or "Usage:" in refused.stderr
     assert not (folder.study / "trials").exists()
-
-
-def call(folder: Folder, *options: str) -> Result:
-    return CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
 
 
 def test_study_folder_that_is_a_file_is_refused(folder: Folder) -> None:
