@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import ray
 
 from reports import load
 from reports.analysis.search import find_best_trial
@@ -31,8 +32,8 @@ from trainables.tasks.simulated import Extra, Simulated, SimulatedLoss, Simulate
 SEARCHED = Arm("searched", SimulatedLoss(x=uniform(0, 1), extra=choice(off=None, on=Extra(z=uniform(0, 1)))))
 
 
-def make_study(seconds: float = 0.0) -> Study:
-    task = Simulated(seconds_per_epoch=seconds, teacher_epochs=0)
+def make_study() -> Study:
+    task = Simulated(teacher_epochs=0)
     return toy((BASELINE, SEARCHED), task=task, budget=Budget(trials=5, epochs=4, seeds=2))
 
 
@@ -97,18 +98,33 @@ def test_dashboard_is_refused() -> None:
         run_study(toy(), address="http://127.0.0.1:8265")
 
 
+@pytest.fixture
+def own_ray() -> Iterator[None]:
+    """A Ray that the caller of run_study has started: the study runs on it."""
+    ray.init(address="local", num_cpus=1, include_dashboard=False)  # not on a cluster that runs here by chance
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.slow
-def test_run_in_a_thread_gives_results_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = []
-    thread = threading.Thread(target=lambda: found.append(run_study(make_study(), tmp_path, max_concurrent=2)))
+def test_run_in_a_thread_beside_a_ray_of_its_own_gives_results_and_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], own_ray: None
+) -> None:
+    @dataclass(frozen=True)
+    class LocalStudent(SimulatedStudent):
+        """A student that no other process can import."""
+
+    study, found = replace(make_study(), students=(LocalStudent(),)), []
+    thread = threading.Thread(target=lambda: found.append(run_study(study, tmp_path, max_concurrent=1)))
     thread.start()
     thread.join()
     (results,) = found
     assert results.finished
     assert set(results.trials["params.extra"].dropna()) <= {"off", "on"}
     assert "student / searched: confirmed" in capsys.readouterr().out
-    assert run_study(make_study(), str(tmp_path)).finished
+    assert run_study(study, str(tmp_path)).finished
     assert "nothing to train" in capsys.readouterr().out
+    assert ray.get(ray.put(1)) == 1, "the Ray of its own still works"
 
 
 @pytest.mark.slow
@@ -124,7 +140,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-{before}
 from study import Arm, Budget, Study, run_study, uniform
 from trainables import Simulated, SimulatedLoss, SimulatedStudent
 
@@ -133,45 +148,33 @@ class MyLoss(SimulatedLoss):
     pass
 
 study = Study(
-    name="mine", question="?", task=Simulated(seconds_per_epoch={seconds}, teacher_epochs=0),
+    name="mine", question="?", task=Simulated(seconds_per_epoch=0.4, teacher_epochs=0),
     students=(SimulatedStudent(),), budget=Budget(trials=3, epochs=3, seeds=2),
     arms=(Arm("plain", MyLoss(needs_teacher=False), baseline=True), Arm("searched", MyLoss(x=uniform(0, 1)))),
 )
-print(run_study(study, "runs").finished)
-{after}
+print(run_study(study, "runs", max_concurrent=1).finished)
 """
 
 
-def write_script(folder: Path, seconds: float = 0.0, before: str = "", after: str = "") -> list[str]:
-    (folder / "script.py").write_text(SCRIPT.format(seconds=seconds, before=before, after=after))
+def write_script(folder: Path) -> list[str]:
+    (folder / "script.py").write_text(SCRIPT)
     return [sys.executable, "script.py"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("connected", [False, True])
-def test_script_with_classes_of_its_own_also_beside_a_ray_of_its_own(tmp_path: Path, connected: bool) -> None:
-    before = "import ray\nray.init(num_cpus=2, include_dashboard=False)" if connected else ""
-    after = "assert ray.get(ray.put(1)) == 1" if connected else ""  # it still works
-    done = subprocess.run(
-        write_script(tmp_path, before=before, after=after), cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "True", done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_end_of_the_script_interrupts_the_study_which_continues(tmp_path: Path) -> None:
-    study = tmp_path / "runs" / "mine"
+def test_end_of_a_script_interrupts_the_study_of_its_own_classes_which_continues(tmp_path: Path) -> None:
+    study, command = tmp_path / "runs" / "mine", write_script(tmp_path)
     trained = 0
     for number in (signal.SIGINT, signal.SIGKILL):
-        process = subprocess.Popen(write_script(tmp_path, 0.4), cwd=tmp_path, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
         wait_until(lambda: count_epochs(study) > trained)  # noqa: B023 - it is called at once
         os.kill(process.pid, number)
         assert process.wait(60) != 0
         wait_until(lambda: not read_lock_holder(study))  # the study's own process has written its rows
         trained = count_epochs(study)
-    done = subprocess.run(write_script(tmp_path, 0.4), cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.stdout.splitlines()[-1:] == ["True"], done.stdout + done.stderr
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "True", done.stdout + done.stderr
 
 
 def count_epochs(study: Path) -> int:
