@@ -150,7 +150,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.xdist_group("teacher of the embedded profile")
 @pytest.mark.parametrize("path", CIFAR, ids=lambda path: path.stem)
-def test_embedded_study_trains_all_its_arms_and_is_reported(path: Path, storage: Path) -> None:
+def test_embedded_study_trains_all_its_arms_and_is_reported(path: Path, storage: Path, digests_once: None) -> None:
     space = load_space(path, None, None)
     page = build(train_without_ray(space, storage, Budget(trials=2, epochs=1, seeds=1)))
     content = page.read_text(encoding="utf-8")
