@@ -153,30 +153,31 @@ def enable_default_loggers() -> Iterator[None]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A short check with few trials, under 45 s.")
-@click.option("--trials", type=click.IntRange(min=20), help="Trials of the long study [10000; quick: 20].")
+@click.option("--trials", type=click.IntRange(min=20), help="Trials of the long study [10000; quick: 10].")
 @click.option(
     "--slots",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Concurrent trials of the long study; 4 if quick.",
+    help="Concurrent trials of the long study; 2 if quick.",
 )
 def main(quick: bool, trials: int | None, slots: int) -> None:
     """Measure the cost of trials, epochs and bookkeeping."""
     print("\n".join(describe_machine()), flush=True)
     connect(None)
     try:
-        report_costs(*((40, 10, 3, trials or 20, 4) if quick else (600, 40, 40, trials or 10_000, slots)))
+        report_costs(quick, *((10, 10, 2, trials or 10, 2) if quick else (600, 40, 40, trials or 10_000, slots)))
     finally:
         disconnect()
 
 
-def report_costs(short: int, many_epochs: int, peers: int, long: int, slots: int) -> None:
-    single = measure_engine(make_study(short, 1), 2)
+def report_costs(quick: bool, short: int, many_epochs: int, peers: int, long: int, slots: int) -> None:
+    # slots take most of the time to start: a quick run starts those of each kind once
     several = measure_engine(make_study(max(short // 5, 10), many_epochs), 2)
+    single = several if quick else measure_engine(make_study(short, 1), 2)
     by_epoch = (several.seconds - single.seconds) / (many_epochs - 1)
-    pair = measure_engine(make_study(max(short // 4, 20), 1), 1, workers=2)
     pair_several = measure_engine(make_study(max(short // 10, 10), many_epochs), 1, workers=2)
+    pair = pair_several if quick else measure_engine(make_study(max(short // 4, 20), 1), 1, workers=2)
     pair_by_epoch = (pair_several.seconds - pair.seconds) / (many_epochs - 1)
     with enable_default_loggers():
         tune_seconds = measure_tune(peers, 1, 2)

@@ -31,7 +31,7 @@ from trainables.training.recipe import Adam, Recipe
 from trainables.training.schedules import Cosine
 
 FACES, EPOCHS = 104, 4
-QUICK_FACES, QUICK_EPOCHS = 16, 2
+QUICK_FACES, QUICK_EPOCHS = 8, 2
 
 
 def train_trial(faces: int, epochs: int) -> list[EpochResult]:

@@ -162,7 +162,7 @@ def main(quick: bool, device: str | None, parts: str, images: int, epochs: int, 
     """Measure the images per second of the training loop on this machine's GPU."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if quick:
-        images, epochs, rounds, copies = 1024 if device == "cuda" else 256, 2, 1, "2"
+        images, epochs, rounds, copies = 1024 if device == "cuda" else 128, 2, 1, "2"
     torch.set_num_threads(1)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print("\n".join([*describe_machine(), f"device   {name}"]))

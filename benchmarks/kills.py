@@ -161,13 +161,14 @@ def make_folder(space: str, trials: int) -> Path:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the moments.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers of each trial.")
 @click.option("--population", is_flag=True, help="A search by a population alone, two trials at a time.")
-@click.option("--quick", is_flag=True, help="One kill of a smaller study.")
+@click.option("--quick", is_flag=True, help="One kill, halfway through a smaller study.")
 def main(kills: int, seed: int, workers: int, population: bool, quick: bool) -> None:
     """Kill a study's driver at random moments, and compare the resumed study with an undisturbed one."""
     print("\n".join(describe_machine()), flush=True)
     moments = random.Random(seed)
     space, trials = (POPULATION_SPACE, MEMBERS) if population else (SPACE, TRIALS)
-    kills, trials = (1, 4) if quick else (kills, trials)
+    kills, trials = (1, 2) if quick else (kills, trials)
+    shares = (0.4, 0.5) if quick else (0.0, 1.0)  # start and report take half of a small study
     options = ["--max-concurrent", "2" if population else "1", "--workers-per-trial", str(workers)]
     folder = make_folder(space, trials)
     start = time.monotonic()
@@ -177,7 +178,7 @@ def main(kills: int, seed: int, workers: int, population: bool, quick: bool) -> 
     print(f"undisturbed: {len(undisturbed)} items to compare, {length:.1f} s", flush=True)
     while left:
         folder, spent = make_folder(space, trials), 0
-        while not run_study(folder, options, moments.uniform(0, length) if left else None):
+        while not run_study(folder, options, length * moments.uniform(*shares) if left else None):
             left, spent = left - 1, spent + 1
         differing = list_differences(undisturbed, read_outcome(folder))
         found, studies = found + len(differing), studies + 1

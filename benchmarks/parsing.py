@@ -124,7 +124,7 @@ def _make_context(
 def main(quick: bool, depth: int, size: int, rounds: int, batches: int) -> None:
     """Compare a trial with stored teacher logits with one that runs the live teacher."""
     if quick:
-        size, rounds, batches = 96, 1, 1
+        size, rounds, batches = 32, 1, 1
     torch.set_num_threads(1)
     batch, student = 5, FCNResNet(depth)
     print(

@@ -129,7 +129,7 @@ def measure(depth: int, size: int, rounds: int) -> tuple[dict[str, list[list[flo
 def main(quick: bool, depth: int, size: int, rounds: int) -> None:
     """Measure the losses' share of a training step of face parsing and the step's peak memory."""
     if quick:
-        size, rounds = 128, 2
+        size, rounds = 64, 1
     print("\n".join([*describe_machine(), f"step     {BATCH} faces of {size} × {size}, rounds: {rounds}\n"]))
     times, memory = measure(depth, size, rounds)
     rows, shares = [["losses", *(f"{part}, ms per face" for part in SHARES), "losses' share, %", "peak, MB"]], {}

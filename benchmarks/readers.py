@@ -43,20 +43,26 @@ REMOTE = {
 
 PLACES, EPOCHS = 4, 12
 """The simulated study: trials at once, and epochs of each."""
+LEAST_FLUSHES = 2 * EPOCHS
+"""Two generations of trials: a busy machine may write no more in a short run, and rows are replaced at their ends."""
 
 FAULTS = ("errors", "twice", "lost")
 
 READ = """
-import importlib, json, os, sys
+import importlib, json, os, sys, time
 from pathlib import Path
 import pandas, pyarrow.dataset
 from pyarrow import fs
-library, progress, done = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+library, *paths = sys.argv[1:]
+ready, progress, done = map(Path, paths)
 globals()[library] = importlib.import_module(library)
 import pyarrow
 endpoint = os.environ.get("AWS_ENDPOINT_URL", "").removeprefix("http://")
 s3 = fs.S3FileSystem(endpoint_override=endpoint, scheme="http") if endpoint else None
 found = {"reads": 0, "errors": 0, "twice": 0, "lost": 0, "first": ""}
+ready.touch()
+while not progress.exists():
+    time.sleep(0.02)
 while not done.exists():
     least = json.loads(progress.read_text())
     for table, key in (("trials", ["trial_id"]), ("epochs", ["trial_id", "epoch"])):
@@ -106,28 +112,33 @@ def _make_epoch(name: str, epoch: int) -> dict[str, Any]:
 def measure(readers: dict[str, str], folder: Path, flushes: float, seconds: float, mirror: Mirror = NO_MIRROR) -> Any:
     """Read for some seconds while a study is written; return the counts of each reader, and the number of flushes."""
     progress, done = folder / "progress.json", folder / "done"
-    records = Records(folder / "x", ["val/accuracy", "test/accuracy"])
+    study = write_study(Records(folder / "x", ["val/accuracy", "test/accuracy"]))
+    first = next(study)  # before the time starts: a process's first flush takes longer
     mirror.push("x/epochs", "x/trials")
-    progress.write_text('{"trials": 0, "epochs": 0}')
     place = mirror.uri.removeprefix("s3://") or str(folder)
-    processes = {name: _start(name, call, f"{place}/x", progress, done) for name, call in readers.items()}
-    deadline, count = time.monotonic() + seconds, 0
-    for written in write_study(records):
+    ready = {name: folder / f"{name} is ready" for name in readers}
+    processes = {name: _start(name, call, f"{place}/x", ready[name], progress, done) for name, call in readers.items()}
+    while any(processes[name].poll() is None and not ready[name].exists() for name in readers):
+        time.sleep(0.02)
+    with atomic_write(progress) as temporary:
+        temporary.write_text(json.dumps(first))
+    deadline, count = time.monotonic() + seconds, 1
+    for written in study:
         mirror.push("x/epochs", "x/trials")
         with atomic_write(progress) as temporary:
             temporary.write_text(json.dumps(written))
         count += 1
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and count >= LEAST_FLUSHES:
             break
         time.sleep(1 / flushes)
     done.touch()
     return {name: json.loads(process.communicate()[0]) for name, process in processes.items()}, count
 
 
-def _start(name: str, call: str, folder: str, progress: Path, done: Path) -> subprocess.Popen[str]:
+def _start(name: str, call: str, folder: str, *paths: Path) -> subprocess.Popen[str]:
     code = READ.replace("TRIALS", call.format(folder=f"{folder}/trials"))
     code = code.replace("ROWS_OF_EPOCHS", call.format(folder=f"{folder}/epochs"))
-    return subprocess.Popen([sys.executable, "-c", code, name, progress, done], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code, name, *paths], stdout=subprocess.PIPE, text=True)
 
 
 def measure_s3(folder: Path, flushes: float, seconds: float) -> Any:
@@ -151,17 +162,18 @@ def measure_s3(folder: Path, flushes: float, seconds: float) -> Any:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True, help="Duration of each part.")
 @click.option("--flushes", type=click.FloatRange(min=0.1), default=10, show_default=True, help="Flushes a second.")
-@click.option("--quick", is_flag=True, help="Six seconds of each.")
+@click.option("--quick", is_flag=True, help="A second or two of each.")
 def main(seconds: float, flushes: float, quick: bool) -> None:
     """Read a running study's tables by other programs, and count faults."""
     print("\n".join(describe_machine()), flush=True)
+    seconds, flushes = (1.0, 20.0) if quick else (seconds, flushes)
     readers = {name: call for name, call in LOCAL.items() if importlib.util.find_spec(name)}
     rows, total = [("from", "reader", "flushes", "reads", *FAULTS, "first error")], dict.fromkeys(("reads", *FAULTS), 0)
     with tempfile.TemporaryDirectory(prefix="kdstudy-readers-") as scratch:
         for name in ("folder", "S3") if importlib.util.find_spec("moto") else ("folder",):
             folder = Path(scratch, name)
             folder.mkdir()
-            arguments = folder, flushes, 6.0 if quick else seconds
+            arguments = folder, flushes, seconds
             found, count = measure(readers, *arguments) if name == "folder" else measure_s3(*arguments)
             for reader, counts in found.items():
                 total = {key: value + counts[key] for key, value in total.items()}

@@ -197,14 +197,14 @@ def measure_build(folder: Path) -> Cost:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A short check: 200 trials of 20 epochs.")
+@click.option("--quick", is_flag=True, help="A short check: 120 trials of 9 epochs.")
 @click.option(
     "--trials", default=1000, show_default=True, type=click.IntRange(min=120), help="Trials of the synthetic study."
 )
 @click.option("--epochs", default=100, show_default=True, type=click.IntRange(min=9), help="Epochs per trial.")
 def main(quick: bool, trials: int, epochs: int) -> None:
     """Measure time, memory and size of the report of a large study."""
-    trials, epochs = (200, 20) if quick else (trials, epochs)
+    trials, epochs = (120, 9) if quick else (trials, epochs)
     print("\n".join([*describe_machine(), f"study    {trials} trials of {epochs} epochs"]), flush=True)
     with tempfile.TemporaryDirectory(prefix="kdstudy-report-") as parent:
         folder = Path(parent) / "synthetic"

@@ -161,9 +161,9 @@ def format_row(count: int, run: Measurement) -> tuple[str, ...]:
 def main(quick: bool, cpus: int) -> None:
     """Measure how trials per hour grow with nodes, and find the driver's limit."""
     print("\n".join(describe_machine()), flush=True)
-    counts, cpus, seconds = ((1, 2), 1, 3.0) if quick else ((1, 2, 4, 8, 16), cpus, 30.0)
-    shorter = (0.1,) if quick else (0.5, 0.25, 0.1)
-    asked = [(count, 0.5 if quick else 1.0) for count in counts] + [(counts[-1], short) for short in shorter]
+    counts, cpus, seconds = ((1, 2), 1, 2.0) if quick else ((1, 2, 4, 8, 16), cpus, 30.0)
+    first, shorter = (0.1, ()) if quick else (1.0, (0.5, 0.25, 0.1))
+    asked = [(count, first) for count in counts] + [(counts[-1], short) for short in shorter]
     runs: list[tuple[int, Measurement]] = []
     with start_cluster() as ray_cluster:
         for count, epoch_seconds in asked:

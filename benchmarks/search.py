@@ -133,7 +133,7 @@ def _measure_cost(task: tuple[str, int, int]) -> float:
 def main(quick: bool, seeds: int, trials: int) -> None:
     """Measure the epochs until Tpe with SuccessiveHalving is as good as plain random search."""
     if quick:
-        seeds, trials = 2, 8
+        seeds, trials = 2, 4
     print(
         "\n".join(
             [*describe_machine(), f"search   {trials} random trials of {EPOCHS} epochs, {seeds} studies per problem"]

@@ -43,15 +43,16 @@ def time_command(words: list[str]) -> tuple[float, float]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A single round.")
+@click.option("--quick", is_flag=True, help="A single round, and none before it.")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(min=1), help="Rounds that count.")
 def main(quick: bool, rounds: int) -> None:
     """Measure how long commands take to answer."""
-    rounds = 1 if quick else rounds
+    rounds, warm_ups = (1, 0) if quick else (rounds, 1)
     print("\n".join([*describe_machine(), f"rounds   {rounds}\n"]))
     with tempfile.TemporaryDirectory(prefix="kdstudy-startup-") as temporary:
         commands = list_commands(Path(temporary))
-        times = [{name: time_command(words) for name, words in commands.items()} for _ in range(rounds + 1)][1:]
+        times = [{name: time_command(words) for name, words in commands.items()} for _ in range(warm_ups + rounds)]
+    times = times[warm_ups:]
     rows, results = [["command", "wall time, s", "processor time, s", "goal, s"]], []
     for name, words in commands.items():
         wall, processor = ([taken[name][kind] for taken in times] for kind in (0, 1))

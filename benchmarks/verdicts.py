@@ -38,7 +38,7 @@ from benchmarks.simulated_studies import (
 from reports.analysis import power, sign_tests, statistics
 from reports.analysis.verdicts import adjust_by_holm
 
-QUICK_STUDIES, MANY = 12, 20
+QUICK_STUDIES, MANY = 4, 20
 """Studies per row of a quick run; and the factor of null studies evaluated by test and correction alone."""
 
 
