@@ -33,53 +33,87 @@ class Visit:
     """The value of each expression."""
 
 
+class Browser:
+    """A running Chromium. Visits know nothing of each other: each has its own cookies, storage and cache."""
+
+    def __init__(self, profile: Path):
+        command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._profile = profile
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait(TIMEOUT)
+
+    def visit(self, url: str, expressions: Sequence[str], width: int = 1200, scheme: str = "light") -> Visit:
+        """Open a page in a window `width` pixels wide, and evaluate JavaScript expressions in it, in their order."""
+        visited = _visit(_wait_for_address(self._profile), url, expressions, width, scheme)
+        return asyncio.run(asyncio.wait_for(visited, TIMEOUT))
+
+
 def visit(url: str, profile: Path, expressions: Sequence[str], width: int = 1200, scheme: str = "light") -> Visit:
-    """Open a page in a window `width` pixels wide, and evaluate JavaScript expressions in it, one after the other."""
-    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        return asyncio.run(asyncio.wait_for(_visit(_port(profile), url, expressions, width, scheme), TIMEOUT))
-    finally:
-        process.terminate()
-        process.wait(TIMEOUT)
+    """Visit a page as `Browser.visit` does, in a Chromium of its own."""
+    with Browser(profile) as browser:
+        return browser.visit(url, expressions, width, scheme)
 
 
-def _port(profile: Path) -> int:
+def _wait_for_address(profile: Path) -> str:
+    """Return the address of the browser's socket, once it listens."""
     port_file, end = profile / "DevToolsActivePort", time.monotonic() + TIMEOUT
     while not port_file.is_file() or len(port_file.read_text().split()) < 2:
         assert time.monotonic() < end, "Chromium did not start"
         time.sleep(0.1)
-    return int(port_file.read_text().split()[0])
+    port, path = port_file.read_text().split()
+    return f"ws://127.0.0.1:{port}{path}"
 
 
-async def _visit(port: int, url: str, expressions: Sequence[str], width: int, scheme: str) -> Visit:
+async def _visit(address: str, url: str, expressions: Sequence[str], width: int, scheme: str) -> Visit:
+    async with aiohttp.ClientSession() as session, session.ws_connect(address) as socket:
+        context = await _call(socket, "Target.createBrowserContext")
+        target = await _call(socket, "Target.createTarget", url="about:blank", **context)
+        page = f"{address.partition('/devtools/')[0]}/devtools/page/{target['targetId']}"
+        try:
+            return await _look_at(session, page, url, expressions, width, scheme)
+        finally:
+            await _call(socket, "Target.disposeBrowserContext", **context)
+
+
+async def _call(socket: aiohttp.ClientWebSocketResponse, method: str, **params: Any) -> Any:
+    """Return the browser's answer; it sends nothing else on this socket."""
+    await socket.send_json({"id": 1, "method": method, "params": params})
+    return (await socket.receive_json())["result"]
+
+
+async def _look_at(
+    session: aiohttp.ClientSession, page: str, url: str, expressions: Sequence[str], width: int, scheme: str
+) -> Visit:
     seen, numbers = Visit(), itertools.count(1)
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{port}/json/list") as listed:
-            (tab,) = [target for target in await listed.json() if target["type"] == "page"]
-        async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+    async with session.ws_connect(page, max_msg_size=0) as socket:
 
-            async def ask(method: str, until: str = "", **params: Any) -> Any:
-                number = next(numbers)
-                await socket.send_json({"id": number, "method": method, "params": params})
-                answer, reached = None, not until
-                while answer is None or not reached:
-                    message = await socket.receive_json()
-                    _note(message, seen)
-                    answer = message if message.get("id") == number else answer
-                    reached = reached or message.get("method") == until
-                return answer.get("result", answer)
+        async def ask(method: str, until: str = "", **params: Any) -> Any:
+            number = next(numbers)
+            await socket.send_json({"id": number, "method": method, "params": params})
+            answer, reached = None, not until
+            while answer is None or not reached:
+                message = await socket.receive_json()
+                _note(message, seen)
+                answer = message if message.get("id") == number else answer
+                reached = reached or message.get("method") == until
+            return answer.get("result", answer)
 
-            for domain in ("Page", "Network", "Log", "Runtime"):
-                await ask(f"{domain}.enable")
-            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-            await ask("Emulation.setDeviceMetricsOverride", **size)
-            await ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-            await ask("Page.navigate", until="Page.loadEventFired", url=url)
-            for expression in expressions:
-                result = await ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-                assert "exceptionDetails" not in result, result
-                seen.results.append(result["result"].get("value"))
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            await ask(f"{domain}.enable")
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        await ask("Emulation.setDeviceMetricsOverride", **size)
+        await ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        await ask("Page.navigate", until="Page.loadEventFired", url=url)
+        for expression in expressions:
+            result = await ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+            assert "exceptionDetails" not in result, result
+            seen.results.append(result["result"].get("value"))
     return seen
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reports.build import build
 from tests.reports.fake_study import METRICS, Writer
-from tests.reports.page.browser import CHROMIUM, visit
+from tests.reports.page.browser import CHROMIUM, Browser, Visit
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")]
 
@@ -54,12 +55,23 @@ TICKS = "[...document.querySelectorAll('.xtick text')].map((tick) => getComputed
 TEACHER_DISTANCE = "train/teacher_distance"
 
 
-@pytest.fixture
-def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a study with a hostile arm name, with all figures."""
     metrics = {**METRICS, "val/loss": "min", TEACHER_DISTANCE: "min"}
-    monkeypatch.setattr("tests.reports.fake_study.METRICS", metrics)
-    monkeypatch.setattr("tests.reports.fake_study.TRIALS", 48)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("tests.reports.fake_study.METRICS", metrics)
+        changed.setattr("tests.reports.fake_study.TRIALS", 48)
+        return build(write_study(Writer(tmp_path_factory.mktemp("hostile") / "fake"), metrics))
+
+
+def write_study(writer: Writer, metrics: dict[str, str]) -> Path:
     losses = {f"alpha {a}": {"is": "KD", "alpha": a} for a in (0.1, 0.3, 0.5)}
     writer.arms |= {HOSTILE: [0.93] * 8} | {arm: [0.9 + 0.01 * i] * 8 for i, arm in enumerate(losses)}
     writer.versus |= {HOSTILE: "DKD"} | dict.fromkeys(losses, "none")
@@ -70,22 +82,27 @@ def page(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Path:
             row["val/loss"] = row["val/accuracy"] + row["number"] % 3
     for row in writer.epochs:
         row[TEACHER_DISTANCE] = 1.0 / row["epoch"]
-    return build(writer.write())
+    return writer.write()
 
 
-def test_browser_records_requests_and_errors_of_a_page(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def seen(browser: Browser, page: Path) -> Visit:
+    """What a visit to the page in a wide window found: drawing its figures takes most of a visit."""
+    return browser.visit(page.as_uri(), [DRAWN, LINKS, TEXT, FILTER])
+
+
+def test_browser_records_requests_and_errors_of_a_page(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("bad"); missing()</script>')
-    seen = visit(page.as_uri(), tmp_path / "profile", ["1 + 1"])
+    seen = browser.visit(page.as_uri(), ["1 + 1"])
     assert "http://127.0.0.1:9/x.png" in seen.requests
     assert any("bad" in error for error in seen.errors)
     assert any("missing is not defined" in error for error in seen.errors)
     assert seen.results == [2]
 
 
-def test_page_draws_every_figure_and_requests_nothing(page: Path, tmp_path: Path) -> None:
-    seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, LINKS, TEXT])
-    drawn, links, text = seen.results
+def test_page_draws_every_figure_and_requests_nothing(seen: Visit, page: Path) -> None:
+    drawn, links, text, _ = seen.results
     assert seen.errors == []
     assert [url for url in seen.requests if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
     assert [title for title, marks in drawn if not marks] == []
@@ -102,10 +119,9 @@ def test_page_draws_every_figure_and_requests_nothing(page: Path, tmp_path: Path
     assert HOSTILE in text
 
 
-def test_trials_are_filtered_by_menus_and_words(page: Path, tmp_path: Path) -> None:
-    seen = visit(page.as_uri(), tmp_path / "profile", [FILTER])
+def test_trials_are_filtered_by_menus_and_words(seen: Visit) -> None:
     assert seen.errors == []
-    first, more, failed, of_dkd, of_searched, every, stopped, none = seen.results[0]
+    first, more, failed, of_dkd, of_searched, every, stopped, none = seen.results[-1]
     assert first == ["104 of 104 trials match", 100]
     assert more == ["104 of 104 trials match", 104]
     assert failed == of_searched == ["2 of 104 trials match", 2]
@@ -117,8 +133,8 @@ def test_trials_are_filtered_by_menus_and_words(page: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("width", "scheme", "ink"), [(390, "dark", "rgb(214, 219, 225)"), (390, "light", "rgb(27, 31, 36)")]
 )
-def test_page_on_a_phone_fits_in_both_themes(page: Path, tmp_path: Path, width: int, scheme: str, ink: str) -> None:
-    seen = visit(page.as_uri(), tmp_path / "profile", [DRAWN, OVERFLOW, TICKS, MARKS_SHARES], width, scheme)
+def test_page_on_a_phone_fits_in_both_themes(browser: Browser, page: Path, width: int, scheme: str, ink: str) -> None:
+    seen = browser.visit(page.as_uri(), [DRAWN, OVERFLOW, TICKS, MARKS_SHARES], width, scheme)
     drawn, overflow, ticks, shares = seen.results
     assert seen.errors == []
     assert [title for title, marks in drawn if not marks] == []

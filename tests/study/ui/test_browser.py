@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from reports.build import build
 from study.records.lock import is_stop_requested, lock_study, read_skip_requests
 from tests.reports.fake_study import Writer
-from tests.reports.page.browser import CHROMIUM, visit
+from tests.reports.page.browser import CHROMIUM, Browser
 from tests.reports.page.test_browser import DRAWN, OVERFLOW
 from tests.study.ui.conftest import TOKEN
 
@@ -32,6 +33,12 @@ PRESS = """(() => {
 })()"""
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
 @pytest.fixture
 def running(writer: Writer) -> str:
     """The id of the study's running search trial."""
@@ -42,7 +49,7 @@ def running(writer: Writer) -> str:
 
 
 def test_study_is_drawn_and_follows_its_buttons_without_other_requests(
-    running: str, storage: Path, address: str, tmp_path: Path
+    browser: Browser, running: str, storage: Path, address: str
 ) -> None:
     folder = storage / "fake"
     with lock_study(folder):
@@ -57,7 +64,7 @@ def test_study_is_drawn_and_follows_its_buttons_without_other_requests(
             DRAWN,
             "location.href",
         ]
-        seen = visit(f"{address}/study/fake?token={TOKEN}", tmp_path / "profile", steps)
+        seen = browser.visit(f"{address}/study/fake?token={TOKEN}", steps)
         assert read_skip_requests(folder) == {running}
         assert is_stop_requested(folder)
     _, drawn, _, skipped, _, stopped, drawn_again, location = seen.results
@@ -80,36 +87,36 @@ PROBLEM = """(async () => {
 })()"""
 
 
-def test_button_can_be_pressed_again_if_no_answer_comes(storage: Path, address: str, tmp_path: Path) -> None:
-    with lock_study(storage / "fake"):
-        steps = [LOADED, FAIL, PRESS % '[data-key="stop"]', PROBLEM]
-        seen = visit(f"{address}/study/fake?token={TOKEN}", tmp_path / "profile", steps)
-    problem, is_disabled = seen.results[-1]
-    assert "`kdstudy ui` does not answer" in problem
-    assert not is_disabled
-    assert seen.errors == []
-
-
 HIDDEN = """(() => {
   const box = document.querySelector("#cells .scroll");
   return [document.querySelector("#cells small").textContent, box.scrollWidth - box.clientWidth];
 })()"""
 
 
-def test_settings_of_a_cell_hide_no_column(storage: Path, address: str, tmp_path: Path) -> None:
-    seen = visit(f"{address}/study/fake?token={TOKEN}", tmp_path / "profile", [HIDDEN], 1000)
-    settings, hidden = seen.results[0]
+def test_columns_are_not_hidden_and_a_button_can_be_pressed_again_if_no_answer_comes(
+    browser: Browser, storage: Path, address: str
+) -> None:
+    with lock_study(storage / "fake"):
+        steps = [LOADED, HIDDEN, FAIL, PRESS % '[data-key="stop"]', PROBLEM]
+        seen = browser.visit(f"{address}/study/fake?token={TOKEN}", steps, 1000)
+    settings, hidden = seen.results[1]
     assert len(settings) > 80
     assert hidden <= 0
+    problem, is_disabled = seen.results[-1]
+    assert "`kdstudy ui` does not answer" in problem
+    assert not is_disabled
+    assert seen.errors == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_on_a_phone(storage: Path, address: str, tmp_path: Path, scheme: str) -> None:
+PAGES = (("", "light"), ("", "dark"), ("study/fake", "light"), ("study/fake", "dark"), ("study/fake/report", "dark"))
+"""Pages and themes. The report is a file, which tests/reports/page/test_browser.py opens in both."""
+
+
+def test_pages_fit_on_a_phone(browser: Browser, storage: Path, address: str) -> None:
     build(storage / "fake")
-    for number, page in enumerate(("", "study/fake", "study/fake/report")):
-        steps = [LOADED, DRAWN, OVERFLOW]
-        seen = visit(f"{address}/{page}?token={TOKEN}", tmp_path / str(number), steps, 390, scheme)
+    for page, scheme in PAGES:
+        seen = browser.visit(f"{address}/{page}?token={TOKEN}", [LOADED, DRAWN, OVERFLOW], 390, scheme)
         _, drawn, overflow = seen.results
-        assert seen.errors == []
-        assert [title for title, marks in drawn if not marks] == []
-        assert overflow <= 0
+        assert seen.errors == [], (page, scheme)
+        assert [title for title, marks in drawn if not marks] == [], (page, scheme)
+        assert overflow <= 0, (page, scheme)
