@@ -233,7 +233,7 @@ def test_every_column_is_documented() -> None:
 # -- readers of a running study
 
 
-STRESS_SECONDS = 1.5
+STRESS_SECONDS = 1.0
 
 READERS = {
     "pandas": "pandas.read_parquet(folder)",
@@ -249,8 +249,12 @@ READERS = {
     "polars, lazily": "polars.scan_parquet(folder + '/*.parquet').collect().to_pandas()",
 }
 
-FIRST = ("pandas",)
-"""Readers of the default run."""
+GROUPS = {
+    "pandas": ["pandas"],
+    **{f"{library}, in turns": [name for name in READERS if name.startswith(library) and name != "pandas"]
+       for library in ("pandas", "pyarrow", "duckdb", "polars")},
+}  # fmt: skip
+"""Readers that take turns in one process; the first group is the default run's."""
 
 READ = """
 import sys, time, pandas, pyarrow, pyarrow.dataset, pyarrow.parquet
@@ -264,32 +268,38 @@ def scan_later(dataset):
     time.sleep(0.05)
     return pyarrow.concat_tables(fragment.to_table(schema=dataset.schema) for fragment in fragments)
 folder, done, reads = sys.argv[1], Path(sys.argv[2]), 0
+readers = {READERS}
+print("ready", flush=True)
 while not done.exists() or not reads:
-    began = int(done.with_suffix(".progress").read_text() or 0) if done.with_suffix(".progress").exists() else 0
-    rows = READER
-    assert len(rows) >= began, f"{len(rows)} rows of {began}"
-    assert not rows.duplicated(["trial_id", "epoch"]).any(), "rows twice"
+    for name, read in readers.items():
+        began = int(done.with_suffix(".progress").read_text() or 0) if done.with_suffix(".progress").exists() else 0
+        rows = read()
+        assert len(rows) >= began, f"{name}: {len(rows)} rows of {began}"
+        assert not rows.duplicated(["trial_id", "epoch"]).any(), f"{name}: rows twice"
     reads += 1
 print(reads)
 """
 
 
 @pytest.mark.parametrize(
-    "reader",
-    [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in READERS if name not in FIRST)],
+    "group", [name if name in READERS else pytest.param(name, marks=pytest.mark.slow) for name in GROUPS]
 )
 def test_others_read_a_growing_table_at_any_moment(
-    records: Records, tmp_path: Path, reader: str, monkeypatch: pytest.MonkeyPatch
+    records: Records, tmp_path: Path, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part_file, "ROWS_PER_PART", 300)
-    library = reader.split(",")[0].split()[0]
+    library = group.split(",")[0]
     pytest.importorskip(library)
     done = tmp_path / "done"
-    code = READ.replace("READER", READERS[reader]).replace("LIBRARY", library)
+    readers = ", ".join(f"{name!r}: lambda: {READERS[name]}" for name in GROUPS[group])
+    code = READ.replace("READERS", readers).replace("LIBRARY", library)
     words = [sys.executable, "-c", code, str(tmp_path / "epochs"), str(done)]
     others = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for other in others:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n", other.communicate()[1][-800:]
     deadline, written = time.monotonic() + STRESS_SECONDS, 0
-    while time.monotonic() < deadline or written <= 40:
+    while time.monotonic() < deadline or written <= 100:  # so that rows were replaced once
         written += 1
         records.epochs.append(epoch_row("a", written, 0.1))
         records.epochs.flush()
