@@ -99,7 +99,7 @@ def list_outcomes(coordinator: Coordinator) -> list[tuple[Any, ...]]:
     return sorted(tuple(map(row.get, kept)) for row in coordinator.writer.records.trials.read_rows())
 
 
-@pytest.mark.parametrize("orders", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("orders", [6, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sampler", SPACES, ids=lambda sampler: type(sampler).__name__)
 def test_proposals_and_stops_are_the_same_in_every_order(tmp_path: Path, sampler: Sampler, orders: int) -> None:
     study = make_study(sampler)
