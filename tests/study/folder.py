@@ -39,6 +39,7 @@ class Folder:
     def __init__(self, path: Path):
         self.path, self.space, self.runs = path, path / "toy.py", path / "runs"
         self.study = self.runs / "toy"
+        self._written, self._recorded = list[tuple[Path, int]](), 0
 
     def write(self, seconds: float = 0.0, trials: int = 9) -> None:
         self.space.write_text(SPACE.format(seconds=seconds, trials=trials))
@@ -67,9 +68,12 @@ class Folder:
         return {int(worker.split(":")[1]) for worker in self.trials().worker if worker}
 
     def epochs_recorded(self) -> int:
-        return (
-            len(self.epochs().drop_duplicates(["trial_id", "epoch"])) if any(self.study.glob("epochs/*.parquet")) else 0
-        )
+        """Count epochs on record; the files are read when they have changed: who waits asks twenty times a second."""
+        written = [(path, path.stat().st_mtime_ns) for path in sorted(self.study.glob("epochs/*.parquet"))]
+        if written != self._written:
+            self._written = written
+            self._recorded = len(self.epochs().drop_duplicates(["trial_id", "epoch"])) if written else 0
+        return self._recorded
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
@@ -82,25 +86,33 @@ def call(folder: Folder, *options: str) -> Result:
     return CliRunner().invoke(main, [str(folder.space), "--storage-path", str(folder.runs), *options])
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60, interval: float = 0.1
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.1)
+        time.sleep(interval)
 
 
-def is_whole(folder: Folder, searched: int = 9, confirmed: int = 6) -> None:
+def is_whole(folder: Folder, searched: int = 9, confirmed: int = 6, prepared: int = 1) -> None:
     """One row a trial, one row a trial and epoch, nothing missing, every cell confirmed."""
-    trials, epochs = folder.trials(), folder.epochs()
+    trials = folder.trials()
+    assert set(trials.state) <= {"COMPLETE", "PRUNED"}
+    check_epochs(trials, folder.epochs())
+    phases = {"search": searched, "confirm": confirmed, "prepare": prepared}
+    assert trials.phase.value_counts().to_dict() == {phase: count for phase, count in phases.items() if count}
+    assert json.loads((folder.study / "study.json").read_text())["finished"]
+
+
+def check_epochs(trials: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    """One row a trial, one row a trial and epoch, nothing missing."""
     assert trials.trial_id.is_unique
     assert not epochs.duplicated(["trial_id", "epoch"]).any()
-    assert set(trials.state) <= {"COMPLETE", "PRUNED"}
-    assert (epochs.groupby("trial_id").epoch.agg(["min", "max", "size"]).loc[trials.trial_id, "max"].to_numpy()
-            == trials.epochs_done.to_numpy()).all()  # fmt: skip
-    assert (epochs.groupby("trial_id").size().loc[trials.trial_id].to_numpy() == trials.epochs_done.to_numpy()).all()
-    assert trials.phase.value_counts().to_dict() == {"search": searched, "confirm": confirmed, "prepare": 1}
-    assert json.loads((folder.study / "study.json").read_text())["finished"]
+    last = epochs.groupby("trial_id").epoch.agg(["max", "size"]).loc[trials.trial_id]
+    assert (last["max"].to_numpy() == trials.epochs_done.to_numpy()).all()
+    assert (last["size"].to_numpy() == trials.epochs_done.to_numpy()).all()
 
 
 def folder_trials_ended(folder: Folder) -> dict[str, pd.Timestamp]:
