@@ -17,8 +17,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from study.run import main
 from study.space_file import load_space
+from tests.study.cluster.nodes import start_cluster
 from tests.study.execution.test_train_slot import GROUPS_LEFT
 from tests.study.folder import Folder, is_whole, wait_for
 from tests.study.toy import drive, open_coordinator
@@ -26,7 +29,7 @@ from trainables.tasks.simulated import Simulated
 
 KILL_SECONDS = float(os.environ.get("KDSTUDY_KILL_SECONDS", "8"))
 KILLS = int(os.environ.get("KDSTUDY_KILLS", "2"))
-NODES = 4
+NODES = 2
 EPOCHS = 6
 
 NOTED = """
@@ -54,7 +57,7 @@ study = Study(
         Arm("searched", SimulatedLoss(x=uniform(0, 1), gain=0.05)),
     ),
     # without a rule or a sampler for which it matters which trial was first
-    sampler=Random(), stopping=Never(), budget=Budget(trials={trials}, epochs={epochs}, seeds=4),
+    sampler=Random(), stopping=Never(), budget=Budget(trials={trials}, epochs={epochs}, seeds=2),
 )
 """
 
@@ -79,18 +82,8 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head that no trial is placed on."""
-    from ray.cluster_utils import Cluster
-
-    os.environ["RAY_NODE_TYPE_NAME"] = "head"  # as `ray up` names it
-    try:
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    finally:
-        del os.environ["RAY_NODE_TYPE_NAME"]
-    try:
+    with start_cluster() as made:
         yield made
-    finally:
-        made.shutdown()
 
 
 def end_raylet(cluster: Any, node: Any) -> None:
@@ -195,25 +188,26 @@ def test_study_whose_nodes_are_lost_again_and_again_ends_as_one_left_in_peace(
 def test_driver_and_nodes_lost_under_trials_of_several_workers_leave_no_placement_group(
     folder: Folder, cluster: Any
 ) -> None:
-    """Each trial has a worker on two of three nodes; halving stops some early. What stayed would block the next one."""
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    """Each trial has a worker on either node; halving stops some early. What stayed would block the next one."""
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     folder.write(seconds=0.3)
     left = folder.path / "left.json"
-    folder.space.write_text(folder.space.read_text() + GROUPS_LEFT.format(path=str(left)))
+    space = folder.space.read_text().replace("teacher_epochs=2", "teacher_epochs=0")  # workers anew after a teacher
+    folder.space.write_text(space + GROUPS_LEFT.format(path=str(left)))
     options = ("--address", cluster.address, "--workers-per-trial", "2")
     process = folder.start(*options)
-    wait_for(lambda: folder.epochs_recorded() > 4, process, 300)
+    wait_for(lambda: folder.epochs_recorded() > 2, process, 300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = folder.epochs_recorded()
     process = folder.start(*options)
     wait_for(lambda: folder.epochs_recorded() > before, process, 300)
-    for end in (end_at_once, end_in_order):  # of three nodes, one of any two is in use
-        end(cluster, nodes.pop())
-        nodes.append(cluster.add_node(num_cpus=1))
+    for node, end in zip(nodes, (end_at_once, end_in_order), strict=True):
+        end(cluster, node)
+        cluster.add_node(num_cpus=1)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
-    is_whole(folder)
+    is_whole(folder, prepared=0)
     assert "PRUNED" in set(folder.trials().state)
     assert set(json.loads(left.read_text())) == {"REMOVED"}
 
@@ -230,8 +224,8 @@ def test_study_waits_for_nodes_that_an_autoscaler_may_add_and_asks_for_them(
     folder.write(seconds=2.0)  # a trial takes longer than a worker to start: else the first worker takes them all
     folder.space.write_text(folder.space.read_text().replace("teacher_epochs=2", "teacher_epochs=0"))
     options = ("--address", cluster.address, "--max-concurrent", "5", "--trials", "2", "--epochs", "2", "--seeds", "2")
-    refused = folder.run(*options)
-    assert refused.returncode == 2
+    refused = CliRunner().invoke(main, folder.command(*options)[3:])
+    assert refused.exit_code == 2
     assert "no trial fits" in refused.stderr
 
     def asked() -> list[float]:
@@ -242,7 +236,7 @@ def test_study_waits_for_nodes_that_an_autoscaler_may_add_and_asks_for_them(
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
     monkeypatch.setenv("HOME", str(folder.path))
     process = folder.start(*options)
-    wait_for(lambda: asked() == [1.0, 1.0], process, 120)
+    wait_for(lambda: asked() == [1.0, 1.0], process, 120, interval=0.5)
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     _, stderr = process.communicate(timeout=300)

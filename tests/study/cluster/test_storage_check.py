@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from study.cluster.storage_check import TOKEN_FILE, UNREADABLE, not_shared_message, probe_storage
+from study.run import main
 from study.storage.mirror import Mirror
 from tests.study import s3
+from tests.study.cluster.nodes import start_cluster
 from tests.study.folder import Folder, is_whole
 
 pytestmark = pytest.mark.xdist_group("storage check")  # whose cluster is one for all
@@ -66,12 +69,11 @@ def cluster(folder: Folder, endpoint: str) -> Iterator[str]:
     alone = ["unshare", "--mount", "sh", "-c", HIDDEN, str(folder.runs)]
     if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a node with a disk of its own needs a mount namespace, which cannot be had here")
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as environment:
+    with ExitStack() as stack:
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in s3.environment(endpoint, folder.runs / "cache").items():
             environment.setenv(name, value)  # nodes have keys of their own
-        made: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        made = stack.enter_context(start_cluster())
         start = ["-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", f"--address={made.address}"]
         node = subprocess.Popen([*alone, sys.executable, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -79,15 +81,14 @@ def cluster(folder: Folder, endpoint: str) -> Iterator[str]:
             yield str(made.address)
         finally:
             node.send_signal(signal.SIGTERM)
-            made.shutdown()
             node.wait(timeout=60)
 
 
 @pytest.mark.cluster
 def test_storage_that_a_node_does_not_see_is_refused_before_the_study_starts(folder: Folder, cluster: str) -> None:
     folder.write()
-    done = folder.run("--address", cluster)
-    assert done.returncode == 2, done.stderr
+    done = CliRunner().invoke(main, folder.command("--address", cluster)[3:])
+    assert done.exit_code == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert line.startswith(f"error: storage {folder.runs} is not shared by all nodes ({platform.node()} (")
     assert line.count(UNREADABLE) == 1
