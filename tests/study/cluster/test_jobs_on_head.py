@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ import pytest
 from tests.study.cli.studies import SPACE
 
 pytestmark = pytest.mark.xdist_group("jobs")  # whose head is one for all
+
+ONE = ("--max-concurrent", "1")
+"""A worker fewer to start."""
 
 OTHER_ON_NODES = """
 import os
@@ -40,19 +44,21 @@ class Head:
     def __init__(self, folder: Path):
         self.folder = folder
         self.key = "kdstudy" + os.urandom(16).hex()
-        self.gcs, self.web = _free_port(), _free_port()
+        self.gcs, self.web, self.agent = _free_port(), _free_port(), _free_port()
         self.dashboard, self.address = f"http://127.0.0.1:{self.web}", f"127.0.0.1:{self.gcs}"
         for name in ("home", "laptop"):
             (folder / name).mkdir()
         paths = f"{Path(sys.executable).parent}:/usr/bin:/bin"
         self.environment = {"PATH": paths, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.key,
                             "OMP_NUM_THREADS": "1"}  # fmt: skip
-        ports = {"port": self.gcs, "dashboard-port": self.web, "dashboard-agent-listen-port": _free_port()}
+        ports = {"port": self.gcs, "dashboard-port": self.web, "dashboard-agent-listen-port": self.agent}
         given = {"temp-dir": folder / "ray", "num-cpus": 2, "object-store-memory": 100_000_000, **ports}
         options = [f"--{name}={value}" for name, value in given.items()]
+        # else Ray starts a worker for each CPU with the first driver of a job, which no study can use
+        fewer = {"RAY_prestart_worker_first_driver": "0"}
         self.process = subprocess.Popen(
             ["ray", "start", "--head", "--block", "--include-dashboard=true", "--disable-usage-stats", *options],
-            env={**self.environment, "HOME": str(folder / "home")},
+            env={**self.environment, **fewer, "HOME": str(folder / "home")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -61,9 +67,18 @@ class Head:
     def wait(self) -> None:
         """Until jobs are taken."""
         deadline = time.monotonic() + 90
-        while self.run("-m", "study", "list", "--address", self.dashboard, "--storage-path", "/").returncode:
+        while not (self._answers(self.web, "/api/version") and self._answers(self.agent, "/api/local_raylet_healthz")):
             assert self.process.poll() is None, "the head did not start"
             assert time.monotonic() < deadline, "the head takes no jobs"
+            time.sleep(0.2)
+
+    def _answers(self, port: int, path: str) -> bool:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {self.key}"}
+        )
+        with suppress(OSError), urllib.request.urlopen(request, timeout=10):
+            return True
+        return False
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         known = {**self.environment, "HOME": str(self.folder / "laptop"), **environment}
@@ -105,55 +120,67 @@ def head() -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
-def test_study_runs_as_a_job_and_is_shown_and_listed_from_elsewhere(head: Head) -> None:
-    done = head.study("run", "toy.py")
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = head.folder / "home" / "runs" / "toy" / "report.html"
-    assert f"report: {report}" in done.stdout
-    assert "Running entrypoint" not in done.stdout
-    assert report.is_file()
-    assert not list((head.folder / "laptop").glob("runs"))
-    shown = json.loads(head.study("show", "toy", "--json").stdout)
-    assert (shown["state"], [cell["phase"] for cell in shown["cells"]]) == ("finished", ["confirmed", "confirmed"])
-    refused = head.study("run", "toy.py", "--dry-run", "--data-dir", "/only/there", "--gpus-per-worker", "1")
-    assert (refused.returncode, refused.stdout.count("\n")) == (2, 1), refused.stdout
-    assert "a trial asks for 1 CPU and 1 GPU on one node, there are 2 CPU and 0 GPU: no trial fits" in refused.stdout
-
-
 USED = (
     "import sys; from study.cluster import idle_head as here; here.DASHBOARD = sys.argv[1]; print(here.uses_cluster())"
 )
 
 
-@pytest.mark.slow
-def test_cluster_is_used_while_a_study_runs_and_then_copied_and_ended(head: Head) -> None:
+def is_used(head: Head) -> bool:
+    said = head.run("-c", USED, head.dashboard)
+    assert said.stdout in ("True\n", "False\n"), said.stderr
+    return said.stdout == "True\n"
+
+
+@pytest.fixture
+def ray_on_laptop(head: Head) -> str:
+    """A PATH with a `ray` that copies the head's storage, and has no cluster to end."""
     laptop = head.folder / "laptop"
     (laptop / "bin").mkdir()
-    ray = laptop / "bin" / "ray"  # copies the head's storage; there is no cluster to end
+    ray = laptop / "bin" / "ray"
     ray.write_text(
         f'#!/bin/sh\n[ $1 = exec ] && exec sh -c "$3"\necho $1 >> {laptop}/calls\n'
         f'[ $1 = down ] || cp -r {head.folder}/home/runs/. "$4"\n'
     )
     ray.chmod(0o755)
     (laptop / "cluster.yaml").touch()
-    assert head.run("-c", USED, head.dashboard).stdout == "False\n"
-    words = ("-m", "study", "run", "toy.py", "--name", "last", "--address", head.dashboard, "--then", "down")
-    running = head.start(*words, PATH=f"{laptop / 'bin'}:{head.environment['PATH']}")
-    seen = {head.run("-c", USED, head.dashboard).stdout for _ in iter(lambda: running.poll() is None, False)}
-    output = "".join(running.communicate())
-    assert (running.returncode, "True\n" in seen) == (0, True), output
+    return f"{laptop / 'bin'}:{head.environment['PATH']}"
+
+
+@pytest.mark.slow
+def test_study_runs_as_a_job_on_a_cluster_that_is_then_copied_and_ended(head: Head, ray_on_laptop: str) -> None:
+    laptop = head.folder / "laptop"
+    assert not is_used(head)
+    words = ("-m", "study", "run", "toy.py", *ONE, "--address", head.dashboard, "--then", "down")
+    running = head.start(*words, PATH=ray_on_laptop)
+    assert running.stdout is not None
+    first = running.stdout.readline()  # of the job, which then runs
+    assert any(is_used(head) for _ in iter(lambda: running.poll() is None, False))
+    stdout, stderr = running.communicate(timeout=120)
+    assert running.returncode == 0, first + stdout + stderr
+    assert f"report: {head.folder / 'home' / 'runs' / 'toy' / 'report.html'}" in stdout
+    assert "Running entrypoint" not in first + stdout
+    assert not list(laptop.glob("runs"))
     assert (laptop / "calls").read_text().split() == ["rsync-down", "down"]
     (copy,) = (laptop / "fetched").iterdir()
-    assert f"results: fetched/{copy.name}/last" in output
-    assert (copy / "last" / "report.html").is_file()
-    assert head.run("-c", USED, head.dashboard).stdout == "False\n"
+    assert f"results: fetched/{copy.name}/toy" in stdout + stderr
+    assert (copy / "toy" / "report.html").is_file()
+    assert not is_used(head)
+
+    shown = json.loads(head.study("show", "toy", "--json").stdout)
+    assert (shown["state"], [cell["phase"] for cell in shown["cells"]]) == ("finished", ["confirmed", "confirmed"])
+
+
+@pytest.mark.slow
+def test_command_that_is_refused_on_the_head_is_refused_here(head: Head) -> None:
+    refused = head.study("run", "toy.py", "--dry-run", "--data-dir", "/only/there", "--gpus-per-worker", "1")
+    assert (refused.returncode, refused.stdout.count("\n")) == (2, 1), refused.stdout
+    assert "a trial asks for 1 CPU and 1 GPU on one node, there are 2 CPU and 0 GPU: no trial fits" in refused.stdout
 
 
 @pytest.mark.slow
 def test_study_left_by_ctrl_c_is_refused_twice_and_stopped_from_elsewhere(head: Head) -> None:
     (head.folder / "laptop" / "pace.py").write_text("SECONDS = 1.0")
-    words = ("run", "toy.py", "--name", "long", "--trials", "99", "--storage-path", str(head.folder / "shared"))
+    words = ("run", "toy.py", "--name", "long", "--trials", "99", *ONE, "--storage-path", str(head.folder / "shared"))
     process = head.start("-m", "study", *words, "--address", head.dashboard)
     assert process.stdout is not None
     assert any("searching" in line for line in process.stdout)
