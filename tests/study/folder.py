@@ -68,7 +68,7 @@ class Folder:
         return {int(worker.split(":")[1]) for worker in self.trials().worker if worker}
 
     def epochs_recorded(self) -> int:
-        """Count epochs on record; the files are read when they have changed: who waits asks twenty times a second."""
+        """Count epochs on record; the files are read only when they have changed, as tests ask ten times a second."""
         written = [(path, path.stat().st_mtime_ns) for path in sorted(self.study.glob("epochs/*.parquet"))]
         if written != self._written:
             self._written = written

@@ -85,7 +85,8 @@ study = Study(
 """
 """The teacher trains on one worker, all else on two. The arm that fails is last: no trial needs other workers then."""
 
-TRIALS = 10
+TRIALS, STOPPED = 40, 15
+"""Search trials, and how many of them halving stops at least."""
 
 
 @pytest.fixture
@@ -126,6 +127,7 @@ def test_one_slot_survives_early_stops_a_lost_worker_a_lost_controller_and_a_fai
     assert trials.phase.value_counts().to_dict() == {"search": TRIALS, "confirm": 5, "prepare": 2}
     searched = trials[trials.phase == "search"]
     assert set(searched.state) == {"COMPLETE", "PRUNED"}
+    assert (searched.state == "PRUNED").sum() >= STOPPED
     check_epochs(trials, folder.epochs())
     assert set(trials.cpus) == {2.0}
     check_confirmed(trials[trials.phase == "confirm"].set_index("arm"))
