@@ -73,6 +73,7 @@ def drive(
             trackers.append(ConsoleTracker(print_line))
         warm = pin_warm_start(study, earlier)
         coordinator = restore_coordinator(study, inputs, options, warm, list_runs(earlier), trackers, space.code.digest)
+        _delete_left_checkpoints(coordinator, options.storage)
         if coordinator.done and earlier is not None and earlier["finished"]:
             print_line(f"{display_path(folder)} is finished: nothing to train, writing the report again")
             return Outcome([])
@@ -116,6 +117,16 @@ def pin_warm_start(study: Study, earlier: Mapping[str, Any] | None) -> dict[str,
     """Return a warm start's points as they were when the study started; its source may have changed since."""
     pinned: dict[str, list[Params]] = earlier.get("warm_start") or {} if earlier else read_warm_start(study)
     return pinned
+
+
+def _delete_left_checkpoints(coordinator: Coordinator, storage: Path) -> None:
+    """Delete the checkpoints that an earlier run may have left when it was killed."""
+    if left := list(coordinator.writer.pop_obsolete()):
+        from study.execution.worker_context import WorkerContext
+
+        context = WorkerContext(coordinator.writer.records.folder, storage, mirror_of(storage))
+        for one in left:
+            context.discard_checkpoint(one.trial_id, keep_traceback=one.failed)
 
 
 def format_opening_line(coordinator: Coordinator, folder: Path) -> str:

@@ -130,8 +130,8 @@ class Coordinator:
 
     @property
     def has_no_work(self) -> bool:
-        """Nothing is left to train, nor a checkpoint to delete: every cell is done, or what it lacks has failed."""
-        return not self.running and self.queue.is_empty and not self.writer.has_obsolete
+        """Nothing is left to train: every cell is done, or what it lacks has failed."""
+        return not self.running and self.queue.is_empty
 
     @property
     def problems(self) -> list[str]:

@@ -68,11 +68,6 @@ class RecordWriter:
         """Note that a trial's checkpoint is not needed once the rows added so far are on disk."""
         self._obsolete.append(ObsoleteCheckpoint(trial_id, failed, time.monotonic()))
 
-    @property
-    def has_obsolete(self) -> bool:
-        """There are checkpoints to delete."""
-        return bool(self._obsolete)
-
     def pop_obsolete(self) -> Iterator[ObsoleteCheckpoint]:
         """Yield the checkpoints that can be deleted now, each once."""
         while self._obsolete and self._obsolete[0].since < self.last_flush:

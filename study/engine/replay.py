@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from study.engine.cell import CellProgress, RecordedTrial
@@ -23,6 +24,9 @@ Rows = list[dict[str, Any]]
 
 MADE = "its files are complete; its last rows were lost with the run that made them"
 NOT_NEEDED = "no longer needed, or not in this form"
+
+DELETED_WITHIN = timedelta(minutes=1)
+"""Time within which the checkpoint of a search trial is deleted after its end, unless the driver is killed."""
 
 
 def replay_records(
@@ -56,6 +60,7 @@ def replay_records(
             _restore_search(coordinator, one, stop_reasons.get(trial.id))
         elif not one.state.is_finished:
             _restore_preparation(coordinator, one, trial.id in steps)
+    _mark_left_checkpoints(coordinator, recorded)
     coordinator.finish_restore()
 
 
@@ -172,6 +177,18 @@ def _restore_search(coordinator: Coordinator, one: RecordedTrial, stop_reason: s
     else:
         cell.search.reopen(one.run.trial, scores)
         coordinator.restore_open_trial(one.run, stop_reason, one.at)
+
+
+def _mark_left_checkpoints(coordinator: Coordinator, recorded: Sequence[RecordedTrial]) -> None:
+    """Let checkpoints be deleted that a killed driver may have left: those of search trials that ended last.
+
+    To look for all would take a request for each trial of a study on S3. Links of chains are not among them.
+    """
+    latest = max((one.at for one in recorded if one.at is not None), default=None)
+    for one in recorded:
+        has_ended = one.state.is_finished and one.run.trial.phase == "search" and one.run.trial.link is None
+        if has_ended and latest is not None and one.at is not None and latest - one.at <= DELETED_WITHIN:
+            coordinator.writer.mark_obsolete(one.run.trial.id, failed=one.state is TrialState.FAILED)
 
 
 def _end_if_trained(coordinator: Coordinator, one: RecordedTrial) -> RecordedTrial:

@@ -6,6 +6,7 @@ import dataclasses
 import types
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -49,6 +50,19 @@ def test_costs_that_were_cut_short_are_measured_by_the_next_run(
     assert not read_study(tmp_path / "toy")["finished"]
     assert run(study, tmp_path) == driver.Outcome([])
     assert read_study(tmp_path / "toy")["finished"]
+
+
+def test_checkpoints_that_a_killed_run_left_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = toy.toy()
+    toy.drive(toy.open_coordinator(study, tmp_path), tmp_path, rows=40)  # and is killed before it deletes any
+    trials = pd.read_parquet(tmp_path / "toy" / "trials").drop_duplicates("trial_id", keep="last")
+    ended = trials[trials.state.isin(["COMPLETE", "PRUNED"])]
+    for trial_id in trials.trial_id:
+        (tmp_path / "toy" / "checkpoints" / trial_id).mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(driver, "_train", lambda *_: "stopped")
+    assert run(study, tmp_path).stopped == "stopped"
+    kept = {path.name for path in (tmp_path / "toy" / "checkpoints").iterdir()}
+    assert kept == set(trials.trial_id) - set(ended[ended.phase == "search"].trial_id) != set(trials.trial_id)
 
 
 def test_study_whose_other_trials_failed_starts_no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from study import Arm, Budget, Never, uniform
+from study.engine import replay
 from study.engine.coordinator import Coordinator
 from study.engine.replay import MADE, NOT_NEEDED
 from study.errors import InputError
@@ -278,6 +280,23 @@ class PickyLoss(SimulatedLoss):
     def __post_init__(self) -> None:
         if isinstance(self.x, float) and isinstance(self.gain, float) and 0 < self.x < self.gain < 1:
             raise InputError(f"x is {self.x}, below gain")
+
+
+def test_checkpoints_that_a_killed_driver_left_are_deleted_by_the_next(tmp_path: Path) -> None:
+    coordinator = open_coordinator(toy(), tmp_path)
+    drive(coordinator, tmp_path, rows=40)  # and is killed before it deletes any
+    ended = [row for row in trials(coordinator) if TrialState(row["state"]).is_finished]
+    searched = {row["trial_id"] for row in ended if row["phase"] == "search"}
+    assert searched
+    assert searched < {row["trial_id"] for row in ended}
+    resumed = open_coordinator(toy(), tmp_path)
+    assert {one.trial_id for one in resumed.writer.pop_obsolete()} == searched
+
+
+def test_checkpoints_of_long_ago_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "DELETED_WITHIN", timedelta(0))
+    drive(open_coordinator(toy(), tmp_path), tmp_path, rows=40)
+    assert len(list(open_coordinator(toy(), tmp_path).writer.pop_obsolete())) <= 1
 
 
 @pytest.mark.parametrize("table", ["trials", "epochs"])
