@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,9 @@ class Runs:
 
     def edit(self, path: Path, old: str, new: str) -> None:
         assert old in path.read_text()
+        changed = path.stat().st_mtime + 2  # as by hand: compiled helpers are known by size and whole seconds
         path.write_text(path.read_text().replace(old, new))
+        os.utime(path, (changed, changed))
 
     def run(self, allowed: bool = False) -> str:
         """What the run prints."""

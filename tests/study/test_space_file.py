@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,15 @@ def test_first_profile_is_the_default(space: Path) -> None:
     assert loaded.source == SPACE
     space.write_text(SPACE + "study['made'] = study['small'](None)\n")
     assert load_space(space, "made", None).study.name == "s"
+
+
+def test_edit_of_equal_size_and_time_is_seen(space: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    read = space.stat()
+    assert load_space(space, None, None).study.budget.seeds == 3
+    space.write_text(SPACE.replace("Budget(1, 2, 3)", "Budget(1, 2, 4)"))
+    os.utime(space, ns=(read.st_atime_ns, read.st_mtime_ns))
+    assert load_space(space, None, None).study.budget.seeds == 4
 
 
 @pytest.mark.parametrize(
