@@ -130,7 +130,7 @@ class Settings:
     [
         (lambda net: {"model": net.state_dict(), "args": Namespace(lr=0.1)}, "argparse.Namespace"),
         (lambda net: {"model": net.state_dict(), "cfg": Settings()}, r"[\w.]+\.Settings"),
-        (lambda net: {"model": net.state_dict(), "where": Path("/data")}, r"pathlib\.\w+"),
+        (lambda net: {"model": net.state_dict(), "where": Path("/data")}, r"pathlib\.[\w.]+"),
         (lambda net: {"model": net.state_dict(), "span": slice(3)}, "slice"),
         (
             lambda net: {"model": net.state_dict(), "when": np.datetime64("2026-01-01")},
