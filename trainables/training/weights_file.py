@@ -88,7 +88,7 @@ def _describe_shapes(net: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
         return ""
     layers = {name.rpartition(".")[0] for name in unfit}
     (given, needed), *_ = unfit.values()
-    if len(layers) == 1 and given[1:] == needed[1:]:  # as many weights for each output: the last layer of a classifier
+    if len(layers) == 1 and given and needed and given[1:] == needed[1:]:  # the last layer of a classifier
         outputs = f"it has {given[0]} outputs, this study's data need {needed[0]}"
         return f"{outputs} ({_shorten(lines, '; ')}): give a teacher of the same classes, or leave weights out"
     return f"{_shorten(lines, '; ')}: name the net, with its width, and the class count that it was saved with"

@@ -163,6 +163,7 @@ def test_torchscript_program_is_refused_in_one_line(net, tmp_path):
          r"conv1\.weight is \(8, 3, 3, 3\), not \(4, 3, 3, 3\); .* and \d+ more: name the net, with its width"),
         (lambda s: build(classes=100).state_dict(),
          r"it has 100 outputs, this study's data need 10 \(fc\.weight is \(100, 16\), not .*\): give a"),
+        (lambda s: s | {"fc.bias": torch.tensor(1.0)}, r"fc\.bias is \(\), not \(10,\): name the net"),
         (lambda s: build(depth=14).state_dict(), r"it has 'layer1\.1\..*', and \d+ more"),
         (lambda s: without(s, ".bias"), r"another architecture: it lacks 'bn1\.bias', .*and \d+ more"),
         (lambda s: s | {"head.weight": torch.ones(3)}, r"another architecture: it has 'head\.weight'"),
